@@ -1,0 +1,32 @@
+"""HDF5 caches of a pipeline's stages: named by what made them, written in atomic parts, resumable, shardable.
+
+This package has never heard of a bounding box: a cache is a list of items (ids) with columns of numbers.
+"""
+
+import os
+
+# Parts never change once they have their name, so nobody needs HDF5's file locks, which some network filesystems lack.
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+
+from cache.errors import CacheError, DamagedPart, DiskFull, IncompleteCache
+from cache.identity import Identity, differences
+from cache.reader import Reader
+from cache.schema import Column, Record, Schema
+from cache.writer import Part, Shard, Writer, set_aside
+
+__all__ = [
+    "CacheError",
+    "Column",
+    "DamagedPart",
+    "DiskFull",
+    "Identity",
+    "IncompleteCache",
+    "Part",
+    "Reader",
+    "Record",
+    "Schema",
+    "Shard",
+    "Writer",
+    "differences",
+    "set_aside",
+]

@@ -1,0 +1,79 @@
+"""A cache is named by what made it: stage, settings, the keys of its inputs, the libraries that change numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KEY_DIGITS = 12
+
+
+def canonical_json(value: Any) -> str:
+    """`value` as JSON with sorted names and no spaces: equal values give equal text, whatever the order of insertion.
+
+    Raises ValueError for NaN and infinity, TypeError for what JSON does not have.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def key_of(value: Any) -> str:
+    """The first 12 hex digits of the SHA-256 of `value`'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:KEY_DIGITS]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that decides a cache's content. `inputs` maps each role to the key of what fills it."""
+
+    stage: str
+    schema_version: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """12 hex digits: the end of the folder's name."""
+        return key_of(self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """What is hashed and what the manifest records."""
+        return {
+            "stage": self.stage,
+            "schema_version": self.schema_version,
+            "settings": dict(self.settings),
+            "inputs": dict(self.inputs),
+            "libraries": dict(self.libraries),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Identity:
+        """The inverse of `as_json`."""
+        return Identity(
+            value["stage"], value["schema_version"], value["settings"], value["inputs"], value.get("libraries", {})
+        )
+
+
+def differences(old: Identity, new: Identity) -> list[str]:
+    """In words, how `new` differs from `old`: "extract.padding 16 -> 0", "proposals changed upstream"."""
+    found = [
+        f"{new.stage}.{name} {old.settings.get(name, 'unset')} -> {new.settings.get(name, 'unset')}"
+        for name in sorted({*old.settings, *new.settings})
+        if old.settings.get(name) != new.settings.get(name)
+    ]
+    found += [
+        f"{role} changed upstream"
+        for role in sorted({*old.inputs, *new.inputs})
+        if old.inputs.get(role) != new.inputs.get(role)
+    ]
+    found += [
+        f"{name} {old.libraries.get(name, 'none')} -> {new.libraries.get(name, 'none')}"
+        for name in sorted({*old.libraries, *new.libraries})
+        if old.libraries.get(name) != new.libraries.get(name)
+    ]
+    if old.schema_version != new.schema_version:
+        found.append(f"{new.stage}'s format {old.schema_version} -> {new.schema_version}")
+    return found

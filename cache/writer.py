@@ -1,0 +1,310 @@
+"""Filling a cache, by any number of processes at once, each of which may be killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.claims import Claims
+from cache.errors import CacheError, DamagedPart
+from cache.files import is_temporary, read_json, write_atomically, write_json
+from cache.identity import Identity
+from cache.manifest import write_manifest
+from cache.parts import part_bytes, part_name, read_header, write_part
+from cache.reader import Reader
+from cache.schema import Record, Schema
+from cache.view import write_view
+
+PLAN = "plan.json"
+MANIFEST = "manifest.json"
+VIEW = "data.h5"
+CLAIMS = "claims"
+FINISH = "finish"
+ID_PATTERN = re.compile(r"[^\x00-\x1f/]+")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some consecutive items of a cache: the unit of work, retry, atomicity and parallelism."""
+
+    index: int
+    item_ids: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The part's file name."""
+        return part_name(self.index)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """`index` of `count`, counted from 1: shard 3/16 makes every sixteenth part, beginning with the third."""
+
+    index: int = 1
+    count: int = 1
+
+    @staticmethod
+    def parse(text: str) -> Shard:
+        """A shard written "3/16". Raises CacheError for anything else."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise CacheError(f"shard '{text}' must be written I/N with 1 <= I <= N, as 3/16")
+        return Shard(int(match[1]), int(match[2]))
+
+    def has(self, part: int) -> bool:
+        """Whether the part with this index (from 0) belongs to the shard."""
+        return part % self.count == self.index - 1
+
+
+class Checkpoint:
+    """Arrays that let a long part go on after a kill; gone once the part is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Replaces the checkpoint, atomically. Raises DiskFull or CacheError."""
+        import io
+
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **dict(arrays))
+        content = buffer.getvalue()
+        write_atomically(self.path, [hashlib.sha256(content).digest(), content])
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """The last checkpoint, None if there is none or its bytes are not those that were saved."""
+        import io
+
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            return None
+        with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+class Writer:
+    """One cache being filled. May be pickled: a copy in another process writes parts but holds no claims."""
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity,
+        item_ids: Sequence[str],
+        schema: Schema,
+        *,
+        part_size: int = 16,
+        shard: Shard | None = None,
+        compression: str = "none",
+    ) -> None:
+        """Opens or creates the cache in `folder`.
+
+        The first process fixes the part size; others take it over. Raises CacheError if the folder belongs to another
+        identity or to a newer version, or if an id is empty, repeated or has a control character or a slash.
+        """
+        check_ids(item_ids, schema.item)
+        self.folder = Path(folder)
+        self.identity = identity
+        self.schema = schema
+        self.shard = shard or Shard()
+        self.compression = compression
+        self.item_ids = tuple(item_ids)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.part_size = self.agree_on_plan(part_size)
+        count = -(-len(self.item_ids) // self.part_size)
+        self.parts = tuple(
+            Part(index, self.item_ids[index * self.part_size : (index + 1) * self.part_size]) for index in range(count)
+        )
+        self.claims: Claims | None = Claims(self.folder / CLAIMS)
+        self.given: set[int] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "claims": None}
+
+    def agree_on_plan(self, part_size: int) -> int:
+        """Writes plan.json if nobody has; returns the part size that it names."""
+        plan = {
+            "identity": self.identity.as_json(),
+            "key": self.identity.key,
+            "part_size": part_size,
+            "items_sha256": hashlib.sha256("\n".join(self.item_ids).encode()).hexdigest(),
+            "schema": self.schema.as_json(),
+            "item_ids": list(self.item_ids),
+        }
+        path = self.folder / PLAN
+        if write_json(path, plan, exclusive=True):
+            return part_size
+        found = read_json(path)
+        if found.get("key") != self.identity.key or found.get("items_sha256") != plan["items_sha256"]:
+            raise CacheError(f"{path}: is the plan of another cache; delete the folder {self.folder} and run again")
+        if found["schema"] != plan["schema"]:
+            raise CacheError(f"{path}: has other columns than this version of {self.identity.stage}; delete the folder")
+        return int(found["part_size"])
+
+    # What is done, what is left
+
+    def is_written(self, part: Part) -> bool:
+        """Whether the part is there whole; a torn or truncated one is set aside, aloud, by the caller's `damaged`."""
+        try:
+            read_header(self.folder / part.name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def unfinished(self) -> list[Part]:
+        """The parts of the whole cache (not only of this shard) that are not there. Raises DamagedPart."""
+        return [part for part in self.parts if not self.is_written(part)]
+
+    def unfinished_here(self) -> list[Part]:
+        """The parts of this shard that are not there."""
+        return [part for part in self.unfinished() if self.shard.has(part.index)]
+
+    @property
+    def remaining_items(self) -> int:
+        """How many items of this shard are in parts that are not there: what a progress bar counts to."""
+        return sum(len(part.item_ids) for part in self.unfinished_here())
+
+    # The work
+
+    def claim(self) -> Iterator[Part]:
+        """The shard's unfinished parts that no living process works on, claimed one by one as they are asked for.
+
+        Never waits: parts that others hold are left to them (see `wait`).
+        """
+        if self.claims is None:
+            raise CacheError("a copy of a Writer cannot claim parts; this is a bug")
+        for part in self.unfinished_here():
+            if part.index in self.given or not self.claims.try_claim(part.name):
+                continue
+            if self.is_written(part):
+                self.claims.release(part.name)
+                continue
+            self.given.add(part.index)
+            yield part
+
+    def write(self, part: Part, records: Sequence[Record], skipped: Mapping[str, str] | None = None) -> None:
+        """Writes a part, whole or not at all. `skipped` maps item ids to the reason why their record is empty.
+
+        Raises CacheError for a record that does not fit the schema, DiskFull when there is no room.
+        """
+        if len(records) != len(part.item_ids):
+            raise CacheError(f"{part.name}: {len(records)} records for {len(part.item_ids)} items; this is a bug")
+        for item_id, record in zip(part.item_ids, records, strict=True):
+            self.schema.check(record, item_id)
+        content = part_bytes(self.schema, part.item_ids, records, skipped or {}, self.compression)
+        header = {
+            "stage": self.identity.stage,
+            "key": self.identity.key,
+            "part": part.index,
+            "items": len(records),
+            "compression": self.compression,
+        }
+        write_part(self.folder / part.name, header, content)
+        self.checkpoint(part).path.unlink(missing_ok=True)
+        (self.folder / CLAIMS / part.name).unlink(missing_ok=True)
+        if self.claims is not None:
+            self.claims.release(part.name)
+
+    def checkpoint(self, part: Part) -> Checkpoint:
+        """The part's checkpoint, for stages whose parts take minutes."""
+        return Checkpoint(self.folder / f"checkpoint-{part.index:05d}.npz")
+
+    def wait(self, tell: Callable[[int], None], seconds: float = 0.5) -> bool:
+        """Waits until a part of this shard that others hold is written or free again; False if none is left.
+
+        `tell(n)` is called once with the number of parts waited for.
+        """
+        assert self.claims is not None
+        waiting = self.unfinished_here()
+        if not waiting:
+            return False
+        self.given -= {part.index for part in waiting}
+        tell(len(waiting))
+        while True:
+            left = self.unfinished_here()
+            if len(left) < len(waiting):
+                return bool(left)
+            if any(self.claims.owner_is_dead(self.folder / CLAIMS / part.name) for part in left):
+                return True
+            time.sleep(seconds)
+
+    def release(self) -> None:
+        """Gives the claims back; to be called whatever happened."""
+        if self.claims is not None:
+            self.claims.close()
+
+    # The end
+
+    def finish(self, record: Mapping[str, Any], summarise: Callable[[Reader], Any] | None = None) -> dict[str, Any]:
+        """Writes the one-file view and, last, the manifest, with `record` (versions, command line, times) in it.
+
+        Raises DamagedPart if a part is not what was written, CacheError if one is missing.
+        """
+        headers = [read_header(self.folder / part.name) for part in self.parts]
+        reader = Reader(self.folder, require_complete=False)
+        skipped = reader.skipped()
+        lengths = reader.lengths()
+        write_view(self.folder / VIEW, reader)
+        parts = [
+            {"name": part.name, **{name: header[name] for name in ("items", "bytes", "sha256")}}
+            for part, header in zip(self.parts, headers, strict=True)
+        ]
+        manifest = {
+            **self.identity.as_json(),
+            "key": self.identity.key,
+            **record,
+            "items": len(self.item_ids),
+            "rows": int(lengths.sum()),
+            "bytes": sum(header["bytes"] for header in headers),
+            "skipped": skipped,
+            "summary": summarise(reader) if summarise else {},
+            "parts": parts,
+        }
+        write_manifest(self.folder / MANIFEST, manifest)
+        self.sweep()
+        return manifest
+
+    def sweep(self) -> None:
+        """Removes what dead processes left half-written; a finished cache needs none of it."""
+        for name in os.listdir(self.folder):
+            if is_temporary(name) or name.startswith("checkpoint-"):
+                (self.folder / name).unlink(missing_ok=True)
+        claims = self.folder / CLAIMS
+        with contextlib.suppress(OSError):
+            for name in os.listdir(claims):
+                (claims / name).unlink(missing_ok=True)
+            claims.rmdir()
+
+
+def check_ids(item_ids: Sequence[str], item: str) -> None:
+    """Raises CacheError for an id that is empty, repeated or has a slash or control character."""
+    if not item_ids:
+        raise CacheError(f"there is no {item} to work on; check the dataset's split or list of ids")
+    seen: set[str] = set()
+    for item_id in item_ids:
+        if not ID_PATTERN.fullmatch(item_id) or item_id in seen:
+            raise CacheError(f"{item} id '{item_id}' is repeated, empty or has a slash; every id must be unique")
+        seen.add(item_id)
+
+
+def set_aside(error: DamagedPart) -> Path:
+    """Moves a damaged part out of the way (and removes the manifest first), so that it alone is made again."""
+    folder = error.path.parent
+    (folder / MANIFEST).unlink(missing_ok=True)
+    number = 0
+    while (moved := error.path.with_name(f"{error.path.name}.damaged-{number}")).exists():
+        number += 1
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(error.path, moved)
+    return moved

@@ -1,0 +1,259 @@
+"""Nothing finished is ever lost or torn: kills at random moments, several writers, flipped bits, a full disk."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cache.files
+from cache import CacheError, DamagedPart, DiskFull, Reader, set_aside
+from cache.claims import Claims
+from cache.parts import verify_part
+from tests.cache.samples import fill, open_writer, sample_ids, sample_record
+
+PROJECT = Path(__file__).parents[2]
+KILLS = 20
+
+
+def contents(folder):
+    """The bytes of every part, and the manifest without what may differ."""
+    parts = {path.name: path.read_bytes() for path in sorted(folder.glob("part-*.h5"))}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return parts, {name: manifest[name] for name in ("key", "items", "rows", "bytes", "parts")}
+
+
+FILL_SLOWLY = """
+import sys, time
+from pathlib import Path
+from tests.cache.samples import open_writer, sample_ids, sample_record
+writer = open_writer(Path(sys.argv[1]), sample_ids(60), 3)
+print("ready", flush=True)
+for part in writer.claim():
+    time.sleep(0.005)
+    writer.write(part, [sample_record(one) for one in part.item_ids])
+if not writer.unfinished():
+    writer.finish({})
+writer.release()
+"""
+
+
+def start_filling(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-c", FILL_SLOWLY, str(folder)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline().strip() == "ready"
+    return process
+
+
+def test_sigkill_at_random_moments_loses_nothing_that_was_finished(tmp_path):
+    fill(tmp_path / "undisturbed", sample_ids(60), 3)
+    random_moment = random.Random(0)
+    folder, interrupted = tmp_path / "c", 0
+    for _ in range(KILLS):
+        process = start_filling(folder)
+        time.sleep(random_moment.uniform(0, 0.08))
+        process.send_signal(signal.SIGKILL)
+        interrupted += process.wait() == -signal.SIGKILL
+        finished = {path.name: path.read_bytes() for path in folder.glob("part-*.h5")}
+        for path in folder.glob("part-*.h5"):
+            verify_part(path)
+        writer = open_writer(folder, sample_ids(60), 3)
+        assert {part.name for part in writer.parts} - {part.name for part in writer.unfinished()} == set(finished)
+        if not writer.unfinished():
+            break
+    assert interrupted > 0
+    fill(folder, sample_ids(60), 3)
+    assert contents(folder) == contents(tmp_path / "undisturbed")
+    assert sorted(os.listdir(folder)) == sorted(os.listdir(tmp_path / "undisturbed"))
+
+
+def count_writes(folder, counts, number):
+    writer = open_writer(folder, sample_ids(40), 2)
+    for part in writer.claim():
+        time.sleep(0.01)
+        writer.write(part, [sample_record(one) for one in part.item_ids])
+        counts[number] += 1
+    while writer.wait(lambda parts: None, 0.02):
+        pass
+    writer.finish({})
+    writer.release()
+
+
+def test_two_processes_fill_one_cache_and_share_the_work(tmp_path):
+    fill(tmp_path / "alone", sample_ids(40), 2)
+    context = multiprocessing.get_context("spawn")
+    counts = context.Array("i", 2)
+    processes = [context.Process(target=count_writes, args=(tmp_path / "c", counts, n)) for n in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert contents(tmp_path / "c") == contents(tmp_path / "alone")
+    assert counts[0] + counts[1] == 20
+    assert min(counts[0], counts[1]) > 0
+
+
+def test_a_dead_process_on_this_host_leaves_no_claim_behind(tmp_path):
+    process = start_filling(tmp_path / "c")
+    time.sleep(0.02)
+    process.kill()
+    process.wait()
+    writer = open_writer(tmp_path / "c", sample_ids(60), 3)
+    left = {part.name for part in writer.unfinished()}
+    assert {part.name for part in writer.claim()} == left
+    writer.release()
+
+
+def test_a_host_that_died_is_known_by_its_heartbeat_standing_still(tmp_path):
+    dead = Claims(tmp_path, host="another-host 1 1")
+    assert dead.try_claim("part-00000.h5")
+    dead.stopped.set()
+    mine = Claims(tmp_path, patience=0.3)
+    assert not mine.try_claim("part-00000.h5")
+    time.sleep(0.4)
+    assert mine.try_claim("part-00000.h5")
+    mine.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_beating_heart_on_another_host_keeps_its_claim(tmp_path, monkeypatch):
+    monkeypatch.setattr("cache.claims.BEAT_SECONDS", 0.05)
+    alive = Claims(tmp_path, host="another-host 1 1")
+    assert alive.try_claim("part-00000.h5")
+    mine = Claims(tmp_path, patience=0.4)
+    for _ in range(8):
+        assert not mine.try_claim("part-00000.h5")
+        time.sleep(0.1)
+    alive.close()
+    assert mine.try_claim("part-00000.h5")
+    mine.close()
+
+
+def test_a_torn_claim_file_is_taken_over_in_time(tmp_path):
+    (tmp_path / "part-00000.h5").write_text("{")
+    mine = Claims(tmp_path, patience=0.1)
+    assert not mine.try_claim("part-00000.h5")
+    time.sleep(0.2)
+    assert mine.try_claim("part-00000.h5")
+    mine.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_is_an_error_and_that_part_alone_is_made_again(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("cache") / "c"
+    fill(folder, sample_ids(9), 3)
+    before = contents(folder)
+    path = folder / "part-00001.h5"
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    if place < 512:
+        return_to_health(folder, path, before)
+        return
+    with pytest.raises(DamagedPart, match="SHA-256"):
+        verify_part(path)
+    assert_reading_raises_or_is_right(folder)
+    return_to_health(folder, path, before)
+
+
+def assert_reading_raises_or_is_right(folder):
+    try:
+        for item_id, record in Reader(folder).records():
+            for name, values in sample_record(item_id).items():
+                np.testing.assert_array_equal(record[name], values)
+    except DamagedPart as error:
+        if error.path.name != "part-00001.h5":
+            raise
+
+
+def return_to_health(folder, path, before):
+    moved = set_aside(DamagedPart(path, "test"))
+    assert moved.exists()
+    assert not (folder / "manifest.json").exists()
+    others = {one.name: one.stat().st_mtime_ns for one in folder.glob("part-*.h5")}
+    fill(folder, sample_ids(9), 3)
+    assert contents(folder) == before
+    for name, time_written in others.items():
+        assert (folder / name).stat().st_mtime_ns == time_written
+
+
+@pytest.mark.parametrize("keep", [0, 100, 511, 512, 700, -1])
+def test_a_truncated_part_is_noticed_without_reading_it(tmp_path, keep):
+    fill(tmp_path / "c", sample_ids(9), 3)
+    path = tmp_path / "c" / "part-00002.h5"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DamagedPart, match=r"part-00002\.h5: damaged"):
+        open_writer(tmp_path / "c", sample_ids(9), 3).unfinished()
+
+
+def test_a_part_of_another_place_is_noticed(tmp_path):
+    fill(tmp_path / "c", sample_ids(9), 3)
+    shutil.copy(tmp_path / "c" / "part-00000.h5", tmp_path / "c" / "part-00001.h5")
+    with pytest.raises(DamagedPart, match="other images"):
+        list(Reader(tmp_path / "c").records())
+
+
+def test_a_full_disk_is_a_sentence_and_what_is_finished_is_kept(tmp_path, monkeypatch):
+    writer = open_writer(tmp_path / "c", sample_ids(9), 3)
+    parts = writer.claim()
+    writer.write(next(parts), [sample_record(one) for one in sample_ids(3)])
+    second = next(parts)
+
+    def no_space(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.files.os, "fsync", no_space)
+    with pytest.raises(DiskFull, match="the disk is full; make room"):
+        writer.write(second, [sample_record(one) for one in second.item_ids])
+    monkeypatch.undo()
+    writer.release()
+    assert [part.index for part in open_writer(tmp_path / "c", sample_ids(9), 3).unfinished()] == [1, 2]
+    assert not list((tmp_path / "c").glob("*.tmp-*"))
+    fill(tmp_path / "c", sample_ids(9), 3)
+    assert len(list(Reader(tmp_path / "c").records())) == 9
+
+
+def test_a_disk_that_really_is_full(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        with pytest.raises(CacheError, match="the disk is full"):
+            fill(disk / "c", sample_ids(4000), 400)
+        finished = list((disk / "c").glob("part-*.h5"))
+        for path in finished:
+            verify_part(path)
+        assert not list((disk / "c").glob("*.tmp-*"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
+    writer = open_writer(tmp_path / "c", ["a"])
+    part = next(writer.claim())
+
+    def refuse(source, target):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(cache.files.os, "replace", refuse)
+    with pytest.raises(CacheError, match=r"cannot be written \(Permission denied\)"):
+        writer.write(part, [sample_record("a")])
+    monkeypatch.undo()
+    writer.release()
