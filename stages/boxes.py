@@ -1,0 +1,88 @@
+"""Boxes: intersection over union, clipping and the regression transform.
+
+A box is `(x1, y1, x2, y2)`, float32, in pixels of the original image, zero-based and half-open: width = x2 - x1.
+Letters: N, M boxes; n boxes of one image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float32]
+
+
+def as_boxes(boxes: object) -> Boxes:
+    """Anything box-like as float32 [N, 4]; an empty list becomes [0, 4]. Raises ValueError for any other shape."""
+    array = np.asarray(boxes, dtype=np.float32)
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes must have shape [N, 4], not {list(array.shape)}")
+    return array
+
+
+def area(boxes: Boxes) -> NDArray[np.float64]:
+    """Areas in square pixels, float64 [N]; a box turned inside out has area 0."""
+    sides = np.clip(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0, None)
+    return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
+    """Intersection over union of every pair, float64 [N, M] (0 where the union is empty).
+
+    On the devkit's own boxes this equals its `+ 1` formula, because half-open widths already count the last pixel.
+    """
+    top_left = np.maximum(first[:, None, :2], second[None, :, :2]).astype(np.float64)
+    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:]).astype(np.float64)
+    sides = np.clip(bottom_right - top_left, 0, None)
+    intersection = sides[..., 0] * sides[..., 1]
+    union = area(first)[:, None] + area(second)[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def class_overlaps(
+    boxes: Boxes, object_boxes: Boxes, object_labels: NDArray[np.int32], classes: int
+) -> NDArray[np.float32]:
+    """For every box and class, the largest IoU with an object of that class: float32 [N, classes] (section 2.3)."""
+    overlaps = np.zeros((len(boxes), classes), np.float32)
+    iou = iou_matrix(boxes, object_boxes)
+    for column, label in enumerate(object_labels):
+        np.maximum(overlaps[:, label], iou[:, column], out=overlaps[:, label])
+    return overlaps
+
+
+def clip_boxes(boxes: Boxes, width: int, height: int) -> Boxes:
+    """Boxes cut to the image of `width` x `height` pixels, float32 [N, 4]."""
+    limit = np.array([width, height, width, height], np.float32)
+    return np.clip(boxes, 0, limit).astype(np.float32)
+
+
+def encode_deltas(boxes: Boxes, targets: Boxes, short: float = 1.0) -> NDArray[np.float64]:
+    """Regression targets (t_x, t_y, t_w, t_h) that move `boxes` P onto `targets` G, float64 [N, 4].
+
+    R-CNN Appendix C, equations 6 to 9: shifts of the centre in units of P's width and height, logs of the ratios of
+    the sides. R-CNN's and Fast R-CNN's releases subtract inclusive corners without `+ 1` (and add a tiny epsilon), so
+    their sides are one pixel `short` of ours; Faster R-CNN adds the pixel: `short=0`.
+    """
+    p_centre, p_sides = centres_and_sides(boxes, short)
+    g_centre, g_sides = centres_and_sides(targets, short)
+    return np.hstack([(g_centre - p_centre) / p_sides, np.log(g_sides / p_sides)])
+
+
+def decode_deltas(boxes: Boxes, deltas: NDArray[np.floating], short: float = 1.0) -> Boxes:
+    """The boxes that `deltas` [N, 4] predict from `boxes` [N, 4] (R-CNN Appendix C, equations 1 to 4), float32 [N, 4].
+
+    `short` as in `encode_deltas`, whose inverse this is.
+    """
+    centre, sides = centres_and_sides(boxes, short)
+    centre = centre + deltas[:, :2] * sides
+    half = 0.5 * (np.exp(deltas[:, 2:]) * sides + short)
+    return np.hstack([centre - half, centre + half]).astype(np.float32)
+
+
+def centres_and_sides(boxes: Boxes, short: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (x, y) and sides (width, height) less `short` pixels, at least a tiny epsilon: float64 [N, 2] each."""
+    corners = boxes.astype(np.float64)
+    sides = corners[:, 2:] - corners[:, :2]
+    return corners[:, :2] + 0.5 * sides, np.maximum(sides - short, 0) + np.finfo(np.float64).eps

@@ -1,0 +1,23 @@
+"""The errors a user can cause: one sentence each, naming the file or option, what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class StageError(Exception):
+    """Bad input to a stage; `str(error)` is the sentence that the user reads."""
+
+
+class BadImage(StageError):
+    """An image file that cannot be read as an image (`path` and `reason` are kept for the list of skipped images)."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; repair or remove it, or pass --skip-bad-images")
+        self.path = str(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
+        return (BadImage, (self.path, self.reason))
+
+
+class BadSetting(StageError):
+    """A setting whose value is impossible, or that does not fit another setting or an input."""

@@ -1,0 +1,44 @@
+"""How a stage is run, as opposed to what it computes: nothing here may change a result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a stage tells while it works."""
+
+    def advance(self, items: int = 1, rows: int = 0) -> None:
+        """`items` more are done (images, classes, epochs); `rows` counts what they hold (regions), for the rate."""
+
+
+class SilentProgress:
+    """Says nothing."""
+
+    def advance(self, items: int = 1, rows: int = 0) -> None:
+        """Nothing to say."""
+
+
+@contextlib.contextmanager
+def silent(label: str, total: int, unit: str) -> Iterator[Progress]:
+    """The progress of tests and of library use."""
+    yield SilentProgress()
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how wide a stage runs.
+
+    `device` is resolved ("cpu", "cuda", "cuda:1"); `jobs` counts processes (or threads, where a stage says so);
+    `batch_size` None leaves it to the stage; `progress(label, total, unit)` opens a progress bar.
+    """
+
+    device: str = "cpu"
+    jobs: int = 1
+    batch_size: int | None = None
+    skip_bad_images: bool = False
+    progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent

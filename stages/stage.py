@@ -1,0 +1,67 @@
+"""What a stage is: it reads caches, writes one cache, and can be stopped, resumed, split and re-run on its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+KINDS = (
+    "dataset",
+    "classification",
+    "network",
+    "proposals",
+    "features",
+    "svm",
+    "regressor",
+    "detections",
+    "evaluation",
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing that a stage reads.
+
+    `role` is its name inside the stage, `kind` one of KINDS. `default` lists the recipe's tables that provide it when
+    the recipe does not say, the first one present wins. `annotations=False`: of a dataset only the images matter, so
+    that a corrected annotation does not make this stage's cache stale.
+    """
+
+    role: str
+    kind: str
+    default: tuple[str, ...] = ()
+    optional: bool = False
+    annotations: bool = True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's card: everything the graph must know of it without importing its mathematics.
+
+    `split` is the dataset it works on when the recipe does not say. `follows_split=True`: it is made once for every
+    split that another stage asks for (propose, extract, detect). `module` has `items`, `schema`, `run` and perhaps
+    `summarise` and is imported on first use. `libraries` are the distributions whose version is part of the key.
+    """
+
+    name: str
+    summary: str
+    schema_version: int
+    settings: type
+    makes: str
+    inputs: tuple[Input, ...]
+    module: str
+    split: str | None = None
+    follows_split: bool = False
+    part_size: int = 16
+    libraries: tuple[str, ...] = field(default=())
+
+    def load(self) -> ModuleType:
+        """The module with the stage's `items`, `schema` and `run`."""
+        return importlib.import_module(self.module)
+
+    def function(self, name: str) -> Callable[..., Any] | None:
+        """The module's function `name`, or None if the stage has none."""
+        return getattr(self.load(), name, None)
