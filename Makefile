@@ -1,0 +1,54 @@
+# make all     the demo: environment, installation, every stage, a table of APs and pictures
+# make test    the whole test suite
+# make all RECIPE=recipes/voc2007-alexnet.toml    the same for another recipe
+
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= recipes/shapes.toml
+WORK ?= $(if $(RCNN_WORK),$(RCNN_WORK),work)
+DEVICE ?= auto
+JOBS ?=
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TESTABLE := $(VENV)/.testable
+
+.PHONY: all install test lint bench clean
+
+all: $(INSTALLED)
+	$(BIN)/rcnn run $(RECIPE) --work $(WORK) --device $(DEVICE) $(if $(JOBS),--jobs $(JOBS))
+
+install: $(INSTALLED)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it with PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# OpenCV's full package needs libGL and X11, which most servers lack: there the headless build of the same version
+# takes its place.
+$(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+	  echo "OpenCV's full package cannot be imported here (no libGL or X11): taking the headless build of the same version."; \
+	  $(BIN)/python -m pip uninstall --disable-pip-version-check -q -y opencv-contrib-python && \
+	  $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt opencv-contrib-python-headless; }
+	@$(BIN)/python -c 'import cv2.ximgproc, torch, torchvision' || { echo "The installation in $(VENV) does not work; see above."; exit 1; }
+	@touch $@
+
+$(TESTABLE): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+	  $$($(BIN)/python -c 'import configparser; c = configparser.ConfigParser(); c.read("setup.cfg"); print(*(c["options.extras_require"]["test"] + c["options.extras_require"]["zstd"]).split())')
+	@touch $@
+
+test: $(TESTABLE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(TESTABLE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(TESTABLE)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

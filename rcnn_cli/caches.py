@@ -1,0 +1,108 @@
+"""`rcnn cache`: list all caches, read every byte of them, delete what no recipe refers to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache import CacheError, DamagedPart, set_aside
+from cache.files import read_json
+from cache.manifest import read_manifest
+from cache.parts import part_name, verify_part
+from rcnn_cli.runner import counted, size
+from stages.errors import StageError
+
+
+def cache_folders(work: Path) -> Iterator[Path]:
+    """The folders of all caches, complete or not."""
+    for plan in sorted((work / "caches").glob("*/*/plan.json")):
+        yield plan.parent
+
+
+def folder_bytes(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def list_caches(work: Path) -> str:
+    """A line a cache: state, size, when it was finished, folder."""
+    lines = []
+    for folder in cache_folders(work):
+        manifest = read_manifest(folder / "manifest.json")
+        if manifest is not None:
+            lines.append(f"complete  {manifest['finished']}  {folder.relative_to(work)}  ({counted(manifest)})")
+        else:
+            lines.append(f"partial   {'-':<20}  {folder.relative_to(work)}  ({size(folder_bytes(folder))})")
+    return "\n".join(lines) or f"{work}: no caches yet; `rcnn run RECIPE` makes them"
+
+
+def verify_caches(work: Path, graph: Any | None, say: Callable[[str], None]) -> int:
+    """Reads every part of all caches, or of the graph's; sets damaged ones aside; returns how many there were."""
+    folders = list(cache_folders(work))
+    if graph is not None:
+        wanted = {graph.folder(node) for node in graph.nodes.values()}
+        folders = [folder for folder in folders if folder in wanted]
+    damaged = 0
+    for folder in folders:
+        found = verify_folder(folder, say)
+        damaged += found
+        if not found:
+            say(f"sound    {folder.relative_to(work)}")
+    advice = "; run the recipe again to recompute them" if damaged else ""
+    say(f"{len(folders)} caches read, {damaged} damaged parts{advice}")
+    return damaged
+
+
+def verify_folder(folder: Path, say: Callable[[str], None]) -> int:
+    """Reads every part of one cache; returns how many were damaged."""
+    plan = read_json(folder / "plan.json")
+    complete = read_manifest(folder / "manifest.json") is not None
+    damaged = 0
+    for index in range(-(-len(plan["item_ids"]) // plan["part_size"])):
+        path = folder / part_name(index)
+        try:
+            verify_part(path)
+        except FileNotFoundError:
+            if complete:
+                damaged += 1
+                say(f"damaged  {path}: the file is missing; it alone will be recomputed")
+                (folder / "manifest.json").unlink(missing_ok=True)
+        except DamagedPart as error:
+            damaged += 1
+            moved = set_aside(error)
+            say(f"damaged  {path}: {error.reason}; set aside as {moved.name}")
+    return damaged
+
+
+def collect_garbage(
+    work: Path,
+    recipes: Sequence[Path],
+    load_graph: Callable[[Path], Any],
+    say: Callable[[str], None],
+    confirm: Callable[[], bool],
+) -> None:
+    """Lists what none of the recipes refers to, asks, deletes. A recipe that cannot be read stops it."""
+    paths = list(recipes) or sorted(Path("recipes").glob("*.toml"))
+    if not paths:
+        raise StageError("rcnn cache gc: there is no recipe in recipes/; name the recipes whose caches are to be kept")
+    kept: set[Path] = set()
+    for path in paths:
+        try:
+            graph = load_graph(path)
+            kept |= {graph.folder(node).resolve() for node in graph.nodes.values()}
+        except (StageError, CacheError) as error:
+            raise StageError(
+                f"{error}; nothing was deleted: name only the recipes whose caches are to be kept"
+            ) from error
+    unused = [folder for folder in cache_folders(work) if folder.resolve() not in kept]
+    for folder in unused:
+        say(f"{size(folder_bytes(folder)):>10}  {folder.relative_to(work)}")
+    if not unused:
+        say(f"{work}: every cache is in use by {', '.join(str(path) for path in paths)}")
+    elif confirm():
+        for folder in unused:
+            (folder / "manifest.json").unlink(missing_ok=True)
+            shutil.rmtree(folder)
+        say(f"{len(unused)} caches deleted")

@@ -1,0 +1,215 @@
+"""The graph that a recipe describes: which cache is made from which, and by what key each is known.
+
+The graph knows no stage by name. A node is one use of a stage on one split. Stages that follow a split (propose,
+extract, detect) are made once for every split that another node asks of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cache import Identity
+from cache.identity import key_of
+from rcnn_cli.recipe import Recipe, RecipeError, Use
+from stages.datasets import ClassificationDataset, open_dataset
+from stages.networks import NetworkSource
+from stages.settings import identity_of, nearest
+from stages.stage import Input
+
+NONE = "none"
+DATASET_KINDS = {"dataset": "boxes", "classification": "one class for each image"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One cache to be: a use of a stage on a split, and the nodes or splits (for datasets) that fill its inputs."""
+
+    use: Use
+    split: str | None
+    sources: Mapping[str, Node | str | None]
+
+    @property
+    def name(self) -> str:
+        """As messages and `status` show it: "extract@train", "train-svm"."""
+        return f"{self.use.name}@{self.split}" if self.use.stage.follows_split else self.use.name
+
+    @property
+    def settings(self) -> Any:
+        """The settings that hold for this node's split."""
+        return self.use.settings_for(self.split)
+
+    def upstream(self) -> Iterator[Node]:
+        """The nodes that this one reads."""
+        return (source for source in self.sources.values() if isinstance(source, Node))
+
+
+class Graph:
+    """All nodes of a recipe, inputs before what reads them."""
+
+    def __init__(self, recipe: Recipe, work: Path) -> None:
+        """Raises RecipeError where an input has no provider or one of the wrong kind, or where uses form a circle."""
+        self.recipe = recipe
+        self.work = work
+        self.nodes: dict[str, Node] = {}
+        self.open_datasets: dict[str, Any] = {}
+        self.keys: dict[str, str] = {}
+        self.identities: dict[str, Identity] = {}
+        for use in recipe.uses.values():
+            if not use.stage.follows_split:
+                self.add(use, use.split or use.stage.split, ())
+        for use in recipe.uses.values():
+            if use.stage.follows_split and not any(node.use is use for node in self.nodes.values()):
+                self.add(use, use.split or use.stage.split or self.only_split(use), ())
+
+    def only_split(self, use: Use) -> str:
+        """The split of a use that nobody asks for: the test set, or the only dataset."""
+        names = list(self.recipe.datasets)
+        return "test" if "test" in names else names[0]
+
+    def add(self, use: Use, split: str | None, path: tuple[str, ...]) -> Node:
+        """The node of `use` on `split`, made with all that it reads. `path` is how it was reached."""
+        name = f"{use.name}@{split}"
+        if name in path:
+            raise RecipeError(f"{self.recipe.path}: [{use.name}] needs itself ({' <- '.join([*path, name])})")
+        sources = {one.role: self.provider(use, split, one, (*path, name)) for one in use.stage.inputs}
+        node = Node(use, split, {role: source for role, source in sources.items() if source is not None})
+        return self.nodes.setdefault(node.name, node)
+
+    def provider(self, use: Use, split: str | None, wanted: Input, path: tuple[str, ...]) -> Node | str | None:
+        """What fills one input: a node, a split's name for a dataset, "network" for the table, None for nothing."""
+        named = use.inputs.get(wanted.role)
+        if wanted.kind in DATASET_KINDS:
+            return self.dataset_name(use, named or split)
+        if named == NONE and wanted.optional:
+            return None
+        name = named or next((one for one in wanted.default if self.has(one)), None)
+        if name is None:
+            if wanted.optional:
+                return None
+            raise RecipeError(
+                f"{self.recipe.path}: [{use.name}] needs {wanted.kind}; "
+                f"add a table [{wanted.default[0] if wanted.default else wanted.kind}], or name one in its inputs"
+            )
+        if name == "network" and wanted.kind == "network":
+            return "network"
+        base, _, at = name.partition("@")
+        if base not in self.recipe.uses:
+            advice = nearest(base, self.recipe.uses)
+            raise RecipeError(f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' is no table{advice}")
+        source = self.recipe.uses[base]
+        if source.stage.makes != wanted.kind:
+            raise RecipeError(
+                f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' makes {source.stage.makes}, "
+                f"not {wanted.kind}"
+            )
+        if source.stage.follows_split:
+            return self.add(source, self.dataset_name(use, at or split), path)
+        return self.add(source, source.split or source.stage.split, path)
+
+    def has(self, table: str) -> bool:
+        """Whether the recipe has the table [network] or the use `table`."""
+        return self.recipe.network is not None if table == "network" else table in self.recipe.uses
+
+    def dataset_name(self, use: Use, split: str | None) -> str:
+        """`split`, if it is a dataset of the recipe."""
+        if split is None or split not in self.recipe.datasets:
+            advice = nearest(str(split), self.recipe.datasets)
+            raise RecipeError(
+                f"{self.recipe.path}: [{use.name}] works on the dataset '{split}', which the recipe does not have"
+                f'{advice}; add [datasets.{split}] or say split = "..."'
+            )
+        return split
+
+    def select(self, use: str, split: str | None = None) -> list[Node]:
+        """The nodes of the uses that are named `use` or use the stage `use`, on `split` if given."""
+        chosen = [node for node in self.nodes.values() if use in (node.use.name, node.name)]
+        chosen = chosen or [node for node in self.nodes.values() if node.use.stage.name == use]
+        if not chosen:
+            names = sorted({node.use.name for node in self.nodes.values()})
+            raise RecipeError(f"{self.recipe.path}: has no table [{use}]{nearest(use, names)}")
+        on_split = [node for node in chosen if split in (None, node.split)]
+        if not on_split:
+            splits = ", ".join(str(node.split) for node in chosen)
+            raise RecipeError(f"{self.recipe.path}: [{use}] is not needed on the split '{split}'; it is on {splits}")
+        return on_split
+
+    # Inputs that are no caches
+
+    def dataset(self, name: str, kind: str | None = None) -> Any:
+        """The dataset of a split, opened once. Raises RecipeError if it is not of the `kind` that a stage reads."""
+        if name not in self.open_datasets:
+            table = dict(self.recipe.datasets[name])
+            self.open_datasets[name] = open_dataset(table.pop("source"), work=self.work, options=table)
+        dataset = self.open_datasets[name]
+        if kind is not None and isinstance(dataset, ClassificationDataset) != (kind == "classification"):
+            raise RecipeError(
+                f"{self.recipe.path}: [datasets.{name}] {self.recipe.datasets[name]['source']} is read by a stage that "
+                f"needs a dataset with {DATASET_KINDS[kind]}; name another source, or another split for that stage"
+            )
+        return dataset
+
+    @cached_property
+    def network(self) -> NetworkSource:
+        """The network that the table [network] describes."""
+        assert self.recipe.network is not None, "provider() names the table only where it is there"
+        return NetworkSource.from_settings(self.recipe.network)
+
+    # Keys
+
+    def identity(self, node: Node) -> Identity:
+        """All that decides the content of the node's cache (this reads datasets' and weights' checksums)."""
+        if node.name not in self.identities:
+            self.identities[node.name] = self.make_identity(node)
+        return self.identities[node.name]
+
+    def make_identity(self, node: Node) -> Identity:
+        stage = node.use.stage
+        roles = {one.role: one for one in stage.inputs}
+        inputs = {role: self.source_key(roles[role], source) for role, source in node.sources.items() if source}
+        libraries = {name: installed_version(name) for name in stage.libraries}
+        settings = identity_of(node.settings)
+        extra = stage.function("identity")
+        if extra is not None:
+            settings |= extra(node.settings, {})
+        return Identity(stage.name, stage.schema_version, settings, inputs, libraries)
+
+    def source_key(self, wanted: Input, source: Node | str | None) -> str:
+        """The key of what fills an input."""
+        if isinstance(source, Node):
+            return self.identity(source).key
+        if wanted.kind == "network":
+            return key_of(self.network.identity())
+        assert source is not None
+        dataset = self.dataset(source, wanted.kind)
+        return key_of([dataset.images_key, *([dataset.annotations_key] if wanted.annotations else [])])
+
+    def folder(self, node: Node) -> Path:
+        """Where the node's cache is or will be: an existing folder with its key, whatever its label, else a new one."""
+        stage, key = node.use.stage.name, self.identity(node).key
+        parent = self.work / "caches" / stage
+        existing = sorted(parent.glob(f"*.{key}"))
+        return existing[0] if existing else parent / f"{self.label(node)}.{key}"
+
+    def label(self, node: Node) -> str:
+        """The readable half of the folder's name."""
+        use = "" if node.use.name == node.use.stage.name else f"-{node.use.name}"
+        split = f"-{node.split}" if node.split else ""
+        return f"{self.recipe.name}{use}{split}".replace("/", "-")
+
+
+def installed_version(distribution: str) -> str:
+    """The version of an installed distribution; for OpenCV of whichever of its packages is there."""
+    names = [distribution]
+    if distribution.startswith("opencv"):
+        names = ["opencv-contrib-python", "opencv-contrib-python-headless"]
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "absent"

@@ -1,0 +1,92 @@
+"""`rcnn inspect`: what a file is, in a screenful."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cache import Reader
+from cache.manifest import read_manifest
+from cache.parts import verify_part
+from rcnn_cli.runner import counted, manifest_json
+from stages.errors import StageError
+
+SAMPLE_ITEMS = 3
+
+
+def inspect_file(path: Path) -> str:
+    """A description of a cache's folder, part, view or manifest, of any HDF5 file, of a recipe or of an image."""
+    if not path.exists():
+        raise StageError(f"{path}: there is no such file or folder; `rcnn cache ls` lists the caches")
+    if path.is_dir():
+        return inspect_cache(path)
+    if path.name == "manifest.json":
+        return manifest_json(read_manifest(path) or {})
+    if path.suffix in (".h5", ".hdf5"):
+        return inspect_hdf5(path)
+    if path.suffix == ".toml":
+        from rcnn_cli.recipe import load_recipe
+
+        return json.dumps(load_recipe(path).as_json(), indent=2, ensure_ascii=False)
+    from stages.images import read_image
+
+    image = read_image(path)
+    height, width = image.shape[:2]
+    return (
+        f"{path}: an image of {width} x {height} pixels, mean colour {image.reshape(-1, 3).mean(0).round(1).tolist()}"
+    )
+
+
+def inspect_cache(folder: Path) -> str:
+    """A cache: what made it, its columns, its first items."""
+    reader = Reader(folder, require_complete=False)
+    manifest = reader.manifest
+    lines = [f"{folder}: {'complete' if manifest else 'unfinished'} cache of {len(reader)} {reader.schema.item}s"]
+    if manifest:
+        lines.append(f"made by {manifest['stage']} in {manifest['seconds']} s, {counted(manifest)}")
+        lines.append("settings: " + json.dumps(manifest["all_settings"], ensure_ascii=False))
+        lines.append("inputs: " + json.dumps(manifest["inputs"]))
+        lines.append("summary: " + shortened(json.dumps(manifest["summary"], ensure_ascii=False)))
+    lines += [f"  {name}: {column.dtype} {list(column.shape)}" for name, column in reader.schema.columns().items()]
+    if manifest:
+        for item_id in reader.item_ids[:SAMPLE_ITEMS]:
+            shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in reader.read(item_id).items())
+            lines.append(f"  {item_id}: {shapes}")
+    return "\n".join(lines)
+
+
+def inspect_hdf5(path: Path) -> str:
+    """An HDF5 file's datasets; a part is read whole and compared with its checksum first."""
+    import h5py
+
+    lines = [f"{path}: HDF5"]
+    if path.name.startswith("part-"):
+        header = verify_part(path)
+        lines = [f"{path}: part {header['part']} of {header['stage']} {header['key']}, {header['items']} items, sound"]
+
+    def describe(name: str, value: Any) -> None:
+        if isinstance(value, h5py.Dataset):
+            lines.append(f"  {name}: {value.dtype} {list(value.shape)}{range_of(value)}")
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(describe)
+    except OSError as error:
+        raise StageError(f"{path}: is not an HDF5 file that can be read ({error}); make it again") from error
+    return "\n".join(lines)
+
+
+def range_of(dataset: Any) -> str:
+    """The least and largest value of a dataset's first rows."""
+    import numpy as np
+
+    if dataset.dtype.kind not in "fiu" or dataset.size == 0:
+        return ""
+    values = np.asarray(dataset[:1000], np.float64)
+    return f", {values.min():.4g} to {values.max():.4g} (first {len(values)} rows)"
+
+
+def shortened(text: str, length: int = 600) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= length else f"{text[:length]} ..."

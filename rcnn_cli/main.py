@@ -1,0 +1,508 @@
+"""`rcnn`: the command line. Here, and only here, an exception becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+
+from stages.catalogue import catalogue
+from stages.errors import StageError
+from stages.settings import as_json
+from stages.stage import Stage
+
+OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 70, 130, 143, 141
+
+EPILOG = """Examples:
+
+\b
+  rcnn run recipes/shapes.toml                     every stage of the demo, resumed where it was
+  rcnn extract recipes/shapes.toml --padding 0     one stage, one setting changed: a new cache
+  rcnn status recipes/shapes.toml                  what is complete, what is not, and why
+"""
+
+
+class Commands(click.Group):
+    """The group of commands; lists them in the order of the pipeline."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they were added."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="rcnn")
+@click.option("-v", "--verbose", is_flag=True, help="Say more, and show the traceback of a bug.")
+def cli(verbose: bool) -> None:
+    """R-CNN as a pipeline of cached stages: every stage reads and writes HDF5 and resumes on its own."""
+    set_up_logging(verbose)
+
+
+# Options that several commands share
+
+
+def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """RECIPE, --set, --work."""
+    command = click.option(
+        "--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/]."
+    )(command)
+    command = click.option(
+        "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe; repeatable."
+    )(command)
+    return click.argument("recipe", type=click.Path(path_type=Path))(command)
+
+
+def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--device, --jobs, --batch-size, --skip-bad-images, --compression, --part-size."""
+    for option in (
+        click.option(
+            "--part-size", type=click.IntRange(1), help="Items in a part of a new cache [default: the stage's]."
+        ),
+        click.option(
+            "--compression",
+            type=click.Choice(("none", "gzip", "zstd")),
+            default="none",
+            show_default=True,
+            help="Of new caches; zstd needs the package hdf5plugin.",
+        ),
+        click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
+        click.option(
+            "--batch-size", type=click.IntRange(1), help="Regions in a batch of the network [default: the stage's]."
+        ),
+        click.option("--jobs", type=click.IntRange(1), help="Processes [default: one for each core]."),
+        click.option(
+            "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
+    """The graph of a recipe."""
+    from rcnn_cli.graph import Graph
+    from rcnn_cli.recipe import load_recipe
+    from rcnn_cli.runner import work_folder
+
+    return Graph(load_recipe(recipe, changes), work_folder(work))
+
+
+def make_options(
+    nodes: Sequence[Any],
+    device: str,
+    jobs: int | None,
+    batch_size: int | None,
+    skip_bad_images: bool,
+    compression: str,
+    part_size: int | None,
+    shard: str | None = None,
+) -> Any:
+    """The runner's options; the device is only asked for where a network runs."""
+    from cache import Shard
+    from rcnn_cli.device import resolve_device
+    from rcnn_cli.progress import progress
+    from rcnn_cli.runner import Options
+    from stages.execution import Execution
+
+    needs_network = any(runs_network(node.use.stage) for node in nodes)
+    execution = Execution(
+        device=resolve_device(device) if needs_network else "cpu",
+        jobs=jobs or len(os.sched_getaffinity(0)),
+        batch_size=batch_size,
+        skip_bad_images=skip_bad_images,
+        progress=progress,
+    )
+    return Options(execution, Shard.parse(shard) if shard else Shard(), compression, part_size)
+
+
+def runs_network(stage: Stage) -> bool:
+    """Whether the stage reads or makes a network."""
+    return stage.makes == "network" or any(one.kind == "network" for one in stage.inputs)
+
+
+# Commands
+
+
+@cli.command()
+@recipe_argument
+@execution_options
+def run(recipe: Path, changes: tuple[str, ...], work: Path | None, **options: Any) -> None:
+    """Run all stages of RECIPE in order; what is complete is skipped.
+
+    \b
+    Example: rcnn run recipes/shapes.toml --jobs 2
+    """
+    from rcnn_cli.results import show_results
+    from rcnn_cli.runner import complete, run_nodes
+
+    graph = load_graph(recipe, changes, work)
+    nodes = list(graph.nodes.values())
+    missing = [node for node in nodes if not complete(graph, node)]
+    run_nodes(graph, nodes, make_options(missing, **options))
+    if not missing:
+        click.echo(f"Everything was complete: nothing to do for {recipe}.")
+    show_results(graph, nodes)
+
+
+def add_stage_command(stage: Stage) -> None:
+    """The command of one stage: its settings are options, besides those of every stage."""
+
+    @click.pass_context
+    def command(
+        context: click.Context,
+        recipe: Path,
+        changes: tuple[str, ...],
+        work: Path | None,
+        split: str | None,
+        force: bool,
+        shard: str | None,
+        draw: bool = False,
+        **options: Any,
+    ) -> None:
+        from rcnn_cli.recipe import load_recipe
+        from rcnn_cli.results import draw_results, show_results
+        from rcnn_cli.runner import remove, run_node
+
+        changed = {name: options.pop(setting_option(name)) for name in setting_names(stage)}
+        uses = [
+            use for use in load_recipe(recipe, changes).uses.values() if use.stage is stage or use.name == stage.name
+        ]
+        graph = load_graph(recipe, [*changes, *setting_changes(uses, changed)], work)
+        nodes = graph.select(stage.name, split)
+        made = make_options(nodes, shard=shard, **options)
+        for node in nodes:
+            if force:
+                remove(graph, node)
+            finished = run_node(graph, node, made)
+            if finished and draw:
+                draw_results(graph, node)
+        show_results(graph, nodes)
+
+    command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} recipes/shapes.toml"
+    decorated = recipe_argument(execution_options(command))
+    decorated = click.option("--split", metavar="NAME", help="Only this dataset of the recipe.")(decorated)
+    decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)
+    decorated = click.option(
+        "--shard", envvar="RCNN_SHARD", metavar="I/N", help="Make only every N-th part, beginning with the I-th."
+    )(decorated)
+    if stage.makes == "detections":
+        decorated = click.option("--draw", is_flag=True, help="Draw the detections on the images.")(decorated)
+    for option in reversed(setting_options(stage)):
+        decorated = option(decorated)
+    cli.command(name=stage.name, short_help=stage.summary)(decorated)
+
+
+def setting_names(stage: Stage) -> list[str]:
+    """The stage's settings."""
+    return [field.name for field in dataclasses.fields(stage.settings)]
+
+
+def setting_option(name: str) -> str:
+    """The parameter that carries a setting given on the command line."""
+    return f"setting_{name}"
+
+
+def setting_options(stage: Stage) -> list[Callable[..., Any]]:
+    """A click option for each of the stage's settings."""
+    hints = get_type_hints(stage.settings)
+    options = []
+    for field in dataclasses.fields(stage.settings):
+        shown = as_json(field.default)
+        text = f"{field.metadata.get('source', '')} [recipe, else {shown!r}]".strip()
+        flag = "--" + field.name.replace("_", "-")
+        options.append(click.option(flag, setting_option(field.name), metavar=type_name(hints[field.name]), help=text))
+    return options
+
+
+def type_name(hint: Any) -> str:
+    """A setting's type as --help shows it."""
+    inner = get_args(hint)
+    name = inner[0].__name__ if inner else hint.__name__
+    return f"[{name},...]" if getattr(hint, "__origin__", None) is tuple else name.upper()
+
+
+def setting_changes(uses: Sequence[Any], changed: dict[str, str | None]) -> list[str]:
+    """`--set` changes for settings given as options: for every use of the stage, on every split."""
+    changes = []
+    for name, value in changed.items():
+        if value is None:
+            continue
+        for use in uses:
+            changes.append(f"{use.name}.{name}={value}")
+            changes += [f"{use.name}.{split}.{name}={value}" for split in use.split_settings]
+    return changes
+
+
+for each in catalogue().values():
+    add_stage_command(each)
+
+
+@cli.command()
+@recipe_argument
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_text: bool) -> None:
+    """Say for each cache of RECIPE: complete, how far, missing or damaged, and why. Exit status 1 unless all complete.
+
+    \b
+    Example: rcnn status recipes/shapes.toml --json
+    """
+    from rcnn_cli.status import describe, format_status
+
+    states = describe(load_graph(recipe, changes, work))
+    click.echo(format_status(states, as_json_text))
+    if any(state.state != "complete" for state in states):
+        raise SystemExit(INCOMPLETE)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def inspect(file: Path) -> None:
+    """Show what FILE is: a cache's folder, part, view or manifest; a recipe; an image.
+
+    \b
+    Example: rcnn inspect work/caches/extract/shapes-train.3fa9c1d2be04
+    """
+    from rcnn_cli.inspection import inspect_file
+
+    click.echo(inspect_file(file))
+
+
+@cli.command()
+@recipe_argument
+@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
+@click.option("--detector", metavar="NAME", help="The recipe's detect table to use [default: its only or first one].")
+@click.option("--threshold", type=float, help="Least score to draw [default: precision 0.5 on the recipe's test set].")
+@execution_options
+def predict(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    photos: tuple[Path, ...],
+    output: Path,
+    detector: str | None,
+    threshold: float | None,
+    **options: Any,
+) -> None:
+    """Detect objects in any PHOTOS with RECIPE's trained detector: PNGs with boxes, and JSON.
+
+    \b
+    Example: rcnn predict recipes/shapes.toml photo.jpg -o out/
+    """
+    from rcnn_cli.prediction import predict_photos
+
+    graph = load_graph(recipe, changes, work)
+    made = make_options(list(graph.nodes.values()), **options)
+    for line in predict_photos(graph, photos, output, made.execution, detector, threshold):
+        click.echo(line)
+
+
+@cli.group(name="cache")
+def cache_group() -> None:
+    """List, verify and clean the caches."""
+
+
+@cache_group.command(name="ls")
+@click.option("--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/].")
+def cache_list(work: Path | None) -> None:
+    """List all caches: state, items, size, age.
+
+    \b
+    Example: rcnn cache ls
+    """
+    from rcnn_cli.caches import list_caches
+    from rcnn_cli.runner import work_folder
+
+    click.echo(list_caches(work_folder(work)))
+
+
+@cache_group.command(name="verify")
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.option("--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/].")
+def cache_verify(recipe: Path | None, work: Path | None) -> None:
+    """Read every byte of all caches (or of RECIPE's); damaged parts are set aside. Exit status 1 if there was one.
+
+    \b
+    Example: rcnn cache verify recipes/shapes.toml
+    """
+    from rcnn_cli.caches import verify_caches
+    from rcnn_cli.runner import work_folder
+
+    folder = work_folder(work)
+    graph = load_graph(recipe, (), folder) if recipe else None
+    damaged = verify_caches(folder, graph, click.echo)
+    if damaged:
+        raise SystemExit(INCOMPLETE)
+
+
+@cache_group.command(name="gc")
+@click.argument("recipes", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/].")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
+    """List the caches that none of RECIPES (default: recipes/*.toml) refers to, then delete them.
+
+    \b
+    Example: rcnn cache gc recipes/shapes.toml
+    """
+    from rcnn_cli.caches import collect_garbage
+    from rcnn_cli.runner import work_folder
+
+    folder = work_folder(work)
+    collect_garbage(
+        folder,
+        recipes,
+        lambda recipe: load_graph(recipe, (), folder),
+        click.echo,
+        lambda: yes or click.confirm("Delete these?"),
+    )
+
+
+@cli.group()
+def data() -> None:
+    """Check, draw and download datasets."""
+
+
+@data.command(name="check")
+@click.argument("source")
+def data_check(source: str) -> None:
+    """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
+
+    \b
+    Example: rcnn data check voc:VOCdevkit/VOC2007:trainval
+    """
+    from rcnn_cli.data import check_source
+    from rcnn_cli.runner import work_folder
+
+    if not check_source(source, work_folder(None), click.echo):
+        raise SystemExit(INCOMPLETE)
+
+
+@data.command(name="shapes")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the generator.")
+def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
+    """Draw the project's own detection set into DIRECTORY, in the layout of PASCAL VOC.
+
+    \b
+    Example: rcnn data shapes shapes/ --set seed=7
+    """
+    from rcnn_cli.data import draw_dataset
+
+    click.echo(draw_dataset(directory, changes))
+
+
+@data.command(name="fetch")
+@click.argument("name", type=click.Choice(("voc2007", "voc2012")))
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--mirror", metavar="URL", help="Take the archives from this folder on the web [default: the official one]."
+)
+def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
+    """Download PASCAL VOC into DIRECTORY: checksums verified, a broken download goes on where it stopped.
+
+    \b
+    Example: rcnn data fetch voc2007 data/
+    """
+    from rcnn_cli.data import fetch_dataset
+
+    click.echo(fetch_dataset(name, directory, mirror))
+
+
+# From exceptions to sentences
+
+
+class Handler(logging.Handler):
+    """Messages on standard error, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one message."""
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        if "tqdm" in sys.modules and sys.stderr.isatty():
+            sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+        else:
+            click.echo(text, err=True)
+
+
+def set_up_logging(verbose: bool) -> None:
+    """The project's own messages; those of libraries only if they are warnings."""
+    for name in ("rcnn", "stages", "cache"):
+        logger = logging.getLogger(name)
+        logger.handlers = [Handler()]
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def sentence(error: BaseException) -> tuple[str, int]:
+    """What the user reads, and the exit code."""
+    from cache import CacheError
+
+    if isinstance(error, StageError | CacheError):
+        return str(error), BAD_INPUT
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return "interrupted; what is finished is kept, the same command goes on from there", INTERRUPTED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{error.filename or 'the work folder'}: the disk is full; make room and run the same command again",
+            BAD_INPUT,
+        )
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: permission denied; check who owns it", BAD_INPUT
+    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "TerminatedWorkerError"):
+        return (
+            f"memory ran out or a worker was killed ({first_line(error)}); try --jobs 1 or a smaller --batch-size",
+            BAD_INPUT,
+        )
+    return f"this is a bug: {type(error).__name__}: {first_line(error)}; `rcnn -v ...` shows where", BUG
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text."""
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def terminate(number: int, frame: Any) -> None:
+    """SIGTERM ends the process in order: claims are given back, what is finished stays."""
+    raise SystemExit(TERMINATED)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script."""
+    signal.signal(signal.SIGTERM, terminate)
+    code = OK
+    try:
+        returned = cli.main(
+            args=list(arguments) if arguments is not None else None, prog_name="rcnn", standalone_mode=False
+        )
+        code = returned if isinstance(returned, int) else OK
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        text, code = sentence(error)
+        if "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]:
+            traceback.print_exc()
+        click.echo(f"rcnn: {text}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

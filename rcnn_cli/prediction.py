@@ -1,0 +1,131 @@
+"""`rcnn predict`: the trained detector of a recipe on any image, without caches on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import IncompleteCache, Reader
+from rcnn_cli.graph import Graph, Node
+from rcnn_cli.results import drawing_cuts
+from rcnn_cli.runner import complete
+from stages.errors import BadImage, StageError
+from stages.execution import Execution
+from stages.images import read_image
+
+log = logging.getLogger("rcnn")
+
+
+def predict_photos(
+    graph: Graph,
+    photos: Sequence[Path],
+    output: Path,
+    execution: Execution,
+    detector: str | None,
+    threshold: float | None,
+) -> Iterator[str]:
+    """Writes NAME.png and NAME.json for every photo into `output`; yields a line for each."""
+    from stages.detections import detections_as_json
+    from stages.drawing import draw_detections, save_image
+
+    node = detector_node(graph, detector)
+    detect = Detector(graph, node, execution)
+    cuts = drawing_cuts(graph, node, detect.classes)
+    if threshold is not None:
+        cuts = np.full(len(detect.classes), threshold, np.float32)
+    output.mkdir(parents=True, exist_ok=True)
+    for path, name in zip(photos, output_names(photos), strict=True):
+        try:
+            image = read_image(path, upright=True)
+        except BadImage as error:
+            if not execution.skip_bad_images:
+                raise
+            log.warning("skipped: %s", error)
+            continue
+        found = detect(image, name)
+        shown = found.above(cuts)
+        drawn = draw_detections(image, shown.boxes, shown.labels, shown.scores, detect.classes)
+        save_image(drawn, output / f"{name}.png")
+        described = detections_as_json(found, detect.classes, path.name, image.shape[1], image.shape[0])
+        (output / f"{name}.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        names = ", ".join(detect.classes[label] for label in shown.labels) or "nothing above the thresholds"
+        yield f"{path}: {names} -> {output / name}.png, .json"
+
+
+def output_names(photos: Sequence[Path]) -> list[str]:
+    """A name for each photo's files; photos of the same name are numbered."""
+    names: list[str] = []
+    for path in photos:
+        name, number = path.stem, 1
+        while name in names:
+            number += 1
+            name = f"{path.stem}-{number}"
+        names.append(name)
+    return names
+
+
+def detector_node(graph: Graph, name: str | None) -> Node:
+    """The node of the recipe that detects, or the one with the given name."""
+    if name is not None:
+        return graph.select(name)[0]
+    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "detections"]
+    if not nodes:
+        raise StageError(f"{graph.recipe.path}: has no detector; add the tables [train-svm] and [detect]")
+    return nodes[0]
+
+
+class Detector:
+    """The stages propose, extract and detect on one image in memory, with the models of a recipe."""
+
+    def __init__(self, graph: Graph, node: Node, execution: Execution) -> None:
+        from stages.extract.features import load_network
+        from stages.linear_models import read_regressors, read_svms
+
+        self.settings = node.settings
+        features = self.source(node, "features")
+        self.extract = features.settings
+        self.propose = self.source(features, "proposals").settings
+        self.execution = execution
+        self.network = load_network(self.network_source(graph, features), self.extract, execution.device)
+        self.svms = read_svms(trained(graph, self.source(node, "svm")))
+        with_regression = self.settings.bbox_regression and "regressor" in node.sources
+        self.regressors = read_regressors(trained(graph, self.source(node, "regressor"))) if with_regression else None
+        self.classes = self.svms.classes
+
+    @staticmethod
+    def source(node: Node, role: str) -> Node:
+        """The node that fills an input of another."""
+        source = node.sources[role]
+        assert isinstance(source, Node)
+        return source
+
+    @staticmethod
+    def network_source(graph: Graph, features: Node) -> Any:
+        """The network that the features are made with."""
+        from stages.networks import NetworkSource
+
+        source = features.sources["network"]
+        return NetworkSource.from_reader(trained(graph, source)) if isinstance(source, Node) else graph.network
+
+    def __call__(self, image: np.ndarray, name: str) -> Any:
+        """The detections in an image, uint8 [H, W, 3] RGB; `name` seeds the choice among too many proposals."""
+        from stages.detect.scoring import detect_image
+        from stages.extract.features import extract_features
+        from stages.propose.stage import propose_boxes
+
+        boxes = propose_boxes(image, name, self.propose)
+        features = extract_features(image, boxes, self.network, self.extract, self.execution.batch_size)
+        size = (image.shape[1], image.shape[0])
+        return detect_image(boxes, features, size, self.svms, self.regressors, self.settings)
+
+
+def trained(graph: Graph, node: Node) -> Reader:
+    """The complete cache of a trained model. Raises IncompleteCache, naming the command to run."""
+    if not complete(graph, node):
+        raise IncompleteCache(f"{node.name} is not trained yet; run `rcnn run {graph.recipe.path}` first")
+    return Reader(graph.folder(node))

@@ -1,0 +1,87 @@
+"""Progress with rate and remaining time: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+
+from stages.execution import Progress
+
+log = logging.getLogger("rcnn")
+
+QUIET_SECONDS = 2.0
+LINE_SECONDS = 15.0
+
+
+class Bar:
+    """A tqdm bar that appears after two seconds."""
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        from tqdm import tqdm
+
+        self.rows = 0
+        self.started = time.monotonic()
+        self.bar = tqdm(total=total, desc=label, unit=f" {unit}", delay=QUIET_SECONDS, dynamic_ncols=True, leave=False)
+
+    def advance(self, items: int = 1, rows: int = 0) -> None:
+        """`items` more are done, with `rows` regions in them."""
+        self.rows += rows
+        if self.rows:
+            self.bar.set_postfix_str(f"{self.rows / (time.monotonic() - self.started):,.0f} regions/s", refresh=False)
+        self.bar.update(items)
+
+    def close(self) -> None:
+        """Removes the bar."""
+        self.bar.close()
+
+
+class Lines:
+    """A line in the log every quarter of a minute."""
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.items = self.rows = 0
+        self.started = self.said = time.monotonic()
+
+    def advance(self, items: int = 1, rows: int = 0) -> None:
+        """`items` more are done, with `rows` regions in them."""
+        self.items += items
+        self.rows += rows
+        now = time.monotonic()
+        if now - self.said < LINE_SECONDS:
+            return
+        self.said = now
+        rate = self.items / (now - self.started)
+        regions = f", {self.rows / (now - self.started):,.0f} regions/s" if self.rows else ""
+        log.info(
+            "%s: %d of %d %s, %.1f/s%s, %s left",
+            self.label,
+            self.items,
+            self.total,
+            self.unit,
+            rate,
+            regions,
+            remaining(self.total - self.items, rate),
+        )
+
+    def close(self) -> None:
+        """Nothing to clean up."""
+
+
+def remaining(items: int, rate: float) -> str:
+    """The time that `items` take at `rate` a second."""
+    minutes, seconds = divmod(round(items / rate), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int, unit: str) -> Iterator[Progress]:
+    """The progress of one stage."""
+    shown: Bar | Lines = Bar(label, total, unit) if sys.stderr.isatty() else Lines(label, total, unit)
+    try:
+        yield shown
+    finally:
+        shown.close()

@@ -1,0 +1,103 @@
+"""What a run leaves for people: the table of APs, result files, precision-recall curves, drawn detections.
+
+All of it goes to `results/RECIPE/` in the work folder; it is remade when the caches it was made from are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cache import Reader
+from cache.files import read_json, write_json
+from rcnn_cli.graph import Graph, Node
+from rcnn_cli.runner import manifest_of
+
+MADE_FROM = "made-from.json"
+
+
+def results_folder(graph: Graph) -> Path:
+    """`results/RECIPE/` in the work folder."""
+    return graph.work / "results" / graph.recipe.name
+
+
+def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
+    """Prints the table of the complete evaluations among `nodes` and writes their files and pictures."""
+    evaluations = [node for node in nodes if node.use.stage.makes == "evaluation" and manifest_of(graph, node)]
+    if not evaluations:
+        return
+    from stages.eval.report import format_table
+
+    readers = {node.use.name: Reader(graph.folder(node)) for node in evaluations}
+    click.echo(format_table({name: reader.manifest["summary"] for name, reader in readers.items()}))
+    folder = results_folder(graph)
+    made_from = {name: reader.key for name, reader in readers.items()}
+    if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != made_from:
+        write_files(graph, evaluations, readers, folder)
+        write_json(folder / MADE_FROM, made_from)
+    click.echo(f"Results, precision-recall curves and a sheet of detections: {folder}/")
+
+
+def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader], folder: Path) -> None:
+    """The files of every evaluation and the pictures of all of them."""
+    from stages.detections import read_detections
+    from stages.drawing import save_image
+    from stages.eval.pictures import detection_sheet, plot_precision_recall
+    from stages.eval.report import read_curves, score_cuts, write_results
+
+    folder.mkdir(parents=True, exist_ok=True)
+    curves = {name: read_curves(reader) for name, reader in readers.items()}
+    plot_precision_recall(curves, folder / "precision-recall.png")
+    for node in nodes:
+        name, split = node.use.name, node.split or "test"
+        detections = read_detections(Reader(graph.folder(detections_of(node))))
+        write_results(readers[name].manifest["summary"], detections, folder / name, split)
+        cuts = score_cuts(curves[name], detections.classes)
+        sheet = detection_sheet(graph.dataset(split), detections, cuts)
+        save_image(sheet, folder / name / "detections.png")
+
+
+def detections_of(node: Node) -> Node:
+    """The node whose detections an evaluation reads."""
+    source = node.sources["detections"]
+    assert isinstance(source, Node)
+    return source
+
+
+def draw_results(graph: Graph, node: Node) -> None:
+    """Draws a detect node's detections on every image of its split; the path is printed."""
+    from stages.detections import read_detections
+    from stages.drawing import draw_detections, save_image
+    from stages.images import read_image
+
+    detections = read_detections(Reader(graph.folder(node)))
+    cuts = drawing_cuts(graph, node, detections.classes)
+    dataset = graph.dataset(node.split or "test")
+    folder = results_folder(graph) / node.name
+    skipped = Reader(graph.folder(node)).manifest["skipped"]
+    drawn = [image_id for image_id in detections.image_ids if image_id not in skipped]
+    for image_id in drawn:
+        found = detections.of_image(image_id).above(cuts)
+        image = draw_detections(
+            read_image(dataset.image_path(image_id)), found.boxes, found.labels, found.scores, detections.classes
+        )
+        save_image(image, folder / f"{image_id}.jpg")
+    click.echo(f"{len(drawn)} images drawn: {folder}/")
+
+
+def drawing_cuts(graph: Graph, detector: Node, classes: Sequence[str]) -> Any:
+    """For each class the least score worth drawing: precision 0.5 on the recipe's evaluation, 0 without one."""
+    import numpy as np
+
+    from stages.eval.report import read_curves, score_cuts
+
+    for node in graph.nodes.values():
+        reads_detector = any(
+            isinstance(source, Node) and source.use is detector.use for source in node.sources.values()
+        )
+        if node.use.stage.makes == "evaluation" and reads_detector and manifest_of(graph, node):
+            return score_cuts(read_curves(Reader(graph.folder(node))), classes)
+    return np.zeros(len(classes), np.float32)

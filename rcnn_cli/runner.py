@@ -1,0 +1,275 @@
+"""Running nodes of the graph: skip what is complete, resume what is not, make damaged parts again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache import DamagedPart, IncompleteCache, Reader, Shard, Writer, set_aside
+from cache.manifest import read_manifest
+from rcnn_cli.graph import Graph, Node, installed_version
+from stages.errors import StageError
+from stages.execution import Execution
+from stages.networks import NetworkSource
+from stages.settings import all_of
+
+log = logging.getLogger("rcnn")
+
+VERSIONS = ("torch", "torchvision", "numpy", "h5py", "scikit-learn", "opencv")
+REPAIRS = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: the execution of stages, the shard, compression and part size of new caches."""
+
+    execution: Execution = field(default_factory=Execution)
+    shard: Shard = field(default_factory=Shard)
+    compression: str = "none"
+    part_size: int | None = None
+
+
+def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
+    """The manifest of a complete cache, None if it is not complete (a missing or shortened part shows at once)."""
+    folder = graph.folder(node)
+    manifest = read_manifest(folder / "manifest.json")
+    if manifest is None:
+        return None
+    for part in manifest["parts"]:
+        path = folder / part["name"]
+        if not path.exists():
+            raise DamagedPart(path, "the file is missing")
+        if path.stat().st_size != part["bytes"] + 512:
+            raise DamagedPart(path, "it is shorter or longer than what was written")
+    return manifest
+
+
+def complete(graph: Graph, node: Node) -> bool:
+    """Whether the node's cache is complete; a damaged part is set aside, aloud."""
+    while True:
+        try:
+            return manifest_of(graph, node) is not None
+        except DamagedPart as error:
+            put_aside(error)
+
+
+def put_aside(error: DamagedPart) -> None:
+    """Sets a damaged part aside and says so."""
+    moved = set_aside(error)
+    log.warning("%s: damaged (%s); set aside as %s, it alone is recomputed", error.path, error.reason, moved.name)
+
+
+def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options) -> None:
+    """Runs nodes and all that they read, in order; what is complete is skipped and said so."""
+    done: set[str] = set()
+    for node in nodes:
+        ensure(graph, node, options, done)
+
+
+def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
+    """Makes the node's inputs, then the node; a part of an input that turns out damaged is made again."""
+    if node.name in done:
+        return
+    for _ in range(REPAIRS):
+        for source in node.upstream():
+            ensure(graph, source, options, done)
+        try:
+            run_node(graph, node, options)
+        except DamagedPart as error:
+            put_aside(error)
+            done.difference_update(
+                {source.name for source in graph.nodes.values() if graph.folder(source) == error.path.parent}
+            )
+            continue
+        done.add(node.name)
+        return
+    raise StageError(f"{node.name}: its inputs were found damaged {REPAIRS} times; check the disk under {graph.work}")
+
+
+def run_node(graph: Graph, node: Node, options: Options) -> bool:
+    """Runs one node whose inputs are complete; True if its cache is complete afterwards.
+
+    Raises IncompleteCache, naming the command to run, if an input is not complete.
+    """
+    folder = graph.folder(node)
+    if complete(graph, node):
+        manifest = read_manifest(folder / "manifest.json") or {}
+        log.info("%s: complete (%s), skipped: %s", node.name, counted(manifest), folder)
+        return True
+    stage, settings, inputs = node.use.stage, node.settings, open_inputs(graph, node)
+    module = stage.load()
+    started = time.time()
+    writer = Writer(
+        folder,
+        graph.identity(node),
+        module.items(settings, inputs),
+        module.schema(settings, inputs),
+        part_size=options.part_size or stage.part_size,
+        shard=options.shard,
+        compression=options.compression,
+    )
+    try:
+        announce(node, writer)
+        work_until_done(node, writer, settings, inputs, options.execution)
+        missing = len(writer.unfinished())
+        if missing:
+            log.info(
+                "%s: shard %d/%d done, %d parts of other shards are missing",
+                node.name,
+                options.shard.index,
+                options.shard.count,
+                missing,
+            )
+            return False
+        summarise = stage.function("summarise")
+        manifest = writer.finish(
+            {**provenance(graph, node, started)},
+            (lambda reader: summarise(settings, inputs, reader)) if summarise else None,
+        )
+    finally:
+        writer.release()
+    log.info("%s: done (%s) in %s: %s", node.name, counted(manifest), duration(time.time() - started), folder)
+    tell_skipped(node, manifest)
+    return True
+
+
+def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Mapping[str, Any], execution: Execution) -> None:
+    """Calls the stage until the shard's parts are all there, waiting for parts that other processes hold."""
+
+    def tell(parts: int) -> None:
+        log.info("%s: waiting for %d parts that another process is making", node.name, parts)
+
+    while True:
+        before = len(writer.unfinished_here())
+        if before:
+            node.use.stage.load().run(settings, inputs, writer, execution)
+        if not writer.unfinished_here():
+            return
+        if not writer.wait(tell):
+            return
+
+
+def announce(node: Node, writer: Writer) -> None:
+    """Says what is going to be made, and what is already there."""
+    left, total = writer.remaining_items, len(writer.item_ids)
+    there = total - sum(len(part.item_ids) for part in writer.unfinished())
+    resumed = f", resuming: {there} of {total} are there" if there else ""
+    log.info("%s: %d %s%s", node.name, left, plural(writer.schema.item, left), resumed)
+
+
+def open_inputs(graph: Graph, node: Node) -> dict[str, Any]:
+    """What the stage's `run` gets, by role. Raises IncompleteCache for an input that is not complete."""
+    opened: dict[str, Any] = {}
+    for role, source in node.sources.items():
+        kind = next(one.kind for one in node.use.stage.inputs if one.role == role)
+        if isinstance(source, Node):
+            if not complete(graph, source):
+                raise IncompleteCache(
+                    f"{node.name} needs {source.name}, which is not complete ({graph.folder(source)}); "
+                    f"run `rcnn {source.use.stage.name} {graph.recipe.path}` or `rcnn run {graph.recipe.path}` first"
+                )
+            reader = Reader(graph.folder(source))
+            opened[role] = NetworkSource.from_reader(reader) if kind == "network" else reader
+        elif kind == "network":
+            opened[role] = graph.network
+        elif source is not None:
+            opened[role] = graph.dataset(source)
+    return opened
+
+
+def provenance(graph: Graph, node: Node, started: float) -> dict[str, Any]:
+    """What the manifest records besides the identity: enough to run it again."""
+    inputs = {
+        role: {"name": source.name, "folder": os.path.relpath(graph.folder(source), graph.work)}
+        for role, source in node.sources.items()
+        if isinstance(source, Node)
+    }
+    return {
+        "use": node.use.name,
+        "split": node.split,
+        "all_settings": all_of(node.settings),
+        "input_caches": inputs,
+        "recipe": graph.recipe.as_json(),
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in VERSIONS}},
+        "host": socket.gethostname(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.time() - started, 2),
+    }
+
+
+def remove(graph: Graph, node: Node) -> None:
+    """Removes the node's cache, for --force; says so."""
+    folder = graph.folder(node)
+    if folder.exists():
+        log.info("%s: --force removes %s", node.name, folder)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        shutil.rmtree(folder)
+
+
+def tell_skipped(node: Node, manifest: Mapping[str, Any]) -> None:
+    """Lists the images that were skipped on request."""
+    for item, reason in manifest.get("skipped", {}).items():
+        log.warning("%s: skipped %s (%s)", node.name, item, reason)
+
+
+def counted(manifest: Mapping[str, Any]) -> str:
+    """ "500 images, 1,145,000 rows, 2.3 GB" of a manifest."""
+    rows = f", {manifest['rows']:,} rows" if manifest.get("rows") else ""
+    skipped = f", {len(manifest['skipped'])} skipped" if manifest.get("skipped") else ""
+    return f"{manifest.get('items', 0):,} items{rows}{skipped}, {size(manifest.get('bytes', 0))}"
+
+
+def plural(word: str, count: int) -> str:
+    """ "1 image", "2 images", "3 classes" without the number."""
+    if count == 1:
+        return word
+    return f"{word}es" if word.endswith("s") else f"{word}s"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def manifest_json(manifest: Mapping[str, Any]) -> str:
+    """A manifest for people: without the list of parts."""
+    return json.dumps(
+        {name: value for name, value in manifest.items() if name != "parts"}, indent=2, ensure_ascii=False
+    )
+
+
+def work_folder(option: Path | None) -> Path:
+    """--work, else $RCNN_WORK, else work/ in the current folder. Raises StageError if it cannot be made."""
+    folder = option or Path(os.environ.get("RCNN_WORK") or "work")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageError(
+            f"--work {folder}: cannot be made a folder ({error.strerror}); choose another place"
+        ) from error
+    return folder

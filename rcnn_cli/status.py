@@ -1,0 +1,99 @@
+"""`rcnn status`: the state of each cache of a recipe, and how a missing one differs from its nearest relative."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cache import CacheError, Identity, differences
+from cache.files import is_temporary, read_json
+from cache.manifest import read_manifest
+from cache.parts import part_name, read_header
+from rcnn_cli.graph import Graph, Node
+from rcnn_cli.runner import counted, plural
+
+DAMAGED = ".h5.damaged-"
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of one cache: "complete", "partial", "damaged" or "missing"; `detail` and `why` are for people."""
+
+    name: str
+    state: str
+    detail: str
+    why: tuple[str, ...]
+    folder: str
+    key: str
+    items: int
+    items_done: int
+
+
+def describe(graph: Graph) -> list[State]:
+    """The states of all caches of a recipe, inputs first."""
+    return [state_of(graph, node) for node in graph.nodes.values()]
+
+
+def state_of(graph: Graph, node: Node) -> State:
+    """The state of one cache; nothing is changed."""
+    folder, key = graph.folder(node), graph.identity(node).key
+    if not (folder / "plan.json").exists():
+        why = tuple(nearest_relative(graph, node))
+        return State(node.name, "missing", "missing", why, str(folder), key, 0, 0)
+    plan = read_json(folder / "plan.json")
+    total, size, item = len(plan["item_ids"]), plan["part_size"], plan["schema"]["item"]
+    parts = -(-total // size)
+    done, broken = [], []
+    for index in range(parts):
+        try:
+            read_header(folder / part_name(index))
+            done.append(index)
+        except FileNotFoundError:
+            pass
+        except CacheError:
+            broken.append(index)
+    manifest = read_manifest(folder / "manifest.json")
+    lost = sorted({*broken, *(set_aside_parts(folder) - set(done))})
+    items = sum(min(size, total - index * size) for index in done)
+    if manifest is not None and len(done) == parts:
+        return State(node.name, "complete", f"complete ({counted(manifest)})", (), str(folder), key, total, total)
+    if lost:
+        parts_lost = f"damaged part{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}"
+        detail = f"{parts_lost}; {items} of {total} {plural(item, 2)}"
+        return State(node.name, "damaged", detail, (), str(folder), key, total, items)
+    return State(node.name, "partial", f"{items} of {total} {plural(item, 2)}", (), str(folder), key, total, items)
+
+
+def set_aside_parts(folder: Path) -> set[int]:
+    """The indices of parts that were set aside as damaged."""
+    names = [path.name for path in folder.glob(f"part-*{DAMAGED}*") if not is_temporary(path.name)]
+    return {int(name.split(".")[0].removeprefix("part-")) for name in names}
+
+
+def nearest_relative(graph: Graph, node: Node) -> list[str]:
+    """How the missing cache differs from the complete one of the same stage that differs least."""
+    wanted = graph.identity(node)
+    found = [differences(old, wanted) for old in relatives(graph.work, wanted.stage)]
+    return min(found, key=len, default=[])
+
+
+def relatives(work: Path, stage: str) -> Iterator[Identity]:
+    """The identities of the complete caches of a stage."""
+    for path in sorted((work / "caches" / stage).glob("*/manifest.json")):
+        manifest = read_manifest(path)
+        if manifest is not None:
+            yield Identity.from_json(manifest)
+
+
+def format_status(states: Sequence[State], as_json: bool) -> str:
+    """A line a cache, or JSON."""
+    if as_json:
+        return json.dumps([asdict(state) for state in states], indent=2)
+    width = max(len(state.name) for state in states)
+    lines = []
+    for state in states:
+        why = f"  ({'; '.join(state.why)})" if state.why else ""
+        lines.append(f"{state.name:<{width}}  {state.detail}{why}")
+    return "\n".join(lines)

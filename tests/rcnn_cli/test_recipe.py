@@ -1,0 +1,155 @@
+import pytest
+
+from rcnn_cli.graph import Graph
+from rcnn_cli.recipe import RecipeError, load_recipe
+from stages.errors import BadSetting
+
+CHAIN = """
+[datasets.train]
+source = "shapes:train"
+[datasets.test]
+source = "shapes:test"
+[network]
+name = "shapenet"
+weights = "random"
+[propose]
+max_boxes = 40
+[propose.test]
+max_boxes = 80
+[extract]
+layers = ["fc5"]
+[train-svm]
+layer = "fc5"
+[train-bbox]
+layer = "fc5"
+[detect]
+[eval]
+"""
+
+
+def recipe(tmp_path, text, *changes):
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    return load_recipe(path, changes)
+
+
+def graph(tmp_path, text, *changes):
+    return Graph(recipe(tmp_path, text, *changes), tmp_path / "work")
+
+
+def test_the_usual_chain_needs_no_wiring(tmp_path):
+    nodes = graph(tmp_path, CHAIN).nodes
+    assert set(nodes) == {
+        "propose@train", "extract@train", "train-svm", "train-bbox",
+        "propose@test", "extract@test", "detect@test", "eval",
+    }  # fmt: skip
+    order = list(nodes)
+    for name, node in nodes.items():
+        assert all(order.index(source.name) < order.index(name) for source in node.upstream())
+    assert nodes["detect@test"].sources["svm"] is nodes["train-svm"]
+    assert nodes["extract@test"].sources["network"] == "network"
+
+
+def test_a_split_may_have_its_own_settings(tmp_path):
+    nodes = graph(tmp_path, CHAIN).nodes
+    assert nodes["propose@train"].settings.max_boxes == 40
+    assert nodes["propose@test"].settings.max_boxes == 80
+
+
+def test_a_stage_may_be_used_twice_and_rewired(tmp_path):
+    text = CHAIN + (
+        '[propose-windows]\nstage = "propose"\nmethod = "sliding-window"\n'
+        '[extract-windows]\nstage = "extract"\nlayers = ["fc5"]\ninputs = { proposals = "propose-windows" }\n'
+        '[detect-windows]\nstage = "detect"\ninputs = { features = "extract-windows", regressor = "none" }\n'
+        '[eval-windows]\nstage = "eval"\ninputs = { detections = "detect-windows" }\n'
+    )
+    nodes = graph(tmp_path, text).nodes
+    windows = nodes["detect-windows@test"]
+    assert windows.sources["features"] is nodes["extract-windows@test"]
+    assert windows.sources["svm"] is nodes["train-svm"]
+    assert "regressor" not in windows.sources
+    assert "extract-windows@train" not in nodes
+
+
+def test_changes_from_the_command_line(tmp_path):
+    made = recipe(tmp_path, CHAIN, "extract.padding=0", "propose.mode=quality", "propose.test.max_boxes=7")
+    assert made.uses["extract"].settings.padding == 0
+    assert made.uses["propose"].settings.mode == "quality"
+    assert made.uses["propose"].settings_for("test").max_boxes == 7
+
+
+def test_only_what_changed_and_what_follows_gets_another_key(tmp_path):
+    before, after = graph(tmp_path, CHAIN), graph(tmp_path, CHAIN, "extract.padding=0")
+    same = {name for name in before.nodes if before.identity(before.nodes[name]) == after.identity(after.nodes[name])}
+    assert same == {"propose@train", "propose@test"}
+
+
+def test_the_resolved_recipe_has_every_default(tmp_path):
+    resolved = recipe(tmp_path, CHAIN).as_json()
+    assert resolved["extract"]["padding"] == 16
+    assert resolved["propose"]["test"]["max_boxes"] == 80
+    assert resolved["train-svm"]["C"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no dataset"),
+        ("[datasets.train]\nsauce = 1\n", "needs source"),
+        ("x = ", "is not valid TOML"),
+        (CHAIN + "[extrakt]\n", "[extrakt] is no stage, did you mean 'extract'?"),
+        (CHAIN.replace("max_boxes = 40", "max_box = 4"), "unknown setting 'max_box', did you mean 'max_boxes'?"),
+        (CHAIN.replace('"shapenet"', '"shapnet"'), "[network]: name = 'shapnet' must be one of"),
+        (CHAIN.replace("max_boxes = 40", "max_boxes = -4"), "max_boxes = -4 must be at least 0"),
+        (CHAIN.replace("[propose.test]", "[propose.tset]"), "the recipe has no dataset 'tset', did you mean 'test'?"),
+        (CHAIN + "inputs = { detection = 'detect' }\n", "has no input 'detection', did you mean 'detections'?"),
+        (CHAIN + "split = 'val'\n", "split = 'val' is no dataset of this recipe"),
+        ("name = 1\n[datasets.train]\nsource = 'shapes:train'\n", "uses no stage"),
+        ("network = 3\n[datasets.train]\nsource = 'shapes:train'\n[propose]\n", "network must be a table"),
+    ],
+)  # fmt: skip
+def test_a_recipe_with_a_mistake_is_a_sentence_that_names_file_and_key(tmp_path, text, message):
+    with pytest.raises((RecipeError, BadSetting)) as error:
+        recipe(tmp_path, text)
+    assert str(tmp_path / "r.toml") in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (CHAIN.replace("[train-svm]\nlayer", "[train-bbox-2]\nstage = 'train-bbox'\nlayer"), "[detect] needs svm; add"),
+        (CHAIN + "inputs = { detections = 'extract' }\n", "makes features, not detections"),
+        (CHAIN + "inputs = { detections = 'detector' }\n", "is no table, did you mean 'detect'?"),
+        (CHAIN.replace("datasets.test", "datasets.final").replace("propose.test", "propose.final"),
+         "works on the dataset 'test', which the recipe does not have"),
+        (CHAIN.replace("[extract]", "[propose-b]\nstage = 'propose'\n[extract]\ninputs = { proposals = 'extract' }"),
+         "makes features, not proposals"),
+    ],
+)  # fmt: skip
+def test_wiring_that_cannot_be_is_a_sentence(tmp_path, text, message):
+    with pytest.raises(RecipeError) as error:
+        graph(tmp_path, text)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("extract.padding", "must be written section.key=value"),
+        ("extrac.padding=0", "the recipe has no table [extrac], did you mean 'extract'?"),
+        ("extract.layers.x=0", "'layers' is a value, not a table"),
+    ],
+)
+def test_a_change_that_cannot_be_is_a_sentence(tmp_path, change, message):
+    with pytest.raises(RecipeError) as error:
+        recipe(tmp_path, CHAIN, change)
+    assert message in str(error.value)
+
+
+def test_a_missing_recipe_and_a_folder(tmp_path):
+    with pytest.raises(RecipeError, match="there is no such recipe"):
+        load_recipe(tmp_path / "none.toml")
+    with pytest.raises(RecipeError, match="is a folder"):
+        load_recipe(tmp_path)
