@@ -1,0 +1,76 @@
+"""A full look at a dataset: every image decoded, every annotation read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from stages.datasets.annotations import Annotation, problems, read_annotation
+from stages.datasets.records import BadAnnotation
+from stages.datasets.voc import Dataset
+from stages.errors import BadImage
+from stages.execution import Progress, silent
+from stages.images import read_image
+
+
+@dataclass
+class ClassCount:
+    """How often a class occurs: in `images` images, `objects` times, of which so many are difficult or truncated."""
+
+    images: int = 0
+    objects: int = 0
+    difficult: int = 0
+    truncated: int = 0
+
+
+@dataclass
+class CheckReport:
+    """What was found: `problems` (one sentence each) and, for each class, its counts."""
+
+    name: str
+    images: int
+    classes: dict[str, ClassCount]
+    problems: list[str] = field(default_factory=list)
+
+
+def check_dataset(
+    dataset: Dataset, progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
+) -> CheckReport:
+    """Decodes every image and reads every annotation of the dataset; a bad file is a problem told, never an error."""
+    report = CheckReport(dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes})
+    with progress("check", len(dataset), "images") as bar:
+        for image_id in dataset.image_ids:
+            report.problems.extend(check_image(dataset, image_id, report.classes))
+            bar.advance(1)
+    return report
+
+
+def check_image(dataset: Dataset, image_id: str, counts: dict[str, ClassCount]) -> Iterator[str]:
+    """The problems of one image and its annotation; its objects are added to the `counts`."""
+    stored: tuple[int, int] | None = None
+    try:
+        height, width, _ = read_image(dataset.image_path(image_id)).shape
+        stored = (width, height)
+    except BadImage as error:
+        yield f"{error.path}: {error.reason}; repair or remove it"
+    try:
+        annotation = read_annotation(dataset.annotation_path(image_id))
+    except BadAnnotation as error:
+        yield str(error)
+        return
+    size = annotation.size or stored
+    if size is not None:
+        yield from problems(annotation, size, dataset.classes, stored)
+    count(annotation, counts)
+
+
+def count(annotation: Annotation, counts: dict[str, ClassCount]) -> None:
+    """Adds the annotation's objects of known classes to the `counts`."""
+    known = [one for one in annotation.objects if one.name in counts]
+    for one in known:
+        counts[one.name].objects += 1
+        counts[one.name].difficult += one.difficult
+        counts[one.name].truncated += one.truncated
+    for name in {one.name for one in known}:
+        counts[name].images += 1

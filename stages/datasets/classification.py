@@ -1,0 +1,68 @@
+"""Datasets for supervised pre-training: one folder a class, one object an image."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.datasets.digests import combined, memory_of
+from stages.datasets.records import BadDataset
+from stages.images import SUFFIXES
+
+
+class ClassificationDataset:
+    """The images below `folder`, each labelled by the sub-folder it lies in; classes and images in sorted order.
+
+    `image_ids` are paths relative to the folder ("pie/00012.jpg"); `labels` is int64 [images], indices into `classes`.
+    """
+
+    def __init__(self, name: str, folder: Path, *, work: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self._work = work
+        self.classes, self.image_ids, self.labels = scan(folder)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __repr__(self) -> str:
+        return f"ClassificationDataset({self.name!r}, {len(self)} images of {len(self.classes)} classes)"
+
+    def image_path(self, image_id: str) -> Path:
+        """The file of an image."""
+        return self.folder / image_id
+
+    @cached_property
+    def images_key(self) -> str:
+        """SHA-256 (hex) over the image files' bytes in order."""
+        paths = [self.image_path(image_id) for image_id in self.image_ids]
+        return combined("classification", memory_of(self.folder, self._work).of(paths))
+
+    @cached_property
+    def annotations_key(self) -> str:
+        """SHA-256 (hex) over the classes and each image's label."""
+        return combined("labels", [*self.classes, *map(str, self.labels)])
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex) over images, classes and labels: the dataset's whole content."""
+        return combined("classification-dataset", [self.images_key, self.annotations_key])
+
+
+def scan(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.int64]]:
+    """The classes, the images' relative paths and their labels int64 [images]; raises BadDataset."""
+    if not folder.is_dir():
+        raise BadDataset(f"{folder}: no such folder; name one that holds a folder of images for each class")
+    images: dict[str, list[str]] = {}
+    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        names = sorted(path.name for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not names:
+            raise BadDataset(f"{place}: holds no image (.jpg, .jpeg or .png); fill this class's folder or remove it")
+        images[place.name] = [f"{place.name}/{name}" for name in names]
+    if len(images) < 2:
+        raise BadDataset(f"{folder}: holds {len(images)} folders of images; classification needs one for each class")
+    labels = np.repeat(np.arange(len(images), dtype=np.int64), [len(names) for names in images.values()])
+    return tuple(images), tuple(name for names in images.values() for name in names), labels

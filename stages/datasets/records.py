@@ -1,0 +1,40 @@
+"""What a dataset tells about one image, and the errors that its files can cause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes
+from stages.errors import StageError
+
+
+class BadDataset(StageError):
+    """A dataset that cannot be opened: its source is misspelt, or a folder or image set is missing or impossible."""
+
+
+class BadAnnotation(StageError):
+    """An annotation file that is missing, is no VOC XML, or describes an impossible object."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One image and its n objects.
+
+    `boxes` is float32 [n, 4], (x1, y1, x2, y2) in pixels of the original image, zero-based, half-open; `labels` is
+    int32 [n], indices into the dataset's classes; `difficult`, `truncated` and `occluded` are bool [n].
+    """
+
+    image_id: str
+    path: Path
+    width: int
+    height: int
+    boxes: Boxes
+    labels: NDArray[np.int32]
+    difficult: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    occluded: NDArray[np.bool_]
+    pose: tuple[str, ...]

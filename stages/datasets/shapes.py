@@ -1,0 +1,283 @@
+"""The project's own data: scenes of shapes for detection, and single other shapes for supervised pre-training.
+
+Everything follows from the seed: image k of a split depends on (seed, split, k) alone, however many are drawn. A box is
+the tight extent of the part of its object that can be seen, as the devkit's guidelines ask. Objects of which less than
+VISIBLE can be seen, or that are smaller than TINY, are `difficult`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stages.datasets.materialise import materialised
+from stages.datasets.records import BadDataset
+from stages.datasets.silhouettes import CLASSIFICATION, DETECTION, Silhouette, placed, rasterise
+from stages.datasets.textures import (
+    Canvas,
+    add_clutter,
+    add_lines,
+    as_pixels,
+    background,
+    contrasting,
+    paint,
+    textured,
+    windows,
+)
+from stages.datasets.voc_writer import WrittenObject, write_annotation, write_image_sets
+from stages.settings import all_of, setting
+
+SHAPES = tuple(DETECTION)
+SHAPES_CLASSIFICATION = tuple(CLASSIFICATION)
+VERSION = 1  # of the drawing: raised whenever the same settings would give other pixels
+VISIBLE = 0.35
+TINY = 18
+JPEG_QUALITY = 90
+SOLID = 128  # a pixel belongs to an object from this mask value on
+FLIPPABLE = ("arrow", "crescent")
+
+
+@dataclass(frozen=True)
+class ShapesSettings:
+    """How many scenes of each split to draw; `trainval` is train and val together."""
+
+    seed: int = setting(0, at_least=0)
+    train: int = setting(200, at_least=0)
+    val: int = setting(100, at_least=0)
+    test: int = setting(100, at_least=0)
+
+
+@dataclass(frozen=True)
+class ShapesOptions:
+    """What a recipe may say of `shapes:SPLIT`; `images` None leaves the split's usual number."""
+
+    seed: int = setting(0, at_least=0)
+    images: int | None = setting(None, at_least=1)
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """What a recipe may say of `shapes-classification:SPLIT`: images of each class, and their side in pixels."""
+
+    seed: int = setting(0, at_least=0)
+    per_class: int = setting(600, at_least=1)
+    side: int = setting(64, at_least=16, at_most=512)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object in a scene: its class, antialiased mask uint8 [h, w], the mask's place (x, y), and its pose."""
+
+    name: str
+    mask: NDArray[np.uint8]
+    at: tuple[int, int]
+    pose: str
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels it would show alone on an endless canvas."""
+        return int((self.mask >= SOLID).sum())
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn image, uint8 [H, W, 3], and its objects."""
+
+    pixels: NDArray[np.uint8]
+    objects: tuple[WrittenObject, ...]
+
+
+def settings_for(split: str, options: ShapesOptions) -> ShapesSettings:
+    """What must be drawn for one split. Raises BadDataset for an unknown split."""
+    every = ShapesSettings(seed=options.seed)
+    if split not in ("train", "val", "trainval", "test"):
+        raise BadDataset(f"shapes:{split}: there is no such split; it may be train, val, trainval or test")
+    if options.images is None:
+        return every
+    none = replace(every, train=0, val=0, test=0)
+    if split == "trainval":
+        return replace(none, val=options.images // 3, train=options.images - options.images // 3)
+    return replace(none, **{split: options.images})
+
+
+def materialised_shapes(settings: ShapesSettings, work: Path) -> Path:
+    """The folder below `work`/datasets with the detection set of these settings, drawn now if it is not there."""
+    return materialised(f"shapes-v{VERSION}", all_of(settings), work, lambda folder: draw_shapes(folder, settings))
+
+
+def materialised_classification(split: str, settings: ClassificationSettings, work: Path) -> Path:
+    """The folder below `work`/datasets with one split of the classification set, drawn now if it is not there."""
+    if split not in ("train", "val"):
+        raise BadDataset(f"shapes-classification:{split}: there is no such split; it may be train or val")
+    identity = {"split": split, **all_of(settings)}
+    label = f"shapes-classification-v{VERSION}"
+    return materialised(label, identity, work, lambda folder: draw_classification(folder, split, settings))
+
+
+def draw_shapes(folder: Path, settings: ShapesSettings) -> None:
+    """Draws the detection set into `folder`, in the devkit's layout: JPEGImages, Annotations, ImageSets/Main."""
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    splits: dict[str, dict[str, tuple[WrittenObject, ...]]] = {}
+    for split, count in (("train", settings.train), ("val", settings.val), ("test", settings.test)):
+        splits[split] = {}
+        for index in range(count):
+            image_id, scene = f"{split}_{index:05d}", draw_scene(generator(settings.seed, split, index))
+            save_jpeg(folder / "JPEGImages" / f"{image_id}.jpg", scene.pixels)
+            write_annotation(folder / "Annotations" / f"{image_id}.xml", scene.pixels.shape, scene.objects)
+            splits[split][image_id] = scene.objects
+    splits["trainval"] = splits["train"] | splits["val"]
+    write_image_sets(folder / "ImageSets" / "Main", splits, SHAPES)
+
+
+def draw_classification(folder: Path, split: str, settings: ClassificationSettings) -> None:
+    """Draws one split of the classification set into `folder`, one sub-folder a class."""
+    for name in CLASSIFICATION:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(settings.per_class):
+            rng = generator(settings.seed, f"classification/{split}/{name}", index)
+            save_jpeg(folder / name / f"{index:05d}.jpg", draw_single(rng, name, settings.side))
+
+
+def generator(seed: int, split: str, index: int) -> np.random.Generator:
+    """The random numbers of one image."""
+    return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
+
+
+def save_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes uint8 [H, W, 3] as a JPEG file."""
+    Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
+
+
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """One scene: a cluttered ground, one to five objects that may hide or leave each other, and a few lines on top."""
+    width, height = (int(rng.integers(*span)) for span in ((200, 281), (150, 211)))
+    if rng.uniform() < 0.2:
+        width, height = height, width
+    canvas = background(rng, height, width)
+    canvas = add_clutter(rng, canvas, blobs=int(rng.integers(2, 7)), lines=int(rng.integers(2, 6)))
+    wanted = int(rng.choice(5, p=(0.2, 0.3, 0.25, 0.15, 0.1))) + 1
+    owner = np.full((height, width), -1, np.int16)
+    things: list[Thing] = []
+    for _ in range(wanted):
+        thing = placed_thing(rng, owner, things)
+        if thing is not None:
+            draw_thing(rng, canvas, thing)
+            own(owner, thing, len(things))
+            things.append(thing)
+    canvas = add_lines(rng, canvas, int(rng.integers(0, 3)))
+    objects = [described(owner, number, thing) for number, thing in enumerate(things)]
+    return Scene(as_pixels(canvas), tuple(objects))
+
+
+def placed_thing(rng: np.random.Generator, owner: NDArray[np.int16], things: list[Thing]) -> Thing | None:
+    """A new object at a place where it, and those already there, stay visible enough; None if no place is found.
+
+    Most objects keep clear of the others and of the border; some are put over another one or cut by the border.
+    """
+    name = SHAPES[int(rng.integers(len(SHAPES)))]
+    manner = rng.choice(3, p=(0.62, 0.22, 0.16))  # free, over another, cut by the border
+    least_left, least_inside = ((0.9, 0.99), (0.22, 0.99), (0.75, 0.4))[manner]
+    for _ in range(30):
+        thing = random_thing(rng, name, owner.shape, things if manner == 1 else [], at_border=manner == 2)
+        if still_visible(owner, thing, things, least_left, least_inside):
+            return thing
+    return None
+
+
+def random_thing(
+    rng: np.random.Generator, name: str, shape: tuple[int, ...], over: list[Thing], *, at_border: bool
+) -> Thing:
+    """An object of random size, tilt and place: anywhere, at the border, or near a thing it is to be `over`."""
+    height, width = shape
+    radius = 0.5 * np.exp(rng.uniform(np.log(20), np.log(min(150.0, 0.8 * min(height, width)))))
+    scale = (radius * rng.uniform(0.85, 1.15), radius)
+    flip = bool(rng.uniform() < 0.5)
+    outline = placed(DETECTION[name](rng), scale, np.deg2rad(rng.uniform(-20, 20)), flip)
+    mask, offset = rasterise(outline)
+    centre = rng.uniform((radius, radius), (width - radius, height - radius))
+    if over:
+        other = over[int(rng.integers(len(over)))]
+        reach = radius + 0.5 * max(other.mask.shape)
+        angle = rng.uniform(0, 2 * np.pi)
+        middle = np.array(other.at) + 0.5 * np.array(other.mask.shape[::-1])
+        centre = middle + rng.uniform(0.45, 0.95) * reach * np.array([np.cos(angle), np.sin(angle)])
+    elif at_border:
+        side, inwards = int(rng.integers(4)), rng.uniform(-0.3, 0.7) * radius
+        centre[side % 2] = inwards if side < 2 else (width, height)[side % 2] - inwards
+    pose = ("Left" if flip else "Right") if name in FLIPPABLE else "Frontal"
+    return Thing(name, mask, (int(centre[0] + offset[0]), int(centre[1] + offset[1])), pose)
+
+
+def still_visible(
+    owner: NDArray[np.int16], thing: Thing, things: list[Thing], least_left: float, least_inside: float
+) -> bool:
+    """Whether at least `least_inside` of the new thing lies in the image and `least_left` of each other one remains."""
+    trial = owner.copy()
+    own(trial, thing, len(things))
+    counts = np.bincount(trial.ravel() + 1, minlength=len(things) + 2)[1:]
+    before = np.bincount(owner.ravel() + 1, minlength=len(things) + 2)[1:]
+    inside = counts[len(things)] >= least_inside * thing.pixels
+    untouched = counts[:-1] == before[:-1]
+    left = [now >= least_left * one.pixels for now, one in zip(counts[:-1], things, strict=True)]
+    return bool(inside and np.all(untouched | np.array(left, bool)))
+
+
+def own(owner: NDArray[np.int16], thing: Thing, number: int) -> None:
+    """Marks the pixels of the map `owner` [H, W] that now show the thing with its `number`."""
+    on_canvas, on_mask = windows(owner.shape, thing.mask.shape, thing.at)
+    owner[on_canvas][thing.mask[on_mask] >= SOLID] = number
+
+
+def draw_thing(rng: np.random.Generator, canvas: Canvas, thing: Thing) -> None:
+    """Paints an object in a colour that stands out from what lies under and around it."""
+    on_canvas, _ = windows(canvas.shape[:2], thing.mask.shape, thing.at)
+    under = canvas[on_canvas].reshape(-1, 3).mean(0)
+    paint(canvas, thing.mask, thing.at, textured(rng, thing.mask.shape, contrasting(rng, under)))
+
+
+def described(owner: NDArray[np.int16], number: int, thing: Thing) -> WrittenObject:
+    """What the annotation says of a thing: the box of its visible pixels, zero-based and half-open, and its flags."""
+    rows, columns = np.nonzero(owner == number)
+    box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+    on_mask = windows(owner.shape, thing.mask.shape, thing.at)[1]
+    inside = int((thing.mask[on_mask] >= SOLID).sum())
+    tiny = min(box[2] - box[0], box[3] - box[1]) < TINY
+    return WrittenObject(
+        name=thing.name,
+        box=box,
+        difficult=tiny or len(rows) < VISIBLE * thing.pixels,
+        truncated=inside < 0.97 * thing.pixels,
+        occluded=len(rows) < 0.95 * inside,
+        pose=thing.pose,
+    )
+
+
+def draw_single(rng: np.random.Generator, name: str, side: int) -> NDArray[np.uint8]:
+    """One image of the classification set, uint8 [side, side, 3]: an object of class `name` that fills most of it.
+
+    Objects are stretched by up to 1.4 either way, as warped regions are, and a little off the centre.
+    """
+    canvas = background(rng, side, side)
+    canvas = add_clutter(rng, canvas, blobs=int(rng.integers(0, 3)), lines=int(rng.integers(0, 3)))
+    radius = side * rng.uniform(0.27, 0.46)
+    stretch = np.exp(rng.uniform(-0.17, 0.17))
+    draw = single_outline(CLASSIFICATION[name], rng, (radius * stretch, radius / stretch))
+    mask, offset = rasterise(draw)
+    centre = side / 2 + rng.uniform(-0.09, 0.09, 2) * side
+    draw_thing(rng, canvas, Thing(name, mask, (int(centre[0] + offset[0]), int(centre[1] + offset[1])), "Frontal"))
+    if rng.uniform() < 0.3:
+        canvas = add_lines(rng, canvas, 1)
+    return as_pixels(canvas)
+
+
+def single_outline(
+    silhouette: Silhouette, rng: np.random.Generator, scale: tuple[float, float]
+) -> list[NDArray[np.float64]]:
+    """The outline of a single object: mirrored or not, and tilted a little, as in the scenes."""
+    return placed(silhouette(rng), scale, np.deg2rad(rng.uniform(-20, 20)), bool(rng.uniform() < 0.5))

@@ -1,0 +1,253 @@
+"""Datasets in the layout of the PASCAL VOC devkit: JPEGImages/, Annotations/, ImageSets/Main/."""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.boxes import clip_boxes
+from stages.datasets.annotations import Annotation, class_names, problems, read_annotation
+from stages.datasets.digests import combined, memory_of, remembered_names
+from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
+from stages.errors import BadImage
+from stages.execution import silent
+from stages.images import SUFFIXES, image_size
+from stages.settings import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from stages.datasets.check import CheckReport
+    from stages.execution import Progress
+
+log = logging.getLogger("stages.datasets")
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+YEAR_FOLDER = re.compile(r"VOC(?:19|20)\d\d")
+IMAGE_ID = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+class Dataset:
+    """One image set of a folder in VOC's layout; everything about it is read when first asked for, and then kept.
+
+    `name` is a short label; `image_ids` are in the order of the image set; `folder` holds JPEGImages and Annotations.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, image_ids: tuple[str, ...], *, work: Path, classes: tuple[str, ...] | None = None
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.image_ids = image_ids
+        self._work = work
+        self._listed = classes
+        self._records: dict[str, ImageRecord] = {}
+        self._known = frozenset(image_ids)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}, {len(self)} images)"
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The classes: as listed, else VOC's twenty in the devkit's order, else those found, sorted.
+
+        They are looked for in every annotation of the folder, so that all its image sets number them alike.
+        """
+        if self._listed is not None:
+            return self._listed
+        paths = sorted((self.folder / "Annotations").glob("*.xml"))
+        found = set(remembered_names(memory_of(self.folder, self._work), paths, class_names))
+        if not found:
+            raise BadDataset(
+                f"{self.folder / 'Annotations'}: no annotated object; list the classes, or add annotations"
+            )
+        return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
+
+    def image_path(self, image_id: str) -> Path:
+        """The image's file (.jpg, .jpeg or .png); where there is none, the .jpg that should be there."""
+        self._check_id(image_id)
+        stem = self.folder / "JPEGImages" / image_id
+        candidates = [stem.with_name(stem.name + suffix) for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))]
+        return next((path for path in candidates if path.exists()), candidates[0])
+
+    def annotation_path(self, image_id: str) -> Path:
+        """The image's annotation file, which need not exist."""
+        self._check_id(image_id)
+        return self.folder / "Annotations" / f"{image_id}.xml"
+
+    def record(self, image_id: str) -> ImageRecord:
+        """The image's size and objects. Raises BadAnnotation for a bad file or object (the first that is found).
+
+        The size is compared with the image's header where that can be read; an image that cannot be read at all is
+        reported by `read_image`, not here, unless the annotation leaves out the size (BadImage).
+        """
+        if image_id not in self._records:
+            self._records[image_id] = self._read_record(image_id)
+        return self._records[image_id]
+
+    @cached_property
+    def images_key(self) -> str:
+        """SHA-256 (hex) over the ids, in order, and their image files' bytes."""
+        return self._key("images", [self.image_path(image_id) for image_id in self.image_ids])
+
+    @cached_property
+    def annotations_key(self) -> str:
+        """SHA-256 (hex) over the classes, the ids, in order, and their annotation files' bytes."""
+        paths = [self.annotation_path(image_id) for image_id in self.image_ids]
+        missing = next((path for path in paths if not path.exists()), None)
+        if missing is not None:
+            raise BadAnnotation(f"{missing}: no such annotation file; add it, or take its id out of the image set")
+        return combined("classes", [self._key("annotations", paths), *self.classes])
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex) over images, annotations and classes: the dataset's whole content."""
+        return combined("dataset", [self.images_key, self.annotations_key])
+
+    def check(self, progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent) -> CheckReport:
+        """Decodes every image and reads every annotation: what is wrong, and how many objects there are."""
+        from stages.datasets.check import check_dataset
+
+        return check_dataset(self, progress)
+
+    def _key(self, kind: str, paths: list[Path]) -> str:
+        digests = memory_of(self.folder, self._work).of(paths)
+        return combined(kind, [f"{one} {digest}" for one, digest in zip(self.image_ids, digests, strict=True)])
+
+    def _check_id(self, image_id: str) -> None:
+        if image_id not in self._known:
+            raise BadDataset(f"{self.name}: has no image '{image_id}'{nearest(image_id, self.image_ids[:2000])}")
+
+    def _read_record(self, image_id: str) -> ImageRecord:
+        annotation = read_annotation(self.annotation_path(image_id))
+        path = self.image_path(image_id)
+        stored = stored_size(path, must=annotation.size is None)
+        size = annotation.size or stored
+        assert size is not None
+        for problem in problems(annotation, size, self.classes, stored):
+            raise BadAnnotation(problem)
+        return as_record(annotation, image_id, path, size, self.classes)
+
+
+def stored_size(path: Path, *, must: bool) -> tuple[int, int] | None:
+    """The image's (width, height) from its header; None if it cannot be read, or BadImage if it `must` be."""
+    try:
+        return image_size(path)
+    except BadImage:
+        if must:
+            raise
+        return None
+
+
+def as_record(
+    annotation: Annotation, image_id: str, path: Path, size: tuple[int, int], classes: tuple[str, ...]
+) -> ImageRecord:
+    """The record of an image of `size` (width, height) whose annotation has been checked."""
+    objects = annotation.objects
+    return ImageRecord(
+        image_id=image_id,
+        path=path,
+        width=size[0],
+        height=size[1],
+        boxes=clip_boxes(annotation.boxes, *size),
+        labels=np.array([classes.index(one.name) for one in objects], np.int32),
+        difficult=np.array([one.difficult for one in objects], np.bool_),
+        truncated=np.array([one.truncated for one in objects], np.bool_),
+        occluded=np.array([one.occluded for one in objects], np.bool_),
+        pose=tuple(one.pose for one in objects),
+    )
+
+
+def open_voc(
+    folder: Path,
+    split: str,
+    *,
+    work: Path,
+    classes: tuple[str, ...] | None = None,
+    year: str | None = None,
+    name: str | None = None,
+) -> Dataset:
+    """The image set `split` below `folder` (the devkit's folder or the year's); raises BadDataset.
+
+    `split` names ImageSets/Main/SPLIT.txt, or is itself a file of ids ending in .txt.
+    """
+    home = locate(folder, year)
+    image_set = Path(split).expanduser() if split.endswith(".txt") else home / "ImageSets" / "Main" / f"{split}.txt"
+    if not image_set.is_file():
+        sets = sorted(path.stem for path in image_set.parent.glob("*.txt"))
+        raise BadDataset(f"{image_set}: no such image set{nearest(split, sets)}")
+    label = name or f"{home.name}-{image_set.stem}"
+    return Dataset(plain_label(label), home, read_image_set(image_set), work=work, classes=checked_classes(classes))
+
+
+def locate(folder: Path, year: str | None) -> Path:
+    """The folder with JPEGImages: `folder` itself, or the one VOC20xx (of that `year`) in it or in its VOCdevkit."""
+    if not folder.is_dir():
+        raise BadDataset(f"{folder}: no such folder; name the VOCdevkit folder or the VOC20xx folder inside it")
+    if (folder / "JPEGImages").is_dir():
+        return folder
+    inside = [path for place in (folder, folder / "VOCdevkit") for path in sorted(place.glob("VOC*")) if is_year(path)]
+    homes = [path for path in inside if year is None or path.name == f"VOC{year}"]
+    if len(homes) == 1:
+        return homes[0]
+    found = ", ".join(path.name for path in inside)
+    if len(inside) > 1 and year is None:
+        raise BadDataset(
+            f"{folder}: holds {found}; end the source with the year, as in voc:DIR:SPLIT:{inside[0].name[3:]}"
+        )
+    if inside:
+        raise BadDataset(f"{folder}: holds {found} but no VOC{year}; correct the year, or fetch that one")
+    raise BadDataset(f"{folder}: holds no dataset in VOC's layout; it needs JPEGImages, Annotations and ImageSets/Main")
+
+
+def is_year(path: Path) -> bool:
+    """Whether `path` is a folder such as VOC2007 with images in it."""
+    return bool(YEAR_FOLDER.fullmatch(path.name)) and (path / "JPEGImages").is_dir()
+
+
+def read_image_set(path: Path) -> tuple[str, ...]:
+    """The ids in an image set's file, one a line, in their order; raises BadDataset if any is twice or impossible."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise BadDataset(f"{path}: is not a text file; an image set holds one image id a line") from None
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        image_id = line.strip()
+        if not image_id:
+            continue
+        if not IMAGE_ID.fullmatch(image_id) or set(image_id) == {"."}:
+            raise BadDataset(
+                f"{path}: line {number}, {image_id!r}, is not an image id; "
+                "write one id a line, of letters, digits, '_', '.' and '-'"
+            )
+        if image_id in seen:
+            raise BadDataset(f"{path}: '{image_id}' is on lines {seen[image_id]} and {number}; remove one of them")
+        seen[image_id] = number
+    if not seen:
+        raise BadDataset(f"{path}: lists no image; add one id a line")
+    return tuple(seen)
+
+
+def checked_classes(classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The listed classes, if any; raises BadDataset if there are none or one is there twice."""
+    if classes is not None and (not classes or len(set(classes)) < len(classes)):
+        raise BadDataset(f"classes = {list(classes)}: list each class once, and at least one")
+    return classes
+
+
+def plain_label(name: str) -> str:
+    """`name` in lower case, with '-' for whatever does not belong in a folder's name."""
+    return re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-.") or "dataset"
