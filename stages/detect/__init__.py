@@ -1,0 +1,47 @@
+"""detect: scores every proposal with every class's SVM, moves the best, and suppresses what overlaps.
+
+R-CNN section 2.2 and Appendix C; the order of operations is that of the authors' rcnn_test.m and imdb_eval_voc.m: per
+class the 100 best proposals of an image, box regression applied once to those, clipping to the image, greedy
+non-maximum suppression at IoU 0.3, scores unchanged. The cap of 40 a class and image over the whole test set is
+explained in `stages.detections`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.settings import setting
+from stages.stage import Input, Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How proposals become detections."""
+
+    max_per_image: int = setting(
+        100, at_least=1, source="rcnn_test.m: best-scored candidates of a class in an image, before suppression"
+    )
+    average_per_image: int = setting(
+        40, at_least=1, source="rcnn_test.m: a class keeps at most this many candidates times the number of images"
+    )
+    nms_iou: float = setting(
+        0.3, at_least=0, at_most=1, source="R-CNN section 2.2 and imdb_eval_voc.m: suppress what overlaps by more"
+    )
+    bbox_regression: bool = setting(True, source="R-CNN section 3.5 and Appendix C")
+
+
+STAGE = Stage(
+    name="detect",
+    summary="Score, regress and suppress the proposals of every image.",
+    schema_version=1,
+    settings=Settings,
+    makes="detections",
+    inputs=(
+        Input("features", kind="features", default=("extract",)),
+        Input("svm", kind="svm", default=("train-svm",)),
+        Input("regressor", kind="regressor", default=("train-bbox",), optional=True),
+    ),
+    module="stages.detect.stage",
+    follows_split=True,
+    part_size=16,
+)

@@ -1,0 +1,110 @@
+"""From one image's proposals and features to its detections (R-CNN section 2.2; rcnn_test.m, imdb_eval_voc.m).
+
+Letters: n proposals, K classes, D the features' dimension, m candidates (at most `max_per_image` for each class).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes, clip_boxes
+from stages.detect import Settings
+from stages.detections import Detections
+from stages.linear_models import BoxRegressors, LinearSvms
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The proposals that compete in each class, by class and within a class from the best score down.
+
+    `rows` int64 [m] (which proposal), `labels` int32 [m], `scores` float32 [m].
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+
+def detect_image(
+    boxes: Boxes,
+    features: Mapping[str, NDArray[Any]],
+    image_size: tuple[int, int],
+    svms: LinearSvms,
+    regressors: BoxRegressors | None,
+    settings: Settings,
+) -> Detections:
+    """The detections in one image, before the cap that is counted over a whole test set.
+
+    `boxes` float32 [n, 4] are the proposals alone (no ground truth), `features` one array [n, D] for each layer that
+    `svms` and `regressors` name, `image_size` (width, height). Without `regressors` boxes stay where they are.
+    """
+    candidates = best_candidates(features, svms, settings.max_per_image)
+    return suppress(candidates, boxes, features, image_size, regressors, settings)
+
+
+def best_candidates(features: Mapping[str, NDArray[Any]], svms: LinearSvms, at_most: int) -> Candidates:
+    """The `at_most` best-scored proposals of every class, all classes scored in one matrix product.
+
+    A class that had nothing to learn from has no candidates. Arguments as in `detect_image`.
+    """
+    candidates = best_rows(svms.score(features[svms.layer]), at_most)
+    trained = svms.trained[candidates.labels]
+    return Candidates(candidates.rows[trained], candidates.labels[trained], candidates.scores[trained])
+
+
+def best_rows(scores: NDArray[np.float32], at_most: int) -> Candidates:
+    """The `at_most` best of every column of `scores` float32 [n, K]; of equals, the first ones."""
+    classes = scores.shape[1]
+    rows = np.argsort(-scores, axis=0, kind="stable")[:at_most].T
+    labels = np.broadcast_to(np.arange(classes, dtype=np.int32)[:, None], rows.shape)
+    return Candidates(rows.ravel(), labels.ravel(), scores.T[labels, rows].ravel())
+
+
+def suppress(
+    candidates: Candidates,
+    boxes: Boxes,
+    features: Mapping[str, NDArray[Any]],
+    image_size: tuple[int, int],
+    regressors: BoxRegressors | None,
+    settings: Settings,
+) -> Detections:
+    """What is left of `candidates` once they are moved, clipped and suppressed, each class on its own.
+
+    Arguments as in `detect_image`. Suppression is greedy from the best score down; of equal scores the earlier
+    candidate goes first.
+    """
+    moved = boxes[candidates.rows]
+    if regressors is not None:
+        moved = regress(candidates, moved, features[regressors.layer], regressors)
+    moved = clip_boxes(moved, *image_size)
+    found = Detections(moved, candidates.scores, candidates.labels)
+    return found.where(suppression_survivors(found, settings.nms_iou))
+
+
+def regress(candidates: Candidates, boxes: Boxes, features: NDArray[Any], regressors: BoxRegressors) -> Boxes:
+    """`boxes` [m, 4] of the candidates moved by the regressor of each one's class; `features` [n, D] of proposals."""
+    moved = boxes.copy()
+    for label in np.unique(candidates.labels):
+        mine = candidates.labels == label
+        moved[mine] = regressors.predict(boxes[mine], features[candidates.rows[mine]], int(label))
+    return moved
+
+
+def suppression_survivors(found: Detections, iou: float) -> NDArray[np.int64]:
+    """Indices of the boxes that greedy non-maximum suppression keeps, ascending: in each class a box goes when its
+    IoU with a kept, better-scored one is more than `iou`."""
+    import torch
+    from torchvision.ops import nms
+
+    limit = float(np.float32(iou))  # IoU is computed in float32: one of exactly 0.3 is not more than 0.3
+    kept = [np.zeros(0, np.int64)]
+    for label in np.unique(found.labels):
+        rows = np.flatnonzero(found.labels == label)
+        survivors = nms(torch.from_numpy(found.boxes[rows]), torch.from_numpy(found.scores[rows]), limit)
+        kept.append(rows[survivors.numpy()])
+    return np.sort(np.concatenate(kept))

@@ -1,0 +1,248 @@
+"""Detections on images, and contact sheets: for people to look at.
+
+Text is set in DejaVu Sans, which comes with matplotlib, so that no system font is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from stages.boxes import Boxes
+from stages.detections import Detections
+
+Colour = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]
+PAPER: Colour = (246, 246, 244)
+INK: Colour = (40, 40, 40)
+PADDING = 2
+SMALLEST_FONT = 7
+MOST_HIDDEN = 0.15
+
+
+def draw_detections(
+    image: NDArray[np.uint8],
+    boxes: Boxes,
+    labels: NDArray[np.integer],
+    scores: NDArray[np.floating],
+    classes: Sequence[str],
+) -> NDArray[np.uint8]:
+    """A copy of `image` uint8 [H, W, 3] RGB with `boxes` [n, 4] and their labels, "dog 0.93", the best score on top.
+
+    `labels` int [n] index `classes`, `scores` [n]. A label stays inside the image, beside its box where there is room.
+    One that would hide much of a better-scored one's label, or does not fit even in the smallest type, is left out;
+    the box still has its class's colour.
+    """
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
+    order = np.argsort(scores, kind="stable")
+    stroke = max(2, round(min(canvas.size) / 160))
+    for row in order:
+        draw_box(pen, boxes[row], class_colours(len(classes))[labels[row]], stroke, canvas.size)
+    taken: list[Rectangle] = []
+    for row in order[::-1]:
+        text = f"{classes[labels[row]]} {scores[row]:.2f}"
+        colour = class_colours(len(classes))[labels[row]]
+        taken += draw_label(pen, text, boxes[row], colour, canvas.size, taken)
+    return np.asarray(canvas).copy()
+
+
+def draw_box(
+    pen: ImageDraw.ImageDraw, box: NDArray[np.floating], colour: Colour, stroke: int, size: tuple[int, int]
+) -> None:
+    """A box's outline with a dark hairline around it, so that it shows on any ground."""
+    left, top, right, bottom = pixel_corners(box, size)
+    pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=1)
+    pen.rectangle((left, top, right, bottom), outline=colour, width=stroke)
+
+
+def pixel_corners(box: NDArray[np.floating], size: tuple[int, int]) -> Rectangle:
+    """A half-open box as the pixels of its first and last column and row, inside an image of `size`."""
+    width, height = size
+    left, top = (int(np.clip(math.floor(corner), 0, limit - 1)) for corner, limit in zip(box[:2], size, strict=True))
+    right = int(np.clip(math.ceil(box[2]) - 1, left, width - 1))
+    bottom = int(np.clip(math.ceil(box[3]) - 1, top, height - 1))
+    return left, top, right, bottom
+
+
+def draw_label(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    box: NDArray[np.floating],
+    colour: Colour,
+    size: tuple[int, int],
+    taken: Sequence[Rectangle],
+) -> list[Rectangle]:
+    """Writes `text` on a ground of `colour` near `box`; returns the rectangle it took, if there was room."""
+    font = fitting_font(text, size)
+    if font is None:
+        return []
+    place = label_place(pixel_corners(box, size), label_size(text, font), size, taken)
+    if hidden_by(place, taken) > MOST_HIDDEN:
+        return []
+    left, top, right, bottom = place
+    pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+    pen.text((left + PADDING, top + PADDING), text, fill=readable_on(colour), font=font, anchor="la")
+    return [place]
+
+
+def fitting_font(text: str, size: tuple[int, int]) -> ImageFont.FreeTypeFont | None:
+    """The font for labels on an image of `size`, smaller where `text` would be too wide; None if nothing fits."""
+    points = int(np.clip(min(size) / 28, 11, 40))
+    while points >= SMALLEST_FONT:
+        width, height = label_size(text, font_of(points))
+        if width <= size[0] and height <= size[1]:
+            return font_of(points)
+        points -= 1
+    return None
+
+
+@lru_cache(maxsize=64)
+def font_of(points: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, `points` pixels high."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", points)
+
+
+def label_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """Width and height in pixels of a label with its padding."""
+    ascent, descent = font.getmetrics()
+    return math.ceil(font.getlength(text)) + 2 * PADDING, ascent + descent + 2 * PADDING
+
+
+def label_place(
+    corners: Rectangle, label: tuple[int, int], size: tuple[int, int], taken: Sequence[Rectangle]
+) -> Rectangle:
+    """Where a label of size `label` goes: the half-open rectangle, wholly inside the image of `size`, that covers the
+    least of `taken`, preferring above the box's top left corner, then inside, below, and at the right."""
+    left, top, right, bottom = corners
+    width, height = label
+    wanted = [
+        (left, top - height),
+        (left, top),
+        (left, bottom + 1),
+        (left, bottom + 1 - height),
+        (right + 1 - width, top - height),
+        (right + 1 - width, top),
+        (right + 1 - width, bottom + 1),
+        (right + 1 - width, bottom + 1 - height),
+    ]
+    inside = [(min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)) for x, y in wanted]
+    places = [(x, y, x + width, y + height) for x, y in inside]
+    return min(places, key=lambda place: hidden_by(place, taken))
+
+
+def hidden_by(place: Rectangle, taken: Sequence[Rectangle]) -> float:
+    """How much of a place the rectangles `taken` cover, as a fraction (overlaps among them count twice)."""
+    area = (place[2] - place[0]) * (place[3] - place[1])
+    return sum(shared_area(place, other) for other in taken) / area
+
+
+def shared_area(first: Rectangle, second: Rectangle) -> int:
+    """Pixels that two half-open rectangles share."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0) * max(height, 0)
+
+
+def readable_on(colour: Colour) -> Colour:
+    """Black or white, whichever reads better on `colour`."""
+    red, green, blue = colour
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+
+
+@lru_cache(maxsize=32)
+def class_colours(count: int) -> tuple[Colour, ...]:
+    """`count` colours, each as far from those before it as any strong colour is (in CIE Lab): the first ones are the
+    same whatever the count."""
+    palette, lab = strong_colours()
+    chosen = [int(np.argmin(np.abs(palette - (230, 60, 50)).sum(axis=1)))]
+    distance = np.full(len(palette), np.inf)
+    while len(chosen) < count:
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        chosen.append(int(distance.argmax()))
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in palette[chosen[:count]])
+
+
+@lru_cache(maxsize=1)
+def strong_colours() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Colours neither dark, pale nor grey: RGB int64 [n, 3] and their CIE Lab float64 [n, 3]."""
+    steps = np.linspace(0, 255, 13).round().astype(np.int64)
+    palette = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = rgb_to_lab(palette)
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    strong = (lab[:, 0] > 48) & (lab[:, 0] < 92) & (chroma > 40)
+    return palette[strong], lab[strong]
+
+
+def rgb_to_lab(colours: NDArray[np.int64]) -> NDArray[np.float64]:
+    """sRGB 0..255 [n, 3] as CIE Lab (D65) float64 [n, 3]."""
+    encoded = colours / 255.0
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    relative = linear @ to_xyz.T / (0.95047, 1.0, 1.08883)
+    curved = np.where(relative > 0.008856, np.cbrt(relative), 7.787 * relative + 16 / 116)
+    x, y, z = curved.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+def draw_fitted(
+    image: NDArray[np.uint8], detections: Detections, classes: Sequence[str], cell: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """`image` scaled to fit `cell` (width, height) and then drawn on, so that labels keep their size: uint8."""
+    height, width = image.shape[:2]
+    scale = min(cell[0] / width, cell[1] / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    scales = np.array([size[0] / width, size[1] / height] * 2, np.float32)
+    return draw_detections(small, detections.boxes * scales, detections.labels, detections.scores, classes)
+
+
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8]], columns: int = 4, titles: Sequence[str] = (), gap: int = 12
+) -> NDArray[np.uint8]:
+    """The images [H, W, 3] in rows of `columns`, each centred in a cell as large as the largest, a title under each.
+
+    Returns uint8 RGB; an empty sequence gives an empty sheet of one `gap` square. Titles too long are cut.
+    """
+    columns = min(columns, max(len(images), 1))
+    width = max((image.shape[1] for image in images), default=0)
+    height = max((image.shape[0] for image in images), default=0)
+    font = font_of(13)
+    caption = sum(font.getmetrics()) + 2 * PADDING if titles else 0
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new(
+        "RGB", (gap + columns * (width + gap) * bool(images), gap + rows * (height + caption + gap)), PAPER
+    )
+    pen = ImageDraw.Draw(sheet)
+    for number, image in enumerate(images):
+        left = gap + number % columns * (width + gap)
+        top = gap + number // columns * (height + caption + gap)
+        shift = ((width - image.shape[1]) // 2, (height - image.shape[0]) // 2)
+        sheet.paste(Image.fromarray(image), (left + shift[0], top + shift[1]))
+        if number < len(titles):
+            title = shortened(titles[number], font, width)
+            pen.text((left + width / 2, top + height + PADDING), title, fill=INK, font=font, anchor="ma")
+    return np.asarray(sheet).copy()
+
+
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """`text`, or as much of its beginning as fits `width` pixels, with an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…" if text else ""
+
+
+def save_image(image: NDArray[np.uint8], path: Path) -> None:
+    """Writes an image uint8 [H, W, 3] RGB; the format follows the name (PNG, JPEG)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)

@@ -1,0 +1,144 @@
+"""Average precision after the PASCAL VOC devkit (VOCevaldet.m; R-CNN's x10VOCevaldet.m and xVOCap.m).
+
+One class at a time. Letters: n detections, m objects (annotated boxes), of all images together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes, iou_matrix
+from stages.detections import ClassDetections
+
+RECALL_LEVELS: NDArray[np.float64] = np.arange(0.0, 1.1, 0.1)
+"""The eleven recalls of VOC 2007.
+
+They are numpy's sums, as in py-faster-rcnn's voc_eval.py and in detectron2, so that results can be compared bit for
+bit: 0.30000000000000004, 0.6000000000000001 and 0.7000000000000001 are not reached by a recall of exactly 3/10, 6/10
+or 7/10. MATLAB's `0:0.1:1` has the same 0.3; on the other two the devkit may differ by one level of one class.
+"""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The annotated objects of one class: `images` int64 [m] (index of the image, ascending), `boxes` float32 [m, 4],
+    `difficult` bool [m] (which do not count)."""
+
+    images: NDArray[np.int64]
+    boxes: Boxes
+    difficult: NDArray[np.bool_]
+
+    @property
+    def positives(self) -> int:
+        """How many there are to find."""
+        return int(np.sum(~self.difficult))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What each detection is: `order` int64 [n], from the best score down; `found` bool [n], a true positive, and
+    `ignored` bool [n], neither true nor false, both indexed as the detections are."""
+
+    order: NDArray[np.int64]
+    found: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One class's precision-recall curve: a point for each detection that counts, from the best score down.
+
+    `scores` float32, `recall` and `precision` float64, all [points]; `positives` objects to find, `detections` n.
+    """
+
+    scores: NDArray[np.float32]
+    recall: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    positives: int
+    detections: int
+
+    @property
+    def ap_11(self) -> float:
+        """11-point average precision, nan for a class that has nothing to find."""
+        return average_precision_11_point(self.recall, self.precision) if self.positives else float("nan")
+
+    @property
+    def ap_area(self) -> float:
+        """Area under the curve, nan for a class that has nothing to find."""
+        return average_precision_area(self.recall, self.precision) if self.positives else float("nan")
+
+
+def precision_recall_curve(detections: ClassDetections, objects: Objects, iou: float = 0.5) -> Curve:
+    """The curve of one class's detections against its objects."""
+    matches = match_detections(detections, objects, iou)
+    counted = matches.order[~matches.ignored[matches.order]]
+    recall, precision = precision_recall(matches.found[counted], objects.positives)
+    return Curve(detections.scores[counted], recall, precision, objects.positives, len(detections))
+
+
+def match_detections(detections: ClassDetections, objects: Objects, iou: float = 0.5) -> Matches:
+    """Which detections are true, false or ignored, by the devkit's rules.
+
+    From the best score down, each detection is held against the object of its image that it overlaps most (of equals
+    the first; whether or not that one is found already). If their IoU is at least `iou`: a difficult object's
+    detection is ignored, the first one of any other object is true. All else is false. Detections of equal score come
+    in the order of the images and, within an image, of the cache's rows.
+    """
+    order = np.argsort(-detections.scores, kind="stable")
+    best, overlap = best_objects(detections, objects)
+    hit = overlap >= iou
+    ignored = np.zeros(len(detections), bool)
+    ignored[hit] = objects.difficult[best[hit]]
+    claims = order[(hit & ~ignored)[order]]
+    _, first = np.unique(best[claims], return_index=True)
+    found = np.zeros(len(detections), bool)
+    found[claims[first]] = True
+    return Matches(order, found, ignored)
+
+
+def best_objects(detections: ClassDetections, objects: Objects) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """For each detection the object of its image with the largest IoU: (index int64 [n], IoU float64 [n]); (-1, -1)
+    in an image without objects."""
+    best = np.full(len(detections), -1, np.int64)
+    overlap = np.full(len(detections), -1.0)
+    for image in np.unique(detections.images):
+        start, end = np.searchsorted(detections.images, (image, image + 1))
+        first, last = np.searchsorted(objects.images, (image, image + 1))
+        if first < last:
+            iou = iou_matrix(detections.boxes[start:end], objects.boxes[first:last])
+            best[start:end] = first + iou.argmax(axis=1)
+            overlap[start:end] = iou.max(axis=1)
+    return best, overlap
+
+
+def precision_recall(found: NDArray[np.bool_], positives: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recall and precision, float64 [n] each, after each of n detections from the best score down.
+
+    `found` bool [n]: whether it is a true positive (ignored ones left out); recall is nan without `positives`.
+    """
+    true = np.cumsum(found, dtype=np.float64)
+    precision = true / np.arange(1, len(found) + 1)
+    recall = true / positives if positives else np.full(len(found), np.nan)
+    return recall, precision
+
+
+def average_precision_11_point(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
+    """VOC 2007: the mean, over RECALL_LEVELS, of the best precision at that recall or more (0 where none is)."""
+    best = [precision[recall >= level].max(initial=0.0) for level in RECALL_LEVELS]
+    return float(np.mean(best))
+
+
+def average_precision_area(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
+    """VOC 2010 and later: the area under precision made monotone (the best at that recall or more)."""
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+
+
+def lowest_score_at(precision: float, curve: Curve) -> float | None:
+    """The lowest score down to which the class's detections are still right with at least this `precision`, None if
+    they never are."""
+    good = np.flatnonzero(curve.precision >= precision)
+    return float(curve.scores[good[-1]]) if len(good) else None

@@ -1,0 +1,150 @@
+"""The eval stage: detections and annotations in, a precision-recall curve for each class out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cache import Column, Reader, Record, Schema, Writer
+from stages.detections import ClassDetections, DetectionSet, no_boxes, read_detections
+from stages.errors import StageError
+from stages.eval import Settings
+from stages.eval.average_precision import Curve, Objects, precision_recall_curve
+from stages.execution import Execution
+
+log = logging.getLogger("stages.eval")
+
+
+def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+    """The dataset's classes."""
+    return list(inputs["images"].classes)
+
+
+def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+    """A class's curve, a row for each detection that counts, and its numbers."""
+    return Schema(
+        item="class",
+        rows={"score": Column("float32"), "recall": Column("float64"), "precision": Column("float64")},
+        per_item={
+            "ap_11": Column("float64"),
+            "ap_area": Column("float64"),
+            "positives": Column("int64"),
+            "detections": Column("int64"),
+        },
+    )
+
+
+def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+    """Evaluates the classes; detections and annotations are read once and held in memory."""
+    if not output.remaining_items:
+        return
+    dataset = inputs["images"]
+    warn_of_skipped(inputs["detections"])
+    found = read_detections(inputs["detections"])
+    check_classes(found.classes, dataset.classes)
+    objects = objects_by_class(dataset, found.image_ids, settings.use_difficult)
+    with execution.progress("eval", output.remaining_items, "classes") as bar:
+        for part in output.claim():
+            curves = [
+                precision_recall_curve(detections_of(found, name), objects[name], settings.iou)
+                for name in part.item_ids
+            ]
+            output.write(part, [curve_record(curve) for curve in curves])
+            bar.advance(len(curves), sum(curve.detections for curve in curves))
+
+
+def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+    """mAP and each class's numbers; None stands for the AP of a class that has nothing to find."""
+    classes = {}
+    for name, record in reader.records(("ap_11", "ap_area", "positives", "detections")):
+        counts = {column: int(record[column]) for column in ("positives", "detections")}
+        classes[name] = {"ap_11": as_json(record["ap_11"]), "ap_area": as_json(record["ap_area"]), **counts}
+    without = [name for name, one in classes.items() if not one["positives"]]
+    if without:
+        log.warning("no objects of %s to find: left out of the mean", ", ".join(without))
+    map_11, map_area = mean_of(classes, "ap_11"), mean_of(classes, "ap_area")
+    return {
+        "map": map_11 if settings.metric == "voc07" else map_area,
+        "map_11": map_11,
+        "map_area": map_area,
+        "metric": settings.metric,
+        "iou": settings.iou,
+        "classes": classes,
+        "without_positives": without,
+    }
+
+
+def mean_of(classes: Mapping[str, Mapping[str, Any]], measure: str) -> float | None:
+    """The mean of a measure over the classes that have something to find; None if none has."""
+    values = [one[measure] for one in classes.values() if one[measure] is not None]
+    return float(np.mean(values)) if values else None
+
+
+def as_json(value: np.ndarray) -> float | None:
+    """A number, or None for nan."""
+    return None if np.isnan(value) else float(value)
+
+
+def curve_record(curve: Curve) -> Record:
+    """A curve as the cache holds it."""
+    return {
+        "score": curve.scores,
+        "recall": curve.recall,
+        "precision": curve.precision,
+        "ap_11": np.array(curve.ap_11),
+        "ap_area": np.array(curve.ap_area),
+        "positives": np.array(curve.positives, np.int64),
+        "detections": np.array(curve.detections, np.int64),
+    }
+
+
+def detections_of(found: DetectionSet, name: str) -> ClassDetections:
+    """The class's detections, none for a class that the detector does not know."""
+    if name in found.classes:
+        return found.of_class(name)
+    return ClassDetections(np.zeros(0, np.int64), no_boxes(), np.zeros(0, np.float32))
+
+
+def objects_by_class(dataset: Any, image_ids: Sequence[str], use_difficult: bool) -> dict[str, Objects]:
+    """Every class's objects in the images `image_ids`, which must be the dataset's own. Raises StageError if not."""
+    if set(image_ids) != set(dataset.image_ids):
+        raise StageError(
+            f"eval: the detections are of {len(image_ids)} images that are not the {len(dataset.image_ids)} of "
+            f"{dataset.name}; name the same split for [eval] and for the detections it reads"
+        )
+    records = [dataset.record(image_id) for image_id in image_ids]
+    counts = [len(record.labels) for record in records]
+    images = np.repeat(np.arange(len(records)), counts)
+    boxes = np.concatenate([no_boxes(), *(record.boxes for record in records)])
+    labels = np.concatenate([np.zeros(0, np.int32), *(record.labels for record in records)])
+    difficult = np.concatenate([np.zeros(0, bool), *(record.difficult for record in records)])
+    difficult &= not use_difficult
+    return {
+        name: Objects(images[labels == label], boxes[labels == label], difficult[labels == label])
+        for label, name in enumerate(dataset.classes)
+    }
+
+
+def check_classes(detected: Sequence[str], annotated: Sequence[str]) -> None:
+    """Warns of classes that only one side knows; raises StageError if they have none in common."""
+    unknown = [name for name in detected if name not in annotated]
+    never = [name for name in annotated if name not in detected]
+    if len(unknown) == len(detected):
+        raise StageError(
+            f"eval: the detector's classes ({', '.join(detected)}) and the dataset's ({', '.join(annotated)}) "
+            f"have none in common; evaluate on a dataset with the classes that the SVMs were trained for"
+        )
+    if unknown:
+        log.warning("detections of %s are left out: the dataset has no such class", ", ".join(unknown))
+    if never:
+        log.warning("the detector does not know %s: all of those objects are missed", ", ".join(never))
+
+
+def warn_of_skipped(detections: Reader) -> None:
+    """Says how many images were skipped upstream: their objects count as missed."""
+    skipped = detections.manifest.get("skipped", {})
+    if skipped:
+        log.warning("%d images were skipped as unreadable: their objects count as missed", len(skipped))

@@ -1,0 +1,266 @@
+"""Detecting: candidates, the order of operations, suppression against a plain loop, and the stage on real caches."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache import Column, Identity, Reader, Schema, Shard, Writer
+from stages.boxes import iou_matrix
+from stages.detect import STAGE, Settings, stage
+from stages.detect.scoring import best_candidates, best_rows, detect_image, suppression_survivors
+from stages.detections import Detections, read_detections
+from stages.errors import StageError
+from stages.execution import Execution
+from stages.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def svms_of(*weights: tuple[float, ...], biases: tuple[float, ...] | None = None) -> LinearSvms:
+    """SVMs on the layer "fc7"."""
+    values = np.array(biases or [0.0] * len(weights), np.float32)
+    return LinearSvms(CLASSES[: len(weights)], "fc7", np.array(weights, np.float32), values, 1.0)
+
+
+def shifting(*shifts: float, dimension: int = 2) -> BoxRegressors:
+    """Regressors on "pool5" that move the boxes of class k right by shifts[k] widths."""
+    maps = np.zeros((len(shifts), dimension + 1, 4), np.float32)
+    maps[:, -1, 0] = shifts
+    return BoxRegressors(CLASSES[: len(shifts)], "pool5", maps, 1.0)
+
+
+def test_candidates_by_class_and_from_the_best_down() -> None:
+    scores = np.float32([[1, 9], [3, 9], [2, 8], [3, 7]])
+    best = best_rows(scores, 2)
+    assert best.labels.tolist() == [0, 0, 1, 1]
+    assert best.rows.tolist() == [1, 3, 0, 1]
+    assert best.scores.tolist() == [3, 3, 9, 9]
+
+
+def test_an_image_without_proposals() -> None:
+    features = {"fc7": np.zeros((0, 2), np.float16), "pool5": np.zeros((0, 2), np.float16)}
+    empty = np.zeros((0, 4), np.float32)
+    found = detect_image(empty, features, (10, 10), svms_of((1, 0), (0, 1)), shifting(0, 0), Settings())
+    assert found.boxes.shape == (0, 4)
+    assert len(found) == 0
+
+
+def test_a_class_that_learnt_nothing_has_no_candidates() -> None:
+    svms = svms_of((1, 0), (0, 0), biases=(0, NEVER_DETECTED))
+    best = best_candidates({"fc7": np.float16([[1, 0], [2, 0]])}, svms, 100)
+    assert best.labels.tolist() == [0, 0]
+
+
+def test_regression_comes_before_suppression_and_scores_stay() -> None:
+    # Far apart as proposals, the two land on each other when each moves by its width of 10 - 1 pixels towards x = 0.
+    boxes = np.float32([[0, 0, 10, 10], [9, 0, 19, 10]])
+    features = {"fc7": np.float16([[1], [2]]), "pool5": np.float16([[0], [-1]])}
+    maps = np.zeros((1, 2, 4), np.float32)
+    maps[0, 0, 0] = 1
+    regressors = BoxRegressors(("cat",), "pool5", maps, 1.0)
+    plain = detect_image(boxes, features, (40, 40), svms_of((1,)), None, Settings())
+    assert plain.scores.tolist() == [2, 1]
+    np.testing.assert_array_equal(plain.boxes, boxes[::-1])
+    moved = detect_image(boxes, features, (40, 40), svms_of((1,)), regressors, Settings())
+    assert moved.scores.tolist() == [2]
+    np.testing.assert_allclose(moved.boxes, [[0, 0, 10, 10]], atol=1e-4)
+
+
+def test_regression_moves_each_class_by_its_own_regressor_and_clips() -> None:
+    boxes = np.float32([[10, 10, 21, 21]])
+    features = {"fc7": np.ones((1, 2), np.float16), "pool5": np.ones((1, 2), np.float16)}
+    found = detect_image(boxes, features, (24, 30), svms_of((1, 0), (0, 1)), shifting(0.5, -2), Settings())
+    np.testing.assert_allclose(found.boxes, [[15, 10, 24, 21], [0, 10, 1, 21]], atol=1e-4)
+
+
+def test_only_the_best_of_a_class_are_kept() -> None:
+    boxes = np.float32([[20 * i, 0, 20 * i + 10, 10] for i in range(5)])
+    features = {"fc7": np.arange(10, dtype=np.float16).reshape(5, 2)}
+    found = detect_image(boxes, features, (200, 20), svms_of((1, 0), (0, -1)), None, Settings(max_per_image=2))
+    np.testing.assert_array_equal(found.boxes, boxes[[4, 3, 0, 1]])
+    assert found.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_an_iou_of_exactly_the_limit_stays() -> None:
+    boxes = np.float32([[0, 0, 6.5, 2], [3.5, 0, 10, 2]])
+    assert iou_matrix(boxes[:1], boxes[1:])[0, 0] == 0.3
+    found = Detections(boxes, np.float32([2, 1]), np.int32([0, 0]))
+    assert suppression_survivors(found, 0.3).tolist() == [0, 1]
+    assert suppression_survivors(found, 0.29).tolist() == [0]
+
+
+def plain_suppression(found: Detections, limit: float) -> list[int]:
+    """The rule, one box at a time."""
+    kept: list[int] = []
+    for row in sorted(range(len(found)), key=lambda row: -found.scores[row]):
+        rivals = [other for other in kept if found.labels[other] == found.labels[row]]
+        if all(iou_matrix(found.boxes[[row]], found.boxes[[other]])[0, 0] <= limit for other in rivals):
+            kept.append(row)
+    return sorted(kept)
+
+
+side = st.integers(1, 9)
+box = st.builds(lambda x, y, w, h: (x, y, x + w, y + h), st.integers(0, 9), st.integers(0, 9), side, side)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(box, st.integers(0, 9), st.integers(0, 2)), max_size=20))
+def test_suppression_agrees_with_the_plain_loop(rows: list[tuple[tuple[int, ...], int, int]]) -> None:
+    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
+    found = Detections(boxes, np.float32([row[1] for row in rows]), np.int32([row[2] for row in rows]))
+    assert suppression_survivors(found, 0.31).tolist() == plain_suppression(found, 0.31)
+
+
+# The stage
+
+IMAGES = tuple(f"image{number}" for number in range(7))
+
+
+def cache_of(folder: Path, name: str, schema: Schema, records: dict[str, dict[str, Any]], **manifest: Any) -> Reader:
+    """A finished cache with these records."""
+    writer = Writer(folder / name, Identity(name, 1, manifest), list(records), schema, part_size=3)
+    for part in writer.claim():
+        writer.write(part, [records[item] for item in part.item_ids])
+    writer.finish({})
+    writer.release()
+    return Reader(folder / name)
+
+
+def features_cache(folder: Path) -> Reader:
+    """Features of seven images, the fourth without any box; the first rows are ground truth with huge features."""
+    random = np.random.default_rng(3)
+    records = {}
+    for number, image in enumerate(IMAGES):
+        rows = 0 if number == 3 else 30 + number
+        corners = random.uniform(0, 60, (rows, 2))
+        fc7 = random.normal(size=(rows, 4)).astype(np.float16)
+        fc7[:2] = 1000
+        records[image] = {
+            "boxes": np.hstack([corners, corners + random.uniform(5, 60, (rows, 2))]).clip(0, 90).astype(np.float32),
+            "is_object": np.arange(rows) < 2,
+            "fc7": fc7,
+            "pool5": random.normal(size=(rows, 2)).astype(np.float16),
+            "image_size": np.int32([100, 90 + number]),
+        }
+    columns = {"boxes": Column("float32", (4,)), "is_object": Column("bool"), "fc7": Column("float16", (4,))}
+    rows_schema = {**columns, "pool5": Column("float16", (2,))}
+    return cache_of(
+        folder, "extract", Schema(rows=rows_schema, per_item={"image_size": Column("int32", (2,))}), records
+    )
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    weights = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    svms = LinearSvms(CLASSES, "fc7", weights, np.zeros(3, np.float32), 1.0)
+    monkeypatch.setattr(stage, "read_svms", lambda reader: svms)
+    monkeypatch.setattr(stage, "read_regressors", lambda reader: reader)
+    return {"features": features_cache(tmp_path), "svm": "svm", "regressor": shifting(0.1, 0.2, -0.1)}
+
+
+def detect(
+    folder: Path,
+    inputs: dict[str, Any],
+    chosen: Settings | None = None,
+    *,
+    part_size: int = 4,
+    shards: int = 1,
+    jobs: int = 1,
+) -> Reader:
+    """Runs the stage, one shard after another, and finishes the cache."""
+    chosen = chosen or Settings()
+    for index in range(1, shards + 1):
+        writer = Writer(
+            folder,
+            Identity("detect", 1),
+            stage.items(chosen, inputs),
+            stage.schema(chosen, inputs),
+            part_size=part_size,
+            shard=Shard(index, shards),
+        )
+        stage.run(chosen, inputs, writer, Execution(jobs=jobs))
+        writer.release()
+    writer.finish({}, lambda reader: stage.summarise(chosen, inputs, reader))
+    return Reader(folder)
+
+
+def test_the_stage_is_the_function_on_proposals_alone(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    reader = detect(tmp_path / "detect", inputs, Settings(max_per_image=20))
+    assert reader.item_ids == IMAGES
+    for image, record in inputs["features"].records():
+        proposals = ~record["is_object"]
+        features = {layer: record[layer][proposals] for layer in ("fc7", "pool5")}
+        size = (int(record["image_size"][0]), int(record["image_size"][1]))
+        svms = stage.read_svms(inputs["svm"])
+        chosen = Settings(max_per_image=20)
+        found = detect_image(record["boxes"][proposals], features, size, svms, inputs["regressor"], chosen)
+        written = reader.read(image)
+        np.testing.assert_array_equal(written["boxes"], found.boxes)
+        np.testing.assert_array_equal(written["score"], found.scores)
+        np.testing.assert_array_equal(written["label"], found.labels)
+        assert len(written["candidates/score"]) == 3 * min(20, proposals.sum())
+        assert np.all(written["candidates/score"] < 100)  # ground truth would score in the hundreds
+        assert len(found) < len(written["candidates/score"]) or image == "image3"
+
+
+@pytest.mark.parametrize("how", [{"part_size": 1}, {"part_size": 2, "shards": 3}, {"jobs": 3}])
+def test_parts_shards_and_threads_change_nothing(tmp_path: Path, inputs: dict[str, Any], how: dict[str, int]) -> None:
+    expected = detect(tmp_path / "one", inputs)
+    other = detect(tmp_path / "other", inputs, **how)
+    for (_, first), (_, second) in zip(expected.records(), other.records(), strict=True):
+        for name in first:
+            assert first[name].tobytes() == second[name].tobytes()
+    assert expected.manifest["summary"] == other.manifest["summary"]
+
+
+def test_the_cap_counts_candidates_of_all_images(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    reader = detect(tmp_path / "detect", inputs, Settings(average_per_image=2))
+    scores = [record["candidates/score"][record["candidates/label"] == 0] for _, record in reader.records()]
+    fourteenth = np.sort(np.concatenate(scores))[-2 * len(IMAGES)]
+    assert reader.manifest["summary"]["thresholds"][0] == fourteenth
+    found = read_detections(reader)
+    assert 0 < len(found.of_class("cat")) < sum(int(np.sum(r["label"] == 0)) for _, r in reader.records())
+    assert found.of_class("cat").scores.min() >= fourteenth
+    assert reader.manifest["summary"]["detections"] == len(found)
+
+
+def test_without_regression_boxes_are_the_proposals(
+    tmp_path: Path, inputs: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "stages.detect")
+    off = detect(tmp_path / "off", inputs, Settings(bbox_regression=False))
+    assert not caplog.records
+    missing = {role: value for role, value in inputs.items() if role != "regressor"}
+    reader = detect(tmp_path / "missing", missing)
+    assert "no train-bbox" in caplog.text
+    for image, record in off.records():
+        known = {tuple(row) for row in inputs["features"].read(image)["boxes"].tolist()}
+        assert {tuple(row) for row in record["boxes"].tolist()} <= known
+        np.testing.assert_array_equal(record["boxes"], reader.read(image)["boxes"])
+    assert off.manifest["summary"]["bbox_regression"] is False
+    assert reader.manifest["summary"]["bbox_regression"] is False
+
+
+def test_a_layer_that_was_not_extracted_is_named(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    inputs["regressor"] = BoxRegressors(CLASSES, "conv5", np.zeros((3, 3, 4), np.float32), 1.0)
+    with pytest.raises(StageError, match="conv5"):
+        detect(tmp_path / "detect", inputs)
+
+
+def test_regressors_of_other_classes_are_refused(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    inputs["regressor"] = shifting(0, 0)
+    with pytest.raises(StageError, match="same dataset"):
+        detect(tmp_path / "detect", inputs)
+
+
+def test_the_card() -> None:
+    assert STAGE.follows_split
+    assert [role.role for role in STAGE.inputs if role.optional] == ["regressor"]
+    assert (Settings().max_per_image, Settings().average_per_image, Settings().nms_iou) == (100, 40, 0.3)

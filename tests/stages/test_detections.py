@@ -1,0 +1,113 @@
+"""Detections of a test set: slices, the cap, and that the cap commutes with suppression."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.detect.scoring import suppression_survivors
+from stages.detections import (
+    BestScores,
+    Detections,
+    class_thresholds,
+    detections_as_json,
+    detections_from_arrays,
+    read_detections,
+)
+
+
+def found(*rows: tuple[float, int]) -> Detections:
+    """Detections with these (score, label), boxes one beside the other."""
+    boxes = np.array([(10 * i, 0, 10 * i + 5, 5) for i in range(len(rows))], np.float32).reshape(-1, 4)
+    return Detections(
+        boxes, np.array([row[0] for row in rows], np.float32), np.array([row[1] for row in rows], np.int32)
+    )
+
+
+def test_slices_by_image_and_class_agree() -> None:
+    pictures = {"a": found((0.9, 0), (0.1, 1)), "b": found(), "c": found((0.5, 1), (0.4, 1))}
+    every = detections_from_arrays(["cat", "dog"], pictures.items(), {"a": (30, 20)})
+    assert len(every) == 4
+    assert every.offsets.tolist() == [0, 2, 2, 4]
+    assert every.image_sizes.tolist() == [[30, 20], [0, 0], [0, 0]]
+    dogs = every.of_class("dog")
+    assert dogs.images.tolist() == [0, 2, 2]
+    assert dogs.scores.tolist() == np.float32([0.1, 0.5, 0.4]).tolist()
+    assert len(every.of_image("b")) == 0
+    np.testing.assert_array_equal(every.of_image("c").boxes, pictures["c"].boxes)
+    with pytest.raises(KeyError):
+        every.of_image("d")
+    with pytest.raises(KeyError):
+        every.of_class("cow")
+
+
+def test_a_set_without_detections() -> None:
+    every = detections_from_arrays(["cat"], [("a", found())])
+    assert len(every) == len(every.of_class("cat")) == 0
+    assert every.every.boxes.shape == (0, 4)
+
+
+def test_the_cap_keeps_what_equals_the_threshold() -> None:
+    scores = np.float32([5, 4, 3, 3, 2, 1])
+    assert class_thresholds([(scores, np.zeros(6, np.int32))], 2, keep=3).tolist() == [3, -np.inf]
+    assert class_thresholds([(scores, np.zeros(6, np.int32))], 1, keep=6).tolist() == [-np.inf]
+    assert found((3, 0), (2.9, 0), (2.9, 1)).above(np.float32([3, -np.inf])).scores.tolist() == [
+        3,
+        np.float32(2.9),
+    ]
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=9), max_size=12), st.integers(1, 20))
+def test_streamed_threshold_is_that_of_all_scores(batches: list[list[int]], keep: int) -> None:
+    best = BestScores(keep)
+    for batch in batches:
+        best.add(np.array(batch, np.float32))
+    every = sorted((score for batch in batches for score in batch), reverse=True)
+    assert best.threshold() == (every[keep - 1] if len(every) > keep else -np.inf)
+
+
+boxes = st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 9), st.integers(1, 9))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(boxes, st.integers(0, 6), st.integers(0, 1)), max_size=25), st.integers(0, 7))
+def test_the_cap_commutes_with_suppression(rows: list[tuple[tuple[int, ...], int, int]], cut: int) -> None:
+    rows = sorted(rows, key=lambda row: (row[2], -row[1]))
+    corners = np.array([(x, y, x + w, y + h) for (x, y, w, h), _, _ in rows], np.float32).reshape(-1, 4)
+    candidates = Detections(corners, np.float32([row[1] for row in rows]), np.int32([row[2] for row in rows]))
+    thresholds = np.float32([cut, cut / 2])
+    suppressed_then_cut = candidates.where(suppression_survivors(candidates, 0.3)).above(thresholds)
+    remaining = candidates.above(thresholds)
+    cut_then_suppressed = remaining.where(suppression_survivors(remaining, 0.3))
+    np.testing.assert_array_equal(suppressed_then_cut.boxes, cut_then_suppressed.boxes)
+    np.testing.assert_array_equal(suppressed_then_cut.scores, cut_then_suppressed.scores)
+
+
+def test_read_detections_applies_the_recorded_thresholds() -> None:
+    one = found((0.9, 0), (0.2, 0), (0.3, 1))
+    record = {"boxes": one.boxes, "score": one.scores, "label": one.labels, "image_size": np.int32([40, 30])}
+    reader = SimpleNamespace(
+        manifest={"summary": {"classes": ["cat", "dog"], "thresholds": [0.5, None]}},
+        records=lambda columns: iter([("a", record)]),
+    )
+    every = read_detections(reader)
+    assert every.classes == ("cat", "dog")
+    assert every.every.scores.tolist() == np.float32([0.9, 0.3]).tolist()
+    assert every.image_sizes.tolist() == [[40, 30]]
+
+
+def test_json_is_from_the_best_score_down() -> None:
+    value = detections_as_json(found((0.25, 1), (0.75, 0)), ["cat", "dog"], "x.jpg", 30, 20)
+    assert value == {
+        "image": "x.jpg",
+        "width": 30,
+        "height": 20,
+        "detections": [
+            {"class": "cat", "score": 0.75, "box": [10.0, 0.0, 15.0, 5.0]},
+            {"class": "dog", "score": 0.25, "box": [0.0, 0.0, 5.0, 5.0]},
+        ],
+    }
