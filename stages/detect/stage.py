@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cache import Column, Reader, Schema, Writer
 from stages.detect import Settings
@@ -41,6 +42,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     detector = Detector(settings, inputs)
     skipped = inputs["features"].manifest.get("skipped", {})
     with (
+        threadpool_limits(1, user_api="blas"),  # the threads are ours, and sums must not depend on their number
         execution.progress("detect", output.remaining_items, "images") as bar,
         ThreadPoolExecutor(execution.jobs) as threads,
     ):
@@ -61,8 +63,7 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     )
     thresholds = class_thresholds(candidates, len(svms.classes), settings.average_per_image * len(reader))
     kept = sum(
-        int(np.sum(record["score"] >= thresholds[record["label"]]))
-        for _, record in reader.records(("score", "label"))
+        int(np.sum(record["score"] >= thresholds[record["label"]])) for _, record in reader.records(("score", "label"))
     )
     return {
         "classes": list(svms.classes),

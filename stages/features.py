@@ -1,0 +1,80 @@
+"""Reading cached features: the layer's column, its scale, the ground-truth rows.
+
+A features cache has for each image the rows `boxes` float32 [n, 4], `is_object` bool [n] (ground truth, first),
+`label` int32 [n] (class of a ground-truth row, -1 for a proposal) and one column [n, D] for each layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import Reader
+from stages.errors import BadSetting
+from stages.settings import nearest
+
+NOT_LAYERS = {"boxes", "is_object", "label", "difficult"}
+
+
+def layer_dimension(features: Reader, layer: str) -> int:
+    """D, the numbers that `layer` gives for a region. Raises BadSetting, naming the nearest, if there is none."""
+    layers = {
+        name: column.shape[0]
+        for name, column in features.schema.rows.items()
+        if name not in NOT_LAYERS and len(column.shape) == 1
+    }
+    if layer not in layers:
+        raise BadSetting(f"layer = '{layer}': the features cache has no such layer{nearest(layer, layers)}")
+    return layers[layer]
+
+
+def feature_scale(
+    features: Reader, layer: str, *, target_norm: float = 20.0, seed: int = 3, images: int = 200, boxes: int = 200
+) -> float:
+    """The factor that brings the mean L2 norm of `layer` to `target_norm` (R-CNN's release, rcnn_feature_stats.m).
+
+    The mean is over at most `images` random images and at most `boxes` random rows of each, ground truth included,
+    drawn from `seed`. 1.0 if there is no row or all are zero.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = np.sort(generator.permutation(len(features))[:images])
+    lengths = features.lengths()
+    norms = [np.zeros(0)]
+    for position in chosen:
+        rows = np.sort(generator.permutation(int(lengths[position]))[:boxes])
+        sample = features.rows(features.item_ids[position], layer, rows).astype(np.float64)
+        norms.append(np.sqrt(np.square(sample).sum(axis=1)))
+    every = np.concatenate(norms)
+    mean = float(every.mean()) if len(every) else 0.0
+    return target_norm / mean if mean > 0 else 1.0
+
+
+def scaled(rows: NDArray[np.floating], scale: float) -> NDArray[np.float32]:
+    """Stored features [n, D] times `scale`, float32."""
+    return rows.astype(np.float32) * np.float32(scale)
+
+
+@dataclass(frozen=True)
+class ObjectRows:
+    """The ground-truth rows of a features cache, in its order.
+
+    `labels` int32 [g] class indices; `images` int64 [g] positions of images in the cache; `rows` int64 [g] rows within
+    the image.
+    """
+
+    labels: NDArray[np.int32]
+    images: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def read_objects(features: Reader) -> ObjectRows:
+    """Every ground-truth row, difficult ones included; reads no features."""
+    labels, images, rows = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for position, (_, record) in enumerate(features.records(["is_object", "label"])):
+        found = np.flatnonzero(record["is_object"])
+        labels.append(record["label"][found])
+        images.append(np.full(len(found), position, np.int64))
+        rows.append(found.astype(np.int64))
+    return ObjectRows(np.concatenate(labels), np.concatenate(images), np.concatenate(rows))

@@ -1,0 +1,86 @@
+"""Linear models on features: one SVM a class, one box regressor a class, read from the caches that trained them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import Reader
+from stages.boxes import Boxes, decode_deltas
+
+NEVER_DETECTED = -1e3
+"""The score, whatever the features, of a class that had nothing to learn from."""
+
+
+@dataclass(frozen=True)
+class LinearSvms:
+    """K linear SVMs on one `layer`.
+
+    `weights` float32 [K, D] act on the features as they are cached (the norm's scale is folded in), `biases` float32
+    [K]. `scale` is the factor that was folded in. A class that had no example scores NEVER_DETECTED everywhere.
+    """
+
+    classes: tuple[str, ...]
+    layer: str
+    weights: NDArray[np.float32]
+    biases: NDArray[np.float32]
+    scale: float
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """Which classes had something to learn from: bool [K]."""
+        return self.biases > NEVER_DETECTED
+
+    def score(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Scores float32 [n, K] of cached features [n, D] (any float), all classes in one product (section 2.2)."""
+        return np.asarray(features.astype(np.float32) @ self.weights.T + self.biases)
+
+
+def read_svms(reader: Reader) -> LinearSvms:
+    """The SVMs of a train-svm cache. Raises CacheError if it is damaged."""
+    records = [record for _, record in reader.records(["weights", "bias", "scale"])]
+    scale = float(records[0]["scale"])
+    weights = np.stack([record["weights"] * scale for record in records]).astype(np.float32)
+    biases = np.array([record["bias"] for record in records], np.float32)
+    return LinearSvms(reader.item_ids, reader.manifest["settings"]["layer"], weights, biases, scale)
+
+
+@dataclass(frozen=True)
+class BoxRegressors:
+    """K class-specific box regressors on one `layer` (R-CNN Appendix C).
+
+    `maps` float32 [K, D + 1, 4] take cached features with a 1 appended to deltas (t_x, t_y, t_w, t_h): the ridge's
+    coefficients, the undone whitening, the mean target and the norm's `scale` in one.
+    """
+
+    classes: tuple[str, ...]
+    layer: str
+    maps: NDArray[np.float32]
+    scale: float
+
+    def deltas(self, features: NDArray[np.floating], class_index: int) -> NDArray[np.float32]:
+        """What class `class_index` predicts from cached features [n, D]: float32 [n, 4]."""
+        weights = self.maps[class_index]
+        return np.asarray(features.astype(np.float32) @ weights[:-1] + weights[-1])
+
+    def predict(self, boxes: Boxes, features: NDArray[np.floating], class_index: int) -> Boxes:
+        """`boxes` [n, 4] moved by the class's regressor, float32 [n, 4]; not clipped to the image."""
+        return decode_deltas(boxes, self.deltas(features, class_index))
+
+
+def read_regressors(reader: Reader) -> BoxRegressors:
+    """The regressors of a train-bbox cache. Raises CacheError if it is damaged."""
+    records = [record for _, record in reader.records(["coefficients", "unwhiten", "mean", "scale"])]
+    scale = float(records[0]["scale"])
+    maps = np.stack([affine_map(record) for record in records])
+    return BoxRegressors(reader.item_ids, reader.manifest["settings"]["layer"], maps, scale)
+
+
+def affine_map(record: dict[str, np.ndarray]) -> NDArray[np.float32]:
+    """(scale · x, 1) B T⁻¹ + μ as one matrix float32 [D + 1, 4] for (x, 1)."""
+    combined = record["coefficients"] @ record["unwhiten"]
+    combined[:-1] *= record["scale"]
+    combined[-1] += record["mean"]
+    return combined.astype(np.float32)

@@ -1,0 +1,35 @@
+"""train-bbox: class-specific ridge regression from features to better boxes (R-CNN Appendix C)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.settings import setting
+from stages.stage import Input, Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The defaults are those of the authors' release (bbox_regression/)."""
+
+    layer: str = setting("pool5", source="R-CNN Appendix C: pool5")
+    min_overlap: float = setting(0.6, at_least=0, at_most=1, source="R-CNN Appendix C: IoU above 0.6 (strictly)")
+    regularisation: float = setting(1000.0, above=0, source="R-CNN Appendix C: lambda = 1000")
+    target_norm: float = setting(20.0, above=0, source="rcnn_scale_features.m")
+    norm_seed: int = setting(3, at_least=0, source="rcnn_feature_stats.m")
+
+
+STAGE = Stage(
+    name="train-bbox",
+    summary="Train one bounding-box regressor a class",
+    schema_version=1,
+    settings=Settings,
+    makes="regressor",
+    inputs=(
+        Input("images", kind="dataset"),
+        Input("features", kind="features", default=("extract",)),
+    ),
+    split="train",
+    module="stages.train_bbox.stage",
+    part_size=1,
+)

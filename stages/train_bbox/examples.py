@@ -1,0 +1,83 @@
+"""Which regions a box regressor learns from, and what they should become (rcnn_train_bbox_regressor.m)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import Reader, Record
+from stages.boxes import encode_deltas, iou_matrix
+from stages.features import scaled
+
+BLOCK_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Examples:
+    """m regions in the order of the cache: `images` int64 [m] positions in it, `rows` int64 [m] within the image,
+    `labels` int32 [m] classes, `targets` float64 [m, 4] as `encode_deltas` gives them."""
+
+    images: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    targets: NDArray[np.float64]
+
+    def of_class(self, label: int) -> Examples:
+        """Those of one class."""
+        own = self.labels == label
+        return Examples(self.images[own], self.rows[own], self.labels[own], self.targets[own])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def image_examples(record: Record, image: int, min_overlap: float) -> Examples:
+    """The examples of one image: regions (objects too) whose IoU with their nearest object is strictly above the least.
+
+    The nearest object, of whatever class, is the target and gives the class; of equally near ones the first. Boxes no
+    wider or higher than one pixel have no scale to regress by and are left out.
+    """
+    boxes, is_object = record["boxes"], record["is_object"]
+    objects = boxes[is_object]
+    if not len(objects):
+        return no_examples()
+    iou = iou_matrix(boxes, objects)
+    nearest = iou.argmax(axis=1)
+    wide = np.all(boxes[:, 2:] - boxes[:, :2] > 1, axis=1)
+    rows = np.flatnonzero((iou.max(axis=1) > min_overlap) & wide & wide[is_object][nearest])
+    targets = encode_deltas(boxes[rows], objects[nearest[rows]])
+    labels = record["label"][is_object][nearest[rows]]
+    return Examples(np.full(len(rows), image, np.int64), rows.astype(np.int64), labels, targets)
+
+
+def no_examples() -> Examples:
+    """None."""
+    return Examples(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, 4)))
+
+
+def collect_examples(features: Reader, min_overlap: float) -> Examples:
+    """The examples of all images; reads boxes and labels only."""
+    columns = ["boxes", "is_object", "label"]
+    found = [
+        image_examples(record, position, min_overlap) for position, (_, record) in enumerate(features.records(columns))
+    ]
+    return Examples(
+        np.concatenate([one.images for one in found]),
+        np.concatenate([one.rows for one in found]),
+        np.concatenate([one.labels for one in found]),
+        np.concatenate([one.targets for one in found]),
+    )
+
+
+def feature_blocks(
+    features: Reader, layer: str, scale: float, examples: Examples
+) -> Iterator[tuple[NDArray[np.float64], slice]]:
+    """Scaled features float64 [m, D] of `examples`, at most 512 at a time, and which examples they are."""
+    for low in range(0, len(examples), BLOCK_ROWS):
+        where = slice(low, min(low + BLOCK_ROWS, len(examples)))
+        images, rows = examples.images[where], examples.rows[where]
+        read = [features.rows(features.item_ids[image], layer, rows[images == image]) for image in np.unique(images)]
+        yield scaled(np.concatenate(read), scale).astype(np.float64), where

@@ -1,0 +1,130 @@
+"""The stage: for each class, the regions near its objects, their targets whitened, one ridge regression."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
+
+from cache import Column, Part, Reader, Record, Schema, Writer
+from stages.execution import Execution
+from stages.features import feature_scale, layer_dimension
+from stages.train_bbox import Settings
+from stages.train_bbox.examples import Examples, collect_examples, feature_blocks
+from stages.train_bbox.ridge import fit_ridge, whiten
+
+logger = logging.getLogger("stages.train_bbox")
+
+
+def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+    """The classes, by name."""
+    return tuple(inputs["images"].classes)
+
+
+def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+    """For each class: deltas = (scale · x, 1) `coefficients` `unwhiten` + `mean`; examples and mean squared errors."""
+    return Schema(
+        item="class",
+        per_item={
+            "coefficients": Column("float64", (layer_dimension(inputs["features"], settings.layer) + 1, 4)),
+            "unwhiten": Column("float64", (4, 4)),
+            "mean": Column("float64", (4,)),
+            "scale": Column("float64"),
+            "examples": Column("int64"),
+            "error_before": Column("float64"),
+            "error_after": Column("float64"),
+        },
+    )
+
+
+def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+    """Fits the classes of all parts that can be claimed, `jobs` at a time, each in a process of its own.
+
+    A class needs one matrix float64 [D + 1, D + 1], whatever the number of images.
+    """
+    features: Reader = inputs["features"]
+    total = output.remaining_items
+    if not total:
+        return
+    with threadpool_limits(1, user_api="blas"):
+        scale = feature_scale(features, settings.layer, target_norm=settings.target_norm, seed=settings.norm_seed)
+        examples = collect_examples(features, settings.min_overlap)
+        labels = {name: label for label, name in enumerate(output.item_ids)}
+        own = ((part, [examples.of_class(labels[name]) for name in part.item_ids]) for part in output.claim())
+        tasks = (delayed(fit_part)(part, found, features, scale, settings) for part, found in own)
+        workers = Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", return_as="generator")
+        with execution.progress("train-bbox", total, "classes") as bar:
+            for part, records in workers(tasks):
+                report(part, records)
+                output.write(part, records)
+                bar.advance(len(records), sum(int(record["examples"]) for record in records))
+
+
+def fit_part(
+    part: Part, examples: Sequence[Examples], features: Reader, scale: float, settings: Settings
+) -> tuple[Part, list[Record]]:
+    """The regressors of a part's classes. One thread: the bits of a product may depend on their number."""
+    with threadpool_limits(1, user_api="blas"):
+        return part, [fit_class(one, features, scale, settings) for one in examples]
+
+
+def fit_class(examples: Examples, features: Reader, scale: float, settings: Settings) -> Record:
+    """The regressor of one class from its `examples`; without any, the one that leaves every box where it is."""
+    dimension = layer_dimension(features, settings.layer)
+    if not len(examples):
+        return record_of(np.zeros((dimension + 1, 4)), np.eye(4), np.zeros(4), scale, 0, 0.0, 0.0)
+    whitening = whiten(examples.targets)
+    targets = (examples.targets - whitening.mean) @ whitening.matrix
+    blocks = ((rows, targets[where]) for rows, where in feature_blocks(features, settings.layer, scale, examples))
+    ridge = fit_ridge(blocks, dimension, settings.regularisation)
+    count = len(examples)
+    before = float(np.square(examples.targets).sum() / count)
+    after = float(np.trace(whitening.inverse.T @ ridge.residual @ whitening.inverse) / count)
+    return record_of(ridge.coefficients, whitening.inverse, whitening.mean, scale, count, before, after)
+
+
+def record_of(
+    coefficients: np.ndarray,
+    unwhiten: np.ndarray,
+    mean: np.ndarray,
+    scale: float,
+    examples: int,
+    error_before: float,
+    error_after: float,
+) -> Record:
+    """One class's row of the cache. Errors: mean over examples of |t|² and of |t - predicted|², in units of deltas."""
+    return {
+        "coefficients": np.ascontiguousarray(coefficients),
+        "unwhiten": unwhiten,
+        "mean": mean,
+        "scale": np.array(scale, np.float64),
+        "examples": np.array(examples, np.int64),
+        "error_before": np.array(error_before, np.float64),
+        "error_after": np.array(error_after, np.float64),
+    }
+
+
+def report(part: Part, records: Sequence[Record]) -> None:
+    """Tells what a part's classes learned."""
+    for name, record in zip(part.item_ids, records, strict=True):
+        if not record["examples"]:
+            logger.warning("class '%s' has no region near an object; its boxes stay where they are", name)
+        else:
+            logger.debug(
+                "class '%s': %d examples, mean squared target %.4f, after regression %.4f",
+                name,
+                record["examples"],
+                record["error_before"],
+                record["error_after"],
+            )
+
+
+def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+    """Per class: examples, mean squared target before and after regression."""
+    columns = ["examples", "error_before", "error_after"]
+    classes = {name: {key: record[key].item() for key in columns} for name, record in reader.records(columns)}
+    return {"layer": settings.layer, "classes": classes}

@@ -1,0 +1,36 @@
+"""A part's classes half-way through the images, as arrays: what a killed training goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from stages.train_svm.mining import LOG_COLUMNS, ClassMiner, log_table
+
+
+def as_arrays(miners: Iterable[ClassMiner]) -> dict[str, np.ndarray]:
+    """Everything but the features, which are read again, and the positives, which follow from them."""
+    arrays: dict[str, np.ndarray] = {}
+    for miner in miners:
+        state = {
+            "weights": miner.weights,
+            "bias": np.float64(miner.bias),
+            "negatives": miner.negatives,
+            "added": np.int64(miner.added),
+            "next_image": np.int64(miner.next_image),
+            **{f"log.{name}": column for name, column in log_table(miner.log).items()},
+        }
+        arrays.update({f"{miner.label}.{name}": np.asarray(value) for name, value in state.items()})
+    return arrays
+
+
+def restore(miners: Sequence[ClassMiner], arrays: dict[str, np.ndarray]) -> None:
+    """Sets `miners` to where `as_arrays` left them."""
+    for miner in miners:
+        state = {name: arrays[f"{miner.label}.{name}"] for name in ("weights", "bias", "negatives", "added")}
+        miner.weights, miner.negatives = state["weights"], state["negatives"]
+        miner.bias, miner.added = float(state["bias"]), int(state["added"])
+        miner.next_image = int(arrays[f"{miner.label}.next_image"])
+        columns = {name: arrays[f"{miner.label}.log.{name}"].tolist() for name in LOG_COLUMNS}
+        miner.log = [dict(zip(columns, entry, strict=True)) for entry in zip(*columns.values(), strict=True)]

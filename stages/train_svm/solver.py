@@ -1,0 +1,113 @@
+"""One SVM: its objective, and its minimum by scikit-learn's liblinear (R-CNN's release, rcnn_train.m)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from stages.features import scaled
+from stages.train_svm import Settings
+
+BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The parts of what is minimised: weighted losses of positives and negatives, and the regulariser."""
+
+    positives: float
+    negatives: float
+    regulariser: float
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self.positives + self.negatives + self.regulariser
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A trained SVM: `weights` float64 [D] on scaled features, `bias`; `negative_scores` float64 [m] in training."""
+
+    weights: NDArray[np.float64]
+    bias: float
+    negative_scores: NDArray[np.float64]
+    objective: Objective
+    iterations: int
+    converged: bool
+
+
+def fit_svm(rows: NDArray[np.floating], positives: int, scale: float, settings: Settings) -> Solution:
+    """The SVM that parts the first `positives` of the stored features `rows` [n, D] from the others.
+
+    Deterministic in its arguments as long as no other thread of the process runs liblinear (its random numbers are
+    global): concurrent fits belong in processes of their own.
+    """
+    examples = sparse_rows(rows, scale)
+    labels = np.where(np.arange(len(rows)) < positives, 1, -1)
+    model = make_solver(settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(examples, labels)
+    weights, bias = np.array(model.coef_[0], np.float64), float(model.intercept_[0])
+    scores = examples @ weights + bias
+    objective = svm_objective(scores[:positives], scores[positives:], weights, bias, settings)
+    iterations = int(model.n_iter_)
+    return Solution(weights, bias, scores[positives:], objective, iterations, iterations < settings.max_iterations)
+
+
+def make_solver(settings: Settings) -> Any:
+    """liblinear's dual coordinate descent, the bias inside the regulariser: the original's `-s 3 -B 10 -w1 2`."""
+    from sklearn.svm import LinearSVC
+
+    return LinearSVC(
+        loss=settings.loss,
+        dual=True,
+        C=settings.C,
+        class_weight={1: settings.positive_weight, -1: 1.0},
+        intercept_scaling=settings.bias_multiplier,
+        tol=settings.tolerance,
+        max_iter=settings.max_iterations,
+        random_state=settings.seed,
+    )
+
+
+def svm_objective(
+    positive_scores: NDArray[np.float64],
+    negative_scores: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    bias: float,
+    settings: Settings,
+) -> Objective:
+    """C·w₊·Σ loss(positives) + C·Σ loss(negatives) + ½|w|² + ½(b / bias multiplier)² (rcnn_train.m, lines 155-162)."""
+    power = 1 if settings.loss == "hinge" else 2
+    lost_positives = (np.maximum(0, 1 - positive_scores) ** power).sum()
+    lost_negatives = (np.maximum(0, 1 + negative_scores) ** power).sum()
+    return Objective(
+        positives=float(settings.C * settings.positive_weight * lost_positives),
+        negatives=float(settings.C * lost_negatives),
+        regulariser=float(0.5 * (weights @ weights) + 0.5 * (bias / settings.bias_multiplier) ** 2),
+    )
+
+
+def sparse_rows(rows: NDArray[np.floating], scale: float) -> csr_matrix:
+    """Stored features [n, D] times `scale` as a sparse float64 matrix.
+
+    liblinear copies its input as 16 bytes a non-zero; after a ReLU most are zero, and a dense float64 copy beside it
+    would be the larger half of the memory.
+    """
+    counts = np.count_nonzero(rows, axis=1)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    values, columns = np.empty(starts[-1], np.float64), np.empty(starts[-1], np.int32)
+    for low in range(0, len(rows), BLOCK_ROWS):
+        block = rows[low : low + BLOCK_ROWS]
+        where = slice(starts[low], starts[low + len(block)])
+        found = np.nonzero(block)
+        columns[where] = found[1]
+        values[where] = scaled(block[found], scale)
+    return csr_matrix((values, columns, starts.astype(np.int32)), shape=rows.shape)

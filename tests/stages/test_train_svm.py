@@ -1,0 +1,264 @@
+"""train-svm as a whole: against a literal loop, in shards, killed and resumed, with classes that have no example."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from joblib import Parallel
+from sklearn.svm import LinearSVC
+
+from cache import Reader, Shard
+from stages.execution import Execution
+from stages.features import read_objects
+from stages.linear_models import NEVER_DETECTED, read_svms
+from stages.train_svm import STAGE, Settings
+from stages.train_svm.mining import ClassMiner
+from stages.train_svm.pool import FeaturePool, keys_of
+from stages.train_svm.stage import Mining
+
+CLASSES = ("cat", "dog", "owl", "yak", "ant")
+BRISK = Settings(retrain_after=25, C=0.01)
+"""Several rounds of training on a few images."""
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height)
+
+
+def literal_training(records: list[dict[str, np.ndarray]], label: int, settings: Settings) -> dict[str, Any]:
+    """The release's schedule for one class, one region at a time, everything in memory."""
+    norms = [np.linalg.norm(row) for one in records for row in one["fc7"].astype(np.float64)]
+    scale = np.float32(20 / np.mean(norms))
+    rows = [one["fc7"].astype(np.float32) * scale for one in records]
+    positives = [rows[i][r] for i, one in enumerate(records) for r in np.flatnonzero(one["label"] == label)]
+    negatives: dict[tuple[int, int], np.ndarray] = {}
+    weights, bias, added, counts = np.zeros(rows[0].shape[1]), 0.0, 0, []
+    for i, one in enumerate(records):
+        objects = [box for box, which in zip(one["boxes"], one["label"], strict=True) if which == label]
+        for r, box in enumerate(one["boxes"]):
+            if max((iou(box.astype(float), other.astype(float)) for other in objects), default=0.0) >= 0.3:
+                continue
+            if i == 0 or float(rows[i][r] @ weights + bias) > -1.0001:
+                assert (i, r) not in negatives
+                negatives[i, r] = rows[i][r]
+                added += 1
+        if negatives and (i in (0, len(records) - 1) or added > settings.retrain_after):
+            model = LinearSVC(
+                C=settings.C, loss="hinge", intercept_scaling=10, class_weight={1: 2, -1: 1}, tol=1e-4, random_state=0
+            )
+            model.fit(
+                np.array(positives + list(negatives.values()), np.float64), [1] * len(positives) + [-1] * len(negatives)
+            )
+            weights, bias = model.coef_[0], model.intercept_[0]
+            easy = [key for key, row in negatives.items() if row.astype(np.float64) @ weights + bias < -1.2]
+            counts.append((i, len(positives), len(negatives), added, len(easy)))
+            negatives = {key: row for key, row in negatives.items() if key not in easy}
+            added = 0
+    return {"weights": weights, "bias": bias, "rounds": counts, "scale": scale}
+
+
+def contents(reader: Reader) -> list[dict[str, bytes]]:
+    return [{name: column.tobytes() for name, column in record.items()} for _, record in reader.records()]
+
+
+@pytest.fixture
+def trained(run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any) -> Any:
+    """trained(name, ...): the SVMs of one generated data set, trained again under another name."""
+    features = feature_cache(scene(24, len(CLASSES)))
+    return lambda name="output", settings=BRISK, **how: run_stage(
+        STAGE, settings, with_classes(features, CLASSES), name, **{"part_size": 2, **how}
+    )
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_schedule_is_the_literal_one(run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any) -> None:
+    records = scene(24, len(CLASSES))
+    reader = run_stage(STAGE, BRISK, with_classes(feature_cache(records), CLASSES))
+    rounds = 0
+    for label, name in enumerate(CLASSES):
+        expected, found = literal_training(records, label, BRISK), reader.read(name)
+        columns = [found[f"log/{column}"] for column in ("image", "positives", "negatives", "added", "evicted")]
+        assert list(zip(*(column.tolist() for column in columns), strict=True)) == expected["rounds"]
+        np.testing.assert_allclose(found["weights"], expected["weights"], rtol=1e-6, atol=1e-9)
+        assert found["bias"] == pytest.approx(expected["bias"], rel=1e-6)
+        assert found["scale"] == pytest.approx(float(expected["scale"]))
+        rounds += len(expected["rounds"])
+    assert rounds > 4 * len(CLASSES)
+    assert any(reader.read(name)["log/evicted"].sum() for name in CLASSES)
+
+
+def test_the_svms_find_their_classes(trained: Any, scene: Any) -> None:
+    svms = read_svms(trained())
+    assert svms.classes == CLASSES
+    assert svms.layer == "fc7"
+    hits = [
+        int(svms.score(one["fc7"][row : row + 1]).argmax()) == label
+        for one in scene(24, len(CLASSES))
+        for row, label in enumerate(one["label"])
+        if label >= 0
+    ]
+    assert np.mean(hits) > 0.7
+
+
+def test_scores_fold_the_scale_into_the_weights(trained: Any) -> None:
+    reader = trained()
+    svms, rows = read_svms(reader), np.random.default_rng(0).random((7, 12)).astype(np.float16)
+    scores = svms.score(rows)
+    assert scores.dtype == np.float32
+    assert scores.shape == (7, 5)
+    for column, name in enumerate(CLASSES):
+        one = reader.read(name)
+        expected = (rows.astype(np.float64) * one["scale"]) @ one["weights"] + one["bias"]
+        np.testing.assert_allclose(scores[:, column], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "part_size"), [(2, 1), (5, 1), (2, 2)])
+def test_shards_train_the_same_bits(trained: Any, count: int, part_size: int) -> None:
+    whole = contents(trained("whole"))
+    shards = [Shard(index, count) for index in range(count, 0, -1)]
+    assert contents(trained("shards", part_size=part_size, shards=shards)) == whole
+
+
+def test_jobs_and_passes_train_the_same_bits(trained: Any) -> None:
+    whole = contents(trained("whole"))
+    assert contents(trained("jobs", execution=Execution(jobs=2))) == whole
+    assert contents(trained("passes", replace(BRISK, classes_at_once=2))) == whole
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(images: int) -> Execution:
+    class Bar:
+        seen = 0
+
+        def advance(self, items: int = 1, rows: int = 0) -> None:
+            self.seen += items
+            if self.seen == images:
+                raise Killed
+
+    @contextlib.contextmanager
+    def progress(label: str, total: int, unit: str) -> Iterator[Bar]:
+        yield Bar()
+
+    return Execution(progress=progress)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(trained: Any) -> None:
+    whole = contents(trained("whole"))
+    for images, seconds in ((1, 0.0), (9, 0.0), (23, 0.0), (5, 1000.0)):
+        name, settings = f"killed-{images}", replace(BRISK, checkpoint_seconds=seconds)
+        with pytest.raises(Killed):
+            trained(name, settings, execution=killed_after(images))
+        assert contents(trained(name, settings)) == whole
+
+
+def test_parts_killed_at_different_images_share_one_pass(trained: Any) -> None:
+    whole = contents(trained("whole"))
+    for shard, images in ((Shard(1, 3), 17), (Shard(2, 3), 4)):
+        with pytest.raises(Killed):
+            trained("several", replace(BRISK, checkpoint_seconds=0), shards=[shard], execution=killed_after(images))
+    seen: list[int] = []
+
+    @contextlib.contextmanager
+    def progress(label: str, total: int, unit: str) -> Iterator[Any]:
+        class Bar:
+            def advance(self, items: int = 1, rows: int = 0) -> None:
+                seen.append(rows)
+
+        yield Bar()
+
+    assert contents(trained("several", execution=Execution(progress=progress))) == whole
+    assert len(seen) == 24
+
+
+def test_one_row_is_kept_once_however_often_it_is_met(feature_cache: Any, scene: Any, tmp_path: Path) -> None:
+    features = feature_cache(scene(6, 2))
+    objects = read_objects(features)
+    own = [keys_of(objects.images[objects.labels == k], objects.rows[objects.labels == k]) for k in range(2)]
+    miners = [ClassMiner(CLASSES[k], k, own[k], np.zeros(12)) for k in range(2)]
+    with FeaturePool(tmp_path, 12, "float16") as pool, Parallel(n_jobs=1) as workers:
+        mining = Mining(BRISK, features, 3.0, miners, pool, workers)
+        for _ in mining.images():
+            held = np.concatenate([keys for one in miners for keys in (one.positives, one.negatives)])
+            assert len(pool) == len(set(held.tolist()))
+        assert sum(entry["evicted"] for one in miners for entry in one.log) > 0
+        before = [one.negatives for one in miners]
+        for one in miners:
+            one.weights, one.bias = np.zeros(12), 0.0
+            mining.scorer.update(one)
+        for _ in range(2):
+            mining.add_negatives(5, features.read("im005"), miners)
+        for one, negatives in zip(miners, before, strict=True):
+            assert len(one.negatives) > len(negatives)
+            assert len(set(one.negatives.tolist())) == len(one.negatives) == len(negatives) + one.added
+
+
+def test_difficult_objects_are_positives(
+    run_stage: Any, feature_cache: Any, with_classes: Any, region_image: Any
+) -> None:
+    boxes = [[0, 0, 10, 10], [50, 50, 60, 60], [80, 80, 90, 90]]
+    record = region_image(boxes, [0, 1], np.eye(3), difficult=[True, False])
+    reader = run_stage(STAGE, Settings(), with_classes(feature_cache([record]), ["cat", "dog"]))
+    assert reader.read("cat")["positives"] == 1
+    np.testing.assert_array_equal(reader.read("cat")["log/negatives"], [2])  # the dog is one
+    np.testing.assert_array_equal(reader.read("cat")["log/image"], [0])  # first and last image: one round
+
+
+def test_a_class_without_objects_is_never_detected(
+    run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    features = feature_cache(scene(8, 2))
+    with caplog.at_level(logging.WARNING, "stages.train_svm"):
+        reader = run_stage(STAGE, BRISK, with_classes(features, ["cat", "dog", "unicorn"]))
+    assert "class 'unicorn' has no object" in caplog.text
+    svms = read_svms(reader)
+    np.testing.assert_array_equal(svms.trained, [True, True, False])
+    scores = svms.score(features.read("im000")["fc7"])
+    np.testing.assert_array_equal(scores[:, 2], NEVER_DETECTED)
+    assert (scores[:, :2] > NEVER_DETECTED).all()
+    assert reader.manifest["summary"]["classes"]["unicorn"] == {
+        "positives": 0,
+        "negatives": 0,
+        "rounds": 0,
+        "objective": None,
+    }
+
+
+def test_a_class_that_meets_no_negative_is_never_detected(
+    run_stage: Any, feature_cache: Any, with_classes: Any, region_image: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = region_image([[0, 0, 10, 10], [0, 0, 9, 10]], [0], np.eye(2))
+    with caplog.at_level(logging.WARNING, "stages.train_svm"):
+        svms = read_svms(run_stage(STAGE, BRISK, with_classes(feature_cache([record]), ["cat"])))
+    assert not svms.trained.any()
+    assert "met no negative region" in caplog.text
+
+
+def test_the_bound_on_negatives_holds_after_each_round(trained: Any) -> None:
+    bound = 15
+    reader = trained("bounded", replace(BRISK, max_negatives=bound))
+    for name in CLASSES:
+        record = reader.read(name)
+        kept = record["log/negatives"] - record["log/evicted"]
+        assert kept.max() <= bound
+        assert record["negatives"] == kept[-1]
+
+
+def test_liblinear_running_out_of_iterations_is_a_sentence(trained: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "stages.train_svm"):
+        reader = trained("hasty", replace(BRISK, max_iterations=1))
+    assert "raise max_iterations" in caplog.text
+    assert not reader.read("cat")["log/converged"].any()
