@@ -1,0 +1,100 @@
+"""Selective search (R-CNN section 2.1; Uijlings et al., IJCV 2013) by OpenCV's contrib module `ximgproc`.
+
+OpenCV's code is not the original's: it merges from three segmentations (k = base_k, base_k + inc_k, base_k + 2 inc_k),
+with a minimum segment size of 100 pixels, where the original has k = 50, 100 and a minimum size of k. Its order of
+boxes comes from libc's `rand()`, its set of boxes does not: `canonical_boxes` makes one of the other.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes
+from stages.errors import StageError
+from stages.propose.selection import canonical_boxes
+
+MISSING = (
+    "cv2.ximgproc is missing, which selective search needs: install opencv-contrib-python-headless in place of the "
+    "other opencv packages, or bring a finished proposals cache from another machine and set method = 'file'"
+)
+
+
+def check_available() -> None:
+    """Raises StageError if this OpenCV comes without the contrib modules."""
+    segmentation = getattr(getattr(cv2, "ximgproc", None), "segmentation", None)
+    if not hasattr(segmentation, "createSelectiveSearchSegmentation"):
+        raise StageError(MISSING)
+
+
+def search_boxes(
+    image: NDArray[np.uint8],
+    mode: str = "fast",
+    base_k: int = 50,
+    inc_k: int = 50,
+    sigma: float = 0.8,
+    resize_width: int = 500,
+    max_side: int = 2000,
+    min_side: int = 20,
+) -> Boxes:
+    """Proposals for an image uint8 [H, W, 3] RGB: float32 [n, 4], its own pixels, in canonical order.
+
+    The image is searched at `searched_size`; boxes with a side below `min_side` there are left out (a side as long as
+    the searched image's always passes, so that a thin strip keeps its whole-image box); the rest is mapped back.
+    """
+    height, width = image.shape[:2]
+    size = searched_size(width, height, resize_width, max_side)
+    found = raw_search(resize(image, size), mode, base_k, inc_k, sigma)
+    return map_back(drop_small(found, size, min_side), size, (width, height))
+
+
+def searched_size(width: int, height: int, resize_width: int, max_side: int) -> tuple[int, int]:
+    """(width, height) at which the image is searched: `resize_width` wide (0: its own width), no side over `max_side`.
+
+    OpenCV's time grows with the square of the longer side, however thin the image, and it fails from 32,767 pixels.
+    """
+    scale = min((resize_width or width) / width, max_side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The image [H, W, 3] at `size` (width, height): averaged when it shrinks, cubic when it grows."""
+    if image.shape[1::-1] == size:
+        return image
+    method = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
+
+
+def raw_search(image: NDArray[np.uint8], mode: str, base_k: int, inc_k: int, sigma: float) -> NDArray[np.int64]:
+    """What OpenCV finds in an image uint8 [H, W, 3] RGB: int64 [n, 4] half-open corners, canonical order.
+
+    One OpenCV object a call: an object shared by threads crashes. It accepts float images silently, with other
+    results, and refuses grey ones: hence ValueError for anything that is not uint8 [H, W, 3].
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"selective search wants uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))
+    switch = search.switchToSelectiveSearchFast if mode == "fast" else search.switchToSelectiveSearchQuality
+    switch(base_k, inc_k, sigma)
+    rectangles = np.asarray(search.process(), np.int64).reshape(-1, 4)
+    corners = np.hstack([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]])
+    return canonical_boxes(corners)
+
+
+def drop_small(boxes: NDArray[np.int64], size: tuple[int, int], min_side: int) -> NDArray[np.int64]:
+    """The `boxes` [n, 4] whose width and height reach `min_side`, or the side of the searched image (width, height)."""
+    least = np.minimum(size, min_side)
+    return boxes[(boxes[:, 2:] - boxes[:, :2] >= least).all(axis=1)]
+
+
+def map_back(boxes: NDArray[np.int64], searched: tuple[int, int], original: tuple[int, int]) -> Boxes:
+    """Boxes [n, 4] of an image searched at `searched` (width, height) in pixels of its `original` size, float32.
+
+    Each axis by its own exact ratio, so that edges of the one are edges of the other. (The original maps one-based
+    inclusive corners with the ratio of the widths: (b - 1) * scale + 1.)
+    """
+    ratio = np.array(original, np.float64) / np.array(searched, np.float64)
+    mapped = boxes * np.tile(ratio, 2)
+    return np.minimum(mapped, np.tile(original, 2)).astype(np.float32)

@@ -1,0 +1,41 @@
+"""A pyramid of sliding windows: what came before selective search (R-CNN section 1), here a cheap baseline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes
+from stages.propose.selection import canonical_boxes
+
+
+def sliding_windows(width: int, height: int, scales: Sequence[float], aspects: Sequence[float], stride: float) -> Boxes:
+    """Windows over an image of `width` x `height` pixels: float32 [n, 4], canonical order, all within the image.
+
+    For every scale s and aspect a (width / height) the windows have the area s² W H, cut to the image's sides, and step
+    by at most `stride` of their own side, evenly from edge to edge. The whole image is always one of them.
+    """
+    layers = [np.array([[0, 0, width, height]], np.float32)]
+    for scale in scales:
+        side = scale * math.sqrt(width * height)
+        for aspect in aspects:
+            window = min(width, side * math.sqrt(aspect)), min(height, side / math.sqrt(aspect))
+            layers.append(window_grid((width, height), window, stride))
+    return canonical_boxes(np.vstack(layers))
+
+
+def window_grid(image: tuple[int, int], window: tuple[float, float], stride: float) -> Boxes:
+    """Every position of one `window` (width, height) over the `image` (width, height), float32 [n, 4]."""
+    lefts, tops = (starts(*sides, stride) for sides in zip(image, window, strict=True))
+    left, top = (grid.ravel() for grid in np.meshgrid(lefts, tops))
+    boxes = np.column_stack([left, top, left + window[0], top + window[1]])
+    return np.minimum(boxes, np.tile(image, 2)).astype(np.float32)
+
+
+def starts(length: float, window: float, stride: float) -> NDArray[np.float64]:
+    """Where windows begin on an axis of `length`: evenly from 0 to `length - window`, steps <= `stride * window`."""
+    steps = math.ceil((length - window) / (stride * window) - 1e-9)
+    return np.linspace(0.0, length - window, steps + 1)

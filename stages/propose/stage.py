@@ -1,0 +1,284 @@
+"""Runs `propose`: images in, boxes out, one process per job. The boxes lie in order of priority (selection.py)."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import Column, Part, Reader, Record, Schema, Writer
+from stages.boxes import Boxes
+from stages.datasets import Dataset
+from stages.errors import BadImage, BadSetting, StageError
+from stages.execution import Execution, Progress
+from stages.images import Pixels, image_size, read_image
+from stages.propose import Settings
+from stages.propose.box_file import BoxFile, content_sha256, fit_to_image, resolve_path
+from stages.propose.selection import by_priority, first_distinct
+
+logger = logging.getLogger("stages.propose")
+
+SLOW_PIXELS = 2_000_000
+SCHEMA = Schema(
+    item="image",
+    rows={"boxes": Column("float32", (4,))},
+    per_item={"image_size": Column("int32", (2,))},
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to propose for. `listed`: its boxes from a file, else None; `source` names that file and the image."""
+
+    image_id: str
+    path: Path
+    listed: Boxes | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: its record (None if the image is bad, for which `reason`) and how many boxes were cut."""
+
+    record: Record | None
+    reason: str = ""
+    cut: int = 0
+
+
+def identity(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the boxes beside settings and inputs: the file's content, or OpenCV's major version.
+
+    OpenCV 4.12 to 4.14 find the same boxes, 5.0 others. Where OpenCV is not installed this names the one that this
+    project is made for, so that a finished cache brought from elsewhere is still found.
+    """
+    if settings.method == "file":
+        return {"file_sha256": content_sha256(resolve_path(settings.file))}
+    if settings.method == "selective-search":
+        return {"opencv": opencv_major()}
+    return {}
+
+
+def opencv_major() -> str:
+    """The major version of the installed OpenCV, by its package's metadata (importing it would take long)."""
+    from importlib import metadata
+
+    for variant in ("contrib-python-headless", "contrib-python", "python-headless", "python"):
+        try:
+            return metadata.version(f"opencv-{variant}").partition(".")[0]
+        except metadata.PackageNotFoundError:
+            continue
+    return "4"
+
+
+def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+    """The image ids of the dataset."""
+    dataset: Dataset = inputs["images"]
+    return dataset.image_ids
+
+
+def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+    """`boxes` float32 [n, 4] in order of priority; `image_size` int32 (width, height) in pixels, (0, 0) if skipped."""
+    return SCHEMA
+
+
+def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+    """Writes every part that this process can claim.
+
+    Raises BadImage for an image that cannot be read (unless it may be skipped) and StageError for a missing library or
+    proposals that do not fit.
+    """
+    listed = BoxFile(resolve_path(settings.file), settings.box_format) if settings.method == "file" else None
+    if settings.method == "selective-search":
+        from stages.propose.selective_search import check_available
+
+        check_available()
+    feed = Feed(settings, inputs["images"], listed, output.claim())
+    with execution.progress("propose", output.remaining_items, "images") as bar:
+        outcomes = in_processes(settings, feed, execution) if execution.jobs > 1 else in_turn(settings, feed, execution)
+        write_parts(feed, outcomes, output, bar)
+
+
+def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+    """For the manifest: how many boxes an image."""
+    lengths = np.asarray(reader.lengths())
+    return {
+        "images": len(lengths),
+        "boxes": int(lengths.sum()),
+        "boxes_per_image": round(float(lengths.mean()), 1),
+        "images_without_boxes": int((lengths == 0).sum()),
+    }
+
+
+class Feed:
+    """The tasks of the parts as these are claimed, one by one; `claimed` are the parts not yet written.
+
+    An error while claiming ends the tasks and stays in `failure`: joblib asks for tasks from a thread of its own, where
+    an exception would be lost.
+    """
+
+    def __init__(self, settings: Settings, dataset: Dataset, listed: BoxFile | None, parts: Iterable[Part]) -> None:
+        self.settings = settings
+        self.dataset = dataset
+        self.listed = listed
+        self.parts = parts
+        self.claimed: deque[Part] = deque()
+        self.failure: BaseException | None = None
+        self.warned = False
+
+    def tasks(self) -> Iterator[Task]:
+        """One task an image, in the parts' order."""
+        try:
+            for part in self.parts:
+                self.claimed.append(part)
+                for image_id in part.item_ids:
+                    yield self.task(image_id)
+        except Exception as error:
+            self.failure = error
+
+    def task(self, image_id: str) -> Task:
+        """The image's task, with its boxes if they come from a file."""
+        path = self.dataset.image_path(image_id)
+        if self.settings.method == "selective-search" and not self.warned:
+            self.warn_if_slow(path)
+        if self.listed is None:
+            return Task(image_id, path)
+        return Task(image_id, path, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
+
+    def warn_if_slow(self, path: Path) -> None:
+        """Says once, on the first image for which it does, that selective search takes long on large images."""
+        from stages.propose.selective_search import searched_size
+
+        try:
+            width, height = searched_size(*image_size(path), self.settings.resize_width, self.settings.max_side)
+        except BadImage:
+            return  # whoever reads it whole will tell
+        if width * height > SLOW_PIXELS:
+            self.warned = True
+            message = "%s is searched at %d x %d pixels: selective search takes about 20 s for 2 million pixels and "
+            advice = "minutes for 8 million; set propose.resize_width = 500 to search smaller"
+            logger.warning(message + advice, path, width, height)
+
+
+def in_turn(settings: Settings, feed: Feed, execution: Execution) -> Iterator[Outcome]:
+    """The outcomes, in order, worked out in this process."""
+    for task in feed.tasks():
+        yield attempt(settings, task, execution.skip_bad_images)
+
+
+def in_processes(settings: Settings, feed: Feed, execution: Execution) -> Iterator[Outcome]:
+    """The same by `execution.jobs` processes, which take a task as soon as they are free."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    parallel = Parallel(n_jobs=execution.jobs, backend="loky", return_as="generator", batch_size=1)
+    calls = (delayed(attempt_alone)(settings, task, execution.skip_bad_images) for task in feed.tasks())
+    try:
+        yield from parallel(calls)
+    except TerminatedWorkerError as error:
+        raise StageError(
+            f"propose: one of {execution.jobs} processes died, perhaps for want of memory; run again with fewer --jobs"
+        ) from error
+
+
+def attempt_alone(settings: Settings, task: Task, skip_bad_images: bool) -> Outcome:
+    """`attempt` in a process of its own, one of several: OpenCV gets one thread."""
+    if settings.method == "selective-search":
+        import cv2
+
+        cv2.setNumThreads(1)
+    return attempt(settings, task, skip_bad_images)
+
+
+def attempt(settings: Settings, task: Task, skip_bad_images: bool) -> Outcome:
+    """The task's outcome; a bad image is one too if it may be skipped, else BadImage is raised."""
+    try:
+        return propose(settings, task)
+    except BadImage as error:
+        if not skip_bad_images:
+            raise
+        return Outcome(None, error.reason)
+
+
+def propose(settings: Settings, task: Task) -> Outcome:
+    """The boxes of one image by the method of `settings`, the first `max_boxes` of them by priority."""
+    if task.listed is not None:
+        size = image_size(task.path)
+        fitting, cut = fit_to_image(task.listed, *size, task.source)
+        boxes = first_distinct(fitting)
+    else:
+        found, size = search(settings, task.path)
+        boxes, cut = by_priority(found, task.image_id, settings.seed), 0
+    kept = boxes[: settings.max_boxes or len(boxes)]
+    return Outcome({"boxes": kept, "image_size": np.array(size, np.int32)}, cut=cut)
+
+
+def propose_boxes(image: Pixels, image_id: str, settings: Settings) -> Boxes:
+    """Proposals for an image in memory, uint8 [H, W, 3] RGB: float32 [n, 4], the first `max_boxes` by priority.
+
+    `image_id` seeds the priority. Raises BadSetting if the proposals are to come from a file.
+    """
+    if settings.method == "file":
+        raise BadSetting("propose.method = 'file' has no boxes for a new image; --set propose.method=selective-search")
+    size = (image.shape[1], image.shape[0])
+    found = windows(settings, size) if settings.method == "sliding-window" else search_pixels(settings, image)
+    ordered = by_priority(found, image_id, settings.seed)
+    return ordered[: settings.max_boxes or len(ordered)]
+
+
+def search(settings: Settings, path: Path) -> tuple[Boxes, tuple[int, int]]:
+    """(boxes found in the image, canonical order; its width and height)."""
+    if settings.method == "sliding-window":
+        size = image_size(path)
+        return windows(settings, size), size
+    image = read_image(path)
+    return search_pixels(settings, image), (image.shape[1], image.shape[0])
+
+
+def windows(settings: Settings, size: tuple[int, int]) -> Boxes:
+    """The sliding-window pyramid of an image of `size` (width, height)."""
+    from stages.propose.sliding_window import sliding_windows
+
+    return sliding_windows(*size, settings.scales, settings.aspects, settings.stride)
+
+
+def search_pixels(settings: Settings, image: Pixels) -> Boxes:
+    """Selective search in an image, uint8 [H, W, 3] RGB."""
+    from stages.propose.selective_search import search_boxes
+
+    names = ("mode", "base_k", "inc_k", "sigma", "resize_width", "max_side", "min_side")
+    return search_boxes(image, **{name: getattr(settings, name) for name in names})
+
+
+def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Progress) -> None:
+    """Writes each claimed part as soon as its images' outcomes are there; raises what stopped the feed, if anything."""
+    waiting: list[Outcome] = []
+    cut = 0
+    for outcome in outcomes:
+        waiting.append(outcome)
+        cut += outcome.cut
+        bar.advance(1, rows=len(outcome.record["boxes"]) if outcome.record else 0)
+        if len(waiting) == len(feed.claimed[0].item_ids):
+            write_part(output, feed.claimed.popleft(), waiting)
+            waiting = []
+    if feed.failure:
+        raise feed.failure
+    if cut and feed.listed:
+        logger.warning("%s: %d boxes reached over their image's edge and were clipped", feed.listed.path, cut)
+
+
+def write_part(output: Writer, part: Part, outcomes: Sequence[Outcome]) -> None:
+    """Writes one part, with an empty record for every image that was skipped."""
+    records = [outcome.record or SCHEMA.empty() for outcome in outcomes]
+    skipped = {
+        image_id: outcome.reason
+        for image_id, outcome in zip(part.item_ids, outcomes, strict=True)
+        if outcome.record is None
+    }
+    for image_id, reason in skipped.items():
+        logger.warning("image '%s' is skipped: %s", image_id, reason)
+    output.write(part, records, skipped)

@@ -1,0 +1,215 @@
+"""Proposals from files of every format, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from stages.errors import StageError
+from stages.propose.box_file import BoxFile, content_sha256, fit_to_image, resolve_path
+
+BOXES = {
+    "000005": np.array([[10, 20, 30, 50], [0, 0, 4, 4]], np.float32),
+    "000007": np.zeros((0, 4), np.float32),
+    "b": np.array([[1.5, 2, 3, 4]], np.float32),
+}
+
+
+def write_flat(path, boxes=BOXES):
+    """As a finished cache's data.h5."""
+    with h5py.File(path, "w") as file:
+        file["boxes"] = np.concatenate(list(boxes.values()))
+        file["offsets"] = np.cumsum([0, *map(len, boxes.values())])
+        file["image_ids"] = np.array(list(boxes), dtype="S")
+    return path
+
+
+def write_datasets(path):
+    with h5py.File(path, "w") as file:
+        for image_id, boxes in BOXES.items():
+            file[image_id] = boxes
+    return path
+
+
+def write_groups(path):
+    with h5py.File(path, "w") as file:
+        for image_id, boxes in BOXES.items():
+            file[f"{image_id}/boxes"] = boxes
+    return path
+
+
+def write_npz(path):
+    np.savez(path, **BOXES)
+    return path
+
+
+def cells(values):
+    """A MATLAB cell array: 1 x n, of objects."""
+    array = np.empty((1, len(values)), object)
+    for number, value in enumerate(values):
+        array[0, number] = value
+    return array
+
+
+def write_mat(path, boxes=BOXES):
+    """[y1 x1 y2 x2], one-based, inclusive, uint16 as published."""
+    corners = [np.round(one[:, [1, 0, 3, 2]] + [1, 1, 0, 0]).astype(np.uint16) for one in boxes.values()]
+    scipy.io.savemat(path, {"boxes": cells(corners), "images": cells(list(boxes)).T})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [(write_flat, "a.h5"), (write_datasets, "a.hdf5"), (write_groups, "a.h5"), (write_npz, "a.npz")],
+)
+def test_what_is_written_is_read(tmp_path, write, name):
+    file = BoxFile(write(tmp_path / name))
+    for image_id, boxes in BOXES.items():
+        found = file.boxes(image_id)
+        np.testing.assert_array_equal(found, boxes)
+        assert found.dtype == np.float32
+    with pytest.raises(StageError, match=f"{name}: has no boxes for image 'missing'"):
+        file.boxes("missing")
+
+
+def test_mat_is_one_based_inclusive_rows_first(tmp_path):
+    """A box of rows 21 to 50 and columns 11 to 30, counted from one, is (10, 20, 30, 50)."""
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"boxes": cells([[[21, 11, 50, 30]], [[1, 1, 1, 1]]]), "images": cells(["x", "000005"]).T})
+    file = BoxFile(path)
+    np.testing.assert_array_equal(file.boxes("x"), [[10, 20, 30, 50]])
+    np.testing.assert_array_equal(file.boxes("000005"), [[0, 0, 1, 1]])
+    np.testing.assert_array_equal(BoxFile(path, "mat-yxyx").boxes("x"), [[10, 20, 30, 50]])
+    np.testing.assert_array_equal(BoxFile(path, "xyxy").boxes("x"), [[21, 11, 50, 30]])
+
+
+@pytest.mark.parametrize("ids", [["000005"], ["000005", "000007"]])
+def test_mat_of_one_image_and_of_one_without_boxes(tmp_path, ids):
+    file = BoxFile(write_mat(tmp_path / "a.mat", {image_id: BOXES[image_id] for image_id in ids}))
+    for image_id in ids:
+        np.testing.assert_array_equal(file.boxes(image_id), BOXES[image_id])
+    with pytest.raises(StageError, match="no boxes for image 'b'"):
+        file.boxes("b")
+
+
+def test_npz_may_use_the_other_format(tmp_path):
+    np.savez(tmp_path / "a.npz", x=[[21, 11, 50, 30]])
+    np.testing.assert_array_equal(BoxFile(tmp_path / "a.npz", "mat-yxyx").boxes("x"), [[10, 20, 30, 50]])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros((3, 5)), r"float64 \[3, 5\]; numbers of shape \[n, 4\]"),
+        (np.arange(4.0), r"float64 \[4\]"),
+        (np.array([["a", "b", "c", "d"]]), r"shape \[n, 4\]"),
+        (np.array([[5, 5, 5, 9]]), "without width or height"),
+        (np.array([[9, 5, 5, 9]]), "without width or height"),
+        (np.array([[0, 0, np.nan, 9]]), "without width or height"),
+        (np.array([[0, 0, np.inf, 9]]), "without width or height"),
+        (np.array([None, 3]), "cannot be read"),
+    ],
+)
+def test_what_are_not_boxes_is_said(tmp_path, values, words):
+    np.savez(tmp_path / "a.npz", x=values)
+    with pytest.raises(StageError, match=words) as error:
+        BoxFile(tmp_path / "a.npz").boxes("x")
+    assert "a.npz" in str(error.value)
+    assert "'x'" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.npz", "a.mat"])
+@pytest.mark.parametrize("content", [b"", b"not a file of boxes at all", b"PK\x03\x04" + bytes(200)])
+def test_files_that_are_something_else(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StageError, match=rf"{name}: is not a"):
+        BoxFile(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "write"), [("a.h5", write_flat), ("a.npz", write_npz), ("a.mat", write_mat)])
+def test_truncated_files_are_said(tmp_path, name, write):
+    path = write(tmp_path / name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(StageError, match=name):
+        BoxFile(path).boxes("000005")
+
+
+def test_a_new_mat_must_be_converted(tmp_path):
+    header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    (tmp_path / "a.mat").write_bytes(header.ljust(512, b"\0"))
+    with pytest.raises(StageError, match=r"version 7\.3 .*'-v7'"):
+        BoxFile(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"boxes": cells([[[1, 1, 2, 2]]])},
+        {"boxes": cells([[[1, 1, 2, 2]]]), "images": cells(["a", "b"])},
+        {"boxes": np.ones((1, 4)), "images": cells(["a"])},
+        {"other": np.ones(3)},
+    ],
+)
+def test_a_mat_without_the_two_cell_arrays(tmp_path, content):
+    scipy.io.savemat(tmp_path / "a.mat", content)
+    with pytest.raises(StageError, match=r"a\.mat: needs cell arrays 'boxes' and 'images'"):
+        BoxFile(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 2], [0, 2, 2, 4], [1, 2, 2, 3], [0, 3, 2, 3]])
+def test_offsets_must_divide_the_boxes(tmp_path, offsets):
+    path = write_flat(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        del file["offsets"]
+        file["offsets"] = offsets
+    with pytest.raises(StageError, match="'offsets' does not divide"):
+        BoxFile(path)
+
+
+def test_other_endings_and_missing_files(tmp_path):
+    (tmp_path / "a.csv").write_text("1,2,3,4")
+    with pytest.raises(StageError, match=r"a\.csv: a proposal file must end in"):
+        BoxFile(resolve_path(str(tmp_path / "a.csv")))
+    with pytest.raises(StageError, match=r"none\.npz: there is no such proposal file"):
+        resolve_path(str(tmp_path / "none.npz"))
+    with pytest.raises(StageError, match="file is empty"):
+        resolve_path("")
+    with pytest.raises(StageError, match="no such"):
+        resolve_path(str(tmp_path))
+
+
+def test_home_and_variables_are_expanded(tmp_path, monkeypatch):
+    path = write_npz(tmp_path / "a.npz")
+    monkeypatch.setenv("PROPOSALS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_path("$PROPOSALS/a.npz") == path
+    assert resolve_path("~/a.npz") == path
+
+
+def test_boxes_are_clipped_and_counted():
+    boxes = np.array([[-3, 0, 10, 10], [1, 1, 5, 5], [90, 40, 101, 51], [0, 0, 100, 50]], np.float32)
+    clipped, cut = fit_to_image(boxes, 100, 50, "a.npz: image 'x'")
+    np.testing.assert_array_equal(clipped, [[0, 0, 10, 10], [1, 1, 5, 5], [90, 40, 100, 50], [0, 0, 100, 50]])
+    assert cut == 2
+
+
+@pytest.mark.parametrize("box", [[100, 0, 110, 10], [-9, 0, 0, 10], [0, 50, 5, 60]])
+def test_a_box_outside_is_an_error(box):
+    with pytest.raises(StageError, match=r"a\.npz: image 'x': box \(.*\) lies outside of the image of 100 x 50"):
+        fit_to_image(np.array([[0, 0, 5, 5], box], np.float32), 100, 50, "a.npz: image 'x'")
+
+
+def test_the_checksum_is_of_what_the_file_holds(tmp_path):
+    first = content_sha256(write_flat(tmp_path / "a.h5"))
+    assert len(first) == 64
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["note"] = "changes bytes but no boxes"
+    assert content_sha256(tmp_path / "a.h5") == first
+    changed = {**BOXES, "b": BOXES["b"] + 1}
+    assert content_sha256(write_flat(tmp_path / "b.h5", changed)) != first
+    renamed = {"c" if image_id == "b" else image_id: boxes for image_id, boxes in BOXES.items()}
+    assert content_sha256(write_flat(tmp_path / "c.h5", renamed)) != first
+    (tmp_path / "a.npz").write_bytes(b"abc")
+    assert content_sha256(tmp_path / "a.npz") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

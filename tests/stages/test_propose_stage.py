@@ -1,0 +1,313 @@
+"""The stage as a whole: images in, a cache out, whatever the number of processes, parts and interruptions."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cache import CacheError, Identity, Reader, Writer
+from stages.errors import BadImage, StageError
+from stages.execution import Execution
+from stages.proposals import proposal_recall, recall
+from stages.propose import STAGE, Settings, stage
+from stages.settings import build_settings, identity_of
+
+SMALL = Settings(resize_width=80, min_side=8)
+
+
+def textured(seed, width=80, height=60):
+    """Noise with a bright rectangle, uint8 RGB."""
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 80, (height, width, 3), dtype=np.uint8)
+    image[10:40, 20 + seed : 60] += 150
+    return image
+
+
+class Pictures:
+    """As much of a dataset as the stage asks for."""
+
+    def __init__(self, folder, images):
+        self.folder = folder
+        self.image_ids = tuple(images)
+        for image_id, image in images.items():
+            Image.fromarray(image).save(self.image_path(image_id))
+
+    def image_path(self, image_id):
+        return self.folder / f"{image_id}.png"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return Pictures(tmp_path, {f"{number:06}": textured(number) for number in range(5)})
+
+
+def propose(dataset, settings, folder, part_size=2, **how):
+    """Runs the stage as the command line does."""
+    inputs = {"images": dataset}
+    settings_json = {**identity_of(settings), **stage.identity(settings, inputs)}
+    identity = Identity("propose", STAGE.schema_version, settings_json, {"images": "given"})
+    item_ids, schema = stage.items(settings, inputs), stage.schema(settings, inputs)
+    output = Writer(folder, identity, item_ids, schema, part_size=part_size)
+    try:
+        stage.run(settings, inputs, output, Execution(**how))
+    finally:
+        output.release()
+    output.finish({}, lambda reader: stage.summarise(settings, inputs, reader))
+    return Reader(folder)
+
+
+def content(reader):
+    return {
+        image_id: {name: array.tobytes() for name, array in record.items()} for image_id, record in reader.records()
+    }
+
+
+def test_jobs_and_parts_do_not_matter(pictures, tmp_path):
+    one = propose(pictures, SMALL, tmp_path / "one")
+    assert content(propose(pictures, SMALL, tmp_path / "two", part_size=3, jobs=2)) == content(one)
+    assert list(content(one)) == list(pictures.image_ids)
+    assert min(one.lengths()) > 3
+    for image_id in pictures.image_ids:
+        np.testing.assert_array_equal(one.read(image_id)["image_size"], [80, 60])
+
+
+def test_an_interrupted_run_goes_on(pictures, tmp_path, monkeypatch):
+    whole = propose(pictures, SMALL, tmp_path / "whole")
+    attempt = stage.attempt
+
+    def stop_at_the_fourth(settings, task, skip):
+        if task.image_id == "000003":
+            raise KeyboardInterrupt
+        return attempt(settings, task, skip)
+
+    monkeypatch.setattr(stage, "attempt", stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        propose(pictures, SMALL, tmp_path / "cut")
+    asked = []
+    monkeypatch.setattr(stage, "attempt", lambda *call: (asked.append(call[1].image_id), attempt(*call))[1])
+    assert content(propose(pictures, SMALL, tmp_path / "cut")) == content(whole)
+    assert asked == ["000002", "000003", "000004"]
+
+
+def test_a_smaller_limit_keeps_the_beginning(pictures, tmp_path):
+    everything = propose(pictures, SMALL, tmp_path / "all")
+    few = propose(pictures, replace(SMALL, max_boxes=3), tmp_path / "few")
+    for image_id in pictures.image_ids:
+        np.testing.assert_array_equal(few.read(image_id)["boxes"], everything.read(image_id)["boxes"][:3])
+    assert few.manifest["summary"] == {
+        "images": 5,
+        "boxes": 15,
+        "boxes_per_image": 3.0,
+        "images_without_boxes": 0,
+    }
+
+
+def test_the_seed_changes_the_order_and_not_the_set(pictures, tmp_path):
+    first, second = (propose(pictures, replace(SMALL, seed=seed), tmp_path / str(seed)) for seed in (0, 1))
+    a, b = (reader.read("000000")["boxes"] for reader in (first, second))
+    assert not np.array_equal(a, b)
+    assert set(map(tuple, a)) == set(map(tuple, b))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bad_image_stops_or_is_skipped(pictures, tmp_path, jobs, caplog):
+    pictures.image_path("000002").write_text("not an image")
+    with pytest.raises(BadImage, match=r"000002\.png.*--skip-bad-images"):
+        propose(pictures, SMALL, tmp_path / "stops", jobs=jobs)
+    with caplog.at_level(logging.WARNING, "stages.propose"):
+        reader = propose(pictures, SMALL, tmp_path / "skips", jobs=jobs, skip_bad_images=True)
+    assert list(reader.skipped()) == ["000002"]
+    assert "image '000002' is skipped" in caplog.text
+    record = reader.read("000002")
+    assert record["boxes"].shape == (0, 4)
+    np.testing.assert_array_equal(record["image_size"], [0, 0])
+    assert min(len(reader.read(image_id)["boxes"]) for image_id in ("000001", "000003")) > 3
+
+
+def test_any_file_that_read_image_knows(tmp_path):
+    """Grey, 16-bit, palette and one-pixel files give boxes too."""
+    folder = Pictures(tmp_path, {"grey": textured(0)[:, :, 0], "palette": textured(1), "dot": textured(2)[:1, :1]})
+    Image.fromarray(textured(1)).convert("P").save(folder.image_path("palette"))
+    Image.fromarray(textured(3)[:, :, 0].astype(np.uint16) * 257).save(folder.image_path("deep"))
+    folder.image_ids += ("deep",)
+    reader = propose(folder, SMALL, tmp_path / "cache")
+    assert reader.lengths()[2] == 1
+    assert min(reader.lengths()) >= 1
+    np.testing.assert_array_equal(reader.read("dot")["boxes"], [[0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_of_the_cache_shows_with_any_number_of_jobs(pictures, tmp_path, jobs):
+    """joblib asks for tasks in a thread of its own; what goes wrong there must stop the run, not hang it."""
+    settings = replace(SMALL, method="sliding-window")
+
+    def claim():
+        yield SimpleNamespace(item_ids=("000000",))
+        raise CacheError("no claim")
+
+    written = []
+    output = SimpleNamespace(claim=claim, remaining_items=5, write=lambda *call: written.append(call))
+    with pytest.raises(CacheError, match="no claim"):
+        stage.run(settings, {"images": pictures}, output, Execution(jobs=jobs))
+    assert len(written) == 1
+
+
+def test_sliding_windows_as_a_stage(pictures, tmp_path):
+    settings = Settings(method="sliding-window", scales=(0.5,), aspects=(1.0,), stride=0.5, max_boxes=4)
+    reader = propose(pictures, settings, tmp_path / "windows", jobs=2)
+    np.testing.assert_array_equal(reader.lengths(), [4] * 5)
+    assert stage.identity(settings, {}) == {}
+
+
+# From a file
+
+
+def test_a_finished_cache_is_a_proposal_file(pictures, tmp_path):
+    made = propose(pictures, SMALL, tmp_path / "made")
+    settings = Settings(method="file", file=str(tmp_path / "made" / "data.h5"))
+    again = propose(pictures, settings, tmp_path / "again", jobs=2)
+    assert content(again) == content(made)
+    few = propose(pictures, replace(settings, max_boxes=2), tmp_path / "few")
+    np.testing.assert_array_equal(few.read("000001")["boxes"], made.read("000001")["boxes"][:2])
+
+
+def test_the_order_of_a_file_is_its_ranking(pictures, tmp_path, caplog):
+    boxes = np.array([[30, 30, 90, 50], [0, 0, 9, 9], [30, 30, 80, 50], [5, 5, 9, 9]])
+    np.savez(tmp_path / "boxes.npz", **dict.fromkeys(pictures.image_ids, boxes))
+    settings = Settings(method="file", file=str(tmp_path / "boxes.npz"))
+    with caplog.at_level(logging.WARNING, "stages.propose"):
+        reader = propose(pictures, settings, tmp_path / "cache")
+    assert "boxes.npz: 5 boxes reached over their image's edge" in caplog.text
+    np.testing.assert_array_equal(reader.read("000003")["boxes"], [[30, 30, 80, 50], [0, 0, 9, 9], [5, 5, 9, 9]])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_that_does_not_fit_stops_the_run(pictures, tmp_path, jobs):
+    settings = Settings(method="file", file=str(tmp_path / "boxes.npz"))
+    np.savez(tmp_path / "boxes.npz", **dict.fromkeys(pictures.image_ids[:4], np.array([[0, 0, 5, 5]])))
+    with pytest.raises(StageError, match=r"boxes\.npz: has no boxes for image '000004'"):
+        propose(pictures, settings, tmp_path / "missing", jobs=jobs)
+    np.savez(tmp_path / "boxes.npz", **dict.fromkeys(pictures.image_ids, np.array([[300, 300, 305, 305]])))
+    with pytest.raises(StageError, match=r"boxes\.npz: image '00000.': box .* outside of the image of 80 x 60"):
+        propose(pictures, settings, tmp_path / "outside", jobs=jobs)
+
+
+def test_the_key_names_the_content_and_not_the_path(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.array([[0, 0, 5, 5]]))
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes())
+    first, second = (Settings(method="file", file=str(tmp_path / name)) for name in ("a.npz", "b.npz"))
+    assert identity_of(first) == identity_of(second)
+    assert stage.identity(first, {}) == stage.identity(second, {})
+    np.savez(tmp_path / "b.npz", x=np.array([[0, 0, 5, 6]]))
+    assert stage.identity(first, {}) != stage.identity(second, {})
+
+
+def test_the_key_names_the_opencv_that_searches(monkeypatch):
+    import cv2
+
+    assert stage.identity(SMALL, {}) == {"opencv": cv2.__version__.split(".")[0]}
+
+
+def test_missing_contrib_modules_stop_the_run(pictures, tmp_path, monkeypatch):
+    import cv2
+
+    monkeypatch.delattr(cv2, "ximgproc")
+    with pytest.raises(StageError, match="opencv-contrib-python-headless"):
+        propose(pictures, SMALL, tmp_path / "cache")
+
+
+def test_a_long_search_is_announced(pictures, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(stage, "SLOW_PIXELS", 3000)
+    with caplog.at_level(logging.WARNING, "stages.propose"):
+        propose(pictures, replace(SMALL, resize_width=40), tmp_path / "small")
+        assert not caplog.records
+        propose(pictures, replace(SMALL, resize_width=0), tmp_path / "full")
+    assert len(caplog.records) == 1
+    assert "80 x 60 pixels" in caplog.text
+    assert "resize_width = 500" in caplog.text
+
+
+def test_a_dead_worker_is_a_sentence(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "attempt_alone", die)
+    with pytest.raises(StageError, match=r"one of 2 processes died.*fewer --jobs"):
+        propose(pictures, SMALL, tmp_path / "cache", jobs=2)
+
+
+def die(*call):
+    """What the kernel does to a process that takes too much memory."""
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "edge-boxes"},
+        {"base_k": 0},
+        {"sigma": 0.0},
+        {"stride": 0.0},
+        {"scales": [0.1, -1.0]},
+        {"max_boxes": -1},
+    ],
+)
+def test_impossible_settings(values):
+    with pytest.raises(StageError, match=next(iter(values))):
+        build_settings(Settings, values)
+
+
+# Recall
+
+
+def record(image_id, boxes, labels, difficult):
+    return SimpleNamespace(
+        image_id=image_id,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int32),
+        difficult=np.array(difficult, bool),
+    )
+
+
+RECORDS = [
+    record("a", [[0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]], [0, 1, 0], [False, False, True]),
+    record("b", [[0, 0, 10, 10]], [0], [False]),
+    record("c", [], [], []),
+]
+FOUND = {
+    "a": np.array([[0, 0, 10, 5], [20, 20, 30, 29], [0, 0, 1, 1]], np.float32),
+    "b": np.zeros((0, 4), np.float32),
+    "c": np.array([[0, 0, 1, 1]], np.float32),
+}
+
+
+def test_recall_by_hand():
+    """Best overlaps 0.5 and 0 of class 0, 0.9 of class 1; the difficult object does not count."""
+    found = proposal_recall(FOUND, RECORDS)
+    assert (found.objects, found.recall) == (3, pytest.approx(2 / 3))
+    assert found.mean_average_best_overlap == pytest.approx((0.25 + 0.9) / 2)
+    assert proposal_recall(FOUND, RECORDS, iou=0.7).recall == pytest.approx(1 / 3)
+
+
+def test_recall_without_objects():
+    found = proposal_recall(FOUND, RECORDS[2:])
+    assert found.objects == 0
+    assert np.isnan(found.recall)
+    assert np.isnan(found.mean_average_best_overlap)
+
+
+def test_recall_of_a_cache(pictures, tmp_path):
+    reader = propose(pictures, SMALL, tmp_path / "cache")
+    by_id = {
+        image_id: record(image_id, [[20 + number, 10, 60, 40]], [0], [False])
+        for number, image_id in enumerate(pictures.image_ids)
+    }
+    found = recall(reader, SimpleNamespace(record=by_id.__getitem__))
+    assert found == proposal_recall({image_id: reader.read(image_id)["boxes"] for image_id in by_id}, by_id.values())
+    assert found.objects == 5
+    assert found.mean_average_best_overlap > 0.8
