@@ -1,0 +1,46 @@
+"""Stage `extract`: every region warped to the network's input, and the outputs of named layers kept.
+
+R-CNN section 2.1 ("Feature extraction") and Appendix A. Ground-truth boxes get features too and come first, as in the
+authors' release (roidb_from_voc.m).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.settings import setting
+from stages.stage import Input, Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the features.
+
+    `padding` is in pixels of the network's input. `precision` is the arithmetic of the network: "float32",
+    "bfloat16" (twice as fast on CPUs that have it), and on CUDA also "float16" and "tf32". `dtype` is the type stored.
+    """
+
+    layers: tuple[str, ...] = setting(("fc7", "pool5"), source="R-CNN section 2.1: fc7; Appendix C: pool5 for boxes")
+    mode: str = setting("warp", choices=("warp", "square", "square-masked"), source="R-CNN Appendix A: warping is best")
+    padding: int = setting(16, at_least=0, source="R-CNN Appendix A: p = 16")
+    precision: str = setting(
+        "float32", choices=("float32", "bfloat16", "float16", "tf32"), source="ours; Caffe computed in float32"
+    )
+    dtype: str = setting("float16", choices=("float16", "float32"), source="ours: half the disk; overflow is checked")
+
+
+STAGE = Stage(
+    name="extract",
+    summary="Warp every region to the network's input and keep the outputs of its layers.",
+    schema_version=1,
+    settings=Settings,
+    makes="features",
+    inputs=(
+        Input("images", kind="dataset"),
+        Input("proposals", kind="proposals", default=("propose",)),
+        Input("network", kind="network", default=("finetune", "pretrain", "network")),
+    ),
+    module="stages.extract.stage",
+    follows_split=True,
+    part_size=4,
+)

@@ -1,0 +1,119 @@
+"""From an image and its boxes to features: what the stage does to each image, and `rcnn predict` to a photograph."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes
+from stages.errors import BadSetting, StageError
+from stages.extract import Settings
+from stages.extract.warp import warp_batches
+from stages.images import Pixels
+from stages.networks import NetworkSource
+from stages.networks.network import Network
+
+Features = dict[str, NDArray[np.floating]]
+CPU_BATCH = 32
+CUDA_BATCH = 512
+COMPUTED_IN = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+ONLY_ON_CUDA = ("float16", "tf32")
+
+
+def default_batch_size(device: str) -> int:
+    """Regions in one forward pass where the user does not say."""
+    return CUDA_BATCH if device.startswith("cuda") else CPU_BATCH
+
+
+def check_layers(settings: Settings, network: NetworkSource) -> dict[str, int]:
+    """The dimension of each layer in `settings`. Raises BadSetting for none, a repeated or an unknown one."""
+    if not settings.layers or len(set(settings.layers)) < len(settings.layers):
+        names = ", ".join(network.layers)
+        raise BadSetting(f"extract.layers must name one or more different layers of {network.name} ({names})")
+    network.card.check_layers(settings.layers)
+    if 2 * settings.padding >= network.card.input_size:
+        limit = (network.card.input_size - 1) // 2
+        raise BadSetting(f"extract.padding = {settings.padding} leaves nothing of the region; it may be up to {limit}")
+    return {name: network.layers[name] for name in settings.layers}
+
+
+def load_network(source: NetworkSource, settings: Settings, device: str) -> Network:
+    """The network in the arithmetic of `settings.precision`. Raises BadSetting where `device` has not got it."""
+    if settings.precision in ONLY_ON_CUDA and not device.startswith("cuda"):
+        raise BadSetting(
+            f"extract.precision = '{settings.precision}' needs --device cuda; on a CPU take 'float32' or 'bfloat16'"
+        )
+    return source.load(device, COMPUTED_IN[settings.precision])
+
+
+@contextlib.contextmanager
+def arithmetic(settings: Settings, device: str) -> Iterator[None]:
+    """Sets what PyTorch keeps for the whole process, and sets it back.
+
+    On the CPU one thread, so that results do not depend on the machine's cores; on CUDA TF32 only where asked for.
+    """
+    if device.startswith("cuda"):
+        matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+        flags = matmul.allow_tf32, convolution.allow_tf32
+        matmul.allow_tf32 = convolution.allow_tf32 = settings.precision == "tf32"
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, convolution.allow_tf32 = flags
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def extract_features(
+    image: Pixels | torch.Tensor, boxes: Boxes, network: Network, settings: Settings, batch_size: int | None = None
+) -> Features:
+    """Features of the boxes [N, 4] of one image: for each layer of `settings`, float16 or float32 [N, D].
+
+    `image` is uint8 [H, W, 3], RGB (a tensor may be pinned). Regions are warped and computed in batches on the
+    network's device; a batch never holds regions of two images. Raises StageError if a feature overflows the stored
+    type. Call it inside `arithmetic` where the result must not depend on the number of threads.
+    """
+    size = batch_size or default_batch_size(str(network.device))
+    pixels = image if isinstance(image, torch.Tensor) else torch.from_numpy(image)
+    planes = pixels.to(network.device, non_blocking=True).permute(2, 0, 1)
+    stored = getattr(torch, settings.dtype)
+    outputs: dict[str, list[torch.Tensor]] = {name: [] for name in settings.layers}
+    with torch.inference_mode():
+        for batch in warp_batches(
+            planes,
+            boxes,
+            network.input_size,
+            settings.mode,
+            settings.padding,
+            network.preprocessing,
+            size,
+            network.dtype,
+        ):
+            for name, values in network.forward(batch, settings.layers).items():
+                outputs[name].append(values.to(stored))
+        return {name: gathered(name, parts, network.layers[name], settings.dtype) for name, parts in outputs.items()}
+
+
+def gathered(layer: str, batches: Sequence[torch.Tensor], dimension: int, dtype: str) -> NDArray[np.floating]:
+    """The batches of one layer as one array [N, dimension]. Raises StageError unless all of it is finite."""
+    if not batches:
+        return np.zeros((0, dimension), dtype)
+    values = torch.cat(list(batches))
+    if not bool(torch.isfinite(values).all()):
+        if dtype == "float16":
+            raise StageError(
+                f"extract: features of layer '{layer}' are beyond float16 (65,504); set extract.dtype = \"float32\""
+            )
+        raise StageError(
+            f"extract: features of layer '{layer}' are not finite; check network.weights and preprocessing"
+        )
+    return values.cpu().numpy()

@@ -1,0 +1,226 @@
+"""Warping regions to the network's input: R-CNN, Appendix A, in the exact arithmetic of the authors' release.
+
+Inside this module S is the side of the network's input and N the number of regions. Boxes come in as everywhere in the
+project (float32, zero-based, half-open) and are converted once to the release's one-based inclusive corners
+(x1 + 1, y1 + 1, x2, y2), because its rounding (half away from zero) is defined there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes
+
+if TYPE_CHECKING:
+    from stages.networks import Preprocessing
+
+MODES = ("warp", "square", "square-masked")
+OUTSIDE = -3.0  # a sampling coordinate beyond every image: grid_sample gives zero there
+
+
+@dataclass(frozen=True)
+class CropGeometry:
+    """Where each of N regions is read in its image and written in the S x S input; int64 [N] each, zero-based pixels.
+
+    The source window is `left, top, width, height`; it is resized to `crop_width` x `crop_height` and pasted at
+    `pad_x, pad_y`. All else is the mean colour. A window outside the image has a crop of no pixels.
+    """
+
+    left: NDArray[np.int64]
+    top: NDArray[np.int64]
+    width: NDArray[np.int64]
+    height: NDArray[np.int64]
+    pad_x: NDArray[np.int64]
+    pad_y: NDArray[np.int64]
+    crop_width: NDArray[np.int64]
+    crop_height: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One axis of regions: `first..last` inclusive and one-based, before clipping; the part `low..high` to be shown."""
+
+    first: NDArray[np.float64]
+    last: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def round_half_away(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """MATLAB's `round`: halves go away from zero (numpy's go to the even neighbour)."""
+    return np.trunc(values + np.copysign(0.5, values))
+
+
+def crop_geometry(
+    boxes: Boxes,
+    image_width: int,
+    image_height: int,
+    crop_size: int,
+    mode: str = "warp",
+    padding: int = 16,
+    flip: bool | NDArray[np.bool_] = False,
+) -> CropGeometry:
+    """The geometry of rcnn_im_crop.m for N boxes of one image (R-CNN Appendix A).
+
+    `mode` "warp" scales each side by itself; "square" takes the tightest square with its context; "square-masked" the
+    same square with all but the box itself (and its padding) replaced by the mean colour. `padding` is the border in
+    pixels of the S x S input. With `flip` (one for all, or bool [N]) the crop is mirrored and its left border is the
+    overhang on the right, as in Caffe's window data layer. ValueError for an unknown mode or a padding of S / 2.
+    """
+    if mode not in MODES or not 0 <= 2 * padding < crop_size:
+        raise ValueError(f"mode {mode!r} with padding {padding} is impossible for a crop of {crop_size} pixels")
+    corners = np.asarray(boxes, np.float64).reshape(-1, 4) + np.array([1, 1, 0, 0])
+    x, y = expanded_spans(corners, crop_size, mode, padding)
+    mirrored = np.broadcast_to(np.asarray(flip, bool), len(corners))
+    left, width, pad_x, crop_width = place_span(x, image_width, crop_size, mirrored)
+    top, height, pad_y, crop_height = place_span(y, image_height, crop_size, np.zeros_like(mirrored))
+    return CropGeometry(left, top, width, height, pad_x, pad_y, crop_width, crop_height)
+
+
+def expanded_spans(corners: NDArray[np.float64], crop_size: int, mode: str, padding: int) -> tuple[Span, Span]:
+    """Boxes [N, 4] (one-based, inclusive) grown by their context, as an x and a y `Span` in whole pixels."""
+    if mode == "warp" and padding == 0:  # the release takes the box as it is; whole corners stay as they are
+        first = round_half_away(corners[:, :2])
+        last = np.maximum(round_half_away(corners[:, 2:]), first)
+        return as_span(first, last, first, last, 0), as_span(first, last, first, last, 1)
+    half = np.maximum(corners[:, 2:] - corners[:, :2] + 1, 0) / 2
+    centre = corners[:, :2] + half  # half a pixel right of and below the middle, as in the release
+    sides = half if mode == "warp" else half.max(axis=1, keepdims=True, initial=0)
+    scale = crop_size / (crop_size - 2 * padding)
+    first, last = round_half_away(centre - sides * scale), round_half_away(centre + sides * scale)
+    shown = half + sides * (scale - 1)  # the box and `padding` input pixels around it
+    low, high = round_half_away(centre - shown), round_half_away(centre + shown)
+    if mode != "square-masked":
+        low, high = first, last
+    return as_span(first, last, low, high, 0), as_span(first, last, low, high, 1)
+
+
+def as_span(
+    first: NDArray[np.float64],
+    last: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    axis: int,
+) -> Span:
+    """One axis of corners [N, 2]."""
+    return Span(
+        np.broadcast_to(first, low.shape)[:, axis],
+        np.broadcast_to(last, low.shape)[:, axis],
+        low[:, axis],
+        high[:, axis],
+    )
+
+
+def place_span(
+    span: Span, image_side: int, crop_size: int, mirrored: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(start, length) in the image and (pad, crop) in the input of one axis, each int64 [N]."""
+    scale = crop_size / (span.last - span.first + 1)
+    start, end = np.maximum(span.low, 1), np.minimum(span.high, image_side)
+    length = np.maximum(end - start + 1, 0)
+    overhang = np.where(mirrored, span.last - end, start - span.first)
+    pad = np.clip(round_half_away(overhang * scale), 0, crop_size)
+    crop = np.maximum(round_half_away(length * scale), length > 0)  # at least a pixel of what is in the image
+    crop = np.minimum(crop, crop_size - pad)
+    return as_whole(start - 1), as_whole(length), as_whole(pad), as_whole(crop)
+
+
+def as_whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Whole numbers held as float64, as int64."""
+    return values.astype(np.int64)
+
+
+def sample_positions(
+    start: NDArray[np.int64],
+    length: NDArray[np.int64],
+    pad: NDArray[np.int64],
+    crop: NDArray[np.int64],
+    image_side: int,
+    crop_size: int,
+    mirrored: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Where each of the S input pixels of one axis reads the image: float32 [N, S] in grid_sample's units.
+
+    Bilinear without antialiasing: half-pixel centres, positions clamped inside the window so that its edge repeats.
+    -1 is the image's first edge, +1 its last (align_corners=False); pixels outside the crop are `OUTSIDE`.
+    """
+    offset = np.arange(crop_size) - pad[:, None]
+    inside = (offset >= 0) & (offset < crop[:, None])
+    offset = np.where(mirrored[:, None], crop[:, None] - 1 - offset, offset)
+    position = (offset + 0.5) * (length / np.maximum(crop, 1))[:, None] - 0.5
+    position = np.clip(position, 0, np.maximum(length - 1, 0)[:, None]) + start[:, None]
+    return np.where(inside, (2 * position + 1) / image_side - 1, OUTSIDE).astype(np.float32)
+
+
+def warp_regions(
+    image: torch.Tensor,
+    boxes: Boxes,
+    crop_size: int,
+    mode: str,
+    padding: int,
+    preprocessing: Preprocessing,
+    flip: bool | NDArray[np.bool_] = False,
+) -> torch.Tensor:
+    """All regions of one image as the network's input: float32 [N, 3, S, S], channels_last, on the image's device.
+
+    `image` is uint8 or float32 [3, H, W], RGB, 0..255; `boxes` float32 [N, 4]. One grid_sample for all regions. What
+    lies outside the image (or is masked) is 0 after preprocessing: the mean colour.
+    """
+    prepared = preprocessing.apply(image)
+    return warp_prepared(prepared, region_grid(image.shape, boxes, crop_size, mode, padding, flip))
+
+
+def warp_batches(
+    image: torch.Tensor,
+    boxes: Boxes,
+    crop_size: int,
+    mode: str,
+    padding: int,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[torch.Tensor]:
+    """`warp_regions` in batches of `batch_size`, so that memory does not grow with the number of boxes."""
+    prepared = preprocessing.apply(image)
+    for first in range(0, len(boxes), batch_size):
+        batch = boxes[first : first + batch_size]
+        yield warp_prepared(prepared, region_grid(image.shape, batch, crop_size, mode, padding), dtype)
+
+
+def region_grid(
+    image_shape: torch.Size | tuple[int, ...],
+    boxes: Boxes,
+    crop_size: int,
+    mode: str,
+    padding: int,
+    flip: bool | NDArray[np.bool_] = False,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The x and y sampling positions, float32 [N, S] each, of N boxes in an image of shape [3, H, W]."""
+    height, width = int(image_shape[-2]), int(image_shape[-1])
+    g = crop_geometry(boxes, width, height, crop_size, mode, padding, flip)
+    mirrored = np.broadcast_to(np.asarray(flip, bool), len(g.left))
+    x = sample_positions(g.left, g.width, g.pad_x, g.crop_width, width, crop_size, mirrored)
+    y = sample_positions(g.top, g.height, g.pad_y, g.crop_height, height, crop_size, np.zeros_like(mirrored))
+    return x, y
+
+
+def warp_prepared(
+    prepared: torch.Tensor,
+    positions: tuple[NDArray[np.float32], NDArray[np.float32]],
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Samples a preprocessed image, float32 [3, H, W], at the outer product of `positions`: [N, 3, S, S] of `dtype`."""
+    x, y = (torch.from_numpy(axis).to(prepared.device, non_blocking=True) for axis in positions)
+    count, side = x.shape
+    grid = torch.empty((count, side, side, 2), device=prepared.device)
+    grid[..., 0] = x[:, None, :]
+    grid[..., 1] = y[:, :, None]
+    copies = prepared.expand(count, -1, -1, -1)  # one image in memory, N in the sampler's eyes
+    regions = torch.nn.functional.grid_sample(copies, grid, "bilinear", "zeros", align_corners=False)
+    return regions.to(dtype, memory_format=torch.channels_last)

@@ -1,0 +1,165 @@
+"""The registry's cards: what is known of each network without building it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadSetting
+from stages.settings import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+TORCHVISION_URL = "https://download.pytorch.org/models/"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From RGB pixels 0..255 to the network's input: (channels in `order`) x `scale` - `mean`, divided by `std`.
+
+    `mean` and `std` are in the network's channel order and in scaled units.
+    """
+
+    name: str
+    order: str
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        """uint8 or float32 [..., 3, H, W], RGB, 0..255, to float32 of the same shape; the mean colour becomes 0."""
+        import torch
+
+        channels = image.flip(-3) if self.order == "bgr" else image
+        mean = torch.tensor(self.mean, device=image.device)[:, None, None]
+        std = torch.tensor(self.std, device=image.device)[:, None, None]
+        return (channels.to(torch.float32) * self.scale - mean) / std
+
+    def as_json(self) -> dict[str, Any]:
+        """What enters a network's identity."""
+        return {"order": self.order, "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
+
+
+TORCHVISION = Preprocessing("torchvision", "rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CAFFE = Preprocessing("caffe", "bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
+PLAIN = Preprocessing("plain", "rgb", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+PREPROCESSINGS = {one.name: one for one in (TORCHVISION, CAFFE, PLAIN)}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A named point of a network.
+
+    `dimension` is the length of its flattened output (None: the number of classes), `parent` the point that it is
+    computed from (None: the input). `feature=False` marks a point that is only passed through.
+    """
+
+    dimension: int | None
+    parent: str | None = None
+    feature: bool = True
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """An architecture: its input (square, in pixels), preprocessing, layers, and the torchvision file of its weights.
+
+    `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify.
+    """
+
+    name: str
+    input_size: int
+    preprocessing: Preprocessing
+    layers: Mapping[str, Layer]
+    default_layer: str
+    classes: int = 1000
+    torchvision_file: str | None = None
+
+    def feature_layers(self) -> tuple[str, ...]:
+        """The layers that may be asked for."""
+        return tuple(name for name, layer in self.layers.items() if layer.feature)
+
+    def dimensions(self, classes: int) -> dict[str, int]:
+        """Length of each feature layer's output, for a network of `classes` classes."""
+        lengths = {name: self.layers[name].dimension for name in self.feature_layers()}
+        return {name: classes if length is None else length for name, length in lengths.items()}
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Raises BadSetting, naming the nearest layer, unless the network has all `layers`."""
+        for name in layers:
+            if name not in self.feature_layers():
+                raise BadSetting(f"{self.name} has no layer '{name}'{nearest(name, self.feature_layers())}")
+
+    def needed(self, layers: Sequence[str]) -> list[str]:
+        """`layers` and all that they are computed from, in order from the input."""
+        wanted: set[str] = set()
+        for name in layers:
+            step: str | None = name
+            while step is not None:
+                wanted.add(step)
+                step = self.layers[step].parent
+        return [name for name in self.layers if name in wanted]
+
+    @property
+    def url(self) -> str | None:
+        """Where torchvision downloads the weights; the 8 hex digits in the file's name begin its SHA-256."""
+        return TORCHVISION_URL + self.torchvision_file if self.torchvision_file else None
+
+
+ALEXNET = NetworkCard(
+    name="alexnet",
+    input_size=224,  # torchvision pads conv1 by 2: 224 gives the maps that Caffe's T-Net has at 227 (55, 27, 13, 6)
+    preprocessing=TORCHVISION,
+    layers={
+        "pool5": Layer(9216),
+        "fc6": Layer(4096, "pool5"),
+        "fc7": Layer(4096, "fc6"),
+        "fc8": Layer(None, "fc7"),
+    },
+    default_layer="fc7",
+    torchvision_file="alexnet-owt-7be5be79.pth",
+)
+
+VGG16 = NetworkCard(
+    name="vgg16",
+    input_size=224,
+    preprocessing=TORCHVISION,
+    layers={
+        "pool5": Layer(25088),
+        "fc6": Layer(4096, "pool5"),
+        "fc7": Layer(4096, "fc6"),
+        "fc8": Layer(None, "fc7"),
+    },
+    default_layer="fc7",
+    torchvision_file="vgg16-397923af.pth",
+)
+
+SQUEEZENET = NetworkCard(
+    name="squeezenet1_0",
+    input_size=227,  # the size of the original Caffe release
+    preprocessing=TORCHVISION,
+    layers={
+        "fire9": Layer(None, feature=False),
+        "fire9_2x2": Layer(2048, "fire9"),
+        "fire9_3x3": Layer(4608, "fire9"),
+        "pool10": Layer(None, "fire9"),
+    },
+    default_layer="fire9_2x2",
+    torchvision_file="squeezenet1_0-b66bff10.pth",
+)
+
+SHAPENET = NetworkCard(
+    name="shapenet",
+    input_size=64,
+    preprocessing=PLAIN,
+    layers={
+        "pool4": Layer(1536),
+        "fc5": Layer(256, "pool4"),
+        "fc6": Layer(None, "fc5"),
+    },
+    default_layer="fc5",
+    classes=10,
+)
+
+NETWORKS: dict[str, NetworkCard] = {card.name: card for card in (ALEXNET, VGG16, SQUEEZENET, SHAPENET)}

@@ -1,0 +1,57 @@
+"""A loaded network: from a batch of warped regions to the outputs of named layers, no deeper than asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from stages.networks.architectures import steps_of
+from stages.networks.cards import NetworkCard, Preprocessing
+
+
+class Network:
+    """A network with weights, in evaluation mode (dropout off) until its `module` is told otherwise.
+
+    `input_size` S in pixels; `layers` maps the names of the feature layers to their dimensions.
+    """
+
+    def __init__(self, card: NetworkCard, module: nn.Module, classes: int, preprocessing: Preprocessing) -> None:
+        self.card = card
+        self.module = module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classes = classes
+        self.preprocessing = preprocessing
+        self.steps = steps_of(card, self.module)
+
+    @property
+    def input_size(self) -> int:
+        """S, the side of the input in pixels."""
+        return self.card.input_size
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Dimension of each feature layer."""
+        return self.card.dimensions(self.classes)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the network computes in: what a batch must have."""
+        return next(self.module.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is: where a batch must be."""
+        return next(self.module.parameters()).device
+
+    def forward(self, batch: torch.Tensor, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Outputs of `layers` for `batch` ([N, 3, S, S], preprocessed), flattened to [N, dimension] in C, H, W order.
+
+        Several layers cost one pass, up to the deepest. Raises BadSetting for a layer that the network does not have.
+        """
+        self.card.check_layers(layers)
+        values: dict[str, torch.Tensor] = {}
+        for name in self.card.needed(layers):
+            parent = self.card.layers[name].parent
+            values[name] = self.steps[name](batch if parent is None else values[parent])
+        return {name: values[name].flatten(1) for name in layers}

@@ -1,0 +1,129 @@
+"""Reading a network's weights: torchvision's, a state-dict file, seeded random ones, or a training stage's cache."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stages.errors import StageError
+from stages.networks.architectures import build, empty_module
+from stages.networks.cards import NetworkCard
+from stages.networks.source import RANDOM_WEIGHTS, TORCHVISION_WEIGHTS, NetworkSource, sha256_of
+
+State = dict[str, torch.Tensor]
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError)
+
+
+def load_module(source: NetworkSource) -> nn.Module:
+    """The module of `source` on the CPU in float32. Raises StageError."""
+    if source.reader is not None:
+        record = source.reader.read("network", ["weights"])
+        return with_state(source, unflatten_state(source.card, source.classes, record["weights"]), source.weights)
+    if source.weights == RANDOM_WEIGHTS:
+        return random_module(source)
+    path = torchvision_file(source.card) if source.weights == TORCHVISION_WEIGHTS else Path(source.weights)
+    return with_state(source, read_state(path), str(path))
+
+
+def random_module(source: NetworkSource) -> nn.Module:
+    """The module with PyTorch's initialisation from the source's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.seed)
+        return build(source.card, source.classes)
+
+
+def torchvision_file(card: NetworkCard) -> Path:
+    """The file of torchvision's weights in torch.hub's folder, downloaded and checked on first use."""
+    assert card.url is not None
+    assert card.torchvision_file is not None
+    path = Path(torch.hub.get_dir()) / "checkpoints" / card.torchvision_file
+    if not path.is_file():
+        download(card.name, card.url, path)
+    promised = path.stem.rsplit("-", 1)[1]
+    if not sha256_of(path).startswith(promised):
+        raise StageError(f"{path}: is damaged (its SHA-256 does not begin with {promised}); delete it and run again")
+    return path
+
+
+def download(name: str, url: str, path: Path) -> None:
+    """`url` to `path`, with a progress bar on a terminal. Raises StageError when the network or the disk fails."""
+    import sys
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        promised = path.stem.rsplit("-", 1)[1]
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=promised, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", None) or error
+        raise StageError(
+            f"the weights of {name} could not be downloaded from {url} ({reason}); fetch that file on another machine "
+            f"and put it at {path}, or name a state-dict file as network.weights"
+        ) from error
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a state-dict file. Raises StageError if it holds anything else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's doubts about a file end in the sentence below or in nothing
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise StageError(
+            f"{path}: cannot be read as a state dict; save one with torch.save(network.state_dict(), FILE)"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise StageError(
+            f"{path}: is not a state dict of tensors; save one with torch.save(network.state_dict(), FILE)"
+        )
+    return dict(state)
+
+
+def with_state(source: NetworkSource, state: State, place: str) -> nn.Module:
+    """The source's module holding `state`; StageError naming `place` if keys or shapes are another network's."""
+    module = empty_module(source.card, source.classes)
+    expected = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: list(tensor.shape) for name, tensor in state.items()}
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            raise StageError(
+                f"{place}: these are not weights of {source.name} with {source.classes} classes ('{name}' should be "
+                f"{expected.get(name, 'absent')}, is {found.get(name, 'absent')}); correct network.name "
+                "or network.weights"
+            )
+    module.load_state_dict({name: as_float32(tensor) for name, tensor in state.items()}, assign=True)
+    return module.requires_grad_(False)
+
+
+def as_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """Floating tensors in float32; counters stay whole numbers."""
+    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+
+
+def flatten_state(module: nn.Module) -> NDArray[np.float32]:
+    """All tensors of the module's state dict, in its order, as one float32 vector: a training stage's `weights`."""
+    flat = [tensor.detach().cpu().to(torch.float32).reshape(-1) for tensor in module.state_dict().values()]
+    return torch.cat(flat).numpy()
+
+
+def unflatten_state(card: NetworkCard, classes: int, weights: NDArray[np.float32]) -> State:
+    """The inverse of `flatten_state` for the network of `card` with `classes` classes. Raises StageError."""
+    expected: dict[str, Any] = empty_module(card, classes).state_dict()
+    lengths = [tensor.numel() for tensor in expected.values()]
+    if sum(lengths) != len(weights):
+        raise StageError(
+            f"the cached {card.name} has {len(weights)} weights instead of {sum(lengths)}; "
+            "it is from another version, run its stage again with --force"
+        )
+    pieces = torch.from_numpy(np.array(weights, np.float32)).split(lengths)
+    return {
+        name: piece.reshape(tensor.shape).to(tensor.dtype)
+        for (name, tensor), piece in zip(expected.items(), pieces, strict=True)
+    }

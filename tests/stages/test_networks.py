@@ -1,0 +1,317 @@
+"""Networks: layers against torchvision's own forward pass, preprocessing, identity, and weights that do not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import urllib.error
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from stages.errors import BadSetting, StageError
+from stages.networks import CAFFE, NETWORKS, TORCHVISION, NetworkSettings, NetworkSource
+from stages.networks.architectures import build, empty_module
+from stages.networks.network import Network
+from stages.networks.weights import flatten_state, unflatten_state
+
+
+def source_of(name: str = "shapenet", weights: str = "random", **more) -> NetworkSource:
+    return NetworkSource.from_settings(NetworkSettings(name, str(weights), **more))
+
+
+def one_sentence(error: pytest.ExceptionInfo[StageError]) -> str:
+    """The message, which must be one line."""
+    message = str(error.value)
+    assert "\n" not in message
+    assert len(message) < 500
+    return message
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_card_tells_the_dimensions_of_its_layers(name):
+    """All layers in one pass, without memory for weights: the shapes are those of the card."""
+    card = NETWORKS[name]
+    network = Network(card, empty_module(card, 7), 7, card.preprocessing)
+    batch = torch.empty((2, 3, card.input_size, card.input_size), device="meta")
+    found = network.forward(batch, list(network.layers))
+    assert {layer: tuple(values.shape) for layer, values in found.items()} == {
+        layer: (2, dimension) for layer, dimension in network.layers.items()
+    }
+    assert card.default_layer in network.layers
+
+
+@pytest.mark.parametrize(("name", "scores"), [("alexnet", "fc8"), ("squeezenet1_0", "pool10")])
+def test_layers_are_those_of_torchvision(name, scores):
+    """The last layer is the module's own output; the others are what its parts compute, in C, H, W order."""
+    network = source_of(name, classes=5).load()
+    batch = torch.randn((2, 3, network.input_size, network.input_size))
+    seen = {}
+    parts = {"alexnet": {"fc7": "classifier.5", "fc6": "classifier.2"}, "squeezenet1_0": {"fire9_2x2": "features.12"}}
+    for layer, part in parts[name].items():
+        hook = network.module.get_submodule(part)
+        hook.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output.clone()}))
+    with torch.inference_mode():
+        expected = network.module(batch)
+        reference = dict(seen)
+        found = network.forward(batch, [scores, *parts[name]])
+    torch.testing.assert_close(found[scores], expected)
+    for layer in parts[name]:
+        if layer == "fire9_2x2":
+            maps = reference[layer]  # 13 x 13: the cells of the 2 x 2 grid share the middle row and column
+            corner = maps[:, :, 6:, :7].mean((2, 3))
+            torch.testing.assert_close(found[layer].reshape(2, 512, 2, 2)[:, :, 1, 0], corner)
+        else:
+            torch.testing.assert_close(found[layer], reference[layer])
+
+
+def test_forward_goes_no_deeper_than_asked():
+    """pool5 alone does not touch the classifier."""
+    network = source_of("alexnet", classes=3).load()
+    network.module.classifier.register_forward_hook(lambda *_: pytest.fail("computed too much"))
+    for part in network.module.classifier:
+        part.register_forward_hook(lambda *_: pytest.fail("computed too much"))
+    with torch.inference_mode():
+        assert network.forward(torch.zeros((1, 3, 224, 224)), ["pool5"])["pool5"].shape == (1, 9216)
+
+
+def test_dropout_is_off():
+    """The same batch gives the same features twice."""
+    network = source_of().load()
+    batch = torch.randn((4, 3, 64, 64))
+    assert torch.equal(network.forward(batch, ["fc6"])["fc6"], network.forward(batch, ["fc6"])["fc6"])
+
+
+def test_unknown_layer_names_the_nearest():
+    with pytest.raises(BadSetting, match=r"alexnet has no layer 'fc77', did you mean 'fc7'\?"):
+        NETWORKS["alexnet"].check_layers(["fc77"])
+    with pytest.raises(BadSetting, match="no layer 'fire9'"):  # only passed through
+        NETWORKS["squeezenet1_0"].check_layers(["fire9"])
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("alexnet", torchvision.models.AlexNet_Weights.IMAGENET1K_V1),
+        ("vgg16", torchvision.models.VGG16_Weights.IMAGENET1K_V1),
+        ("squeezenet1_0", torchvision.models.SqueezeNet1_0_Weights.IMAGENET1K_V1),
+    ],
+)
+def test_cards_name_torchvisions_files(name, weights):
+    """The card's address and preprocessing are those of the installed torchvision."""
+    assert NETWORKS[name].url == weights.url
+    preset = weights.transforms()
+    assert NETWORKS[name].preprocessing.mean == tuple(preset.mean)
+    assert NETWORKS[name].preprocessing.std == tuple(preset.std)
+
+
+def test_preprocessing_by_hand():
+    """One pixel: red 200, green 100, blue 50."""
+    pixel = torch.tensor([200, 100, 50], dtype=torch.uint8)[:, None, None]
+    assert CAFFE.apply(pixel).flatten().tolist() == [50 - 104, 100 - 117, 200 - 123]
+    expected = [(200 / 255 - 0.485) / 0.229, (100 / 255 - 0.456) / 0.224, (50 / 255 - 0.406) / 0.225]
+    np.testing.assert_allclose(TORCHVISION.apply(pixel).flatten().numpy(), expected, rtol=1e-5)
+
+
+def test_declared_preprocessing_and_mean():
+    """The recipe's words win over the card's; a mean needs three values."""
+    source = source_of("alexnet", preprocessing="caffe", mean=(1.0, 2.0, 3.0))
+    assert (source.preprocessing.order, source.preprocessing.mean) == ("bgr", (1.0, 2.0, 3.0))
+    with pytest.raises(BadSetting, match=r"network.mean has 2 values; it needs 3, in RGB order"):
+        source_of("alexnet", mean=(1.0, 2.0))
+
+
+@pytest.fixture
+def state_file(tmp_path):
+    """A shapenet's weights in a file."""
+    torch.manual_seed(5)
+    path = tmp_path / "shapenet.pth"
+    torch.save(build(NETWORKS["shapenet"], 10).state_dict(), path)
+    return path
+
+
+def test_weights_from_a_file(state_file, monkeypatch, tmp_path):
+    """The file's numbers are loaded; ~ and variables are expanded; identity is the bytes, not the place."""
+    state = torch.load(state_file, weights_only=True)
+    network = source_of(weights=state_file).load()
+    assert all(torch.equal(value, state[name]) for name, value in network.module.state_dict().items())
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    identities = [
+        source_of(weights=text).identity() for text in (state_file, "${SOMEWHERE}/shapenet.pth", "~/shapenet.pth")
+    ]
+    assert identities[0] == identities[1] == identities[2]
+    assert identities[0]["weights"] == "sha256:" + hashlib.sha256(state_file.read_bytes()).hexdigest()
+
+
+def test_identity_tells_sources_apart(state_file):
+    """Weights, seed, preprocessing and classes all count; a file that is written again is read again."""
+    sources = [
+        source_of(weights=state_file),
+        source_of(weights=state_file, preprocessing="caffe"),
+        source_of(),
+        source_of(seed=1),
+        source_of(classes=11),
+        source_of("alexnet", "torchvision"),
+        source_of("vgg16", "torchvision"),
+    ]
+    identities = [repr(source.identity()) for source in sources]
+    torch.save({}, state_file)
+    os.utime(state_file, ns=(1, 1))
+    identities.append(repr(sources[0].identity()))
+    assert len(set(identities)) == len(identities)
+
+
+def test_random_weights_follow_the_seed():
+    """Equal for equal seeds whatever was drawn before, and PyTorch's own random numbers go on undisturbed."""
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    first = flatten_state(source_of(seed=3).load().module)
+    assert torch.equal(torch.rand(3), expected)
+    assert np.array_equal(first, flatten_state(source_of(seed=3).load().module))
+    assert not np.array_equal(first, flatten_state(source_of(seed=4).load().module))
+
+
+def test_paths_that_cannot_be(tmp_path, monkeypatch):
+    monkeypatch.delenv("RCNN_NOWHERE", raising=False)
+    with pytest.raises(StageError, match="the variable RCNN_NOWHERE is not set") as error:
+        source_of(weights="$RCNN_NOWHERE/weights.pth")
+    one_sentence(error)
+    with pytest.raises(StageError, match=r"there is no file .*absent\.pth") as error:
+        source_of(weights=tmp_path / "absent.pth")
+    one_sentence(error)
+    with pytest.raises(StageError, match="torchvision has no weights of shapenet"):
+        source_of(weights="torchvision")
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights\n", pickle.dumps([1, 2]), b"PK\x03\x04 torn"])
+def test_files_that_hold_no_weights(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(StageError, match=r"weights\.pth: .*state dict") as error:
+        source_of(weights=path).load()
+    one_sentence(error)
+
+
+def test_tensors_that_are_no_state_dict(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"epoch": 3, "model": {"a": torch.zeros(1)}}, path)
+    with pytest.raises(StageError, match="is not a state dict of tensors"):
+        source_of(weights=path).load()
+
+
+def test_weights_of_another_network(state_file):
+    with pytest.raises(StageError, match=r"not weights of squeezenet1_0 with 1000 classes") as error:
+        source_of("squeezenet1_0", state_file).load()
+    one_sentence(error)
+    with pytest.raises(StageError, match=r"'fc6.weight' should be \[12, 256\], is \[10, 256\]"):
+        source_of(weights=state_file, classes=12).load()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty torch.hub folder."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_download_that_fails_tells_where_to_put_the_file(hub, monkeypatch):
+    def fail(*_args, **_more):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(StageError) as error:
+        source_of("alexnet", "torchvision").load()
+    message = one_sentence(error)
+    assert "no route to host" in message
+    assert str(hub / "alexnet-owt-7be5be79.pth") in message
+
+
+def test_downloaded_file_is_checked(hub, state_file, monkeypatch):
+    """A good file is taken without asking the network; one whose hash is not that of its name is refused."""
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("downloaded"))
+    digest = hashlib.sha256(state_file.read_bytes()).hexdigest()
+    name = f"shapenet-{digest[:8]}.pth"
+    monkeypatch.setitem(NETWORKS, "shapenet", replace(NETWORKS["shapenet"], torchvision_file=name))
+    (hub / name).write_bytes(state_file.read_bytes())
+    source = source_of(weights="torchvision")
+    assert source.identity()["weights"] == f"torchvision:{name}"
+    assert np.array_equal(
+        flatten_state(source.load().module), flatten_state(source_of(weights=state_file).load().module)
+    )
+    (hub / name).write_bytes(state_file.read_bytes()[:-1])
+    with pytest.raises(StageError, match="is damaged") as error:
+        source.load()
+    one_sentence(error)
+
+
+def test_weights_from_a_cache():
+    """What a training stage stores comes back as the same network; another length is told."""
+    torch.manual_seed(1)
+    module = build(NETWORKS["shapenet"], 4)
+    module.conv1[1].num_batches_tracked += 7
+    weights = flatten_state(module)
+    record = {"weights": weights}
+    reader = SimpleNamespace(
+        key="0123456789ab",
+        manifest={"summary": {"network": "shapenet", "classes": 4}},
+        read=lambda item, columns: {name: record[name] for name in columns},
+    )
+    source = NetworkSource.from_reader(reader)
+    restored = source.load().module.state_dict()
+    assert all(torch.equal(value, restored[name]) for name, value in module.state_dict().items())
+    assert source.identity()["weights"] == "cache:0123456789ab"
+    assert source.layers["fc6"] == 4
+    record["weights"] = weights[:-1]
+    with pytest.raises(StageError, match="run its stage again"):
+        source.load()
+
+
+def test_unflatten_keeps_types():
+    """Counters stay whole numbers."""
+    card = NETWORKS["shapenet"]
+    state = unflatten_state(card, 3, flatten_state(build(card, 3)))
+    assert state["conv1.1.num_batches_tracked"].dtype == torch.int64
+    assert state["conv1.0.weight"].dtype == torch.float32
+
+
+def test_source_is_portable_and_hashable(state_file):
+    source = source_of(weights=state_file)
+    assert pickle.loads(pickle.dumps(source)) == source
+    assert hash(source) == hash(source_of(weights=state_file))
+
+
+def test_half_precision_network():
+    """Loading in bfloat16 converts every weight."""
+    network = source_of().load(dtype="bfloat16")
+    assert network.dtype == torch.bfloat16
+    assert network.forward(torch.zeros((1, 3, 64, 64), dtype=torch.bfloat16), ["fc5"])["fc5"].dtype == torch.bfloat16
+
+
+def test_registry_needs_no_torch():
+    """`rcnn status` asks for identities; it must not wait for torch."""
+    code = (
+        "import sys; from stages.networks import *; NetworkSource.from_settings(NetworkSettings()).identity(); "
+        "import stages.extract, stages.pretrain; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not os.environ.get("RCNN_SQUEEZENET"), reason="RCNN_SQUEEZENET names no weights")
+def test_real_squeezenet_loads():
+    """The Caffe weights fit torchvision's architecture."""
+    source = source_of("squeezenet1_0", os.environ["RCNN_SQUEEZENET"], preprocessing="caffe")
+    with torch.inference_mode():
+        scores = source.load().forward(torch.zeros((1, 3, 227, 227)), ["pool10"])["pool10"]
+    assert scores.shape == (1, 1000)
+    assert float(scores.max()) > 0
