@@ -7,7 +7,7 @@ import importlib
 from stages.stage import Stage
 
 FOLDERS = (
-    # "stages.pretrain",
+    "stages.pretrain",
     "stages.propose",
     "stages.extract",
     "stages.train_svm",

@@ -1,0 +1,135 @@
+"""The stage: a classification dataset in, the weights of a network out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cache import Column, Reader, Schema, Writer
+from stages.datasets import ClassificationDataset
+from stages.errors import BadImage, StageError
+from stages.execution import Execution
+from stages.images import read_image
+from stages.memory import keep_large_buffers
+from stages.networks import NETWORKS
+from stages.pretrain import Settings
+from stages.pretrain.training import LOG_COLUMNS, Examples, Trainer
+
+log = logging.getLogger("stages.pretrain")
+
+NETWORK = "network"
+
+
+def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+    """One item: the network."""
+    return [NETWORK]
+
+
+def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+    """All weights in one vector (in the order of the state dict), and the `log` of epochs."""
+    return Schema(
+        item="network",
+        rows={"weights": Column("float32")},
+        tables={"log": {name: Column(dtype) for name, dtype in LOG_COLUMNS.items()}},
+    )
+
+
+def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+    """Trains, with a checkpoint after each epoch. Raises BadImage and StageError."""
+    dataset: ClassificationDataset = inputs["images"]
+    for part in output.claim():
+        keep_large_buffers()
+        checkpoint = output.checkpoint(part)
+        with reproducible(settings.threads):
+            trainer = Trainer(settings, NETWORKS[settings.network], len(dataset.classes), execution.device)
+            saved = checkpoint.load()
+            if saved is not None:
+                trainer.restore(saved)
+                log.info("going on after epoch %d of %d", len(trainer.log), settings.epochs)
+            training, held_out = read_examples(dataset, trainer.card.input_size, settings.held_out, execution)
+            with execution.progress("pretrain", settings.epochs - len(trainer.log), "epochs") as bar:
+                while len(trainer.log) < settings.epochs:
+                    result = trainer.train_epoch(training, held_out)
+                    log.info(
+                        "epoch %d of %d: loss %.3f, accuracy %.1f %% on views, %.1f %% on images held out",
+                        *(result.epoch, settings.epochs, result.loss, 100 * result.accuracy, 100 * result.held_out),
+                    )
+                    checkpoint.save(trainer.state())
+                    bar.advance(1, len(training))
+        state = trainer.state()
+        output.write(part, [{"weights": state["weights"], **trainer.log_record("log/")}])
+
+
+def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+    """What `NetworkSource.from_reader` needs, and how well the network has learnt."""
+    dataset: ClassificationDataset = inputs["images"]
+    record = reader.read(NETWORK)
+    return {
+        "network": settings.network,
+        "classes": len(dataset.classes) + 1,
+        "class_names": [*dataset.classes, "background"],
+        "loss": float(record["log/loss"][-1]),
+        "accuracy": float(record["log/held_out"][-1]),
+    }
+
+
+@contextlib.contextmanager
+def reproducible(threads: int) -> Iterator[None]:
+    """A fixed number of CPU threads and no algorithms chosen by timing; set back afterwards."""
+    before = torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:]
+
+
+def read_examples(
+    dataset: ClassificationDataset, side: int, held_out: int, execution: Execution
+) -> tuple[Examples, Examples]:
+    """The images squeezed to `side` x `side`: those to train on, and every `held_out`-th of each class.
+
+    Raises BadImage (unless bad images are to be skipped) and StageError if a class has too few images.
+    """
+    positions = {label: np.flatnonzero(dataset.labels == label) for label in range(len(dataset.classes))}
+    testing = {int(one) for group in positions.values() for one in group[held_out - 1 :: held_out]}
+    pixels: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    labels: tuple[list[int], list[int]] = ([], [])
+    for position, image_id in enumerate(dataset.image_ids):
+        try:
+            image = read_image(dataset.image_path(image_id))
+        except BadImage as error:
+            if not execution.skip_bad_images:
+                raise
+            log.warning("%s: skipped, it %s", error.path, error.reason)
+            continue
+        fold = int(position in testing)
+        pixels[fold].append(squeezed(image, side))
+        labels[fold].append(int(dataset.labels[position]))
+    if min(map(len, labels)) < 2:
+        raise StageError(
+            f"{dataset.name}: has {len(labels[0])} images to train on and {len(labels[1])} to hold out; "
+            f"give every class {held_out} images or more, or lower pretrain.held_out"
+        )
+    training, testing_examples = (as_examples(*fold) for fold in zip(pixels, labels, strict=True))
+    return training, testing_examples
+
+
+def squeezed(image: np.ndarray, side: int) -> np.ndarray:
+    """An image uint8 [H, W, 3] as uint8 [3, side, side], whatever its shape, as regions are warped."""
+    if image.shape[:2] != (side, side):
+        image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+    return image.transpose(2, 0, 1)
+
+
+def as_examples(pixels: list[np.ndarray], labels: list[int]) -> Examples:
+    """Lists of images and labels as tensors."""
+    return Examples(torch.from_numpy(np.stack(pixels)), torch.tensor(labels, dtype=torch.int64))
