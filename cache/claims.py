@@ -141,10 +141,11 @@ class Claims:
             self.heart.start()
 
     def keep_beating(self) -> None:
-        """Raises the counter in every held claim until closed."""
+        """Raises the counter in every held claim until closed; one whose file is gone was done with by a worker."""
         while not self.stopped.wait(BEAT_SECONDS):
             self.beat += 1
             with self.guard:
+                self.held = {name for name in self.held if (self.folder / name).exists()}
                 for name in self.held:
                     with contextlib.suppress(CacheError, OSError):
                         write_json(self.folder / name, {**self.owner, "beat": self.beat}, durable=False)

@@ -115,11 +115,12 @@ class Detector:
     def __call__(self, image: np.ndarray, name: str) -> Any:
         """The detections in an image, uint8 [H, W, 3] RGB; `name` seeds the choice among too many proposals."""
         from stages.detect.scoring import detect_image
-        from stages.extract.features import extract_features
+        from stages.extract.features import arithmetic, extract_features
         from stages.propose.stage import propose_boxes
 
         boxes = propose_boxes(image, name, self.propose)
-        features = extract_features(image, boxes, self.network, self.extract, self.execution.batch_size)
+        with arithmetic(self.extract, self.execution.device):
+            features = extract_features(image, boxes, self.network, self.extract, self.execution.batch_size)
         size = (image.shape[1], image.shape[0])
         return detect_image(boxes, features, size, self.svms, self.regressors, self.settings)
 

@@ -1,0 +1,93 @@
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+
+from stages.catalogue import catalogue
+from stages.errors import BadSetting
+from stages.settings import all_of, build_settings, identity_of, setting
+
+
+@dataclass(frozen=True)
+class Example:
+    padding: int = setting(16, at_least=0)
+    mode: str = setting("warp", choices=("warp", "square"))
+    C: float = setting(1e-3, above=0)
+    layers: tuple[str, ...] = setting(("fc7",))
+    flip: bool = setting(False)
+    limit: int | None = setting(None, at_least=1)
+    seconds: float = setting(60.0, identity=False)
+
+
+def test_defaults_and_given_values():
+    assert build_settings(Example, {}) == Example()
+    made = build_settings(Example, {"C": 1, "layers": ["pool5", "fc7"], "limit": 3})
+    assert (made.C, made.layers, made.limit) == (1.0, ("pool5", "fc7"), 3)
+    assert build_settings(Example, {"limit": "none"}).limit is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"paddings": 3}, "unknown setting 'paddings', did you mean 'padding'?"),
+        ({"padding": -1}, "padding = -1 must be at least 0"),
+        ({"padding": 1.5}, "padding = 1.5 must be a whole number"),
+        ({"padding": True}, "padding = True must be a whole number"),
+        ({"mode": "wrap"}, "mode = 'wrap' must be one of warp, square"),
+        ({"C": 0}, "C = 0.0 must be more than 0"),
+        ({"C": "a lot"}, "C = 'a lot' must be a number"),
+        ({"layers": "fc7"}, "layers = 'fc7' must be a list"),
+        ({"layers": [7]}, "layers = 7 must be a string"),
+        ({"flip": 1}, "flip = 1 must be true or false"),
+        ({"limit": 0}, "limit = 0 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence_that_names_the_place(values, message):
+    with pytest.raises(BadSetting) as error:
+        build_settings(Example, values, "r.toml: [extract]")
+    assert str(error.value).startswith("r.toml: [extract]: ")
+    assert message in str(error.value)
+
+
+def test_identity_leaves_out_what_cannot_change_a_result():
+    assert "seconds" not in identity_of(Example())
+    assert all_of(Example())["seconds"] == 60.0
+    assert identity_of(Example())["layers"] == ["fc7"]
+
+
+IDENTITY = {
+    "pretrain": {
+        "network", "epochs", "batch_size", "learning_rate", "steps", "momentum", "weight_decay", "object_iou",
+        "background_iou", "background", "colour_jitter", "occlusion", "held_out", "seed", "threads",
+    },
+    "propose": {
+        "method", "max_boxes", "seed", "mode", "base_k", "inc_k", "sigma", "resize_width", "max_side", "min_side",
+        "scales", "aspects", "stride", "box_format",
+    },
+    "extract": {"layers", "mode", "padding", "precision", "dtype"},
+    "train-svm": {
+        "layer", "C", "loss", "positive_weight", "bias_multiplier", "tolerance", "max_iterations", "negative_overlap",
+        "hard_threshold", "evict_threshold", "retrain_after", "max_negatives", "target_norm", "norm_seed", "seed",
+    },
+    "train-bbox": {"layer", "min_overlap", "regularisation", "target_norm", "norm_seed"},
+    "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
+    "eval": {"iou", "metric", "use_difficult"},
+}  # fmt: skip
+NOT_IDENTITY = {"propose": {"file"}, "train-svm": {"checkpoint_seconds", "classes_at_once"}}
+
+
+@pytest.mark.parametrize("name", list(catalogue()))
+def test_which_settings_are_part_of_a_caches_key(name):
+    """Device, batch size, jobs and shard are no settings at all; the rest is listed here, so that a change is seen."""
+    settings = catalogue()[name].settings()
+    assert set(identity_of(settings)) == IDENTITY[name]
+    assert set(all_of(settings)) - set(identity_of(settings)) == NOT_IDENTITY.get(name, set())
+
+
+@pytest.mark.parametrize("name", list(catalogue()))
+def test_every_default_passes_its_own_bounds_and_names_its_source(name):
+    settings = catalogue()[name].settings
+    given = {one: list(value) if isinstance(value, tuple) else value for one, value in all_of(settings()).items()}
+    assert build_settings(settings, given) == settings()
+    for field in dataclasses.fields(settings):
+        assert field.metadata["source"] or not field.metadata["identity"], field.name

@@ -1,0 +1,64 @@
+"""The house: three rooms, imports one way, no stage imports another, and a front door that opens quickly."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+ROOMS = ("cache", "stages", "rcnn_cli")
+MAY_IMPORT = {"cache": {"cache"}, "stages": {"stages", "cache"}, "rcnn_cli": {"rcnn_cli", "stages", "cache"}}
+FILES = sorted(path for room in ROOMS for path in (PROJECT / room).rglob("*.py"))
+STAGES = {path.parent.name for path in (PROJECT / "stages").glob("*/stage.py")}
+
+
+def imported(path):
+    """Every module that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_imports_point_one_way(path):
+    room = path.relative_to(PROJECT).parts[0]
+    for module in imported(path):
+        first = module.split(".")[0]
+        assert first not in ROOMS or first in MAY_IMPORT[room], f"{room} must not import {module}"
+        if room == "cache":
+            assert first in {*sys.stdlib_module_names, "cache", "numpy", "h5py", "hdf5plugin"}, module
+        if room == "stages":
+            assert first != "click", "a stage has never heard of a command line"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "stages" in path.parts], ids=lambda path: path.name)
+def test_a_stage_never_imports_another(path):
+    own = path.parent.name if path.parent.name in STAGES else None
+    for module in imported(path):
+        parts = module.split(".")
+        if parts[0] == "stages" and len(parts) > 1 and parts[1] in STAGES:
+            assert parts[1] == own, f"{path.relative_to(PROJECT)} imports {module}"
+
+
+def test_there_are_stages_to_hold_to_this():
+    assert {"propose", "extract", "train_svm", "train_bbox", "detect", "eval", "pretrain"} <= STAGES
+
+
+def test_help_loads_nothing_heavy():
+    """`rcnn --help` answers in well under a second because none of these is imported."""
+    code = "import sys, json, rcnn_cli.main; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True))
+    heavy = {"torch", "torchvision", "cv2", "sklearn", "scipy", "matplotlib", "h5py", "numpy", "joblib", "PIL"}
+    assert heavy.isdisjoint(loaded)
+
+
+def test_status_needs_neither_torch_nor_opencv():
+    code = "import sys, json, rcnn_cli.runner, rcnn_cli.status; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True))
+    assert {"torch", "cv2", "sklearn", "matplotlib"}.isdisjoint(loaded)

@@ -1,0 +1,236 @@
+"""The real commands on a small recipe: run, resume, split, repair, explain."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import h5py
+import pytest
+
+from tests.pipeline import STAGES, command, contents, rcnn, write_recipe
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(recipe, work folder, what was printed) of an undisturbed run with one process."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = write_recipe(folder)
+    printed = rcnn("run", recipe, "--jobs", 1, work=folder / "work")
+    return recipe, folder / "work", printed
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to be spoilt."""
+    recipe, work, _ = finished
+    shutil.copytree(work, tmp_path / "work")
+    return recipe, tmp_path / "work"
+
+
+def test_a_run_ends_in_a_table_files_and_pictures(finished):
+    _, work, printed = finished
+    assert "mAP, 11-point" in printed.stdout
+    results = work / "results" / "small"
+    assert (results / "precision-recall.png").stat().st_size > 10_000
+    assert (results / "eval" / "detections.png").stat().st_size > 10_000
+    summary = json.loads((results / "eval" / "results.json").read_text())
+    assert 0 <= summary["map_11"] <= 1
+    assert len(list((results / "eval").glob("comp4_det_test_*.txt"))) == 10
+
+
+def test_a_second_run_does_nothing_and_says_so(finished):
+    recipe, work, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (work / "caches").rglob("*.h5")}
+    again = rcnn("run", recipe, work=work)
+    assert "Everything was complete: nothing to do" in again.stdout
+    assert again.stderr.count(", skipped: ") == 9
+    assert {path: path.stat().st_mtime_ns for path in (work / "caches").rglob("*.h5")} == before
+
+
+def test_status_of_a_finished_recipe_is_success_and_a_changed_setting_is_told(finished):
+    recipe, work, _ = finished
+    assert rcnn("status", recipe, work=work).stdout.count("complete (") == 9
+    changed = rcnn("status", recipe, "--set", "extract.padding=0", work=work, check=False)
+    assert changed.returncode == 1
+    assert "extract@test    missing  (extract.padding 4 -> 0)" in changed.stdout
+    assert "train-svm       missing  (features changed upstream)" in changed.stdout
+    states = json.loads(rcnn("status", recipe, "--json", work=work).stdout)
+    assert {state["state"] for state in states} == {"complete"}
+
+
+def test_any_hdf5_reader_sees_one_file(finished):
+    _, work, _ = finished
+    folder = next((work / "caches" / "extract").glob("small-train.*"))
+    with h5py.File(folder / "data.h5") as file:
+        assert len(file["image_ids"]) == 12
+        assert file["pool4"].shape[0] == file["offsets"][-1] == len(file["boxes"])
+        assert file["pool4"].dtype == "float16"
+
+
+def test_sigkill_at_twenty_random_moments_changes_nothing(finished, tmp_path):
+    recipe, work, _ = finished
+    shutil.copytree(work / "datasets", tmp_path / "work" / "datasets")
+    moment, killed = random.Random(1), 0
+    for _ in range(KILLS):
+        line, environment = command("run", recipe, "--jobs", 1, work=tmp_path / "work")
+        process = subprocess.Popen(
+            line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            process.wait(moment.uniform(0.5, 5.0))
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert killed >= 5
+    rcnn("run", recipe, work=tmp_path / "work")
+    assert contents(tmp_path / "work") == contents(work)
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+def test_shards_and_several_processes_change_nothing(finished, tmp_path, shards):
+    recipe, work, _ = finished
+    shutil.copytree(work / "datasets", tmp_path / "work" / "datasets")
+    for stage in STAGES:
+        for index in range(1, shards + 1):
+            rcnn(stage, recipe, "--shard", f"{index}/{shards}", "--jobs", 2, work=tmp_path / "work")
+    assert contents(tmp_path / "work") == contents(work)
+
+
+def test_two_runs_at_once_share_the_work(finished, tmp_path):
+    recipe, work, _ = finished
+    line, environment = command("run", recipe, "--jobs", 1, work=tmp_path / "work")
+    processes = [subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                 for _ in range(2)]  # fmt: skip
+    for process in processes:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, output + errors
+    assert contents(tmp_path / "work") == contents(work)
+
+
+@pytest.mark.parametrize("stage", ["propose", "extract", "detect"])
+def test_a_flipped_byte_is_named_and_its_part_alone_made_again(copied, finished, stage):
+    recipe, work = copied
+    part = next((work / "caches" / stage).glob("small-t*")) / "part-00000.h5"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 4
+    part.write_bytes(content)
+    verified = rcnn("cache", "verify", work=work, check=False)
+    assert verified.returncode == 1
+    assert f"damaged  {part}" in verified.stdout
+    status = rcnn("status", recipe, work=work, check=False)
+    assert "damaged part 0" in status.stdout
+    again = rcnn("run", recipe, work=work)
+    assert "resuming" in again.stderr or "images" in again.stderr
+    assert contents(work) == contents(finished[1])
+
+
+def test_damage_that_shows_only_on_reading_is_repaired_on_the_way(copied, finished):
+    recipe, work = copied
+    folder = next((work / "caches" / "extract").glob("small-train.*"))
+    with h5py.File(folder / "part-00001.h5", "r") as file:
+        place = 512 + file["pool4"].id.get_chunk_info(0).byte_offset + 100
+    part = folder / "part-00001.h5"
+    content = bytearray(part.read_bytes())
+    content[place] ^= 1
+    part.write_bytes(content)
+    shutil.rmtree(next((work / "caches" / "train-svm").iterdir()))
+    again = rcnn("run", recipe, work=work)
+    assert "part-00001.h5: damaged" in again.stderr
+    assert contents(work) == contents(finished[1])
+
+
+def test_a_stage_alone_says_what_must_be_run_first(finished, tmp_path):
+    recipe = finished[0]
+    done = rcnn("detect", recipe, work=tmp_path / "work", check=False)
+    assert done.returncode == 2
+    assert "needs extract@test, which is not complete" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_force_makes_a_cache_anew(copied, finished):
+    recipe, work = copied
+    before = {path.name: path.stat().st_mtime_ns for path in (work / "caches" / "train-bbox").rglob("part-*.h5")}
+    done = rcnn("train-bbox", recipe, "--force", work=work)
+    assert "--force removes" in done.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in (work / "caches" / "train-bbox").rglob("part-*.h5")}
+    assert all(after[name] > before[name] for name in before)
+    assert contents(work) == contents(finished[1])
+
+
+def test_settings_are_options_of_their_stage(copied):
+    recipe, work = copied
+    strict = rcnn("eval", recipe, "--iou", 0.7, work=work)
+    assert "@ 0.7" in strict.stdout
+    assert len(list((work / "caches" / "eval").iterdir())) == 2
+    wrong = rcnn("eval", recipe, "--iou", 1.5, work=work, check=False)
+    assert (wrong.returncode, "iou = 1.5 must be at most 1" in wrong.stderr) == (2, True)
+
+
+def test_detections_are_drawn(copied):
+    recipe, work = copied
+    rcnn("detect", recipe, "--draw", work=work)
+    assert len(list((work / "results" / "small" / "detect@test").glob("*.jpg"))) == 8
+
+
+def test_predict_on_any_image(copied, tmp_path):
+    recipe, work = copied
+    photo = next((work / "datasets").rglob("JPEGImages/*.jpg"))
+    rcnn("predict", recipe, photo, "--threshold", -1, "-o", tmp_path / "out", work=work)
+    found = json.loads((tmp_path / "out" / f"{photo.stem}.json").read_text())
+    assert found["image"] == photo.name
+    assert (tmp_path / "out" / f"{photo.stem}.png").stat().st_size > 1000
+
+
+def test_predict_agrees_with_the_cached_stages(copied, tmp_path):
+    """The same image through memory and through caches: the same detections."""
+    recipe, work = copied
+    ids = next((work / "datasets").rglob("ImageSets/Main/test.txt")).read_text().split()
+    photo = next((work / "datasets").rglob(f"JPEGImages/{ids[0]}.jpg"))
+    rcnn("predict", recipe, photo, "-o", tmp_path / "out", work=work)
+    predicted = json.loads((tmp_path / "out" / f"{photo.stem}.json").read_text())["detections"]
+    folder = next((work / "caches" / "detect").iterdir())
+    with h5py.File(folder / "data.h5") as file:
+        scores = file["score"][: file["offsets"][1]]
+    assert len(predicted) > 0
+    assert sorted(one["score"] for one in predicted) == pytest.approx(sorted(scores.tolist()), abs=1e-4)
+
+
+def test_inspect_and_the_list_of_caches(finished):
+    recipe, work, _ = finished
+    folder = next((work / "caches" / "extract").glob("small-train.*"))
+    assert "pool4: float16" in rcnn("inspect", folder, work=work).stdout
+    assert "sound" in rcnn("inspect", folder / "part-00000.h5", work=work).stdout
+    assert '"padding": 4' in rcnn("inspect", recipe, work=work).stdout
+    assert rcnn("cache", "ls", work=work).stdout.count("complete ") == 9
+
+
+def test_gc_deletes_what_no_recipe_refers_to(copied):
+    recipe, work = copied
+    rcnn("eval", recipe, "--iou", 0.7, work=work)
+    listed = rcnn("cache", "gc", recipe, work=work, check=False)
+    assert listed.returncode != 0
+    assert listed.stdout.count("caches/eval/") == 1
+    rcnn("cache", "gc", recipe, "--yes", work=work)
+    assert len(list((work / "caches" / "eval").iterdir())) == 1
+    assert rcnn("status", recipe, work=work).returncode == 0
+
+
+def test_ctrl_c_is_a_sentence_and_the_run_goes_on(finished, tmp_path):
+    recipe = finished[0]
+    line, environment = command("run", recipe, "--jobs", 2, work=tmp_path / "work")
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                               start_new_session=True)  # fmt: skip
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what is finished is kept" in errors
+    assert not list((tmp_path / "work").rglob("claims/part-*"))
