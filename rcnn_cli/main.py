@@ -118,12 +118,17 @@ def make_options(
     needs_network = any(runs_network(node.use.stage) for node in nodes)
     execution = Execution(
         device=resolve_device(device) if needs_network else "cpu",
-        jobs=jobs or len(os.sched_getaffinity(0)),
+        jobs=jobs or cores(),
         batch_size=batch_size,
         skip_bad_images=skip_bad_images,
         progress=progress,
     )
     return Options(execution, Shard.parse(shard) if shard else Shard(), compression, part_size)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def runs_network(stage: Stage) -> bool:
@@ -134,7 +139,7 @@ def runs_network(stage: Stage) -> bool:
 # Commands
 
 
-@cli.command()
+@cli.command(short_help="Run all stages of a recipe; skip what is complete.")
 @recipe_argument
 @execution_options
 def run(recipe: Path, changes: tuple[str, ...], work: Path | None, **options: Any) -> None:
@@ -248,7 +253,7 @@ for each in catalogue().values():
     add_stage_command(each)
 
 
-@cli.command()
+@cli.command(short_help="Say what is complete, what is not, and why.")
 @recipe_argument
 @click.option("--json", "as_json_text", is_flag=True, help="For machines.")
 def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_text: bool) -> None:
@@ -265,7 +270,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
         raise SystemExit(INCOMPLETE)
 
 
-@cli.command()
+@cli.command(short_help="Show what a cache, a part, a recipe or an image is.")
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path) -> None:
     """Show what FILE is: a cache's folder, part, view or manifest; a recipe; an image.
@@ -278,7 +283,7 @@ def inspect(file: Path) -> None:
     click.echo(inspect_file(file))
 
 
-@cli.command()
+@cli.command(short_help="Detect objects in any photos: PNGs with boxes, JSON.")
 @recipe_argument
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")

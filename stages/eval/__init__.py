@@ -23,7 +23,7 @@ class Settings:
 
 STAGE = Stage(
     name="eval",
-    summary="Average precision of each class and mAP, after the VOC devkit.",
+    summary="Average precision of each class, and mAP.",
     schema_version=1,
     settings=Settings,
     makes="evaluation",

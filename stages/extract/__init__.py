@@ -31,7 +31,7 @@ class Settings:
 
 STAGE = Stage(
     name="extract",
-    summary="Warp every region to the network's input and keep the outputs of its layers.",
+    summary="Warp every region, run the network, keep its layers.",
     schema_version=1,
     settings=Settings,
     makes="features",

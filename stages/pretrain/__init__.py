@@ -42,7 +42,7 @@ class Settings:
 
 STAGE = Stage(
     name="pretrain",
-    summary="Train a small network on whole images of single objects.",
+    summary="Train a small network on images of single objects.",
     schema_version=1,
     settings=Settings,
     makes="network",

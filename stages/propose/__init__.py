@@ -53,7 +53,7 @@ class Settings:
 
 STAGE = Stage(
     name="propose",
-    summary="region proposals: selective search, sliding windows or boxes from a file",
+    summary="Propose regions: selective search, sliding windows, a file.",
     schema_version=1,
     settings=Settings,
     makes="proposals",

@@ -21,7 +21,7 @@ class Settings:
 
 STAGE = Stage(
     name="train-bbox",
-    summary="Train one bounding-box regressor a class",
+    summary="Train one bounding-box regressor a class.",
     schema_version=1,
     settings=Settings,
     makes="regressor",

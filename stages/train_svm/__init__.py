@@ -31,13 +31,15 @@ class Settings:
     target_norm: float = setting(20.0, above=0, source="rcnn_scale_features.m")
     norm_seed: int = setting(3, at_least=0, source="rcnn_feature_stats.m")
     seed: int = setting(0, at_least=0, source="ours: liblinear's order of examples")
-    checkpoint_seconds: float = setting(60.0, at_least=0, identity=False)
-    classes_at_once: int = setting(256, at_least=1, identity=False)
+    checkpoint_seconds: float = setting(60.0, at_least=0, identity=False, source="ours: how often progress is saved")
+    classes_at_once: int = setting(
+        256, at_least=1, identity=False, source="ours: classes in one pass through the images"
+    )
 
 
 STAGE = Stage(
     name="train-svm",
-    summary="Train one linear SVM a class with hard negative mining",
+    summary="Train one SVM a class with hard negative mining.",
     schema_version=1,
     settings=Settings,
     makes="svm",

@@ -1,0 +1,23 @@
+"""`make bench`: all measurements that need no data, one after the other, each with the machine and the versions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = ("extraction", "detection", "memory")
+
+
+def main() -> None:
+    """Runs every benchmark; exit status 1 if one missed its aim."""
+    failed = []
+    for name in BENCHMARKS:
+        print(f"\n## {name}\n", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode:
+            failed.append(name)
+    if failed:
+        sys.exit(f"aim missed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
