@@ -22,6 +22,7 @@ from stages.settings import identity_of, nearest
 from stages.stage import Input
 
 NONE = "none"
+RECIPE_FOLDER = "{recipe}"
 DATASET_KINDS = {"dataset": "boxes", "classification": "one class for each image"}
 
 
@@ -144,7 +145,8 @@ class Graph:
         """The dataset of a split, opened once. Raises RecipeError if it is not of the `kind` that a stage reads."""
         if name not in self.open_datasets:
             table = dict(self.recipe.datasets[name])
-            self.open_datasets[name] = open_dataset(table.pop("source"), work=self.work, options=table)
+            source = table.pop("source").replace(RECIPE_FOLDER, str(self.recipe.path.parent))
+            self.open_datasets[name] = open_dataset(source, work=self.work, options=table)
         dataset = self.open_datasets[name]
         if kind is not None and isinstance(dataset, ClassificationDataset) != (kind == "classification"):
             raise RecipeError(
