@@ -30,7 +30,8 @@ $(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 	  echo "OpenCV's full package cannot be imported here (no libGL or X11): taking the headless build of the same version."; \
 	  $(BIN)/python -m pip uninstall --disable-pip-version-check -q -y opencv-contrib-python && \
-	  $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt opencv-contrib-python-headless; }
+	  $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --force-reinstall --no-deps \
+	    opencv-contrib-python-headless; }
 	@$(BIN)/python -c 'import cv2.ximgproc, torch, torchvision' || { echo "The installation in $(VENV) does not work; see above."; exit 1; }
 	@touch $@
 

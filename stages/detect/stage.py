@@ -113,7 +113,7 @@ def chosen_regressors(settings: Settings, inputs: Mapping[str, Any]) -> BoxRegre
     if not settings.bbox_regression:
         return None
     if "regressor" not in inputs:
-        log.info("the recipe has no train-bbox: the boxes stay those of the proposals")
+        log.info("no regressor is wired to this detector: its boxes stay those of the proposals")
         return None
     return read_regressors(inputs["regressor"])
 
