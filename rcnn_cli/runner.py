@@ -43,7 +43,7 @@ def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
     """The manifest of a complete cache, None if it is not complete (a missing or shortened part shows at once)."""
     folder = graph.folder(node)
     manifest = read_manifest(folder / "manifest.json")
-    if manifest is None:
+    if manifest is None or not (folder / "plan.json").exists():
         return None
     for part in manifest["parts"]:
         path = folder / part["name"]

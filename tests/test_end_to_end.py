@@ -147,6 +147,17 @@ def test_damage_that_shows_only_on_reading_is_repaired_on_the_way(copied, finish
     assert contents(work) == contents(finished[1])
 
 
+def test_a_lost_plan_is_written_again_without_making_any_part_again(copied, finished):
+    recipe, work = copied
+    folder = next((work / "caches" / "extract").glob("small-train.*"))
+    (folder / "plan.json").unlink()
+    shutil.rmtree(next((work / "caches" / "train-svm").iterdir()))
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*.h5")}
+    rcnn("run", recipe, work=work)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("part-*.h5")} == before
+    assert contents(work) == contents(finished[1])
+
+
 def test_a_stage_alone_says_what_must_be_run_first(finished, tmp_path):
     recipe = finished[0]
     done = rcnn("detect", recipe, work=tmp_path / "work", check=False)
