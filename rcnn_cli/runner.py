@@ -96,6 +96,18 @@ def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
     raise StageError(f"{node.name}: its inputs were found damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
+def run_alone(graph: Graph, node: Node, options: Options) -> bool:
+    """`run_node`; a part of the node's own cache that turns out damaged is set aside, aloud, and made again."""
+    for _ in range(REPAIRS):
+        try:
+            return run_node(graph, node, options)
+        except DamagedPart as error:
+            put_aside(error)
+            if error.path.parent != graph.folder(node):
+                raise
+    raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
+
+
 def run_node(graph: Graph, node: Node, options: Options) -> bool:
     """Runs one node whose inputs are complete; True if its cache is complete afterwards.
 

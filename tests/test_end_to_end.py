@@ -158,6 +158,17 @@ def test_a_lost_plan_is_written_again_without_making_any_part_again(copied, fini
     assert contents(work) == contents(finished[1])
 
 
+def test_a_stage_command_sets_a_damaged_part_of_its_unfinished_cache_aside(copied, finished):
+    recipe, work = copied
+    folder = next((work / "caches" / "train-bbox").iterdir())
+    (folder / "manifest.json").unlink()
+    os.truncate(folder / "part-00003.h5", 1000)
+    again = rcnn("train-bbox", recipe, work=work)
+    assert "part-00003.h5: damaged" in again.stderr
+    assert "resuming: 9 of 10 are there" in again.stderr
+    assert contents(work) == contents(finished[1])
+
+
 def test_a_stage_alone_says_what_must_be_run_first(finished, tmp_path):
     recipe = finished[0]
     done = rcnn("detect", recipe, work=tmp_path / "work", check=False)
