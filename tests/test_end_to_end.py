@@ -169,6 +169,17 @@ def test_a_stage_command_sets_a_damaged_part_of_its_unfinished_cache_aside(copie
     assert contents(work) == contents(finished[1])
 
 
+def test_a_flipped_bit_in_a_readable_header_is_found_by_verify(copied, finished):
+    recipe, work = copied
+    part = next((work / "caches" / "extract").glob("small-train.*")) / "part-00001.h5"
+    content = bytearray(part.read_bytes())
+    content[content.index(b'"stage": "extract"') + 11] ^= 1
+    part.write_bytes(content)
+    assert f"damaged  {part}" in rcnn("cache", "verify", work=work, check=False).stdout
+    rcnn("run", recipe, work=work)
+    assert contents(work) == contents(finished[1])
+
+
 def test_a_stage_alone_says_what_must_be_run_first(finished, tmp_path):
     recipe = finished[0]
     done = rcnn("detect", recipe, work=tmp_path / "work", check=False)
