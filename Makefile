@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
-.PHONY: all install test lint bench clean
+.PHONY: all install test lint bench chaos clean
 
 all: $(INSTALLED)
 	$(BIN)/rcnn run $(RECIPE) --work $(WORK) --device $(DEVICE) $(if $(JOBS),--jobs $(JOBS))
@@ -50,6 +50,10 @@ lint: $(TESTABLE)
 
 bench: $(TESTABLE)
 	$(BIN)/python -m benchmarks
+
+# Two hundred faults, and the caches are those of an undisturbed run: docs/faults.md
+chaos: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chaos --faults 200 --seed 0
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -130,6 +130,14 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def check_place(path: Path, header: Mapping[str, Any], stage: str, key: str, part: int, items: int) -> None:
+    """Raises DamagedPart if a header is not that of this part of this cache (a flipped bit can leave it readable)."""
+    expected = {"format": FORMAT_VERSION, "stage": stage, "key": key, "part": part, "items": items}
+    proof = {name: header.get(name) for name in ("compression", "bytes", "sha256")}
+    if header != {**expected, **proof} or proof["compression"] not in COMPRESSIONS:
+        raise DamagedPart(path, "its header is not the one it was written with")
+
+
 def verify_part(path: Path) -> dict[str, Any]:
     """Reads every byte of a part and compares its SHA-256; returns the header. Raises DamagedPart."""
     header = read_header(path)

@@ -19,7 +19,7 @@ from cache.errors import CacheError, DamagedPart
 from cache.files import is_temporary, read_json, write_atomically, write_json
 from cache.identity import Identity
 from cache.manifest import write_manifest
-from cache.parts import part_bytes, part_name, read_header, write_part
+from cache.parts import check_place, part_bytes, part_name, read_header, write_part
 from cache.reader import Reader
 from cache.schema import Record, Schema
 from cache.view import write_view
@@ -157,10 +157,17 @@ class Writer:
     def is_written(self, part: Part) -> bool:
         """Whether the part is there whole; a torn or truncated one is set aside, aloud, by the caller's `damaged`."""
         try:
-            read_header(self.folder / part.name)
+            self.header(part)
         except FileNotFoundError:
             return False
         return True
+
+    def header(self, part: Part) -> dict[str, Any]:
+        """The header of a part that is there. Raises FileNotFoundError if it is not, DamagedPart."""
+        path = self.folder / part.name
+        header = read_header(path)
+        check_place(path, header, self.identity.stage, self.identity.key, part.index, len(part.item_ids))
+        return header
 
     def unfinished(self) -> list[Part]:
         """The parts of the whole cache (not only of this shard) that are not there. Raises DamagedPart."""
@@ -251,7 +258,7 @@ class Writer:
 
         Raises DamagedPart if a part is not what was written, CacheError if one is missing.
         """
-        headers = [read_header(self.folder / part.name) for part in self.parts]
+        headers = [self.header(part) for part in self.parts]
         reader = Reader(self.folder, require_complete=False)
         skipped = reader.skipped()
         lengths = reader.lengths()

@@ -10,7 +10,7 @@ from typing import Any
 from cache import CacheError, DamagedPart, set_aside
 from cache.files import read_json
 from cache.manifest import read_manifest
-from cache.parts import part_name, verify_part
+from cache.parts import check_place, part_name, verify_part
 from rcnn_cli.runner import counted, size
 from stages.errors import StageError
 
@@ -63,7 +63,9 @@ def verify_folder(folder: Path, say: Callable[[str], None]) -> int:
     for index in range(-(-len(plan["item_ids"]) // plan["part_size"])):
         path = folder / part_name(index)
         try:
-            verify_part(path)
+            header = verify_part(path)
+            items = min(plan["part_size"], len(plan["item_ids"]) - index * plan["part_size"])
+            check_place(path, header, plan["identity"]["stage"], plan["key"], index, items)
         except FileNotFoundError:
             if complete:
                 damaged += 1

@@ -177,7 +177,7 @@ def add_stage_command(stage: Stage) -> None:
     ) -> None:
         from rcnn_cli.recipe import load_recipe
         from rcnn_cli.results import draw_results, show_results
-        from rcnn_cli.runner import remove, run_node
+        from rcnn_cli.runner import remove, run_alone
 
         changed = {name: options.pop(setting_option(name)) for name in setting_names(stage)}
         uses = [
@@ -189,7 +189,7 @@ def add_stage_command(stage: Stage) -> None:
         for node in nodes:
             if force:
                 remove(graph, node)
-            finished = run_node(graph, node, made)
+            finished = run_alone(graph, node, made)
             if finished and draw:
                 draw_results(graph, node)
         show_results(graph, nodes)

@@ -43,7 +43,7 @@ def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
     """The manifest of a complete cache, None if it is not complete (a missing or shortened part shows at once)."""
     folder = graph.folder(node)
     manifest = read_manifest(folder / "manifest.json")
-    if manifest is None:
+    if manifest is None or not (folder / "plan.json").exists():
         return None
     for part in manifest["parts"]:
         path = folder / part["name"]
@@ -94,6 +94,18 @@ def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
         done.add(node.name)
         return
     raise StageError(f"{node.name}: its inputs were found damaged {REPAIRS} times; check the disk under {graph.work}")
+
+
+def run_alone(graph: Graph, node: Node, options: Options) -> bool:
+    """`run_node`; a part of the node's own cache that turns out damaged is set aside, aloud, and made again."""
+    for _ in range(REPAIRS):
+        try:
+            return run_node(graph, node, options)
+        except DamagedPart as error:
+            put_aside(error)
+            if error.path.parent != graph.folder(node):
+                raise
+    raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
 def run_node(graph: Graph, node: Node, options: Options) -> bool:

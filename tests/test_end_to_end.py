@@ -147,6 +147,39 @@ def test_damage_that_shows_only_on_reading_is_repaired_on_the_way(copied, finish
     assert contents(work) == contents(finished[1])
 
 
+def test_a_lost_plan_is_written_again_without_making_any_part_again(copied, finished):
+    recipe, work = copied
+    folder = next((work / "caches" / "extract").glob("small-train.*"))
+    (folder / "plan.json").unlink()
+    shutil.rmtree(next((work / "caches" / "train-svm").iterdir()))
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*.h5")}
+    rcnn("run", recipe, work=work)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("part-*.h5")} == before
+    assert contents(work) == contents(finished[1])
+
+
+def test_a_stage_command_sets_a_damaged_part_of_its_unfinished_cache_aside(copied, finished):
+    recipe, work = copied
+    folder = next((work / "caches" / "train-bbox").iterdir())
+    (folder / "manifest.json").unlink()
+    os.truncate(folder / "part-00003.h5", 1000)
+    again = rcnn("train-bbox", recipe, work=work)
+    assert "part-00003.h5: damaged" in again.stderr
+    assert "resuming: 9 of 10 are there" in again.stderr
+    assert contents(work) == contents(finished[1])
+
+
+def test_a_flipped_bit_in_a_readable_header_is_found_by_verify(copied, finished):
+    recipe, work = copied
+    part = next((work / "caches" / "extract").glob("small-train.*")) / "part-00001.h5"
+    content = bytearray(part.read_bytes())
+    content[content.index(b'"stage": "extract"') + 11] ^= 1
+    part.write_bytes(content)
+    assert f"damaged  {part}" in rcnn("cache", "verify", work=work, check=False).stdout
+    rcnn("run", recipe, work=work)
+    assert contents(work) == contents(finished[1])
+
+
 def test_a_stage_alone_says_what_must_be_run_first(finished, tmp_path):
     recipe = finished[0]
     done = rcnn("detect", recipe, work=tmp_path / "work", check=False)

@@ -208,6 +208,30 @@ def test_a_part_of_another_place_is_noticed(tmp_path):
         list(Reader(tmp_path / "c").records())
 
 
+@pytest.mark.parametrize("name", ["format", "stage", "key", "part", "items", "compression", '"bytes"'])
+def test_a_header_that_can_still_be_read_but_is_not_the_one_written_is_noticed(tmp_path, name):
+    """A flipped bit may leave valid JSON of the right length: the names and values are compared too."""
+    fill(tmp_path / "c", sample_ids(9), 3)
+    path = tmp_path / "c" / "part-00001.h5"
+    content = bytearray(path.read_bytes())
+    content[content.index(name.encode()) + 2] ^= 1
+    path.write_bytes(content)
+    json.loads(content[:512])
+    with pytest.raises(DamagedPart, match=r"part-00001\.h5: damaged"):
+        open_writer(tmp_path / "c", sample_ids(9), 3).unfinished()
+
+
+@pytest.mark.parametrize(("value", "flipped"), [(b'"key": "', 8), (b'"part": ', 8), (b'"items": ', 9)])
+def test_a_changed_value_in_a_header_is_noticed(tmp_path, value, flipped):
+    fill(tmp_path / "c", sample_ids(9), 3)
+    path = tmp_path / "c" / "part-00001.h5"
+    content = bytearray(path.read_bytes())
+    content[content.index(value) + flipped] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedPart, match=r"its header is not the one|not a part's header"):
+        open_writer(tmp_path / "c", sample_ids(9), 3).finish({})
+
+
 def test_a_full_disk_is_a_sentence_and_what_is_finished_is_kept(tmp_path, monkeypatch):
     writer = open_writer(tmp_path / "c", sample_ids(9), 3)
     parts = writer.claim()

@@ -1,0 +1,835 @@
+"""Faults that lose nothing, as figures: `python -m benchmarks.chaos --faults 200 --seed 0`.
+
+Runs a recipe while processes are killed, files damaged and the disk filled, each at a place and a moment drawn from the
+seed; resumes; and compares every cache (bytes of the parts; key, items, rows, summary and parts of the manifests) and
+the mAP with those of an undisturbed run. Prints a table by kind of fault; exit status 1 if anything differs.
+
+A fault must not cost a start of Python, so this process imports the libraries once and forks the commands; those with
+worker processes, the undisturbed run and the last one are real `rcnn` command lines. Cost is processor time (user and
+system) beyond that of the same work undisturbed, and moments are drawn from it too, uniformly over what the undisturbed
+stage used: wall time means little on a machine that others use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cache.files import read_json
+from tests.pipeline import SMALL, contents, write_recipe
+
+PROJECT = Path(__file__).parents[1]
+PART_SIZE = 3
+USER_BLOCK = 512
+BATCH = 4
+MOST_PROBLEMS = 30
+LIMIT_SECONDS = 3600.0
+OF_TWO_HUNDRED = {
+    "worker": 5,
+    "main": 3,
+    "term": 10,
+    "writers": 10,
+    "truncate": 6,
+    "flip": 8,
+    "header": 4,
+    "manifest": 3,
+    "part": 4,
+    "plan": 2,
+    "claim": 2,
+    "checkpoint": 2,
+    "disk": 4,
+}
+WORDS = {
+    "kill": "SIGKILL of the whole process group",
+    "worker": "SIGKILL of one worker process of two",
+    "main": "SIGKILL of the main process, its workers orphaned",
+    "term": "SIGTERM",
+    "writers": "three writers at once, one killed",
+    "truncate": "a part truncated",
+    "flip": "a byte of a part's data flipped",
+    "header": "a byte of a part's header flipped",
+    "manifest": "a manifest removed",
+    "part": "a part removed",
+    "plan": "a plan torn",
+    "claim": "a claim torn",
+    "checkpoint": "a checkpoint torn",
+    "disk": "the disk full (tmpfs)",
+}
+SIGNS = {
+    "set aside as": "named and set aside by the run",
+    "the file is missing": "named as missing",
+    "its SHA-256 is not": "named by cache verify",
+    "is not valid JSON": "exit 2: not valid JSON, delete the file",
+    "the disk is full": "exit 2: the disk is full",
+    "going on after epoch": "resumed from the checkpoint",
+    "resuming: ": "resumed from the finished parts",
+    "waiting for": "waited for the claim, then took it over",
+    "process died": "exit 2: a process died",
+    "processes died": "exit 2: a process died",
+    "a worker was killed": "exit 2: a worker was killed",
+}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one stage command makes: the caches of a stage on a split. `folders` are relative to the work folder."""
+
+    stage: str
+    split: str | None
+    folders: tuple[str, ...]
+
+    def arguments(self) -> list[str]:
+        """The stage command without the recipe."""
+        return [self.stage, *(["--split", self.split] if self.split else [])]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: its kind, the stage, how it was noticed, seconds repeated, damaged and sound parts made again."""
+
+    kind: str
+    stage: str
+    noticed: str
+    seconds: float
+    damaged: int = 0
+    sound: int = 0
+
+
+class TooManyProblems(Exception):
+    """It makes no sense to go on."""
+
+
+class Command:
+    """A running `rcnn`, the leader of a process group of its own."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, *, real: bool = False) -> None:
+        self.arguments, self.log = list(arguments), log
+        self.status: int | None = None
+        self.seconds = 0.0
+        self.started = time.monotonic()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            become_rcnn(self.arguments, log, real)
+        with contextlib.suppress(OSError):
+            os.setpgid(self.pid, self.pid)  # here too: the first signal may come before the child has done it
+
+    def running(self) -> bool:
+        """Whether it still runs; takes its status and processor time when it has ended."""
+        if self.status is None:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+                self.seconds = usage.ru_utime + usage.ru_stime
+        return self.status is None
+
+    def wait(self, seconds: float = LIMIT_SECONDS, *, processor: float | None = None) -> bool:
+        """Waits until it has ended, at most `seconds` after its start, or until it has used `processor` seconds.
+
+        Returns whether it has ended.
+        """
+        while self.running() and time.monotonic() - self.started < seconds:
+            if processor is not None and self.used() >= processor:
+                break
+            time.sleep(0.003)
+        return self.status is not None
+
+    def used(self) -> float:
+        """Seconds of processor time so far, of all threads of the main process."""
+        nanoseconds = 0
+        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                nanoseconds += int(path.read_text().split()[0])
+        return nanoseconds / 1e9
+
+    def signal_group(self, number: int) -> None:
+        """A signal to all its processes, those that are left over included."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def signal(self, number: int) -> None:
+        """A signal to the main process alone."""
+        if self.running():
+            os.kill(self.pid, number)
+
+    def workers(self) -> list[int]:
+        """Its worker processes."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self.pid and b"LokyProcess" in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+        return sorted(found)
+
+    def text(self) -> str:
+        """What it has printed."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+def become_rcnn(arguments: list[str], log: Path, real: bool) -> None:
+    """Makes this forked process `rcnn`; never returns."""
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (os.open(log, os.O_WRONLY | os.O_CREAT), 1)):
+            os.dup2(source, target)
+        os.dup2(1, 2)
+        os.chdir(PROJECT)
+        if real:
+            environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+            os.execve(sys.executable, [sys.executable, "-m", "rcnn_cli", *arguments], environment)
+        from rcnn_cli.main import main
+
+        sys.argv = ["rcnn", *arguments]
+        main(arguments)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def import_libraries() -> None:
+    """All that the commands import, once."""
+    import importlib
+
+    for name in (
+        "cv2",
+        "torch",
+        "torchvision",
+        "sklearn.svm",
+        "joblib",
+        "matplotlib.pyplot",
+        "threadpoolctl",
+        "tqdm",
+    ):
+        importlib.import_module(name)
+    for name in ("propose", "extract", "pretrain", "train_svm", "train_bbox", "detect", "eval"):
+        importlib.import_module(f"stages.{name}.stage")
+    for name in ("main", "runner", "results", "status", "caches", "device", "progress"):
+        importlib.import_module(f"rcnn_cli.{name}")
+
+
+@dataclass
+class Chaos:
+    """The recipe under faults: `work` is disturbed, `reference` holds the caches of the undisturbed run."""
+
+    recipe: Path
+    folder: Path
+    random: random.Random
+    part_size: int | None
+    faults: list[Fault] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    cost: dict[Unit, float] = field(default_factory=dict)
+    nothing: float = 0.0
+    commands: int = 0
+    not_done: list[str] = field(default_factory=list)
+    deadline: float = float("inf")
+
+    @property
+    def work(self) -> Path:
+        """The work folder that is disturbed."""
+        return self.folder / "work"
+
+    @property
+    def reference(self) -> Path:
+        """The work folder of the undisturbed run."""
+        return self.folder / "reference"
+
+    # Commands
+
+    def start(self, *arguments: str, work: Path | None = None, jobs: int = 1, real: bool = False) -> Command:
+        """Starts a command on the recipe."""
+        self.commands += 1
+        line = [*arguments, str(self.recipe), "--work", str(work or self.work), "--jobs", str(jobs)]
+        line += ["--part-size", str(self.part_size)] if self.part_size else []
+        return Command(line, self.folder / f"log-{self.commands:05d}.txt", real=real)
+
+    def start_unit(self, unit: Unit, **options: Any) -> Command:
+        """Starts a stage command."""
+        return self.start(*unit.arguments(), **options)
+
+    def expect(self, command: Command, *codes: int) -> Command:
+        """Waits for a command and notes a problem if it ends otherwise than with one of `codes`."""
+        if not command.wait():
+            command.signal_group(signal.SIGKILL)
+            self.problem(f"`{' '.join(command.arguments)}` did not end in {LIMIT_SECONDS / 60:.0f} minutes")
+        elif command.status not in (codes or (0,)):
+            last = (command.text().strip().splitlines() or [""])[-1]
+            self.problem(f"`{' '.join(command.arguments)}` ended with {command.status}: {last}")
+        return command
+
+    def problem(self, text: str) -> None:
+        """Notes a problem, aloud."""
+        self.problems.append(text)
+        print(f"PROBLEM: {text}", file=sys.stderr, flush=True)
+        if len(self.problems) >= MOST_PROBLEMS:
+            raise TooManyProblems
+
+    def note(self, kind: str, stage: str, noticed: str, seconds: float, damaged: int = 0, sound: int = 0) -> None:
+        """Notes a fault, aloud."""
+        self.faults.append(Fault(kind, stage, noticed, seconds, damaged, sound))
+        clock = time.strftime("%H:%M:%S", time.gmtime())
+        line = f"{clock}  {len(self.faults):4}  {WORDS[kind]}, {stage}: {noticed} ({seconds:+.2f} s)"
+        print(line, file=sys.stderr, flush=True)
+
+    # State
+
+    def stamps(self, unit: Unit, work: Path | None = None) -> dict[str, tuple[int, int]]:
+        """Which file each part of the unit is: changes whenever a part is written again."""
+        found = {}
+        for folder in unit.folders:
+            for path in ((work or self.work) / folder).glob("part-*.h5"):
+                with contextlib.suppress(FileNotFoundError):
+                    state = path.stat()
+                    found[f"{folder}/{path.name}"] = (state.st_ino, state.st_mtime_ns)
+        return found
+
+    def reset(self, unit: Unit, work: Path | None = None) -> None:
+        """Removes the unit's caches."""
+        for folder in unit.folders:
+            shutil.rmtree((work or self.work) / folder, ignore_errors=True)
+
+    def compare(self, when: str, unit: Unit | None = None, work: Path | None = None) -> bool:
+        """Compares all caches, or a unit's, with the undisturbed run's; notes what differs."""
+        names = {Path(folder).name for folder in unit.folders} if unit else None
+        found, expected = (
+            {name: value for name, value in contents(place).items() if names is None or name in names}
+            for place in (work or self.work, self.reference)
+        )
+        for name in sorted({*found, *expected}):
+            if found.get(name) != expected.get(name):
+                what = "is not complete" if name not in found else "differs from the undisturbed run's"
+                self.problem(f"{name} {what} after {when}")
+        if found != expected and work is None and when != "the last run":
+            self.restore()
+        return found == expected
+
+    def restore(self) -> None:
+        """Puts the undisturbed caches back, so that one problem does not hide the next."""
+        shutil.rmtree(self.work / "caches", ignore_errors=True)
+        shutil.copytree(self.reference / "caches", self.work / "caches")
+
+    def choose(self, *stages: str) -> Unit:
+        """A unit drawn at random, of the named stages if the recipe has them."""
+        wanted = [unit for unit in self.units if unit.stage in stages] if stages else self.units
+        return self.random.choice(wanted or self.units)
+
+    def a_part(self, taken: set[Path]) -> Path:
+        """A finished part drawn at random, of another cache than those taken."""
+        folders = [self.work / one for unit in self.units for one in unit.folders]
+        free = [one for one in folders if one not in {path.parent for path in taken} and any(one.glob("part-*.h5"))]
+        return self.random.choice(sorted(self.random.choice(free).glob("part-*.h5")))
+
+    # The undisturbed run
+
+    def undisturbed(self) -> None:
+        """Runs the recipe in peace, by the real command; then each stage by forks, to measure it."""
+        self.expect(self.start("run", work=self.reference, real=True))
+        if self.problems:
+            return
+        self.units = self.find_units()
+        shutil.copytree(self.reference / "datasets", self.work / "datasets")
+        for unit in self.units:
+            self.cost[unit] = self.expect(self.start_unit(unit)).seconds
+        self.compare("the undisturbed run by forks")
+        self.nothing = self.expect(self.start("run")).seconds
+
+    def find_units(self) -> list[Unit]:
+        """The recipe's stage commands, inputs first."""
+        from rcnn_cli.graph import Graph
+        from rcnn_cli.recipe import load_recipe
+
+        graph = Graph(load_recipe(self.recipe, ()), self.reference)
+        grouped: dict[tuple[str, str | None], list[str]] = {}
+        for node in graph.nodes.values():
+            split = node.split if node.use.stage.follows_split else None
+            folder = str(graph.folder(node).relative_to(self.reference))
+            grouped.setdefault((node.use.stage.name, split), []).append(folder)
+        return [Unit(stage, split, tuple(folders)) for (stage, split), folders in grouped.items()]
+
+    # Processes that die
+
+    def interrupt(self, kind: str, unit: Unit, count: int) -> None:
+        """`count` times: the unit's command, stopped at a random moment of its work; resumed; compared.
+
+        A command that ends before its moment is no fault: its caches are compared and it begins anew.
+        """
+        number = signal.SIGKILL if kind == "kill" else signal.SIGTERM
+        while count > 0:
+            self.reset(unit)
+            attempts: list[Command] = []
+            kept: list[dict[str, tuple[int, int]]] = []
+            while len(kept) == len(attempts):
+                command = self.start_unit(unit)
+                attempts.append(command)
+                if len(kept) < count and not command.wait(processor=self.random.uniform(0, self.cost[unit])):
+                    command.signal_group(number)
+                    self.expect(command, -signal.SIGKILL, -signal.SIGTERM, 143, 0)
+                    kept.append(self.stamps(unit))
+            self.expect(command)
+            count -= len(kept)
+            self.compare(f"{len(kept)} times {WORDS[kind]} in {unit.stage}", unit)
+            extra = (sum(one.seconds for one in attempts) - self.cost[unit]) / max(1, len(kept))
+            final = self.stamps(unit)
+            texts = [one.text() for one in attempts]
+            for after, (ended, parts) in enumerate(zip(attempts, kept, strict=False), 1):
+                how = resumed(next(text for text in texts[after:] if text))
+                if kind == "term":
+                    how = f"exit {ended.status}, then {how}"
+                    if ended.status and (left := list(self.claims(ended))):
+                        self.problem(f"SIGTERM left claims: {left}")
+                self.note(kind, unit.stage, how, extra, sound=sum(final.get(one) != parts[one] for one in parts))
+
+    def claims(self, command: Command) -> Iterator[str]:
+        """The parts that the ended process still claims."""
+        for path in (self.work / "caches").glob("*/*/claims/part-*"):
+            if read_json(path).get("pid") == command.pid:
+                yield path.name
+
+    def kill_with_workers(self, kind: str, count: int) -> None:
+        """A real command with two workers: one worker, or the main process alone, killed at a random moment."""
+        lasting: dict[Unit, float] = {}
+        while count > 0:
+            unit = self.choose("propose", "extract", "train-svm", "train-bbox")
+            if unit not in lasting:
+                self.reset(unit)
+                command = self.start_unit(unit, jobs=2, real=True)
+                appeared = await_workers(command)
+                self.expect(command)
+                lasting[unit] = max(0.1, time.monotonic() - appeared)
+                self.compare("two workers in peace", unit)
+            self.reset(unit)
+            command = self.start_unit(unit, jobs=2, real=True)
+            await_workers(command)
+            command.wait(time.monotonic() - command.started + self.random.uniform(0, lasting[unit]))
+            workers = command.workers()
+            if not command.running() or not workers:
+                self.expect(command)
+                continue
+            os.kill(self.random.choice(workers) if kind == "worker" else command.pid, signal.SIGKILL)
+            if kind == "worker":
+                self.expect(command, 0, 2)
+            command.wait()
+            kept = self.stamps(unit)
+            again = self.expect(self.start_unit(unit))
+            command.signal_group(signal.SIGKILL)
+            self.compare(f"{WORDS[kind]} in {unit.stage}", unit)
+            final = self.stamps(unit)
+            how = resumed(again.text())
+            if kind == "worker":
+                how = f"{sign(command.text()) or f'exit {command.status}'}; then {how}"
+            lost = sum(final.get(one) != kept[one] for one in kept)
+            self.note(kind, unit.stage, how, again.seconds, sound=lost)
+            count -= 1
+
+    def writers(self, count: int) -> None:
+        """Three processes fill the same cache; one is killed; the others finish."""
+        while count > 0:
+            unit = self.choose()
+            self.reset(unit)
+            commands = [self.start_unit(unit) for _ in range(3)]
+            victim = self.random.choice(commands)
+            if not victim.wait(processor=self.random.uniform(0, self.cost[unit])):
+                victim.signal_group(signal.SIGKILL)
+            victim.wait()
+            for command in commands:
+                if command is not victim:
+                    self.expect(command)
+            self.compare(f"{WORDS['writers']} in {unit.stage}", unit)
+            if victim.status == 0:
+                continue
+            count -= 1
+            others = "".join(one.text() for one in commands if one is not victim)
+            how = "the others waited and took its part over" if "waiting for" in others else "the others went on"
+            extra = sum(one.seconds for one in commands) - self.cost[unit]
+            self.note("writers", unit.stage, how, extra)
+
+    # Files that are damaged
+
+    def damage(self, kind: str, count: int) -> None:
+        """Spoils files of finished caches, some at once, then verifies and runs until all is well again."""
+        if kind in ("truncate", "header", "part") and count > 1:
+            self.damage_unfinished(kind, count // 2)
+            count -= count // 2
+        while count > 0:
+            batch = min(count, BATCH)
+            removed = self.remove_downstream() if kind in ("flip", "header") and self.random.random() < 0.5 else []
+            verify_first = not removed and kind != "manifest" and self.random.random() < 0.5
+            before = {name: stamp for unit in self.units for name, stamp in self.stamps(unit).items()}
+            spoilt: list[Path] = []
+            for _ in range(batch):
+                path = self.a_part(spoilt)
+                path = path.with_name("manifest.json") if kind == "manifest" else path
+                spoil(path, kind, self.random)
+                spoilt.append(path)
+            texts = [self.verify().text()] if verify_first else []
+            runs = [self.expect(self.start("run"))]
+            texts.append(runs[0].text())
+            verified = self.verify()
+            texts.append(verified.text())
+            if verified.status:
+                runs.append(self.expect(self.start("run")))
+            self.compare(f"{batch} times {WORDS[kind]}")
+            extra = sum(one.seconds - self.nothing for one in runs) - sum(self.cost[unit] for unit in removed)
+            final = {name: stamp for unit in self.units for name, stamp in self.stamps(unit).items()}
+            again = {self.work / name for name, stamp in before.items() if final.get(name) != stamp}
+            sound = len(again.difference(spoilt))
+            for path in spoilt:
+                how = noticed(path, texts, verify_first)
+                self.note(kind, path.parent.parent.name, how, extra / batch, int(path in again), sound)
+                sound = 0
+            count -= batch
+
+    def damage_unfinished(self, kind: str, count: int) -> None:
+        """Spoils a part of a cache that lacks its manifest and another part; the stage command goes on from there."""
+        for _ in range(count):
+            unit = self.random.choice([unit for unit in self.units if len(self.stamps(unit)) > 1])
+            before = self.stamps(unit)
+            gone, spoilt = (self.work / one for one in self.random.sample(sorted(before), 2))
+            gone.unlink()
+            gone.with_name("manifest.json").unlink()
+            spoilt.with_name("manifest.json").unlink(missing_ok=True)
+            spoil(spoilt, kind, self.random)
+            command = self.expect(self.start_unit(unit))
+            verified = self.verify()
+            self.compare(f"{WORDS[kind]} in an unfinished {unit.stage}")
+            final = self.stamps(unit)
+            again = {self.work / name for name, stamp in before.items() if final.get(name) != stamp} - {gone}
+            how = noticed(spoilt, [command.text(), verified.text()], False)
+            if kind == "part":
+                how = "made with the others that were not there yet"
+            extra = command.seconds - self.nothing
+            self.note(kind, unit.stage, how, extra, int(spoilt in again), len(again - {spoilt}))
+
+    def remove_downstream(self) -> list[Unit]:
+        """Removes what reads features, so that a run reads them; returns the units."""
+        units = [unit for unit in self.units if unit.stage in ("train-svm", "train-bbox", "detect", "eval")]
+        for unit in units:
+            self.reset(unit)
+        return units
+
+    def verify(self) -> Command:
+        """`rcnn cache verify` of the disturbed work folder."""
+        self.commands += 1
+        log = self.folder / f"log-{self.commands:05d}.txt"
+        return self.expect(Command(["cache", "verify", "--work", str(self.work)], log), 0, 1)
+
+    def tear_plan(self, count: int) -> None:
+        """Cuts a plan short, of a finished cache or of one without a manifest; does what the message says; runs."""
+        for _ in range(count):
+            removed = self.remove_downstream()
+            unfinished = self.random.random() < 0.5
+            unit = self.choose("propose", "extract") if unfinished else self.choose("extract")
+            plan = self.work / self.random.choice(unit.folders) / "plan.json"
+            if unfinished:
+                plan.with_name("manifest.json").unlink()
+            before = self.stamps(unit)
+            cut(plan, self.random)
+            runs = [self.expect(self.start("run"), 2)]
+            how = sign(runs[0].text()) or "not noticed"
+            plan.unlink()
+            runs.append(self.expect(self.start("run")))
+            self.compare(f"{WORDS['plan']} in {unit.stage}")
+            extra = sum(one.seconds - self.nothing for one in runs) - sum(self.cost[one] for one in removed)
+            final = self.stamps(unit)
+            self.note("plan", unit.stage, how, extra, sound=sum(final.get(one) != before[one] for one in before))
+
+    def tear_claims(self, count: int) -> None:
+        """Claims that are no JSON, on several parts of a cache: they fall to whoever has watched them for a minute."""
+        while count > 0:
+            unit = self.choose("propose")
+            parts = [Path(one).name for one in self.stamps(unit)][:count]
+            self.reset(unit)
+            claims = self.work / unit.folders[0] / "claims"
+            claims.mkdir(parents=True)
+            for name in parts:
+                (claims / name).write_text('{"host": "another", "pi')
+            command = self.expect(self.start_unit(unit))
+            self.compare(f"{WORDS['claim']} in {unit.stage}", unit)
+            how = f"{sign(command.text())} ({time.monotonic() - command.started:.0f} s)"
+            for _ in parts:
+                self.note("claim", unit.stage, how, (command.seconds - self.cost[unit]) / len(parts))
+            count -= len(parts)
+
+    def tear_checkpoint(self, count: int) -> None:
+        """Kills the training of a network after its first checkpoint, cuts or flips that, and resumes."""
+        if not any(unit.stage == "pretrain" for unit in self.units):
+            self.not_done.append(f"{WORDS['checkpoint']}: not done, the recipe trains no network")
+            return
+        while count > 0:
+            unit = self.choose("pretrain")
+            self.reset(unit)
+            command = self.start_unit(unit)
+            while not (found := list((self.work / unit.folders[0]).glob("checkpoint-*.npz"))) and command.running():
+                time.sleep(0.003)
+            command.signal_group(signal.SIGKILL)
+            command.wait()
+            if not found or not found[0].exists():  # the part was finished meanwhile
+                continue
+            count -= 1
+            spoil(found[0], self.random.choice(("truncate", "flip")), self.random)
+            again = self.expect(self.start_unit(unit))
+            self.compare(f"{WORDS['checkpoint']} in {unit.stage}", unit)
+            taken = "going on after epoch" in again.text()
+            if taken:
+                self.problem("a torn checkpoint was taken")
+            how = "taken" if taken else "its SHA-256 is wrong: not taken, the part began again"
+            self.note("checkpoint", unit.stage, how, command.seconds + again.seconds - self.cost[unit])
+
+    def fill_disk(self, count: int) -> None:
+        """Runs a stage on a tmpfs with too little room for its cache; makes room; resumes."""
+        disk = self.folder / "disk"
+        disk.mkdir(exist_ok=True)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(disk)], capture_output=True)
+        if mounted.returncode:
+            self.not_done.append(f"{WORDS['disk']}: not done, this user may not mount a tmpfs")
+            return
+        try:
+            shutil.copytree(self.reference, disk / "work")
+            for _ in range(count):
+                self.fill_disk_once(disk)
+        finally:
+            subprocess.run(["umount", str(disk)], check=False)
+
+    def fill_disk_once(self, disk: Path) -> None:
+        """One stage that does not fit on the tmpfs."""
+        work = disk / "work"
+        fitted = True
+        while fitted:
+            unit = self.choose()
+            size = sum(path.stat().st_size for folder in unit.folders for path in (work / folder).glob("*"))
+            self.reset(unit, work)
+            state = os.statvfs(disk)
+            used = (state.f_blocks - state.f_bfree) * state.f_frsize
+            room = int(used + self.random.uniform(0.05, 0.95) * size) // 4096 * 4096
+            subprocess.run(["mount", "-o", f"remount,size={room}", str(disk)], check=True)
+            command = self.expect(self.start_unit(unit, work=work), 0, 2)
+            fitted = command.status == 0
+            subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
+        kept = self.stamps(unit, work)
+        again = self.expect(self.start_unit(unit, work=work))
+        self.compare(f"{WORDS['disk']} in {unit.stage}", unit, work)
+        final = self.stamps(unit, work)
+        lost = sum(final.get(one) != kept[one] for one in kept)
+        how = f"{sign(command.text()) or 'another sentence'}; then {resumed(again.text())}"
+        self.note("disk", unit.stage, how, command.seconds + again.seconds - self.cost[unit], sound=lost)
+
+    # All of it
+
+    def disturb(self, counts: Counter[str]) -> None:
+        """All faults, in an order drawn at random."""
+        tasks: list[Callable[[], None]] = []
+        for kind in ("kill", "term"):
+            for unit, count in shares(counts[kind], self.units):
+                tasks.append(partial(self.interrupt, kind, unit, count))
+        for kind in ("worker", "main"):
+            tasks.append(partial(self.kill_with_workers, kind, counts[kind]))
+        for kind in ("truncate", "flip", "header", "manifest", "part"):
+            tasks.append(partial(self.damage, kind, counts[kind]))
+        for once, kind in (
+            (self.writers, "writers"),
+            (self.tear_plan, "plan"),
+            (self.tear_claims, "claim"),
+            (self.tear_checkpoint, "checkpoint"),
+        ):
+            tasks.append(partial(once, counts[kind]))
+        if counts["disk"]:
+            tasks.append(partial(self.fill_disk, counts["disk"]))
+        self.random.shuffle(tasks)
+        for task in tasks:
+            if time.monotonic() < self.deadline:
+                task()
+        missing = counts - Counter(one.kind for one in self.faults)
+        for kind, count in missing.items():
+            if not any(WORDS[kind] in one for one in self.not_done):
+                self.not_done.append(f"{WORDS[kind]}: {count} not done, there was no time for them")
+
+    def last(self) -> None:
+        """The last run, by the real command; every byte verified; everything compared."""
+        self.expect(self.start("run", real=True))
+        if self.verify().status:
+            self.problem("cache verify found damage after the last run")
+        self.compare("the last run")
+
+
+def shares(count: int, units: Sequence[Unit]) -> list[tuple[Unit, int]]:
+    """`count` faults over units: each stage its share, divided over the stage's units."""
+    stages = list(dict.fromkeys(unit.stage for unit in units))
+    given: Counter[Unit] = Counter()
+    for number in range(count):
+        own = [unit for unit in units if unit.stage == stages[number % len(stages)]]
+        given[own[number // len(stages) % len(own)]] += 1
+    return list(given.items())
+
+
+def await_workers(command: Command) -> float:
+    """Waits for the first worker process; when that was."""
+    while command.running() and not command.workers():
+        time.sleep(0.02)
+    return time.monotonic()
+
+
+def resumed(text: str) -> str:
+    """How a command went on after an interruption."""
+    if "going on after epoch" in text:
+        return "resumed from the checkpoint"
+    if "resuming: " in text:
+        return "resumed from the finished parts"
+    return "was complete" if ": complete (" in text and ": done (" not in text else "no part was finished: began again"
+
+
+def sign(text: str) -> str | None:
+    """What a command's text says of a fault."""
+    return next((meaning for words, meaning in SIGNS.items() if words in text), None)
+
+
+def noticed(path: Path, texts: Sequence[str], verify_first: bool) -> str:
+    """Who named the damaged file first, and with which words."""
+    if path.name == "manifest.json":
+        return "written again by the next run from the parts"
+    for number, text in enumerate(texts):
+        for line in text.splitlines():
+            if str(path) in line:
+                by_verify = verify_first == (number == 0)
+                reason = "missing" if "missing" in line else "damaged"
+                return f"named as {reason} by {'cache verify' if by_verify else 'the next run'}"
+    return "not noticed"
+
+
+def spoil(path: Path, kind: str, chance: random.Random) -> None:
+    """Truncates, flips a bit of the data or of the header, or removes."""
+    if kind in ("manifest", "part"):
+        path.unlink()
+    elif kind == "truncate":
+        cut(path, chance)
+    else:
+        content = bytearray(path.read_bytes())
+        place = chance.randrange(USER_BLOCK) if kind == "header" else chance.randrange(USER_BLOCK, len(content))
+        content[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+
+
+def cut(path: Path, chance: random.Random) -> None:
+    """Cuts a file short, at a random place."""
+    os.truncate(path, chance.randrange(path.stat().st_size))
+
+
+def counts_of(faults: int, without: Sequence[str]) -> Counter[str]:
+    """How many faults of each kind: at least one of each, most of them kills."""
+    counts = Counter(
+        {kind: max(1, round(faults * share / 200)) for kind, share in OF_TWO_HUNDRED.items() if kind not in without}
+    )
+    counts["kill"] = max(1, faults - counts.total())
+    return counts
+
+
+def table(chaos: Chaos) -> str:
+    """The faults by kind, and the kills by stage, as Markdown."""
+    lines = [
+        "| fault | count | how it was noticed | processor seconds repeated a fault, median (most) | "
+        "damaged parts made again | sound parts made again |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    for kind, words in WORDS.items():
+        if chosen := [one for one in chaos.faults if one.kind == kind]:
+            lines.append(row(words, chosen))
+    lines.append(f"| **all** | **{len(chaos.faults)}** | | | | |")
+    lines += ["", "| SIGKILL of the whole group in | count | the next run | seconds | | sound parts made again |"]
+    lines.append("|---|---:|---|---:|---:|---:|")
+    for stage in dict.fromkeys(unit.stage for unit in chaos.units):
+        chosen = [one for one in chaos.faults if one.kind == "kill" and one.stage == stage]
+        if chosen:
+            lines.append(row(stage, chosen))
+    return "\n".join(lines + [""] + [f"- {one}" for one in chaos.not_done])
+
+
+def row(name: str, faults: Sequence[Fault]) -> str:
+    """One line of the table."""
+    how = "; ".join(f"{words} ({count})" for words, count in Counter(one.noticed for one in faults).most_common())
+    seconds = [max(0.0, one.seconds) for one in faults]
+    cost = f"{statistics.median(seconds):.2f} ({max(seconds):.2f})"
+    parts = f"{sum(one.damaged for one in faults)} | {sum(one.sound for one in faults)}"
+    return f"| {name} | {len(faults)} | {how} | {cost} | {parts} |"
+
+
+def verdict(chaos: Chaos, seconds: float) -> str:
+    """What was compared, and whether it was identical."""
+    caches = contents(chaos.reference)
+    parts = sum(len(value[0]) for value in caches.values())
+    mean = {name: value[1]["summary"].get("map_11") for name, value in caches.items()}
+    told = ", ".join(f"{name}: {value:.6f}" for name, value in mean.items() if value is not None)
+    ending = (
+        "all identical to the undisturbed run's"
+        if not chaos.problems
+        else "NOT IDENTICAL, or something went wrong:\n" + "\n".join(f"- {one}" for one in chaos.problems)
+    )
+    return (
+        f"{len(chaos.faults)} faults in {seconds / 60:.1f} minutes, {chaos.commands} commands; "
+        f"{len(caches)} caches of {parts} parts, mAP ({told}): {ending}"
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", default="small", help="small (the tests') or a file")
+    parser.add_argument("--part-size", type=int, help="items in a part [small: 3, else the stage's]")
+    parser.add_argument("--without", action="append", choices=WORDS, default=[], help="leave a kind out; repeatable")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further faults after so long")
+    parser.add_argument("--output", type=Path, help="the table as a Markdown file too")
+    parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    folder = arguments.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    small = arguments.recipe == "small"
+    recipe = write_recipe(folder, SMALL) if small else Path(arguments.recipe).resolve()
+    size = arguments.part_size or (PART_SIZE if small else None)
+    chaos = Chaos(recipe, folder.resolve(), random.Random(arguments.seed), size)
+    started = time.monotonic()
+    try:
+        import_libraries()
+        chaos.deadline = started + 60 * arguments.minutes
+        with contextlib.suppress(TooManyProblems):
+            chaos.undisturbed()
+            if not chaos.problems:
+                chaos.disturb(counts_of(arguments.faults, arguments.without))
+                chaos.last()
+        text = f"{table(chaos)}\n{verdict(chaos, time.monotonic() - started)}\n"
+        print(text)
+        if arguments.output:
+            arguments.output.write_text(text)
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(1 if chaos.problems else 0)
+
+
+if __name__ == "__main__":
+    main()
