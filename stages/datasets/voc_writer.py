@@ -24,7 +24,7 @@ class WrittenObject:
 def write_annotation(path: Path, shape: Sequence[int], objects: Iterable[WrittenObject]) -> None:
     """Writes the XML of an image of `shape` (height, width, depth); boxes become one-based inclusive corners."""
     root = Element("annotation")
-    SubElement(root, "folder").text = path.parent.parent.name
+    SubElement(root, "folder").text = "shapes"  # the same bytes wherever and under whatever name it is drawn
     SubElement(root, "filename").text = f"{path.stem}.jpg"
     size = SubElement(root, "size")
     for name, value in zip(("height", "width", "depth"), shape, strict=True):
