@@ -175,9 +175,8 @@ class Graph:
         inputs = {role: self.source_key(roles[role], source) for role, source in node.sources.items() if source}
         libraries = {name: installed_version(name) for name in stage.libraries}
         settings = identity_of(node.settings)
-        extra = stage.function("identity")
-        if extra is not None:
-            settings |= extra(node.settings, {})
+        if stage.reads_files:
+            settings |= stage.load().identity(node.settings, {})
         return Identity(stage.name, stage.schema_version, settings, inputs, libraries)
 
     def source_key(self, wanted: Input, source: Node | str | None) -> str:

@@ -44,6 +44,8 @@ class Stage:
     `split` is the dataset it works on when the recipe does not say. `follows_split=True`: it is made once for every
     split that another stage asks for (propose, extract, detect). `module` has `items`, `schema`, `run` and perhaps
     `summarise` and is imported on first use. `libraries` are the distributions whose version is part of the key.
+    `reads_files=True`: the module has `identity(settings, inputs)`, which adds to the key what the settings only name
+    (a file's checksum); without it, a key is known without importing the stage.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Stage:
     follows_split: bool = False
     part_size: int = 16
     libraries: tuple[str, ...] = field(default=())
+    reads_files: bool = False
 
     def load(self) -> ModuleType:
         """The module with the stage's `items`, `schema` and `run`."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline import SMALL
+
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("cache", "stages", "rcnn_cli")
 MAY_IMPORT = {"cache": {"cache"}, "stages": {"stages", "cache"}, "rcnn_cli": {"rcnn_cli", "stages", "cache"}}
@@ -58,7 +60,15 @@ def test_help_loads_nothing_heavy():
     assert heavy.isdisjoint(loaded)
 
 
-def test_status_needs_neither_torch_nor_opencv():
-    code = "import sys, json, rcnn_cli.runner, rcnn_cli.status; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True))
-    assert {"torch", "cv2", "sklearn", "matplotlib"}.isdisjoint(loaded)
+def test_the_keys_of_a_whole_recipe_need_no_torch(tmp_path):
+    """So `rcnn status`, and a run with nothing to do, answer quickly."""
+    (tmp_path / "r.toml").write_text(SMALL)
+    code = (
+        "import sys, json; from pathlib import Path;"
+        "from rcnn_cli.graph import Graph; from rcnn_cli.status import describe;"
+        "from rcnn_cli.recipe import load_recipe; describe(Graph(load_recipe(Path(sys.argv[1])), Path(sys.argv[2])));"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    line = [sys.executable, "-c", code, str(tmp_path / "r.toml"), str(tmp_path / "work")]
+    loaded = json.loads(subprocess.check_output(line, cwd=PROJECT, text=True))
+    assert {"torch", "sklearn", "matplotlib"}.isdisjoint(loaded)

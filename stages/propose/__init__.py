@@ -60,5 +60,6 @@ STAGE = Stage(
     inputs=(Input("images", kind="dataset", annotations=False),),
     module="stages.propose.stage",
     follows_split=True,
+    reads_files=True,
     part_size=16,
 )
