@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from stages.errors import StageError
 from stages.settings import as_json
 from stages.stage import Stage
 
+PATIENCE = 10.0  # seconds that an interrupted process has to end in order
 OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 70, 130, 143, 141
 
 EPILOG = """Examples:
@@ -479,14 +482,45 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]
 
 
-def terminate(number: int, frame: Any) -> None:
-    """SIGTERM ends the process in order: claims are given back, what is finished stays."""
-    raise SystemExit(TERMINATED)
+def stop(number: int, frame: Any) -> None:
+    """SIGINT and SIGTERM end the process in order: claims are given back, what is finished stays.
+
+    An exception that a signal raises inside a library may get lost there: what has not ended after PATIENCE is ended.
+    """
+    code = INTERRUPTED if number == signal.SIGINT else TERMINATED
+    watchdog = threading.Timer(PATIENCE, end_at_once, [code])
+    watchdog.daemon = True
+    watchdog.start()
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(code)
+
+
+def end_at_once(code: int) -> None:
+    """Ends this process and its children whatever they do; the next run sees that their claims are of the dead."""
+    text, _ = sentence(KeyboardInterrupt())
+    click.echo(f"rcnn: {text}", err=True)
+    for child in children(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    os._exit(code)
+
+
+def children(parent: int) -> list[int]:
+    """The processes that `parent` started and that still run, theirs included (where /proc tells)."""
+    try:
+        tasks = sorted(Path(f"/proc/{parent}/task").glob("*/children"))
+        own = [int(one) for task in tasks for one in task.read_text().split()]
+    except OSError:
+        return []
+    return [*own, *(grandchild for child in own for grandchild in children(child))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
-    signal.signal(signal.SIGTERM, terminate)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
     code = OK
     try:
         returned = cli.main(

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+
+def leave_interrupts_to_parent() -> None:
+    """A worker process of joblib ignores Ctrl-C: the process that started it hears it too, and ends the worker."""
+    if multiprocessing.current_process().name.startswith("LokyProcess"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Progress(Protocol):

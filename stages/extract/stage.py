@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.datasets import Dataset
 from stages.errors import BadImage, StageError
-from stages.execution import Execution, Progress, SilentProgress
+from stages.execution import Execution, Progress, SilentProgress, leave_interrupts_to_parent
 from stages.extract import Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network
 from stages.images import Pixels, read_image
@@ -119,6 +119,7 @@ def fill_in_processes(task: Extraction, parts: Iterable[Part], bar: Progress) ->
 
 def fill_part(task: Extraction, part: Part) -> tuple[int, int]:
     """Makes one part in a process of its own; returns how many images and regions it has."""
+    leave_interrupts_to_parent()
     count = Count()
     fill_parts(task, [part], count)
     return count.items, count.rows

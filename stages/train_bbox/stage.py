@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.execution import Execution
+from stages.execution import Execution, leave_interrupts_to_parent
 from stages.features import feature_scale, layer_dimension
 from stages.train_bbox import Settings
 from stages.train_bbox.examples import Examples, collect_examples, feature_blocks
@@ -68,6 +68,7 @@ def fit_part(
     part: Part, examples: Sequence[Examples], features: Reader, scale: float, settings: Settings
 ) -> tuple[Part, list[Record]]:
     """The regressors of a part's classes. One thread: the bits of a product may depend on their number."""
+    leave_interrupts_to_parent()
     with threadpool_limits(1, user_api="blas"):
         return part, [fit_class(one, features, scale, settings) for one in examples]
 
