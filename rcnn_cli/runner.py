@@ -10,13 +10,15 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache import DamagedPart, IncompleteCache, Reader, Shard, Writer, set_aside
+from cache import CacheError, DamagedPart, IncompleteCache, Reader, Shard, Writer, set_aside
+from cache.files import read_json
 from cache.manifest import read_manifest
+from cache.parts import part_name
 from rcnn_cli.graph import Graph, Node, installed_version
 from stages.errors import StageError
 from stages.execution import Execution
@@ -132,7 +134,10 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
             )
             return False
         summarise = stage.function("summarise")
-        manifest = writer.finish(
+        manifest = finish(
+            graph,
+            node,
+            writer,
             {**provenance(graph, node, started)},
             (lambda reader: summarise(settings, inputs, reader)) if summarise else None,
         )
@@ -141,6 +146,53 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
     log.info("%s: done (%s) in %s: %s", node.name, counted(manifest), duration(time.time() - started), folder)
     tell_skipped(node, manifest)
     return True
+
+
+def finish(
+    graph: Graph,
+    node: Node,
+    writer: Writer,
+    record: Mapping[str, Any],
+    summarise: Callable[[Reader], Any] | None,
+) -> dict[str, Any]:
+    """Writes the manifest; of several processes that end at the same moment, one may sweep up what another writes."""
+    try:
+        return writer.finish(record, summarise)
+    except CacheError:
+        manifest = manifest_of(graph, node)
+        if manifest is None:
+            raise
+        return manifest
+
+
+def run_alone(graph: Graph, node: Node, options: Options) -> bool:
+    """Runs one node and nothing that it reads, as a task of an array job does; True if its cache is then complete.
+
+    Inputs whose parts are all there are closed first: on a network filesystem the last of several writers may not have
+    seen the others' parts yet. A damaged part is set aside: one of this node is made again, one of an input ends the
+    run. Raises IncompleteCache if an input is not complete.
+    """
+    for _ in range(REPAIRS):
+        try:
+            for source in node.upstream():
+                if not complete(graph, source) and missing_parts(graph.folder(source)) == []:
+                    run_node(graph, source, options)
+            return run_node(graph, node, options)
+        except DamagedPart as error:
+            put_aside(error)
+            if error.path.parent != graph.folder(node):
+                raise
+    raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
+
+
+def missing_parts(folder: Path) -> list[int] | None:
+    """The indices of the parts that are not there, None for a cache that nobody has begun."""
+    try:
+        plan = read_json(folder / "plan.json")
+    except FileNotFoundError:
+        return None
+    parts = range(-(-len(plan["item_ids"]) // plan["part_size"]))
+    return [index for index in parts if not (folder / part_name(index)).exists()]
 
 
 def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Mapping[str, Any], execution: Execution) -> None:
