@@ -44,8 +44,14 @@ class Job:
         return [task for task, state in self.states(queue).items() if state.active]
 
     def failed(self, queue: Queue, folder: Path) -> list[int]:
-        """The tasks that ended without having made their parts of the cache in `folder`."""
-        ended = [task for task in self.tasks if task not in self.active(queue)]
+        """The tasks that ended without having made their parts of the cache in `folder`, which is not complete.
+
+        Where all parts are there, the last task to end should have closed the cache.
+        """
+        active = set(self.active(queue))
+        ended = [task for task in self.tasks if task not in active]
+        if missing_parts(folder) == []:
+            return [] if active else ended[-1:]
         missing = set(missing_tasks(folder, self.shards))
         return [task for task in ended if task in missing]
 

@@ -10,6 +10,7 @@ import pytest
 
 from rcnn_cli.jobs import Job, missing_tasks, read_jobs, record_path, write_jobs
 from rcnn_cli.main import main
+from rcnn_cli.slurm import TaskState
 
 RECIPE = """
 [datasets.train]
@@ -149,6 +150,23 @@ def test_the_shards_that_have_parts_to_make(tmp_path):
     for index in (2, 5):
         (tmp_path / f"part-{index:05d}.h5").touch()
     assert missing_tasks(tmp_path, 3) == [1]
+
+
+def test_a_task_that_is_gone_without_its_parts_has_failed(tmp_path):
+    job = Job("12", "r-propose", "propose", "key", 2, (1, 2), (), "")
+    running, pending = TaskState("RUNNING", "None", "r-propose"), TaskState("PENDING", "Resources", "r-propose")
+    never = TaskState("PENDING", "DependencyNeverSatisfied", "r-propose")
+    another = TaskState("RUNNING", "None", "another user's job of the same number")
+    assert job.failed({("12", 1): running, ("12", 2): pending}, tmp_path) == []
+    assert job.failed({("12", 1): running, ("12", 2): never}, tmp_path) == [2]
+    assert job.failed({("12", 1): running, ("12", 2): another}, tmp_path) == [2]
+    assert job.failed({}, tmp_path) == [1, 2]
+    (tmp_path / "plan.json").write_text(json.dumps({"item_ids": ["a", "b"], "part_size": 1}))
+    (tmp_path / "part-00000.h5").touch()
+    assert job.failed({}, tmp_path) == [2]
+    (tmp_path / "part-00001.h5").touch()
+    assert job.failed({("12", 2): running}, tmp_path) == []
+    assert job.failed({}, tmp_path) == [2]
 
 
 def test_wait_ends_when_the_caches_are_complete(call, tmp_path):
