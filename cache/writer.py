@@ -18,7 +18,7 @@ from cache.claims import Claims
 from cache.errors import CacheError, DamagedPart
 from cache.files import is_temporary, read_json, write_atomically, write_json
 from cache.identity import Identity
-from cache.manifest import write_manifest
+from cache.manifest import read_manifest, write_manifest
 from cache.parts import check_place, part_bytes, part_name, read_header, write_part
 from cache.reader import Reader
 from cache.schema import Record, Schema
@@ -28,7 +28,6 @@ PLAN = "plan.json"
 MANIFEST = "manifest.json"
 VIEW = "data.h5"
 CLAIMS = "claims"
-FINISH = "finish"
 ID_PATTERN = re.compile(r"[^\x00-\x1f/]+")
 
 
@@ -256,8 +255,21 @@ class Writer:
     def finish(self, record: Mapping[str, Any], summarise: Callable[[Reader], Any] | None = None) -> dict[str, Any]:
         """Writes the one-file view and, last, the manifest, with `record` (versions, command line, times) in it.
 
-        Raises DamagedPart if a part is not what was written, CacheError if one is missing.
+        Of several processes that end at the same moment one may sweep up what another is writing: then the manifest
+        that is there is returned. Raises DamagedPart if a part is not what was written, CacheError if one is missing.
         """
+        try:
+            return self.write_end(record, summarise)
+        except DamagedPart:
+            raise
+        except CacheError:
+            manifest = read_manifest(self.folder / MANIFEST)
+            if manifest is None:
+                raise
+            return manifest
+
+    def write_end(self, record: Mapping[str, Any], summarise: Callable[[Reader], Any] | None) -> dict[str, Any]:
+        """The work of `finish`."""
         headers = [self.header(part) for part in self.parts]
         reader = Reader(self.folder, require_complete=False)
         skipped = reader.skipped()

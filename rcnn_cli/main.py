@@ -112,7 +112,7 @@ def make_options(
     shard: str | None = None,
 ) -> Any:
     """The runner's options; the device is only asked for where a network runs."""
-    from cache import Shard
+    from rcnn_cli.arrays import parse_shard
     from rcnn_cli.device import resolve_device
     from rcnn_cli.progress import progress
     from rcnn_cli.runner import Options
@@ -126,7 +126,7 @@ def make_options(
         skip_bad_images=skip_bad_images,
         progress=progress,
     )
-    return Options(execution, Shard.parse(shard) if shard else Shard(), compression, part_size)
+    return Options(execution, parse_shard(shard, os.environ), compression, part_size)
 
 
 def cores() -> int:
@@ -145,17 +145,30 @@ def runs_network(stage: Stage) -> bool:
 @cli.command(short_help="Run all stages of a recipe; skip what is complete.")
 @recipe_argument
 @execution_options
-def run(recipe: Path, changes: tuple[str, ...], work: Path | None, **options: Any) -> None:
+@click.option("--only", metavar="CACHE", help="Only this one, as `rcnn status` names it; its inputs must be complete.")
+@click.option("--shard", metavar="I/N", help="With --only: make only every N-th part, beginning with the I-th.")
+def run(
+    recipe: Path, changes: tuple[str, ...], work: Path | None, only: str | None, shard: str | None, **options: Any
+) -> None:
     """Run all stages of RECIPE in order; what is complete is skipped.
 
     \b
     Example: rcnn run recipes/shapes.toml --jobs 2
     """
     from rcnn_cli.results import show_results
-    from rcnn_cli.runner import complete, run_nodes
+    from rcnn_cli.runner import complete, run_alone, run_nodes
 
+    if shard and not only:
+        raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
     graph = load_graph(recipe, changes, work)
     nodes = list(graph.nodes.values())
+    if only:
+        chosen = graph.select(only)
+        made = make_options(chosen, shard=shard, **options)
+        finished = [run_alone(graph, node, made) for node in chosen]
+        if all(finished):
+            show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
+        return
     missing = [node for node in nodes if not complete(graph, node)]
     run_nodes(graph, nodes, make_options(missing, **options))
     if not missing:
@@ -202,7 +215,10 @@ def add_stage_command(stage: Stage) -> None:
     decorated = click.option("--split", metavar="NAME", help="Only this dataset of the recipe.")(decorated)
     decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)
     decorated = click.option(
-        "--shard", envvar="RCNN_SHARD", metavar="I/N", help="Make only every N-th part, beginning with the I-th."
+        "--shard",
+        envvar="RCNN_SHARD",
+        metavar="I/N",
+        help="Make only every N-th part, beginning with the I-th; `array`: as this task of an array job is numbered.",
     )(decorated)
     if stage.makes == "detections":
         decorated = click.option("--draw", is_flag=True, help="Draw the detections on the images.")(decorated)
@@ -270,6 +286,71 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
     states = describe(load_graph(recipe, changes, work))
     click.echo(format_status(states, as_json_text))
     if any(state.state != "complete" for state in states):
+        raise SystemExit(INCOMPLETE)
+
+
+@cli.command(short_help="Submit a recipe to Slurm: a job for each cache that is not complete.")
+@recipe_argument
+@click.option(
+    "--cluster",
+    type=click.Path(path_type=Path),
+    default=Path("cluster.toml"),
+    show_default=True,
+    help="What each stage asks of Slurm.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing; needs no Slurm.")
+def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: Path, dry_run: bool) -> None:
+    """Submit RECIPE to Slurm: a job or array of jobs for each cache that is not complete, each after its inputs.
+
+    \b
+    Example: rcnn submit recipes/shapes.toml --cluster cluster.toml --dry-run
+    """
+    from rcnn_cli.batch import Submission
+    from rcnn_cli.cluster import load_cluster
+    from rcnn_cli.jobs import Submitter, scripts
+
+    graph = load_graph(recipe, changes, work)
+    wanted = load_cluster(cluster, graph.recipe)
+    submission = Submission(recipe, graph.recipe.name, changes, graph.work.absolute(), Path.cwd())
+    if dry_run:
+        click.echo("\n".join(scripts(graph, wanted, submission)), nl=False)
+        return
+    count = Submitter(graph, wanted, submission, click.echo).submit()
+    click.echo(f"{count} jobs submitted; `rcnn status {recipe}` follows them, their output: {submission.logs}/")
+
+
+@cli.command(short_help="Cancel the jobs of a recipe; what is finished is kept.")
+@recipe_argument
+def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
+    """Cancel the jobs of RECIPE that are queued or running; what is finished is kept.
+
+    \b
+    Example: rcnn cancel recipes/shapes.toml
+    """
+    from rcnn_cli.jobs import cancel as cancel_recipe
+    from rcnn_cli.recipe import load_recipe
+    from rcnn_cli.runner import work_folder
+
+    jobs = cancel_recipe(work_folder(work), load_recipe(recipe, changes).name)
+    click.echo(f"Cancelled: {', '.join(jobs)}" if jobs else f"{recipe}: no job is queued or running")
+
+
+@cli.command(short_help="Wait until a stage's caches are complete, whoever makes them.")
+@recipe_argument
+@click.argument("stage")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up then [default: never].")
+def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, timeout: float | None) -> None:
+    """Wait until STAGE's caches of RECIPE are complete, whoever makes them. Exit status 1 if --timeout comes first.
+
+    STAGE is a stage, a table of the recipe, or a cache as `rcnn status` names it.
+
+    \b
+    Example: rcnn wait recipes/shapes.toml extract@train --timeout 3600
+    """
+    from rcnn_cli.waiting import wait_for
+
+    graph = load_graph(recipe, changes, work)
+    if not wait_for(graph, graph.select(stage), timeout, logging.getLogger("rcnn").info):
         raise SystemExit(INCOMPLETE)
 
 
@@ -532,6 +613,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
+    except SystemExit as error:
+        if error.code == TERMINATED:
+            click.echo("rcnn: terminated; what is finished is kept, the same command goes on from there", err=True)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cache import DamagedPart, IncompleteCache, Reader, Shard, Writer, set_aside
+from cache.files import read_json
 from cache.manifest import read_manifest
+from cache.parts import part_name
 from rcnn_cli.graph import Graph, Node, installed_version
 from stages.errors import StageError
 from stages.execution import Execution
@@ -96,18 +98,6 @@ def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
     raise StageError(f"{node.name}: its inputs were found damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
-def run_alone(graph: Graph, node: Node, options: Options) -> bool:
-    """`run_node`; a part of the node's own cache that turns out damaged is set aside, aloud, and made again."""
-    for _ in range(REPAIRS):
-        try:
-            return run_node(graph, node, options)
-        except DamagedPart as error:
-            put_aside(error)
-            if error.path.parent != graph.folder(node):
-                raise
-    raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
-
-
 def run_node(graph: Graph, node: Node, options: Options) -> bool:
     """Runs one node whose inputs are complete; True if its cache is complete afterwards.
 
@@ -145,7 +135,7 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
             return False
         summarise = stage.function("summarise")
         manifest = writer.finish(
-            {**provenance(graph, node, started)},
+            provenance(graph, node, started),
             (lambda reader: summarise(settings, inputs, reader)) if summarise else None,
         )
     finally:
@@ -153,6 +143,36 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
     log.info("%s: done (%s) in %s: %s", node.name, counted(manifest), duration(time.time() - started), folder)
     tell_skipped(node, manifest)
     return True
+
+
+def run_alone(graph: Graph, node: Node, options: Options) -> bool:
+    """Runs one node and nothing that it reads, as a task of an array job does; True if its cache is then complete.
+
+    Inputs whose parts are all there are closed first: on a network filesystem the last of several writers may not have
+    seen the others' parts yet. A damaged part is set aside: one of this node is made again, one of an input ends the
+    run. Raises IncompleteCache if an input is not complete.
+    """
+    for _ in range(REPAIRS):
+        try:
+            for source in node.upstream():
+                if not complete(graph, source) and missing_parts(graph.folder(source)) == []:
+                    run_node(graph, source, options)
+            return run_node(graph, node, options)
+        except DamagedPart as error:
+            put_aside(error)
+            if error.path.parent != graph.folder(node):
+                raise
+    raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
+
+
+def missing_parts(folder: Path) -> list[int] | None:
+    """The indices of the parts that are not there, None for a cache that nobody has begun."""
+    try:
+        plan = read_json(folder / "plan.json")
+    except FileNotFoundError:
+        return None
+    parts = range(-(-len(plan["item_ids"]) // plan["part_size"]))
+    return [index for index in parts if not (folder / part_name(index)).exists()]
 
 
 def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Mapping[str, Any], execution: Execution) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cache import CacheError, Identity, differences
@@ -19,7 +19,7 @@ DAMAGED = ".h5.damaged-"
 
 @dataclass(frozen=True)
 class State:
-    """The state of one cache: "complete", "partial", "damaged" or "missing"; `detail` and `why` are for people."""
+    """The state of one cache: "complete", "partial", "damaged" or "missing"; the rest of the text is for people."""
 
     name: str
     state: str
@@ -29,11 +29,18 @@ class State:
     key: str
     items: int
     items_done: int
+    jobs: tuple[str, ...] = ()
 
 
 def describe(graph: Graph) -> list[State]:
-    """The states of all caches of a recipe, inputs first."""
-    return [state_of(graph, node) for node in graph.nodes.values()]
+    """The states of all caches of a recipe, inputs first, with the jobs that were submitted for those not complete."""
+    from rcnn_cli.jobs import job_lines
+
+    jobs = job_lines(graph)
+    states = [state_of(graph, node) for node in graph.nodes.values()]
+    return [
+        state if state.state == "complete" else replace(state, jobs=tuple(jobs.get(state.name, ()))) for state in states
+    ]
 
 
 def state_of(graph: Graph, node: Node) -> State:
@@ -95,5 +102,7 @@ def format_status(states: Sequence[State], as_json: bool) -> str:
     lines = []
     for state in states:
         why = f"  ({'; '.join(state.why)})" if state.why else ""
-        lines.append(f"{state.name:<{width}}  {state.detail}{why}")
+        job = f"  [{state.jobs[0]}]" if state.jobs else ""
+        lines.append(f"{state.name:<{width}}  {state.detail}{why}{job}")
+        lines += [f"{'':<{width}}  {line}" for line in state.jobs[1:]]
     return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""cluster.toml: what each stage asks of the batch system, validated into frozen dataclasses.
+
+[default]               # for every stage that does not say otherwise
+[extract]               # for all uses of the stage `extract`
+[extract-windows]       # for one use, by its table's name in the recipe
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rcnn_cli.graph import Node
+from rcnn_cli.recipe import Recipe
+from stages.catalogue import catalogue
+from stages.errors import StageError
+from stages.settings import build_settings, nearest, setting
+
+DEFAULT = "default"
+
+
+class ClusterError(StageError):
+    """A cluster.toml, or an answer of the batch system, that does not allow a job; names the file and the key."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one task of a stage asks for. None: nothing is said and the cluster's own default holds."""
+
+    partition: str | None = setting(None, source="sbatch --partition")
+    account: str | None = setting(None, source="sbatch --account")
+    time: str | None = setting(None, source="sbatch --time, of one task")
+    memory: str | None = setting(None, source="sbatch --mem, of one task")
+    cpus: int = setting(1, at_least=1, source="sbatch --cpus-per-task, and rcnn's --jobs")
+    gpus: int = setting(0, at_least=0, source="sbatch --gres=gpu:N, and rcnn's --device cuda")
+    array: int = setting(1, at_least=1, source="sbatch --array: into how many shards the stage is split")
+    array_at_once: int = setting(0, at_least=0, source="sbatch --array=...%K; 0: as many as the cluster lets run")
+    requeue: bool = setting(True, source="sbatch --requeue")
+    sbatch: tuple[str, ...] = setting((), source="further options of sbatch")
+    setup: tuple[str, ...] = setting((), source="lines of shell before rcnn: modules, a virtual environment")
+    options: tuple[str, ...] = setting((), source="further options of rcnn, as --batch-size")
+    command: str | None = setting(None, source="how rcnn is called; None: the Python that runs `rcnn submit`")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A validated cluster.toml: each table merged with [default]."""
+
+    path: Path
+    tables: Mapping[str, Resources]
+
+    def resources(self, node: Node) -> Resources:
+        """What a task of this node asks for: the table of its use, else of its stage, else [default]."""
+        names = (node.use.name, node.use.stage.name, DEFAULT)
+        return next(self.tables[name] for name in names if name in self.tables)
+
+
+def load_cluster(path: Path, recipe: Recipe) -> Cluster:
+    """Reads cluster.toml for a recipe. Raises ClusterError or BadSetting, naming the nearest valid key."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ClusterError(f"{path}: there is no such file; docs/cluster.md has an example") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{path}: cannot be read ({error}); name a text file in TOML") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ClusterError(f"{path}: is not valid TOML ({error}); correct that line") from error
+    known = [DEFAULT, *catalogue(), *recipe.uses]
+    for name, table in found.items():
+        if name not in known:
+            raise ClusterError(f"{path}: [{name}] is no stage and no table of {recipe.path}{nearest(name, known)}")
+        if not isinstance(table, dict):
+            raise ClusterError(f"{path}: '{name}' must be a table, [{name}]")
+    common = found.get(DEFAULT, {})
+    if "array" in common:
+        raise ClusterError(f"{path}: [default] array does not fit every stage; say it in [propose], [extract], ...")
+    return Cluster(path, {name: build(path, name, common, found.get(name, {})) for name in {DEFAULT: None, **found}})
+
+
+def build(path: Path, name: str, common: Mapping[str, Any], table: Mapping[str, Any]) -> Resources:
+    """One table over [default]. Raises ClusterError for text that would not stay on its line of the script."""
+    place = f"{path}: [{name}]"
+    resources: Resources = build_settings(Resources, {**common, **table}, place)
+    for key in ("partition", "account", "time", "memory", "sbatch"):
+        value = getattr(resources, key)
+        for text in value if isinstance(value, tuple) else (value,):
+            if text is not None and (not text.strip() or "\n" in text):
+                raise ClusterError(f"{place}: {key} = {text!r} must be one line of text")
+    return resources
