@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Protocol
 
 
-def leave_interrupts_to_parent() -> None:
-    """A worker process of joblib ignores Ctrl-C: the process that started it hears it too, and ends the worker."""
-    if multiprocessing.current_process().name.startswith("LokyProcess"):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def workers_deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started in this block never hear Ctrl-C: who started them hears it too, and ends them.
+
+    They inherit the blocked signal, so that Ctrl-C finds them deaf from their first moment on, before any of their own
+    code could say so.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would unblock the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Progress(Protocol):

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import h5py
+import psutil
 import pytest
 
 from tests.pipeline import STAGES, command, contents, rcnn, write_recipe
@@ -255,6 +256,28 @@ def test_gc_deletes_what_no_recipe_refers_to(copied):
     rcnn("cache", "gc", recipe, "--yes", work=work)
     assert len(list((work / "caches" / "eval").iterdir())) == 1
     assert rcnn("status", recipe, work=work).returncode == 0
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("cache", ["propose@train", "extract@train", "train-svm"])
+def test_ctrl_c_while_worker_processes_start_is_one_sentence(cache, delay, copied):
+    recipe, work = copied
+    shutil.rmtree(work / "caches" / cache.partition("@")[0])
+    line, environment = command("run", recipe, "--jobs", 2, "--only", cache, "--part-size", 2, work=work)
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                               start_new_session=True)  # fmt: skip
+    parent = psutil.Process(process.pid)
+    while process.poll() is None and not [
+        child for child in parent.children() if "LokyProcess" in " ".join(child.cmdline())
+    ]:
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what is finished is kept" in errors
+    assert "Traceback" not in errors
+    assert "KeyboardInterrupt" not in errors
 
 
 def test_ctrl_c_is_a_sentence_and_the_run_goes_on(finished, tmp_path):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.datasets import Dataset
 from stages.errors import BadImage, StageError
-from stages.execution import Execution, Progress, SilentProgress, leave_interrupts_to_parent
+from stages.execution import Execution, Progress, SilentProgress, workers_deaf_to_interrupts
 from stages.extract import Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network
 from stages.images import Pixels, read_image
@@ -106,7 +106,9 @@ def fill_in_processes(task: Extraction, parts: Iterable[Part], bar: Progress) ->
     try:
         with parallel_config(backend="loky", inner_max_num_threads=1):
             workers = Parallel(n_jobs=jobs, pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
-            for images, rows in workers(delayed(fill_part)(portable, part) for part in parts):
+            with workers_deaf_to_interrupts():
+                filled = workers(delayed(fill_part)(portable, part) for part in parts)
+            for images, rows in filled:
                 bar.advance(images, rows)
     except TerminatedWorkerError as error:
         raise StageError(
@@ -119,7 +121,6 @@ def fill_in_processes(task: Extraction, parts: Iterable[Part], bar: Progress) ->
 
 def fill_part(task: Extraction, part: Part) -> tuple[int, int]:
     """Makes one part in a process of its own; returns how many images and regions it has."""
-    leave_interrupts_to_parent()
     count = Count()
     fill_parts(task, [part], count)
     return count.items, count.rows

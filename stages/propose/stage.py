@@ -15,7 +15,7 @@ from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.boxes import Boxes
 from stages.datasets import Dataset
 from stages.errors import BadImage, BadSetting, StageError
-from stages.execution import Execution, Progress, leave_interrupts_to_parent
+from stages.execution import Execution, Progress, workers_deaf_to_interrupts
 from stages.images import Pixels, image_size, read_image
 from stages.propose import Settings
 from stages.propose.box_file import BoxFile, content_sha256, fit_to_image, resolve_path
@@ -178,7 +178,9 @@ def in_processes(settings: Settings, feed: Feed, execution: Execution) -> Iterat
     parallel = Parallel(n_jobs=execution.jobs, backend="loky", return_as="generator", batch_size=1)
     calls = (delayed(attempt_alone)(settings, task, execution.skip_bad_images) for task in feed.tasks())
     try:
-        yield from parallel(calls)
+        with workers_deaf_to_interrupts():
+            outcomes = parallel(calls)
+        yield from outcomes
     except TerminatedWorkerError as error:
         raise StageError(
             f"propose: one of {execution.jobs} processes died, perhaps for want of memory; run again with fewer --jobs"
@@ -187,7 +189,6 @@ def in_processes(settings: Settings, feed: Feed, execution: Execution) -> Iterat
 
 def attempt_alone(settings: Settings, task: Task, skip_bad_images: bool) -> Outcome:
     """`attempt` in a process of its own, one of several: OpenCV gets one thread."""
-    leave_interrupts_to_parent()
     if settings.method == "selective-search":
         import cv2
 

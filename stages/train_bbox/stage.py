@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.execution import Execution, leave_interrupts_to_parent
+from stages.execution import Execution, workers_deaf_to_interrupts
 from stages.features import feature_scale, layer_dimension
 from stages.train_bbox import Settings
 from stages.train_bbox.examples import Examples, collect_examples, feature_blocks
@@ -58,7 +58,9 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         tasks = (delayed(fit_part)(part, found, features, scale, settings) for part, found in own)
         workers = Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", return_as="generator")
         with execution.progress("train-bbox", total, "classes") as bar:
-            for part, records in workers(tasks):
+            with workers_deaf_to_interrupts():
+                fitted = workers(tasks)
+            for part, records in fitted:
                 report(part, records)
                 output.write(part, records)
                 bar.advance(len(records), sum(int(record["examples"]) for record in records))
@@ -68,7 +70,6 @@ def fit_part(
     part: Part, examples: Sequence[Examples], features: Reader, scale: float, settings: Settings
 ) -> tuple[Part, list[Record]]:
     """The regressors of a part's classes. One thread: the bits of a product may depend on their number."""
-    leave_interrupts_to_parent()
     with threadpool_limits(1, user_api="blas"):
         return part, [fit_class(one, features, scale, settings) for one in examples]
 

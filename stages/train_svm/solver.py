@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from stages.execution import leave_interrupts_to_parent
 from stages.features import scaled
 from stages.train_svm import Settings
 
@@ -49,7 +48,6 @@ def fit_svm(rows: NDArray[np.floating], positives: int, scale: float, settings: 
     Deterministic in its arguments as long as no other thread of the process runs liblinear (its random numbers are
     global): concurrent fits belong in processes of their own.
     """
-    leave_interrupts_to_parent()
     examples = sparse_rows(rows, scale)
     labels = np.where(np.arange(len(rows)) < positives, 1, -1)
     model = make_solver(settings)

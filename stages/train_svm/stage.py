@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.boxes import class_overlaps
-from stages.execution import Execution
+from stages.execution import Execution, workers_deaf_to_interrupts
 from stages.features import ObjectRows, feature_scale, layer_dimension, read_objects, scaled
 from stages.linear_models import NEVER_DETECTED
 from stages.train_svm import Settings
@@ -62,7 +62,8 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     layer_dimension(features, settings.layer)
     parts_at_once = max(1, settings.classes_at_once // output.part_size)
     claimed = output.claim()
-    with threadpool_limits(1, user_api="blas"), Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs") as workers:
+    solvers = Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", return_as="generator")
+    with threadpool_limits(1, user_api="blas"), solvers as workers:
         prepared: tuple[float, ObjectRows] | None = None
         while parts := list(islice(claimed, parts_at_once)):
             if prepared is None:
@@ -218,7 +219,9 @@ class Mining:
             )
             for miner in due
         )
-        return list(self.workers(tasks)) if due else []
+        with workers_deaf_to_interrupts():
+            solutions = self.workers(tasks)
+        return list(solutions)
 
     def take_over(self, miner: ClassMiner, image: int, solution: Solution) -> None:
         """The end of a class's round."""
