@@ -6,7 +6,7 @@ other classes, and Caffe calls its layer of scores otherwise (`fc8_pascal`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,45 +122,63 @@ def caffe_state(
 ) -> tuple[State, tuple[str, ...]]:
     """The layers of a .caffemodel as the network's state dict, and notes on what it has more or otherwise.
 
-    Raises StageError for a layer too few, in another order, without biases, or too many (but for further layers on
-    fc7, as Fast R-CNN's for boxes: they are left out). The shapes are for `check_state`.
+    Raises StageError for a layer too few, too many, in another order or without biases; `check_state` does for shapes.
     """
     if not card.caffe_names:
         able = ", ".join(one.name for one in NETWORKS.values() if one.caffe_names)
         raise StageError(f"{path}: a .caffemodel cannot be imported as {card.name}; choose --network from {able}")
-    module = empty_module(card, card.classes)
-    shapes = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    wanted = [name for name, part in module.named_children() if list(part.parameters())]
-    check_order([name for name, _ in module.named_children()], list(layers), card, path)
+    parts = dict(empty_module(card, card.classes).named_children())
+    check_order(list(parts), list(layers), card, path)
+    wanted = {name: part.state_dict() for name, part in parts.items() if part.state_dict()}
     weighted = {name: blobs for name, blobs in layers.items() if blobs}
-    last = wanted[-1]
-    heads = [
-        name
-        for name, blobs in weighted.items()
-        if name not in wanted and without_leading_ones(blobs[0].shape, 2)[1:] == shapes[f"{last}.weight"][1:]
-    ]
-    chosen = scores_layer(last, heads, list(weighted), scores, path)
-    strange = [name for name in weighted if name not in (*wanted, *heads)]
-    missing = [name for name in wanted if name not in weighted and name != last]
+    chosen, notes = matching_layers(wanted, weighted, scores, card, path)
+    state: State = {}
+    for name, parameters in wanted.items():
+        blobs = weighted[chosen[name]]
+        if len(blobs) != len(parameters):
+            raise StageError(f"{path}: layer '{chosen[name]}' has {len(blobs)} blobs, not weights and biases")
+        for (parameter, tensor), blob in zip(parameters.items(), blobs, strict=True):
+            shape = without_leading_ones(blob.shape, tensor.dim())
+            state[f"{name}.{parameter}"] = torch.from_numpy(blob).reshape(shape)
+    return state, notes
+
+
+def matching_layers(
+    wanted: Mapping[str, State], weighted: Mapping[str, Blobs], scores: str | None, card: NetworkCard, path: Path
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """For each of the network's layers the file's, and notes on what the file has more.
+
+    The last may have another name. Further layers on fc7 (as Fast R-CNN's for boxes) are left out; any other that the
+    network has not, or a layer too few, is a StageError: VGG-19 holds all the layers of VGG-16.
+    """
+    *body, last = wanted
+    inputs = list(wanted[last]["weight"].shape[1:])
+    others = [name for name in weighted if name not in wanted]
+    heads = [name for name in others if without_leading_ones(weighted[name][0].shape, 2)[1:] == inputs]
+    missing = [name for name in body if name not in weighted]
+    strange = [name for name in others if name not in heads]
     for names, words in (
         (missing, f"has no weights of {card.name}'s"),
         (strange, f"has weights that {card.name} has not,"),
     ):
         if names:
             raise StageError(f"{path}: {words} layer '{names[0]}'; it is another network, name it with --network")
-    state: State = {}
-    for name in wanted:
-        blobs = weighted[chosen if name == last else name]
-        if len(blobs) != 2:
-            raise StageError(f"{path}: layer '{name}' has {len(blobs)} blobs instead of weights and biases")
-        for parameter, blob in zip(("weight", "bias"), blobs, strict=True):
-            shape = without_leading_ones(blob.shape, len(shapes[f"{name}.{parameter}"]))
-            state[f"{name}.{parameter}"] = torch.from_numpy(blob).reshape(shape)
+    candidates = [last, *heads] if last in weighted else heads
+    chosen = scores_layer(last, candidates, scores, path)
     notes = [f"its class scores are the layer '{chosen}'"] if chosen != last else []
-    left_out = [name for name in (last, *heads) if name in weighted and name != chosen]
-    if left_out:
-        notes.append(f"left out: {', '.join(left_out)}")
-    return state, tuple(notes)
+    if len(candidates) > 1:
+        notes.append(f"left out: {', '.join(name for name in candidates if name != chosen)}")
+    return {**{name: name for name in body}, last: chosen}, tuple(notes)
+
+
+def scores_layer(last: str, candidates: Sequence[str], scores: str | None, path: Path) -> str:
+    """The file's layer of class scores: `scores`, else the network's last, else the only other on fc7."""
+    if scores is not None and scores not in candidates:
+        raise StageError(f"--scores {scores}: is no layer of class scores in {path}{nearest(scores, candidates)}")
+    if scores is None and last not in candidates and len(candidates) != 1:
+        found = f"{', '.join(candidates)} may be it; choose one with --scores" if candidates else "nor another on fc7"
+        raise StageError(f"{path}: has no layer '{last}' of class scores; {found}")
+    return scores or (last if last in candidates else candidates[0])
 
 
 def check_order(ours: Sequence[str], theirs: Sequence[str], card: NetworkCard, path: Path) -> None:
@@ -173,19 +191,6 @@ def check_order(ours: Sequence[str], theirs: Sequence[str], card: NetworkCard, p
                 f"{path}: its layer '{second}' comes before '{first}', in {card.name} after it; "
                 f"these are weights of another network, fetch those of {card.name}"
             )
-
-
-def scores_layer(last: str, heads: Sequence[str], weighted: Iterable[str], scores: str | None, path: Path) -> str:
-    """The file's layer of class scores: `scores`, else the network's last, else the only other one on fc7."""
-    candidates = [name for name in weighted if name == last or name in heads]
-    if scores is not None and scores not in candidates:
-        raise StageError(f"--scores {scores}: is no layer of class scores in {path}{nearest(scores, candidates)}")
-    if scores is not None or last in candidates:
-        return scores or last
-    if len(candidates) != 1:
-        found = f"several ({', '.join(candidates)}); choose one with --scores" if candidates else "none"
-        raise StageError(f"{path}: has no layer '{last}', and of layers that may be class scores {found}")
-    return candidates[0]
 
 
 def without_leading_ones(shape: Sequence[int], dimensions: int) -> list[int]:

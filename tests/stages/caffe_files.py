@@ -107,7 +107,7 @@ def definition(size: int, parts: Iterable[str], inputs: str = "") -> bytes:
     return (head + inputs + "".join(parts)).encode()
 
 
-def tnet(width: int, classes: int) -> bytes:
+def tnet(size: int, width: int, classes: int) -> bytes:
     """bvlc_reference_caffenet/deploy.prototxt with narrower fc6 and fc7."""
     across = "local_size: 5 alpha: 0.0001 beta: 0.75"
     parts = [
@@ -123,10 +123,10 @@ def tnet(width: int, classes: int) -> bytes:
         pooling("pool5", "conv5", 3, 2),
         classifier("pool5", width, classes),
     ]
-    return definition(227, parts)
+    return definition(size, parts)
 
 
-def onet(width: int, classes: int) -> bytes:
+def onet(size: int, width: int, classes: int) -> bytes:
     """VGG_ILSVRC_16_layers_deploy.prototxt with narrower fc6 and fc7."""
     parts, below = [], "data"
     for block, (outputs, count) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], start=1):
@@ -135,10 +135,10 @@ def onet(width: int, classes: int) -> bytes:
             below = f"conv{block}_{position}"
         parts.append(pooling(f"pool{block}", below, 2, 2))
         below = f"pool{block}"
-    return definition(224, [*parts, classifier("pool5", width, classes)])
+    return definition(size, [*parts, classifier("pool5", width, classes)])
 
 
-def zf(width: int, classes: int) -> bytes:
+def zf(size: int, width: int, classes: int) -> bytes:
     """models/pascal_voc/ZF/fast_rcnn/test.prototxt with narrower fc6 and fc7 and only the scores, not the boxes."""
     within = "local_size: 3 alpha: 0.00005 beta: 0.75 norm_region: WITHIN_CHANNEL"
     parts = [
@@ -155,4 +155,4 @@ def zf(width: int, classes: int) -> bytes:
         "roi_pooling_param { pooled_w: 6 pooled_h: 6 spatial_scale: 0.0625 } }\n",
         classifier("pool5", width, classes),
     ]
-    return definition(224, parts, 'input: "rois" input_shape { dim: 1 dim: 5 }\n')
+    return definition(size, parts, 'input: "rois" input_shape { dim: 1 dim: 5 }\n')
