@@ -19,6 +19,7 @@ import click
 
 from stages.catalogue import catalogue
 from stages.errors import StageError
+from stages.networks import NETWORKS, PREPROCESSINGS
 from stages.settings import as_json
 from stages.stage import Stage
 
@@ -507,6 +508,51 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
     from rcnn_cli.data import fetch_dataset
 
     click.echo(fetch_dataset(name, directory, mirror))
+
+
+@cli.group()
+def weights() -> None:
+    """Import the weights of networks, and show what a file of weights holds."""
+
+
+@weights.command(name="import")
+@click.argument("source")
+@click.option("--network", required=True, type=click.Choice(tuple(NETWORKS)), help="Whose weights these are.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to be written.")
+@click.option(
+    "--preprocessing",
+    type=click.Choice(tuple(PREPROCESSINGS)),
+    help="What they were trained with [default: the usual one of a .caffemodel and of torchvision].",
+)
+@click.option("--mean", metavar="A,B,C", help="Their mean colour, in the preprocessing's order and scale.")
+@click.option(
+    "--scores", metavar="LAYER", help="The .caffemodel's layer of class scores [default: fc8, or the only other]."
+)
+def weights_import(
+    source: str, network: str, output: Path, preprocessing: str | None, mean: str | None, scores: str | None
+) -> None:
+    """Import SOURCE, a .caffemodel, a state dict or torchvision:MODEL, as a file that a recipe's [network] can name.
+
+    \b
+    Examples: rcnn weights import bvlc_reference_caffenet.caffemodel --network tnet -o tnet.safetensors
+              rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
+    """
+    from rcnn_cli.weights import import_file
+
+    click.echo(import_file(source, network, output, preprocessing, mean, scores))
+
+
+@weights.command(name="show")
+@click.argument("file", type=click.Path(path_type=Path))
+def weights_show(file: Path) -> None:
+    """Show what a FILE of weights holds, imported or not: source, preprocessing, tensors; checksums are compared.
+
+    \b
+    Example: rcnn weights show tnet.safetensors
+    """
+    from rcnn_cli.weights import show_file
+
+    click.echo(show_file(file))
 
 
 # From exceptions to sentences

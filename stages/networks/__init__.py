@@ -6,12 +6,21 @@
 
 from __future__ import annotations
 
-from stages.networks.cards import CAFFE, NETWORKS, TORCHVISION, Layer, NetworkCard, Preprocessing
+from stages.networks.cards import (
+    CAFFE,
+    NETWORKS,
+    PREPROCESSINGS,
+    TORCHVISION,
+    Layer,
+    NetworkCard,
+    Preprocessing,
+)
 from stages.networks.source import NetworkSettings, NetworkSource
 
 __all__ = [
     "CAFFE",
     "NETWORKS",
+    "PREPROCESSINGS",
     "TORCHVISION",
     "Layer",
     "NetworkCard",

@@ -1,12 +1,14 @@
-"""Building the networks: torchvision's modules, our shapenet, and which of their parts compute which layer."""
+"""Building the networks: torchvision's modules, our own, and which of their parts compute which layer."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
+from stages.networks.caffe_layers import CrossChannelNormalisation, WithinChannelNormalisation
 from stages.networks.cards import NetworkCard
 
 
@@ -56,13 +58,104 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.S
     )
 
 
+def tnet(classes: int, width: int = 4096) -> nn.Sequential:
+    """T-Net: Krizhevsky's network as the Caffe reference model (CaffeNet) runs it; names and numbers are Caffe's.
+
+    Input float32 [N, 3, 227, 227], output float32 [N, classes]; `width` is that of fc6 and fc7. R-CNN's release was
+    fine-tuned from this model (pascal_finetune_deploy.prototxt). Krizhevsky et al. (2012) normalise before they pool
+    and add 2 to the sums where Caffe adds 1; here, as in the release, pooling comes first. Filters of conv2, conv4 and
+    conv5 see half of the channels (groups of 2: the two GPUs of 2012).
+    """
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv1=nn.Conv2d(3, 96, 11, stride=4),
+            relu1=nn.ReLU(inplace=True),
+            pool1=nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            norm1=CrossChannelNormalisation(),
+            conv2=nn.Conv2d(96, 256, 5, padding=2, groups=2),
+            relu2=nn.ReLU(inplace=True),
+            pool2=nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            norm2=CrossChannelNormalisation(),
+            conv3=nn.Conv2d(256, 384, 3, padding=1),
+            relu3=nn.ReLU(inplace=True),
+            conv4=nn.Conv2d(384, 384, 3, padding=1, groups=2),
+            relu4=nn.ReLU(inplace=True),
+            conv5=nn.Conv2d(384, 256, 3, padding=1, groups=2),
+            relu5=nn.ReLU(inplace=True),
+            pool5=nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            **fully_connected(256 * 6 * 6, width, classes),
+        )
+    )
+
+
+def onet(classes: int, width: int = 4096) -> nn.Sequential:
+    """O-Net: VGG-16 (Simonyan and Zisserman, configuration D) under Caffe's names (VGG_ILSVRC_16_layers).
+
+    Input float32 [N, 3, 224, 224], output float32 [N, classes]; `width` is that of fc6 and fc7.
+    """
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    inputs = 3
+    for block, (outputs, convolutions) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
+        for position in range(1, convolutions + 1):
+            parts[f"conv{block}_{position}"] = nn.Conv2d(inputs, outputs, 3, padding=1)
+            parts[f"relu{block}_{position}"] = nn.ReLU(inplace=True)
+            inputs = outputs
+        parts[f"pool{block}"] = nn.MaxPool2d(2, stride=2, ceil_mode=True)
+    parts.update(fully_connected(512 * 7 * 7, width, classes))
+    return nn.Sequential(parts)
+
+
+def zf(classes: int, width: int = 4096) -> nn.Sequential:
+    """ZF: the fast Zeiler-Fergus network of Fast and Faster R-CNN (models/pascal_voc/ZF of their release).
+
+    Input float32 [N, 3, 224, 224], output float32 [N, classes]; `width` is that of fc6 and fc7. It normalises within
+    each map, not across maps. In the release RoI max pooling to 6 x 6 feeds fc6; pool5 is that pooling of the whole
+    map of 15 x 15, whose windows overlap.
+    """
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv1=nn.Conv2d(3, 96, 7, stride=2, padding=3),
+            relu1=nn.ReLU(inplace=True),
+            norm1=WithinChannelNormalisation(),
+            pool1=nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+            conv2=nn.Conv2d(96, 256, 5, stride=2, padding=2),
+            relu2=nn.ReLU(inplace=True),
+            norm2=WithinChannelNormalisation(),
+            pool2=nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+            conv3=nn.Conv2d(256, 384, 3, padding=1),
+            relu3=nn.ReLU(inplace=True),
+            conv4=nn.Conv2d(384, 384, 3, padding=1),
+            relu4=nn.ReLU(inplace=True),
+            conv5=nn.Conv2d(384, 256, 3, padding=1),
+            relu5=nn.ReLU(inplace=True),
+            pool5=nn.AdaptiveMaxPool2d(6),
+            **fully_connected(256 * 6 * 6, width, classes),
+        )
+    )
+
+
+def fully_connected(inputs: int, width: int, classes: int) -> dict[str, nn.Module]:
+    """fc6, fc7 and fc8 as all of Caffe's networks have them; dropout acts in training only."""
+    return {
+        "flatten": nn.Flatten(),
+        "fc6": nn.Linear(inputs, width),
+        "relu6": nn.ReLU(inplace=True),
+        "drop6": nn.Dropout(0.5),
+        "fc7": nn.Linear(width, width),
+        "relu7": nn.ReLU(inplace=True),
+        "drop7": nn.Dropout(0.5),
+        "fc8": nn.Linear(width, classes),
+    }
+
+
 Step = Callable[[torch.Tensor], torch.Tensor]
+OURS: dict[str, Callable[[int], nn.Module]] = {"shapenet": ShapeNet, "tnet": tnet, "onet": onet, "zf": zf}
 
 
 def build(card: NetworkCard, classes: int) -> nn.Module:
     """The network's module with PyTorch's random initialisation, for `classes` classes."""
-    if card.name == "shapenet":
-        return ShapeNet(classes)
+    if card.name in OURS:
+        return OURS[card.name](classes)
     from torchvision import models
 
     if card.name == "squeezenet1_0":
@@ -78,7 +171,22 @@ def empty_module(card: NetworkCard, classes: int) -> nn.Module:
 
 def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     """For each layer of the card, the computation from its parent's output (maps are [N, C, H, W]) to its own."""
-    return STEPS[card.name](module)
+    return caffe_steps(card, module) if card.caffe_names else STEPS[card.name](module)
+
+
+def caffe_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
+    """Networks with Caffe's names: each layer from the one before it, with the rectifier that works in its place."""
+    assert isinstance(module, nn.Sequential)
+    names = [name for name, _ in module.named_children()]
+    steps: dict[str, Step] = {}
+    first = 0
+    for layer in card.layers:
+        last = names.index(layer) + 1
+        if last < len(names) and isinstance(module[last], nn.ReLU):
+            last += 1
+        steps[layer] = module[first:last]
+        first = last
+    return steps
 
 
 def chain_steps(module: nn.Module) -> Mapping[str, Step]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadSetting
@@ -41,11 +41,19 @@ class Preprocessing:
         """What enters a network's identity."""
         return {"order": self.order, "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
 
+    @staticmethod
+    def from_json(name: str, value: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `as_json`. Raises KeyError, TypeError or ValueError for any other value."""
+        (a, b, c), (d, e, f) = (tuple(map(float, value[key])) for key in ("mean", "std"))
+        return Preprocessing(name, str(value["order"]), float(value["scale"]), (a, b, c), (d, e, f))
+
 
 TORCHVISION = Preprocessing("torchvision", "rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE = Preprocessing("caffe", "bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
 PLAIN = Preprocessing("plain", "rgb", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 PREPROCESSINGS = {one.name: one for one in (TORCHVISION, CAFFE, PLAIN)}
+CAFFE_VGG = replace(CAFFE, mean=(103.939, 116.779, 123.68))  # the mean colour that VGG-16 was trained with
+CAFFE_FAST = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # Fast R-CNN's for all its networks, config.py
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,9 @@ class Layer:
 class NetworkCard:
     """An architecture: its input (square, in pixels), preprocessing, layers, and the torchvision file of its weights.
 
-    `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify.
+    `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify. `caffe_names` says
+    that its parameters are called as in Caffe's model definitions, `torchvision_twin` names torchvision's model of the
+    same structure if it has other names.
     """
 
     name: str
@@ -75,6 +85,8 @@ class NetworkCard:
     default_layer: str
     classes: int = 1000
     torchvision_file: str | None = None
+    caffe_names: bool = False
+    torchvision_twin: str | None = None
 
     def feature_layers(self) -> tuple[str, ...]:
         """The layers that may be asked for."""
@@ -105,6 +117,12 @@ class NetworkCard:
     def url(self) -> str | None:
         """Where torchvision downloads the weights; the 8 hex digits in the file's name begin its SHA-256."""
         return TORCHVISION_URL + self.torchvision_file if self.torchvision_file else None
+
+
+def chain(dimensions: Mapping[str, int | None]) -> dict[str, Layer]:
+    """Layers of these dimensions, each computed from the one before it."""
+    names = list(dimensions)
+    return {name: Layer(dimensions[name], parent) for name, parent in zip(names, [None, *names], strict=False)}
 
 
 ALEXNET = NetworkCard(
@@ -162,4 +180,76 @@ SHAPENET = NetworkCard(
     classes=10,
 )
 
-NETWORKS: dict[str, NetworkCard] = {card.name: card for card in (ALEXNET, VGG16, SQUEEZENET, SHAPENET)}
+TNET = NetworkCard(
+    name="tnet",
+    input_size=227,
+    preprocessing=CAFFE,  # the release subtracted ILSVRC's mean image, of which this is the mean colour
+    layers=chain(
+        {
+            "conv1": 96 * 55 * 55,
+            "conv2": 256 * 27 * 27,
+            "conv3": 384 * 13 * 13,
+            "conv4": 384 * 13 * 13,
+            "conv5": 256 * 13 * 13,
+            "pool5": 256 * 6 * 6,
+            "fc6": 4096,
+            "fc7": 4096,
+            "fc8": None,
+        }
+    ),
+    default_layer="fc7",
+    caffe_names=True,
+)
+
+ONET = NetworkCard(
+    name="onet",
+    input_size=224,
+    preprocessing=CAFFE_VGG,
+    layers=chain(
+        {
+            "conv1_1": 64 * 224 * 224,
+            "conv1_2": 64 * 224 * 224,
+            "conv2_1": 128 * 112 * 112,
+            "conv2_2": 128 * 112 * 112,
+            "conv3_1": 256 * 56 * 56,
+            "conv3_2": 256 * 56 * 56,
+            "conv3_3": 256 * 56 * 56,
+            "conv4_1": 512 * 28 * 28,
+            "conv4_2": 512 * 28 * 28,
+            "conv4_3": 512 * 28 * 28,
+            "conv5_1": 512 * 14 * 14,
+            "conv5_2": 512 * 14 * 14,
+            "conv5_3": 512 * 14 * 14,
+            "pool5": 512 * 7 * 7,
+            "fc6": 4096,
+            "fc7": 4096,
+            "fc8": None,
+        }
+    ),
+    default_layer="fc7",
+    caffe_names=True,
+    torchvision_twin="vgg16",
+)
+
+ZF = NetworkCard(
+    name="zf",
+    input_size=224,
+    preprocessing=CAFFE_FAST,
+    layers=chain(
+        {
+            "conv1": 96 * 112 * 112,
+            "conv2": 256 * 29 * 29,
+            "conv3": 384 * 15 * 15,
+            "conv4": 384 * 15 * 15,
+            "conv5": 256 * 15 * 15,
+            "pool5": 256 * 6 * 6,
+            "fc6": 4096,
+            "fc7": 4096,
+            "fc8": None,
+        }
+    ),
+    default_layer="fc7",
+    caffe_names=True,
+)
+
+NETWORKS: dict[str, NetworkCard] = {card.name: card for card in (ALEXNET, VGG16, SQUEEZENET, SHAPENET, TNET, ONET, ZF)}

@@ -51,7 +51,10 @@ class Network:
         """
         self.card.check_layers(layers)
         values: dict[str, torch.Tensor] = {}
-        for name in self.card.needed(layers):
+        needed = self.card.needed(layers)
+        for position, name in enumerate(needed, start=1):
             parent = self.card.layers[name].parent
             values[name] = self.steps[name](batch if parent is None else values[parent])
+            kept = {*layers, *(self.card.layers[later].parent for later in needed[position:])}
+            values = {one: value for one, value in values.items() if one in kept}  # maps are large
         return {name: values[name].flatten(1) for name in layers}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadSetting, StageError
 from stages.networks.cards import NETWORKS, PREPROCESSINGS, NetworkCard, Preprocessing
+from stages.networks.weights_file import WeightsRecord, read_record
 from stages.settings import setting
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ RANDOM_WEIGHTS = "random"
 class NetworkSettings:
     """The recipe's [network] table.
 
-    `weights`: "torchvision" (downloaded once, checked), the path of a state-dict file (~ and $VARIABLES are expanded),
-    or "random" (seeded; for tests and timing, it recognises nothing). `preprocessing`: what the weights were trained
-    with; None is the network's usual one. `mean` replaces its mean (three values, in its channel order and scale).
+    `weights`: "torchvision" (downloaded once, checked), the path of a file of imported weights or of a state dict (~
+    and $VARIABLES are expanded), or "random" (seeded; for tests and timing, it recognises nothing). `preprocessing`:
+    what the weights were trained with; None is what imported weights say, else the network's usual one. `mean` replaces
+    its mean (three values, in its channel order and scale). `classes` may be left to imported weights, too.
     """
 
     name: str = setting("alexnet", choices=tuple(NETWORKS), source="R-CNN section 2.1: T-Net is Caffe's AlexNet")
@@ -57,13 +59,19 @@ class NetworkSource:
     def from_settings(settings: NetworkSettings) -> NetworkSource:
         """The source that a recipe's [network] table describes. Raises StageError for a path that cannot be."""
         card = NETWORKS[settings.name]
-        preprocessing = preprocessing_of(settings, card)
         weights = settings.weights
         if weights == TORCHVISION_WEIGHTS and card.torchvision_file is None:
-            raise BadSetting(f"network.weights: torchvision has no weights of {card.name}; train it with [pretrain]")
+            way = "import some with `rcnn weights import`" if card.caffe_names else "train it with [pretrain]"
+            raise BadSetting(f"network.weights: torchvision has no weights of {card.name}; {way}")
         if weights not in (TORCHVISION_WEIGHTS, RANDOM_WEIGHTS):
-            weights = str(expand_path(weights))
+            path = expand_path(weights)
+            weights = str(path)
+            record = read_record(path)
+            if record is not None:
+                check_record(settings, record, path)
+                return NetworkSource(card.name, weights, record.preprocessing, record.classes)
         seed = settings.seed if weights == RANDOM_WEIGHTS else 0
+        preprocessing = preprocessing_of(settings, card)
         return NetworkSource(card.name, weights, preprocessing, settings.classes or card.classes, seed)
 
     @staticmethod
@@ -94,14 +102,15 @@ class NetworkSource:
         }
 
     def weights_identity(self) -> str:
-        """What names the weights: a hash of the file, torchvision's file name (it ends in its hash), seed or key."""
+        """What names the weights: a hash (of imported tensors, else of the file), torchvision's file, seed or key."""
         if self.reader is not None:
             return f"cache:{self.weights}"
         if self.weights == RANDOM_WEIGHTS:
             return f"random:{self.seed}"
         if self.weights == TORCHVISION_WEIGHTS:
             return f"torchvision:{self.card.torchvision_file}"
-        return f"sha256:{sha256_of(Path(self.weights))}"
+        record = read_record(Path(self.weights))
+        return f"tensors:{record.tensors}" if record else f"sha256:{sha256_of(Path(self.weights))}"
 
     def load(self, device: str = "cpu", dtype: str = "float32") -> Network:
         """The network on `device`, computing in `dtype` ("float32", "bfloat16", "float16"), in evaluation mode.
@@ -119,13 +128,36 @@ class NetworkSource:
 
 def preprocessing_of(settings: NetworkSettings, card: NetworkCard) -> Preprocessing:
     """The preprocessing that the settings declare, with their mean if they give one."""
-    chosen = PREPROCESSINGS[settings.preprocessing] if settings.preprocessing else card.preprocessing
-    if not settings.mean:
-        return chosen
-    if len(settings.mean) != 3:
-        raise BadSetting(f"network.mean has {len(settings.mean)} values; it needs 3, in {chosen.order.upper()} order")
-    first, second, third = settings.mean
-    return replace(chosen, mean=(first, second, third))
+    chosen = preprocessing_named(settings.preprocessing, card)
+    return with_mean(chosen, settings.mean, "network.mean") if settings.mean else chosen
+
+
+def preprocessing_named(name: str | None, card: NetworkCard) -> Preprocessing:
+    """The preprocessing of this name; for None, and for the name of the network's own, that of the network."""
+    return card.preprocessing if name in (None, card.preprocessing.name) else PREPROCESSINGS[name]
+
+
+def with_mean(preprocessing: Preprocessing, mean: tuple[float, ...], option: str) -> Preprocessing:
+    """The preprocessing with another mean, which `option` gave. Raises BadSetting unless it has three values."""
+    if len(mean) != 3:
+        raise BadSetting(f"{option} has {len(mean)} values; it needs 3, in {preprocessing.order.upper()} order")
+    first, second, third = mean
+    return replace(preprocessing, mean=(first, second, third))
+
+
+def check_record(settings: NetworkSettings, record: WeightsRecord, path: Path) -> None:
+    """Raises BadSetting where the recipe contradicts what a file of imported weights says of itself."""
+    for key, said, recorded in (
+        ("name", settings.name, record.network),
+        ("classes", settings.classes, record.classes),
+        ("preprocessing", settings.preprocessing, record.preprocessing.name),
+        ("mean", settings.mean or None, record.preprocessing.mean),
+    ):
+        if said not in (None, recorded):
+            raise BadSetting(
+                f"network.{key} = {said!r}, but {path} says {recorded!r} of its weights; "
+                f"{'correct' if key == 'name' else 'leave out'} the setting, or import the weights again"
+            )
 
 
 def expand_path(text: str) -> Path:
@@ -138,7 +170,7 @@ def expand_path(text: str) -> Path:
     path = Path(expanded)
     if not path.is_file():
         raise StageError(
-            f"network.weights = '{text}': there is no file {path}; give a state-dict file, 'torchvision' or 'random'"
+            f"network.weights = '{text}': there is no file {path}; give a file of weights, 'torchvision' or 'random'"
         )
     return path
 

@@ -1,4 +1,4 @@
-"""Reading a network's weights: torchvision's, a state-dict file, seeded random ones, or a training stage's cache."""
+"""Reading a network's weights: imported ones, torchvision's, a state dict, seeded random ones, or a stage's cache."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stages.errors import StageError
 from stages.networks.architectures import build, empty_module
 from stages.networks.cards import NetworkCard
 from stages.networks.source import RANDOM_WEIGHTS, TORCHVISION_WEIGHTS, NetworkSource, sha256_of
+from stages.networks.weights_file import read_header, read_record, tensors_digest
 
 State = dict[str, torch.Tensor]
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError)
@@ -70,7 +71,12 @@ def download(name: str, url: str, path: Path) -> None:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a state-dict file. Raises StageError if it holds anything else."""
+    """The tensors of a file: imported weights, compared with their checksum, or a state dict (safetensors, PyTorch).
+
+    Raises StageError if it holds anything else.
+    """
+    if read_header(path) is not None:
+        return read_safetensors(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's doubts about a file end in the sentence below or in nothing
@@ -86,20 +92,41 @@ def read_state(path: Path) -> State:
     return dict(state)
 
 
+def read_safetensors(path: Path) -> State:
+    """The tensors of a safetensors file. Raises StageError if they are not those that its record tells of."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise StageError(f"{path}: cannot be read as safetensors ({error}); import or fetch the file again") from error
+    record = read_record(path)
+    if record is not None and tensors_digest(state) != record.tensors:
+        raise StageError(
+            f"{path}: is damaged (its tensors have another SHA-256 than it says); import the weights again"
+        )
+    return state
+
+
 def with_state(source: NetworkSource, state: State, place: str) -> nn.Module:
     """The source's module holding `state`; StageError naming `place` if keys or shapes are another network's."""
+    check_state(source.card, source.classes, state, place, "correct network.name or network.weights")
     module = empty_module(source.card, source.classes)
-    expected = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+    module.load_state_dict({name: as_float32(tensor) for name, tensor in state.items()}, assign=True)
+    return module.requires_grad_(False)
+
+
+def check_state(card: NetworkCard, classes: int, state: State, place: str, advice: str) -> None:
+    """Raises StageError, naming `place` and ending in `advice`, unless keys and shapes are those of the network."""
+    expected = {name: list(tensor.shape) for name, tensor in empty_module(card, classes).state_dict().items()}
     found = {name: list(tensor.shape) for name, tensor in state.items()}
     for name in [*expected, *found]:
         if expected.get(name) != found.get(name):
             raise StageError(
-                f"{place}: these are not weights of {source.name} with {source.classes} classes ('{name}' should be "
-                f"{expected.get(name, 'absent')}, is {found.get(name, 'absent')}); correct network.name "
-                "or network.weights"
+                f"{place}: these are not weights of {card.name} with {classes} classes ('{name}' should be "
+                f"{expected.get(name, 'absent')}, is {found.get(name, 'absent')}); {advice}"
             )
-    module.load_state_dict({name: as_float32(tensor) for name, tensor in state.items()}, assign=True)
-    return module.requires_grad_(False)
 
 
 def as_float32(tensor: torch.Tensor) -> torch.Tensor:

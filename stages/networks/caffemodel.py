@@ -1,0 +1,106 @@
+"""Reading Caffe's binary model files (.caffemodel), in all three of its formats.
+
+The three are: layers within layer connections (2013: R-CNN's own release), `layers` (2014) and `layer` (since). The
+part of caffe.proto that holds names and weights is described to the protobuf library here, so neither Caffe nor a model
+definition is needed. OpenCV's importer finds no weights in files of 2013.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.errors import StageError
+
+Blobs = list[NDArray[np.float32]]
+
+# message: field: (number, type, repeated); numbers as in caffe.proto
+PROTOCOL: dict[str, dict[str, tuple[int, str, bool]]] = {
+    "Net": {"layers": (2, "Layer2014", True), "layer": (100, "Layer", True)},
+    "Layer": {"name": (1, "string", False), "blobs": (7, "Blob", True)},
+    "Layer2014": {"layer": (1, "Layer2013", False), "name": (4, "string", False), "blobs": (6, "Blob", True)},
+    "Layer2013": {"name": (1, "string", False), "blobs": (50, "Blob", True)},
+    "Blob": {
+        "num": (1, "int64", False),
+        "channels": (2, "int64", False),
+        "height": (3, "int64", False),
+        "width": (4, "int64", False),
+        "data": (5, "float", True),
+        "shape": (7, "Shape", False),
+        "double_data": (8, "double", True),
+    },
+    "Shape": {"dim": (1, "int64", True)},
+}
+
+
+@functools.cache
+def net_message() -> Any:
+    """The class of Caffe's NetParameter, as far as `PROTOCOL` describes it; other fields are passed over."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    kinds = descriptor_pb2.FieldDescriptorProto
+    scalars = {name: getattr(kinds, f"TYPE_{name.upper()}") for name in ("string", "int64", "float", "double")}
+    file = descriptor_pb2.FileDescriptorProto(name="rcnn/caffe.proto", package="caffe", syntax="proto2")
+    for message, fields in PROTOCOL.items():
+        described = file.message_type.add(name=message)
+        for name, (number, kind, repeated) in fields.items():
+            label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            field = described.field.add(name=name, number=number, label=label)
+            if kind in scalars:
+                field.type = scalars[kind]
+                field.options.packed = repeated
+            else:
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".caffe.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.Net"))
+
+
+def read_caffemodel(path: Path) -> dict[str, Blobs]:
+    """The layers of a .caffemodel in the file's order, each with its blobs (weights, then biases), float32.
+
+    Layers without weights are there with no blobs. Raises StageError, in one sentence, for any other file.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        net = net_message().FromString(path.read_bytes())
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read ({error.strerror}); name a file of weights") from error
+    except DecodeError as error:
+        raise StageError(
+            f"{path}: is neither a .caffemodel nor a state dict, or is not whole; fetch it again, or name another file"
+        ) from error
+    layers: dict[str, Blobs] = {}
+    for layer in all_layers(net):
+        blobs = [as_array(path, layer.name, blob) for blob in layer.blobs]
+        if blobs or layer.name not in layers:  # training nets have one data layer for each phase
+            layers[layer.name] = blobs
+    if not any(layers.values()):
+        raise StageError(
+            f"{path}: holds no layer with weights; name a .caffemodel, not a model definition or solver state"
+        )
+    return layers
+
+
+def all_layers(net: Any) -> Iterator[Any]:
+    """The layers of a parsed net, whichever format they are in."""
+    for layer in net.layers:
+        yield layer.layer if layer.HasField("layer") else layer
+    yield from net.layer
+
+
+def as_array(path: Path, name: str, blob: Any) -> NDArray[np.float32]:
+    """A blob's numbers in its shape; StageError if there are not as many as the shape says."""
+    shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
+    values = np.array(blob.data or blob.double_data, np.float32)
+    if values.size != np.prod(shape, dtype=np.int64) or min(shape, default=1) < 1:
+        raise StageError(
+            f"{path}: layer '{name}' has {values.size} weights for the shape {shape}; fetch the file again"
+        )
+    return values.reshape(shape)

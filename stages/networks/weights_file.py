@@ -1,0 +1,122 @@
+"""The file of imported weights: tensors in the safetensors format, whose header also says what they are.
+
+The header (JSON) can be read without PyTorch, so that a cache's key is known at once. The record in it names the
+network, its number of classes, the preprocessing that it was trained with, where the weights come from, and the
+SHA-256 of the tensors, which is compared when they are loaded. The same import gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import StageError
+from stages.networks.cards import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+KEY = "rcnn"
+VERSION = 1
+LENGTH = 8  # bytes before the header that tell its length
+LONGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """What a file of imported weights holds; `tensors` is the SHA-256 of the tensors (`tensors_digest`).
+
+    The source is described by its file's name, its format ("caffemodel", "state dict", "torchvision") and SHA-256.
+    """
+
+    network: str
+    classes: int
+    preprocessing: Preprocessing
+    source_file: str
+    source_format: str
+    source_sha256: str
+    tensors: str
+
+    def as_json(self) -> str:
+        """The record as the header holds it."""
+        preprocessing = {"name": self.preprocessing.name, **self.preprocessing.as_json()}
+        source = {"file": self.source_file, "format": self.source_format, "sha256": self.source_sha256}
+        record = {"network": self.network, "classes": self.classes, "preprocessing": preprocessing, "source": source}
+        return json.dumps({"version": VERSION, **record, "tensors": self.tensors})
+
+    @staticmethod
+    def from_json(text: str) -> WeightsRecord:
+        """The inverse of `as_json`. Raises KeyError, TypeError or ValueError for any other text."""
+        value = json.loads(text)
+        if value["version"] != VERSION:
+            raise ValueError(f"version {value['version']}")
+        preprocessing = Preprocessing.from_json(str(value["preprocessing"]["name"]), value["preprocessing"])
+        source = value["source"]
+        return WeightsRecord(
+            network=str(value["network"]),
+            classes=int(value["classes"]),
+            preprocessing=preprocessing,
+            source_file=str(source["file"]),
+            source_format=str(source["format"]),
+            source_sha256=str(source["sha256"]),
+            tensors=str(value["tensors"]),
+        )
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """The header of a safetensors file, or None for a file of another kind. Raises StageError if it is not whole."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(LENGTH), "little")
+            if file.read(1) != b"{" or length > LONGEST_HEADER:
+                return None
+            header = json.loads(b"{" + file.read(length - 1))
+        end = max((int(one["data_offsets"][1]) for name, one in header.items() if name != "__metadata__"), default=0)
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise StageError(f"{path}: its header is damaged; import or fetch the file again") from error
+    if size != LENGTH + length + end:
+        raise StageError(
+            f"{path}: is {size} bytes long instead of {LENGTH + length + end}; import or fetch the file again"
+        )
+    return header
+
+
+def read_record(path: Path) -> WeightsRecord | None:
+    """What a file that `write_weights` made holds; None for any other. Raises StageError if it is damaged."""
+    header = read_header(path)
+    text = (header or {}).get("__metadata__", {}).get(KEY)
+    if text is None:
+        return None
+    try:
+        return WeightsRecord.from_json(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f"{path}: its record is damaged or from a newer version ({error}); import the weights again"
+        ) from error
+
+
+def write_weights(path: Path, state: Mapping[str, torch.Tensor], record: WeightsRecord) -> None:
+    """Writes the file, whole or not at all. Raises CacheError or DiskFull."""
+    from safetensors.torch import save
+
+    from cache.files import write_atomically
+
+    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    write_atomically(path, [save(contiguous, {KEY: record.as_json()})])  # one entry: several would have no fixed order
+
+
+def tensors_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """Hex SHA-256 over the names, types, shapes and bytes of the tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = state[name].detach().cpu().contiguous().numpy()
+        digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+        digest.update(array.reshape(-1).view("uint8").data)
+    return digest.hexdigest()
