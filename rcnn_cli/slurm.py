@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,15 +50,15 @@ def read_queue() -> Queue:
 
     Raises ClusterError where Slurm does not answer, or not as expected.
     """
-    fields = "--format=%F|%K|%T|%r|%j"
+    fields = "--format=%F|%K|%T|%r|%j|"  # the last stroke shows that a line is whole
     line = ["squeue", "--noheader", "--all", "--array", "--states=all", f"--user={os.getuid()}", fields]
     queue = {}
     for found in call(line, otherwise="ask `scontrol ping` and try again").splitlines():
         values = found.strip().split("|", 4)
-        if len(values) < 5 or not values[0].isdigit():
-            raise ClusterError(f"squeue: printed {found!r}, which is no task; see what `{' '.join(line)}` prints")
+        if len(values) < 5 or not values[0].isdigit() or not values[4].endswith("|"):
+            raise ClusterError(f"squeue: printed {found!r}, which is no task; see what `{shlex.join(line)}` prints")
         job, task, state, reason, name = values
-        queue[job, int(task) if task.isdigit() else 1] = TaskState(state, reason, name)
+        queue[job, int(task) if task.isdigit() else 1] = TaskState(state, reason, name.removesuffix("|"))
     return queue
 
 
@@ -90,10 +91,10 @@ def call(
             timeout=patience,
             env=environment,
         )
+    except FileNotFoundError as error:
+        raise ClusterError(f"{line[0]}: is not found; work on a machine that has Slurm's commands in PATH") from error
     except OSError as error:
-        raise ClusterError(
-            f"{line[0]}: cannot be run ({error.strerror}); work where Slurm's commands are installed and in PATH"
-        ) from error
+        raise ClusterError(f"{line[0]}: cannot be run ({error.strerror}); ask who looks after this cluster") from error
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"{line[0]}: gave no answer in {patience} s{advice}") from error
     if done.returncode:
