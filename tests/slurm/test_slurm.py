@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cache.files import read_json
 from tests.pipeline import PROJECT, command, contents, rcnn, write_recipe
 
 CLUSTER = """
@@ -65,14 +66,15 @@ TERMINATED = "rcnn: terminated; what is finished is kept"
 
 
 class Project:
-    """A recipe with a cluster.toml and a work folder whose name has a space, and `rcnn` on them."""
+    """A recipe and a cluster.toml in folders of difficult names, and `rcnn` on them."""
 
     def __init__(self, folder, slurm, recipe, cluster):
         self.slurm = slurm
         self.folder = folder
-        self.work = folder / "the work"
-        self.recipe = write_recipe(folder, recipe) if recipe else write_recipe(folder)
-        self.cluster = folder / "cluster.toml"
+        self.work = folder / 'it\'s the "work" folder, 100%j #1 $HOME'
+        (folder / "my recipes").mkdir()
+        self.recipe = write_recipe(folder / "my recipes", *([recipe] if recipe else []))
+        self.cluster = folder / "my cluster.toml"
         self.cluster.write_text(cluster)
 
     def start(self, name, *arguments):
@@ -190,7 +192,8 @@ def gated(tmp_path, slurm):
 
 
 def test_a_whole_recipe_goes_through_and_is_what_a_plain_run_makes(project):
-    whole, change = project(), ("--set", "train-svm.seed=5")
+    text = 'it\'s a "description" of $HOME'
+    whole, change = project(), ("--set", "train-svm.seed=5", "--set", f"description={text}")
     assert "no job is queued" in whole.call("cancel").stdout
     printed = whole.submit(*change).stdout
     assert "9 jobs submitted" in printed
@@ -204,6 +207,7 @@ def test_a_whole_recipe_goes_through_and_is_what_a_plain_run_makes(project):
     made = contents(whole.work)
     assert made == contents(alone), whole.report()
     assert len(made) == 9
+    assert {read_json(path)["recipe"]["description"] for path in whole.work.glob("caches/*/*/manifest.json")} == {text}
     assert whole.status(*change).count("complete (") == 9
     assert "mAP" in next((whole.work / "logs").glob("small-eval-*.log")).read_text()
     assert (whole.work / "results" / "small" / "precision-recall.png").exists()
