@@ -34,8 +34,8 @@ def array_shard(text: str, environment: Mapping[str, str], width: int | None) ->
     task = next((task for task in tasks if task is not None), None)
     if task is None:
         raise StageError(
-            f"--shard {text}: this is no task of an array job (no SLURM_ARRAY_TASK_ID, SGE_TASK_ID, LSB_JOBINDEX or "
-            "PBS_ARRAY_INDEX); write --shard I/N"
+            f"--shard {text}: this is no task of an array job (no SLURM_ARRAY_TASK_ID, SGE_TASK_ID, LSB_JOBINDEX, "
+            "PBS_ARRAY_INDEX or PBS_ARRAYID); write --shard I/N"
         )
     count = width or task.count
     index = number(environment, task.variable) if width else task.place
@@ -79,19 +79,26 @@ def grid_engine_task(environment: Mapping[str, str]) -> Task | None:
     first = number(environment, "SGE_TASK_FIRST") or 1
     step = number(environment, "SGE_TASK_STEPSIZE") or 1
     last = number(environment, "SGE_TASK_LAST")
-    return Task("SGE_TASK_ID", place(index, first, step), None if last is None else place(last, first, step))
+    return Task("SGE_TASK_ID", place(index, first, step), None if last is None else (last - first) // step + 1)
 
 
 def lsf_task(environment: Mapping[str, str]) -> Task | None:
-    """LSF (0 outside of array jobs): counted from 1."""
+    """LSF (0 outside of array jobs): counted from 1, any step; it does not say where an array begins."""
     index = number(environment, "LSB_JOBINDEX")
-    return Task("LSB_JOBINDEX", index, number(environment, "LSB_JOBINDEX_END")) if index else None
+    if not index:
+        return None
+    step = number(environment, "LSB_JOBINDEX_STEP") or 1
+    last = number(environment, "LSB_JOBINDEX_END")
+    return Task("LSB_JOBINDEX", place(index, 1, step), None if last is None else (last - 1) // step + 1)
 
 
 def pbs_task(environment: Mapping[str, str]) -> Task | None:
-    """PBS: counted from 1; it does not say how many there are."""
-    index = number(environment, "PBS_ARRAY_INDEX")
-    return None if index is None else Task("PBS_ARRAY_INDEX", index, None)
+    """PBS Pro and OpenPBS, Torque: counted from 1; they do not say how many there are."""
+    for variable in ("PBS_ARRAY_INDEX", "PBS_ARRAYID"):
+        index = number(environment, variable)
+        if index is not None:
+            return Task(variable, index, None)
+    return None
 
 
 def place(index: int, first: int, step: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import sys
@@ -9,13 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rcnn_cli.cluster import Resources
+from rcnn_cli.cluster import ClusterError, Resources
 from rcnn_cli.graph import Node
+
+PLAIN = re.compile(r"[\w@%+=:,./<>-]*")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What all scripts of one `rcnn submit` share: recipe, its changes, folders (absolute)."""
+    """What all scripts of one `rcnn submit` share: recipe, its changes, folders (absolute).
+
+    Raises ClusterError for a folder that sbatch cannot write a log to (a backslash there means something else to it).
+    """
 
     recipe: Path
     name: str
@@ -23,48 +29,91 @@ class Submission:
     work: Path
     folder: Path
 
+    def __post_init__(self) -> None:
+        for folder in (self.work, self.folder):
+            if "\\" in str(folder) or not str(folder).isprintable():
+                raise ClusterError(
+                    f"{str(folder)!r}: sbatch cannot use a folder with a backslash or a control character in its name; "
+                    "choose another --work, or submit from another folder"
+                )
+
     @property
     def logs(self) -> Path:
         """Where the tasks' output goes."""
         return self.work / "logs"
 
 
-def job_name(submission: Submission, node: Node) -> str:
-    """The job's name, without characters that a file name or sbatch could take amiss."""
+@dataclass(frozen=True)
+class Script:
+    """What sbatch is given: the script and, once more as arguments, the options that stand in it.
+
+    In the script alone they would give way to variables such as SBATCH_PARTITION in the environment of `rcnn submit`.
+    """
+
+    text: str
+    arguments: tuple[str, ...]
+
+
+def readable_name(submission: Submission, node: Node) -> str:
+    """ "recipe-extract@train", without characters that a file name or sbatch could take amiss."""
     return re.sub(r"[^\w.@+-]", "-", f"{submission.name}-{node.name}")
+
+
+def job_name(submission: Submission, node: Node, key: str) -> str:
+    """The job's name. It ends in eight digits that stand for the cache and its work folder.
+
+    A cluster that has lost its state counts from 1 again: the name tells which jobs of a known number are others.
+    """
+    digest = hashlib.sha256(f"{submission.work}\n{key}".encode()).hexdigest()[:8]
+    return f"{readable_name(submission, node)}.{digest}"
 
 
 def log_pattern(submission: Submission, node: Node, resources: Resources) -> str:
     """The tasks' log file, %A and %a (or %j) for the ids of job and task."""
-    return str(submission.logs / f"{job_name(submission, node)}-{'%A_%a' if resources.array > 1 else '%j'}.log")
+    folder, ids = str(submission.logs).replace("%", "%%"), "%A_%a" if resources.array > 1 else "%j"
+    return f"{folder}/{readable_name(submission, node)}-{ids}.log"
 
 
 def log_file(pattern: str, job: str, task: int) -> Path:
     """The log file of one task."""
-    return Path(pattern.replace("%A", job).replace("%j", job).replace("%a", str(task)))
+    values = {"%%": "%", "%A": job, "%j": job, "%a": str(task)}
+    return Path(re.sub("%[%Aja]", lambda found: values[found[0]], pattern))
 
 
 def sbatch_script(
-    submission: Submission, node: Node, resources: Resources, tasks: Sequence[int], dependencies: Sequence[str]
-) -> str:
+    submission: Submission,
+    node: Node,
+    key: str,
+    resources: Resources,
+    tasks: Sequence[int],
+    dependencies: Sequence[str],
+) -> Script:
     """The script that makes `node`, or, with an array, those shards of it that `tasks` names (from 1).
 
-    `dependencies` are sbatch's, as "afterok:12".
+    `key` is the cache's; `dependencies` are sbatch's, as "afterok:12".
     """
-    lines = ["#!/bin/bash", *directives(submission, node, resources, tasks, dependencies), "", "set -e"]
-    lines += [f"export OMP_NUM_THREADS={resources.cpus}", *resources.setup, ""]
+    options = sbatch_options(submission, node, key, resources, tasks, dependencies)
+    lines = ["#!/bin/bash", *[f"#SBATCH {quoted(option)}" for option in options]]
+    lines += [f"#SBATCH {option}" for option in resources.sbatch]
+    lines += ["", "set -e", f"export OMP_NUM_THREADS={resources.cpus}", *resources.setup, ""]
     lines += ["# exec: SIGTERM (preemption, scancel, the time limit) reaches rcnn itself, which ends in order"]
     lines += [f"exec {rcnn_command(submission, node, resources)}"]
-    return "\n".join(lines) + "\n"
+    arguments = [*options, *[word for option in resources.sbatch for word in shlex.split(option)]]
+    return Script("\n".join(lines) + "\n", tuple(arguments))
 
 
-def directives(
-    submission: Submission, node: Node, resources: Resources, tasks: Sequence[int], dependencies: Sequence[str]
+def sbatch_options(
+    submission: Submission,
+    node: Node,
+    key: str,
+    resources: Resources,
+    tasks: Sequence[int],
+    dependencies: Sequence[str],
 ) -> list[str]:
-    """The #SBATCH lines."""
+    """sbatch's options, without those that cluster.toml words itself."""
     at_once = f"%{resources.array_at_once}" if resources.array_at_once else ""
     options = [
-        ("job-name", job_name(submission, node)),
+        ("job-name", job_name(submission, node, key)),
         ("chdir", str(submission.folder)),
         ("output", log_pattern(submission, node, resources)),
         ("open-mode", "append"),
@@ -79,14 +128,15 @@ def directives(
         ("cpus-per-task", str(resources.cpus)),
         ("gres", f"gpu:{resources.gpus}" if resources.gpus else None),
     ]
-    said = [(name, value) for name, value in options if value is not None]
-    lines = [f"#SBATCH --{name}={quoted(value)}" if value else f"#SBATCH --{name}" for name, value in said]
-    return lines + [f"#SBATCH {option}" for option in resources.sbatch]
+    return [f"--{name}={value}" if value else f"--{name}" for name, value in options if value is not None]
 
 
-def quoted(value: str) -> str:
-    """A value on a line of #SBATCH, in double quotes where it has a space."""
-    return f'"{value}"' if " " in value else value
+def quoted(option: str) -> str:
+    """An option on a line of #SBATCH, its value in double quotes where sbatch would take it apart."""
+    name, equals, value = option.partition("=")
+    if PLAIN.fullmatch(value):
+        return option
+    return f'{name}{equals}"{value.replace(chr(92), chr(92) * 2).replace(chr(34), chr(92) + chr(34))}"'
 
 
 def ranges(tasks: Sequence[int]) -> str:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from stages.errors import StageError
 from stages.settings import build_settings, nearest, setting
 
 DEFAULT = "default"
+OWN_OPTIONS = frozenset(
+    ("-a", "-d", "-D", "-J", "-o", "-W", "--array", "--chdir", "--dependency", "--job-name", "--kill-on-invalid-dep")
+    + ("--open-mode", "--output", "--parsable", "--test-only", "--wait", "--wrap")
+)
 
 
 class ClusterError(StageError):
@@ -84,9 +89,26 @@ def build(path: Path, name: str, common: Mapping[str, Any], table: Mapping[str, 
     """One table over [default]. Raises ClusterError for text that would not stay on its line of the script."""
     place = f"{path}: [{name}]"
     resources: Resources = build_settings(Resources, {**common, **table}, place)
-    for key in ("partition", "account", "time", "memory", "sbatch"):
+    for key in ("partition", "account", "time", "memory", "command", "sbatch"):
         value = getattr(resources, key)
         for text in value if isinstance(value, tuple) else (value,):
             if text is not None and (not text.strip() or "\n" in text):
                 raise ClusterError(f"{place}: {key} = {text!r} must be one line of text")
+    for option in resources.sbatch:
+        check_option(f"{place}: sbatch = {option!r}", option)
     return resources
+
+
+def check_option(place: str, option: str) -> None:
+    """Raises ClusterError for what is no option of sbatch, or one that decides what `rcnn submit` itself must know."""
+    try:
+        words = shlex.split(option)
+    except ValueError as error:
+        raise ClusterError(f"{place} has a quotation mark too few; write it as in a shell") from error
+    name = words[0].partition("=")[0]
+    if not name.startswith("-"):
+        raise ClusterError(f'{place} is no option of sbatch; write it with its dashes, as "--constraint=a100"')
+    if name in OWN_OPTIONS or name[:2] in OWN_OPTIONS:
+        raise ClusterError(
+            f"{place}: rcnn submit says {name} itself; leave it out (the table's `array` splits a stage)"
+        )

@@ -2,15 +2,19 @@
 
 What was submitted is recorded in `jobs/RECIPE.json` in the work folder. Whether a task did its work is read from the
 cache, not from the batch system: a task that is no longer queued and whose parts are not all there has failed.
+Records are only written by one process at a time (`alone`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cache.claims import Claims
 from cache.files import read_json, write_json
 from rcnn_cli.batch import Submission, job_name, log_file, log_pattern, sbatch_script
 from rcnn_cli.cluster import Cluster, ClusterError, Resources
@@ -19,6 +23,9 @@ from rcnn_cli.runner import complete, missing_parts
 from rcnn_cli.slurm import Queue, TaskState, cancel_jobs, read_queue, submit_script
 
 Say = Callable[[str], None]
+
+SUBMITTING = "submitting"
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Job:
     log: str
 
     def states(self, queue: Queue) -> dict[int, TaskState]:
-        """The states of those tasks that Slurm still knows (by the job's name too: a new cluster counts from 1)."""
+        """The states of those tasks that Slurm still knows, by number and name (`job_name` says why)."""
         found = {task: queue.get((self.id, task)) for task in self.tasks}
         return {task: state for task, state in found.items() if state is not None and state.name == self.name}
 
@@ -94,11 +101,32 @@ def other_jobs(path: Path) -> list[Job]:
     return [job for other in sorted(path.parent.glob("*.json")) if other != path for job in read_jobs(other)]
 
 
+@contextlib.contextmanager
+def alone(work: Path, say: Say) -> Iterator[None]:
+    """Lets one `submit` or `cancel` at a time, of all machines, work on the records of a work folder; others wait.
+
+    Whoever holds it and dies leaves nothing behind that a human must remove: it is a claim, as those on parts.
+    """
+    claims, told = Claims(work / "jobs"), False
+    try:
+        while not claims.try_claim(SUBMITTING):
+            if not told:
+                say(f"waiting for another `rcnn submit` or `rcnn cancel` that works on {work / 'jobs'}")
+                told = True
+            time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        claims.close()
+
+
 # Submitting
 
 
 class Submitter:
-    """Walks the graph, inputs first, and submits a job for each cache that is not complete and not on its way."""
+    """Walks the graph, inputs first, and submits a job for each cache that is not complete and not on its way.
+
+    To be made and used `alone`.
+    """
 
     def __init__(self, graph: Graph, cluster: Cluster, submission: Submission, say: Say) -> None:
         self.graph = graph
@@ -109,7 +137,7 @@ class Submitter:
         self.queue = read_queue()
         self.jobs = [job for job in read_jobs(self.path) if job.active(self.queue)]
         self.others = [job for job in other_jobs(self.path) if job.active(self.queue)]
-        self.placed: dict[str, str] = {}
+        self.placed: dict[str, str] = {}  # the job that makes a cache, by the cache's key
 
     def submit(self) -> int:
         """Submits what is missing; the number of jobs submitted. Each is recorded as soon as it is there."""
@@ -119,12 +147,16 @@ class Submitter:
             if complete(self.graph, node):
                 self.say(f"{node.name}: complete, not submitted")
                 continue
-            after = tuple(self.placed[source.name] for source in node.upstream() if source.name in self.placed)
+            key = self.graph.identity(node).key
+            after = inputs_placed(self.graph, node, self.placed)
+            if key in self.placed:
+                self.say(f"{node.name}: the same cache as another's, job {self.placed[key]} makes it")
+                continue
             job = self.on_its_way(node, after)
             if job is None:
                 job = self.submit_node(node, after)
                 submitted += 1
-            self.placed[node.name] = job.id
+            self.placed[key] = job.id
         return submitted
 
     def on_its_way(self, node: Node, after: tuple[str, ...]) -> Job | None:
@@ -139,7 +171,7 @@ class Submitter:
     def submit_node(self, node: Node, after: tuple[str, ...]) -> Job:
         """Submits the shards that have parts to make, after its inputs' jobs and what is left of an older job."""
         resources = self.cluster.resources(node)
-        key, name = self.graph.identity(node).key, job_name(self.submission, node)
+        key = self.graph.identity(node).key
         tasks = missing_tasks(self.graph.folder(node), resources.array)
         older = [job for job in self.jobs if job.key == key]
         stale = [job for job in older if not set(after) <= set(job.after)]
@@ -147,13 +179,14 @@ class Submitter:
             cancel_jobs([job.id for job in stale])
             self.jobs = [job for job in self.jobs if job not in stale]
         dependencies = dependency_list(after, [job.id for job in older if job not in stale])
-        script = sbatch_script(self.submission, node, resources, tasks, dependencies)
+        script = sbatch_script(self.submission, node, key, resources, tasks, dependencies)
         try:
             job_id = submit_script(script)
         except ClusterError as error:
             place = f"correct its table in {self.cluster.path} and submit again, what was submitted before stays"
             raise ClusterError(f"{node.name}: {error}; {place}") from error
         pattern = log_pattern(self.submission, node, resources)
+        name = job_name(self.submission, node, key)
         job = Job(job_id, name, node.name, key, resources.array, tuple(tasks), after, pattern)
         self.jobs.append(job)
         write_jobs(self.path, self.jobs)
@@ -161,9 +194,15 @@ class Submitter:
         return job
 
 
+def inputs_placed(graph: Graph, node: Node, placed: Mapping[str, str]) -> tuple[str, ...]:
+    """The jobs, of those in `placed` by the key of what they make, that make the node's inputs."""
+    keys = [graph.identity(source).key for source in node.upstream()]
+    return tuple(dict.fromkeys(placed[key] for key in keys if key in placed))
+
+
 def dependency_list(after: Sequence[str], older: Sequence[str]) -> list[str]:
     """sbatch's --dependency: success of the inputs' jobs, and the end of older jobs of the same cache."""
-    return [*[f"afterok:{job}" for job in dict.fromkeys(after)], *[f"afterany:{job}" for job in older]]
+    return [*[f"afterok:{job}" for job in after], *[f"afterany:{job}" for job in older]]
 
 
 def split(tasks: Sequence[int], resources: Resources) -> str:
@@ -177,30 +216,34 @@ def split(tasks: Sequence[int], resources: Resources) -> str:
 
 def waits(after: Sequence[str]) -> str:
     """ ", after 12 and 13"."""
-    return f", after {' and '.join(dict.fromkeys(after))}" if after else ""
+    return f", after {' and '.join(after)}" if after else ""
 
 
 def scripts(graph: Graph, cluster: Cluster, submission: Submission) -> Iterator[str]:
     """The script of each cache that is not complete, as `submit` would send it to a cluster with an empty queue."""
     placed: dict[str, str] = {}
     for node in graph.nodes.values():
-        if complete(graph, node):
+        key = graph.identity(node).key
+        if complete(graph, node) or key in placed:
             continue
         resources = cluster.resources(node)
-        after = [placed[source.name] for source in node.upstream() if source.name in placed]
+        after = inputs_placed(graph, node, placed)
         tasks = missing_tasks(graph.folder(node), resources.array)
-        placed[node.name] = f"<{node.name}>"
-        yield sbatch_script(submission, node, resources, tasks, dependency_list(after, ()))
+        placed[key] = f"<{node.name}>"
+        yield sbatch_script(submission, node, key, resources, tasks, dependency_list(after, ())).text
 
 
-def cancel(graph_work: Path, recipe: str) -> list[str]:
-    """Cancels the recipe's jobs that are queued or running; their ids. Caches keep what is finished."""
-    path = record_path(graph_work, recipe)
+def cancel(work: Path, recipe: str) -> list[str]:
+    """Cancels the recipe's jobs that are queued or running; their ids. To be called `alone`.
+
+    Caches keep what is finished.
+    """
+    path = record_path(work, recipe)
     jobs = read_jobs(path)
     if not jobs:
         return []
     queue = read_queue()
-    ids = [job.id for job in jobs if job.active(queue)]
+    ids = [job.id for job in jobs if any(not state.ended for state in job.states(queue).values())]
     if ids:
         cancel_jobs(ids)
     write_jobs(path, [])
@@ -210,22 +253,31 @@ def cancel(graph_work: Path, recipe: str) -> list[str]:
 # Status
 
 
-def job_lines(graph: Graph) -> dict[str, list[str]]:
-    """For each node that a recorded job works on or failed to make: what became of the job, in a few lines."""
-    jobs = {job.key: job for job in read_jobs(record_path(graph.work, graph.recipe.name))}
-    if not jobs:
+def job_lines(graph: Graph, nodes: Sequence[Node]) -> dict[str, list[str]]:
+    """For each of `nodes` that recorded jobs work on or failed to make: what became of the jobs, in a few lines.
+
+    Jobs of other recipes are told of where they make what this recipe has not submitted itself.
+    """
+    path = record_path(graph.work, graph.recipe.name)
+    own, others = read_jobs(path), other_jobs(path)
+    found: dict[str, list[Job]] = {}
+    for node in nodes:
+        key = graph.identity(node).key
+        found[node.name] = [job for job in own if job.key == key] or [job for job in others if job.key == key]
+    if not any(found.values()):
         return {}
     try:
         queue, trouble = read_queue(), ""
     except ClusterError as error:
         queue, trouble = {}, str(error)
     lines = {}
-    for node in graph.nodes.values():
-        job = jobs.get(graph.identity(node).key)
-        if job is not None and trouble:
-            lines[node.name] = [f"job {job.id}: state unknown ({trouble})"]
-        elif job is not None:
-            lines[node.name] = describe_job(job, queue, graph.folder(node))
+    for node in nodes:
+        folder = graph.folder(node)
+        lines[node.name] = [
+            line
+            for job in found[node.name]
+            for line in ([f"job {job.id}: state unknown ({trouble})"] if trouble else describe_job(job, queue, folder))
+        ]
     return lines
 
 
@@ -240,9 +292,10 @@ def describe_job(job: Job, queue: Queue, folder: Path) -> list[str]:
             words[f"{state.state.lower()}{reason}"] += 1
         elif task not in failed:
             words["done"] += 1
+        elif state is None or state.state == "COMPLETED":
+            words["ended unfinished"] += 1
         else:
-            known = state is not None and state.state not in ("COMPLETED", "PENDING")
-            words[state.state.lower() if state is not None and known else "ended unfinished"] += 1
+            words["never to start" if state.state == "PENDING" else state.state.lower()] += 1
     lines = [f"job {job.id}: {', '.join(f'{count} {word}' for word, count in words.items())}"]
     for task in failed:
         log = log_file(job.log, job.id, task)

@@ -308,7 +308,7 @@ def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: P
     """
     from rcnn_cli.batch import Submission
     from rcnn_cli.cluster import load_cluster
-    from rcnn_cli.jobs import Submitter, scripts
+    from rcnn_cli.jobs import Submitter, alone, scripts
 
     graph = load_graph(recipe, changes, work)
     wanted = load_cluster(cluster, graph.recipe)
@@ -316,7 +316,8 @@ def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: P
     if dry_run:
         click.echo("\n".join(scripts(graph, wanted, submission)), nl=False)
         return
-    count = Submitter(graph, wanted, submission, click.echo).submit()
+    with alone(graph.work, click.echo):
+        count = Submitter(graph, wanted, submission, click.echo).submit()
     click.echo(f"{count} jobs submitted; `rcnn status {recipe}` follows them, their output: {submission.logs}/")
 
 
@@ -328,11 +329,14 @@ def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
     \b
     Example: rcnn cancel recipes/shapes.toml
     """
+    from rcnn_cli.jobs import alone
     from rcnn_cli.jobs import cancel as cancel_recipe
     from rcnn_cli.recipe import load_recipe
     from rcnn_cli.runner import work_folder
 
-    jobs = cancel_recipe(work_folder(work), load_recipe(recipe, changes).name)
+    folder, name = work_folder(work), load_recipe(recipe, changes).name
+    with alone(folder, click.echo):
+        jobs = cancel_recipe(folder, name)
     click.echo(f"Cancelled: {', '.join(jobs)}" if jobs else f"{recipe}: no job is queued or running")
 
 

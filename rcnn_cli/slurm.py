@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rcnn_cli.batch import Script
 from rcnn_cli.cluster import ClusterError
 
 ENDED = frozenset(
@@ -15,6 +18,9 @@ ENDED = frozenset(
 )
 NEVER = "DependencyNeverSatisfied"
 PATIENCE_SECONDS = 120
+# Of the variables by which people set defaults for these commands, those that would hide or keep jobs from rcnn
+MISLEADING = ("SQUEUE_", "SCANCEL_", "SBATCH_WAIT", "SBATCH_TEST_ONLY")
+PREFIX = re.compile(r"^\w+: (error|fatal): ")
 
 
 @dataclass(frozen=True)
@@ -26,28 +32,42 @@ class TaskState:
     name: str
 
     @property
+    def ended(self) -> bool:
+        """Whether the task is no longer in the queue."""
+        return self.state in ENDED
+
+    @property
     def active(self) -> bool:
         """Whether the task runs or will run."""
-        return self.state not in ENDED and self.reason != NEVER
+        return not self.ended and self.reason != NEVER
 
 
 Queue = Mapping[tuple[str, int], TaskState]
 
 
 def read_queue() -> Queue:
-    """The states of this user's tasks by (job id, task), those included that ended lately. A plain job is task 1."""
-    fields = "--format=%F|%K|%T|%r|%j"
-    text = call(["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", fields])
+    """The states of this user's tasks by (job id, task), those included that ended lately. A plain job is task 1.
+
+    Raises ClusterError where Slurm does not answer, or not as expected.
+    """
+    fields = "--format=%F|%K|%T|%r|%j|"  # the last stroke shows that a line is whole
+    line = ["squeue", "--noheader", "--all", "--array", "--states=all", f"--user={os.getuid()}", fields]
     queue = {}
-    for line in text.splitlines():
-        job, task, state, reason, name = line.strip().split("|", 4)
-        queue[job, int(task) if task.isdigit() else 1] = TaskState(state, reason, name)
+    for found in call(line, otherwise="ask `scontrol ping` and try again").splitlines():
+        values = found.strip().split("|", 4)
+        if len(values) < 5 or not values[0].isdigit() or not values[4].endswith("|"):
+            raise ClusterError(f"squeue: printed {found!r}, which is no task; see what `{shlex.join(line)}` prints")
+        job, task, state, reason, name = values
+        queue[job, int(task) if task.isdigit() else 1] = TaskState(state, reason, name.removesuffix("|"))
     return queue
 
 
-def submit_script(script: str) -> str:
+def submit_script(script: Script) -> str:
     """The id of the job that sbatch makes of a script. Raises ClusterError with what sbatch says."""
-    return call(["sbatch", "--parsable"], script, patience=None).strip().partition(";")[0]
+    printed = call(["sbatch", "--parsable", *script.arguments], script.text, patience=None).strip().partition(";")[0]
+    if not re.fullmatch(r"\d+", printed):
+        raise ClusterError(f"sbatch: printed {printed!r}, which is no job id")
+    return printed
 
 
 def cancel_jobs(jobs: Sequence[str]) -> None:
@@ -55,15 +75,30 @@ def cancel_jobs(jobs: Sequence[str]) -> None:
     call(["scancel", *jobs])
 
 
-def call(line: Sequence[str], given: str = "", patience: float | None = PATIENCE_SECONDS) -> str:
-    """What a command of Slurm prints. Raises ClusterError if it is not there or fails."""
+def call(
+    line: Sequence[str], given: str = "", *, patience: float | None = PATIENCE_SECONDS, otherwise: str = ""
+) -> str:
+    """What a command of Slurm prints. Raises ClusterError if it is not there or fails; `otherwise` is the advice."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(MISLEADING)}
+    advice = f"; {otherwise}" if otherwise else ""
     try:
-        done = subprocess.run(line, input=given, capture_output=True, text=True, timeout=patience)
+        done = subprocess.run(
+            line,
+            input=given,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=patience,
+            env=environment,
+        )
     except FileNotFoundError as error:
-        raise ClusterError(f"{line[0]}: is not installed here; run this where Slurm's commands are") from error
+        raise ClusterError(f"{line[0]}: is not found; work on a machine that has Slurm's commands in PATH") from error
+    except OSError as error:
+        raise ClusterError(f"{line[0]}: cannot be run ({error.strerror}); ask who looks after this cluster") from error
     except subprocess.TimeoutExpired as error:
-        raise ClusterError(f"{line[0]}: gave no answer in {patience} s; ask `scontrol ping` and try again") from error
+        raise ClusterError(f"{line[0]}: gave no answer in {patience} s{advice}") from error
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise ClusterError(f"{line[0]}: failed ({said})")
+        said = "; ".join(PREFIX.sub("", one).strip() for one in done.stderr.splitlines() if one.strip())
+        said = said or f"exit status {done.returncode}"
+        raise ClusterError(f"{line[0]}: failed ({said}){advice}")
     return done.stdout

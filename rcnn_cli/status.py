@@ -36,11 +36,9 @@ def describe(graph: Graph) -> list[State]:
     """The states of all caches of a recipe, inputs first, with the jobs that were submitted for those not complete."""
     from rcnn_cli.jobs import job_lines
 
-    jobs = job_lines(graph)
     states = [state_of(graph, node) for node in graph.nodes.values()]
-    return [
-        state if state.state == "complete" else replace(state, jobs=tuple(jobs.get(state.name, ()))) for state in states
-    ]
+    jobs = job_lines(graph, [graph.nodes[state.name] for state in states if state.state != "complete"])
+    return [replace(state, jobs=tuple(jobs.get(state.name, ()))) for state in states]
 
 
 def state_of(graph: Graph, node: Node) -> State:

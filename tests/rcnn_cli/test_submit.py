@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rcnn_cli.batch import log_file
 from rcnn_cli.jobs import Job, missing_tasks, read_jobs, record_path, write_jobs
 from rcnn_cli.main import main
 from rcnn_cli.slurm import TaskState
@@ -72,7 +73,10 @@ def call(tmp_path, capsys, monkeypatch):
 def test_dry_run_prints_the_scripts(call, tmp_path):
     code, printed, _ = call("submit", "r.toml", "--set", "propose.scales=[0.5, 0.75]", "--dry-run")
     assert code == 0
-    assert printed.replace(str(tmp_path), "/project") == GOLDEN.read_text()
+    assert (
+        re.sub(r"@train\.[0-9a-f]{8}\n", "@train.DIGITS\n", printed.replace(str(tmp_path), "/project"))
+        == GOLDEN.read_text()
+    )
 
 
 def test_dry_run_leaves_out_what_is_complete_and_the_shards_that_are_done(call):
@@ -96,6 +100,18 @@ def test_scripts_are_shell(call):
     assert 'propose.file=it\'s a "file" of $HOME' in shown.stdout.splitlines()
 
 
+def test_folders_of_any_name(call, tmp_path):
+    folder = tmp_path / 'it\'s a "work" folder, 100%j #1 $HOME'
+    printed = call("submit", "r.toml", "--work", folder, "--dry-run")[1]
+    said = re.search(r'^#SBATCH --output="(.*)"$', printed, re.MULTILINE)
+    assert said
+    pattern = said[1].replace('\\"', '"')
+    assert log_file(pattern, "12", 3) == folder / "logs" / "r-propose@train-12_3.log"
+    for name in ("back\\slash", "two\nlines"):
+        code, _, errors = call("submit", "r.toml", "--work", tmp_path / name, "--dry-run")
+        assert (code, "a backslash or a control character in its name; choose another --work" in errors) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -106,7 +122,14 @@ def test_scripts_are_shell(call):
         ("[default]\narray = 4", "[default] array does not fit every stage"),
         ("extract = 4", "'extract' must be a table, [extract]"),
         ('[extract]\naccount = ""', "account = '' must be one line of text"),
+        ("[extract]\ncommand = 'rcnn\\n'".replace("'", '"'), "command = 'rcnn\\n' must be one line of text"),
+        ('[extract]\nsbatch = ["constraint=a100"]', "sbatch = 'constraint=a100' is no option of sbatch"),
+        ('[extract]\nsbatch = ["--array=1-3"]', "rcnn submit says --array itself"),
+        ('[extract]\nsbatch = ["-Jname"]', "rcnn submit says -J"),
+        ("[extract]\nsbatch = ['--comment=\"a']", "has a quotation mark too few"),
         ("[extract\n", "is not valid TOML"),
+        ("[[extract]]\n", "'extract' must be a table"),
+        ("default = 4", "'default' must be a table"),
     ],
 )
 def test_a_wrong_cluster_file_is_a_sentence(call, tmp_path, text, said):
@@ -119,7 +142,7 @@ def test_without_a_cluster_file_or_slurm(call):
     code, _, errors = call("submit", "r.toml", "--cluster", "none.toml")
     assert (code, "none.toml: there is no such file" in errors) == (2, True)
     code, _, errors = call("submit", "r.toml")
-    assert (code, "squeue: is not installed here" in errors) == (2, True)
+    assert (code, errors) == (2, "rcnn: squeue: is not found; work on a machine that has Slurm's commands in PATH\n")
 
 
 def test_status_shows_recorded_jobs_without_slurm(call, tmp_path):
@@ -132,7 +155,7 @@ def test_status_shows_recorded_jobs_without_slurm(call, tmp_path):
     assert read_jobs(record) == [job]
     code, printed, _ = call("status", "r.toml")
     assert code == 1
-    assert "propose@train  missing  [job 12: state unknown (squeue: is not installed here" in printed
+    assert "propose@train  missing  [job 12: state unknown (squeue: is not found;" in printed
     call("propose", "r.toml")
     assert "job" not in call("status", "r.toml")[1]
     record.write_text('{"jobs": [{}]}')
