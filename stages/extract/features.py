@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes
 from stages.errors import BadSetting, StageError
 from stages.extract import Settings
-from stages.extract.warp import warp_batches
 from stages.images import Pixels
 from stages.networks import NetworkSource
 from stages.networks.network import Network
+from stages.warp import warp_batches
 
 Features = dict[str, NDArray[np.floating]]
 CPU_BATCH = 32
