@@ -210,7 +210,7 @@ def add_stage_command(stage: Stage) -> None:
                 draw_results(graph, node)
         show_results(graph, nodes)
 
-    command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} recipes/shapes.toml"
+    command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
     decorated = recipe_argument(execution_options(command))
     decorated = click.option("--split", metavar="NAME", help="Only this dataset of the recipe.")(decorated)
     decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)

@@ -17,7 +17,7 @@ from stages.errors import BadImage, StageError
 from stages.execution import Execution
 from stages.images import read_image
 from stages.memory import keep_large_buffers
-from stages.networks import NETWORKS
+from stages.networks import BACKGROUND, NETWORKS
 from stages.pretrain import Settings
 from stages.pretrain.training import LOG_COLUMNS, Examples, Trainer
 
@@ -73,7 +73,7 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     return {
         "network": settings.network,
         "classes": len(dataset.classes) + 1,
-        "class_names": [*dataset.classes, "background"],
+        "class_names": [*dataset.classes, BACKGROUND],
         "loss": float(record["log/loss"][-1]),
         "accuracy": float(record["log/held_out"][-1]),
     }
