@@ -15,13 +15,14 @@ from stages.networks.weights import flatten_state, unflatten_state
 
 
 @contextlib.contextmanager
-def seeded(seed: int, step: int) -> Iterator[torch.Generator]:
+def seeded(seed: int, step: int, device: str = "cpu") -> Iterator[torch.Generator]:
     """The random numbers of one step (an epoch, an iteration; 0: the initial weights), which depend on nothing else.
 
-    PyTorch's own (initial weights, dropout) are set and later set back; the generator that is yielded is another.
+    PyTorch's own (initial weights, dropout), on the CPU and on `device`, are set and later set back; the generator that
+    is yielded is another.
     """
     first, second = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64) >> np.uint64(1)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
         torch.manual_seed(int(first))
         yield torch.Generator().manual_seed(int(second))
 

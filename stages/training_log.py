@@ -25,8 +25,14 @@ LINES = ("#2563ab", "#d1602b", "#3c8f57", "#8a5aa8")
 
 def write_log(folder: Path, log: Log) -> None:
     """Writes FILE into a cache's folder, whole or not at all. Raises DiskFull or CacheError."""
-    lines = [",".join(log), *(",".join(f"{value:.6g}" for value in row) for row in zip(*log.values(), strict=True))]
+    rows = zip(*log.values(), strict=True)
+    lines = [",".join(log), *(",".join(map(as_text, row)) for row in rows)]
     write_atomically(folder / FILE, [("\n".join(lines) + "\n").encode()], durable=False)
+
+
+def as_text(value: float | np.generic) -> str:
+    """A whole number as it is, another to six digits."""
+    return str(value) if isinstance(value, int | np.integer) else f"{value:.6g}"
 
 
 def read_log(reader: Reader, item_id: str) -> dict[str, np.ndarray]:

@@ -64,7 +64,7 @@ class Trainer:
         self.card = card
         self.background = objects
         self.device = device
-        with seeded(settings.seed, 0):
+        with seeded(settings.seed, 0, device):
             module = build(card, objects + 1)
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.SGD(
@@ -82,7 +82,7 @@ class Trainer:
         rate = learning_rate(self.settings, epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with seeded(self.settings.seed, epoch) as generator:
+        with seeded(self.settings.seed, epoch, self.device) as generator:
             loss, accuracy = self.passed(training, generator)
         result = EpochResult(epoch, rate, loss, accuracy, self.accuracy(held_out))
         self.log.append(result)
