@@ -66,8 +66,13 @@ def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("recipe", type=click.Path(path_type=Path))(command)
 
 
-def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--device, --jobs, --batch-size, --skip-bad-images, --compression, --part-size."""
+def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
+    """--device, --jobs, --batch-size (unless it is a setting of the stage), --skip-bad-images, --compression,
+    --part-size."""
+    if batch_size:
+        command = click.option(
+            "--batch-size", type=click.IntRange(1), help="Regions in a batch of the network [default: the stage's]."
+        )(command)
     for option in (
         click.option(
             "--part-size", type=click.IntRange(1), help="Items in a part of a new cache [default: the stage's]."
@@ -80,9 +85,6 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Of new caches; zstd needs the package hdf5plugin.",
         ),
         click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
-        click.option(
-            "--batch-size", type=click.IntRange(1), help="Regions in a batch of the network [default: the stage's]."
-        ),
         click.option("--jobs", type=click.IntRange(1), help="Processes [default: one for each core]."),
         click.option(
             "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
@@ -105,10 +107,10 @@ def make_options(
     nodes: Sequence[Any],
     device: str,
     jobs: int | None,
-    batch_size: int | None,
     skip_bad_images: bool,
     compression: str,
     part_size: int | None,
+    batch_size: int | None = None,
     shard: str | None = None,
 ) -> Any:
     """The runner's options; the device is only asked for where a network runs."""
@@ -218,7 +220,7 @@ def add_stage_command(stage: Stage) -> None:
             show_results(graph, nodes)
 
     command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
-    decorated = recipe_argument(execution_options(command))
+    decorated = recipe_argument(execution_options(command, "batch_size" not in setting_names(stage)))
     decorated = click.option("--split", metavar="NAME", help="Only this dataset of the recipe.")(decorated)
     decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)
     decorated = click.option(
@@ -545,7 +547,7 @@ def set_up_logging(verbose: bool) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [Handler()]
         logger.propagate = False
-        logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+        logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
 
 
 def sentence(error: BaseException) -> tuple[str, int]:

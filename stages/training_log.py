@@ -65,7 +65,7 @@ def plot_log(log: Log, path: Path) -> None:
         draw_panel(ax, log, names)
         ax.set_ylabel(label)
     axes[0].set_ylim(bottom=0)
-    axes[1].set_ylim(0, 1)
+    axes[1].set_ylim(-0.02, 1.02)
     axes[2].set_yscale("log")
     axes[-1].set_xlabel(step)
     path.parent.mkdir(parents=True, exist_ok=True)
