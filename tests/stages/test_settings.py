@@ -76,9 +76,9 @@ IDENTITY = {
         "scales", "aspects", "stride", "box_format",
     },
     "finetune": {
-        "iterations", "batch_size", "positive_fraction", "positive_overlap", "background_overlap", "learning_rate", "step",
-        "momentum", "weight_decay", "bias_rate", "new_layer_rate", "new_layer_std", "dropout", "mirror", "mode", "padding",
-        "precision", "seed", "threads",
+        "iterations", "batch_size", "positive_fraction", "positive_overlap", "background_overlap", "learning_rate",
+        "step", "momentum", "weight_decay", "bias_rate", "new_layer_rate", "new_layer_std", "dropout", "mirror", "mode",
+        "padding", "precision", "seed", "threads",
     },
     "extract": {"layers", "mode", "padding", "precision", "dtype"},
     "train-svm": {
