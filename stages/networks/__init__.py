@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 from stages.networks.cards import (
+    BACKGROUND,
     CAFFE,
     NETWORKS,
     PREPROCESSINGS,
+    SOFTMAX,
     TORCHVISION,
     Layer,
     NetworkCard,
@@ -18,9 +20,11 @@ from stages.networks.cards import (
 from stages.networks.source import NetworkSettings, NetworkSource
 
 __all__ = [
+    "BACKGROUND",
     "CAFFE",
     "NETWORKS",
     "PREPROCESSINGS",
+    "SOFTMAX",
     "TORCHVISION",
     "Layer",
     "NetworkCard",

@@ -12,6 +12,12 @@ from stages.settings import nearest
 if TYPE_CHECKING:
     import torch
 
+BACKGROUND = "background"
+"""The class, the last of a trained network, of what shows no object."""
+
+SOFTMAX = "softmax"
+"""The layer of class probabilities: the softmax of the class scores, the last layer of every network that has any."""
+
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 
 
@@ -73,9 +79,9 @@ class Layer:
 class NetworkCard:
     """An architecture: its input (square, in pixels), preprocessing, layers, and the torchvision file of its weights.
 
-    `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify. `caffe_names` says
-    that its parameters are called as in Caffe's model definitions, `torchvision_twin` names torchvision's model of the
-    same structure if it has other names.
+    `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify. Where there are class
+    scores, their SOFTMAX is added as the last layer. `caffe_names` says that its parameters are called as in Caffe's
+    model definitions, `torchvision_twin` names torchvision's model of the same structure if it has other names.
     """
 
     name: str
@@ -87,6 +93,17 @@ class NetworkCard:
     torchvision_file: str | None = None
     caffe_names: bool = False
     torchvision_twin: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores_layer is not None:
+            layers = {**self.layers, SOFTMAX: Layer(None, self.scores_layer)}
+            object.__setattr__(self, "layers", layers)
+
+    @property
+    def scores_layer(self) -> str | None:
+        """The layer of raw class scores, None for a network without a classifier."""
+        scores = [name for name in self.feature_layers() if self.layers[name].dimension is None and name != SOFTMAX]
+        return scores[-1] if scores else None
 
     def feature_layers(self) -> tuple[str, ...]:
         """The layers that may be asked for."""
