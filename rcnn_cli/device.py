@@ -1,12 +1,18 @@
-"""Which device networks run on; a missing GPU is said aloud."""
+"""Which stages run a network, and on which device; a missing GPU is said aloud."""
 
 from __future__ import annotations
 
 import logging
 
 from stages.errors import StageError
+from stages.stage import Stage
 
 log = logging.getLogger("rcnn")
+
+
+def runs_network(stage: Stage) -> bool:
+    """Whether the stage reads or makes a network."""
+    return stage.makes == "network" or any(one.kind == "network" for one in stage.inputs)
 
 
 def resolve_device(name: str) -> str:
