@@ -7,6 +7,7 @@ that nobody works on, so that a slow or lost worker holds nobody up. Claims divi
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import importlib.util
@@ -101,7 +102,8 @@ class Workers:
                     if missing:
                         tasks += [self.submit({**job, "shard": None}, worker) for worker in joined]
         finally:
-            self.cancel(tasks)
+            for task in tasks:
+                task.release()  # Dask cancels what nobody wants; their processes end in order and give claims back
         self.wait_until_seen(writer)
 
     # The connection
@@ -119,6 +121,8 @@ class Workers:
         try:
             if local:
                 address = self.open.enter_context(local_cluster(int(local[1] or 0)))
+            else:
+                asyncio.run(asyncio.wait_for(shake_hands(self.address), CONNECT_SECONDS))
             self.client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="rcnn")
         except Exception as error:  # by protocol and by what listens there, of many types
             raise StageError(
@@ -236,12 +240,6 @@ class Workers:
             raise StageError(outcome["refused"])
         return True
 
-    def cancel(self, tasks: list[Any]) -> None:
-        """Cancels tasks; their processes end in order and give their claims back."""
-        if tasks and self.client.status == "running":
-            with contextlib.suppress(Exception):
-                self.client.cancel(tasks, force=True)
-
     def wait_until_seen(self, writer: Writer) -> None:
         """Waits, for a while, until the parts that workers have made can be seen here. Raises StageError."""
         end = time.monotonic() + LATE_SECONDS
@@ -257,6 +255,15 @@ class Workers:
 def sign_of(work: Path, token: str) -> Path:
     """The empty file by which workers know the work folder."""
     return work / f".dask-{token}"
+
+
+async def shake_hands(address: str) -> None:
+    """Connects to a Dask scheduler and leaves: Client itself waits for ever where something else listens."""
+    from distributed import Security
+    from distributed.comm import connect
+
+    comm = await connect(address, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 @contextlib.contextmanager
