@@ -31,11 +31,11 @@ ENDING = ("closing", "closed", "failed", "stopping", "stopped")
 def supervise(job: dict[str, Any]) -> dict[str, Any]:
     """Does `job` (task.py) in a process of its own and returns how it ended.
 
-    That is {"worker": name} if all went well, with "refused" (a sentence) if rcnn cannot be started here, with "error"
-    (a pickled exception in base64) if it raised. Raises RuntimeError, its text a sentence, if the process was killed:
-    then Dask may try again.
+    That is an empty dictionary if all went well, {"refused": a sentence} if rcnn cannot be started here, {"error": a
+    pickled exception in base64} if it raised one. Raises RuntimeError, its text a sentence, if the process was killed:
+    then Dask may try again. Raises Reschedule if this worker is ending: then Dask tries elsewhere.
     """
-    from distributed import get_worker
+    from distributed import Reschedule, get_worker
 
     worker = get_worker()
     key = worker.get_current_task()
@@ -54,16 +54,19 @@ def supervise(job: dict[str, Any]) -> dict[str, Any]:
     turn = vars(worker).setdefault("rcnn_turn", threading.Lock())
     while not turn.acquire(timeout=POLL_SECONDS):
         if unwanted():
-            return {"worker": name}
+            raise Reschedule
     try:
         job = {**job, "worker": name, "jobs": job["jobs"] or worker.state.nthreads}
-        return {"worker": name, **run_process(job, name, unwanted, hear)}
+        outcome = run_process(job, unwanted, hear)
     finally:
         turn.release()
+    if outcome is None:
+        raise Reschedule
+    return outcome
 
 
-def run_process(job: dict[str, Any], name: str, unwanted: Any, hear: Any) -> dict[str, Any]:
-    """The process from start to end; see `supervise`."""
+def run_process(job: dict[str, Any], unwanted: Any, hear: Any) -> dict[str, Any] | None:
+    """The process from start to end; see `supervise`. None if it was ended because it was `unwanted`."""
     outcome = None
     with tempfile.TemporaryFile() as noise:
         # The process watches its standard input: it ends in order when this end of it is gone, even by SIGKILL. In a
@@ -99,16 +102,17 @@ def run_process(job: dict[str, Any], name: str, unwanted: Any, hear: Any) -> dic
                 process.stdin.close()
             process.stdout.close()
         said = last_line(noise)
+    if unwanted():
+        return None
     if outcome is not None:
         return outcome
-    if unwanted():
-        return {}
     if not started and process.returncode > 0:
         advice = f"install there, for {sys.executable}, the version of rcnn that you run here"
-        return {"refused": f"{name}: rcnn cannot be started ({said}); {advice}"}
+        return {"refused": f"{job['worker']}: rcnn cannot be started ({said}); {advice}"}
     raise RuntimeError(
-        f"{name}: the process that made {job['node']} was ended by {cause(process.returncode)}, perhaps for want of "
-        f"memory ({said or 'it said nothing'}); try --jobs 1, a smaller --batch-size or fewer workers on a machine"
+        f"{job['worker']}: the process that made {job['node']} was ended by {cause(process.returncode)} "
+        f"({said or 'it said nothing'}), perhaps for want of memory; try --jobs 1, a smaller --batch-size or fewer "
+        "workers on a machine"
     )
 
 

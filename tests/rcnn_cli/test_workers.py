@@ -286,7 +286,8 @@ def test_ctrl_c_gives_everything_back_and_the_next_run_goes_on(pair, tmp_path):
     assert before.items() <= {path: path.stat().st_mtime_ns for path in run.parts.glob("*/part-*.h5")}.items()
 
 
-def test_a_worker_may_join_and_another_be_killed_in_the_middle(clusters, tmp_path):
+@pytest.mark.parametrize("how", [kill_whole, psutil.Popen.terminate], ids=["killed", "told to end"])
+def test_a_worker_may_join_and_another_go_in_the_middle(clusters, tmp_path, how):
     cluster, recipe = clusters(), short(tmp_path)
     rcnn("propose", recipe, *PROPOSE, work=tmp_path / "plain")
     run = Run(cluster, tmp_path, "propose", recipe, *PROPOSE, **SLOWLY)
@@ -296,7 +297,7 @@ def test_a_worker_may_join_and_another_be_killed_in_the_middle(clusters, tmp_pat
     cluster.add()
     until(lambda: len(tasks_of(cluster.folder)) == 2, "the new worker has something to do")
     until(lambda: len(list(run.parts.glob("*/claims/part-*"))) == 2, "both are making a part")
-    kill_whole(first)
+    how(first)
     run.end(0)
     assert contents(tmp_path / "work") == contents(tmp_path / "plain")
 
