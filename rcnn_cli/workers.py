@@ -43,6 +43,9 @@ RETRIES = 3  # of a task whose process was killed; as many as Dask allows of a t
 # installed, and pickled by value it would have to be run by the same version of Python.
 RUN = "exec(source, scope := {}) or scope['supervise'](job)"
 
+# Ctrl-C reaches every process of a terminal; the local workers leave it to the command that started them.
+DEAF_TO_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
 
 class Workers:
     """The workers of the Dask scheduler at `address` ("local" or "local/N": of one started here).
@@ -279,9 +282,10 @@ def local_cluster(count: int) -> Iterator[Any]:
         threads_per_worker=max(1, cores() // workers),
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         memory_limit=0,  # it would watch the worker's memory, not that of the process which does the work
         silence_logs=logging.CRITICAL,
+        preload=[DEAF_TO_CTRL_C],
     ) as cluster:
         yield cluster
 
