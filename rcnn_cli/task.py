@@ -22,6 +22,7 @@ from typing import Any
 from cache import CacheError, DamagedPart, Identity, Shard, Writer, differences
 from rcnn_cli.device import resolve_device, runs_network
 from rcnn_cli.graph import Graph, Node
+from rcnn_cli.main import PATIENCE, TERMINATED, end_at_once
 from rcnn_cli.recipe import build_recipe
 from rcnn_cli.runner import manifest_of, open_inputs
 from stages.errors import StageError
@@ -78,11 +79,16 @@ def work() -> None:
 
 
 def end_with_worker(done: threading.Event) -> None:
-    """Ends this process in order, as SIGTERM does, when standard input ends before the work: the worker is gone."""
+    """Ends this process as SIGTERM does, when standard input ends before the work: the worker is gone.
+
+    In order where it can; a library that does not return to Python for long is not waited for.
+    """
     while os.read(0, 1):
         pass
     if not done.is_set():
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)
+        end_at_once(TERMINATED)
 
 
 def pickled(error: Exception) -> str:
