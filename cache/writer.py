@@ -181,6 +181,12 @@ class Writer:
         """How many items of this shard are in parts that are not there: what a progress bar counts to."""
         return sum(len(part.item_ids) for part in self.unfinished_here())
 
+    def free(self) -> list[Part]:
+        """The parts of this shard that are not there and that no living process works on."""
+        assert self.claims is not None
+        claims = self.folder / CLAIMS
+        return [part for part in self.unfinished_here() if self.claims.owner_is_dead(claims / part.name)]
+
     # The work
 
     def claim(self) -> Iterator[Part]:

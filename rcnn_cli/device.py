@@ -1,4 +1,4 @@
-"""Which device networks run on, and as which of several processes; a missing GPU is said aloud."""
+"""Which stages run a network, on which device, and as which of several processes; a missing GPU is said aloud."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import logging
 from collections.abc import Mapping
 
 from stages.errors import StageError
+from stages.stage import Stage
 
 log = logging.getLogger("rcnn")
+
+
+def runs_network(stage: Stage) -> bool:
+    """Whether the stage reads or makes a network."""
+    return stage.makes == "network" or any(one.kind == "network" for one in stage.inputs)
 
 
 def torchrun_ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:

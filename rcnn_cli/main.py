@@ -95,6 +95,23 @@ def execution_options(command: Callable[..., Any], batch_size: bool = True) -> C
     return command
 
 
+def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--dask, --dask-wait."""
+    command = click.option(
+        "--dask-wait",
+        type=click.FloatRange(0),
+        default=300.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="With --dask: give up when there was no worker for so long.",
+    )(command)
+    return click.option(
+        "--dask",
+        metavar="ADDRESS|local[/N]",
+        help="Have the workers of this Dask scheduler make the parts, or N worker processes started here.",
+    )(command)
+
+
 def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
     """The graph of a recipe."""
     from rcnn_cli.graph import Graph
@@ -113,14 +130,25 @@ def make_options(
     part_size: int | None,
     batch_size: int | None = None,
     shard: str | None = None,
+    dask: str | None = None,
+    dask_wait: float = 0.0,
 ) -> Any:
-    """The runner's options; the device is only asked for where a network runs."""
+    """The runner's options; the device is only asked for where a network runs, with --dask by the workers."""
     from rcnn_cli.arrays import parse_shard
-    from rcnn_cli.device import resolve_device, torchrun_ranks
+    from rcnn_cli.device import resolve_device, runs_network, torchrun_ranks
     from rcnn_cli.progress import progress
     from rcnn_cli.runner import Options
     from stages.execution import Execution, silent
 
+    if dask:
+        from rcnn_cli.workers import Workers
+
+        if shard:
+            raise StageError("--shard: with --dask the workers divide the parts; leave one of the two out")
+        wanted = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
+        workers = Workers(dask, dask_wait, wanted, compression)
+        click.get_current_context().call_on_close(workers.close)
+        return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts)
     needs_network = any(runs_network(node.use.stage) for node in nodes)
     rank, local_rank, ranks = torchrun_ranks(os.environ)
     execution = Execution(
@@ -140,17 +168,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def runs_network(stage: Stage) -> bool:
-    """Whether the stage reads or makes a network."""
-    return stage.makes == "network" or any(one.kind == "network" for one in stage.inputs)
-
-
 # Commands
 
 
 @cli.command(short_help="Run all stages of a recipe; skip what is complete.")
 @recipe_argument
 @execution_options
+@dask_options
 @click.option("--only", metavar="CACHE", help="Only this one, as `rcnn status` names it; its inputs must be complete.")
 @click.option("--shard", metavar="I/N", help="With --only: make only every N-th part, beginning with the I-th.")
 def run(
@@ -221,7 +245,7 @@ def add_stage_command(stage: Stage) -> None:
             show_results(graph, nodes)
 
     command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
-    decorated = recipe_argument(execution_options(command, "batch_size" not in setting_names(stage)))
+    decorated = recipe_argument(execution_options(dask_options(command), "batch_size" not in setting_names(stage)))
     decorated = click.option("--split", metavar="NAME", help="Only this dataset of the recipe.")(decorated)
     decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)
     decorated = click.option(
@@ -366,6 +390,14 @@ def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, 
     graph = load_graph(recipe, changes, work)
     if not wait_for(graph, graph.select(stage), timeout, logging.getLogger("rcnn").info):
         raise SystemExit(INCOMPLETE)
+
+
+@cli.command(hidden=True)
+def task() -> None:
+    """Make parts of a cache as a Dask worker's process: a job on standard input, messages on standard output."""
+    from rcnn_cli.task import work
+
+    work()
 
 
 @cli.command(short_help="Show what a cache, a part, a recipe or an image is.")

@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,16 @@ REPAIRS = 20
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: the execution of stages, the shard, compression and part size of new caches."""
+    """How to run: the execution of stages, the shard, compression and part size of new caches.
+
+    `make_parts` makes all missing parts elsewhere; without it they are made in this process.
+    """
 
     execution: Execution = field(default_factory=Execution)
     shard: Shard = field(default_factory=Shard)
     compression: str = "none"
     part_size: int | None = None
+    make_parts: Callable[[Graph, Node, Writer], None] | None = None
 
 
 def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
@@ -122,7 +126,10 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
     )
     try:
         announce(node, writer)
-        work_until_done(node, writer, settings, inputs, options.execution)
+        if options.make_parts is not None:
+            options.make_parts(graph, node, writer)
+        else:
+            work_until_done(node, writer, settings, inputs, options.execution)
         missing = len(writer.unfinished())
         if missing:
             log.info(

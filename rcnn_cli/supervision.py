@@ -1,0 +1,141 @@
+"""What a Dask worker does with a task: it starts `rcnn` in a process of its own, and watches it.
+
+The workers get this file as text (workers.py): it runs under whatever Python a worker has, finds out whether rcnn is
+installed there, and so must import nothing of this project.
+
+A process of its own, because random numbers of libc and liblinear are global to a process and Dask's tasks are threads
+of one: so the worker's number of threads cannot matter to a result. Besides, a crash or the kernel's killer ends that
+process and not the worker, the worker goes on answering its scheduler, and memory and device are free afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+TOPIC = "rcnn"
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 20.0
+ENDING = ("closing", "closed", "failed", "stopping", "stopped")
+
+
+def supervise(job: dict[str, Any]) -> dict[str, Any]:
+    """Does `job` (task.py) in a process of its own and returns how it ended.
+
+    That is an empty dictionary if all went well, {"refused": a sentence} if rcnn cannot be started here, {"error": a
+    pickled exception in base64} if it raised one. Raises RuntimeError, its text a sentence, if the process was killed:
+    then Dask may try again. Raises Reschedule if this worker is ending: then Dask tries elsewhere.
+    """
+    from distributed import Reschedule, get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+    name = f"worker {worker.address} on {socket.gethostname()}"
+
+    def unwanted() -> bool:
+        """Whether the client has cancelled the task or is gone, or the worker is about to end."""
+        task = worker.state.tasks.get(key)
+        return task is None or task.state == "cancelled" or worker.status.name in ENDING
+
+    def hear(message: dict[str, Any]) -> None:
+        """Passes what the process says on to the client."""
+        worker.log_event(TOPIC, {"token": job["token"], "by": name, **message})
+
+    # One process at a time, whatever the worker's number of threads: the process has that many jobs.
+    turn = vars(worker).setdefault("rcnn_turn", threading.Lock())
+    while not turn.acquire(timeout=POLL_SECONDS):
+        if unwanted():
+            raise Reschedule
+    try:
+        job = {**job, "worker": name, "jobs": job["jobs"] or worker.state.nthreads}
+        outcome = run_process(job, unwanted, hear)
+    finally:
+        turn.release()
+    if outcome is None:
+        raise Reschedule
+    return outcome
+
+
+def run_process(job: dict[str, Any], unwanted: Any, hear: Any) -> dict[str, Any] | None:
+    """The process from start to end; see `supervise`. None if it was ended because it was `unwanted`."""
+    outcome = None
+    with tempfile.TemporaryFile() as noise:
+        # The process watches its standard input: it ends in order when this end of it is gone, even by SIGKILL. In a
+        # session of its own, Ctrl-C and the like reach it only in this way.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rcnn_cli", "task"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=noise,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        threading.Thread(target=end_if, args=(process, unwanted), daemon=True).start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(job).encode() + b"\n")
+                process.stdin.flush()
+            started = False
+            for line in process.stdout:
+                message = json.loads(line)
+                started = True
+                if "say" in message:
+                    hear(message)
+                else:
+                    outcome = message
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            process.stdout.close()
+        said = last_line(noise)
+    if unwanted():
+        return None
+    if outcome is not None:
+        return outcome
+    if not started and process.returncode > 0:
+        advice = f"install there, for {sys.executable}, the version of rcnn that you run here"
+        return {"refused": f"{job['worker']}: rcnn cannot be started ({said}); {advice}"}
+    raise RuntimeError(
+        f"{job['worker']}: the process that made {job['node']} was ended by {cause(process.returncode)} "
+        f"({said or 'it said nothing'}), perhaps for want of memory; try --jobs 1, a smaller --batch-size or fewer "
+        "workers on a machine"
+    )
+
+
+def end_if(process: Any, unwanted: Any) -> None:
+    """Ends the process, in order, once it is `unwanted`."""
+    while process.poll() is None:
+        if unwanted():
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_SECONDS)
+            process.kill()
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def cause(code: int) -> str:
+    """ "SIGKILL", or "exit status 3"."""
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+
+def last_line(file: Any) -> str:
+    """The last line of what a process wrote to `file`."""
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - 4096))
+    lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].strip()[:300] if lines else ""
