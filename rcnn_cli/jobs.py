@@ -115,11 +115,11 @@ class Submitter:
         """Submits what is missing; the number of jobs submitted. Each is recorded as soon as it is there."""
         self.submission.logs.mkdir(parents=True, exist_ok=True)
         submitted = 0
-        for node in self.graph.nodes.values():
+        for node in self.graph.caches():
             if complete(self.graph, node):
                 self.say(f"{node.name}: complete, not submitted")
                 continue
-            after = tuple(self.placed[source.name] for source in node.upstream() if source.name in self.placed)
+            after = tuple(self.placed[source.name] for source in self.graph.reads(node) if source.name in self.placed)
             job = self.on_its_way(node, after)
             if job is None:
                 job = self.submit_node(node, after)
@@ -183,11 +183,11 @@ def waits(after: Sequence[str]) -> str:
 def scripts(graph: Graph, cluster: Cluster, submission: Submission) -> Iterator[str]:
     """The script of each cache that is not complete, as `submit` would send it to a cluster with an empty queue."""
     placed: dict[str, str] = {}
-    for node in graph.nodes.values():
+    for node in graph.caches():
         if complete(graph, node):
             continue
         resources = cluster.resources(node)
-        after = [placed[source.name] for source in node.upstream() if source.name in placed]
+        after = [placed[source.name] for source in graph.reads(node) if source.name in placed]
         tasks = missing_tasks(graph.folder(node), resources.array)
         placed[node.name] = f"<{node.name}>"
         yield sbatch_script(submission, node, resources, tasks, dependency_list(after, ()))

@@ -102,6 +102,7 @@ def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
 
 
 def make_options(
+    graph: Any,
     nodes: Sequence[Any],
     device: str,
     jobs: int | None,
@@ -118,7 +119,7 @@ def make_options(
     from rcnn_cli.runner import Options
     from stages.execution import Execution
 
-    needs_network = any(runs_network(node.use.stage) for node in nodes)
+    needs_network = any(runs_network(one.use.stage) for node in nodes for one in (node, *graph.on_demand(node)))
     execution = Execution(
         device=resolve_device(device) if needs_network else "cpu",
         jobs=jobs or cores(),
@@ -161,16 +162,16 @@ def run(
     if shard and not only:
         raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
     graph = load_graph(recipe, changes, work)
-    nodes = list(graph.nodes.values())
+    nodes = graph.caches()
     if only:
         chosen = graph.select(only)
-        made = make_options(chosen, shard=shard, **options)
+        made = make_options(graph, chosen, shard=shard, **options)
         finished = [run_alone(graph, node, made) for node in chosen]
         if all(finished):
             show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
         return
     missing = [node for node in nodes if not complete(graph, node)]
-    run_nodes(graph, nodes, make_options(missing, **options))
+    run_nodes(graph, nodes, make_options(graph, missing, **options))
     if not missing:
         click.echo(f"Everything was complete: nothing to do for {recipe}.")
     show_results(graph, nodes)
@@ -201,7 +202,7 @@ def add_stage_command(stage: Stage) -> None:
         ]
         graph = load_graph(recipe, [*changes, *setting_changes(uses, changed)], work)
         nodes = graph.select(stage.name, split)
-        made = make_options(nodes, shard=shard, **options)
+        made = make_options(graph, nodes, shard=shard, **options)
         for node in nodes:
             if force:
                 remove(graph, node)
@@ -285,7 +286,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
 
     states = describe(load_graph(recipe, changes, work))
     click.echo(format_status(states, as_json_text))
-    if any(state.state != "complete" for state in states):
+    if any(state.state not in ("complete", "on demand") for state in states):
         raise SystemExit(INCOMPLETE)
 
 
@@ -347,10 +348,15 @@ def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, 
     \b
     Example: rcnn wait recipes/shapes.toml extract@train --timeout 3600
     """
+    from rcnn_cli.runner import not_cached
     from rcnn_cli.waiting import wait_for
 
     graph = load_graph(recipe, changes, work)
-    if not wait_for(graph, graph.select(stage), timeout, logging.getLogger("rcnn").info):
+    nodes = graph.select(stage)
+    cached = [node for node in nodes if graph.is_cached(node)]
+    if not cached:
+        raise StageError(f"{nodes[0].name}: {not_cached(graph, nodes[0])}; wait for that")
+    if not wait_for(graph, cached, timeout, logging.getLogger("rcnn").info):
         raise SystemExit(INCOMPLETE)
 
 
@@ -392,7 +398,7 @@ def predict(
     from rcnn_cli.prediction import predict_photos
 
     graph = load_graph(recipe, changes, work)
-    made = make_options(list(graph.nodes.values()), **options)
+    made = make_options(graph, list(graph.nodes.values()), **options)
     for line in predict_photos(graph, photos, output, made.execution, detector, threshold):
         click.echo(line)
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from stages.errors import StageError
+
+if TYPE_CHECKING:
+    from cache import Part
 
 
 def leave_interrupts_to_parent() -> None:
@@ -31,6 +36,18 @@ class SilentProgress:
         """Nothing to say."""
 
 
+class Count(SilentProgress):
+    """A progress that is told to nobody, but added up."""
+
+    def __init__(self) -> None:
+        self.items = self.rows = 0
+
+    def advance(self, items: int = 1, rows: int = 0) -> None:
+        """Adds."""
+        self.items += items
+        self.rows += rows
+
+
 @contextlib.contextmanager
 def silent(label: str, total: int, unit: str) -> Iterator[Progress]:
     """The progress of tests and of library use."""
@@ -50,3 +67,41 @@ class Execution:
     batch_size: int | None = None
     skip_bad_images: bool = False
     progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
+
+    @property
+    def in_worker(self) -> Execution:
+        """The same for one of several processes: one job, silent, picklable."""
+        return replace(self, jobs=1, progress=silent)
+
+
+def in_processes(
+    stage: str, fill: Callable[[Iterable[Part], Progress], None], parts: Iterable[Part], jobs: int, bar: Progress
+) -> None:
+    """Each of `parts` made by `fill` in one of `jobs` processes of one thread, claimed only when a process is free.
+
+    `fill` is picklable. Raises whatever it raised, StageError if a process died.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    try:
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            workers = Parallel(n_jobs=jobs, pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
+            for items, rows in workers(delayed(in_this_process)(fill, part) for part in parts):
+                bar.advance(items, rows)
+    except TerminatedWorkerError as error:
+        raise StageError(
+            f"{stage}: a worker process died, most likely for lack of memory; "
+            "take fewer --jobs or a smaller --batch-size"
+        ) from error
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)  # their buffers are large and kept
+
+
+def in_this_process(fill: Callable[[Iterable[Part], Progress], None], part: Part) -> tuple[int, int]:
+    """Makes one part in a worker process; returns how many items and rows it has."""
+    leave_interrupts_to_parent()
+    count = Count()
+    fill([part], count)
+    return count.items, count.rows
