@@ -290,6 +290,45 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
         raise SystemExit(INCOMPLETE)
 
 
+@cli.command(short_help="Say what a recipe will take: images, boxes, disk, time.")
+@recipe_argument
+@execution_options
+@click.option(
+    "--sample", type=click.IntRange(1), metavar="N", help="Images of each split to measure [default: 8, or 4 a job]."
+)
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def plan(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    sample: int | None,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Say what each cache of RECIPE will take, before anything is run. Exit status 1 if the disk has no room for it.
+
+    A few images of each split go through the real stages in a temporary folder ($TMPDIR). Datasets that the project
+    draws are drawn, as `rcnn run` would.
+
+    \b
+    Example: rcnn plan recipes/shapes.toml --sample 8
+    """
+    from rcnn_cli.planning import format_plan, make_plan
+    from rcnn_cli.runner import size
+    from rcnn_cli.waiting import is_complete
+
+    graph = load_graph(recipe, changes, work)
+    missing = [node for node in graph.caches() if not is_complete(graph, node)]
+    made = make_plan(graph, make_options(graph, missing, **options), sample, logging.getLogger("rcnn").info)
+    click.echo(format_plan(made, graph.work, as_json_text))
+    if not made.fits:
+        logging.getLogger("rcnn").warning(
+            "%s: THE DISK IS TOO SMALL: %s are free of the %s to be written; make room, name another --work, or see "
+            "`cache = false` and --compression", graph.work, size(made.bytes_free), size(made.bytes_left)
+        )  # fmt: skip
+        raise SystemExit(INCOMPLETE)
+
+
 @cli.command(short_help="Submit a recipe to Slurm: a job for each cache that is not complete.")
 @recipe_argument
 @click.option(
