@@ -154,8 +154,9 @@ def line_of(graph: Graph, node: Node, state: State) -> Line:
 class Stopwatch:
     """The progress of one stage as (seconds since the start, items)."""
 
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.started = clock()
         self.first: float | None = None
         self.events: list[tuple[float, int]] = []
 
@@ -171,20 +172,17 @@ class Stopwatch:
 
     def elapsed(self) -> float:
         """Seconds since the start."""
-        return time.perf_counter() - self.started
+        return self.clock() - self.started
 
 
-def seconds_to_begin(events: Sequence[tuple[float, int]], first: float, finished: float, jobs: int) -> float:
-    """What a stage takes before its work flows: all of `finished` but the items at the rate of the later ones.
-
-    `events` are (seconds, items); the `jobs` first ones are those of processes that just started. With no more events
-    than that the rate is that since `first`, when the stage began to work.
+def seconds_an_item(events: Sequence[tuple[float, int]], first: float, jobs: int) -> float:
+    """The rate of a stage whose work flows, from `events` (seconds, items): without the `jobs` first ones, which are
+    those of processes that just started. With no more events than that: since `first`, when the stage began to work.
     """
     if not events:
-        return first
+        return 0.0
     since, skipped = (events[jobs - 1][0], jobs) if len(events) > jobs else (first, 0)
-    rate = (events[-1][0] - since) / sum(items for _, items in events[skipped:])
-    return max(0.0, finished - rate * sum(items for _, items in events))
+    return (events[-1][0] - since) / sum(items for _, items in events[skipped:])
 
 
 def measure(small: SampleGraph, node: Node, options: Options, state: State) -> Line:
@@ -200,7 +198,8 @@ def measure(small: SampleGraph, node: Node, options: Options, state: State) -> L
     if node.split is not None:
         sample, whole = small.dataset(node.split), small.whole.dataset(node.split)
         grows, factor = reader.item_ids == tuple(sample.image_ids), len(whole) / len(sample)
-    begin = seconds_to_begin(watch.events, watch.first or finished, finished, execution.jobs)
+    flow = seconds_an_item(watch.events, watch.first or finished, execution.jobs) * sum(one for _, one in watch.events)
+    begin = max(0.0, finished - flow)
     scale = factor if grows else 1.0
     items, lengths = round(len(reader) * scale), reader.lengths()
     total = bytes_in_parts(reader, items, part_size, options.compression)

@@ -10,7 +10,7 @@ import pytest
 from cache import Column, Identity, Reader, Schema, Writer
 from rcnn_cli.graph import Graph
 from rcnn_cli.main import main
-from rcnn_cli.planning import bytes_in_parts, needed, seconds_to_begin, spread, spread_of_total
+from rcnn_cli.planning import bytes_in_parts, needed, seconds_an_item, spread, spread_of_total
 from rcnn_cli.recipe import load_recipe
 from stages.datasets import open_dataset
 from tests.pipeline import contents
@@ -63,17 +63,15 @@ def test_a_sample_is_spread_evenly(total, count, run, expected):
     assert spread(total, count, run) == expected
 
 
-def test_time_is_split_into_beginning_and_flow():
-    # two processes begin after 5 s, then an item of 2 s each: 1 s an item, so 7 s for six and the rest to begin
+def test_the_rate_of_flowing_work():
+    # two processes that begin after 5 s, then an item in 2 s each: 1 s an item
     events = [(7.0, 1), (7.0, 1), (9.0, 1), (9.0, 1), (11.0, 1), (11.0, 1)]
-    assert seconds_to_begin(events, 3.0, 11.0, jobs=2) == 11.0 - 6 * 1.0
+    assert seconds_an_item(events, 3.0, jobs=2) == 1.0
     # parts of two items: 4 s for the last four
-    assert seconds_to_begin([(4.0, 2), (6.0, 2), (8.0, 2)], 1.0, 9.0, jobs=1) == 9.0 - 6 * 1.0
-    # one event: since the work began
-    assert seconds_to_begin([(5.0, 4)], 1.0, 6.0, jobs=2) == 6.0 - 4.0
-    assert seconds_to_begin([], 1.5, 2.0, jobs=1) == 1.5
-    # items that got slower would begin before the start
-    assert seconds_to_begin([(1.0, 1), (9.0, 1)], 0.0, 9.0, jobs=1) == 0.0
+    assert seconds_an_item([(4.0, 2), (6.0, 2), (8.0, 2)], 1.0, jobs=1) == 1.0
+    # one event for two processes: since the work began
+    assert seconds_an_item([(5.0, 4)], 1.0, jobs=2) == 1.0
+    assert seconds_an_item([], 1.5, jobs=1) == 0.0
 
 
 def test_the_spread_of_a_total():
