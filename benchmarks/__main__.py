@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("extraction", "detection", "memory")
+BENCHMARKS = ("extraction", "detection", "memory", "scaling")
 
 
 def main() -> None:

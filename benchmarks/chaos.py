@@ -365,7 +365,7 @@ class Chaos:
 
         graph = Graph(load_recipe(self.recipe, ()), self.reference)
         grouped: dict[tuple[str, str | None], list[str]] = {}
-        for node in graph.nodes.values():
+        for node in graph.caches():
             split = node.split if node.use.stage.follows_split else None
             folder = str(graph.folder(node).relative_to(self.reference))
             grouped.setdefault((node.use.stage.name, split), []).append(folder)

@@ -174,7 +174,7 @@ class Writer:
 
     def unfinished_here(self) -> list[Part]:
         """The parts of this shard that are not there."""
-        return [part for part in self.unfinished() if self.shard.has(part.index)]
+        return [part for part in self.parts if self.shard.has(part.index) and not self.is_written(part)]
 
     @property
     def remaining_items(self) -> int:

@@ -136,6 +136,40 @@ class Graph:
             )
         return split
 
+    # What is cached
+
+    def readers(self, node: Node) -> list[Node]:
+        """The nodes that read this one."""
+        return [one for one in self.nodes.values() if any(source.name == node.name for source in one.upstream())]
+
+    def is_cached(self, node: Node) -> bool:
+        """False where the recipe says `cache = false` and all that read the node read each of its items once."""
+        if not node.use.stage.on_demand or node.settings.cache:
+            return True
+        once = [
+            wanted.once
+            for reader in self.readers(node)
+            for wanted in reader.use.stage.inputs
+            if isinstance(source := reader.sources.get(wanted.role), Node) and source.name == node.name
+        ]
+        return not once or not all(once)
+
+    def caches(self) -> list[Node]:
+        """The nodes that are cached, inputs before what reads them."""
+        return [node for node in self.nodes.values() if self.is_cached(node)]
+
+    def on_demand(self, node: Node) -> Iterator[Node]:
+        """The nodes without a cache that are computed while this one is made."""
+        for source in node.upstream():
+            if not self.is_cached(source):
+                yield source
+                yield from self.on_demand(source)
+
+    def reads(self, node: Node) -> list[Node]:
+        """The caches that must be complete before the node can be made."""
+        makers = [node, *self.on_demand(node)]
+        return [source for maker in makers for source in maker.upstream() if self.is_cached(source)]
+
     def select(self, use: str, split: str | None = None) -> list[Node]:
         """The nodes of the uses that are named `use` or use the stage `use`, on `split` if given."""
         chosen = [node for node in self.nodes.values() if use in (node.use.name, node.name)]

@@ -143,7 +143,7 @@ class Submitter:
         """Submits what is missing; the number of jobs submitted. Each is recorded as soon as it is there."""
         self.submission.logs.mkdir(parents=True, exist_ok=True)
         submitted = 0
-        for node in self.graph.nodes.values():
+        for node in self.graph.caches():
             if complete(self.graph, node):
                 self.say(f"{node.name}: complete, not submitted")
                 continue
@@ -196,7 +196,7 @@ class Submitter:
 
 def inputs_placed(graph: Graph, node: Node, placed: Mapping[str, str]) -> tuple[str, ...]:
     """The jobs, of those in `placed` by the key of what they make, that make the node's inputs."""
-    keys = [graph.identity(source).key for source in node.upstream()]
+    keys = [graph.identity(source).key for source in graph.reads(node)]
     return tuple(dict.fromkeys(placed[key] for key in keys if key in placed))
 
 
@@ -222,7 +222,7 @@ def waits(after: Sequence[str]) -> str:
 def scripts(graph: Graph, cluster: Cluster, submission: Submission) -> Iterator[str]:
     """The script of each cache that is not complete, as `submit` would send it to a cluster with an empty queue."""
     placed: dict[str, str] = {}
-    for node in graph.nodes.values():
+    for node in graph.caches():
         key = graph.identity(node).key
         if complete(graph, node) or key in placed:
             continue

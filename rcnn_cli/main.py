@@ -122,6 +122,7 @@ def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
 
 
 def make_options(
+    graph: Any,
     nodes: Sequence[Any],
     device: str,
     jobs: int | None,
@@ -149,7 +150,7 @@ def make_options(
         workers = Workers(dask, dask_wait, wanted, compression)
         click.get_current_context().call_on_close(workers.close)
         return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts)
-    needs_network = any(runs_network(node.use.stage) for node in nodes)
+    needs_network = any(runs_network(one.use.stage) for node in nodes for one in (node, *graph.on_demand(node)))
     rank, local_rank, ranks = torchrun_ranks(os.environ)
     execution = Execution(
         device=resolve_device(device, local_rank if ranks > 1 else None) if needs_network else "cpu",
@@ -191,16 +192,16 @@ def run(
     if shard and not only:
         raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
     graph = load_graph(recipe, changes, work)
-    nodes = list(graph.nodes.values())
+    nodes = graph.caches()
     if only:
         chosen = graph.select(only)
-        made = make_options(chosen, shard=shard, **options)
+        made = make_options(graph, chosen, shard=shard, **options)
         finished = [run_alone(graph, node, made) for node in chosen]
         if all(finished) and made.execution.rank == 0:
             show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
         return
     missing = [node for node in nodes if not complete(graph, node)]
-    made = make_options(missing, **options)
+    made = make_options(graph, missing, **options)
     run_nodes(graph, nodes, made)
     if made.execution.rank:
         return
@@ -234,7 +235,7 @@ def add_stage_command(stage: Stage) -> None:
         ]
         graph = load_graph(recipe, [*changes, *setting_changes(uses, changed)], work)
         nodes = graph.select(stage.name, split)
-        made = make_options(nodes, shard=shard, **options)
+        made = make_options(graph, nodes, shard=shard, **options)
         for node in nodes:
             if force:
                 remove(graph, node)
@@ -319,7 +320,46 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
 
     states = describe(load_graph(recipe, changes, work))
     click.echo(format_status(states, as_json_text))
-    if any(state.state != "complete" for state in states):
+    if any(state.state not in ("complete", "on demand") for state in states):
+        raise SystemExit(INCOMPLETE)
+
+
+@cli.command(short_help="Say what a recipe will take: images, boxes, disk, time.")
+@recipe_argument
+@execution_options
+@click.option(
+    "--sample", type=click.IntRange(1), metavar="N", help="Images of each split to measure [default: 8, or 4 a job]."
+)
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def plan(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    sample: int | None,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Say what each cache of RECIPE will take, before anything is run. Exit status 1 if the disk has no room for it.
+
+    A few images of each split go through the real stages in a temporary folder ($TMPDIR). Datasets that the project
+    draws are drawn, as `rcnn run` would.
+
+    \b
+    Example: rcnn plan recipes/shapes.toml --sample 8
+    """
+    from rcnn_cli.planning import format_plan, make_plan
+    from rcnn_cli.runner import size
+    from rcnn_cli.waiting import is_complete
+
+    graph = load_graph(recipe, changes, work)
+    missing = [node for node in graph.caches() if not is_complete(graph, node)]
+    made = make_plan(graph, make_options(graph, missing, **options), sample, logging.getLogger("rcnn").info)
+    click.echo(format_plan(made, graph.work, as_json_text))
+    if not made.fits:
+        logging.getLogger("rcnn").warning(
+            "%s: THE DISK IS TOO SMALL: %s are free of the %s to be written; make room, name another --work, or see "
+            "`cache = false` and --compression", graph.work, size(made.bytes_free), size(made.bytes_left)
+        )  # fmt: skip
         raise SystemExit(INCOMPLETE)
 
 
@@ -385,10 +425,15 @@ def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, 
     \b
     Example: rcnn wait recipes/shapes.toml extract@train --timeout 3600
     """
+    from rcnn_cli.runner import not_cached
     from rcnn_cli.waiting import wait_for
 
     graph = load_graph(recipe, changes, work)
-    if not wait_for(graph, graph.select(stage), timeout, logging.getLogger("rcnn").info):
+    nodes = graph.select(stage)
+    cached = [node for node in nodes if graph.is_cached(node)]
+    if not cached:
+        raise StageError(f"{nodes[0].name}: {not_cached(graph, nodes[0])}; wait for that")
+    if not wait_for(graph, cached, timeout, logging.getLogger("rcnn").info):
         raise SystemExit(INCOMPLETE)
 
 
@@ -438,7 +483,7 @@ def predict(
     from rcnn_cli.prediction import predict_photos
 
     graph = load_graph(recipe, changes, work)
-    made = make_options(list(graph.nodes.values()), **options)
+    made = make_options(graph, list(graph.nodes.values()), **options)
     for line in predict_photos(graph, photos, output, made.execution, detector, threshold):
         click.echo(line)
 

@@ -77,9 +77,28 @@ def put_aside(error: DamagedPart) -> None:
 
 def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options) -> None:
     """Runs nodes and all that they read, in order; what is complete is skipped and said so."""
+    tell_uncached(graph)
     done: set[str] = set()
     for node in nodes:
         ensure(graph, node, options, done)
+
+
+def tell_uncached(graph: Graph) -> None:
+    """Says where `cache = false` does not hold, and where it makes the same be computed more than once."""
+    for node in graph.nodes.values():
+        if not node.use.stage.on_demand or node.settings.cache or complete(graph, node):
+            continue
+        readers = [reader.name for reader in graph.readers(node) if not complete(graph, reader)]
+        if not graph.is_cached(node):
+            if len(readers) > 1:
+                log.warning("%s: is computed %d times, for %s; cached, once", node.name, len(readers), listed(readers))
+        elif readers:
+            log.info("%s: cached in spite of cache = false, for %s", node.name, listed(readers))
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
@@ -87,7 +106,7 @@ def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
     if node.name in done:
         return
     for _ in range(REPAIRS):
-        for source in node.upstream():
+        for source in graph.reads(node):
             ensure(graph, source, options, done)
         try:
             run_node(graph, node, options)
@@ -112,7 +131,7 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
         manifest = read_manifest(folder / "manifest.json") or {}
         log.info("%s: complete (%s), skipped: %s", node.name, counted(manifest), folder)
         return True
-    stage, settings, inputs = node.use.stage, node.settings, open_inputs(graph, node)
+    stage, settings, inputs = node.use.stage, node.settings, open_inputs(graph, node, options.execution)
     module = stage.load()
     started = time.time()
     writer = Writer(
@@ -161,11 +180,14 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
 
     Inputs whose parts are all there are closed first: on a network filesystem the last of several writers may not have
     seen the others' parts yet. A damaged part is set aside: one of this node is made again, one of an input ends the
-    run. Raises IncompleteCache if an input is not complete.
+    run. Raises IncompleteCache if an input is not complete. A node that is not cached has nothing to be run.
     """
+    if not graph.is_cached(node):
+        log.info("%s: %s", node.name, not_cached(graph, node))
+        return True
     for _ in range(REPAIRS):
         try:
-            for source in node.upstream():
+            for source in graph.reads(node):
                 if not complete(graph, source) and missing_parts(graph.folder(source)) == []:
                     run_node(graph, source, options)
             return run_node(graph, node, options)
@@ -210,13 +232,25 @@ def announce(node: Node, writer: Writer) -> None:
     log.info("%s: %d %s%s", node.name, left, plural(writer.schema.item, left), resumed)
 
 
-def open_inputs(graph: Graph, node: Node) -> dict[str, Any]:
-    """What the stage's `run` gets, by role. Raises IncompleteCache for an input that is not complete."""
+def not_cached(graph: Graph, node: Node) -> str:
+    """What people read of a node without a cache."""
+    return f"not cached (cache = false): computed by {listed([reader.name for reader in graph.readers(node)])}"
+
+
+def open_inputs(graph: Graph, node: Node, execution: Execution) -> dict[str, Any]:
+    """What the stage's `run` gets, by role. Raises IncompleteCache for an input that is not complete.
+
+    What is not cached is computed on demand, unless its cache happens to be there from another run.
+    """
     opened: dict[str, Any] = {}
     for role, source in node.sources.items():
         kind = next(one.kind for one in node.use.stage.inputs if one.role == role)
         if isinstance(source, Node):
             if not complete(graph, source):
+                if not graph.is_cached(source):
+                    inner = open_inputs(graph, source, execution)
+                    opened[role] = source.use.stage.load().on_demand(source.settings, inner, execution)
+                    continue
                 raise IncompleteCache(
                     f"{node.name} needs {source.name}, which is not complete ({graph.folder(source)}); "
                     f"run `rcnn {source.use.stage.name} {graph.recipe.path}` or `rcnn run {graph.recipe.path}` first"
@@ -231,12 +265,12 @@ def open_inputs(graph: Graph, node: Node) -> dict[str, Any]:
 
 
 def provenance(graph: Graph, node: Node, started: float) -> dict[str, Any]:
-    """What the manifest records besides the identity: enough to run it again."""
-    inputs = {
-        role: {"name": source.name, "folder": os.path.relpath(graph.folder(source), graph.work)}
-        for role, source in node.sources.items()
-        if isinstance(source, Node)
-    }
+    """What the manifest records besides the identity: enough to run it again. An input on demand has no folder."""
+    inputs = {}
+    for role, source in node.sources.items():
+        if isinstance(source, Node):
+            folder = os.path.relpath(graph.folder(source), graph.work) if complete(graph, source) else None
+            inputs[role] = {"name": source.name, "folder": folder}
     return {
         "use": node.use.name,
         "split": node.split,

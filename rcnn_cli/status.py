@@ -12,14 +12,17 @@ from cache.files import is_temporary, read_json
 from cache.manifest import read_manifest
 from cache.parts import part_name, read_header
 from rcnn_cli.graph import Graph, Node
-from rcnn_cli.runner import counted, plural
+from rcnn_cli.runner import counted, not_cached, plural
 
 DAMAGED = ".h5.damaged-"
 
 
 @dataclass(frozen=True)
 class State:
-    """The state of one cache: "complete", "partial", "damaged" or "missing"; the rest of the text is for people."""
+    """The state of one cache: "complete", "partial", "damaged", "missing" or, without a cache of its own, "on demand".
+
+    The rest of the text is for people.
+    """
 
     name: str
     state: str
@@ -44,6 +47,8 @@ def describe(graph: Graph) -> list[State]:
 def state_of(graph: Graph, node: Node) -> State:
     """The state of one cache; nothing is changed."""
     folder, key = graph.folder(node), graph.identity(node).key
+    if not graph.is_cached(node) and not (folder / "manifest.json").exists():
+        return State(node.name, "on demand", not_cached(graph, node), (), str(folder), key, 0, 0)
     if not (folder / "plan.json").exists():
         why = tuple(nearest_relative(graph, node))
         return State(node.name, "missing", "missing", why, str(folder), key, 0, 0)

@@ -105,17 +105,18 @@ def do(job: dict[str, Any]) -> None:
     try:
         graph, node = prepare(job)
         wait_for_inputs(job, graph, node)
-        inputs = open_inputs(graph, node)
-        device = resolve_device(job["device"]) if runs_network(node.use.stage) else "cpu"
+        made_here = (node, *graph.on_demand(node))
+        device = resolve_device(job["device"]) if any(runs_network(one.use.stage) for one in made_here) else "cpu"
         if device != "cpu":
             log.info("networks run on %s", device)
+        execution = Execution(device, job["jobs"], job["batch_size"], job["skip_bad_images"])
+        inputs = open_inputs(graph, node, execution)
     except (WorkerError, DamagedPart):
         raise
     except (StageError, CacheError, OSError) as error:
         raise WorkerError(f"{job['worker']}: {error}") from error
     except ImportError as error:
         raise WorkerError(f"{job['worker']}: {error}; install there what is installed here") from error
-    execution = Execution(device, job["jobs"], job["batch_size"], job["skip_bad_images"])
     make_parts(job, node, inputs, execution)
 
 
@@ -145,7 +146,7 @@ def wait_for_inputs(job: dict[str, Any], graph: Graph, node: Node) -> None:
     Raises WorkerError, or DamagedPart for a part that is still not what it should be.
     """
     end = time.monotonic() + LATE_SECONDS
-    for source in node.upstream():
+    for source in graph.reads(node):
         while True:
             late = time.monotonic() > end
             try:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from stages.errors import StageError
+
+if TYPE_CHECKING:
+    from cache import Part
 
 
 @contextlib.contextmanager
@@ -43,6 +48,18 @@ class SilentProgress:
         """Nothing to say."""
 
 
+class Count(SilentProgress):
+    """A progress that is told to nobody, but added up."""
+
+    def __init__(self) -> None:
+        self.items = self.rows = 0
+
+    def advance(self, items: int = 1, rows: int = 0) -> None:
+        """Adds."""
+        self.items += items
+        self.rows += rows
+
+
 @contextlib.contextmanager
 def silent(label: str, total: int, unit: str) -> Iterator[Progress]:
     """The progress of tests and of library use."""
@@ -65,3 +82,42 @@ class Execution:
     progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
     rank: int = 0
     ranks: int = 1
+
+    @property
+    def in_worker(self) -> Execution:
+        """The same for one of several processes: one job, silent, picklable."""
+        return replace(self, jobs=1, progress=silent)
+
+
+def in_processes(
+    stage: str, fill: Callable[[Iterable[Part], Progress], None], parts: Iterable[Part], jobs: int, bar: Progress
+) -> None:
+    """Each of `parts` made by `fill` in one of `jobs` processes of one thread, claimed only when a process is free.
+
+    `fill` is picklable. Raises whatever it raised, StageError if a process died.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    try:
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            workers = Parallel(n_jobs=jobs, pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
+            with workers_deaf_to_interrupts():
+                filled = workers(delayed(in_this_process)(fill, part) for part in parts)
+            for items, rows in filled:
+                bar.advance(items, rows)
+    except TerminatedWorkerError as error:
+        raise StageError(
+            f"{stage}: a worker process died, most likely for lack of memory; "
+            "take fewer --jobs or a smaller --batch-size"
+        ) from error
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)  # their buffers are large and kept
+
+
+def in_this_process(fill: Callable[[Iterable[Part], Progress], None], part: Part) -> tuple[int, int]:
+    """Makes one part in a worker process; returns how many items and rows it has."""
+    count = Count()
+    fill([part], count)
+    return count.items, count.rows

@@ -1,4 +1,4 @@
-"""Reading cached features: the layer's column, its scale, the ground-truth rows.
+"""Reading features, cached or computed on demand: the layer's column, its scale, the ground-truth rows.
 
 A features cache has for each image the rows `boxes` float32 [n, 4], `is_object` bool [n] (ground truth, first),
 `label` int32 [n] (class of a ground-truth row, -1 for a proposal) and one column [n, D] for each layer.
@@ -6,16 +6,32 @@ A features cache has for each image the rows `boxes` float32 [n, 4], `is_object`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Reader
+from cache import Reader, Record, Schema
 from stages.errors import BadSetting
 from stages.settings import nearest
 
 NOT_LAYERS = {"boxes", "is_object", "label", "difficult"}
+
+
+class Features(Protocol):
+    """What a stage needs that reads each image once: a features cache (a `cache.Reader`), or features on demand.
+
+    `manifest["skipped"]`, where it is there, has the images without features (on demand: of those read so far).
+    """
+
+    item_ids: tuple[str, ...]
+    schema: Schema
+    manifest: dict[str, Any]
+
+    def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
+        """One image's record, or the named columns of it."""
 
 
 def layer_dimension(features: Reader, layer: str) -> int:

@@ -28,7 +28,8 @@ class Input:
     `role` is its name inside the stage, `kind` one of KINDS. `default` lists the recipe's tables that provide it when
     the recipe does not say, the first one present wins. `annotations=False`: of a dataset only the images matter, so
     that a corrected annotation does not make this stage's cache stale. `only_if=(SETTING, VALUE)`: it is read only
-    where that setting has this value.
+    where that setting has this value. `once=True`: the stage reads each item once, so that it may be computed then (see
+    `Stage.on_demand`).
     """
 
     role: str
@@ -37,6 +38,7 @@ class Input:
     optional: bool = False
     annotations: bool = True
     only_if: tuple[str, Any] | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Stage:
     `summarise` and is imported on first use. `libraries` are the distributions whose version is part of the key.
     `reads_files=True`: the module has `identity(settings, inputs)`, which adds to the key what the settings only name
     (a file's checksum); without it, a key is known without importing the stage. `example` is a recipe that has the
-    stage.
+    stage. `on_demand=True`: the settings have `cache`, and the module has `on_demand(settings, inputs, execution)`,
+    which computes each item as it is read.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Stage:
     libraries: tuple[str, ...] = field(default=())
     reads_files: bool = False
     example: str = "recipes/shapes.toml"
+    on_demand: bool = False
 
     def load(self) -> ModuleType:
         """The module with the stage's `items`, `schema` and `run`."""

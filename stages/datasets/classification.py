@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +32,15 @@ class ClassificationDataset:
 
     def __repr__(self) -> str:
         return f"ClassificationDataset({self.name!r}, {len(self)} images of {len(self.classes)} classes)"
+
+    def subset(self, positions: Sequence[int]) -> ClassificationDataset:
+        """The images at these positions alone, with all classes."""
+        chosen = copy.copy(self)
+        for known in ("images_key", "annotations_key", "key"):
+            vars(chosen).pop(known, None)
+        chosen.image_ids = tuple(self.image_ids[position] for position in positions)
+        chosen.labels = self.labels[list(positions)]
+        return chosen
 
     def image_path(self, image_id: str) -> Path:
         """The file of an image."""

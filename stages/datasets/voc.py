@@ -20,7 +20,7 @@ from stages.images import SUFFIXES, image_size
 from stages.settings import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from stages.datasets.check import CheckReport
@@ -74,6 +74,11 @@ class Dataset:
                 f"{self.folder / 'Annotations'}: no annotated object; list the classes, or add annotations"
             )
         return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
+
+    def subset(self, positions: Sequence[int]) -> Dataset:
+        """The images at these positions alone, with all classes."""
+        ids = tuple(self.image_ids[position] for position in positions)
+        return Dataset(self.name, self.folder, ids, work=self._work, classes=self.classes)
 
     def image_path(self, image_id: str) -> Path:
         """The image's file (.jpg, .jpeg or .png); where there is none, the .jpg that should be there."""

@@ -43,7 +43,7 @@ STAGE = Stage(
     settings=Settings,
     makes="detections",
     inputs=(
-        Input("features", kind="features", default=("extract",)),
+        Input("features", kind="features", default=("extract",), once=True),
         Input("svm", kind="svm", default=("train-svm",), only_if=("score", "svm")),
         Input("regressor", kind="regressor", default=("train-bbox",), optional=True),
     ),

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cache import Column, Reader, Schema, Writer
+from cache import Column, Part, Reader, Schema, Writer
 from stages.detect import Settings
 from stages.detect.scoring import Scorer, best_candidates, class_probabilities, suppress
 from stages.detections import class_thresholds
 from stages.errors import StageError
-from stages.execution import Execution
+from stages.execution import Execution, Progress, in_processes
+from stages.features import Features
 from stages.linear_models import BoxRegressors, read_regressors, read_svms
 
 log = logging.getLogger("stages.detect")
@@ -38,19 +41,39 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
 
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
-    """Detects in every image; `execution.jobs` threads work on the images of a part."""
+    """Detects in every image. Features that the CPU computes on demand take `execution.jobs` processes, a part each;
+    otherwise as many threads work on the images of a part."""
     detector = Detector(settings, inputs)
-    skipped = inputs["features"].manifest.get("skipped", {})
-    with (
-        threadpool_limits(1, user_api="blas"),  # the threads are ours, and sums must not depend on their number
-        execution.progress("detect", output.remaining_items, "images") as bar,
-        ThreadPoolExecutor(execution.jobs) as threads,
-    ):
-        for part in output.claim():
+    threads = isinstance(inputs["features"], Reader) or execution.device.startswith("cuda")
+    with execution.progress("detect", output.remaining_items, "images") as bar:
+        if threads:
+            with ThreadPoolExecutor(execution.jobs) as pool:
+                fill_parts(detector, output, output.claim(), bar, pool.map)
+        elif execution.jobs == 1:
+            fill_parts(detector, output, output.claim(), bar)
+        else:
+            fill = functools.partial(fill_in_worker, settings, inputs, output)
+            in_processes("detect", fill, output.claim(), execution.jobs, bar)
+
+
+def fill_in_worker(
+    settings: Settings, inputs: Mapping[str, Any], output: Writer, parts: Iterable[Part], bar: Progress
+) -> None:
+    """Makes `parts` in a worker process."""
+    fill_parts(Detector(settings, inputs), output, parts, bar)
+
+
+def fill_parts(
+    detector: Detector, output: Writer, parts: Iterable[Part], bar: Progress, apply: Callable[..., Any] = map
+) -> None:
+    """Makes `parts`; `apply` is `map` or that of a pool of threads."""
+    with threadpool_limits(1, user_api="blas"):  # the threads are ours, and sums must not depend on their number
+        for part in parts:
             records = []
-            for record in threads.map(detector.record, part.item_ids):
+            for record in apply(detector.record, part.item_ids):
                 records.append(record)
                 bar.advance(1, len(record["boxes"]))
+            skipped = detector.features.manifest.get("skipped", {})
             output.write(part, records, {image: skipped[image] for image in part.item_ids if image in skipped})
 
 
@@ -79,17 +102,17 @@ class Detector:
 
     def __init__(self, settings: Settings, inputs: Mapping[str, Any]) -> None:
         self.settings = settings
-        self.features: Reader = inputs["features"]
+        self.features: Features = inputs["features"]
         self.scorer = chosen_scorer(settings, inputs)
         self.regressors = chosen_regressors(settings, inputs)
         self.layers = {self.scorer.layer} | ({self.regressors.layer} if self.regressors else set())
-        check_layers(self.layers, self.features.schema.rows)
+        check_layers(self.layers, self.features)
         if self.regressors and self.regressors.classes != self.scorer.classes:
             raise StageError(
                 f"detect: train-bbox and what scores ({settings.score}) have other classes; "
                 "train both on the same dataset"
             )
-        self.reading = threading.Lock()
+        self.reading = threading.Lock() if isinstance(self.features, Reader) else contextlib.nullcontext()
 
     def record(self, image_id: str) -> dict[str, np.ndarray]:
         """One image's record of the detections' cache."""
@@ -128,9 +151,9 @@ def chosen_regressors(settings: Settings, inputs: Mapping[str, Any]) -> BoxRegre
     return read_regressors(inputs["regressor"])
 
 
-def check_layers(layers: set[str], extracted: Iterable[str]) -> None:
-    """Raises StageError if a layer that scores or moves proposals is none of those `extracted`."""
-    missing = sorted(layers - set(extracted))
+def check_layers(layers: set[str], features: Features) -> None:
+    """Raises StageError if the features lack a layer that scores or moves proposals."""
+    missing = sorted(layers - set(features.schema.rows))
     if missing:
         raise StageError(
             f"detect: the features hold no layer '{missing[0]}', which is needed to score or to move proposals; "

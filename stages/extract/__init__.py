@@ -18,6 +18,7 @@ class Settings:
 
     `padding` is in pixels of the network's input. `precision` is the arithmetic of the network: "float32",
     "bfloat16" (twice as fast on CPUs that have it), and on CUDA also "float16" and "tf32". `dtype` is the type stored.
+    `cache = false`: a split that only `detect` reads gets no cache; its features are computed as they are read.
     """
 
     layers: tuple[str, ...] = setting(("fc7", "pool5"), source="R-CNN section 2.1: fc7; Appendix C: pool5 for boxes")
@@ -27,6 +28,7 @@ class Settings:
         "float32", choices=("float32", "bfloat16", "float16", "tf32"), source="ours; Caffe computed in float32"
     )
     dtype: str = setting("float16", choices=("float16", "float32"), source="ours: half the disk; overflow is checked")
+    cache: bool = setting(True, identity=False, source="ours: false computes what only detect reads as it is read")
 
 
 STAGE = Stage(
@@ -43,4 +45,5 @@ STAGE = Stage(
     module="stages.extract.stage",
     follows_split=True,
     part_size=4,
+    on_demand=True,
 )

@@ -8,20 +8,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.datasets import Dataset
-from stages.errors import BadImage, StageError
-from stages.execution import Execution, Progress, SilentProgress, workers_deaf_to_interrupts
+from stages.errors import BadImage
+from stages.execution import Execution, Progress, in_processes
 from stages.extract import Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network, stored_dtype
 from stages.images import Pixels, read_image
@@ -63,13 +60,20 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     threads); on CUDA one process feeds the device. The features do not depend on the number of processes.
     """
     source: NetworkSource = inputs["network"]
-    task = Extraction(settings, inputs["images"], inputs["proposals"], source, output, execution)
     with execution.progress("extract", output.remaining_items, "images") as bar:
         if execution.jobs == 1 or execution.device.startswith("cuda"):
-            fill_parts(task, output.claim(), bar)
+            fill_parts(Extraction.of(settings, inputs, execution), output, output.claim(), bar)
         else:
             load_network(source, settings, "cpu")  # downloads, and complains, once and here
-            fill_in_processes(task, output.claim(), bar)
+            task = Extraction.of(settings, inputs, execution.in_worker)
+            in_processes("extract", functools.partial(fill_parts, task, output), output.claim(), execution.jobs, bar)
+
+
+def on_demand(settings: Settings, inputs: Mapping[str, Any], execution: Execution) -> OnDemand:
+    """The features of every image as the cache would hold them, computed when they are read."""
+    if not execution.device.startswith("cuda"):
+        load_network(inputs["network"], settings, "cpu")  # downloads, and complains, once and here
+    return OnDemand(Extraction.of(settings, inputs, execution.in_worker), schema(settings, inputs))
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
@@ -87,59 +91,21 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a process needs to make parts of the cache; may be pickled."""
+    """What a process needs to compute the features of any image; may be pickled."""
 
     settings: Settings
     images: Dataset
     proposals: Reader
     source: NetworkSource
-    output: Writer
     execution: Execution
 
-
-def fill_in_processes(task: Extraction, parts: Iterable[Part], bar: Progress) -> None:
-    """Each part in one of several processes, claimed only when a process is free for it.
-
-    Raises whatever a process raised, StageError if one died.
-    """
-    jobs = task.execution.jobs
-    portable = replace(task, execution=replace(task.execution, jobs=1, progress=Execution().progress))
-    try:
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            workers = Parallel(n_jobs=jobs, pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
-            with workers_deaf_to_interrupts():
-                filled = workers(delayed(fill_part)(portable, part) for part in parts)
-            for images, rows in filled:
-                bar.advance(images, rows)
-    except TerminatedWorkerError as error:
-        raise StageError(
-            "extract: a worker process died, most likely for lack of memory; "
-            "take fewer --jobs or a smaller --batch-size"
-        ) from error
-    finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)  # their buffers are large and kept
+    @staticmethod
+    def of(settings: Settings, inputs: Mapping[str, Any], execution: Execution) -> Extraction:
+        """From what the stage is given."""
+        return Extraction(settings, inputs["images"], inputs["proposals"], inputs["network"], execution)
 
 
-def fill_part(task: Extraction, part: Part) -> tuple[int, int]:
-    """Makes one part in a process of its own; returns how many images and regions it has."""
-    count = Count()
-    fill_parts(task, [part], count)
-    return count.items, count.rows
-
-
-class Count(SilentProgress):
-    """A progress that is told to nobody, but added up."""
-
-    def __init__(self) -> None:
-        self.items = self.rows = 0
-
-    def advance(self, items: int = 1, rows: int = 0) -> None:
-        """Adds."""
-        self.items += items
-        self.rows += rows
-
-
-def fill_parts(task: Extraction, parts: Iterable[Part], bar: Progress) -> None:
+def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
     """Makes `parts` in this process: images are decoded and finished parts written while the network runs.
 
     Raises BadImage (unless bad images are to be skipped), StageError, CacheError.
@@ -165,7 +131,7 @@ def fill_parts(task: Extraction, parts: Iterable[Part], bar: Progress) -> None:
             if len(records) == len(part.item_ids):
                 if pending is not None:
                     pending.result()  # at most one part waits in memory
-                pending = writing.submit(task.output.write, part, records, skipped)
+                pending = writing.submit(output.write, part, records, skipped)
                 records, skipped = [], {}
         if pending is not None:
             pending.result()
@@ -260,3 +226,30 @@ def ahead(
                 yield first, regions.result()
     for first, regions in queue:
         yield first, regions.result()
+
+
+class OnDemand:
+    """What a `cache.Reader` of the features gives, computed image by image, in the batches in which the stage would:
+    so it is the same, bit for bit. May be pickled and read from several threads; the network serves one at a time.
+    """
+
+    def __init__(self, task: Extraction, columns: Schema) -> None:
+        self.task = task
+        self.schema = columns
+        self.item_ids = tuple(task.images.image_ids)
+        self.manifest: dict[str, Any] = {"skipped": {}}
+        self.reader = RegionReader(task, pin=task.execution.device.startswith("cuda"))
+
+    def __reduce__(self) -> tuple[type[OnDemand], tuple[Extraction, Schema]]:
+        return OnDemand, (self.task, self.schema)
+
+    def read(self, image_id: str, columns: Sequence[str] | None = None) -> Record:
+        """One image's record, or the named columns of it. Raises BadImage unless bad images are to be skipped."""
+        settings, device = self.task.settings, self.task.execution.device
+        keep_large_buffers()
+        regions = self.reader.read(image_id)
+        if regions.skipped:
+            self.manifest["skipped"][image_id] = regions.skipped
+        with self.reader.one_at_a_time, arithmetic(settings, device):
+            record = record_of(regions, loaded(self.task.source, settings, device), self.task)
+        return {name: record[name] for name in columns or record}

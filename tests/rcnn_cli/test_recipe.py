@@ -1,7 +1,10 @@
+import logging
+
 import pytest
 
 from rcnn_cli.graph import Graph
 from rcnn_cli.recipe import RecipeError, load_recipe
+from rcnn_cli.runner import tell_uncached
 from stages.errors import BadSetting
 
 CHAIN = """
@@ -183,3 +186,53 @@ def test_a_missing_recipe_and_a_folder(tmp_path):
         load_recipe(tmp_path / "none.toml")
     with pytest.raises(RecipeError, match="is a folder"):
         load_recipe(tmp_path)
+
+
+FALSE = "extract.cache=false"
+FEW = ("datasets.train.images=3", "datasets.test.images=3")
+
+
+def uncached(made):
+    return {node.name for node in made.nodes.values() if not made.is_cached(node)}
+
+
+def test_only_what_detect_alone_reads_does_without_a_cache(tmp_path):
+    assert uncached(graph(tmp_path, CHAIN)) == set()
+    made = graph(tmp_path, CHAIN, FALSE)
+    assert uncached(made) == {"extract@test"}
+    assert uncached(graph(tmp_path, CHAIN, "extract.test.cache=false")) == {"extract@test"}
+    assert uncached(graph(tmp_path, CHAIN, "extract.train.cache=false")) == set()
+    assert uncached(graph(tmp_path, CHAIN.replace("[eval]", ""), FALSE)) == {"extract@test"}
+    on_train = CHAIN + '[eval-train]\nstage = "eval"\nsplit = "train"\ninputs = { detections = "detect@train" }\n'
+    assert uncached(graph(tmp_path, on_train, FALSE)) == {"extract@test"}
+    alone = CHAIN.partition("[train-svm]")[0]
+    assert uncached(graph(tmp_path, alone, FALSE)) == set()
+
+
+def test_what_computes_on_demand_reads_through(tmp_path):
+    made = graph(tmp_path, CHAIN, FALSE)
+    detect = made.nodes["detect@test"]
+    assert [node.name for node in made.on_demand(detect)] == ["extract@test"]
+    assert sorted(node.name for node in made.reads(detect)) == ["propose@test", "train-bbox", "train-svm"]
+    assert [node.name for node in made.readers(made.nodes["extract@test"])] == ["detect@test"]
+    assert "extract@test" not in {node.name for node in made.caches()}
+
+
+def test_doing_without_a_cache_changes_no_key(tmp_path):
+    before, after = graph(tmp_path, CHAIN, *FEW), graph(tmp_path, CHAIN, *FEW, FALSE)
+    assert all(
+        before.identity(node).key == after.identity(after.nodes[name]).key for name, node in before.nodes.items()
+    )
+
+
+def test_what_is_said_before_the_work(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("rcnn"), "propagate", True)
+    caplog.set_level(logging.INFO, "rcnn")
+    tell_uncached(graph(tmp_path, CHAIN, *FEW))
+    assert not [record for record in caplog.records if record.name == "rcnn"]
+    text = CHAIN + '[detect-without-bbox]\nstage = "detect"\ninputs = { regressor = "none" }\n'
+    tell_uncached(graph(tmp_path, text, *FEW, FALSE))
+    assert [record.getMessage() for record in caplog.records if record.name == "rcnn"] == [
+        "extract@train: cached in spite of cache = false, for train-svm and train-bbox",
+        "extract@test: is computed 2 times, for detect@test and detect-without-bbox@test; cached, once",
+    ]

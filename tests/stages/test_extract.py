@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ from stages.errors import BadImage, BadSetting, StageError
 from stages.execution import Execution
 from stages.extract import STAGE, Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network
-from stages.extract.stage import PROPOSAL, ahead
+from stages.extract.stage import PROPOSAL, ahead, on_demand, schema
 from stages.images import read_image
 from stages.memory import keep_large_buffers
 from stages.networks import NetworkSettings, NetworkSource
@@ -302,3 +303,23 @@ def test_large_buffers_are_kept_where_glibc_is(monkeypatch):
         assert keep_large_buffers()
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     assert not keep_large_buffers()
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_on_demand_is_what_the_cache_holds(inputs, broken_image, run_stage, skip):
+    """Also from another process (pickled), in any order, and for an image that is skipped."""
+    chosen, execution = (broken_image if skip else inputs), Execution(skip_bad_images=skip)
+    expected = contents(run_stage(STAGE, SHAPENET, chosen, execution=execution))
+    source = pickle.loads(pickle.dumps(on_demand(SHAPENET, chosen, execution)))
+    assert source.schema == schema(SHAPENET, chosen)
+    for image_id in reversed(source.item_ids):
+        found = source.read(image_id)
+        assert {name: values.tobytes() for name, values in found.items()} == expected[image_id]
+    assert list(source.read(source.item_ids[0], ["fc5"])) == ["fc5"]
+    assert list(source.manifest["skipped"]) == ([source.item_ids[2]] if skip else [])
+
+
+def test_on_demand_stops_at_a_bad_image(broken_image):
+    source = on_demand(SHAPENET, broken_image, Execution())
+    with pytest.raises(BadImage, match=r"train_00002\.jpg: is not an image"):
+        source.read(source.item_ids[2])

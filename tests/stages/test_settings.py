@@ -90,6 +90,7 @@ IDENTITY = {
     "eval": {"iou", "metric", "use_difficult"},
 }  # fmt: skip
 NOT_IDENTITY = {
+    "extract": {"cache"},
     "propose": {"file"},
     "finetune": {"checkpoint_seconds", "image_memory"},
     "train-svm": {"checkpoint_seconds", "classes_at_once"},

@@ -1,0 +1,226 @@
+"""`rcnn plan`: its arithmetic by hand, and its estimates beside what the run then takes."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cache import Column, Identity, Reader, Schema, Writer
+from rcnn_cli.graph import Graph
+from rcnn_cli.main import main
+from rcnn_cli.planning import bytes_in_parts, needed, seconds_an_item, spread, spread_of_total
+from rcnn_cli.recipe import load_recipe
+from stages.datasets import open_dataset
+from tests.pipeline import contents
+
+RECIPE = """
+[datasets.train]
+source = "shapes:train"
+images = 20
+
+[datasets.test]
+source = "shapes:test"
+images = 18
+
+[network]
+name = "shapenet"
+weights = "random"
+
+[propose]
+method = "sliding-window"
+max_boxes = 50
+
+[extract]
+layers = ["pool4"]
+padding = 4
+
+[train-svm]
+layer = "pool4"
+retrain_after = 200
+
+[train-bbox]
+layer = "pool4"
+
+[detect]
+
+[eval]
+"""
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "run", "expected"),
+    [
+        (10, 2, 1, [2, 7]),
+        (3, 8, 1, [0, 1, 2]),
+        (100, 3, 1, [16, 50, 83]),
+        (10, 2, 3, [3, 4, 5, 9]),  # runs 012, 345, 678, 9: the second and the last
+        (5, 9, 4, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_sample_is_spread_evenly(total, count, run, expected):
+    assert spread(total, count, run) == expected
+
+
+def test_the_rate_of_flowing_work():
+    # two processes that begin after 5 s, then an item in 2 s each: 1 s an item
+    events = [(7.0, 1), (7.0, 1), (9.0, 1), (9.0, 1), (11.0, 1), (11.0, 1)]
+    assert seconds_an_item(events, 3.0, jobs=2) == 1.0
+    # parts of two items: 4 s for the last four
+    assert seconds_an_item([(4.0, 2), (6.0, 2), (8.0, 2)], 1.0, jobs=1) == 1.0
+    # one event for two processes: since the work began
+    assert seconds_an_item([(5.0, 4)], 1.0, jobs=2) == 1.0
+    assert seconds_an_item([], 1.5, jobs=1) == 0.0
+
+
+def test_the_spread_of_a_total():
+    # mean 10, variance 8 / 3 of four: 2 x 100 x sqrt(8 / 3 / 4 x (1 - 0.04))
+    assert spread_of_total([8, 10, 12, 10], 100) == round(200 * (8 / 12 * 0.96) ** 0.5)
+    assert spread_of_total([8, 10, 12, 10], 4) == 0
+    assert spread_of_total([8], 5) is None
+
+
+def test_bytes_are_so_much_a_part_and_so_much_an_item(tmp_path):
+    """Predicted from five items for 40 in parts of 16 and of 2, beside what a cache of 40 such items takes."""
+    schema = Schema(rows={"boxes": Column("float32", (4,))})
+    record = {"boxes": np.zeros((30, 4), np.float32)}
+
+    def cache_of(name, items, part_size):
+        writer = Writer(tmp_path / name, Identity("some", 1), [str(one) for one in range(items)], schema,
+                        part_size=part_size)  # fmt: skip
+        for part in writer.claim():
+            writer.write(part, [record for _ in part.item_ids])
+        writer.finish({})
+        writer.release()
+        return Reader(tmp_path / name), sum(path.stat().st_size for path in (tmp_path / name).glob("part-*.h5"))
+
+    few, _ = cache_of("few", 5, 3)
+    for part_size in (16, 2, 1):
+        _, expected = cache_of(f"many-{part_size}", 40, part_size)
+        assert bytes_in_parts(few, 40, part_size, "none") == pytest.approx(expected, rel=0.25)
+
+
+def test_subsets_are_datasets_of_their_own(tmp_path):
+    scenes = open_dataset("shapes:train", work=tmp_path, options={"images": 6})
+    few = scenes.subset([1, 4])
+    assert few.image_ids == (scenes.image_ids[1], scenes.image_ids[4])
+    assert few.classes == scenes.classes
+    assert few.record(few.image_ids[0]) is not None
+    assert len({few.images_key, scenes.images_key}) == 2
+    objects = open_dataset("shapes-classification:train", work=tmp_path, options={"per_class": 2, "side": 16})
+    assert objects.images_key
+    pair = objects.subset([0, 3])
+    assert pair.labels.tolist() == [0, 1]
+    assert pair.image_ids == (objects.image_ids[0], objects.image_ids[3])
+    assert len({pair.images_key, objects.images_key}) == 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the recipe."""
+    place = tmp_path_factory.mktemp("plan")
+    (place / "r.toml").write_text(RECIPE)
+    return place
+
+
+@pytest.fixture
+def call(folder, capsys, monkeypatch, tmp_path):
+    """Calls `rcnn` in this process with one job: (exit code, output, errors)."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.delenv("RCNN_WORK", raising=False)
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, arguments), "--jobs", "1"])
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return run
+
+
+def test_what_a_missing_cache_needs(folder):
+    graph = Graph(load_recipe(folder / "r.toml", ()), folder / "none")
+    assert needed(graph, ["extract@test"]) == {"extract@test", "propose@test"}
+    assert needed(graph, ["train-svm"]) == {"train-svm", "extract@train", "propose@train"}
+    assert needed(graph, []) == set()
+
+
+def test_estimates_beside_the_run(call, folder, tmp_path):
+    """Disk within 25 % for each cache of images and for the sum; boxes within the spread; nothing is left behind."""
+    code, printed, errors = call("plan", "r.toml", "--sample", 6, "--json")
+    assert code == 0, errors
+    assert list(tmp_path.glob("rcnn-plan*")) == []
+    assert not (folder / "work" / "caches").exists()
+    plan = json.loads(printed)
+    lines = {line["name"]: line for line in plan["caches"]}
+    assert {line["state"] for line in lines.values()} == {"estimated"}
+    assert plan["bytes_left"] == sum(line["bytes"] for line in lines.values())
+    assert (plan["sample"], plan["jobs"], plan["device"], plan["fits"]) == (6, 1, "cpu", True)
+    assert all(line["seconds"] > 0 for line in lines.values())
+
+    call("run", "r.toml")
+    found = {told["key"]: told for _, told in contents(folder / "work").values()}
+    graph = Graph(load_recipe(folder / "r.toml", ()), folder / "work")
+    real = {name: found[graph.identity(node).key] for name, node in graph.nodes.items()}
+    sizes = {name: sum(part["bytes"] + 512 for part in told["parts"]) for name, told in real.items()}
+    assert plan["bytes_left"] == pytest.approx(sum(sizes.values()), rel=0.25)
+    for name, told in real.items():
+        assert lines[name]["items"] == told["items"], name
+        if "@" in name and name != "detect@test":  # what a detector finds depends on all it was trained on
+            assert lines[name]["bytes"] == pytest.approx(sizes[name], rel=0.25), name
+            assert abs(lines[name]["rows"] - told["rows"]) <= max(10, 2 * lines[name]["rows_spread"]), name
+
+
+def test_complete_caches_are_told_with_their_real_size(call, folder):
+    call("run", "r.toml")
+    code, printed, _ = call("plan", "r.toml")
+    assert code == 0
+    assert printed.count("complete\n") == 8
+    assert "Everything is complete: nothing to do." in printed
+    code, printed, _ = call("plan", "r.toml", "--set", "train-bbox.min_overlap=0.7", "--sample", 2, "--json")
+    lines = {line["name"]: line["state"] for line in json.loads(printed)["caches"]}
+    changed = {"train-bbox", "detect@test", "eval"}
+    assert {name for name, state in lines.items() if state == "estimated"} == changed
+    assert {state for name, state in lines.items() if name not in changed} == {"complete"}
+
+
+def test_what_is_done_of_a_cache_needs_not_be_done(call):
+    deeper = ("--set", "extract.padding=0")
+    whole = json.loads(call("plan", "r.toml", *deeper, "--sample", 2, "--json")[1])["caches"]
+    call("extract", "r.toml", *deeper, "--split", "train", "--shard", "1/2")
+    halved = json.loads(call("plan", "r.toml", *deeper, "--sample", 2, "--json")[1])["caches"]
+    before, after = (next(one for one in lines if one["name"] == "extract@train") for lines in (whole, halved))
+    assert after["detail"] == "12 of 20 images"
+    assert before["bytes_left"] == before["bytes"] == after["bytes"]
+    assert after["bytes_left"] == round(0.4 * after["bytes"])
+
+
+def test_features_on_demand_take_no_disk(call, tmp_path):
+    fresh = ("--set", "extract.padding=1", "--sample", 2, "--set", "extract.cache=false")
+    _, printed, _ = call("plan", "r.toml", *fresh)
+    (line,) = (line for line in printed.splitlines() if line.startswith("extract@test"))
+    assert line.split(maxsplit=1)[1] == "not cached (cache = false): computed by detect@test"
+    assert list(tmp_path.glob("rcnn-plan*")) == []
+
+
+def test_the_same_cache_twice_is_counted_once(call, folder):
+    twice = folder / "twice.toml"
+    twice.write_text(RECIPE + '[detect-again]\nstage = "detect"\n')
+    changes = ("--set", "detect.nms_iou=0.4", "--set", "detect-again.nms_iou=0.4")
+    lines = json.loads(call("plan", "twice.toml", *changes, "--sample", 2, "--json")[1])["caches"]
+    first, again = (next(one for one in lines if one["name"] == f"{name}@test") for name in ("detect", "detect-again"))
+    assert (again["state"], again["detail"], again["bytes"]) == ("estimated", "is detect@test", 0)
+    assert first["bytes"] > 0
+
+
+def test_a_disk_without_room_is_told_aloud(call, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=10, used=0, free=10))
+    code, printed, errors = call("plan", "r.toml", "--set", "extract.padding=2", "--sample", 1)
+    assert code == 1
+    assert "free in work: 10 B" in printed
+    assert "work: THE DISK IS TOO SMALL: 10 B are free of the" in errors
+    assert logging.getLogger("rcnn").level == logging.INFO

@@ -1,0 +1,116 @@
+"""`extract.cache = false`, by the real commands: detections are the same, bytes and keys, and no features are kept."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.pipeline import command, contents, rcnn, write_recipe
+
+FALSE = ("--set", "extract.cache=false")
+PARTS = ("--part-size", 2)
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
+    """(recipe, work folder) of a run that caches everything, in parts of two items."""
+    folder = tmp_path_factory.mktemp("cached")
+    recipe = write_recipe(folder)
+    rcnn("run", recipe, "--jobs", 1, *PARTS, work=folder / "work")
+    return recipe, folder / "work"
+
+
+@pytest.fixture
+def trained(cached, tmp_path):
+    """(recipe, a copy of the work folder without what is made from the test set's features)."""
+    recipe, work = cached
+    shutil.copytree(work, tmp_path / "work", ignore=shutil.ignore_patterns("detect", "eval", "results"))
+    shutil.rmtree(next((tmp_path / "work" / "caches" / "extract").glob("small-test.*")))
+    return recipe, tmp_path / "work"
+
+
+def assert_same_but_for_features(work, cached):
+    expected, found = contents(cached), contents(work)
+    (missing,) = set(expected) - set(found)
+    assert (cached / "caches" / "extract" / missing).exists()
+    assert missing.startswith("small-test.")
+    assert found == {name: value for name, value in expected.items() if name != missing}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_detections_are_the_same_and_no_features_are_kept(trained, cached, jobs):
+    recipe, work = trained
+    done = rcnn("run", recipe, "--jobs", jobs, *PARTS, *FALSE, work=work)
+    assert "mAP, 11-point" in done.stdout
+    assert "extract@train: cached in spite" not in done.stderr  # it is complete: nothing is said
+    assert_same_but_for_features(work, cached[1])
+    status = rcnn("status", recipe, *FALSE, work=work)
+    assert "extract@test   not cached (cache = false): computed by detect@test" in status.stdout
+    assert "Everything was complete" in rcnn("run", recipe, *FALSE, work=work).stdout
+
+
+def test_a_killed_detection_goes_on_where_it_was(trained, cached):
+    recipe, work = trained
+    line, environment = command("detect", recipe, "--jobs", 1, *PARTS, *FALSE, work=work)
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not (there := written(work)) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    rcnn("run", recipe, *PARTS, *FALSE, work=work)
+    assert there.items() < written(work).items()
+    assert_same_but_for_features(work, cached[1])
+
+
+def written(work):
+    """The parts of the detections and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in (work / "caches" / "detect").glob("*/part-*[0-9].h5")}
+
+
+def test_shards_and_run_only(trained, cached):
+    recipe, work = trained
+    done = rcnn("run", recipe, "--only", "extract@test", *FALSE, work=work)
+    assert "extract@test: not cached (cache = false): computed by detect@test" in done.stderr
+    for shard in ("2/2", "1/2"):
+        rcnn("run", recipe, "--only", "detect@test", "--shard", shard, "--jobs", 1, *PARTS, *FALSE, work=work)
+    rcnn("run", recipe, "--only", "eval", *PARTS, *FALSE, work=work)
+    assert_same_but_for_features(work, cached[1])
+
+
+def test_a_damaged_part_upstream_is_made_again(trained, cached):
+    recipe, work = trained
+    part = next((work / "caches" / "propose").glob("small-test.*")) / "part-00001.h5"
+    os.truncate(part, 1000)
+    done = rcnn("run", recipe, *PARTS, *FALSE, work=work)
+    assert f"{part}: damaged" in done.stderr
+    assert_same_but_for_features(work, cached[1])
+
+
+def test_features_that_are_there_are_read(cached, tmp_path):
+    """With the features of another run complete, no network is needed: the images may be gone."""
+    recipe, work = cached
+    shutil.copytree(work, tmp_path / "work", ignore=shutil.ignore_patterns("detect", "eval"))
+    for weights in (tmp_path / "work" / "caches" / "pretrain").glob("*/part-*.h5"):
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+    done = rcnn("run", recipe, "--only", "detect@test", *PARTS, *FALSE, work=tmp_path / "work")
+    assert "damaged" not in done.stderr
+    assert "detect@test: done" in done.stderr
+
+
+def test_wait_and_submit_know_it(trained, tmp_path):
+    recipe, work = trained
+    refused = rcnn("wait", recipe, "extract@test", *FALSE, work=work, check=False)
+    assert refused.returncode == 2
+    assert "computed by detect@test; wait for that" in refused.stderr
+    rcnn("wait", recipe, "extract", "--timeout", 0, *FALSE, work=work)
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text("[detect]\ngpus = 1\n")
+    scripts = rcnn("submit", recipe, "--dry-run", "--cluster", cluster, *FALSE, work=work).stdout
+    assert scripts.count("#!/bin/bash") == 2
+    assert "extract@test" not in scripts
+    assert "--set extract.cache=false" in scripts
