@@ -303,6 +303,20 @@ def test_a_worker_may_join_and_another_go_in_the_middle(clusters, tmp_path, how)
     assert contents(tmp_path / "work") == contents(tmp_path / "plain")
 
 
+def test_all_workers_may_be_lost_and_others_come(clusters, tmp_path):
+    cluster, recipe = clusters(), short(tmp_path)
+    lost = [cluster.add(), cluster.add()]
+    run = Run(cluster, tmp_path, "propose", recipe, *PROPOSE, **SLOWLY)
+    run.until_begun()
+    for worker in lost:
+        kill_whole(worker)
+    until(lambda: " has no worker; waiting " in run.errors.read_text(), "it says that it waits")
+    cluster.add()
+    run.end(0)
+    rcnn("propose", recipe, *PROPOSE, work=tmp_path / "plain")
+    assert contents(tmp_path / "work") == contents(tmp_path / "plain")
+
+
 def test_workers_that_cannot_help_are_named(clusters, tmp_path):
     cluster, recipe = clusters(), short(tmp_path, "selective-search")
     run = Run(cluster, tmp_path, "propose", recipe, "--dask-wait", 1)
