@@ -83,12 +83,9 @@ class Workers:
             return
         self.connect(graph.work)
         job = self.job(graph, node, writer)
-        asked = self.workers()
+        asked = set(self.workers())
         shards = min(len(missing), len(asked))
-        tasks = [
-            self.submit({**job, "shard": f"{index}/{shards}"}, worker)
-            for index, worker in enumerate(asked[:shards], start=1)
-        ]
+        tasks = [self.submit({**job, "shard": f"{index}/{shards}"}) for index in range(1, shards + 1)]
         unit = plural(writer.schema.item, 2)
         try:
             with self.execution.progress(node.name, sum(missing.values()), unit) as bar:
@@ -100,10 +97,12 @@ class Workers:
                     looked = time.monotonic()
                     for name in missing.keys() & set(os.listdir(writer.folder)):
                         bar.advance(missing.pop(name))
-                    joined = [worker for worker in self.workers() if worker not in asked]
-                    asked += joined
-                    if missing:
-                        tasks += [self.submit({**job, "shard": None}, worker) for worker in joined]
+                    there = self.workers()
+                    joined = set(there) - asked
+                    asked |= joined
+                    # A worker that takes a lost one's place gets that one's task from Dask.
+                    idle = max(0, min(len(there), len(missing)) - len(tasks))
+                    tasks += [self.submit({**job, "shard": None}) for _ in range(min(len(joined), idle))]
         finally:
             for task in tasks:
                 task.release()  # Dask cancels what nobody wants; their processes end in order and give claims back
@@ -212,15 +211,16 @@ class Workers:
             "environment": {name: value for name, value in os.environ.items() if name.startswith("RCNN_")},
         }
 
-    def submit(self, job: dict[str, Any], worker: str) -> Any:
-        """Gives a task to Dask, for `worker` unless that is lost."""
+    def submit(self, job: dict[str, Any]) -> Any:
+        """Gives a task to Dask, which prefers a worker without one.
+
+        Naming a worker would not do, even with allow_other_workers: once all are lost, it runs nowhere.
+        """
         return self.client.submit(
             eval,
             RUN,
             {"source": inspect.getsource(supervision), "job": job},
             key=f"rcnn-{job['node']}-{uuid.uuid4().hex}",
-            workers=worker,
-            allow_other_workers=True,
             retries=RETRIES,
             pure=False,
         )

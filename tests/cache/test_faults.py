@@ -142,6 +142,21 @@ def test_a_beating_heart_on_another_host_keeps_its_claim(tmp_path, monkeypatch):
     mine.close()
 
 
+def test_free_parts_are_those_that_no_living_process_holds(tmp_path):
+    writer, other = open_writer(tmp_path, sample_ids(20)), open_writer(tmp_path, sample_ids(20), shard="1/2")
+    claimed = next(writer.claim())
+    assert [part.index for part in writer.free()] == [1, 2, 3, 4]
+    assert [part.index for part in other.free()] == [2, 4]
+    writer.write(claimed, [sample_record(item) for item in claimed.item_ids])
+    assert claimed not in writer.free()
+    dead = Claims(tmp_path / "claims")
+    dead.owner["started"] = "another process of that number"
+    assert dead.try_claim("part-00002.h5")
+    assert [part.index for part in other.free()] == [2, 4]
+    writer.release()
+    dead.close()
+
+
 def test_a_torn_claim_file_is_taken_over_in_time(tmp_path):
     (tmp_path / "part-00000.h5").write_text("{")
     mine = Claims(tmp_path, patience=0.1)

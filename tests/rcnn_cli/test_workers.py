@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -20,10 +21,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cache import DamagedPart, DiskFull
+from cache import DamagedPart, DiskFull, Writer
+from rcnn_cli.graph import Graph
 from rcnn_cli.main import main, sentence
 from rcnn_cli.recipe import build_recipe, load_recipe
+from rcnn_cli.workers import Workers
 from stages.errors import BadImage
+from stages.execution import Execution
+from stages.propose.stage import SCHEMA
 from tests.pipeline import PROJECT, command, contents, rcnn, write_recipe
 
 WHOLE = """
@@ -55,8 +60,7 @@ images = 24
 method = "{method}"
 max_boxes = 5
 """
-# What every Python of a worker begins with: a stage that can be slowed down, and faults that a test asks for. The
-# RCNN_TEST variables of the first kind are those of the client's environment.
+# What every Python of a worker begins with: faults that a test asks for, those named RCNN_... through its client.
 BEGINNING = """
 import os, signal, sys, time
 from importlib import metadata
@@ -84,6 +88,8 @@ elif sys.orig_argv[-2:] == ["rcnn_cli", "task"]:
         return quickly(settings, task)
     stage.propose = propose
 """
+SLOWLY = {"RCNN_TEST_SLEEP": "0.25"}
+PROPOSE = ("--part-size", 1)
 SECONDS = 120
 
 
@@ -228,8 +234,12 @@ def short(folder: Path, method: str = "sliding-window") -> Path:
     return write_recipe(folder, SHORT.format(method=method))
 
 
-SLOWLY = {"RCNN_TEST_SLEEP": "0.25"}
-PROPOSE = ("--part-size", 1)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """What a run without Dask makes of the short recipe in parts of one image."""
+    folder = tmp_path_factory.mktemp("plain")
+    rcnn("propose", short(folder), *PROPOSE, work=folder / "work")
+    return contents(folder / "work")
 
 
 def test_a_whole_recipe_is_what_a_plain_run_makes_with_a_bad_image_and_two_threads(pair, tmp_path):
@@ -288,9 +298,8 @@ def test_ctrl_c_gives_everything_back_and_the_next_run_goes_on(pair, tmp_path):
 
 
 @pytest.mark.parametrize("how", [kill_whole, psutil.Popen.terminate], ids=["killed", "told to end"])
-def test_a_worker_may_join_and_another_go_in_the_middle(clusters, tmp_path, how):
+def test_a_worker_may_join_and_another_go_in_the_middle(clusters, plain, tmp_path, how):
     cluster, recipe = clusters(), short(tmp_path)
-    rcnn("propose", recipe, *PROPOSE, work=tmp_path / "plain")
     run = Run(cluster, tmp_path, "propose", recipe, *PROPOSE, **SLOWLY)
     until(lambda: "has no worker; waiting 5 min 00 s for one" in run.errors.read_text(), "it says that it waits")
     first = cluster.add()
@@ -300,7 +309,20 @@ def test_a_worker_may_join_and_another_go_in_the_middle(clusters, tmp_path, how)
     until(lambda: len(list(run.parts.glob("*/claims/part-*"))) == 2, "both are making a part")
     how(first)
     run.end(0)
-    assert contents(tmp_path / "work") == contents(tmp_path / "plain")
+    assert contents(tmp_path / "work") == plain
+
+
+def test_all_workers_may_be_lost_and_others_come(clusters, plain, tmp_path):
+    cluster, recipe = clusters(), short(tmp_path)
+    lost = [cluster.add(), cluster.add()]
+    run = Run(cluster, tmp_path, "propose", recipe, *PROPOSE, **SLOWLY)
+    run.until_begun()
+    for worker in lost:
+        kill_whole(worker)
+    until(lambda: " has no worker; waiting " in run.errors.read_text(), "it says that it waits")
+    cluster.add()
+    run.end(0)
+    assert contents(tmp_path / "work") == plain
 
 
 def test_workers_that_cannot_help_are_named(clusters, tmp_path):
@@ -336,6 +358,27 @@ def test_a_worker_on_another_file_system_is_named(clusters, tmp_path):
     assert f" on {socket.gethostname()}: " in said
 
 
+@pytest.mark.parametrize("hidden", ["folder", "work"])
+def test_a_task_that_does_not_see_the_folder_of_the_command(clusters, tmp_path, hidden):
+    graph = Graph(load_recipe(short(tmp_path)), tmp_path / "work")
+    node = graph.nodes["propose@train"]
+    writer = Writer(graph.folder(node), graph.identity(node), ["train_00000"], SCHEMA)
+    job = Workers("local", 1.0, Execution(), "none").job(graph, node, writer)
+    if hidden == "folder":
+        Path(job["sign"]).touch()
+        job["folder"] = str(tmp_path / "nowhere")
+    line, environment = command("task", work=tmp_path / "work")
+    with subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as task:
+        task.stdin.write(json.dumps({**job, "worker": "worker 7 on far", "shard": None}) + "\n")
+        task.stdin.flush()
+        error = pickle.loads(base64.b64decode(json.loads(task.stdout.readline())["error"]))
+    folder = tmp_path / ("nowhere" if hidden == "folder" else "work")
+    assert sentence(error) == (
+        f"worker 7 on far: does not see the folder {folder}; every worker must see it under the same path",
+        2,
+    )
+
+
 def test_tasks_that_take_their_workers_down_end_the_run(clusters, tmp_path):
     cluster, recipe = clusters(DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1"), short(tmp_path)
     for _ in range(2):
@@ -352,7 +395,7 @@ def test_tasks_that_are_killed_themselves_are_tried_again_and_then_end_the_run(p
     assert re.search(r"worker tcp://\S+ on \S+: the process that made propose@train was ended by SIGSEGV", said), said
 
 
-def test_a_scheduler_that_dies_in_the_middle_loses_nothing(clusters, tmp_path):
+def test_a_scheduler_that_dies_in_the_middle_loses_nothing(clusters, plain, tmp_path):
     cluster, recipe = clusters(), short(tmp_path)
     cluster.add()
     run = Run(cluster, tmp_path, "propose", recipe, *PROPOSE, **SLOWLY)
@@ -362,15 +405,13 @@ def test_a_scheduler_that_dies_in_the_middle_loses_nothing(clusters, tmp_path):
     assert "the connection to the Dask scheduler is lost; what is finished is kept" in said
     until(lambda: not tasks_of(cluster.folder), "the worker's process has ended")
     assert re.search(r"resuming: \d+ of 24 are there", rcnn("propose", recipe, work=tmp_path / "work").stderr)
-    rcnn("propose", recipe, *PROPOSE, work=tmp_path / "plain")
-    assert contents(tmp_path / "work") == contents(tmp_path / "plain")
+    assert contents(tmp_path / "work") == plain
 
 
-def test_local_workers(clusters, tmp_path):
+def test_local_workers(clusters, plain, tmp_path):
     recipe = short(tmp_path)
-    rcnn("propose", recipe, *PROPOSE, work=tmp_path / "plain")
     done = rcnn("propose", recipe, *PROPOSE, "--dask", "local/2", work=tmp_path / "work")
-    assert contents(tmp_path / "work") == contents(tmp_path / "plain")
+    assert contents(tmp_path / "work") == plain
     assert done.stderr.splitlines()[-1].startswith("propose@train: done (24 items")
     assert "done" not in rcnn("propose", recipe, "--dask", "local", work=tmp_path / "work").stderr
 
