@@ -101,6 +101,9 @@ def in_processes(
 
 def in_this_process(fill: Callable[[Iterable[Part], Progress], None], part: Part) -> tuple[int, int]:
     """Makes one part in a worker process; returns how many items and rows it has."""
+    from joblib.externals.loky import process_executor
+
+    process_executor._USE_PSUTIL = False  # else loky ends a worker that grew by 300 MB: ours keep buffers on purpose
     leave_interrupts_to_parent()
     count = Count()
     fill([part], count)
