@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import pickle
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stages.errors import StageError
 
 if TYPE_CHECKING:
-    from cache import Part
+    from cache import Part, Writer
 
 
 @contextlib.contextmanager
@@ -89,22 +92,28 @@ class Execution:
         return replace(self, jobs=1, progress=silent)
 
 
-def in_processes(
-    stage: str, fill: Callable[[Iterable[Part], Progress], None], parts: Iterable[Part], jobs: int, bar: Progress
-) -> None:
-    """Each of `parts` made by `fill` in one of `jobs` processes of one thread, claimed only when a process is free.
+Fill = Callable[["Iterable[Part]", Progress], None]
 
-    `fill` is picklable. Raises whatever it raised, StageError if a process died.
+
+def in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Progress) -> None:
+    """Each part of `output` made by `fill` in one of `jobs` processes of one thread, claimed when a process is free.
+
+    `fill` is pickled once, into a file beside the parts: it may know millions of images. Raises whatever it raised,
+    StageError if a process died.
     """
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    from cache.files import temporary_name, write_atomically
+
+    work = temporary_name(output.folder / "work")
     try:
+        write_atomically(work, [pickle.dumps(fill)], durable=False)
         with parallel_config(backend="loky", inner_max_num_threads=1):
             workers = Parallel(n_jobs=jobs, pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
             with workers_deaf_to_interrupts():
-                filled = workers(delayed(in_this_process)(fill, part) for part in parts)
+                filled = workers(delayed(in_this_process)(work, part) for part in output.claim())
             for items, rows in filled:
                 bar.advance(items, rows)
     except TerminatedWorkerError as error:
@@ -114,10 +123,20 @@ def in_processes(
         ) from error
     finally:
         get_reusable_executor().shutdown(wait=True, kill_workers=True)  # their buffers are large and kept
+        work.unlink(missing_ok=True)
 
 
-def in_this_process(fill: Callable[[Iterable[Part], Progress], None], part: Part) -> tuple[int, int]:
+def in_this_process(work: Path, part: Part) -> tuple[int, int]:
     """Makes one part in a worker process; returns how many items and rows it has."""
+    from joblib.externals.loky import process_executor
+
+    process_executor._USE_PSUTIL = False  # else loky ends a worker that grew by 300 MB: ours keep buffers on purpose
     count = Count()
-    fill([part], count)
+    unpickled(work)([part], count)
     return count.items, count.rows
+
+
+@functools.lru_cache(maxsize=1)
+def unpickled(work: Path) -> Fill:
+    """What this worker process is for, read once."""
+    return pickle.loads(work.read_bytes())

@@ -53,7 +53,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             fill_parts(detector, output, output.claim(), bar)
         else:
             fill = functools.partial(fill_in_worker, settings, inputs, output)
-            in_processes("detect", fill, output.claim(), execution.jobs, bar)
+            in_processes("detect", fill, output, execution.jobs, bar)
 
 
 def fill_in_worker(

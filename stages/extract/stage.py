@@ -66,7 +66,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         else:
             load_network(source, settings, "cpu")  # downloads, and complains, once and here
             task = Extraction.of(settings, inputs, execution.in_worker)
-            in_processes("extract", functools.partial(fill_parts, task, output), output.claim(), execution.jobs, bar)
+            in_processes("extract", functools.partial(fill_parts, task, output), output, execution.jobs, bar)
 
 
 def on_demand(settings: Settings, inputs: Mapping[str, Any], execution: Execution) -> OnDemand:
