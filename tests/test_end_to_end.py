@@ -1,5 +1,6 @@
 """The real commands on a small recipe: run, resume, split, repair, explain."""
 
+import contextlib
 import json
 import os
 import random
@@ -258,6 +259,15 @@ def test_gc_deletes_what_no_recipe_refers_to(copied):
     assert rcnn("status", recipe, work=work).returncode == 0
 
 
+def has_workers(process):
+    """Whether a process has started workers of joblib."""
+    for child in psutil.Process(process).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "LokyProcess" in " ".join(child.cmdline()):
+                return True
+    return False
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.3])
 @pytest.mark.parametrize("cache", ["propose@train", "extract@train", "train-svm"])
 def test_ctrl_c_while_worker_processes_start_is_one_sentence(cache, delay, copied):
@@ -266,10 +276,7 @@ def test_ctrl_c_while_worker_processes_start_is_one_sentence(cache, delay, copie
     line, environment = command("run", recipe, "--jobs", 2, "--only", cache, "--part-size", 2, work=work)
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                start_new_session=True)  # fmt: skip
-    parent = psutil.Process(process.pid)
-    while process.poll() is None and not [
-        child for child in parent.children() if "LokyProcess" in " ".join(child.cmdline())
-    ]:
+    while process.poll() is None and not has_workers(process.pid):
         time.sleep(0.002)
     time.sleep(delay)
     os.killpg(process.pid, signal.SIGINT)
