@@ -60,7 +60,7 @@ def readable_name(submission: Submission, node: Node) -> str:
 
 
 def job_name(submission: Submission, node: Node, key: str) -> str:
-    """The job's name. It ends in eight digits that stand for the cache and its work folder.
+    """The job's name. It ends in eight hexadecimal digits that stand for the cache and its work folder.
 
     A cluster that has lost its state counts from 1 again: the name tells which jobs of a known number are others.
     """
