@@ -71,9 +71,12 @@ def put_aside(error: DamagedPart) -> None:
     log.warning("%s: damaged (%s); set aside as %s, it alone is recomputed", error.path, error.reason, moved.name)
 
 
-def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options) -> None:
-    """Runs nodes and all that they read, in order; what is complete is skipped and said so."""
-    done: set[str] = set()
+def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options, done: set[str] | None = None) -> None:
+    """Runs nodes and all that they read, in order; what is complete is skipped and said so.
+
+    Nodes whose names are in `done` are taken for complete unless they turn out damaged; those that are run are added.
+    """
+    done = set() if done is None else done
     for node in nodes:
         ensure(graph, node, options, done)
 
