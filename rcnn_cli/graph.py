@@ -87,6 +87,16 @@ class Graph:
     def provider(self, use: Use, split: str | None, wanted: Input, path: tuple[str, ...]) -> Node | str | None:
         """What fills one input: a node, a split's name for a dataset, "network" for the table, None for nothing."""
         named = use.inputs.get(wanted.role)
+        if wanted.only_if is not None:
+            setting, value = wanted.only_if
+            found = getattr(use.settings_for(split), setting)
+            if found != value:
+                if named not in (None, NONE):
+                    raise RecipeError(
+                        f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{named}' is not read with "
+                        f"{setting} = '{found}'; remove it, or set {setting} = '{value}'"
+                    )
+                return None
         if wanted.kind in DATASET_KINDS:
             return self.dataset_name(use, named or split)
         if named == NONE and wanted.optional:

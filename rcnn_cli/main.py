@@ -70,8 +70,13 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--device, --jobs, --batch-size, --skip-bad-images, --compression, --part-size."""
+def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
+    """--device, --jobs, --batch-size (unless it is a setting of the stage), --skip-bad-images, --compression,
+    --part-size."""
+    if batch_size:
+        command = click.option(
+            "--batch-size", type=click.IntRange(1), help="Regions in a batch of the network [default: the stage's]."
+        )(command)
     for option in (
         click.option(
             "--part-size", type=click.IntRange(1), help="Items in a part of a new cache [default: the stage's]."
@@ -84,9 +89,6 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Of new caches; zstd needs the package hdf5plugin.",
         ),
         click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
-        click.option(
-            "--batch-size", type=click.IntRange(1), help="Regions in a batch of the network [default: the stage's]."
-        ),
         click.option("--jobs", type=click.IntRange(1), help="Processes [default: one for each core]."),
         click.option(
             "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
@@ -109,26 +111,29 @@ def make_options(
     nodes: Sequence[Any],
     device: str,
     jobs: int | None,
-    batch_size: int | None,
     skip_bad_images: bool,
     compression: str,
     part_size: int | None,
+    batch_size: int | None = None,
     shard: str | None = None,
 ) -> Any:
     """The runner's options; the device is only asked for where a network runs."""
     from rcnn_cli.arrays import parse_shard
-    from rcnn_cli.device import resolve_device
+    from rcnn_cli.device import resolve_device, torchrun_ranks
     from rcnn_cli.progress import progress
     from rcnn_cli.runner import Options
-    from stages.execution import Execution
+    from stages.execution import Execution, silent
 
     needs_network = any(runs_network(node.use.stage) for node in nodes)
+    rank, local_rank, ranks = torchrun_ranks(os.environ)
     execution = Execution(
-        device=resolve_device(device) if needs_network else "cpu",
+        device=resolve_device(device, local_rank if ranks > 1 else None) if needs_network else "cpu",
         jobs=jobs or cores(),
         batch_size=batch_size,
         skip_bad_images=skip_bad_images,
-        progress=progress,
+        progress=progress if rank == 0 else silent,
+        rank=rank,
+        ranks=ranks,
     )
     return Options(execution, parse_shard(shard, os.environ), compression, part_size)
 
@@ -170,11 +175,14 @@ def run(
         chosen = graph.select(only)
         made = make_options(chosen, shard=shard, **options)
         finished = [run_alone(graph, node, made) for node in chosen]
-        if all(finished):
+        if all(finished) and made.execution.rank == 0:
             show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
         return
     missing = [node for node in nodes if not complete(graph, node)]
-    run_nodes(graph, nodes, make_options(missing, **options))
+    made = make_options(missing, **options)
+    run_nodes(graph, nodes, made)
+    if made.execution.rank:
+        return
     if not missing:
         click.echo(f"Everything was complete: nothing to do for {recipe}.")
     show_results(graph, nodes)
@@ -212,10 +220,11 @@ def add_stage_command(stage: Stage) -> None:
             finished = run_alone(graph, node, made)
             if finished and draw:
                 draw_results(graph, node)
-        show_results(graph, nodes)
+        if made.execution.rank == 0:
+            show_results(graph, nodes)
 
-    command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} recipes/shapes.toml"
-    decorated = recipe_argument(execution_options(command))
+    command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
+    decorated = recipe_argument(execution_options(command, "batch_size" not in setting_names(stage)))
     decorated = click.option("--split", metavar="NAME", help="Only this dataset of the recipe.")(decorated)
     decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)
     decorated = click.option(
@@ -654,12 +663,18 @@ class Handler(logging.Handler):
 
 
 def set_up_logging(verbose: bool) -> None:
-    """The project's own messages; those of libraries only if they are warnings."""
+    """The project's own messages; those of libraries only if they are warnings.
+
+    Of several processes that torchrun started the first one speaks for all.
+    """
+    from rcnn_cli.device import torchrun_ranks
+
+    quiet = torchrun_ranks(os.environ)[0] > 0
     for name in ("rcnn", "stages", "cache"):
         logger = logging.getLogger(name)
         logger.handlers = [Handler()]
         logger.propagate = False
-        logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+        logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
 
 
 def sentence(error: BaseException) -> tuple[str, int]:

@@ -83,6 +83,8 @@ class Detector:
     """The stages propose, extract and detect on one image in memory, with the models of a recipe."""
 
     def __init__(self, graph: Graph, node: Node, execution: Execution) -> None:
+        from stages.detect.scoring import class_probabilities
+        from stages.detect.stage import check_layers
         from stages.extract.features import load_network
         from stages.linear_models import read_regressors, read_svms
 
@@ -91,11 +93,18 @@ class Detector:
         self.extract = features.settings
         self.propose = self.source(features, "proposals").settings
         self.execution = execution
-        self.network = load_network(self.network_source(graph, features), self.extract, execution.device)
-        self.svms = read_svms(trained(graph, self.source(node, "svm")))
+        source = self.network_source(graph, features)
+        self.network = load_network(source, self.extract, execution.device)
+        self.scorer = (
+            class_probabilities(source.class_names)
+            if self.settings.score == "softmax"
+            else read_svms(trained(graph, self.source(node, "svm")))
+        )
         with_regression = self.settings.bbox_regression and "regressor" in node.sources
         self.regressors = read_regressors(trained(graph, self.source(node, "regressor"))) if with_regression else None
-        self.classes = self.svms.classes
+        self.classes = self.scorer.classes
+        needed = {self.scorer.layer} | ({self.regressors.layer} if self.regressors else set())
+        check_layers(needed, self.extract.layers)
 
     @staticmethod
     def source(node: Node, role: str) -> Node:
@@ -122,7 +131,7 @@ class Detector:
         with arithmetic(self.extract, self.execution.device):
             features = extract_features(image, boxes, self.network, self.extract, self.execution.batch_size)
         size = (image.shape[1], image.shape[0])
-        return detect_image(boxes, features, size, self.svms, self.regressors, self.settings)
+        return detect_image(boxes, features, size, self.scorer, self.regressors, self.settings)
 
 
 def trained(graph: Graph, node: Node) -> Reader:

@@ -1,4 +1,4 @@
-"""What a run leaves for people: the table of APs, result files, precision-recall curves, drawn detections.
+"""What a run leaves for people: the table of APs, result files, precision-recall and training curves, drawn detections.
 
 All of it goes to `results/RECIPE/` in the work folder; it is remade when the caches it was made from are others.
 """
@@ -25,7 +25,13 @@ def results_folder(graph: Graph) -> Path:
 
 
 def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
-    """Prints the table of the complete evaluations among `nodes` and writes their files and pictures."""
+    """Prints the table of the complete evaluations among `nodes` and writes their files and pictures.
+
+    For the complete networks among them it draws how their training went.
+    """
+    for node in nodes:
+        if node.use.stage.makes == "network" and manifest_of(graph, node):
+            draw_training(graph, node)
     evaluations = [node for node in nodes if node.use.stage.makes == "evaluation" and manifest_of(graph, node)]
     if not evaluations:
         return
@@ -58,6 +64,18 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
         cuts = score_cuts(curves[name], detections.classes)
         sheet = detection_sheet(graph.dataset(split), detections, cuts)
         save_image(sheet, folder / name / "detections.png")
+
+
+def draw_training(graph: Graph, node: Node) -> None:
+    """Draws loss, accuracy and learning rate of a network's training, and says where they are."""
+    from stages.training_log import FILE, plot_log, read_log
+
+    reader = Reader(graph.folder(node))
+    folder = results_folder(graph) / node.use.name
+    if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
+        plot_log(read_log(reader, reader.item_ids[0]), folder / "training.png")
+        write_json(folder / MADE_FROM, reader.key)
+    click.echo(f"Training of {node.use.name}: {folder}/training.png, {reader.folder / FILE}")
 
 
 def detections_of(node: Node) -> Node:

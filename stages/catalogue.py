@@ -9,6 +9,7 @@ from stages.stage import Stage
 FOLDERS = (
     "stages.pretrain",
     "stages.propose",
+    "stages.finetune",
     "stages.extract",
     "stages.train_svm",
     "stages.train_bbox",

@@ -42,7 +42,8 @@ class Execution:
     """Where and how wide a stage runs.
 
     `device` is resolved ("cpu", "cuda", "cuda:1"); `jobs` counts processes (or threads, where a stage says so);
-    `batch_size` None leaves it to the stage; `progress(label, total, unit)` opens a progress bar.
+    `batch_size` None leaves it to the stage; `progress(label, total, unit)` opens a progress bar. Of several processes
+    that torchrun started this is number `rank` of `ranks`; the first writes.
     """
 
     device: str = "cpu"
@@ -50,3 +51,5 @@ class Execution:
     batch_size: int | None = None
     skip_bad_images: bool = False
     progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
+    rank: int = 0
+    ranks: int = 1

@@ -22,15 +22,17 @@ def setting(
     at_most: float | None = None,
     above: float | None = None,
     identity: bool = True,
+    later: bool = False,
 ) -> Any:
     """One field of a settings dataclass.
 
     `source` is the paper's section or the file of the authors' release that the default comes from. `choices`,
     `at_least`, `at_most` (inclusive) and `above` (exclusive) bound the value (each element, for a tuple).
-    `identity=False` marks a setting that cannot change the result and so stays out of the cache's key.
+    `identity=False` marks a setting that cannot change the result and so stays out of the cache's key. `later=True`
+    marks one that came after caches had been made: at its default it stays out of the key, so that they keep theirs.
     """
     bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above}
-    metadata = {"source": source, "identity": identity, **bounds}
+    metadata = {"source": source, "identity": identity, "later": later, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -99,8 +101,12 @@ def check_bounds(place: str, value: Any, metadata: Mapping[str, Any]) -> None:
 
 def identity_of(settings: Any) -> dict[str, Any]:
     """The settings that change the result, as JSON values: what enters the cache's key."""
-    fields = [field for field in dataclasses.fields(settings) if field.metadata.get("identity", True)]
-    return {field.name: as_json(getattr(settings, field.name)) for field in fields}
+    return {
+        field.name: as_json(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if field.metadata.get("identity", True)
+        and not (field.metadata.get("later", False) and getattr(settings, field.name) == field.default)
+    }
 
 
 def all_of(settings: Any) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Input:
 
     `role` is its name inside the stage, `kind` one of KINDS. `default` lists the recipe's tables that provide it when
     the recipe does not say, the first one present wins. `annotations=False`: of a dataset only the images matter, so
-    that a corrected annotation does not make this stage's cache stale.
+    that a corrected annotation does not make this stage's cache stale. `only_if=(SETTING, VALUE)`: it is read only
+    where that setting has this value.
     """
 
     role: str
@@ -35,6 +36,7 @@ class Input:
     default: tuple[str, ...] = ()
     optional: bool = False
     annotations: bool = True
+    only_if: tuple[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Stage:
     split that another stage asks for (propose, extract, detect). `module` has `items`, `schema`, `run` and perhaps
     `summarise` and is imported on first use. `libraries` are the distributions whose version is part of the key.
     `reads_files=True`: the module has `identity(settings, inputs)`, which adds to the key what the settings only name
-    (a file's checksum); without it, a key is known without importing the stage.
+    (a file's checksum); without it, a key is known without importing the stage. `example` is a recipe that has the
+    stage.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Stage:
     part_size: int = 16
     libraries: tuple[str, ...] = field(default=())
     reads_files: bool = False
+    example: str = "recipes/shapes.toml"
 
     def load(self) -> ModuleType:
         """The module with the stage's `items`, `schema` and `run`."""

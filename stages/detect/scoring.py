@@ -5,9 +5,9 @@ Letters: n proposals, K classes, D the features' dimension, m candidates (at mos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,55 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes, clip_boxes
 from stages.detect import Settings
 from stages.detections import Detections
-from stages.linear_models import BoxRegressors, LinearSvms
+from stages.errors import StageError
+from stages.linear_models import BoxRegressors
+from stages.networks import BACKGROUND, SOFTMAX
+
+
+class Scorer(Protocol):
+    """What scores proposals for each of K classes from their features in one `layer`; `trained` bool [K]."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def layer(self) -> str: ...
+
+    @property
+    def trained(self) -> NDArray[np.bool_]: ...
+
+    def score(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Scores float32 [n, K] of cached features [n, D]."""
+
+
+@dataclass(frozen=True)
+class ClassProbabilities:
+    """The softmax of a network fine-tuned for K classes, as it is (R-CNN Appendix B).
+
+    The background is the last of its K + 1 outputs and no class: nothing is ever detected as background.
+    """
+
+    classes: tuple[str, ...]
+    layer: str = SOFTMAX
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """All classes: bool [K]."""
+        return np.ones(len(self.classes), bool)
+
+    def score(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The probabilities float32 [n, K] of the classes, out of those [n, K + 1] with the background's."""
+        return features[:, :-1].astype(np.float32)
+
+
+def class_probabilities(class_names: Sequence[str]) -> ClassProbabilities:
+    """The scorer of a network whose outputs are `class_names`. Raises StageError unless the last is the background."""
+    if len(class_names) < 2 or class_names[-1] != BACKGROUND:
+        raise StageError(
+            "detect: score = 'softmax' needs the features of a network that was trained with a class for the "
+            "background; add a table [finetune] to the recipe, or set score = 'svm'"
+        )
+    return ClassProbabilities(tuple(class_names[:-1]))
 
 
 @dataclass(frozen=True)
@@ -34,26 +82,26 @@ def detect_image(
     boxes: Boxes,
     features: Mapping[str, NDArray[Any]],
     image_size: tuple[int, int],
-    svms: LinearSvms,
+    scorer: Scorer,
     regressors: BoxRegressors | None,
     settings: Settings,
 ) -> Detections:
     """The detections in one image, before the cap that is counted over a whole test set.
 
     `boxes` float32 [n, 4] are the proposals alone (no ground truth), `features` one array [n, D] for each layer that
-    `svms` and `regressors` name, `image_size` (width, height). Without `regressors` boxes stay where they are.
+    `scorer` and `regressors` name, `image_size` (width, height). Without `regressors` boxes stay where they are.
     """
-    candidates = best_candidates(features, svms, settings.max_per_image)
+    candidates = best_candidates(features, scorer, settings.max_per_image)
     return suppress(candidates, boxes, features, image_size, regressors, settings)
 
 
-def best_candidates(features: Mapping[str, NDArray[Any]], svms: LinearSvms, at_most: int) -> Candidates:
+def best_candidates(features: Mapping[str, NDArray[Any]], scorer: Scorer, at_most: int) -> Candidates:
     """The `at_most` best-scored proposals of every class, all classes scored in one matrix product.
 
     A class that had nothing to learn from has no candidates. Arguments as in `detect_image`.
     """
-    candidates = best_rows(svms.score(features[svms.layer]), at_most)
-    trained = svms.trained[candidates.labels]
+    candidates = best_rows(scorer.score(features[scorer.layer]), at_most)
+    trained = scorer.trained[candidates.labels]
     return Candidates(candidates.rows[trained], candidates.labels[trained], candidates.scores[trained])
 
 

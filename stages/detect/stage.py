@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,11 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Reader, Schema, Writer
 from stages.detect import Settings
-from stages.detect.scoring import best_candidates, suppress
+from stages.detect.scoring import Scorer, best_candidates, class_probabilities, suppress
 from stages.detections import class_thresholds
 from stages.errors import StageError
 from stages.execution import Execution
-from stages.linear_models import BoxRegressors, LinearSvms, read_regressors, read_svms
+from stages.linear_models import BoxRegressors, read_regressors, read_svms
 
 log = logging.getLogger("stages.detect")
 
@@ -56,17 +56,17 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
     """Class names, the least score that each class keeps under the cap (None: all), and how many are kept."""
-    svms = read_svms(inputs["svm"])
+    classes = chosen_scorer(settings, inputs).classes
     candidates = (
         (record["candidates/score"], record["candidates/label"])
         for _, record in reader.records(("candidates/score", "candidates/label"))
     )
-    thresholds = class_thresholds(candidates, len(svms.classes), settings.average_per_image * len(reader))
+    thresholds = class_thresholds(candidates, len(classes), settings.average_per_image * len(reader))
     kept = sum(
         int(np.sum(record["score"] >= thresholds[record["label"]])) for _, record in reader.records(("score", "label"))
     )
     return {
-        "classes": list(svms.classes),
+        "classes": list(classes),
         "thresholds": [float(score) if np.isfinite(score) else None for score in thresholds],
         "detections": kept,
         "detections_per_image": kept / max(len(reader), 1),
@@ -80,12 +80,15 @@ class Detector:
     def __init__(self, settings: Settings, inputs: Mapping[str, Any]) -> None:
         self.settings = settings
         self.features: Reader = inputs["features"]
-        self.svms: LinearSvms = read_svms(inputs["svm"])
+        self.scorer = chosen_scorer(settings, inputs)
         self.regressors = chosen_regressors(settings, inputs)
-        self.layers = {self.svms.layer} | ({self.regressors.layer} if self.regressors else set())
-        check_layers(self.layers, self.features)
-        if self.regressors and self.regressors.classes != self.svms.classes:
-            raise StageError("detect: train-svm and train-bbox have other classes; train both on the same dataset")
+        self.layers = {self.scorer.layer} | ({self.regressors.layer} if self.regressors else set())
+        check_layers(self.layers, self.features.schema.rows)
+        if self.regressors and self.regressors.classes != self.scorer.classes:
+            raise StageError(
+                f"detect: train-bbox and what scores ({settings.score}) have other classes; "
+                "train both on the same dataset"
+            )
         self.reading = threading.Lock()
 
     def record(self, image_id: str) -> dict[str, np.ndarray]:
@@ -96,7 +99,7 @@ class Detector:
         boxes = stored["boxes"][proposals]
         features = {layer: stored[layer][proposals] for layer in self.layers}
         size = (int(stored["image_size"][0]), int(stored["image_size"][1]))
-        candidates = best_candidates(features, self.svms, self.settings.max_per_image)
+        candidates = best_candidates(features, self.scorer, self.settings.max_per_image)
         found = suppress(candidates, boxes, features, size, self.regressors, self.settings)
         return {
             "boxes": found.boxes,
@@ -106,6 +109,13 @@ class Detector:
             "candidates/score": candidates.scores,
             "candidates/label": candidates.labels,
         }
+
+
+def chosen_scorer(settings: Settings, inputs: Mapping[str, Any]) -> Scorer:
+    """The SVMs, or the softmax of the network that made the features."""
+    if settings.score == "softmax":
+        return class_probabilities(inputs["features"].manifest["summary"].get("class_names", ()))
+    return read_svms(inputs["svm"])
 
 
 def chosen_regressors(settings: Settings, inputs: Mapping[str, Any]) -> BoxRegressors | None:
@@ -118,11 +128,11 @@ def chosen_regressors(settings: Settings, inputs: Mapping[str, Any]) -> BoxRegre
     return read_regressors(inputs["regressor"])
 
 
-def check_layers(layers: set[str], features: Reader) -> None:
-    """Raises StageError if the features lack a layer that a model was trained on."""
-    missing = sorted(layers - set(features.schema.rows))
+def check_layers(layers: set[str], extracted: Iterable[str]) -> None:
+    """Raises StageError if a layer that scores or moves proposals is none of those `extracted`."""
+    missing = sorted(layers - set(extracted))
     if missing:
         raise StageError(
-            f"detect: the features hold no layer '{missing[0]}', which a model was trained on; "
+            f"detect: the features hold no layer '{missing[0]}', which is needed to score or to move proposals; "
             f"add it to [extract] layers in the recipe"
         )

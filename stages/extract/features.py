@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes
 from stages.errors import BadSetting, StageError
 from stages.extract import Settings
-from stages.extract.warp import warp_batches
 from stages.images import Pixels
-from stages.networks import NetworkSource
+from stages.networks import SOFTMAX, NetworkSource
 from stages.networks.network import Network
+from stages.warp import warp_batches
 
 Features = dict[str, NDArray[np.floating]]
 CPU_BATCH = 32
@@ -39,6 +39,11 @@ def check_layers(settings: Settings, network: NetworkSource) -> dict[str, int]:
         limit = (network.card.input_size - 1) // 2
         raise BadSetting(f"extract.padding = {settings.padding} leaves nothing of the region; it may be up to {limit}")
     return {name: network.layers[name] for name in settings.layers}
+
+
+def stored_dtype(settings: Settings, layer: str) -> str:
+    """The type that a layer is stored in. Probabilities are scores: near 1 float16 could not tell them apart."""
+    return "float32" if layer == SOFTMAX else settings.dtype
 
 
 def load_network(source: NetworkSource, settings: Settings, device: str) -> Network:
@@ -85,7 +90,6 @@ def extract_features(
     size = batch_size or default_batch_size(str(network.device))
     pixels = image if isinstance(image, torch.Tensor) else torch.from_numpy(image)
     planes = pixels.to(network.device, non_blocking=True).permute(2, 0, 1)
-    stored = getattr(torch, settings.dtype)
     outputs: dict[str, list[torch.Tensor]] = {name: [] for name in settings.layers}
     with torch.inference_mode():
         for batch in warp_batches(
@@ -99,8 +103,11 @@ def extract_features(
             network.dtype,
         ):
             for name, values in network.forward(batch, settings.layers).items():
-                outputs[name].append(values.to(stored))
-        return {name: gathered(name, parts, network.layers[name], settings.dtype) for name, parts in outputs.items()}
+                outputs[name].append(values.to(getattr(torch, stored_dtype(settings, name))))
+        return {
+            name: gathered(name, parts, network.layers[name], stored_dtype(settings, name))
+            for name, parts in outputs.items()
+        }
 
 
 def gathered(layer: str, batches: Sequence[torch.Tensor], dimension: int, dtype: str) -> NDArray[np.floating]:

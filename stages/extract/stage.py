@@ -23,7 +23,7 @@ from stages.datasets import Dataset
 from stages.errors import BadImage, StageError
 from stages.execution import Execution, Progress, SilentProgress, leave_interrupts_to_parent
 from stages.extract import Settings
-from stages.extract.features import arithmetic, check_layers, extract_features, load_network
+from stages.extract.features import arithmetic, check_layers, extract_features, load_network, stored_dtype
 from stages.images import Pixels, read_image
 from stages.memory import keep_large_buffers
 from stages.networks import NetworkSource
@@ -50,7 +50,7 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
             "is_object": Column("bool"),
             "label": Column("int32"),
             "difficult": Column("bool"),
-            **{name: Column(settings.dtype, (dimension,)) for name, dimension in layers.items()},
+            **{name: Column(stored_dtype(settings, name), (dimension,)) for name, dimension in layers.items()},
         },
         per_item={"image_size": Column("int32", (2,))},
     )
@@ -78,6 +78,7 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     objects = sum(int(record["is_object"].sum()) for _, record in reader.records(["is_object"]))
     return {
         "network": source.identity(),
+        "class_names": list(source.class_names),
         "layers": {name: source.layers[name] for name in settings.layers},
         "objects": objects,
         "proposals": int(reader.lengths().sum()) - objects,

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from stages.networks.cards import CAFFE, NETWORKS, TORCHVISION, Layer, NetworkCard, Preprocessing
+from stages.networks.cards import BACKGROUND, CAFFE, NETWORKS, SOFTMAX, TORCHVISION, Layer, NetworkCard, Preprocessing
 from stages.networks.source import NetworkSettings, NetworkSource
 
 __all__ = [
+    "BACKGROUND",
     "CAFFE",
     "NETWORKS",
+    "SOFTMAX",
     "TORCHVISION",
     "Layer",
     "NetworkCard",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from stages.networks.cards import NetworkCard
+from stages.networks.cards import SOFTMAX, NetworkCard
 
 
 class ShapeNet(nn.Module):
@@ -25,6 +25,7 @@ class ShapeNet(nn.Module):
         self.conv4 = convolution(96, 96, kernel=3)
         self.pool = nn.MaxPool2d(2)
         self.fc5 = nn.Linear(1536, 256)
+        self.dropout = nn.Dropout(0.3)
         self.fc6 = nn.Linear(256, classes)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
@@ -44,7 +45,7 @@ class ShapeNet(nn.Module):
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """fc6, the class scores."""
-        return self.fc6(nn.functional.dropout(hidden, 0.3, self.training))
+        return self.fc6(self.dropout(hidden))
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -78,7 +79,12 @@ def empty_module(card: NetworkCard, classes: int) -> nn.Module:
 
 def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     """For each layer of the card, the computation from its parent's output (maps are [N, C, H, W]) to its own."""
-    return STEPS[card.name](module)
+    return {**STEPS[card.name](module), SOFTMAX: class_probabilities}
+
+
+def class_probabilities(scores: torch.Tensor) -> torch.Tensor:
+    """The softmax over dimension 1, in float32 whatever the network computes in."""
+    return torch.softmax(scores.to(torch.float32), dim=1)
 
 
 def chain_steps(module: nn.Module) -> Mapping[str, Step]:

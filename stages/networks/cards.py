@@ -12,6 +12,12 @@ from stages.settings import nearest
 if TYPE_CHECKING:
     import torch
 
+BACKGROUND = "background"
+"""The class, the last of a trained network, of what shows no object."""
+
+SOFTMAX = "softmax"
+"""The layer of class probabilities: the softmax of the class scores, the last layer of every network that has any."""
+
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 
 
@@ -41,6 +47,11 @@ class Preprocessing:
         """What enters a network's identity."""
         return {"order": self.order, "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
 
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `as_json`, but for the name."""
+        return Preprocessing("declared", value["order"], value["scale"], tuple(value["mean"]), tuple(value["std"]))
+
 
 TORCHVISION = Preprocessing("torchvision", "rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE = Preprocessing("caffe", "bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
@@ -65,7 +76,8 @@ class Layer:
 class NetworkCard:
     """An architecture: its input (square, in pixels), preprocessing, layers, and the torchvision file of its weights.
 
-    `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify.
+    `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify. Where there are class
+    scores, their SOFTMAX is added as the last layer.
     """
 
     name: str
@@ -75,6 +87,17 @@ class NetworkCard:
     default_layer: str
     classes: int = 1000
     torchvision_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores_layer is not None:
+            layers = {**self.layers, SOFTMAX: Layer(None, self.scores_layer)}
+            object.__setattr__(self, "layers", layers)
+
+    @property
+    def scores_layer(self) -> str | None:
+        """The layer of raw class scores, None for a network without a classifier."""
+        scores = [name for name in self.feature_layers() if self.layers[name].dimension is None and name != SOFTMAX]
+        return scores[-1] if scores else None
 
     def feature_layers(self) -> tuple[str, ...]:
         """The layers that may be asked for."""

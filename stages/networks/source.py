@@ -71,12 +71,19 @@ class NetworkSource:
         """The network in the cache of a training stage (one item, "network"; see `stages.networks.weights`)."""
         summary = reader.manifest["summary"]
         card = NETWORKS[summary["network"]]
-        return NetworkSource(card.name, reader.key, card.preprocessing, int(summary["classes"]), reader=reader)
+        declared = summary.get("preprocessing")
+        preprocessing = Preprocessing.from_json(declared) if declared else card.preprocessing
+        return NetworkSource(card.name, reader.key, preprocessing, int(summary["classes"]), reader=reader)
 
     @property
     def card(self) -> NetworkCard:
         """The architecture."""
         return NETWORKS[self.name]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the outputs stand for, BACKGROUND last; empty where nobody recorded it."""
+        return tuple(self.reader.manifest["summary"].get("class_names", ())) if self.reader is not None else ()
 
     @property
     def layers(self) -> dict[str, int]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,11 @@ from stages.errors import BadImage, StageError
 from stages.execution import Execution
 from stages.images import read_image
 from stages.memory import keep_large_buffers
-from stages.networks import NETWORKS
+from stages.networks import BACKGROUND, NETWORKS
 from stages.pretrain import Settings
 from stages.pretrain.training import LOG_COLUMNS, Examples, Trainer
+from stages.training import reproducible
+from stages.training_log import TABLE, write_log
 
 log = logging.getLogger("stages.pretrain")
 
@@ -36,7 +37,7 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     return Schema(
         item="network",
         rows={"weights": Column("float32")},
-        tables={"log": {name: Column(dtype) for name, dtype in LOG_COLUMNS.items()}},
+        tables={TABLE: {name: Column(dtype) for name, dtype in LOG_COLUMNS.items()}},
     )
 
 
@@ -61,9 +62,10 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
                         *(result.epoch, settings.epochs, result.loss, 100 * result.accuracy, 100 * result.held_out),
                     )
                     checkpoint.save(trainer.state())
+                    write_log(output.folder, {**trainer.log_record(""), "seconds": trainer.seconds})
                     bar.advance(1, len(training))
         state = trainer.state()
-        output.write(part, [{"weights": state["weights"], **trainer.log_record("log/")}])
+        output.write(part, [{"weights": state["weights"], **trainer.log_record(f"{TABLE}/")}])
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
@@ -73,23 +75,10 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     return {
         "network": settings.network,
         "classes": len(dataset.classes) + 1,
-        "class_names": [*dataset.classes, "background"],
+        "class_names": [*dataset.classes, BACKGROUND],
         "loss": float(record["log/loss"][-1]),
         "accuracy": float(record["log/held_out"][-1]),
     }
-
-
-@contextlib.contextmanager
-def reproducible(threads: int) -> Iterator[None]:
-    """A fixed number of CPU threads and no algorithms chosen by timing; set back afterwards."""
-    before = torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:]
 
 
 def read_examples(

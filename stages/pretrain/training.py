@@ -6,7 +6,7 @@ same bits as one that was never stopped.
 
 from __future__ import annotations
 
-import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ from torch import nn
 from cache import Record
 from stages.networks import NetworkCard
 from stages.networks.architectures import build
-from stages.networks.weights import flatten_state, unflatten_state
 from stages.pretrain import Settings
 from stages.pretrain.views import UNUSED, random_views
+from stages.training import restore_training, seeded, training_state
 
 LOG_COLUMNS = {
     "epoch": "int32",
@@ -64,7 +64,7 @@ class Trainer:
         self.card = card
         self.background = objects
         self.device = device
-        with seeded(settings.seed, 0):
+        with seeded(settings.seed, 0, device):
             module = build(card, objects + 1)
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.SGD(
@@ -74,17 +74,19 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
         self.log: list[EpochResult] = []
+        self.seconds: list[float] = []
 
     def train_epoch(self, training: Examples, held_out: Examples) -> EpochResult:
         """One pass through the training examples, in an order of its own."""
-        epoch = len(self.log) + 1
+        epoch, started = len(self.log) + 1, time.monotonic()
         rate = learning_rate(self.settings, epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with seeded(self.settings.seed, epoch) as generator:
+        with seeded(self.settings.seed, epoch, self.device) as generator:
             loss, accuracy = self.passed(training, generator)
         result = EpochResult(epoch, rate, loss, accuracy, self.accuracy(held_out))
         self.log.append(result)
+        self.seconds.append(time.monotonic() - started)
         return result
 
     def passed(self, training: Examples, generator: torch.Generator) -> tuple[float, float]:
@@ -122,24 +124,16 @@ class Trainer:
         return right / max(len(examples), 1)
 
     def state(self) -> Record:
-        """All that the next epoch depends on, as arrays."""
-        momentum = [self.optimiser.state[weight]["momentum_buffer"] for weight in self.module.parameters()]
-        flat = torch.cat([buffer.detach().cpu().reshape(-1) for buffer in momentum])
-        return {"weights": flatten_state(self.module), "momentum": flat.numpy(), **self.log_record("log_")}
+        """All that the next epoch depends on, as arrays, and the seconds of those before."""
+        seconds = np.array(self.seconds, np.float32)
+        return {**training_state(self.module, self.optimiser), **self.log_record("log_"), "seconds": seconds}
 
     def restore(self, state: Record) -> None:
         """Goes on from what `state` gave."""
-        classes = self.background + 1
-        self.module.load_state_dict(unflatten_state(self.card, classes, state["weights"]))
-        weights = list(self.module.parameters())
-        buffers = torch.from_numpy(state["momentum"]).split([weight.numel() for weight in weights])
-        for weight, buffer in zip(weights, buffers, strict=True):
-            shaped = buffer.reshape(weight.shape).to(self.device)
-            self.optimiser.state[weight]["momentum_buffer"] = (
-                shaped.to(memory_format=torch.channels_last) if weight.dim() == 4 else shaped
-            )
+        restore_training(self.card, self.background + 1, self.module, self.optimiser, state)
         columns = [state[f"log_{name}"].tolist() for name in LOG_COLUMNS]
         self.log = [EpochResult(*row) for row in zip(*columns, strict=True)]
+        self.seconds = state.get("seconds", np.zeros(len(self.log))).tolist()  # older versions did not keep them
 
     def log_record(self, prefix: str) -> Record:
         """The log so far as columns."""
@@ -160,12 +154,3 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch
     for indices in torch.randperm(count, generator=generator).split(size):
         if len(indices) > 1:
             yield indices
-
-
-@contextlib.contextmanager
-def seeded(seed: int, epoch: int) -> Iterator[torch.Generator]:
-    """The random numbers of one epoch, for views (the generator) and for PyTorch's own (initial weights, dropout)."""
-    first, second = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64) >> np.uint64(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(int(first))
-        yield torch.Generator().manual_seed(int(second))

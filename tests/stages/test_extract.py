@@ -20,10 +20,10 @@ from stages.execution import Execution
 from stages.extract import STAGE, Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network
 from stages.extract.stage import PROPOSAL, ahead
-from stages.extract.warp import warp_regions
 from stages.images import read_image
 from stages.memory import keep_large_buffers
 from stages.networks import NetworkSettings, NetworkSource
+from stages.warp import warp_regions
 
 SHAPENET = Settings(layers=("fc5", "pool4"), padding=4)
 

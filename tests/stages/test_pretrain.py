@@ -16,7 +16,7 @@ from stages.execution import Execution
 from stages.networks import NetworkSource
 from stages.pretrain import STAGE, Settings
 from stages.pretrain.stage import read_examples, squeezed
-from stages.pretrain.training import batches, learning_rate, seeded
+from stages.pretrain.training import batches, learning_rate
 from stages.pretrain.views import (
     UNUSED,
     WHOLE,
@@ -28,6 +28,7 @@ from stages.pretrain.views import (
     random_windows,
     view_labels,
 )
+from stages.training import seeded
 
 QUICK = Settings(epochs=3, batch_size=16, held_out=4, threads=1)
 

@@ -1,0 +1,67 @@
+"""Stage `finetune`: the pre-trained network trained on for detection, on warped windows of the images themselves.
+
+R-CNN section 2.3 ("Domain-specific fine-tuning") and Appendix B; the numbers are those of the authors' release
+(finetuning/voc_2007_prototxt/, rcnn_make_window_file.m and Caffe's window data layer), read in its order: ground-truth
+boxes, difficult ones too, and proposals are one set of windows; each batch is drawn anew from the whole of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.settings import setting
+from stages.stage import Input, Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the network is trained on.
+
+    A window is positive, of the class that it overlaps most, from IoU `positive_overlap` on, and background below
+    `background_overlap`; between the two it is not used. For a network as large as O-Net (VGG-16), `batch_size = 24`
+    gives 6 positive and 18 background windows, as the paper's authors trained it. `precision` is the arithmetic of the
+    passes (bfloat16: mixed, weights stay float32); `dropout` the share that each of the network's dropout layers drops.
+    The rates of biases and of the new layer are multiples of `learning_rate`, which is multiplied by 0.1 after each
+    `step` iterations. `threads` are those of the CPU: their number changes the last bits of sums, so it is part of the
+    result.
+    """
+
+    iterations: int = setting(70_000, at_least=1, source="the released networks; their solver ends at 100,000")
+    batch_size: int = setting(128, at_least=2, source="R-CNN section 2.3: 32 + 96 windows; for O-Net 24: 6 + 18")
+    positive_fraction: float = setting(0.25, above=0, at_most=1, source="R-CNN section 2.3: 32 of 128")
+    positive_overlap: float = setting(0.5, above=0, at_most=1, source="R-CNN section 2.3 and Appendix B: IoU >= 0.5")
+    background_overlap: float = setting(0.5, above=0, at_most=1, source="R-CNN section 2.3: the rest, IoU < 0.5")
+    learning_rate: float = setting(0.001, above=0, source="R-CNN section 2.3: a tenth of the pre-training's")
+    step: int = setting(20_000, at_least=1, source="release, solver.prototxt: stepsize")
+    momentum: float = setting(0.9, at_least=0, source="release, solver.prototxt")
+    weight_decay: float = setting(5e-4, at_least=0, source="release, solver.prototxt; none on biases")
+    bias_rate: float = setting(2.0, at_least=0, source="release, train.prototxt: blobs_lr 1 and 2")
+    new_layer_rate: float = setting(10.0, above=0, source="release, train.prototxt: blobs_lr 10 and 20 of fc8")
+    new_layer_std: float = setting(0.01, above=0, source="release, train.prototxt: gaussian")
+    dropout: float = setting(0.5, at_least=0, at_most=0.99, source="release, train.prototxt: on fc6 and fc7")
+    mirror: bool = setting(True, source="release, train.prototxt: half of the windows")
+    mode: str = setting("warp", choices=("warp", "square", "square-masked"), source="R-CNN Appendix A; as extract.mode")
+    padding: int = setting(16, at_least=0, source="release, train.prototxt: context_pad; as extract.padding")
+    precision: str = setting("float32", choices=("float32", "tf32", "bfloat16"), source="ours; Caffe: float32")
+    seed: int = setting(0, at_least=0, source="ours")
+    threads: int = setting(1, at_least=1, source="ours: their number changes the last bits")
+    checkpoint_seconds: float = setting(300.0, at_least=0, identity=False, source="ours: how often progress is saved")
+    image_memory: int = setting(2000, at_least=0, identity=False, source="ours: MB of decoded images to keep")
+
+
+STAGE = Stage(
+    name="finetune",
+    summary="Train the network on for detection, on warped windows.",
+    schema_version=1,
+    settings=Settings,
+    makes="network",
+    inputs=(
+        Input("images", kind="dataset"),
+        Input("proposals", kind="proposals", default=("propose",)),
+        Input("network", kind="network", default=("pretrain", "network")),
+    ),
+    module="stages.finetune.stage",
+    split="train",
+    part_size=1,
+    example="recipes/shapes-finetuned.toml",
+)

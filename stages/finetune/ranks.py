@@ -1,0 +1,107 @@
+"""The processes that train one network together: this one alone, or those that torchrun started.
+
+The first one (rank 0) claims the work and writes; each computes its share of every batch, and gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from cache import Part, Writer
+from stages.errors import StageError
+from stages.execution import Execution
+
+NO_PART = -1
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process is number `rank` of `count`; values travel on `device`."""
+
+    rank: int = 0
+    count: int = 1
+    device: str = "cpu"
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, module: nn.Module, device: str) -> nn.Module:
+        """The module whose backward pass averages gradients over the ranks."""
+        if self.count == 1:
+            return module
+        from torch.nn.parallel import DistributedDataParallel
+
+        devices = [device] if device.startswith("cuda") else None
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+
+    def total(self, values: torch.Tensor) -> list[float]:
+        """Sums of the float64 `values` [k] over the ranks."""
+        if self.count > 1:
+            import torch.distributed as dist
+
+            dist.all_reduce(values)
+        return values.tolist()
+
+    def claimed(self, output: Writer) -> Iterator[Part]:
+        """The parts that the first rank claims, in every rank."""
+        if self.count == 1:
+            yield from output.claim()
+            return
+        own = output.claim() if self.leads else iter(())
+        while (index := self.told(next((part.index for part in own), NO_PART))) != NO_PART:
+            yield output.parts[index]
+
+    def told(self, value: int) -> int:
+        """The first rank's `value`."""
+        import torch.distributed as dist
+
+        told = torch.tensor([value], device=self.device)
+        dist.broadcast(told, src=0)
+        return int(told)
+
+    def check_agreement(self, iteration: int) -> None:
+        """Raises StageError unless all ranks are to go on from the same iteration."""
+        if self.count > 1 and self.told(iteration) != iteration:
+            raise StageError(
+                "finetune: the processes that torchrun started do not see the same checkpoint; "
+                "give all of them the same work folder"
+            )
+
+
+@contextlib.contextmanager
+def joined(execution: Execution) -> Iterator[Ranks]:
+    """The group of processes that `execution` names. Raises StageError when another of them has ended."""
+    if execution.ranks == 1:
+        yield Ranks()
+        return
+    import torch.distributed as dist
+
+    cuda = execution.device.startswith("cuda")
+    try:
+        if cuda:
+            torch.cuda.set_device(execution.device)
+        dist.init_process_group("nccl" if cuda else "gloo")
+        yield Ranks(execution.rank, execution.ranks, execution.device if cuda else "cpu")
+        dist.barrier()
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not of_the_group(error):
+            raise
+        raise StageError(
+            "finetune: another of the processes that torchrun started has ended, its message says why; "
+            "run the same command again and it goes on from the last checkpoint"
+        ) from error
+
+
+def of_the_group(error: RuntimeError) -> bool:
+    """Whether the error is one of communication between processes."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))

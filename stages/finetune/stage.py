@@ -1,0 +1,205 @@
+"""The stage: images, annotations, proposals and a pre-trained network in, the weights of the fine-tuned network out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cache import Column, Part, Reader, Schema, Writer
+from stages.datasets import Dataset
+from stages.errors import BadImage, BadSetting, StageError
+from stages.execution import Execution
+from stages.finetune import Settings
+from stages.finetune.ranks import Ranks, joined
+from stages.finetune.reading import MEGABYTE, BatchReader, ImageMemory
+from stages.finetune.training import LOG_COLUMNS, IterationResult, Trainer
+from stages.finetune.windows import Windows, joined_windows, positives_of_batch, window_labels
+from stages.memory import keep_large_buffers
+from stages.networks import BACKGROUND, NetworkSource
+from stages.training import reproducible
+from stages.training_log import TABLE, write_log
+
+log = logging.getLogger("stages.finetune")
+
+NETWORK = "network"
+LAST = 100
+
+
+def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+    """One item: the network."""
+    return [NETWORK]
+
+
+def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+    """All weights in one vector (in the order of the state dict), the numbers of windows, the `log` of iterations."""
+    return Schema(
+        item="network",
+        rows={"weights": Column("float32")},
+        per_item={"positive_windows": Column("int64"), "background_windows": Column("int64")},
+        tables={TABLE: {name: Column(dtype) for name, dtype in LOG_COLUMNS.items()}},
+    )
+
+
+def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+    """Trains for `settings.iterations`, with a checkpoint now and then; perhaps in several processes at once."""
+    check_settings(settings, inputs["network"], execution)
+    keep_large_buffers()
+    with joined(execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
+        for part in ranks.claimed(output):
+            fine_tune(settings, inputs, output, part, execution, ranks)
+
+
+def fine_tune(
+    settings: Settings,
+    inputs: Mapping[str, Any],
+    output: Writer,
+    part: Part,
+    execution: Execution,
+    ranks: Ranks,
+) -> None:
+    """One network, from its checkpoint if there is one; the first of the ranks writes."""
+    dataset: Dataset = inputs["images"]
+    source: NetworkSource = inputs["network"]
+    checkpoint = output.checkpoint(part)
+    trainer = Trainer(settings, source, len(dataset.classes), execution.device, ranks)
+    saved = checkpoint.load()
+    if saved is not None:
+        trainer.restore(saved)
+        log.info("going on after iteration %d of %d", len(trainer.log), settings.iterations)
+    ranks.check_agreement(len(trainer.log))
+    memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
+    windows = find_windows(settings, dataset, inputs["proposals"], memory, execution)
+    reader = BatchReader(settings, memory, windows, source, execution, ranks)
+    first, saved_at = len(trainer.log) + 1, time.monotonic()
+    with execution.progress("finetune", settings.iterations - first + 1, "iterations") as bar:
+        for batch in reader.batches(first, settings.iterations):
+            trainer.step(batch)
+            if ranks.leads and time.monotonic() - saved_at >= settings.checkpoint_seconds:
+                checkpoint.save(trainer.state())
+                tell(trainer, settings, output)
+                saved_at = time.monotonic()
+            bar.advance(1, settings.batch_size)
+    if ranks.leads:
+        tell(trainer, settings, output)
+        record = {
+            "weights": trainer.state()["weights"],
+            "positive_windows": np.array(len(windows.positive)),
+            "background_windows": np.array(len(windows.negative)),
+            **trainer.log_record(f"{TABLE}/"),
+        }
+        output.write(part, [record])
+
+
+def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+    """What `NetworkSource.from_reader` needs, and how well the network has learnt at the end."""
+    dataset: Dataset = inputs["images"]
+    source: NetworkSource = inputs["network"]
+    record = reader.read(NETWORK)
+    last = {name: float(record[f"{TABLE}/{name}"][-LAST:].mean()) for name in list(LOG_COLUMNS)[2:]}
+    return {
+        "network": source.name,
+        "preprocessing": source.preprocessing.as_json(),
+        "classes": len(dataset.classes) + 1,
+        "class_names": [*dataset.classes, BACKGROUND],
+        "positive_windows": int(record["positive_windows"]),
+        "background_windows": int(record["background_windows"]),
+        **last,
+    }
+
+
+def check_settings(settings: Settings, source: NetworkSource, execution: Execution) -> None:
+    """Raises BadSetting for settings that do not fit one another, the network or the device."""
+    if settings.background_overlap > settings.positive_overlap:
+        raise BadSetting(
+            f"finetune.background_overlap = {settings.background_overlap} is more than positive_overlap = "
+            f"{settings.positive_overlap}; a window cannot be both"
+        )
+    if positives_of_batch(settings) < 1:
+        raise BadSetting(
+            f"finetune.positive_fraction = {settings.positive_fraction} of batch_size = {settings.batch_size} leaves "
+            "no positive window; raise one of them"
+        )
+    if 2 * settings.padding >= source.card.input_size:
+        limit = (source.card.input_size - 1) // 2
+        raise BadSetting(f"finetune.padding = {settings.padding} leaves nothing of the window; it may be up to {limit}")
+    if settings.precision == "tf32" and not execution.device.startswith("cuda"):
+        raise BadSetting("finetune.precision = 'tf32' needs --device cuda; on a CPU take 'float32' or 'bfloat16'")
+    if settings.batch_size < execution.ranks:
+        raise BadSetting(
+            f"finetune.batch_size = {settings.batch_size} is less than the {execution.ranks} processes that share it; "
+            "start fewer with torchrun"
+        )
+
+
+def find_windows(
+    settings: Settings, dataset: Dataset, proposals: Reader, memory: ImageMemory, execution: Execution
+) -> Windows:
+    """The windows of all images: objects first, then proposals.
+
+    Raises StageError for proposals of other images and where there is nothing to draw; BadImage only later, or at once
+    where bad images are to be skipped: then every image is read first.
+    """
+    unknown = [one for one in dataset.image_ids if one not in proposals.positions]
+    if unknown:
+        raise StageError(
+            f"finetune: the proposals in {proposals.folder} are not of the images of {dataset.name} (they lack "
+            f"'{unknown[0]}'); name proposals of the same split as inputs.proposals"
+        )
+    classes = len(dataset.classes)
+    images = []
+    with execution.progress("finetune: windows", len(dataset.image_ids), "images") as bar:
+        for position, image_id in enumerate(dataset.image_ids):
+            objects = dataset.record(image_id)
+            boxes = np.concatenate([objects.boxes, proposals.read(image_id, ["boxes"])["boxes"]]).astype(np.float32)
+            if execution.skip_bad_images and not readable(memory, position):
+                boxes = boxes[:0]
+            images.append((boxes, window_labels(boxes, objects.boxes, objects.labels, classes, settings)))
+            bar.advance(1, len(boxes))
+    windows = joined_windows(images, classes)
+    check_windows(windows, settings, dataset)
+    return windows
+
+
+def readable(memory: ImageMemory, position: int) -> bool:
+    """Whether an image can be decoded; says so if it cannot."""
+    try:
+        memory.read(position)
+    except BadImage as error:
+        log.warning("%s: skipped, it %s", error.path, error.reason)
+        return False
+    return True
+
+
+def check_windows(windows: Windows, settings: Settings, dataset: Dataset) -> None:
+    """Says how many windows there are. Raises StageError if positive ones or background are wanted and missing."""
+    positives = positives_of_batch(settings)
+    if not len(windows.positive):
+        raise StageError(
+            f"finetune: no window of the {len(dataset.image_ids)} images of {dataset.name} is positive, for no object "
+            "is annotated in them; annotate objects, or name another split"
+        )
+    if positives < settings.batch_size and not len(windows.negative):
+        raise StageError(
+            f"finetune: no window of the {len(dataset.image_ids)} images of {dataset.name} is background (IoU below "
+            f"{settings.background_overlap}); give [propose] more boxes"
+        )
+    counts = np.bincount(windows.labels[windows.positive], minlength=len(dataset.classes))
+    without = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
+    if without:
+        log.warning("no window shows %s: the network will not learn to know it", ", ".join(without))
+    log.info("%d positive windows, %d of background", len(windows.positive), len(windows.negative))
+
+
+def tell(trainer: Trainer, settings: Settings, output: Writer) -> None:
+    """Writes the log file, and says how the last iterations went."""
+    write_log(output.folder, {**trainer.log_record(""), "seconds": trainer.seconds})
+    recent: Sequence[IterationResult] = trainer.log[-LAST:]
+    log.info(
+        "iteration %d of %d: loss %.3f, accuracy %.1f %% on positive windows, %.1f %% on background",
+        *(len(trainer.log), settings.iterations, np.mean([one.loss for one in recent])),
+        *(100 * np.mean([getattr(one, name) for one in recent]) for name in list(LOG_COLUMNS)[3:]),
+    )

@@ -1,0 +1,99 @@
+"""Windows: every box of every image with what it shows, and the batches drawn from them (R-CNN section 2.3).
+
+Letters: n boxes of one image, W windows of all images, K classes of objects (K itself is the background), B a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes, class_overlaps
+from stages.finetune import Settings
+
+UNUSED = -1
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a set of images that can be drawn.
+
+    `images` int32 [W] (positions in the dataset), `boxes` float32 [W, 4], `labels` int32 [W] (K: the background).
+    """
+
+    images: NDArray[np.int32]
+    boxes: Boxes
+    labels: NDArray[np.int32]
+    background: int
+
+    @cached_property
+    def positive(self) -> NDArray[np.int64]:
+        """Which windows show an object: int64 [P]."""
+        return np.flatnonzero(self.labels != self.background)
+
+    @cached_property
+    def negative(self) -> NDArray[np.int64]:
+        """Which windows show the background: int64 [W - P]."""
+        return np.flatnonzero(self.labels == self.background)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A batch: `windows` int64 [B], the positive ones first, and which of them are `mirrored`, bool [B]."""
+
+    windows: NDArray[np.int64]
+    mirrored: NDArray[np.bool_]
+
+    def share(self, rank: int, ranks: int) -> Draw:
+        """Every `ranks`-th of them, beginning with number `rank`."""
+        return Draw(self.windows[rank::ranks], self.mirrored[rank::ranks])
+
+
+def window_labels(
+    boxes: Boxes, object_boxes: Boxes, object_labels: NDArray[np.int32], classes: int, settings: Settings
+) -> NDArray[np.int32]:
+    """What each of the n boxes shows: int32 [n], a class, `classes` for the background, or UNUSED.
+
+    The class is that of the largest IoU with an object, difficult ones included; of equals the first class
+    (rcnn_make_window_file.m, but its overlaps are rounded to three digits: there 0.4996 is positive).
+    """
+    overlaps = class_overlaps(boxes, object_boxes, object_labels, classes)
+    best = overlaps.max(axis=1, initial=0.0)
+    shown = np.where(best < np.float32(settings.background_overlap), classes, UNUSED)
+    return np.where(best >= np.float32(settings.positive_overlap), overlaps.argmax(axis=1), shown).astype(np.int32)
+
+
+def joined_windows(images: Sequence[tuple[Boxes, NDArray[np.int32]]], background: int) -> Windows:
+    """One set of windows from the boxes and `window_labels` of each image."""
+    used = [labels != UNUSED for _, labels in images]
+    return Windows(
+        np.repeat(np.arange(len(images), dtype=np.int32), [int(keep.sum()) for keep in used]),
+        np.concatenate([np.zeros((0, 4), np.float32), *(one[0][keep] for one, keep in zip(images, used, strict=True))]),
+        np.concatenate([np.zeros(0, np.int32), *(one[1][keep] for one, keep in zip(images, used, strict=True))]),
+        background,
+    )
+
+
+def positives_of_batch(settings: Settings) -> int:
+    """How many windows of a batch show an object: 32 of 128, 6 of 24."""
+    return round(settings.batch_size * settings.positive_fraction)
+
+
+def draw_batch(windows: Windows, settings: Settings, iteration: int) -> Draw:
+    """The batch of an iteration: a function of the seed and the iteration's number alone.
+
+    Positive windows and background are each drawn uniformly from all there are, with replacement, as in Caffe's window
+    data layer; so few positive windows come again within a batch, and their number in it is always the same.
+    """
+    generator = np.random.default_rng([settings.seed, iteration])
+    positives = positives_of_batch(settings)
+    chosen = [
+        pool[generator.integers(len(pool), size=count)] if count else pool[:0]
+        for pool, count in ((windows.positive, positives), (windows.negative, settings.batch_size - positives))
+    ]
+    mirrored = generator.random(settings.batch_size) < 0.5
+    return Draw(np.concatenate(chosen), mirrored & settings.mirror)
