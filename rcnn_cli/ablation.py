@@ -11,7 +11,6 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,14 @@ Explain = Callable[[BaseException], str]
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with a seed: the graph of its recipe, and what its evaluation (the last of `nodes`) is made from."""
+    """A cell with a seed: the graph of its recipe, what its evaluation (the last of `nodes`) is made from, and the
+    keys of these nodes' caches."""
 
     cell: Cell
     seed: int | None
     graph: Graph
     nodes: tuple[Node, ...]
+    keys: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -47,11 +48,6 @@ class Run:
     def evaluation(self) -> Node:
         """Whose numbers are shown."""
         return self.nodes[-1]
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of the nodes' caches (this reads datasets' and weights' checksums)."""
-        return tuple(self.graph.identity(node).key for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -146,34 +142,34 @@ def make_plan(grid: Grid, recipe: Path, changes: Sequence[str], work: Path, expl
     """The graphs and keys of all runs; a cell whose recipe is wrong fails here. Raises GridError and RecipeError."""
     base = base_table(grid, recipe, changes)
     plan, datasets = Plan(grid, recipe, work), dict[str, Any]()
-    used: set[str] = set()
     for seed in grid.seeds or (None,):
         for cell in grid.cells:
             try:
-                table = cell_table(base, cell)
-                seeded = [name for name in grid.seed_settings if seed is not None and has_table(table, name)]
-                used.update(seeded)
-                table = merged(table, nested(dict.fromkeys(seeded, seed)))
-                graph = Graph(build_recipe(recipe, table), work, datasets)
-                run = Run(cell, seed, graph, tuple(graph.needed(evaluation_of(graph, cell.evaluation))))
-                for name in grid.metrics.values():
-                    node_of(run, name)
-                assert run.keys, "found out now rather than after hours"
-                plan.runs.append(run)
+                graph = Graph(build_recipe(recipe, run_table(base, cell, seed, grid.seed_settings)), work, datasets)
+                plan.runs.append(make_run(cell, seed, graph, grid.metrics))
             except Exception as error:
                 plan.failed[cell.name, seed] = explain(error)
-    if plan.runs:
-        check_seeds(grid, used)
+    warn_of_seeds(plan)
     warn_of_twins(plan)
     return plan
 
 
-def cell_table(base: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
-    """The tables of the cell's recipe."""
+def run_table(base: Mapping[str, Any], cell: Cell, seed: int | None, settings: Sequence[str]) -> dict[str, Any]:
+    """The tables of a run's recipe: the cell's changes, and the seed in those of `settings` whose table is there."""
     table = dict(base)
     for change in cell.changes:
         table = change.applied(table)
-    return table
+    seeded = [name for name in settings if seed is not None and has_table(table, name)]
+    return merged(table, nested(dict.fromkeys(seeded, seed)))
+
+
+def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, str]) -> Run:
+    """The run with the keys of its caches (this reads datasets' and weights' checksums). Raises RecipeError."""
+    nodes = tuple(graph.needed(evaluation_of(graph, cell.evaluation)))
+    run = Run(cell, seed, graph, nodes, tuple(graph.identity(node).key for node in nodes))
+    for name in metrics.values():
+        node_of(run, name)
+    return run
 
 
 def has_table(table: Mapping[str, Any], setting: str) -> bool:
@@ -186,11 +182,12 @@ def has_table(table: Mapping[str, Any], setting: str) -> bool:
     return True
 
 
-def check_seeds(grid: Grid, used: set[str]) -> None:
-    """Raises GridError for a seed setting that no cell has."""
-    for name in grid.seed_settings:
-        if name not in used:
-            raise GridError(f"{grid.path}: seed_settings '{name}': no cell's recipe has that table")
+def warn_of_seeds(plan: Plan) -> None:
+    """Says which seed settings no cell has."""
+    for name in plan.grid.seed_settings:
+        use = name.split(".")[0]
+        if not any(use in ("datasets", "network") or use in run.graph.recipe.uses for run in plan.runs):
+            log.warning("seed_settings '%s': no cell's recipe has the table [%s]", name, use)
 
 
 def evaluation_of(graph: Graph, name: str) -> Node:

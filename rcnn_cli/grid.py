@@ -132,14 +132,16 @@ def is_grid(path: Path) -> bool:
     return "cells" in table or "axes" in table
 
 
-def load_grid(path: Path) -> Grid:
-    """Reads and checks a grid. Raises GridError, RecipeError or BadSetting."""
+def load_grid(path: Path, seeds: str | None = None) -> Grid:
+    """Reads and checks a grid; `seeds` ("0,1") replaces its own. Raises GridError, RecipeError or BadSetting."""
     table = read_toml(path, "grid", "recipes/grids/")
     known = [*TABLES, *(field.name for field in dataclasses.fields(Settings))]
     for name in table:
         if name not in known:
             raise GridError(f"{path}: unknown key '{name}'{nearest(name, known)}")
     tables = {name: table_of(path, name, table.pop(name, {})) for name in TABLES}
+    if seeds is not None:
+        table["seeds"] = parse_seeds(seeds)
     settings = build_settings(Settings, table, str(path))
     if bool(settings.seeds) != bool(settings.seed_settings):
         raise GridError(f'{path}: seeds = [0, 1, 2] and seed_settings = ["pretrain.seed"] only make sense together')
@@ -166,6 +168,14 @@ def load_grid(path: Path) -> Grid:
         settings.seeds,
         settings.seed_settings,
     )
+
+
+def parse_seeds(text: str) -> list[int]:
+    """ "0,1,2" as numbers. Raises GridError."""
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError as error:
+        raise GridError(f"--seeds {text}: must be whole numbers with commas between them, as 0,1,2") from error
 
 
 def table_of(path: Path, name: str, value: Any) -> dict[str, Any]:

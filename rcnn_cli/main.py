@@ -107,6 +107,21 @@ def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
     return Graph(load_recipe(recipe, changes), work_folder(work))
 
 
+def load_graphs(path: Path, work: Path) -> list[Any]:
+    """The graph of a recipe, or those of all cells of a grid."""
+    from rcnn_cli.grid import is_grid, load_grid
+
+    if not is_grid(path):
+        return [load_graph(path, (), work)]
+    from rcnn_cli.ablation import base_recipe, make_plan
+
+    grid = load_grid(path)
+    plan = make_plan(grid, base_recipe(grid, None), (), work, explain)
+    for name, seed in plan.failed:
+        raise StageError(f"{path}: cell '{name}': {plan.failed[name, seed]}")
+    return [run.graph for run in plan.runs]
+
+
 def make_options(
     nodes: Sequence[Any],
     device: str,
@@ -305,6 +320,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
 @cli.command(short_help="Run a grid of settings, caches shared; one table beside the papers' numbers.")
 @click.argument("grid", type=click.Path(path_type=Path))
 @click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")
+@click.option("--seeds", metavar="N,...", help="The seeds [default: the grid's].")
 @recipe_options
 @execution_options
 @click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
@@ -312,6 +328,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
 def ablate(
     grid: Path,
     recipe: Path | None,
+    seeds: str | None,
     changes: tuple[str, ...],
     work: Path | None,
     dry_run: bool,
@@ -325,13 +342,14 @@ def ablate(
     \b
     Examples:
       rcnn ablate recipes/grids/shapes-table2.toml --dry-run
+      rcnn ablate recipes/grids/shapes-table2.toml --seeds 0 --set datasets.test.images=20
       rcnn ablate recipes/grids/table2.toml --recipe my-recipe.toml --device cuda
     """
     from rcnn_cli.ablation import base_recipe, make_plan
     from rcnn_cli.grid import load_grid
     from rcnn_cli.runner import work_folder
 
-    loaded = load_grid(grid)
+    loaded = load_grid(grid, seeds)
     plan = make_plan(loaded, base_recipe(loaded, recipe), changes, work_folder(work), explain)
     name = f"{grid.stem}-{recipe.stem}" if recipe else grid.stem
     run_plan(plan, name, changes, dry_run, as_json_text, options)
@@ -354,7 +372,10 @@ def run_plan(
         click.echo(json.dumps(told, indent=2) if told else ablation_table.format_counts(plan, counts))
         return []
     logging.getLogger("rcnn").info(ablation_table.format_counts(plan, counts))
-    rows = execute(plan, make_options(plan.missing(), **options), explain)
+    made = make_options(plan.missing(), **options)
+    rows = execute(plan, made, explain)
+    if made.execution.rank:
+        return []
     if as_json_text:
         click.echo(json.dumps(ablation_table.as_json(plan, rows, changes), indent=2, ensure_ascii=False))
     else:
@@ -578,8 +599,10 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
 def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
     """List the caches that none of RECIPES (default: recipes/*.toml) refers to, then delete them.
 
+    A grid of `rcnn ablate` may stand among RECIPES, with the base recipe that it names.
+
     \b
-    Example: rcnn cache gc recipes/shapes.toml
+    Example: rcnn cache gc recipes/shapes.toml recipes/grids/shapes-table2.toml
     """
     from rcnn_cli.caches import collect_garbage
     from rcnn_cli.runner import work_folder
@@ -588,7 +611,7 @@ def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
     collect_garbage(
         folder,
         recipes,
-        lambda recipe: load_graph(recipe, (), folder),
+        lambda path: load_graphs(path, folder),
         click.echo,
         lambda: yes or click.confirm("Delete these?"),
     )
