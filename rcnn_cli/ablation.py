@@ -20,6 +20,7 @@ from rcnn_cli.grid import Cell, Grid, GridError, merged, nested
 from rcnn_cli.recipe import RecipeError, apply_change, build_recipe, read_toml
 from rcnn_cli.runner import Options, complete, run_nodes
 from rcnn_cli.waiting import is_complete
+from stages.catalogue import catalogue
 from stages.settings import nearest
 
 log = logging.getLogger("rcnn")
@@ -84,7 +85,7 @@ class Plan:
             for key, node in zip(run.keys, run.nodes, strict=True)
         }
         of_stage: dict[str, list[str]] = {}
-        for key, (stage, _) in found.items():
+        for key, (stage, _) in sorted(found.items(), key=lambda one: list(catalogue()).index(one[1][0])):
             of_stage.setdefault(stage, []).append(key)
         return [
             Count(stage, len(keys), sum(found[key][1] for key in keys), sum(needed[key] > 1 for key in keys))
@@ -185,9 +186,8 @@ def has_table(table: Mapping[str, Any], setting: str) -> bool:
 def warn_of_seeds(plan: Plan) -> None:
     """Says which seed settings no cell has."""
     for name in plan.grid.seed_settings:
-        use = name.split(".")[0]
-        if not any(use in ("datasets", "network") or use in run.graph.recipe.uses for run in plan.runs):
-            log.warning("seed_settings '%s': no cell's recipe has the table [%s]", name, use)
+        if not any(has_table(run.graph.recipe.as_json(), name) for run in plan.runs):
+            log.warning("seed_settings '%s': no cell's recipe has that table", name)
 
 
 def evaluation_of(graph: Graph, name: str) -> Node:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,7 @@ def load_grid(path: Path, seeds: str | None = None) -> Grid:
     return Grid(
         path,
         settings.title or path.stem,
-        path.parent / settings.recipe if settings.recipe else None,
+        Path(os.path.normpath(path.parent / settings.recipe)) if settings.recipe else None,
         Change(nested(tables["set"]), settings.remove),
         columns,
         tuple(cells),
