@@ -317,7 +317,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
         raise SystemExit(INCOMPLETE)
 
 
-@cli.command(short_help="Run a grid of settings, caches shared; one table beside the papers' numbers.")
+@cli.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
 @click.argument("grid", type=click.Path(path_type=Path))
 @click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")
 @click.option("--seeds", metavar="N,...", help="The seeds [default: the grid's].")
@@ -385,7 +385,7 @@ def run_plan(
     return rows
 
 
-@cli.command(short_help="Choose SVM and suppression settings on a validation split; write a recipe with them.")
+@cli.command(short_help="Choose settings on a validation split, for a new recipe.")
 @recipe_argument
 @execution_options
 @click.option("--split", default="val", show_default=True, help="The dataset of the recipe to choose them on.")

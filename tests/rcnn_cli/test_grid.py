@@ -153,6 +153,20 @@ def test_a_missing_grid(tmp_path):
         load_grid(tmp_path / "none.toml")
 
 
+def test_the_examples_in_the_docs_are_sound(tmp_path):
+    blocks = (PROJECT / "docs/ablations.md").read_text().split("```toml")[1:]
+    examples = [block.partition("```")[0] for block in blocks]
+    assert len(examples) == 2
+    for number, example in enumerate(examples):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(example)
+        grid = load_grid(path)
+        base = base_table(grid, PROJECT / "recipes/shapes.toml", ())
+        for cell in grid.cells:
+            nodes = Graph(build_recipe(path, run_table(base, cell, 0, grid.seed_settings)), tmp_path).nodes
+            assert cell.evaluation in nodes
+
+
 def test_there_are_grids_to_ship():
     names = {path.stem for path in GRIDS}
     papers = {"table2", "table3", "appendix-a", "appendix-b", "proposals"}
