@@ -159,7 +159,8 @@ def remarks(grid: Grid, rows: Sequence[Row]) -> list[str]:
         counts = {value.count for row in rows for value in row.values.values() if value is not None}
         few = "" if counts <= {len(grid.seeds)} else "; a single number: the seeds do not reach it"
         settings, seeds = " and ".join(grid.seed_settings), ", ".join(map(str, grid.seeds))
-        lines.append(f"Mean ± sample standard deviation over {settings} = {seeds}{few}.")
+        over = "Mean ± sample standard deviation over" if len(grid.seeds) > 1 else "One run only:"
+        lines.append(f"{over} {settings} = {seeds}{few}.")
     return [*lines, *([grid.protocol] if grid.protocol else [])]
 
 
