@@ -71,6 +71,34 @@ def test_a_stage_may_be_used_twice_and_rewired(tmp_path):
     assert "extract-windows@train" not in nodes
 
 
+def test_a_fine_tuned_network_takes_the_place_of_the_one_it_began_with(tmp_path):
+    """[finetune] reads [network] and is read by [extract], unless the recipe says otherwise."""
+    text = CHAIN + (
+        "[finetune]\n"
+        '[extract-before]\nstage = "extract"\nlayers = ["fc5"]\ninputs = { network = "network" }\n'
+        '[svm-before]\nstage = "train-svm"\nlayer = "fc5"\ninputs = { features = "extract-before" }\n'
+    )
+    before, after = graph(tmp_path, CHAIN), graph(tmp_path, text)
+    nodes = after.nodes
+    assert nodes["finetune"].sources["network"] == "network"
+    assert nodes["finetune"].sources["proposals"] is nodes["propose@train"]
+    assert nodes["extract@train"].sources["network"] is nodes["finetune"]
+    assert nodes["extract@test"].sources["network"] is nodes["finetune"]
+    assert nodes["extract-before@train"].sources["network"] == "network"
+    assert after.identity(nodes["svm-before"]) == before.identity(before.nodes["train-svm"])
+
+
+def test_a_detector_by_softmax_reads_no_svms(tmp_path):
+    text = CHAIN + '[finetune]\n[detect-softmax]\nstage = "detect"\nscore = "softmax"\n'
+    nodes = graph(tmp_path, text).nodes
+    assert set(nodes["detect-softmax@test"].sources) == {"features", "regressor"}
+    assert set(nodes["detect@test"].sources) == {"features", "regressor", "svm"}
+    softmax_alone = text.replace('[train-svm]\nlayer = "fc5"\n', "").replace(
+        "[detect]\n", '[detect]\nscore = "softmax"\n'
+    )
+    assert "svm" not in graph(tmp_path, softmax_alone).nodes["detect@test"].sources
+
+
 def test_changes_from_the_command_line(tmp_path):
     made = recipe(tmp_path, CHAIN, "extract.padding=0", "propose.mode=quality", "propose.test.max_boxes=7")
     assert made.uses["extract"].settings.padding == 0
@@ -126,6 +154,8 @@ def test_a_recipe_with_a_mistake_is_a_sentence_that_names_file_and_key(tmp_path,
          "works on the dataset 'test', which the recipe does not have"),
         (CHAIN.replace("[extract]", "[propose-b]\nstage = 'propose'\n[extract]\ninputs = { proposals = 'extract' }"),
          "makes features, not proposals"),
+        (CHAIN + "[detect-b]\nstage = 'detect'\nscore = 'softmax'\ninputs = { svm = 'train-svm' }\n",
+         "inputs.svm = 'train-svm' is not read with score = 'softmax'; remove it"),
     ],
 )  # fmt: skip
 def test_wiring_that_cannot_be_is_a_sentence(tmp_path, text, message):

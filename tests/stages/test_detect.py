@@ -14,11 +14,18 @@ from hypothesis import strategies as st
 from cache import Column, Identity, Reader, Schema, Shard, Writer
 from stages.boxes import iou_matrix
 from stages.detect import STAGE, Settings, stage
-from stages.detect.scoring import best_candidates, best_rows, detect_image, suppression_survivors
+from stages.detect.scoring import (
+    best_candidates,
+    best_rows,
+    class_probabilities,
+    detect_image,
+    suppression_survivors,
+)
 from stages.detections import Detections, read_detections
 from stages.errors import StageError
 from stages.execution import Execution
 from stages.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
+from stages.settings import identity_of
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -258,6 +265,61 @@ def test_regressors_of_other_classes_are_refused(tmp_path: Path, inputs: dict[st
     inputs["regressor"] = shifting(0, 0)
     with pytest.raises(StageError, match="same dataset"):
         detect(tmp_path / "detect", inputs)
+
+
+def test_background_is_never_detected_and_scores_are_the_probabilities() -> None:
+    """The last of the K + 1 columns is the background: no candidate has its label, however sure the network is."""
+    scorer = class_probabilities((*CLASSES, "background"))
+    probabilities = np.float32([[0.1, 0.2, 0.3, 0.4], [0, 0, 0.001, 0.999], [0.6, 0.3, 0.05, 0.05]])
+    assert scorer.classes == CLASSES
+    np.testing.assert_array_equal(scorer.score(probabilities), probabilities[:, :3])
+    boxes = np.float32([[20 * i, 0, 20 * i + 10, 10] for i in range(3)])
+    found = detect_image(boxes, {"softmax": probabilities}, (60, 10), scorer, None, Settings(score="softmax"))
+    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    np.testing.assert_array_equal(found.scores, np.sort(probabilities[:, :3].T, axis=1)[:, ::-1].ravel())
+    np.testing.assert_array_equal(found.boxes[:3], boxes[[2, 0, 1]])
+
+
+@pytest.mark.parametrize("names", [(), ("cat", "dog"), ("background",)])
+def test_softmax_of_a_network_without_background_is_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(StageError, match=r"add a table \[finetune\]"):
+        class_probabilities(names)
+
+
+def test_the_stage_detects_by_the_softmax_of_its_features(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    """Regression, suppression and the cap are those of SVMs; only the scores are others, and no SVM is read."""
+    random = np.random.default_rng(5)
+    records = {}
+    for image, record in inputs["features"].records():
+        odds = random.exponential(size=(len(record["boxes"]), 4)).astype(np.float32)
+        records[image] = {**record, "softmax": odds / odds.sum(axis=1, keepdims=True)}
+    old = inputs["features"].schema
+    columns = Schema(rows={**old.rows, "softmax": Column("float32", (4,))}, per_item=old.per_item)
+    features = cache_of(tmp_path, "more", columns, records)
+    features.manifest["summary"] = {"class_names": [*CLASSES, "background"]}
+    chosen = Settings(score="softmax", max_per_image=10)
+    reader = detect(tmp_path / "out", {"features": features, "regressor": inputs["regressor"]}, chosen)
+    assert reader.manifest["summary"]["classes"] == list(CLASSES)
+    for image, record in records.items():
+        proposals = ~record["is_object"]
+        layers = {layer: record[layer][proposals] for layer in ("softmax", "pool5")}
+        size = (int(record["image_size"][0]), int(record["image_size"][1]))
+        scorer = class_probabilities((*CLASSES, "background"))
+        found = detect_image(record["boxes"][proposals], layers, size, scorer, inputs["regressor"], chosen)
+        np.testing.assert_array_equal(reader.read(image)["score"], found.scores)
+        np.testing.assert_array_equal(reader.read(image)["boxes"], found.boxes)
+    features.manifest["summary"] = {}
+    with pytest.raises(StageError, match="background"):
+        detect(tmp_path / "no", {"features": features}, chosen)
+    inputs["features"].manifest["summary"] = {"class_names": [*CLASSES, "background"]}
+    with pytest.raises(StageError, match="no layer 'softmax'"):
+        detect(tmp_path / "none", inputs, chosen)
+
+
+def test_the_scores_setting_came_later_and_leaves_older_keys_alone() -> None:
+    older = {"max_per_image": 100, "average_per_image": 40, "nms_iou": 0.3, "bbox_regression": True}
+    assert identity_of(Settings()) == older
+    assert identity_of(Settings(score="softmax")) == {**older, "score": "softmax"}
 
 
 def test_the_card() -> None:
