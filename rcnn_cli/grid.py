@@ -224,6 +224,9 @@ def product_of(path: Path, axes: Mapping[str, Any], paper: Mapping[str, Any], gr
         source = "" if number is None else grid.paper_source
         cells.append(Cell(places, changes, grid.evaluation, number, source))
     names = [cell.name for cell in cells]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise GridError(f"{path}: [axes] two cells are called '{twice[0]}'; give each value of an axis once")
     for name in paper:
         if name not in names:
             raise GridError(f"{path}: [paper] '{name}' is no cell{nearest(name, names)}")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cache.files import write_atomically
 from rcnn_cli.ablation import Row
 from rcnn_cli.graph import RECIPE_FOLDER, Graph, Node
-from rcnn_cli.grid import Cell, Change, Grid, as_text, combinations, nested
+from rcnn_cli.grid import Cell, Change, Grid, as_text, combinations, merged, nested
 from rcnn_cli.recipe import build_recipe
 from rcnn_cli.results import detections_of
 from stages.errors import StageError
 from stages.settings import all_of, build_settings
+
+log = logging.getLogger("rcnn")
 
 TEST = "test"
 METRIC = "mAP"
@@ -24,7 +27,7 @@ METRIC = "mAP"
 def parse_values(option: str, text: str) -> list[float]:
     """ "0,0.1,0.2" as numbers. Raises StageError."""
     try:
-        return [float(one) for one in text.split(",")]
+        return list(dict.fromkeys(float(one) for one in text.split(",")))
     except ValueError as error:
         raise StageError(f"{option} {text}: must be numbers with commas between them, as 0.2,0.3,0.4") from error
 
@@ -84,19 +87,32 @@ def tuning_grid(graph: Graph, evaluation: Node, split: str, searched: Mapping[st
     uses = list({node.use.name: node.use for node in (detector, *detector.upstream())}.values())
     columns, axes = [], []
     for name, values in searched.items():
-        for use in uses:
-            if name not in all_of(use.settings):
-                continue
+        having = [use for use in uses if name in all_of(use.settings)]
+        if not having:
+            log.warning("%s: nothing that [%s] needs has the setting %s", evaluation.name, detector.use.name, name)
+        for use in having:
             columns.append(f"{use.name}.{name}")
             axes.append([(as_text(value), change_of(use, name, value)) for value in values])
     if not axes:
         raise StageError(f"{graph.recipe.path}: [{detector.use.name}] has none of the settings {', '.join(searched)}")
-    wiring = {"split": split, "inputs": {"detections": detector.use.name}}
+    wiring = {evaluation.use.name: {"split": split, "inputs": {"detections": detector.use.name}}}
     cells = [Cell(places, changes, evaluation.use.name) for places, changes in combinations(axes)]
     title = f"Search on the split '{split}'"
     path = graph.recipe.path
-    base = Change({evaluation.use.name: wiring})
+    base = Change(merged(as_reported(graph, evaluation, split, searched), wiring))
     return Grid(path, title, path, base, tuple(columns), tuple(cells), {METRIC: "map"})
+
+
+def as_reported(graph: Graph, evaluation: Node, split: str, searched: Collection[str]) -> dict[str, Any]:
+    """Tables that give `split` the settings which hold for the reported split alone, as [propose.test]."""
+    tables: dict[str, Any] = {}
+    for node in graph.needed(evaluation):
+        special = node.use.split_settings.get(node.split or "")
+        if node.split == evaluation.split and special and split not in node.use.split_settings:
+            common = all_of(node.use.settings)
+            own = {name: value for name, value in all_of(special).items() if value != common[name]}
+            tables[node.use.name] = {split: {name: value for name, value in own.items() if name not in searched}}
+    return tables
 
 
 def change_of(use: Any, name: str, value: float) -> Change:

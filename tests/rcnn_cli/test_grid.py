@@ -133,6 +133,7 @@ MISTAKES = [
     (CELLS + "[metrics]\nmAP = 3", "must name a number"),
     (CELLS + "[paper]\na = 3", "[paper] goes with axes"),
     (AXES + '"8 / first" = 1', "[paper] '8 / first' is no cell"),
+    ('[axes]\n"train-svm.C" = [1, 1.0]', "two cells are called '1'"),
     ("[axes]\npadding = 3", '"padding" must be a list of values of a setting, or a table of changes'),
     ("[axes.layer.first]\nlayer = 3", "[axes.layer.first] unknown key 'layer'"),
 ]
