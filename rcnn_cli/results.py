@@ -75,7 +75,8 @@ def draw_training(graph: Graph, node: Node) -> None:
     if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
         plot_log(read_log(reader, reader.item_ids[0]), folder / "training.png")
         write_json(folder / MADE_FROM, reader.key)
-    click.echo(f"Training of {node.use.name}: {folder}/training.png, {reader.folder / FILE}")
+    table = f", {reader.folder / FILE}" if (reader.folder / FILE).exists() else ""
+    click.echo(f"Training of {node.use.name}: {folder}/training.png{table}")
 
 
 def detections_of(node: Node) -> Node:

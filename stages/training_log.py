@@ -19,7 +19,7 @@ Log = Mapping[str, Any]  # of lists or arrays
 
 FILE = "training.csv"
 TABLE = "log"
-SHOWN_POINTS = 400
+SHOWN_POINTS = 100
 LINES = ("#2563ab", "#d1602b", "#3c8f57", "#8a5aa8")
 
 

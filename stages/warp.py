@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from stages.networks import Preprocessing
 
 MODES = ("warp", "square", "square-masked")
+Side = int | NDArray[np.int64]
+"""The width or height of one image for all regions, or of each region's own image, int64 [N]."""
+
 OUTSIDE = -3.0  # a sampling coordinate beyond every image: grid_sample gives zero there
 
 
@@ -59,14 +62,14 @@ def round_half_away(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def crop_geometry(
     boxes: Boxes,
-    image_width: int,
-    image_height: int,
+    image_width: Side,
+    image_height: Side,
     crop_size: int,
     mode: str = "warp",
     padding: int = 16,
     flip: bool | NDArray[np.bool_] = False,
 ) -> CropGeometry:
-    """The geometry of rcnn_im_crop.m for N boxes of one image (R-CNN Appendix A).
+    """The geometry of rcnn_im_crop.m for N boxes of one image, or of as many images (R-CNN Appendix A).
 
     `mode` "warp" scales each side by itself; "square" takes the tightest square with its context; "square-masked" the
     same square with all but the box itself (and its padding) replaced by the mean colour. `padding` is the border in
@@ -118,7 +121,7 @@ def as_span(
 
 
 def place_span(
-    span: Span, image_side: int, crop_size: int, mirrored: NDArray[np.bool_]
+    span: Span, image_side: Side, crop_size: int, mirrored: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(start, length) in the image and (pad, crop) in the input of one axis, each int64 [N]."""
     scale = crop_size / (span.last - span.first + 1)
@@ -141,7 +144,7 @@ def sample_positions(
     length: NDArray[np.int64],
     pad: NDArray[np.int64],
     crop: NDArray[np.int64],
-    image_side: int,
+    image_side: Side,
     crop_size: int,
     mirrored: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
@@ -155,7 +158,8 @@ def sample_positions(
     offset = np.where(mirrored[:, None], crop[:, None] - 1 - offset, offset)
     position = (offset + 0.5) * (length / np.maximum(crop, 1))[:, None] - 0.5
     position = np.clip(position, 0, np.maximum(length - 1, 0)[:, None]) + start[:, None]
-    return np.where(inside, (2 * position + 1) / image_side - 1, OUTSIDE).astype(np.float32)
+    sides = np.broadcast_to(image_side, len(start))[:, None]
+    return np.where(inside, (2 * position + 1) / sides - 1, OUTSIDE).astype(np.float32)
 
 
 def warp_regions(
@@ -173,7 +177,8 @@ def warp_regions(
     lies outside the image (or is masked) is 0 after preprocessing: the mean colour.
     """
     prepared = preprocessing.apply(image)
-    return warp_prepared(prepared, region_grid(image.shape, boxes, crop_size, mode, padding, flip))
+    height, width = image.shape[-2:]
+    return warp_prepared(prepared, region_grid(width, height, boxes, crop_size, mode, padding, flip))
 
 
 def warp_batches(
@@ -188,25 +193,26 @@ def warp_batches(
 ) -> Iterator[torch.Tensor]:
     """`warp_regions` in batches of `batch_size`, so that memory does not grow with the number of boxes."""
     prepared = preprocessing.apply(image)
+    height, width = image.shape[-2:]
     for first in range(0, len(boxes), batch_size):
         batch = boxes[first : first + batch_size]
-        yield warp_prepared(prepared, region_grid(image.shape, batch, crop_size, mode, padding), dtype)
+        yield warp_prepared(prepared, region_grid(width, height, batch, crop_size, mode, padding), dtype)
 
 
 def region_grid(
-    image_shape: torch.Size | tuple[int, ...],
+    image_width: Side,
+    image_height: Side,
     boxes: Boxes,
     crop_size: int,
     mode: str,
     padding: int,
     flip: bool | NDArray[np.bool_] = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The x and y sampling positions, float32 [N, S] each, of N boxes in an image of shape [3, H, W]."""
-    height, width = int(image_shape[-2]), int(image_shape[-1])
-    g = crop_geometry(boxes, width, height, crop_size, mode, padding, flip)
+    """The x and y sampling positions, float32 [N, S] each, of N boxes of one image or of as many."""
+    g = crop_geometry(boxes, image_width, image_height, crop_size, mode, padding, flip)
     mirrored = np.broadcast_to(np.asarray(flip, bool), len(g.left))
-    x = sample_positions(g.left, g.width, g.pad_x, g.crop_width, width, crop_size, mirrored)
-    y = sample_positions(g.top, g.height, g.pad_y, g.crop_height, height, crop_size, np.zeros_like(mirrored))
+    x = sample_positions(g.left, g.width, g.pad_x, g.crop_width, image_width, crop_size, mirrored)
+    y = sample_positions(g.top, g.height, g.pad_y, g.crop_height, image_height, crop_size, np.zeros_like(mirrored))
     return x, y
 
 

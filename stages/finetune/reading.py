@@ -18,7 +18,7 @@ from stages.finetune.training import Batch
 from stages.finetune.windows import Draw, Windows, draw_batch
 from stages.images import Pixels, read_image
 from stages.networks import NetworkSource
-from stages.warp import warp_regions
+from stages.warp import region_grid, warp_prepared
 
 BATCHES_AHEAD = 2
 MEGABYTE = 1_000_000
@@ -95,21 +95,17 @@ class BatchReader:
 
     def batch(self, draw: Draw, decoding: ThreadPoolExecutor) -> Batch:
         """The windows of `draw` as the network's input; windows of one image are warped together."""
-        device, side = self.execution.device, self.source.card.input_size
+        device, side, settings = self.execution.device, self.source.card.input_size, self.settings
         images = self.windows.images[draw.windows]
-        decoded = {int(one): decoding.submit(self.memory.read, int(one)) for one in np.unique(images)}
+        waiting = {int(one): decoding.submit(self.memory.read, int(one)) for one in np.unique(images)}
+        decoded = {image: future.result() for image, future in waiting.items()}
+        heights, widths = np.array([decoded[int(image)].shape[:2] for image in images]).T
+        boxes = self.windows.boxes[draw.windows]
+        x, y = region_grid(widths, heights, boxes, side, settings.mode, settings.padding, draw.mirrored)
         inputs = torch.empty((len(images), 3, side, side), device=device).to(memory_format=torch.channels_last)
-        for image, future in decoded.items():
+        for image, pixels in decoded.items():
             rows = np.flatnonzero(images == image)
-            planes = torch.from_numpy(future.result()).to(device).permute(2, 0, 1)
-            inputs[torch.from_numpy(rows)] = warp_regions(
-                planes,
-                self.windows.boxes[draw.windows[rows]],
-                side,
-                self.settings.mode,
-                self.settings.padding,
-                self.source.preprocessing,
-                draw.mirrored[rows],
-            )
+            prepared = self.source.preprocessing.apply(torch.from_numpy(pixels).to(device).permute(2, 0, 1))
+            inputs[torch.from_numpy(rows)] = warp_prepared(prepared, (x[rows], y[rows]))
         labels = torch.from_numpy(self.windows.labels[draw.windows].astype(np.int64))
         return Batch(inputs, labels.to(device))

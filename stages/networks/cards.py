@@ -48,9 +48,10 @@ class Preprocessing:
         return {"order": self.order, "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
 
     @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `as_json`, but for the name."""
-        return Preprocessing("declared", value["order"], value["scale"], tuple(value["mean"]), tuple(value["std"]))
+    def from_json(name: str, value: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `as_json`. Raises KeyError, TypeError or ValueError for any other value."""
+        (a, b, c), (d, e, f) = (tuple(map(float, value[key])) for key in ("mean", "std"))
+        return Preprocessing(name, str(value["order"]), float(value["scale"]), (a, b, c), (d, e, f))
 
 
 TORCHVISION = Preprocessing("torchvision", "rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

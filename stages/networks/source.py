@@ -72,7 +72,7 @@ class NetworkSource:
         summary = reader.manifest["summary"]
         card = NETWORKS[summary["network"]]
         declared = summary.get("preprocessing")
-        preprocessing = Preprocessing.from_json(declared) if declared else card.preprocessing
+        preprocessing = Preprocessing.from_json("declared", declared) if declared else card.preprocessing
         return NetworkSource(card.name, reader.key, preprocessing, int(summary["classes"]), reader=reader)
 
     @property
