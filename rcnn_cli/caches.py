@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +81,19 @@ def verify_folder(folder: Path, say: Callable[[str], None]) -> int:
 def collect_garbage(
     work: Path,
     recipes: Sequence[Path],
-    load_graph: Callable[[Path], Any],
+    load_graphs: Callable[[Path], Iterable[Any]],
     say: Callable[[str], None],
     confirm: Callable[[], bool],
 ) -> None:
-    """Lists what none of the recipes refers to, asks, deletes. A recipe that cannot be read stops it."""
+    """Lists what none of the recipes (or grids) refers to, asks, deletes. A recipe that cannot be read stops it."""
     paths = list(recipes) or sorted(Path("recipes").glob("*.toml"))
     if not paths:
         raise StageError("rcnn cache gc: there is no recipe in recipes/; name the recipes whose caches are to be kept")
     kept: set[Path] = set()
     for path in paths:
         try:
-            graph = load_graph(path)
-            kept |= {graph.folder(node).resolve() for node in graph.nodes.values()}
+            for graph in load_graphs(path):
+                kept |= {graph.folder(node).resolve() for node in graph.nodes.values()}
         except (StageError, CacheError) as error:
             raise StageError(
                 f"{error}; nothing was deleted: name only the recipes whose caches are to be kept"

@@ -52,12 +52,15 @@ class Node:
 class Graph:
     """All nodes of a recipe, inputs before what reads them."""
 
-    def __init__(self, recipe: Recipe, work: Path) -> None:
-        """Raises RecipeError where an input has no provider or one of the wrong kind, or where uses form a circle."""
+    def __init__(self, recipe: Recipe, work: Path, open_datasets: dict[str, Any] | None = None) -> None:
+        """Raises RecipeError where an input has no provider or one of the wrong kind, or where uses form a circle.
+
+        `open_datasets` is shared by the graphs of recipes that read the same data, so that it is opened once.
+        """
         self.recipe = recipe
         self.work = work
         self.nodes: dict[str, Node] = {}
-        self.open_datasets: dict[str, Any] = {}
+        self.open_datasets = {} if open_datasets is None else open_datasets
         self.keys: dict[str, str] = {}
         self.identities: dict[str, Identity] = {}
         for use in recipe.uses.values():
@@ -136,6 +139,14 @@ class Graph:
             )
         return split
 
+    def needed(self, node: Node) -> list[Node]:
+        """The node and all that it is made from, inputs first, cached or not."""
+        names = {node.name}
+        for one in reversed(self.nodes.values()):
+            if one.name in names:
+                names.update(source.name for source in one.upstream())
+        return [one for one in self.nodes.values() if one.name in names]
+
     # What is cached
 
     def readers(self, node: Node) -> list[Node]:
@@ -187,11 +198,12 @@ class Graph:
 
     def dataset(self, name: str, kind: str | None = None) -> Any:
         """The dataset of a split, opened once. Raises RecipeError if it is not of the `kind` that a stage reads."""
-        if name not in self.open_datasets:
-            table = dict(self.recipe.datasets[name])
-            source = table.pop("source").replace(RECIPE_FOLDER, str(self.recipe.path.parent))
-            self.open_datasets[name] = open_dataset(source, work=self.work, options=table)
-        dataset = self.open_datasets[name]
+        table = dict(self.recipe.datasets[name])
+        source = table.pop("source").replace(RECIPE_FOLDER, str(self.recipe.path.parent))
+        described = f"{source} {table}"
+        if described not in self.open_datasets:
+            self.open_datasets[described] = open_dataset(source, work=self.work, options=table)
+        dataset = self.open_datasets[described]
         if kind is not None and isinstance(dataset, ClassificationDataset) != (kind == "classification"):
             raise RecipeError(
                 f"{self.recipe.path}: [datasets.{name}] {self.recipe.datasets[name]['source']} is read by a stage that "

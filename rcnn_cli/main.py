@@ -58,13 +58,17 @@ def cli(verbose: bool) -> None:
 
 def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --set, --work."""
+    return click.argument("recipe", type=click.Path(path_type=Path))(recipe_options(command))
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--set, --work."""
     command = click.option(
         "--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/]."
     )(command)
-    command = click.option(
+    return click.option(
         "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe; repeatable."
     )(command)
-    return click.argument("recipe", type=click.Path(path_type=Path))(command)
 
 
 def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
@@ -119,6 +123,21 @@ def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
     from rcnn_cli.runner import work_folder
 
     return Graph(load_recipe(recipe, changes), work_folder(work))
+
+
+def load_graphs(path: Path, work: Path) -> list[Any]:
+    """The graph of a recipe, or those of all cells of a grid."""
+    from rcnn_cli.grid import is_grid, load_grid
+
+    if not is_grid(path):
+        return [load_graph(path, (), work)]
+    from rcnn_cli.ablation import base_recipe, make_plan
+
+    grid = load_grid(path)
+    plan = make_plan(grid, base_recipe(grid, None), (), work, explain)
+    for name, seed in plan.failed:
+        raise StageError(f"{path}: cell '{name}': {plan.failed[name, seed]}")
+    return [run.graph for run in plan.runs]
 
 
 def make_options(
@@ -363,6 +382,135 @@ def plan(
         raise SystemExit(INCOMPLETE)
 
 
+@cli.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
+@click.argument("grid", type=click.Path(path_type=Path))
+@click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")
+@click.option("--seeds", metavar="N,...", help="The seeds [default: the grid's].")
+@recipe_options
+@execution_options
+@click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def ablate(
+    grid: Path,
+    recipe: Path | None,
+    seeds: str | None,
+    changes: tuple[str, ...],
+    work: Path | None,
+    dry_run: bool,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Run every cell of GRID, sharing every cache that can be shared, and print one table. Exit status 1 if one failed.
+
+    The table is also written to ablations/ in the work folder (Markdown, CSV, JSON).
+
+    \b
+    Examples:
+      rcnn ablate recipes/grids/shapes-table2.toml --dry-run
+      rcnn ablate recipes/grids/shapes-table2.toml --seeds 0 --set datasets.test.images=20
+      rcnn ablate recipes/grids/table2.toml --recipe my-recipe.toml --device cuda
+    """
+    from rcnn_cli.ablation import base_recipe, make_plan
+    from rcnn_cli.grid import load_grid
+    from rcnn_cli.runner import work_folder
+
+    loaded = load_grid(grid, seeds)
+    plan = make_plan(loaded, base_recipe(loaded, recipe), changes, work_folder(work), explain)
+    name = f"{grid.stem}-{recipe.stem}" if recipe else grid.stem
+    run_plan(plan, name, changes, dry_run, as_json_text, options)
+    if plan.failed:
+        raise SystemExit(INCOMPLETE)
+
+
+def run_plan(
+    plan: Any, name: str, changes: Sequence[str], dry_run: bool, as_json_text: bool, options: dict[str, Any]
+) -> Sequence[Any]:
+    """Says what there is to make, makes it, prints and writes the table; its rows (none of a dry run)."""
+    import json
+
+    from rcnn_cli import ablation_table
+    from rcnn_cli.ablation import execute
+
+    counts = plan.counts()
+    if dry_run:
+        told = ablation_table.counts_json(plan, counts) if as_json_text else None
+        click.echo(json.dumps(told, indent=2) if told else ablation_table.format_counts(plan, counts))
+        return []
+    logging.getLogger("rcnn").info(ablation_table.format_counts(plan, counts))
+    made = make_options(plan.missing(), **options)
+    rows = execute(plan, made, explain)
+    if made.execution.rank:
+        return []
+    if as_json_text:
+        click.echo(json.dumps(ablation_table.as_json(plan, rows, changes), indent=2, ensure_ascii=False))
+    else:
+        click.echo(ablation_table.format_text(plan, rows))
+    for path in ablation_table.write_tables(plan, rows, changes, plan.work, name):
+        logging.getLogger("rcnn").info("written: %s", path)
+    return rows
+
+
+@cli.command(short_help="Choose settings on a validation split, for a new recipe.")
+@recipe_argument
+@execution_options
+@click.option("--split", default="val", show_default=True, help="The dataset of the recipe to choose them on.")
+@click.option("--evaluation", default="eval", show_default=True, help="The evaluation of the detector to tune.")
+@click.option(
+    "--negative-overlap", default="0,0.1,0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Of train-svm."
+)
+@click.option("--c", "cost", default="0.0001,0.001,0.01", show_default=True, metavar="X,...", help="Of train-svm.")
+@click.option("--nms-iou", default="0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Of detect.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe to write [default: NAME-tuned.toml].")
+@click.option("--force", is_flag=True, help="Replace that file if it is there.")
+@click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def tune(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    split: str,
+    evaluation: str,
+    negative_overlap: str,
+    cost: str,
+    nms_iou: str,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Search RECIPE's SVM and suppression settings on a validation split; write a recipe with the best of them.
+
+    \b
+    Examples:
+      rcnn tune recipes/shapes.toml --split val -o shapes-tuned.toml
+      rcnn tune recipes/shapes.toml --c 0.001 --nms-iou 0.3 --dry-run
+    """
+    from rcnn_cli.ablation import evaluation_of, make_plan
+    from rcnn_cli.tuning import best_row, check_output, check_split, parse_values, tuning_grid, write_tuned
+
+    values = {
+        "negative_overlap": ("--negative-overlap", negative_overlap),
+        "C": ("--c", cost),
+        "nms_iou": ("--nms-iou", nms_iou),
+    }
+    searched = {name: parse_values(option, text) for name, (option, text) in values.items()}
+    output = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
+    graph = load_graph(recipe, changes, work)
+    check_output(output, force or dry_run)
+    node = evaluation_of(graph, evaluation)
+    check_split(graph, node, split)
+    plan = make_plan(tuning_grid(graph, node, split, searched), recipe, changes, graph.work, explain)
+    rows = run_plan(plan, f"tune-{recipe.stem}", changes, dry_run, as_json_text, options)
+    if plan.failed:
+        logging.getLogger("rcnn").warning("nothing chosen and no recipe written: not all combinations could be tried")
+        raise SystemExit(INCOMPLETE)
+    if rows:
+        best = best_row(rows)
+        write_tuned(graph, output, best, split, len(rows), changes, force)
+        logging.getLogger("rcnn").info("best on '%s': %s; written: %s", split, ", ".join(best.cell.words()), output)
+
+
 @cli.command(short_help="Submit a recipe to Slurm: a job for each cache that is not complete.")
 @recipe_argument
 @click.option(
@@ -533,8 +681,10 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
 def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
     """List the caches that none of RECIPES (default: recipes/*.toml) refers to, then delete them.
 
+    A grid of `rcnn ablate` may stand among RECIPES, with the base recipe that it names.
+
     \b
-    Example: rcnn cache gc recipes/shapes.toml
+    Example: rcnn cache gc recipes/shapes.toml recipes/grids/shapes-table2.toml
     """
     from rcnn_cli.caches import collect_garbage
     from rcnn_cli.runner import work_folder
@@ -543,7 +693,7 @@ def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
     collect_garbage(
         folder,
         recipes,
-        lambda recipe: load_graph(recipe, (), folder),
+        lambda path: load_graphs(path, folder),
         click.echo,
         lambda: yes or click.confirm("Delete these?"),
     )
@@ -700,6 +850,18 @@ def sentence(error: BaseException) -> tuple[str, int]:
     return f"this is a bug: {type(error).__name__}: {first_line(error)}; `rcnn -v ...` shows where", BUG
 
 
+def explain(error: BaseException) -> str:
+    """The sentence for an error after which the command goes on; `rcnn -v` shows where it was raised."""
+    if verbose():
+        traceback.print_exception(error)
+    return sentence(error)[0]
+
+
+def verbose() -> bool:
+    """Whether `rcnn -v` was given."""
+    return "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text."""
     return (str(error).strip().splitlines() or [""])[0][:200]
@@ -764,7 +926,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         text, code = sentence(error)
-        if "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]:
+        if verbose():
             traceback.print_exc()
         click.echo(f"rcnn: {text}", err=True)
     sys.exit(code)

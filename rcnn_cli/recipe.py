@@ -74,21 +74,26 @@ class Recipe:
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Reads a recipe and applies `changes` ("extract.padding=0"). Raises RecipeError or BadSetting."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(
-            f"{path}: there is no such recipe; `ls recipes/` shows those that come with the project"
-        ) from error
-    except IsADirectoryError as error:
-        raise RecipeError(f"{path}: is a folder; name a recipe, a file that ends in .toml") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}); name a recipe, a text file in TOML") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: is not valid TOML ({error}); correct that line") from error
+    table = read_toml(path)
     for change in changes:
         apply_change(table, change)
     return build_recipe(path, table)
+
+
+def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dict[str, Any]:
+    """The tables in a TOML file. Raises RecipeError, which calls it a `kind` of which there are some in `folder`."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"{path}: there is no such {kind}; `ls {folder}` shows those that come with the project"
+        ) from error
+    except IsADirectoryError as error:
+        raise RecipeError(f"{path}: is a folder; name a {kind}, a file that ends in .toml") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}); name a {kind}, a text file in TOML") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: is not valid TOML ({error}); correct that line") from error
 
 
 def apply_change(table: dict[str, Any], change: str) -> None:

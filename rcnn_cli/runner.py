@@ -75,10 +75,13 @@ def put_aside(error: DamagedPart) -> None:
     log.warning("%s: damaged (%s); set aside as %s, it alone is recomputed", error.path, error.reason, moved.name)
 
 
-def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options) -> None:
-    """Runs nodes and all that they read, in order; what is complete is skipped and said so."""
+def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options, done: set[str] | None = None) -> None:
+    """Runs nodes and all that they read, in order; what is complete is skipped and said so.
+
+    Nodes whose names are in `done` are taken for complete unless they turn out damaged; those that are run are added.
+    """
     tell_uncached(graph)
-    done: set[str] = set()
+    done = set() if done is None else done
     for node in nodes:
         ensure(graph, node, options, done)
 

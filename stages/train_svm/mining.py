@@ -58,9 +58,11 @@ def negative_rows(
     """Which regions are negatives: bool [n].
 
     `overlaps` [n] are the largest IoU with an object of the class, and a negative's is strictly below
-    `negative_overlap`. Objects of other classes may be negatives, those of the class itself (`own_object` [n]) never.
+    `negative_overlap` or exactly 0: at a threshold of 0, the least of R-CNN section 2.3's search, negatives are the
+    regions that touch no object of the class. Objects of other classes may be negatives, those of the class itself
+    (`own_object` [n]) never.
     """
-    return (overlaps < np.float32(negative_overlap)) & ~own_object
+    return ((overlaps < np.float32(negative_overlap)) | (overlaps == 0)) & ~own_object
 
 
 def hard_rows(

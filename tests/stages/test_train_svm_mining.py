@@ -38,6 +38,21 @@ def test_negatives_overlap_strictly_less_and_may_be_objects_of_other_classes() -
     np.testing.assert_array_equal(negative_rows(overlaps[:, 0], own, 0.3), [False, True, False, True, False])
 
 
+def test_at_a_threshold_of_zero_what_touches_no_object_of_the_class_is_a_negative() -> None:
+    cat = np.array([[0, 0, 10, 10]], np.float32)
+    # beside the cat with a common edge, one pixel of it, far away
+    boxes = np.array([[10, 0, 20, 10], [9, 9, 19, 19], [50, 50, 60, 60]], np.float32)
+    overlaps = class_overlaps(boxes, cat, np.zeros(1, np.int32), 1)[:, 0]
+    np.testing.assert_array_equal(negative_rows(overlaps, np.zeros(3, bool), 0.0), [True, False, True])
+
+
+@given(st.lists(st.floats(0, 1, width=32)), st.floats(1e-6, 1))
+def test_at_any_other_threshold_a_negative_is_strictly_below_it(overlaps: list[float], threshold: float) -> None:
+    values = np.array(overlaps, np.float32)
+    below = values < np.float32(threshold)
+    np.testing.assert_array_equal(negative_rows(values, np.zeros(len(values), bool), threshold), below)
+
+
 def test_an_object_is_never_a_negative_of_its_own_class() -> None:
     nothing = np.zeros(2, np.float32)  # a box without an area overlaps not even itself
     np.testing.assert_array_equal(negative_rows(nothing, np.array([True, False]), 0.3), [False, True])

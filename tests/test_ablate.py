@@ -1,0 +1,246 @@
+"""`rcnn ablate` and `rcnn tune`, the real commands on a small recipe: what is shared, what fails, what goes on."""
+
+import contextlib
+import csv
+import io
+import json
+import signal
+import subprocess
+import tomllib
+
+import pytest
+
+from rcnn_cli.main import main
+from tests.pipeline import SMALL, command, contents
+
+QUICK = SMALL.replace("epochs = 3", "epochs = 1").replace("[propose]", '[propose]\nmethod = "sliding-window"')
+GRID = """
+title = "Regression, and an error"
+recipe = "small.toml"
+classes = true
+metrics = { mAP = "map", "boxes an image" = "propose@test:boxes_per_image" }
+protocol = "Small."
+seeds = [0, 1]
+seed_settings = ["train-svm.seed"]
+[cells.plain]
+paper = 58.5
+paper_source = "R-CNN Table 2"
+protocol = "VOC 2007"
+[cells."no regression"]
+remove = ["train-bbox"]
+[cells.wrong]
+set.train-svm.layer = "fc9"
+"""
+# Different caches by stage: (in all, needed by several runs). The two runs of a cell share what the seed of the SVMs
+# does not reach; `plain` and `no regression` share the SVMs too.
+STAGES = {
+    "pretrain": (1, 1), "propose": (2, 2), "extract": (2, 2), "train-svm": (4, 2),
+    "train-bbox": (1, 1), "detect": (6, 0), "eval": (6, 0),
+}  # fmt: skip
+MADE = {**{name: count for name, (count, _) in STAGES.items()}, "train-svm": 2, "detect": 4, "eval": 4}  # not `wrong`
+
+
+def call(work, *arguments):
+    """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
+    out, errors, code = io.StringIO(), io.StringIO(), None
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+    ):
+        patch.setenv("RCNN_WORK", str(work))
+        try:
+            main([str(one) for one in arguments])
+        except SystemExit as ended:
+            code = ended.code
+    return code, out.getvalue(), errors.getvalue()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with the recipe and the grid."""
+    folder = tmp_path_factory.mktemp("grid")
+    (folder / "small.toml").write_text(QUICK)
+    (folder / "g.toml").write_text(GRID)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(world):
+    """The work folder and what was printed of a run that Ctrl-C stopped on the way and that was started again."""
+    work = world / "work"
+    planned = json.loads(call(work, "ablate", world / "g.toml", "--dry-run", "--json")[1])
+    line, environment = command("ablate", world / "g.toml", "--jobs", 1, work=work)
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    before = []
+    for message in process.stderr:
+        before.append(message)
+        if message.startswith("extract@train: 12 images"):
+            process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    interrupted = process.returncode, "".join(before), process.stdout.read()
+    again = call(work, "ablate", world / "g.toml", "--jobs", 1)
+    return work, planned, interrupted, again
+
+
+def test_the_plan_counts_what_is_shared(finished):
+    _, planned, _, _ = finished
+    assert planned["runs"] == 6
+    assert planned["caches_without_sharing"] == 2 * (9 + 8 + 9)
+    found = {name: (one["caches"], one["shared"]) for name, one in planned["stages"].items()}
+    assert found == STAGES
+    assert all(one["complete"] == 0 and one["missing"] == one["caches"] for one in planned["stages"].values())
+
+
+def test_ctrl_c_stops_all_in_order_and_the_next_run_goes_on(finished):
+    _, _, (code, errors, printed), (_, _, again) = finished
+    assert code == 130
+    assert "interrupted; what is finished is kept" in errors
+    assert "[2/6]" not in errors
+    assert printed == ""
+    assert "[1/6] plain, seed 0: reuses pretrain, propose@train" in again
+
+
+def test_exactly_the_shared_caches_are_made_and_each_once(finished):
+    work, _, _, (_, _, errors) = finished
+    made = {stage: len(list((work / "caches" / stage).glob("*/manifest.json"))) for stage in STAGES}
+    assert made == MADE
+    assert "[2/6] no regression, seed 0: reuses pretrain, propose@train, extract@train, train-svm, " in errors
+    assert "makes detect@test, eval\n" in errors
+
+
+def test_a_cell_that_fails_shows_why_and_the_others_go_on(finished):
+    _, _, _, (code, printed, _) = finished
+    assert code == 1
+    lines = {line.split("  ")[0]: line for line in printed.split("\n\n")[1].splitlines()}
+    assert lines["wrong"].endswith(
+        "failed: seed 0: train-svm: layer = 'fc9': the features cache has no such layer; it may be one of pool4"
+    )
+    assert "±" in lines["plain"]
+    assert "58.5  [1]" in lines["plain"]
+    assert lines["no regression"].endswith("no [train-bbox]")
+    assert "[1] R-CNN Table 2: VOC 2007" in printed
+    assert "Mean ± sample standard deviation over train-svm.seed = 0, 1" in printed
+    assert "Traceback" not in printed
+
+
+def test_the_table_is_written_for_people_and_programs(finished):
+    work = finished[0]
+    rows = json.loads((work / "ablations" / "g.json").read_text())["rows"]
+    assert [row["failed"] is None for row in rows] == [True, True, False]
+    plain = rows[0]["values"]["mAP"]
+    of_seeds = [rows[0]["seeds"][seed]["mAP"] for seed in ("0", "1")]
+    assert plain["mean"] == pytest.approx(sum(of_seeds) / 2)
+    assert plain["deviation"] == pytest.approx(abs(of_seeds[0] - of_seeds[1]) / 2**0.5)
+    assert rows[0]["values"]["boxes an image"] == {"mean": 60.0, "deviation": None, "count": 1}
+    summary = json.loads((work / rows[0]["caches"][0] / "manifest.json").read_text())["summary"]
+    assert of_seeds[0] == pytest.approx(100 * summary["map"])
+    assert len(rows[0]["classes"]) == 10
+    lines = list(csv.DictReader((work / "ablations" / "g.csv").open()))
+    assert float(lines[0]["mAP"]) == plain["mean"]
+    assert (lines[0]["paper"], lines[1]["settings"], lines[2]["mAP"]) == ("58.5", "no [train-bbox]", "")
+    assert "| plain | " in (work / "ablations" / "g.md").read_text()
+
+
+def test_a_second_run_makes_nothing_and_prints_the_same(world, finished):
+    work, _, _, (_, printed, _) = finished
+    before = contents(work)
+    code, again, errors = call(work, "ablate", world / "g.toml")
+    assert (code, again) == (1, printed)
+    assert errors.count("; makes nothing\n") == 4
+    assert contents(work) == before
+    planned = json.loads(call(work, "ablate", world / "g.toml", "--dry-run", "--json")[1])
+    assert {name: one["missing"] for name, one in planned["stages"].items() if one["missing"]} == {
+        "train-svm": 2, "detect": 2, "eval": 2,
+    }  # fmt: skip
+
+
+def test_a_recipe_that_no_cell_can_have_is_said_before_anything_runs(world, finished):
+    (world / "bad.toml").write_text('recipe = "small.toml"\n[cells.a]\nset.extract.paddin = 1\n[cells.b]\n')
+    code, printed, _ = call(finished[0], "ablate", world / "bad.toml", "--dry-run")
+    assert code == 1
+    assert "a: cannot be made: " in printed
+    assert "unknown setting 'paddin', did you mean 'padding'?" in printed
+
+
+def test_a_cell_that_changes_nothing_is_told(world, finished):
+    (world / "twins.toml").write_text('recipe = "small.toml"\n[cells.a]\n[cells.b]\nset.train-svm.C = 0.001\n')
+    _, _, errors = call(finished[0], "ablate", world / "twins.toml", "--dry-run")
+    assert "'b' is the same as 'a': what they change does not reach the result" in errors
+
+
+def test_gc_keeps_the_caches_of_a_grid(world, finished):
+    (world / "sound.toml").write_text(GRID.partition("[cells.wrong]")[0])
+    code, printed, _ = call(finished[0], "cache", "gc", world / "sound.toml")
+    assert (code, "every cache is in use by" in printed) == (0, True)
+
+
+# Tuning
+
+VAL = ("--set", "datasets.val.source=shapes:val", "--set", "datasets.val.images=8")
+SEARCH = ("--negative-overlap", "0,0.3", "--c", "0.001", "--nms-iou", "0.1,0.5")
+
+
+def test_tune_writes_the_best_of_the_validation_split_into_a_recipe_that_runs(world, finished):
+    work = finished[0]
+    commented = QUICK.replace("[detect]", "[detect]  # the detector\nnms_iou = 0.3  # as in the paper")
+    (world / "commented.toml").write_text(commented)
+    output = world / "tuned.toml"
+    code, printed, errors = call(work, "tune", world / "commented.toml", *VAL, *SEARCH, "-o", output)
+    assert code == 0, errors
+    rows = json.loads((work / "ablations" / "tune-commented.json").read_text())["rows"]
+    found = {row["cell"]: row["values"]["mAP"]["mean"] for row in rows}
+    assert list(found) == ["0 / 0.001 / 0.1", "0 / 0.001 / 0.5", "0.3 / 0.001 / 0.1", "0.3 / 0.001 / 0.5"]
+    assert len(set(found.values())) > 1
+    overlap, _, nms = max(found, key=found.get).split(" / ")
+    text = output.read_text()
+    tuned = tomllib.loads(text)
+    assert (tuned["train-svm"]["negative_overlap"], tuned["detect"]["nms_iou"]) == (float(overlap), float(nms))
+    assert {name: table for name, table in tuned.items() if name not in ("train-svm", "detect")} == {
+        name: table for name, table in tomllib.loads(commented).items() if name not in ("train-svm", "detect")
+    }
+    assert "on the split 'val' (shapes:val)" in text.splitlines()[0]
+    assert "# the detector" in text
+    assert f"nms_iou = {float(nms)}  # as in the paper" in text
+    assert "--set datasets.val.images=8" in text
+    code, printed, errors = call(work, "run", output, "--jobs", 1)
+    assert (code, "mAP, 11-point" in printed) == (0, True)
+    assert "extract@train: complete" in errors
+
+
+def test_tune_never_replaces_a_file_unasked(world, finished):
+    (world / "mine.toml").write_text("# mine")
+    code, _, errors = call(finished[0], "tune", world / "small.toml", *VAL, "-o", world / "mine.toml")
+    assert (code, "is there already; name another file with -o, or pass --force" in errors) == (2, True)
+    assert (world / "mine.toml").read_text() == "# mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--split", "test"), "settings are never chosen on test images"),
+        ((), "has no dataset 'val' to choose settings on; add [datasets.val]"),
+        (("--set", "datasets.val.source=shapes:test", "--set", "datasets.val.images=8"), "are in 'test' too"),
+        (("--set", "datasets.val.source=shapes:train", "--set", "datasets.val.images=12"), "are in 'train' too"),
+        ((*VAL, "--c", "1,x"), "--c 1,x: must be numbers with commas between them"),
+        ((*VAL, "--negative-overlap", "1.5"), "negative_overlap = 1.5 must be at most 1"),
+        ((*VAL, "--evaluation", "evel"), "has no evaluation [evel], did you mean 'eval'?"),
+        ((*VAL, "-o", "/none/x.toml"), "there is no folder /none"),
+    ],
+)
+def test_what_tune_refuses(world, finished, arguments, words):
+    code, _, errors = call(finished[0], "tune", world / "small.toml", *arguments)
+    assert code == 2
+    assert words in errors
+    assert len(errors.strip().splitlines()) == 1 or "drew shapes" in errors
+
+
+def test_a_failing_combination_leaves_no_recipe(world, finished):
+    output = world / "unwritten.toml"
+    code, printed, errors = call(
+        finished[0], "tune", world / "small.toml", *VAL, *SEARCH, "--set", "train-svm.layer=fc9", "-o", output
+    )
+    assert code == 1
+    assert "failed: train-svm: layer = 'fc9'" in printed
+    assert "nothing chosen and no recipe written" in errors
+    assert not output.exists()
