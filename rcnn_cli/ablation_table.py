@@ -116,7 +116,7 @@ def body(grid: Grid, rows: Sequence[Row], notes: Notes) -> Table:
     table = [[*grid.columns, *grid.metrics, *(["paper"] if papers else []), *([""] if marked else [])]]
     for row in rows:
         ours = [shown(row.values.get(title), "failed" if row.error else "-") for title in grid.metrics]
-        paper = ["-" if row.cell.paper is None else f"{row.cell.paper:g}"] if papers else []
+        paper = ["-" if row.cell.paper is None else f"{row.cell.paper:.1f}"] if papers else []
         mark = [notes.mark(note_of(row.cell))] if marked else []
         table.append([*row.cell.places, *ours, *paper, *mark])
     return table
