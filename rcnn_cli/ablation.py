@@ -18,7 +18,7 @@ from cache.manifest import read_manifest
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.grid import Cell, Grid, GridError, merged, nested
 from rcnn_cli.recipe import RecipeError, apply_change, build_recipe, read_toml
-from rcnn_cli.runner import Options, complete, run_nodes
+from rcnn_cli.runner import Options, complete, ensure, tell_uncached
 from rcnn_cli.waiting import is_complete
 from stages.catalogue import catalogue
 from stages.settings import nearest
@@ -31,8 +31,8 @@ Explain = Callable[[BaseException], str]
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with a seed: the graph of its recipe, what its evaluation (the last of `nodes`) is made from, and the
-    keys of these nodes' caches."""
+    """A cell with a seed: the graph of its recipe, the caches that its evaluation (the last of `nodes`) is made from,
+    and their keys."""
 
     cell: Cell
     seed: int | None
@@ -92,10 +92,15 @@ class Plan:
             for stage, keys in of_stage.items()
         ]
 
-    def missing(self) -> list[Node]:
-        """The nodes whose caches are to be made."""
+    def makers(self) -> list[Node]:
+        """The nodes whose caches are to be made, and what is computed on demand while they are made."""
         nodes = {key: (run, node) for run in self.runs for key, node in zip(run.keys, run.nodes, strict=True)}
-        return [node for run, node in nodes.values() if not is_complete(run.graph, node)]
+        return [
+            maker
+            for run, node in nodes.values()
+            if not is_complete(run.graph, node)
+            for maker in run.graph.makers([node])
+        ]
 
 
 @dataclass(frozen=True)
@@ -230,11 +235,12 @@ def make(run: Run, label: str, options: Options, broken: dict[str, str], explain
     missing = [node.name for node in run.nodes if node.name not in there]
     reused = ", ".join(node.name for node in run.nodes if node.name in there)
     log.info("%s: reuses %s; makes %s", label, reused or "nothing", ", ".join(missing) or "nothing")
+    tell_uncached(run.graph)
     for node, key in zip(run.nodes, run.keys, strict=True):
         if key in broken:
             return broken[key]
         try:
-            run_nodes(run.graph, [node], options, there)
+            ensure(run.graph, node, options, there)
         except Exception as error:
             broken[key] = f"{node.name}: {explain(error)}"
             return broken[key]

@@ -6,7 +6,7 @@ extract, detect) are made once for every split that another node asks of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -176,10 +176,13 @@ class Graph:
                 yield source
                 yield from self.on_demand(source)
 
+    def makers(self, nodes: Iterable[Node]) -> list[Node]:
+        """The nodes, and what is computed on demand while they are made."""
+        return [one for node in nodes for one in (node, *self.on_demand(node))]
+
     def reads(self, node: Node) -> list[Node]:
         """The caches that must be complete before the node can be made."""
-        makers = [node, *self.on_demand(node)]
-        return [source for maker in makers for source in maker.upstream() if self.is_cached(source)]
+        return [source for maker in self.makers([node]) for source in maker.upstream() if self.is_cached(source)]
 
     def select(self, use: str, split: str | None = None) -> list[Node]:
         """The nodes of the uses that are named `use` or use the stage `use`, on `split` if given."""

@@ -141,8 +141,7 @@ def load_graphs(path: Path, work: Path) -> list[Any]:
 
 
 def make_options(
-    graph: Any,
-    nodes: Sequence[Any],
+    makers: Sequence[Any],
     device: str,
     jobs: int | None,
     skip_bad_images: bool,
@@ -153,7 +152,8 @@ def make_options(
     dask: str | None = None,
     dask_wait: float = 0.0,
 ) -> Any:
-    """The runner's options; the device is only asked for where a network runs, with --dask by the workers."""
+    """The runner's options; the device is only asked for where one of the nodes `makers` (what is to be made, and what
+    is computed on the way) runs a network, with --dask by the workers."""
     from rcnn_cli.arrays import parse_shard
     from rcnn_cli.device import resolve_device, runs_network, torchrun_ranks
     from rcnn_cli.progress import progress
@@ -169,7 +169,7 @@ def make_options(
         workers = Workers(dask, dask_wait, wanted, compression)
         click.get_current_context().call_on_close(workers.close)
         return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts)
-    needs_network = any(runs_network(one.use.stage) for node in nodes for one in (node, *graph.on_demand(node)))
+    needs_network = any(runs_network(node.use.stage) for node in makers)
     rank, local_rank, ranks = torchrun_ranks(os.environ)
     execution = Execution(
         device=resolve_device(device, local_rank if ranks > 1 else None) if needs_network else "cpu",
@@ -214,13 +214,13 @@ def run(
     nodes = graph.caches()
     if only:
         chosen = graph.select(only)
-        made = make_options(graph, chosen, shard=shard, **options)
+        made = make_options(graph.makers(chosen), shard=shard, **options)
         finished = [run_alone(graph, node, made) for node in chosen]
         if all(finished) and made.execution.rank == 0:
             show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
         return
     missing = [node for node in nodes if not complete(graph, node)]
-    made = make_options(graph, missing, **options)
+    made = make_options(graph.makers(missing), **options)
     run_nodes(graph, nodes, made)
     if made.execution.rank:
         return
@@ -254,7 +254,7 @@ def add_stage_command(stage: Stage) -> None:
         ]
         graph = load_graph(recipe, [*changes, *setting_changes(uses, changed)], work)
         nodes = graph.select(stage.name, split)
-        made = make_options(graph, nodes, shard=shard, **options)
+        made = make_options(graph.makers(nodes), shard=shard, **options)
         for node in nodes:
             if force:
                 remove(graph, node)
@@ -372,7 +372,7 @@ def plan(
 
     graph = load_graph(recipe, changes, work)
     missing = [node for node in graph.caches() if not is_complete(graph, node)]
-    made = make_plan(graph, make_options(graph, missing, **options), sample, logging.getLogger("rcnn").info)
+    made = make_plan(graph, make_options(graph.makers(missing), **options), sample, logging.getLogger("rcnn").info)
     click.echo(format_plan(made, graph.work, as_json_text))
     if not made.fits:
         logging.getLogger("rcnn").warning(
@@ -388,6 +388,7 @@ def plan(
 @click.option("--seeds", metavar="N,...", help="The seeds [default: the grid's].")
 @recipe_options
 @execution_options
+@dask_options
 @click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
 @click.option("--json", "as_json_text", is_flag=True, help="For machines.")
 def ablate(
@@ -437,7 +438,7 @@ def run_plan(
         click.echo(json.dumps(told, indent=2) if told else ablation_table.format_counts(plan, counts))
         return []
     logging.getLogger("rcnn").info(ablation_table.format_counts(plan, counts))
-    made = make_options(plan.missing(), **options)
+    made = make_options(plan.makers(), **options)
     rows = execute(plan, made, explain)
     if made.execution.rank:
         return []
@@ -453,6 +454,7 @@ def run_plan(
 @cli.command(short_help="Choose settings on a validation split, for a new recipe.")
 @recipe_argument
 @execution_options
+@dask_options
 @click.option("--split", default="val", show_default=True, help="The dataset of the recipe to choose them on.")
 @click.option("--evaluation", default="eval", show_default=True, help="The evaluation of the detector to tune.")
 @click.option(
@@ -631,7 +633,7 @@ def predict(
     from rcnn_cli.prediction import predict_photos
 
     graph = load_graph(recipe, changes, work)
-    made = make_options(graph, list(graph.nodes.values()), **options)
+    made = make_options(list(graph.nodes.values()), **options)
     for line in predict_photos(graph, photos, output, made.execution, detector, threshold):
         click.echo(line)
 

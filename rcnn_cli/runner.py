@@ -75,13 +75,10 @@ def put_aside(error: DamagedPart) -> None:
     log.warning("%s: damaged (%s); set aside as %s, it alone is recomputed", error.path, error.reason, moved.name)
 
 
-def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options, done: set[str] | None = None) -> None:
-    """Runs nodes and all that they read, in order; what is complete is skipped and said so.
-
-    Nodes whose names are in `done` are taken for complete unless they turn out damaged; those that are run are added.
-    """
+def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options) -> None:
+    """Runs nodes and all that they read, in order; what is complete is skipped and said so."""
     tell_uncached(graph)
-    done = set() if done is None else done
+    done: set[str] = set()
     for node in nodes:
         ensure(graph, node, options, done)
 
@@ -105,7 +102,10 @@ def listed(names: Sequence[str]) -> str:
 
 
 def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
-    """Makes the node's inputs, then the node; a part of an input that turns out damaged is made again."""
+    """Makes the node's inputs, then the node; a part of an input that turns out damaged is made again.
+
+    Nodes whose names are in `done` are taken for complete; those that are run are added.
+    """
     if node.name in done:
         return
     for _ in range(REPAIRS):

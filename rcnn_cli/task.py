@@ -105,7 +105,7 @@ def do(job: dict[str, Any]) -> None:
     try:
         graph, node = prepare(job)
         wait_for_inputs(job, graph, node)
-        made_here = (node, *graph.on_demand(node))
+        made_here = graph.makers([node])
         device = resolve_device(job["device"]) if any(runs_network(one.use.stage) for one in made_here) else "cpu"
         if device != "cpu":
             log.info("networks run on %s", device)

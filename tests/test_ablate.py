@@ -186,7 +186,7 @@ def test_tune_writes_the_best_of_the_validation_split_into_a_recipe_that_runs(wo
     commented = QUICK.replace("[detect]", "[detect]  # the detector\nnms_iou = 0.3  # as in the paper")
     (world / "commented.toml").write_text(commented)
     output = world / "tuned.toml"
-    code, printed, errors = call(work, "tune", world / "commented.toml", *VAL, *SEARCH, "-o", output)
+    code, printed, errors = call(work, "tune", world / "commented.toml", *VAL, *SEARCH, "--jobs", 1, "-o", output)
     assert code == 0, errors
     rows = json.loads((work / "ablations" / "tune-commented.json").read_text())["rows"]
     found = {row["cell"]: row["values"]["mAP"]["mean"] for row in rows}
