@@ -73,7 +73,7 @@ IDENTITY = {
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},
 }  # fmt: skip
-NOT_IDENTITY = {"propose": {"file"}, "train-svm": {"checkpoint_seconds", "classes_at_once"}}
+NOT_IDENTITY = {"propose": {"file"}, "train-svm": {"checkpoint_seconds", "memory"}}
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
