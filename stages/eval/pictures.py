@@ -31,9 +31,7 @@ def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: 
     from matplotlib.lines import Line2D
 
     every = plotted_classes(evaluations)
-    most = sorted(every, key=lambda name: -max(one[name].positives for one in evaluations.values() if name in one))
-    shown = set(most[:MOST_PLOTS])
-    classes = [name for name in every if name in shown]
+    classes = most_objects(every, evaluations, MOST_PLOTS)
     columns = min(5, max(1, math.ceil(math.sqrt(len(classes)))))
     rows = max(1, math.ceil(len(classes) / columns))
     figure = Figure(figsize=(2.4 * columns + 0.6, 2.3 * rows + 0.9), layout="constrained")
@@ -64,6 +62,13 @@ def plotted_classes(evaluations: Mapping[str, Mapping[str, Curve]]) -> list[str]
     """Classes with something to find in any of the evaluations, in order."""
     named = [name for curves in evaluations.values() for name, curve in curves.items() if curve.positives]
     return list(dict.fromkeys(named))
+
+
+def most_objects(names: Sequence[str], evaluations: Mapping[str, Mapping[str, Curve]], at_most: int) -> list[str]:
+    """The `at_most` classes with the most objects to find, in the order of `names`."""
+    objects = {name: max(one[name].positives for one in evaluations.values() if name in one) for name in names}
+    chosen = set(sorted(names, key=lambda name: -objects[name])[:at_most])
+    return [name for name in names if name in chosen]
 
 
 def lowest_axes(axes: NDArray[np.object_], used: int) -> list[Any]:
