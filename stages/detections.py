@@ -9,14 +9,20 @@ keeps of all candidates, cut at that score.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes, as_boxes
+
+STREAMED = 1 << 20
+"""Scores that are read between two looks at which are the best."""
+NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -73,19 +79,26 @@ class DetectionSet:
     def __len__(self) -> int:
         return len(self.every)
 
+    @cached_property
+    def image_index(self) -> dict[str, int]:
+        """The place of each image."""
+        return {image_id: index for index, image_id in enumerate(self.image_ids)}
+
+    @cached_property
+    def class_rows(self) -> dict[str, NDArray[np.int64]]:
+        """The rows of `every` that belong to each class that has some."""
+        return {self.classes[label]: rows for label, rows in by_class(self.every.labels)}
+
     def of_image(self, image_id: str) -> Detections:
         """One image's detections. Raises KeyError for an image that is not in the set."""
-        try:
-            index = self.image_ids.index(image_id)
-        except ValueError:
-            raise KeyError(image_id) from None
+        index = self.image_index[image_id]
         return self.every.where(np.arange(self.offsets[index], self.offsets[index + 1]))
 
     def of_class(self, name: str) -> ClassDetections:
         """One class's detections in all images. Raises KeyError for a class that is not in the set."""
-        if name not in self.classes:
+        rows = self.class_rows.get(name, NO_ROWS)
+        if not len(rows) and name not in self.classes:
             raise KeyError(name)
-        rows = np.flatnonzero(self.every.labels == self.classes.index(name))
         images = np.searchsorted(self.offsets, rows, side="right") - 1
         return ClassDetections(images.astype(np.int64), self.every.boxes[rows], self.every.scores[rows])
 
@@ -138,33 +151,64 @@ def read_thresholds(reader: Any) -> NDArray[np.float32]:
     return np.array([-np.inf if score is None else score for score in recorded], np.float32)
 
 
+def falling(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Whole numbers of 32 bits in the order opposite to that of `scores`, the same for the same score.
+
+    A float's bits, read as a number, are in its order, but for the sign. With a class or a row beside them in one
+    number they sort fast.
+    """
+    bits = (np.float32(0) - scores).view(np.int32)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
+
+
+def scores_of(falling: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The inverse of `falling`."""
+    bits = falling.astype(np.int32)
+    return np.float32(0) - (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
+
+
+def by_class(labels: NDArray[np.integer]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """For each class that occurs in `labels` [n]: the class and its rows, ascending."""
+    order = np.argsort(labels, kind="stable")
+    for low, high in pairwise(np.flatnonzero(np.diff(labels[order], prepend=-1, append=-1)).tolist()):
+        yield int(labels[order[low]]), order[low:high]
+
+
 class BestScores:
-    """The `keep` best of a stream of scores, in memory for at most about 3 x `keep`."""
+    """The `keep` best scores of each class in a stream: 8 bytes each, and as much again before the others go."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, classes: int, keep: int) -> None:
+        self.classes = classes
         self.keep = keep
-        self.held: list[NDArray[np.float32]] = []
+        self.held = [np.zeros(0, np.int64)]
         self.size = 0
-        self.dropped = False
+        self.limit = STREAMED
+        self.dropped = np.zeros(classes, bool)
 
-    def add(self, scores: NDArray[np.float32]) -> None:
-        """More scores, float32 [n]."""
-        self.held.append(scores)
+    def add(self, scores: NDArray[np.float32], labels: NDArray[np.int32]) -> None:
+        """More scores, float32 [n], of the classes `labels` int32 [n]."""
+        self.held.append((labels.astype(np.int64) << 32) + (falling(scores) + 2**31))
         self.size += len(scores)
-        if self.size > 2 * self.keep:
+        if self.size > self.limit:
             self.trim()
 
     def trim(self) -> None:
         """Forgets all but the best."""
-        if self.size > self.keep:
-            scores = np.concatenate(self.held)
-            self.held = [np.partition(scores, self.size - self.keep)[-self.keep :]]
-            self.size, self.dropped = self.keep, True
+        every = np.sort(np.concatenate(self.held))
+        labels = every >> 32
+        rank = np.arange(len(every)) - np.searchsorted(labels, labels)
+        self.dropped[labels[rank >= self.keep]] = True
+        self.held = [every[rank < self.keep]]
+        self.size = len(self.held[0])
+        self.limit = 2 * self.size + STREAMED
 
-    def threshold(self) -> float:
-        """The `keep`-th best score, or -inf while there were no more than that."""
+    def thresholds(self) -> NDArray[np.float32]:
+        """Of each class the `keep`-th best score, or -inf while there were no more than that: float32 [classes]."""
         self.trim()
-        return float(np.concatenate(self.held).min()) if self.dropped else -np.inf
+        last = np.searchsorted(self.held[0], np.arange(1, self.classes + 1) << 32)[self.dropped] - 1
+        found = np.full(self.classes, -np.inf, np.float32)
+        found[self.dropped] = scores_of((self.held[0][last] & 0xFFFFFFFF) - 2**31)
+        return found
 
 
 def class_thresholds(
@@ -175,11 +219,10 @@ def class_thresholds(
     `candidates` yields (scores [n], labels [n]) image by image. R-CNN's rcnn_test.m, with `keep` = 40 x images: a box
     with a score below its class's threshold is dropped, one that equals it stays.
     """
-    best = [BestScores(keep) for _ in range(classes)]
+    best = BestScores(classes, keep)
     for scores, labels in candidates:
-        for label in np.unique(labels):
-            best[label].add(scores[labels == label])
-    return np.array([one.threshold() for one in best], np.float32)
+        best.add(scores, labels)
+    return best.thresholds()
 
 
 def detections_as_json(

@@ -33,17 +33,19 @@ class LinearSvms:
         """Which classes had something to learn from: bool [K]."""
         return self.biases > NEVER_DETECTED
 
-    def score(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Scores float32 [n, K] of cached features [n, D] (any float), all classes in one product (section 2.2)."""
-        return np.asarray(features.astype(np.float32) @ self.weights.T + self.biases)
+    def score(self, features: NDArray[np.floating], classes: slice = slice(None)) -> NDArray[np.float32]:
+        """Scores float32 [n, K] of cached features [n, D] (any float), all `classes` in one product (section 2.2)."""
+        rows = features.astype(np.float32, copy=False)
+        return np.asarray(rows @ self.weights[classes].T + self.biases[classes])
 
 
 def read_svms(reader: Reader) -> LinearSvms:
     """The SVMs of a train-svm cache. Raises CacheError if it is damaged."""
-    records = [record for _, record in reader.records(["weights", "bias", "scale"])]
-    scale = float(records[0]["scale"])
-    weights = np.stack([record["weights"] * scale for record in records]).astype(np.float32)
-    biases = np.array([record["bias"] for record in records], np.float32)
+    weights = np.empty((len(reader), *reader.schema.per_item["weights"].shape), np.float32)
+    biases = np.empty(len(reader), np.float32)
+    for number, (_, record) in enumerate(reader.records(["weights", "bias", "scale"])):
+        scale = float(record["scale"])
+        weights[number], biases[number] = record["weights"] * scale, record["bias"]
     return LinearSvms(reader.item_ids, reader.manifest["settings"]["layer"], weights, biases, scale)
 
 

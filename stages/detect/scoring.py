@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stages.boxes import Boxes, clip_boxes
 from stages.detect import Settings
-from stages.detections import Detections
+from stages.detections import Detections, by_class, falling
 from stages.errors import StageError
 from stages.linear_models import BoxRegressors
 from stages.networks import BACKGROUND, SOFTMAX
@@ -32,8 +32,8 @@ class Scorer(Protocol):
     @property
     def trained(self) -> NDArray[np.bool_]: ...
 
-    def score(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Scores float32 [n, K] of cached features [n, D]."""
+    def score(self, features: NDArray[np.floating], classes: slice = slice(None)) -> NDArray[np.float32]:
+        """Scores float32 [n, k] of cached features [n, D], of `classes` alone."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class ClassProbabilities:
         """All classes: bool [K]."""
         return np.ones(len(self.classes), bool)
 
-    def score(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The probabilities float32 [n, K] of the classes, out of those [n, K + 1] with the background's."""
-        return features[:, :-1].astype(np.float32)
+    def score(self, features: NDArray[np.floating], classes: slice = slice(None)) -> NDArray[np.float32]:
+        """The probabilities float32 [n, k] of `classes`, out of those [n, K + 1] with the background's."""
+        return features[:, :-1][:, classes].astype(np.float32)
 
 
 def class_probabilities(class_names: Sequence[str]) -> ClassProbabilities:
@@ -64,6 +64,9 @@ def class_probabilities(class_names: Sequence[str]) -> ClassProbabilities:
             "background; add a table [finetune] to the recipe, or set score = 'svm'"
         )
     return ClassProbabilities(tuple(class_names[:-1]))
+
+
+BLOCK_CLASSES = 1024
 
 
 @dataclass(frozen=True)
@@ -96,21 +99,31 @@ def detect_image(
 
 
 def best_candidates(features: Mapping[str, NDArray[Any]], scorer: Scorer, at_most: int) -> Candidates:
-    """The `at_most` best-scored proposals of every class, all classes scored in one matrix product.
+    """The `at_most` best-scored proposals of every class, classes scored in one matrix product, 1,024 at a time.
 
     A class that had nothing to learn from has no candidates. Arguments as in `detect_image`.
     """
-    candidates = best_rows(scorer.score(features[scorer.layer]), at_most)
-    trained = scorer.trained[candidates.labels]
-    return Candidates(candidates.rows[trained], candidates.labels[trained], candidates.scores[trained])
+    rows = features[scorer.layer].astype(np.float32)
+    blocks = [slice(low, low + BLOCK_CLASSES) for low in range(0, len(scorer.classes), BLOCK_CLASSES)]
+    found = [best_rows(scorer.score(rows, block), at_most, block.start) for block in blocks]
+    every = Candidates(
+        *(np.concatenate([getattr(one, name) for one in found]) for name in ("rows", "labels", "scores"))
+    )
+    trained = scorer.trained[every.labels]
+    return Candidates(every.rows[trained], every.labels[trained], every.scores[trained])
 
 
-def best_rows(scores: NDArray[np.float32], at_most: int) -> Candidates:
-    """The `at_most` best of every column of `scores` float32 [n, K]; of equals, the first ones."""
-    classes = scores.shape[1]
-    rows = np.argsort(-scores, axis=0, kind="stable")[:at_most].T
-    labels = np.broadcast_to(np.arange(classes, dtype=np.int32)[:, None], rows.shape)
-    return Candidates(rows.ravel(), labels.ravel(), scores.T[labels, rows].ravel())
+def best_rows(scores: NDArray[np.float32], at_most: int, first: int = 0) -> Candidates:
+    """The `at_most` best of every column of `scores` float32 [n, K]; of equals, the first ones. The columns are the
+    classes from `first` on."""
+    count, classes = scores.shape
+    ranked = (falling(np.ascontiguousarray(scores.T)) << 32) + np.arange(count)
+    if at_most < count:
+        ranked.partition(at_most - 1)
+    ranked = np.sort(ranked[:, :at_most])
+    rows = ranked & 0xFFFFFFFF
+    labels = np.repeat(np.arange(first, first + classes, dtype=np.int32), rows.shape[1])
+    return Candidates(rows.ravel(), labels, scores[rows.ravel(), labels - first])
 
 
 def suppress(
@@ -137,9 +150,8 @@ def suppress(
 def regress(candidates: Candidates, boxes: Boxes, features: NDArray[Any], regressors: BoxRegressors) -> Boxes:
     """`boxes` [m, 4] of the candidates moved by the regressor of each one's class; `features` [n, D] of proposals."""
     moved = boxes.copy()
-    for label in np.unique(candidates.labels):
-        mine = candidates.labels == label
-        moved[mine] = regressors.predict(boxes[mine], features[candidates.rows[mine]], int(label))
+    for label, mine in by_class(candidates.labels):
+        moved[mine] = regressors.predict(boxes[mine], features[candidates.rows[mine]], label)
     return moved
 
 
@@ -151,8 +163,7 @@ def suppression_survivors(found: Detections, iou: float) -> NDArray[np.int64]:
 
     limit = float(np.float32(iou))  # IoU is computed in float32: one of exactly 0.3 is not more than 0.3
     kept = [np.zeros(0, np.int64)]
-    for label in np.unique(found.labels):
-        rows = np.flatnonzero(found.labels == label)
+    for _, rows in by_class(found.labels):
         survivors = nms(torch.from_numpy(found.boxes[rows]), torch.from_numpy(found.scores[rows]), limit)
         kept.append(rows[survivors.numpy()])
     return np.sort(np.concatenate(kept))

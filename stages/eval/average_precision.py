@@ -104,10 +104,10 @@ def best_objects(detections: ClassDetections, objects: Objects) -> tuple[NDArray
     in an image without objects."""
     best = np.full(len(detections), -1, np.int64)
     overlap = np.full(len(detections), -1.0)
-    for image in np.unique(detections.images):
+    for image in np.unique(objects.images):
         start, end = np.searchsorted(detections.images, (image, image + 1))
         first, last = np.searchsorted(objects.images, (image, image + 1))
-        if first < last:
+        if start < end:
             iou = iou_matrix(detections.boxes[start:end], objects.boxes[first:last])
             best[start:end] = first + iou.argmax(axis=1)
             overlap[start:end] = iou.max(axis=1)

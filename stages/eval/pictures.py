@@ -17,19 +17,21 @@ from stages.images import Pixels, read_image
 
 LINES = ("#2563ab", "#d1602b", "#3c8f57", "#8a5aa8", "#6b6b6b")
 STYLES = ("-", "--", "-.", ":")
+MOST_PLOTS = 200
 
 
 def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
     """Writes a PNG with a small plot for each class and in it a line for each evaluation.
 
     `evaluations` maps a name (as "with regression") to the curves of its classes. Classes with nothing to find are
-    left out.
+    left out; of more than MOST_PLOTS classes those with the most objects are shown.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    classes = plotted_classes(evaluations)
+    every = plotted_classes(evaluations)
+    classes = most_objects(every, evaluations, MOST_PLOTS)
     columns = min(5, max(1, math.ceil(math.sqrt(len(classes)))))
     rows = max(1, math.ceil(len(classes) / columns))
     figure = Figure(figsize=(2.4 * columns + 0.6, 2.3 * rows + 0.9), layout="constrained")
@@ -41,7 +43,8 @@ def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: 
         ax.set_axis_off()
     for ax in lowest_axes(axes, len(classes)):
         ax.tick_params(labelbottom=True)
-    figure.supxlabel("recall (beside each class: 11-point AP in percent)", fontsize=9)
+    which = "" if len(classes) == len(every) else f"; the {len(classes)} of {len(every)} classes with the most objects"
+    figure.supxlabel(f"recall (beside each class: 11-point AP in percent{which})", fontsize=9)
     figure.supylabel("precision", fontsize=9)
     if len(evaluations) > 1:
         handles = [Line2D([], [], label=label, **line_of(number)) for number, label in enumerate(evaluations)]
@@ -59,6 +62,13 @@ def plotted_classes(evaluations: Mapping[str, Mapping[str, Curve]]) -> list[str]
     """Classes with something to find in any of the evaluations, in order."""
     named = [name for curves in evaluations.values() for name, curve in curves.items() if curve.positives]
     return list(dict.fromkeys(named))
+
+
+def most_objects(names: Sequence[str], evaluations: Mapping[str, Mapping[str, Curve]], at_most: int) -> list[str]:
+    """The `at_most` classes with the most objects to find, in the order of `names`."""
+    objects = {name: max(one[name].positives for one in evaluations.values() if name in one) for name in names}
+    chosen = set(sorted(names, key=lambda name: -objects[name])[:at_most])
+    return [name for name in names if name in chosen]
 
 
 def lowest_axes(axes: NDArray[np.object_], used: int) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cache import Column, Reader, Record, Schema, Writer
-from stages.detections import ClassDetections, DetectionSet, no_boxes, read_detections
+from stages.detections import NO_ROWS, ClassDetections, DetectionSet, by_class, no_boxes, read_detections
 from stages.errors import StageError
 from stages.eval import Settings
 from stages.eval.average_precision import Curve, Objects, precision_recall_curve
@@ -64,7 +64,7 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
         classes[name] = {"ap_11": as_json(record["ap_11"]), "ap_area": as_json(record["ap_area"]), **counts}
     without = [name for name, one in classes.items() if not one["positives"]]
     if without:
-        log.warning("no objects of %s to find: left out of the mean", ", ".join(without))
+        log.warning("no objects of %s to find: left out of the mean", listed(without))
     map_11, map_area = mean_of(classes, "ap_11"), mean_of(classes, "ap_area")
     return {
         "map": map_11 if settings.metric == "voc07" else map_area,
@@ -103,9 +103,10 @@ def curve_record(curve: Curve) -> Record:
 
 def detections_of(found: DetectionSet, name: str) -> ClassDetections:
     """The class's detections, none for a class that the detector does not know."""
-    if name in found.classes:
+    try:
         return found.of_class(name)
-    return ClassDetections(np.zeros(0, np.int64), no_boxes(), np.zeros(0, np.float32))
+    except KeyError:
+        return ClassDetections(np.zeros(0, np.int64), no_boxes(), np.zeros(0, np.float32))
 
 
 def objects_by_class(dataset: Any, image_ids: Sequence[str], use_difficult: bool) -> dict[str, Objects]:
@@ -122,25 +123,34 @@ def objects_by_class(dataset: Any, image_ids: Sequence[str], use_difficult: bool
     labels = np.concatenate([np.zeros(0, np.int32), *(record.labels for record in records)])
     difficult = np.concatenate([np.zeros(0, bool), *(record.difficult for record in records)])
     difficult &= not use_difficult
+    rows = dict(by_class(labels))
+    own = [rows.get(label, NO_ROWS) for label in range(len(dataset.classes))]
     return {
-        name: Objects(images[labels == label], boxes[labels == label], difficult[labels == label])
-        for label, name in enumerate(dataset.classes)
+        name: Objects(images[mine], boxes[mine], difficult[mine])
+        for name, mine in zip(dataset.classes, own, strict=True)
     }
 
 
 def check_classes(detected: Sequence[str], annotated: Sequence[str]) -> None:
     """Warns of classes that only one side knows; raises StageError if they have none in common."""
-    unknown = [name for name in detected if name not in annotated]
-    never = [name for name in annotated if name not in detected]
+    known, wanted = set(detected), set(annotated)
+    unknown = [name for name in detected if name not in wanted]
+    never = [name for name in annotated if name not in known]
     if len(unknown) == len(detected):
         raise StageError(
-            f"eval: the detector's classes ({', '.join(detected)}) and the dataset's ({', '.join(annotated)}) "
+            f"eval: the detector's classes ({listed(detected)}) and the dataset's ({listed(annotated)}) "
             f"have none in common; evaluate on a dataset with the classes that the SVMs were trained for"
         )
     if unknown:
-        log.warning("detections of %s are left out: the dataset has no such class", ", ".join(unknown))
+        log.warning("detections of %s are left out: the dataset has no such class", listed(unknown))
     if never:
-        log.warning("the detector does not know %s: all of those objects are missed", ", ".join(never))
+        log.warning("the detector does not know %s: all of those objects are missed", listed(never))
+
+
+def listed(names: Sequence[str], at_most: int = 30) -> str:
+    """The names one after the other; of very many the first and how many more there are."""
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
 
 
 def warn_of_skipped(detections: Reader) -> None:

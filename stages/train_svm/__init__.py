@@ -34,8 +34,11 @@ class Settings:
     norm_seed: int = setting(3, at_least=0, source="rcnn_feature_stats.m")
     seed: int = setting(0, at_least=0, source="ours: liblinear's order of examples")
     checkpoint_seconds: float = setting(60.0, at_least=0, identity=False, source="ours: how often progress is saved")
-    classes_at_once: int = setting(
-        256, at_least=1, identity=False, source="ours: classes in one pass through the images"
+    memory: float = setting(
+        1024.0,
+        above=0,
+        identity=False,
+        source="ours: MB for the classes of a pass through the images; others wait",
     )
 
 

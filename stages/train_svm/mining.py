@@ -1,17 +1,18 @@
 """Which regions are negatives, which of them are hard, and when a class is trained again (fidelity to rcnn_train.m).
 
-All functions are about one class; n regions of one image.
+Letters: n regions of one image, k classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.train_svm import Settings
-from stages.train_svm.pool import Keys
+from stages.train_svm.pool import ROW_BITS, Keys, keys_of
 from stages.train_svm.solver import Solution
 
 BLOCK_CLASSES = 32
@@ -51,25 +52,39 @@ class ClassMiner:
     next_image: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def examples(self) -> Keys:
+        """Keys of the positives, then of the negatives."""
+        return np.concatenate([self.positives, self.negatives])
+
+    def add(self, image: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Takes the hard negatives `rows` of `image`; returns those that it did not have."""
+        known = self.negatives[np.searchsorted(self.negatives, image << ROW_BITS) :]  # images come in order
+        keys = keys_of(image, rows)
+        new = ~np.isin(keys, known) if len(known) else np.ones(len(keys), bool)
+        self.negatives = np.concatenate([self.negatives, keys[new]])
+        self.added += int(new.sum())
+        return rows[new]
+
 
 def negative_rows(
     overlaps: NDArray[np.float32], own_object: NDArray[np.bool_], negative_overlap: float
 ) -> NDArray[np.bool_]:
-    """Which regions are negatives: bool [n].
+    """Which regions are negatives of which class: bool [n, k].
 
-    `overlaps` [n] are the largest IoU with an object of the class, and a negative's is strictly below
+    `overlaps` [n, k] are the largest IoU with an object of the class, and a negative's is strictly below
     `negative_overlap` or exactly 0: at a threshold of 0, the least of R-CNN section 2.3's search, negatives are the
-    regions that touch no object of the class. Objects of other classes may be negatives, those of the class itself
-    (`own_object` [n]) never.
+    regions that touch no object of the class. Objects of other classes may be negatives, the class's own (`own_object`
+    [n, k]) never.
     """
     return ((overlaps < np.float32(negative_overlap)) | (overlaps == 0)) & ~own_object
 
 
-def hard_rows(
+def hard_negatives(
     scores: NDArray[np.float32], negatives: NDArray[np.bool_], first: bool, hard_threshold: float
-) -> NDArray[np.int64]:
-    """Rows to add: of the `negatives` bool [n] those scored strictly above the threshold, in the first image all."""
-    return np.flatnonzero(negatives & (first | (scores > np.float32(hard_threshold)))).astype(np.int64)
+) -> NDArray[np.bool_]:
+    """Which to add: of the `negatives` [n, k] those scored strictly above the threshold, in the first image all."""
+    return negatives & (first | (scores > np.float32(hard_threshold)))
 
 
 def is_due(miner: ClassMiner, image: int, last_image: int, retrain_after: int) -> bool:
@@ -125,10 +140,12 @@ class BlockScorer:
     block k // 32, and a block is always 32 wide, with zeros for classes that are not trained here.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, miners: Sequence[ClassMiner] = ()) -> None:
         self.dimension = dimension
         self.weights: dict[int, NDArray[np.float32]] = {}
         self.biases: dict[int, NDArray[np.float32]] = {}
+        for miner in miners:
+            self.update(miner)
 
     def update(self, miner: ClassMiner) -> None:
         """Takes over the class's SVM."""
@@ -139,8 +156,11 @@ class BlockScorer:
         self.weights[block][:, column] = miner.weights
         self.biases[block][column] = miner.bias
 
-    def scores(self, features: NDArray[np.float32], labels: list[int]) -> dict[int, NDArray[np.float32]]:
-        """Scores float32 [n] of each class in `labels` for scaled features [n, D]."""
-        wanted = {label // BLOCK_CLASSES for label in labels}
-        blocks = {block: features @ self.weights[block] + self.biases[block] for block in wanted}
-        return {label: blocks[label // BLOCK_CLASSES][:, label % BLOCK_CLASSES] for label in labels}
+    def scores(self, features: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+        """Scores float32 [n, 32] of scaled features [n, D] by the classes of a block."""
+        return np.asarray(features @ self.weights[block] + self.biases[block])
+
+    @property
+    def nbytes(self) -> int:
+        """What the scorer holds in memory."""
+        return sum(one.nbytes for held in (self.weights, self.biases) for one in held.values())

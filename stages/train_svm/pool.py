@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -31,7 +33,8 @@ def images_and_rows(keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 class FeaturePool:
-    """Features [D] of held rows, in their stored dtype."""
+    """Features [D] of held rows, in their stored dtype, in the file; in memory are 4 bytes for each row of an image and
+    4 for each held one."""
 
     def __init__(self, folder: Path, dimension: int, dtype: str) -> None:
         """The file lies in `folder`, where there is room for a cache."""
@@ -40,9 +43,10 @@ class FeaturePool:
         self.dimension = dimension
         self.dtype = np.dtype(dtype)
         self.row_bytes = dimension * self.dtype.itemsize
-        self.slots: dict[int, int] = {}
-        self.holders: dict[int, int] = {}
-        self.free: list[int] = []
+        self.slots: dict[int, NDArray[np.int32]] = {}  # by image: the place of each row in the file, -1 if not held
+        self.holders = np.zeros(0, np.int32)
+        self.used = 0
+        self.free = np.zeros(0, np.int32)
 
     def __enter__(self) -> FeaturePool:
         return self
@@ -53,39 +57,95 @@ class FeaturePool:
         self.file.close()
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return self.used - len(self.free)
 
-    def hold(self, keys: Keys, features: NDArray[np.floating]) -> None:
-        """One more holder for each of the rows `keys` [k]; `features` [k, D] are written where nobody held them yet."""
-        for key, row in zip(keys.tolist(), np.ascontiguousarray(features, self.dtype), strict=True):
-            if key not in self.slots:
-                self.slots[key] = self.free.pop() if self.free else len(self.slots)
-                self.holders[key] = 0
-                self.write(self.slots[key], row)
-            self.holders[key] += 1
+    @property
+    def nbytes(self) -> int:
+        """What the pool holds in memory."""
+        return sum(one.nbytes for one in (self.holders, self.free, *self.slots.values()))
 
-    def write(self, slot: int, row: NDArray[np.floating]) -> None:
-        """One row into the file. Raises DiskFull when there is no room."""
-        written, content = 0, row.data.cast("B")
+    def hold(self, keys: Keys, features: NDArray[np.floating], holders: int | NDArray[np.integer] = 1) -> None:
+        """So many more `holders` for each of the rows `keys` [k], all different; `features` [k, D] are written where
+        nobody held them yet."""
+        slots = self.slots_of(keys)
+        new = np.flatnonzero(slots < 0)
+        slots[new] = self.take(len(new))
+        self.place(keys[new], slots[new])
+        self.write(slots[new], np.ascontiguousarray(features[new], self.dtype))
+        self.holders[slots] += holders
+
+    def release(self, keys: Keys) -> None:
+        """One holder less for each of `keys`, as often as it is named; what nobody holds makes room for other rows."""
+        different, counts = np.unique(keys, return_counts=True)
+        slots = self.slots_of(different)
+        self.holders[slots] -= counts
+        gone = self.holders[slots] == 0
+        self.place(different[gone], np.full(int(gone.sum()), -1, np.int32))
+        self.free = np.concatenate([self.free, slots[gone]])
+
+    def read(self, keys: Keys) -> NDArray[np.floating]:
+        """The features of the rows `keys` [k], in that order: [k, D] in the stored dtype. KeyError for one not held."""
+        slots = self.slots_of(keys, held=True)
+        features = np.empty((len(keys), self.dimension), self.dtype)
+        for low, high in stretches(slots):
+            view, done = features[low:high].reshape(-1).view(np.uint8).data, 0
+            while done < len(view):
+                got = os.preadv(self.file.fileno(), [view[done:]], int(slots[low]) * self.row_bytes + done)
+                if not got:
+                    raise OSError(f"the scratch file of training features ends before row {keys[low]}")
+                done += got
+        return features
+
+    def slots_of(self, keys: Keys, held: bool = False) -> NDArray[np.int32]:
+        """The place in the file of each of `keys` [k]; -1 for one that nobody holds, or KeyError with `held`."""
+        slots = np.full(len(keys), -1, np.int32)
+        for image, where, rows in by_image(keys):
+            table = self.slots.get(image, slots[:0])
+            known = rows < len(table)
+            slots[where[known]] = table[rows[known]]
+        if held and slots.min(initial=0) < 0:
+            raise KeyError(int(keys[slots.argmin()]))
+        return slots
+
+    def place(self, keys: Keys, slots: NDArray[np.int32]) -> None:
+        """Remembers where the rows `keys` [k] are."""
+        for image, where, rows in by_image(keys):
+            table = self.slots.get(image, slots[:0])
+            longer = np.full(max(0, int(rows.max()) + 1 - len(table)), -1, np.int32)
+            self.slots[image] = table = np.concatenate([table, longer]) if len(longer) else table
+            table[rows] = slots[where]
+
+    def take(self, count: int) -> NDArray[np.int32]:
+        """So many free places, ascending."""
+        again, self.free = np.split(self.free, [min(count, len(self.free))])
+        fresh = np.arange(self.used, self.used + count - len(again), dtype=np.int32)
+        self.used += len(fresh)
+        if self.used > len(self.holders):
+            more = np.zeros(max(self.used - len(self.holders), len(self.holders) // 4), np.int32)
+            self.holders = np.concatenate([self.holders, more])
+        return np.concatenate([np.sort(again), fresh])
+
+    def write(self, slots: NDArray[np.int32], features: NDArray[np.floating]) -> None:
+        """Rows [k, D] into their places in the file. Raises DiskFull when there is no room."""
         try:
-            while written < self.row_bytes:
-                written += os.pwrite(self.file.fileno(), content[written:], slot * self.row_bytes + written)
+            for low, high in stretches(slots):
+                view, done = features[low:high].reshape(-1).view(np.uint8).data, 0
+                while done < len(view):
+                    done += os.pwrite(self.file.fileno(), view[done:], int(slots[low]) * self.row_bytes + done)
         except OSError as error:
             raise as_cache_error(self.folder, error) from error
 
-    def release(self, keys: Keys) -> None:
-        """One holder less for each of `keys`; a row that nobody holds makes room for another."""
-        for key in keys.tolist():
-            self.holders[key] -= 1
-            if not self.holders[key]:
-                del self.holders[key]
-                self.free.append(self.slots.pop(key))
 
-    def read(self, keys: Keys) -> NDArray[np.floating]:
-        """The features of the rows `keys` [k], in that order: [k, D] in the stored dtype."""
-        features = np.empty((len(keys), self.dimension), self.dtype)
-        for key, row in zip(keys.tolist(), features, strict=True):
-            view = row.data.cast("B")
-            if os.preadv(self.file.fileno(), [view], self.slots[key] * self.row_bytes) != self.row_bytes:
-                raise OSError(f"the scratch file of training features lost row {key}")
-        return features
+def by_image(keys: Keys) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    """For each image of `keys`: the image, where its keys are, and their rows."""
+    images, rows = images_and_rows(keys)
+    order = np.argsort(images, kind="stable")
+    for low, high in pairwise(np.flatnonzero(np.diff(images[order], prepend=-1, append=-1))):
+        where = order[low:high]
+        yield int(images[where[0]]), where, rows[where]
+
+
+def stretches(slots: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """(first, last + 1) of the stretches in which each of `slots` [k] follows the one before it."""
+    if len(slots):
+        yield from pairwise([0, *(np.flatnonzero(np.diff(slots) != 1) + 1).tolist(), len(slots)])

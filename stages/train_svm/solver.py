@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from stages.features import scaled
+from stages.features import nonzero, scaled
 from stages.train_svm import Settings
 
 BLOCK_ROWS = 256
@@ -48,8 +49,29 @@ def fit_svm(rows: NDArray[np.floating], positives: int, scale: float, settings: 
     Deterministic in its arguments as long as no other thread of the process runs liblinear (its random numbers are
     global): concurrent fits belong in processes of their own.
     """
-    examples = sparse_rows(rows, scale)
-    labels = np.where(np.arange(len(rows)) < positives, 1, -1)
+    return minimise(sparse_rows(rows, scale), positives, settings)
+
+
+def fit_svms(
+    given: list[NDArray[np.floating]],
+    members: Sequence[tuple[NDArray[np.integer], int]],
+    scale: float,
+    settings: Settings,
+) -> list[Solution]:
+    """`fit_svm` for several classes that share the stored features [n, D] in the list `given`.
+
+    `members` has for each class which of the rows are its examples, and how many of these, the first, are positives. A
+    single member has all of them in their order. `given` is emptied, so that the features are not held twice.
+    """
+    examples = sparse_rows(given.pop(), scale)
+    return [
+        minimise(examples if len(members) == 1 else examples[rows], positives, settings) for rows, positives in members
+    ]
+
+
+def minimise(examples: csr_matrix, positives: int, settings: Settings) -> Solution:
+    """The SVM that parts the first `positives` of the scaled `examples` [n, D] from the others."""
+    labels = np.where(np.arange(examples.shape[0]) < positives, 1, -1)
     model = make_solver(settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,13 +123,13 @@ def sparse_rows(rows: NDArray[np.floating], scale: float) -> csr_matrix:
     liblinear copies its input as 16 bytes a non-zero; after a ReLU most are zero, and a dense float64 copy beside it
     would be the larger half of the memory.
     """
-    counts = np.count_nonzero(rows, axis=1)
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    blocks = [(low, rows[low : low + BLOCK_ROWS]) for low in range(0, len(rows), BLOCK_ROWS)]
+    counts = [np.count_nonzero(nonzero(block), axis=1) for _, block in blocks]
+    starts = np.cumsum(np.concatenate([[0], *counts]), dtype=np.int64)
     values, columns = np.empty(starts[-1], np.float64), np.empty(starts[-1], np.int32)
-    for low in range(0, len(rows), BLOCK_ROWS):
-        block = rows[low : low + BLOCK_ROWS]
-        where = slice(starts[low], starts[low + len(block)])
-        found = np.nonzero(block)
-        columns[where] = found[1]
-        values[where] = scaled(block[found], scale)
+    for low, block in blocks:
+        found = np.flatnonzero(nonzero(block))
+        where = slice(starts[low], starts[low] + len(found))
+        columns[where] = found % rows.shape[1]
+        values[where] = scaled(block.reshape(-1)[found], scale)
     return csr_matrix((values, columns, starts.astype(np.int32)), shape=rows.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,26 @@ from stages.linear_models import NEVER_DETECTED
 from stages.train_svm import Settings
 from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.mining import (
+    BLOCK_CLASSES,
     LOG_COLUMNS,
     BlockScorer,
     ClassMiner,
     finish_round,
-    hard_rows,
+    hard_negatives,
     is_due,
     log_table,
     negative_rows,
 )
-from stages.train_svm.pool import FeaturePool, Keys, images_and_rows, keys_of
-from stages.train_svm.solver import Solution, fit_svm
+from stages.train_svm.pool import FeaturePool, Keys, by_image, keys_of
+from stages.train_svm.solver import Solution, fit_svms
 
 logger = logging.getLogger("stages.train_svm")
+
+SHARED_CLASSES = 32
+SHARED_BYTES = 8_000_000
+"""The most that classes may share in one task for a worker: many small ones are dispatched together."""
+CHECKPOINT_COST = 2.0
+"""Seconds that a checkpoint may take; with one that takes longer they become rarer."""
 
 
 def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
@@ -57,25 +64,37 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
 
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
-    """Trains the classes of all parts it can claim, `classes_at_once` of them in each pass through the images."""
+    """Trains the classes of all parts it can claim, in a pass through the images as many as fit into `memory`."""
     features: Reader = inputs["features"]
-    layer_dimension(features, settings.layer)
-    parts_at_once = max(1, settings.classes_at_once // output.part_size)
-    claimed = output.claim()
-    solvers = Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", return_as="generator")
-    with threadpool_limits(1, user_api="blas"), solvers as workers:
-        prepared: tuple[float, ObjectRows] | None = None
-        while parts := list(islice(claimed, parts_at_once)):
+    dimension = layer_dimension(features, settings.layer)
+    claimed, put_off = output.claim(), list[Part]()
+    prepared: tuple[float, ObjectRows] | None = None
+    with (
+        threadpool_limits(1, user_api="blas"),
+        Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", batch_size=1, return_as="generator") as workers,
+    ):
+        while parts := put_off[:1] or list(islice(claimed, 1)):
             if prepared is None:
                 scale = feature_scale(
                     features, settings.layer, target_norm=settings.target_norm, seed=settings.norm_seed
                 )
                 prepared = scale, read_objects(features)
-            train_parts(parts, settings, features, *prepared, output, execution, workers)
+                part_bytes = output.part_size * class_bytes(dimension, int(features.lengths().max()))
+                at_once = int(settings.memory * 1e6 // part_bytes)
+            parts += put_off[1:at_once]
+            put_off = put_off[len(parts) :]
+            parts += islice(claimed, max(0, at_once - len(parts)))
+            put_off += train_parts(parts, settings, features, *prepared, output, execution, workers)
+
+
+def class_bytes(dimension: int, regions: int) -> int:
+    """What a class holds before its first image: its SVM in float64 and, to score, in float32, and room for the keys of
+    an image of so many `regions`."""
+    return 12 * (dimension + 1) + 8 * regions
 
 
 def train_parts(
-    parts: Sequence[Part],
+    parts: list[Part],
     settings: Settings,
     features: Reader,
     scale: float,
@@ -83,22 +102,50 @@ def train_parts(
     output: Writer,
     execution: Execution,
     workers: Parallel,
-) -> None:
-    """One pass through the images for the classes of `parts`, from their checkpoints if they have some; writes them."""
+) -> list[Part]:
+    """One pass through the images for the classes of `parts`, from their checkpoints if they have some; writes them.
+
+    Returns those that were put off, with a checkpoint, because the classes have outgrown the memory.
+    """
     miners = {part.index: start_part(part, settings, features, objects, output) for part in parts}
     with FeaturePool(output.folder, *layer_type(features, settings.layer)) as pool:
         mining = Mining(settings, features, scale, [one for group in miners.values() for one in group], pool, workers)
-        saved = time.monotonic()
+        put_off = make_room(mining, parts, miners, settings, output)
         remaining = len(features) - mining.first_image
+        pause, saved = settings.checkpoint_seconds, time.monotonic()
         with execution.progress("train-svm", remaining, "images") as bar:
             for rows in mining.images():
-                if time.monotonic() - saved >= settings.checkpoint_seconds:
-                    for part in parts:
-                        output.checkpoint(part).save(as_arrays(miners[part.index]))
+                put_off = make_room(mining, parts, miners, settings, output) + put_off
+                if time.monotonic() - saved >= pause:
+                    started = time.monotonic()
+                    save(parts, miners, output)
                     saved = time.monotonic()
+                    pause = settings.checkpoint_seconds * max(1.0, (saved - started) / CHECKPOINT_COST)
                 bar.advance(1, rows)
     for part in parts:
         output.write(part, [record_of(miner, scale) for miner in miners[part.index]])
+    return put_off
+
+
+def save(parts: Sequence[Part], miners: Mapping[int, Sequence[ClassMiner]], output: Writer) -> None:
+    """A checkpoint for each part."""
+    for part in parts:
+        output.checkpoint(part).save(as_arrays(miners[part.index]))
+
+
+def make_room(
+    mining: Mining, parts: list[Part], miners: dict[int, list[ClassMiner]], settings: Settings, output: Writer
+) -> list[Part]:
+    """Takes the last of the `parts` out of the pass, with checkpoints, until the others fit into `memory`; returns
+    them. One part stays, whatever it holds."""
+    late: list[Part] = []
+    while len(parts) > 1 and mining.nbytes > settings.memory * 1e6:
+        half = parts[len(parts) // 2 :]
+        del parts[len(parts) // 2 :]
+        save(half, miners, output)
+        mining.drop([one for part in half for one in miners.pop(part.index)])
+        late = half + late
+    return late
 
 
 def layer_type(features: Reader, layer: str) -> tuple[int, str]:
@@ -112,12 +159,11 @@ def start_part(
 ) -> list[ClassMiner]:
     """The part's classes where their checkpoint left them, or at the first image; those without an object are done."""
     dimension = layer_dimension(features, settings.layer)
-    miners = []
-    for name in part.item_ids:
-        label = output.item_ids.index(name)
-        own = objects.labels == label
-        positives = keys_of(objects.images[own], objects.rows[own])
-        miners.append(ClassMiner(name, label, positives, np.zeros(dimension)))
+    first = part.index * output.part_size
+    miners = [
+        ClassMiner(name, label, keys_of(*objects.of_class(label)), np.zeros(dimension))
+        for label, name in enumerate(part.item_ids, start=first)
+    ]
     saved = output.checkpoint(part).load()
     if saved is not None:
         restore(miners, saved)
@@ -147,24 +193,35 @@ class Mining:
         self.settings = settings
         self.features = features
         self.scale = scale
-        self.miners = [miner for miner in miners if miner.next_image < len(features)]
+        self.miners = sorted((one for one in miners if one.next_image < len(features)), key=lambda one: one.label)
         self.pool = pool
         self.workers = workers
-        self.scorer = BlockScorer(pool.dimension)
+        self.scorer = BlockScorer(pool.dimension, self.miners)
         self.first_image = min((miner.next_image for miner in self.miners), default=len(features))
-        for miner in self.miners:
-            self.scorer.update(miner)
+        self.regions = int(features.lengths().max())
         self.hold_examples()
 
     def hold_examples(self) -> None:
         """Reads the features of all positives, and of the negatives that a checkpoint names, image by image."""
-        groups = [keys for miner in self.miners for keys in (miner.positives, miner.negatives)]
-        every = np.sort(np.concatenate([np.zeros(0, np.int64), *groups]))
-        images, rows = images_and_rows(every)
-        bounds = np.flatnonzero(np.diff(images, prepend=-1, append=-1))
-        for low, high in pairwise(bounds):
-            found = self.features.rows(self.features.item_ids[images[low]], self.settings.layer, rows[low:high])
-            self.pool.hold(every[low:high], found)
+        every, holders = np.unique(
+            np.concatenate([np.zeros(0, np.int64), *(miner.examples for miner in self.miners)]), return_counts=True
+        )
+        for image, where, rows in by_image(every):
+            found = self.features.rows(self.features.item_ids[image], self.settings.layer, rows)
+            self.pool.hold(every[where], found, holders[where])
+
+    @property
+    def nbytes(self) -> int:
+        """What the classes hold in memory: SVMs, keys of examples, the pool's tables, and room for the next image."""
+        classes = sum(miner.weights.nbytes + miner.positives.nbytes + miner.negatives.nbytes for miner in self.miners)
+        return classes + self.scorer.nbytes + self.pool.nbytes + 8 * self.regions * len(self.miners)
+
+    def drop(self, miners: Sequence[ClassMiner]) -> None:
+        """Leaves out classes: they go on in another pass."""
+        gone = {miner.label for miner in miners}
+        self.pool.release(np.concatenate([one.examples for one in self.miners if one.label in gone]))
+        self.miners = [miner for miner in self.miners if miner.label not in gone]
+        self.scorer = BlockScorer(self.pool.dimension, self.miners)
 
     def images(self) -> Iterator[int]:
         """Visits one image after the other; yields its number of regions when all classes are done with it."""
@@ -182,49 +239,56 @@ class Mining:
         self.add_negatives(image, record, active)
         last = len(self.features) - 1
         due = [miner for miner in active if is_due(miner, image, last, self.settings.retrain_after)]
-        for miner, solution in zip(due, self.solve(due), strict=True):
-            self.take_over(miner, image, solution)
+        evicted = [self.take_over(miner, image, solution) for miner, solution in zip(due, self.solve(due), strict=True)]
+        self.pool.release(np.concatenate([np.zeros(0, np.int64), *evicted]))
         for miner in active:
             miner.next_image = image + 1
 
     def add_negatives(self, image: int, record: Record, active: Sequence[ClassMiner]) -> None:
         """The hard negatives of one image, into each class's cache."""
         stored = record[self.settings.layer]
+        features = scaled(stored, self.scale)
+        present, negatives = self.negatives_of(record)
+        holders = np.zeros(len(stored), np.int32)
+        for block, group in groupby(active, lambda miner: miner.label // BLOCK_CLASSES):
+            allowed = np.ones((len(stored), BLOCK_CLASSES), bool)
+            here = present // BLOCK_CLASSES == block
+            allowed[:, present[here] % BLOCK_CLASSES] = negatives[:, here]
+            scores = self.scorer.scores(features, block)
+            hard = hard_negatives(scores, allowed, image == 0, self.settings.hard_threshold)
+            some = np.asarray(hard.any(axis=0))
+            for miner in group:
+                if some[miner.label % BLOCK_CLASSES]:
+                    holders[miner.add(image, np.flatnonzero(hard[:, miner.label % BLOCK_CLASSES]))] += 1
+        held = np.flatnonzero(holders)
+        self.pool.hold(keys_of(image, held), stored[held], holders[held])
+
+    def negatives_of(self, record: Record) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """The p classes that have an object in the image, int32 [p], and which regions are negatives of these, bool
+        [n, p]; of any other class all are."""
         is_object, labels = record["is_object"], record["label"]
-        classes = 1 + max(miner.label for miner in active)
-        known = is_object & (labels < classes)
-        overlaps = class_overlaps(record["boxes"], record["boxes"][known], labels[known], classes)
-        scores = self.scorer.scores(scaled(stored, self.scale), [miner.label for miner in active])
-        for miner in active:
-            own = is_object & (labels == miner.label)
-            negatives = negative_rows(overlaps[:, miner.label], own, self.settings.negative_overlap)
-            rows = hard_rows(scores[miner.label], negatives, image == 0, self.settings.hard_threshold)
-            self.hold_negatives(miner, keys_of(image, rows), stored[rows])
+        present = np.unique(labels[is_object])
+        columns = np.searchsorted(present, labels[is_object]).astype(np.int32)
+        overlaps = class_overlaps(record["boxes"], record["boxes"][is_object], columns, len(present))
+        own = is_object[:, None] & (labels[:, None] == present)
+        return present, negative_rows(overlaps, own, self.settings.negative_overlap)
 
-    def hold_negatives(self, miner: ClassMiner, keys: Keys, features: NDArray[np.floating]) -> None:
-        """Adds rows that the class does not have yet."""
-        new = ~np.isin(keys, miner.negatives)
-        self.pool.hold(keys[new], features[new])
-        miner.negatives = np.concatenate([miner.negatives, keys[new]])
-        miner.added += int(new.sum())
-
-    def solve(self, due: Sequence[ClassMiner]) -> list[Solution]:
+    def solve(self, due: Sequence[ClassMiner]) -> Iterator[Solution]:
         """Trains each class that is due, in processes: liblinear's random numbers are global to one."""
+        if not due:
+            return
+        at_most = min(SHARED_CLASSES, -(-len(due) // (2 * self.workers.n_jobs)))
         tasks = (
-            delayed(fit_svm)(
-                self.pool.read(np.concatenate([miner.positives, miner.negatives])),
-                len(miner.positives),
-                self.scale,
-                self.settings,
-            )
-            for miner in due
+            delayed(fit_svms)([self.pool.read(keys)], members, self.scale, self.settings)
+            for keys, members in batches(due, at_most, SHARED_BYTES // self.pool.row_bytes)
         )
         with workers_deaf_to_interrupts():
-            solutions = self.workers(tasks)
-        return list(solutions)
+            solved = self.workers(tasks)
+        for solutions in solved:
+            yield from solutions
 
-    def take_over(self, miner: ClassMiner, image: int, solution: Solution) -> None:
-        """The end of a class's round."""
+    def take_over(self, miner: ClassMiner, image: int, solution: Solution) -> Keys:
+        """The end of a class's round; returns the keys of the evicted."""
         if not solution.converged:
             logger.warning(
                 "class '%s', round %d: %d iterations of liblinear did not reach tolerance %g; raise max_iterations",
@@ -234,9 +298,37 @@ class Mining:
                 self.settings.tolerance,
             )
         evicted = finish_round(miner, image, solution, self.settings)
-        self.pool.release(evicted)
         self.scorer.update(miner)
         say_round(miner, final=image == len(self.features) - 1)
+        return evicted
+
+
+def batches(
+    due: Sequence[ClassMiner], at_most: int, rows: int
+) -> Iterator[tuple[Keys, list[tuple[NDArray[np.int64], int]]]]:
+    """Divides classes among tasks: keys of rows, and for each class which of these are its examples and how many, the
+    first, are positives.
+
+    `at_most` classes share what a task costs if they have no more than `rows` different examples together.
+    """
+    group: list[ClassMiner] = []
+    keys = np.zeros(0, np.int64)
+    for miner in due:
+        more = miner.examples
+        more = more[~np.isin(more, keys)]
+        if group and (len(group) == at_most or len(keys) + len(more) > rows):
+            yield keys, members_of(group, keys)
+            group, keys, more = [], keys[:0], miner.examples
+        group.append(miner)
+        keys = np.concatenate([keys, more])
+    if group:
+        yield keys, members_of(group, keys)
+
+
+def members_of(group: Sequence[ClassMiner], keys: Keys) -> list[tuple[NDArray[np.int64], int]]:
+    """For each class where its examples are among `keys`, and how many of them are positives."""
+    order = np.argsort(keys)
+    return [(order[np.searchsorted(keys, one.examples, sorter=order)], len(one.positives)) for one in group]
 
 
 def say_round(miner: ClassMiner, final: bool) -> None:

@@ -16,7 +16,9 @@ from stages.detections import (
     class_thresholds,
     detections_as_json,
     detections_from_arrays,
+    falling,
     read_detections,
+    scores_of,
 )
 
 
@@ -61,13 +63,24 @@ def test_the_cap_keeps_what_equals_the_threshold() -> None:
     ]
 
 
-@given(st.lists(st.lists(st.integers(0, 30), max_size=9), max_size=12), st.integers(1, 20))
-def test_streamed_threshold_is_that_of_all_scores(batches: list[list[int]], keep: int) -> None:
-    best = BestScores(keep)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(-15, 15), st.integers(0, 2)), max_size=9), max_size=12), st.integers(1, 9)
+)
+def test_streamed_thresholds_are_those_of_all_scores(batches: list[list[tuple[int, int]]], keep: int) -> None:
+    best = BestScores(3, keep)
     for batch in batches:
-        best.add(np.array(batch, np.float32))
-    every = sorted((score for batch in batches for score in batch), reverse=True)
-    assert best.threshold() == (every[keep - 1] if len(every) > keep else -np.inf)
+        best.add(np.array([score for score, _ in batch], np.float32), np.array([label for _, label in batch], np.int32))
+        best.trim()
+    for label, threshold in enumerate(best.thresholds()):
+        every = sorted((score for batch in batches for score, mine in batch if mine == label), reverse=True)
+        assert threshold == (every[keep - 1] if len(every) > keep else -np.inf)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), max_size=9))
+def test_falling_numbers_are_in_the_opposite_order_of_scores(values: list[float]) -> None:
+    scores = np.array(values, np.float32)
+    np.testing.assert_array_equal(scores_of(falling(scores)), scores)
+    np.testing.assert_array_equal(np.argsort(falling(scores), kind="stable"), np.argsort(-scores, kind="stable"))
 
 
 boxes = st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 9), st.integers(1, 9))

@@ -93,7 +93,7 @@ NOT_IDENTITY = {
     "extract": {"cache"},
     "propose": {"file"},
     "finetune": {"checkpoint_seconds", "image_memory"},
-    "train-svm": {"checkpoint_seconds", "classes_at_once"},
+    "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {"detect": {"score"}}  # part of the key only where it is not the default
 

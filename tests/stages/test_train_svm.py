@@ -133,7 +133,7 @@ def test_shards_train_the_same_bits(trained: Any, count: int, part_size: int) ->
 def test_jobs_and_passes_train_the_same_bits(trained: Any) -> None:
     whole = contents(trained("whole"))
     assert contents(trained("jobs", execution=Execution(jobs=2))) == whole
-    assert contents(trained("passes", replace(BRISK, classes_at_once=2))) == whole
+    assert contents(trained("passes", replace(BRISK, memory=0.002))) == whole
 
 
 class Killed(Exception):

@@ -20,7 +20,7 @@ from cache import DiskFull
 from stages.boxes import class_overlaps
 from stages.train_svm import Settings
 from stages.train_svm.checkpoint import as_arrays, restore
-from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_rows, is_due, negative_rows
+from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_negatives, is_due, negative_rows
 from stages.train_svm.pool import FeaturePool, images_and_rows, keys_of
 from stages.train_svm.solver import fit_svm, sparse_rows, svm_objective
 
@@ -61,8 +61,8 @@ def test_an_object_is_never_a_negative_of_its_own_class() -> None:
 def test_hard_means_strictly_above_the_threshold_and_everything_in_the_first_image() -> None:
     scores = np.array([-1.0001, -1, 5, -7], np.float32)
     negatives = np.array([True, True, False, True])
-    np.testing.assert_array_equal(hard_rows(scores, negatives, False, -1.0001), [1])
-    np.testing.assert_array_equal(hard_rows(scores, negatives, True, -1.0001), [0, 1, 3])
+    np.testing.assert_array_equal(np.flatnonzero(hard_negatives(scores, negatives, False, -1.0001)), [1])
+    np.testing.assert_array_equal(np.flatnonzero(hard_negatives(scores, negatives, True, -1.0001)), [0, 1, 3])
 
 
 def test_training_is_due_first_last_and_after_strictly_more_than_the_limit() -> None:
@@ -87,10 +87,10 @@ def test_scores_do_not_depend_on_the_other_classes() -> None:
     for one in miners:
         every.update(one)
     alone.update(miners[35])
-    scores = every.scores(features, list(range(40)))
+    scores = np.hstack([every.scores(features, block) for block in range(2)]).T
     for k, one in enumerate(miners):
         np.testing.assert_allclose(scores[k], features @ one.weights + one.bias, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(alone.scores(features, [35])[35], scores[35])
+    np.testing.assert_array_equal(alone.scores(features, 1)[:, 35 - 32], scores[35])
 
 
 def test_a_checkpoint_brings_a_class_back() -> None:
