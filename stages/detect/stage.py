@@ -106,7 +106,7 @@ class Detector:
         self.scorer = chosen_scorer(settings, inputs)
         self.regressors = chosen_regressors(settings, inputs)
         self.layers = {self.scorer.layer} | ({self.regressors.layer} if self.regressors else set())
-        check_layers(self.layers, self.features)
+        check_layers(self.layers, self.features.schema.rows)
         if self.regressors and self.regressors.classes != self.scorer.classes:
             raise StageError(
                 f"detect: train-bbox and what scores ({settings.score}) have other classes; "
@@ -151,9 +151,9 @@ def chosen_regressors(settings: Settings, inputs: Mapping[str, Any]) -> BoxRegre
     return read_regressors(inputs["regressor"])
 
 
-def check_layers(layers: set[str], features: Features) -> None:
-    """Raises StageError if the features lack a layer that scores or moves proposals."""
-    missing = sorted(layers - set(features.schema.rows))
+def check_layers(layers: set[str], extracted: Iterable[str]) -> None:
+    """Raises StageError if a layer that scores or moves proposals is none of those `extracted`."""
+    missing = sorted(layers - set(extracted))
     if missing:
         raise StageError(
             f"detect: the features hold no layer '{missing[0]}', which is needed to score or to move proposals; "

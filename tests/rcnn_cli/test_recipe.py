@@ -227,6 +227,7 @@ def test_doing_without_a_cache_changes_no_key(tmp_path):
 
 def test_what_is_said_before_the_work(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("rcnn"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("rcnn"), "handlers", [])
     caplog.set_level(logging.INFO, "rcnn")
     tell_uncached(graph(tmp_path, CHAIN, *FEW))
     assert not [record for record in caplog.records if record.name == "rcnn"]
