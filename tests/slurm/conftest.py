@@ -65,7 +65,8 @@ class Slurm:
         self.folder = folder
         self.user = user
         self.host = socket.gethostname().split(".")[0]
-        self.environment = {**os.environ, "PATH": SYSTEM_PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.variables = {"PATH": SYSTEM_PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment = {**os.environ, **self.variables}
         self.processes: dict[str, subprocess.Popen] = {}
 
     @property
