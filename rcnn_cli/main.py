@@ -712,7 +712,8 @@ def data_check(source: str) -> None:
     """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
 
     \b
-    Example: rcnn data check voc:VOCdevkit/VOC2007:trainval
+    Examples: rcnn data check voc:VOCdevkit/VOC2007:trainval
+              rcnn data check coco:annotations/instances_val2017.json:val2017
     """
     from rcnn_cli.data import check_source
     from rcnn_cli.runner import work_folder

@@ -1,6 +1,7 @@
-"""Datasets: VOC's devkit layout, the project's own generated sets, and folders of classes for pre-training."""
+"""Datasets: VOC's devkit layout, COCO's format, the project's generated sets, folders of classes for pre-training."""
 
 from stages.datasets.classification import ClassificationDataset
+from stages.datasets.coco import CocoDataset
 from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
 from stages.datasets.sources import open_classification, open_dataset, open_detection
 from stages.datasets.voc import VOC_CLASSES, Dataset
@@ -10,6 +11,7 @@ __all__ = [
     "BadAnnotation",
     "BadDataset",
     "ClassificationDataset",
+    "CocoDataset",
     "Dataset",
     "ImageRecord",
     "open_classification",

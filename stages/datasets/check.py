@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
-from stages.datasets.annotations import Annotation, problems, read_annotation
 from stages.datasets.records import BadAnnotation
 from stages.datasets.voc import Dataset
 from stages.errors import BadImage
@@ -55,19 +55,19 @@ def check_image(dataset: Dataset, image_id: str, counts: dict[str, ClassCount]) 
     except BadImage as error:
         yield f"{error.path}: {error.reason}; repair or remove it"
     try:
-        annotation = read_annotation(dataset.annotation_path(image_id))
+        annotation = dataset.annotation(image_id)
     except BadAnnotation as error:
         yield str(error)
         return
     size = annotation.size or stored
     if size is not None:
-        yield from problems(annotation, size, dataset.classes, stored)
-    count(annotation, counts)
+        yield from dataset.problems(image_id, annotation, size, stored)
+    count(annotation.objects, counts)
 
 
-def count(annotation: Annotation, counts: dict[str, ClassCount]) -> None:
-    """Adds the annotation's objects of known classes to the `counts`."""
-    known = [one for one in annotation.objects if one.name in counts]
+def count(objects: Iterable[Any], counts: dict[str, ClassCount]) -> None:
+    """Adds the annotated objects of known classes to the `counts`."""
+    known = [one for one in objects if one.name in counts]
     for one in known:
         counts[one.name].objects += 1
         counts[one.name].difficult += one.difficult

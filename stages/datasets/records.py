@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes
+from stages.boxes import Boxes, area
 from stages.errors import StageError
 
 
@@ -17,7 +17,7 @@ class BadDataset(StageError):
 
 
 class BadAnnotation(StageError):
-    """An annotation file that is missing, is no VOC XML, or describes an impossible object."""
+    """An annotation file that is missing or of another kind, or that describes an impossible object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class ImageRecord:
     """One image and its n objects.
 
     `boxes` is float32 [n, 4], (x1, y1, x2, y2) in pixels of the original image, zero-based, half-open; `labels` is
-    int32 [n], indices into the dataset's classes; `difficult`, `truncated` and `occluded` are bool [n].
+    int32 [n], indices into the dataset's classes; `difficult`, `truncated` and `occluded` are bool [n]. `stated_areas`,
+    float64 [n] in square pixels, are there where annotations state them (COCO: of the segmentation).
     """
 
     image_id: str
@@ -38,3 +39,9 @@ class ImageRecord:
     truncated: NDArray[np.bool_]
     occluded: NDArray[np.bool_]
     pose: tuple[str, ...]
+    stated_areas: NDArray[np.float64] | None = None
+
+    @property
+    def areas(self) -> NDArray[np.float64]:
+        """The objects' areas in square pixels, float64 [n]: as stated, else of their boxes."""
+        return area(self.boxes) if self.stated_areas is None else self.stated_areas

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.datasets.classification import ClassificationDataset
+from stages.datasets.coco import open_coco
 from stages.datasets.records import BadDataset
 from stages.datasets.voc import Dataset, open_voc, plain_label
 from stages.settings import build_settings, setting
@@ -25,10 +26,10 @@ class VocOptions:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """What a recipe may say of `folder:DIR`: nothing."""
+    """What a recipe may say of `folder:DIR` and `coco:ANNOTATIONS.json:IMAGES`: nothing."""
 
 
-FORMS = "voc:DIR:SPLIT[:YEAR], shapes:SPLIT, shapes-classification:SPLIT or folder:DIR"
+FORMS = "voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES, shapes:SPLIT, shapes-classification:SPLIT or folder:DIR"
 
 
 def open_dataset(
@@ -39,8 +40,9 @@ def open_dataset(
     year: str | int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Dataset | ClassificationDataset:
-    """The dataset that `source` names: voc:DIR:SPLIT[:YEAR] and shapes:SPLIT have scenes with boxes, and
-    shapes-classification:SPLIT and folder:DIR (one folder a class) have single objects for pre-training.
+    """The dataset that `source` names: voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES (a folder) and
+    shapes:SPLIT have scenes with boxes; shapes-classification:SPLIT and folder:DIR (one folder a class) have single
+    objects for pre-training.
 
     `work` keeps digests and generated sets. `options` is the rest of a recipe's table: `classes` and `year` for `voc`,
     where they may also be given directly; `seed` and `images`, or `per_class` and `side`, for the generated sets. `~`
@@ -55,6 +57,10 @@ def open_dataset(
         listed = classes if classes is not None else chosen.classes
         folder, split, stated_year = voc_parts(expanded(rest, source), year if year is not None else chosen.year)
         return open_voc(folder, split, work=Path(work), classes=listed, year=stated_year)
+    if kind == "coco" and ":" in rest:
+        build_settings(NoOptions, values, source)
+        path, _, images = expanded(rest, source).rpartition(":")
+        return open_coco(Path(path), Path(images), work=Path(work))
     if kind == "folder" and rest:
         build_settings(NoOptions, values, source)
         folder = Path(expanded(rest, source))
@@ -66,7 +72,7 @@ def open_detection(source: str, *, work: Path, options: Mapping[str, Any] | None
     """As `open_dataset`, and BadDataset if `source` names a set without boxes."""
     dataset = open_dataset(source, work=work, options=options)
     if not isinstance(dataset, Dataset):
-        raise BadDataset(f"{source}: has classes but no boxes; name a set with boxes, voc:DIR:SPLIT or shapes:SPLIT")
+        raise BadDataset(f"{source}: has classes but no boxes; name a set with boxes, voc:DIR:SPLIT for example")
     return dataset
 
 

@@ -6,7 +6,7 @@ import logging
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from stages.images import SUFFIXES, image_size
 from stages.settings import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from stages.datasets.check import CheckReport
@@ -101,6 +101,30 @@ class Dataset:
         if image_id not in self._records:
             self._records[image_id] = self._read_record(image_id)
         return self._records[image_id]
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The number of each class in COCO's format: from 1 on."""
+        return tuple(range(1, len(self.classes) + 1))
+
+    def image_number(self, image_id: str) -> int:
+        """The number of an image in COCO's format: its place, from 1 on."""
+        self._check_id(image_id)
+        return self._places[image_id] + 1
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {image_id: place for place, image_id in enumerate(self.image_ids)}
+
+    def annotation(self, image_id: str) -> Any:
+        """What the image's annotation file says, unchecked. Raises BadAnnotation."""
+        return read_annotation(self.annotation_path(image_id))
+
+    def problems(
+        self, image_id: str, annotation: Any, size: tuple[int, int], stored: tuple[int, int] | None
+    ) -> Iterator[str]:
+        """What is impossible about an image's annotation, one sentence each; `stored` is the size of its file."""
+        return problems(annotation, size, self.classes, stored)
 
     @cached_property
     def images_key(self) -> str:

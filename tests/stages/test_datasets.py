@@ -301,7 +301,9 @@ def test_variables_and_home_are_expanded(voc: Path, tmp_path: Path, monkeypatch:
         open_dataset("voc:$SOME_VOC:train", work=tmp_path)
 
 
-@pytest.mark.parametrize("source", ["", "voc", "voc:", "voc:here", "coco:x:train", "shapes", "shapes:", "folder:"])
+@pytest.mark.parametrize(
+    "source", ["", "voc", "voc:", "voc:here", "coco:here", "other:x:train", "shapes", "shapes:", "folder:"]
+)
 def test_what_is_no_source_shows_the_forms(tmp_path: Path, source: str) -> None:
     with pytest.raises(BadDataset, match="is not a dataset; write voc:DIR:SPLIT"):
         open_dataset(source, work=tmp_path)

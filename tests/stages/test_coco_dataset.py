@@ -1,0 +1,232 @@
+"""Datasets in COCO's format: what is read, what is refused, and the keys."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rcnn_cli.main import main
+from stages.datasets import BadAnnotation, BadDataset, CocoDataset, open_detection
+from stages.errors import BadImage, BadSetting
+
+Content = dict[str, Any]
+
+
+def content() -> Content:
+    """Three images (the second without annotations, the third without a size), categories 3 and 90, one crowd."""
+    return {
+        "info": {"year": 2017},
+        "images": [
+            {"id": 42, "file_name": "a.jpg", "width": 60, "height": 40, "license": 1},
+            {"id": 7, "file_name": "b.png", "width": 60, "height": 40},
+            {"id": 9, "file_name": "deep/c.jpg"},
+        ],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "traffic light", "supercategory": "x"}],
+        "annotations": [
+            {"id": 5, "image_id": 9, "category_id": 3, "bbox": [0, 0, 60, 40], "area": 1200.5, "iscrowd": 1},
+            {"id": 6, "image_id": 42, "category_id": 90, "bbox": [10.5, 5.25, 20, 30.5], "area": 300.0, "iscrowd": 0},
+            {"id": 8, "image_id": 42, "category_id": 3, "bbox": [50, 30, 10.4, 10]},
+        ],
+    }
+
+
+def write(folder: Path, stated: Content) -> Path:
+    """The file and its images."""
+    for name in ("a.jpg", "b.png", "deep/c.jpg"):
+        path = folder / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            Image.new("RGB", (60, 40), (90, 50, len(name))).save(path)
+    path = folder / "instances_toy.json"
+    path.write_text(json.dumps(stated))
+    return path
+
+
+def opened(folder: Path, stated: Content | None = None) -> CocoDataset:
+    path = write(folder, stated or content())
+    dataset = open_detection(f"coco:{path}:{folder / 'images'}", work=folder / "work")
+    assert isinstance(dataset, CocoDataset)
+    return dataset
+
+
+def test_records_are_in_the_project_terms(tmp_path: Path) -> None:
+    dataset = opened(tmp_path)
+    assert dataset.name == "instances_toy"
+    assert dataset.image_ids == ("42", "7", "9")
+    assert dataset.classes == ("traffic light", "toothbrush")
+    assert dataset.category_ids == (3, 90)
+    assert dataset.image_number("42") == 42
+    record = dataset.record("42")
+    # The second box reaches 0.4 pixels over the edge, and is cut.
+    expected = np.array([[10.5, 5.25, 30.5, 35.75], [50, 30, 60, 40]], np.float32)
+    np.testing.assert_array_equal(record.boxes, expected)
+    assert record.boxes.dtype == np.float32
+    assert record.labels.tolist() == [1, 0]
+    assert record.difficult.tolist() == [False, False]
+    assert record.areas.tolist() == [300, 104]
+    assert record.path == tmp_path / "images" / "a.jpg"
+
+
+def test_no_annotations_a_crowd_and_a_size_from_the_image(tmp_path: Path) -> None:
+    dataset = opened(tmp_path)
+    empty = dataset.record("7")
+    assert empty.boxes.shape == (0, 4)
+    assert empty.labels.shape == empty.difficult.shape == empty.areas.shape == (0,)
+    crowd = dataset.record("9")
+    assert (crowd.width, crowd.height) == (60, 40)
+    assert crowd.difficult.tolist() == [True]
+    assert crowd.areas.tolist() == [1200.5]
+
+
+def test_subsets_and_copies(tmp_path: Path) -> None:
+    dataset = opened(tmp_path)
+    one = dataset.subset([2])
+    assert one.image_ids == ("9",)
+    assert one.classes == dataset.classes
+    assert one.key != dataset.key
+    assert one.record("9").labels.tolist() == [0]
+    with pytest.raises(BadDataset, match="has no image '42'"):
+        one.record("42")
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.key == dataset.key
+    np.testing.assert_array_equal(copy.record("42").boxes, dataset.record("42").boxes)
+
+
+def test_keys_follow_the_content(tmp_path: Path) -> None:
+    first = opened(tmp_path / "one")
+    same = opened(tmp_path / "two")
+    assert (same.images_key, same.annotations_key) == (first.images_key, first.annotations_key)
+    changed = content()
+    changed["annotations"][1]["bbox"][0] = 11
+    other = opened(tmp_path / "three", changed)
+    assert other.images_key == first.images_key
+    assert other.annotations_key != first.annotations_key
+    (tmp_path / "four/images").mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(tmp_path / "four/images/a.jpg")
+    repainted = opened(tmp_path / "four")
+    assert repainted.images_key != first.images_key
+    assert repainted.annotations_key == first.annotations_key
+
+
+def without(table: str, number: int, key: str) -> Callable[[Content], object]:
+    return lambda stated: stated[table][number].pop(key)
+
+
+def put(table: str, number: int, key: str, value: object) -> Callable[[Content], object]:
+    return lambda stated: stated[table][number].update({key: value})
+
+
+REFUSED: dict[str, tuple[Callable[[Content], object], str]] = {
+    "no annotations": (lambda stated: stated.pop("annotations"), "has no list 'annotations' of objects"),
+    "no images": (lambda stated: stated["images"].clear(), "its list 'images' is empty"),
+    "a list of numbers": (lambda stated: stated.update(categories=[3, 90]), "has no list 'categories' of objects"),
+    "no id": (without("images", 1, "id"), "image 2 has no 'id'"),
+    "a text as id": (put("images", 0, "id", "a"), "image 1 has id = 'a', not a whole number"),
+    "an id twice": (put("images", 0, "id", 7), "image 7 is there twice"),
+    "no file": (without("images", 0, "file_name"), "image 42 has file_name = None"),
+    "a file elsewhere": (put("images", 0, "file_name", "../a.jpg"), "name a file inside the folder"),
+    "a category twice": (put("categories", 0, "id", 3), "category 3 (traffic light): its id or name is there twice"),
+    "a name twice": (put("categories", 0, "name", "traffic light"), "its id or name is there twice"),
+    "a slash": (put("categories", 0, "name", "a/b"), "category 90 has the name 'a/b'"),
+    "an unknown image": (put("annotations", 0, "image_id", 1), "annotation 5 is of image 1, which the file does not"),
+    "an unknown category": (put("annotations", 0, "category_id", 1), "annotation 5 is of category 1, which the file"),
+    "no category": (without("annotations", 2, "category_id"), "annotation 8 has no 'category_id'"),
+    "no box": (without("annotations", 2, "bbox"), "annotation 8 has bbox = None; give it four numbers"),
+    "three numbers": (put("annotations", 1, "bbox", [1, 2, 3]), "annotation 6 has bbox = [1, 2, 3]"),
+    "a text in a box": (put("annotations", 1, "bbox", [1, 2, 3, "4"]), "give it four numbers"),
+    "an area of text": (put("annotations", 1, "area", "big"), "annotation 6 has area = 'big'"),
+    "a crowd of two": (put("annotations", 1, "iscrowd", 2), "annotation 6 has iscrowd = 2; write 0 or 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_file_that_is_not_whole_is_one_sentence(tmp_path: Path, case: str) -> None:
+    change, words = REFUSED[case]
+    stated = content()
+    change(stated)
+    with pytest.raises(BadDataset) as raised:
+        opened(tmp_path, stated)
+    assert str(raised.value).startswith(str(tmp_path / "instances_toy.json"))
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+BAD_BOXES = {
+    "no width": ([5, 5, 0, 10], "of no width or height"),
+    "a negative height": ([5, 5, 10, -1], "of no width or height"),
+    "over the edge": ([50, 5, 12, 10], "outside its image of 60 x 40 pixels"),
+    "beyond the edge": ([60, 5, 0.5, 10], "outside its image"),
+    "nan": ([math.nan, 5, 0.5, 10], "give it finite numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BOXES)
+def test_an_impossible_box_stops_its_own_record_alone(tmp_path: Path, case: str) -> None:
+    box, words = BAD_BOXES[case]
+    stated = content()
+    stated["annotations"][1]["bbox"] = box
+    dataset = opened(tmp_path, stated)
+    assert len(dataset.record("9").boxes) == 1
+    with pytest.raises(
+        BadAnnotation, match=r"instances_toy.json: annotation 6 \(toothbrush\) of image 42 has"
+    ) as raised:
+        dataset.record("42")
+    assert words in str(raised.value)
+
+
+def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
+    path = write(tmp_path, content())
+    with pytest.raises(BadDataset, match=r"other\.json: no such file"):
+        open_detection(f"coco:{tmp_path}/other.json:{tmp_path}/images", work=tmp_path)
+    with pytest.raises(BadDataset, match="lost: no such folder; end the source with"):
+        open_detection(f"coco:{path}:{tmp_path}/lost", work=tmp_path)
+    with pytest.raises(BadDataset, match=r"coco:ANNOTATIONS\.json:IMAGES"):
+        open_detection(f"coco:{path.name}", work=tmp_path)
+    with pytest.raises(BadSetting, match="unknown setting 'year'"):
+        open_detection(f"coco:{path}:{tmp_path}/images", work=tmp_path, options={"year": 2017})
+    path.write_text('{"images": [')
+    with pytest.raises(BadDataset, match=r"instances_toy\.json: is not a whole JSON file"):
+        open_detection(f"coco:{path}:{tmp_path}/images", work=tmp_path)
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    dataset = opened(tmp_path)
+    (tmp_path / "images" / "b.png").unlink()
+    assert len(dataset.record("7").boxes) == 0
+    with pytest.raises(BadImage, match=r"b\.png: cannot be read"):
+        _ = dataset.images_key
+
+
+def test_the_command_checks_every_image_and_box(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
+    path = write(tmp_path, content())
+    source = f"coco:{path}:{tmp_path / 'images'}"
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "check", source])
+    printed = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0
+    assert printed[1].split() == ["traffic", "light", "2", "2", "1", "0"]
+    assert printed[-1] == "3 images, 0 problems"
+    stated = content()
+    stated["annotations"][2]["bbox"][2] = 0
+    stated["images"][1]["width"] = 61
+    write(tmp_path, stated)
+    (tmp_path / "images/deep/c.jpg").unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "check", source])
+    printed = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 1
+    assert "annotation 8 (traffic light) of image 42 has the box [50, 30, 0, 10]" in printed[0]
+    assert "states 61 x 40 pixels for image 7" in printed[1]
+    assert "c.jpg" in printed[2]
+    assert printed[-1] == "3 images, 3 problems"
