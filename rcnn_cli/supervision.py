@@ -20,7 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import IO, Any
 
 TOPIC = "rcnn"
 POLL_SECONDS = 0.2
@@ -65,7 +66,9 @@ def supervise(job: dict[str, Any]) -> dict[str, Any]:
     return outcome
 
 
-def run_process(job: dict[str, Any], unwanted: Any, hear: Any) -> dict[str, Any] | None:
+def run_process(
+    job: dict[str, Any], unwanted: Callable[[], bool], hear: Callable[[dict[str, Any]], None]
+) -> dict[str, Any] | None:
     """The process from start to end; see `supervise`. None if it was ended because it was `unwanted`."""
     outcome = None
     with tempfile.TemporaryFile() as noise:
@@ -87,6 +90,8 @@ def run_process(job: dict[str, Any], unwanted: Any, hear: Any) -> dict[str, Any]
                 process.stdin.flush()
             started = False
             for line in process.stdout:
+                if not line.endswith(b"\n"):
+                    break  # it was killed while it spoke
                 message = json.loads(line)
                 started = True
                 if "say" in message:
@@ -116,7 +121,7 @@ def run_process(job: dict[str, Any], unwanted: Any, hear: Any) -> dict[str, Any]
     )
 
 
-def end_if(process: Any, unwanted: Any) -> None:
+def end_if(process: subprocess.Popen[bytes], unwanted: Callable[[], bool]) -> None:
     """Ends the process, in order, once it is `unwanted`."""
     while process.poll() is None:
         if unwanted():
@@ -133,7 +138,7 @@ def cause(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
-def last_line(file: Any) -> str:
+def last_line(file: IO[bytes]) -> str:
     """The last line of what a process wrote to `file`."""
     file.seek(0, os.SEEK_END)
     file.seek(max(0, file.tell() - 4096))

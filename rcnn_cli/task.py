@@ -123,8 +123,9 @@ def do(job: dict[str, Any]) -> None:
 def prepare(job: dict[str, Any]) -> tuple[Graph, Node]:
     """The graph and the node to make. Raises WorkerError if folder or key are not those of the client."""
     os.environ.update(job["environment"])
-    for folder, sign in ((job["folder"], job["folder"]), (job["work"], job["sign"])):
-        if not Path(sign).exists():
+    for folder, sign in ((job["folder"], "."), (job["work"], job["sign"])):
+        folder = Path(job["folder"], folder)
+        if not Path(job["folder"], sign).exists():
             raise WorkerError(
                 f"{job['worker']}: does not see the folder {folder}; every worker must see it under the same path"
             )

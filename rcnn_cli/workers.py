@@ -18,7 +18,8 @@ import pickle
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class Workers:
                     looked = time.monotonic()
                     for name in missing.keys() & set(os.listdir(writer.folder)):
                         bar.advance(missing.pop(name))
-                    there = self.workers()
+                    there = self.workers(tasks)
                     joined = set(there) - asked
                     asked |= joined
                     # A worker that takes a lost one's place gets that one's task from Dask.
@@ -142,11 +143,14 @@ class Workers:
         with contextlib.suppress(Exception):
             self.client.close(timeout=CONNECT_SECONDS)
 
-    def workers(self) -> list[str]:
-        """The addresses of the workers; waits, aloud, while there is none. Raises StageError when that takes long."""
+    def workers(self, tasks: Sequence[Any] = ()) -> list[str]:
+        """The addresses of the workers; waits, aloud, while there is none and Dask has not given up one of `tasks`.
+
+        Raises StageError when that takes long.
+        """
         started = time.monotonic()
         told = False
-        while not (found := self.connected_workers()):
+        while not (found := self.connected_workers()) and not any(task.status == "error" for task in tasks):
             if not told:
                 told = True
                 log.warning(
@@ -189,15 +193,17 @@ class Workers:
     # Tasks
 
     def job(self, graph: Graph, node: Node, writer: Writer) -> dict[str, Any]:
-        """What a worker needs to know to make the node, as JSON; `task.py` reads it."""
-        work = graph.work.absolute()
+        """What a worker needs to know to make the node, as JSON; `task.py` reads it.
+
+        Paths stay as the user wrote them, from `folder` on: so are those in messages.
+        """
         return {
             "token": self.token,
             "folder": str(Path.cwd()),
-            "work": str(work),
-            "sign": str(sign_of(work, self.token)),
-            "cache": str(writer.folder.absolute()),
-            "recipe": str(graph.recipe.path.absolute()),
+            "work": str(graph.work),
+            "sign": str(sign_of(graph.work, self.token)),
+            "cache": str(writer.folder),
+            "recipe": str(graph.recipe.path),
             "table": graph.recipe.as_json(),
             "node": node.name,
             "identity": writer.identity.as_json(),
@@ -235,8 +241,8 @@ class Workers:
             return False
         try:
             outcome = task.result(timeout=LOOK_SECONDS)
-        except TimeoutError:
-            return False  # its worker was lost after it had ended: Dask does it again
+        except (TimeoutError, CancelledError):
+            return False  # its worker was lost after it had ended, and Dask does it again; or the scheduler was
         if "error" in outcome:
             raise pickle.loads(base64.b64decode(outcome["error"]))
         if "refused" in outcome:
