@@ -29,6 +29,7 @@ OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 
 EPILOG = """Examples:
 
 \b
+  rcnn plan recipes/shapes.toml                    what it will take: images, boxes, disk, time
   rcnn run recipes/shapes.toml                     every stage of the demo, resumed where it was
   rcnn extract recipes/shapes.toml --padding 0     one stage, one setting changed: a new cache
   rcnn status recipes/shapes.toml                  what is complete, what is not, and why
