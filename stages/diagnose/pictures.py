@@ -11,6 +11,7 @@ from stages.diagnose.characteristics import FEWEST
 from stages.diagnose.false_positives import TYPES
 
 COLOURS = ("#4f81bd", "#c0504d", "#6aa84f", "#8064a2")
+RED = "#c0392b"
 GRID = "#e3e3e3"
 SHORT = {
     "extra-small": "XS", "small": "S", "medium": "M", "large": "L", "extra-large": "XL",
@@ -18,6 +19,7 @@ SHORT = {
     "visible": "vis", "occluded": "occ", "truncated": "trunc", "Frontal": "front",
 }  # fmt: skip
 MOST_PLOTS = 60
+MOST_CLASSES = 20
 
 
 def plot_trends(summary: Mapping[str, Any], path: Path) -> None:
@@ -59,13 +61,16 @@ def draw_trend(ax: Any, name: str, counts: Mapping[str, Mapping[str, int]]) -> N
 
 
 def plot_sensitivity(summary: Mapping[str, Any], path: Path) -> None:
-    """Figure 6 as a PNG: of each characteristic the mean normalised AP of the worst and of the best subset, around the
-    mean of all objects (dashed)."""
+    """Figure 6 as a PNG: of each characteristic the mean normalised AP of the worst and of the best subset.
+
+    The dashed line is the mean over all classes, the short black one that over the classes which are in the two.
+    """
     found = summary["characteristics"]
     figure = new_figure(1.1 * max(3, len(found)) + 1.2, 3.2)
     ax = figure.subplots()
     for place, one in enumerate(found.values()):
-        ax.plot([place, place], [one["lowest"], one["highest"]], "+-", color="#c0392b", markersize=9, linewidth=1.2)
+        ax.plot([place, place], [one["lowest"], one["highest"]], "+-", color=RED, markersize=9, linewidth=1.2)
+        ax.plot([place], [one["overall"]], "_", color="black", markersize=9)
         for value in (one["lowest"], one["highest"]):
             ax.annotate(f"{value:.3f}", (place, value), xytext=(6, 0), textcoords="offset points", fontsize=8)
     if summary["ap_n"] is not None:
@@ -80,43 +85,45 @@ def plot_sensitivity(summary: Mapping[str, Any], path: Path) -> None:
 
 
 def plot_characteristics(summary: Mapping[str, Any], path: Path) -> None:
-    """A PNG with a row of plots for each characteristic and a column for each class: the normalised AP of its subsets
-    with standard errors, around the class's own (dashed); pale where there are fewer than FEWEST objects.
+    """A PNG with a plot for each characteristic and in it, class by class, the normalised AP of its subsets.
+
+    Bars are standard errors, the dashed lines the classes' own; a subset of fewer than FEWEST objects is pale.
 
     Of many classes those with the most objects are shown.
     """
-    names = list(summary["characteristics"])
+    names = list(next(iter(summary["classes"].values()))["characteristics"])
     with_objects = [name for name, one in summary["classes"].items() if one["positives"]]
-    most = sorted(with_objects, key=lambda name: -summary["classes"][name]["positives"])[: MOST_PLOTS // 3]
-    classes = [name for name in with_objects if name in most]
-    rows, columns = max(1, len(names)), max(1, len(classes))
-    figure = new_figure(1.35 * columns + 1.0, 1.75 * rows + 0.5)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    if not (names and classes):
-        axes[0, 0].set_axis_off()
-    for row, name in enumerate(names):
-        for column, of_class in enumerate(classes):
-            one = summary["classes"][of_class]
-            draw_bins(axes[row, column], one["characteristics"][name], one["ap_n"])
-            if not row:
-                axes[row, column].set_title(of_class, fontsize=9)
-        if classes:
-            axes[row, 0].set_ylabel(name, fontsize=8)
+    most = sorted(with_objects, key=lambda name: -summary["classes"][name]["positives"])[:MOST_CLASSES]
+    classes = {name: summary["classes"][name] for name in with_objects if name in most}
+    figure = new_figure(1.3 * max(3, len(classes)) + 0.8, 1.75 * max(1, len(names)) + 0.3)
+    axes = figure.subplots(max(1, len(names)), squeeze=False).ravel()
+    if not names:
+        axes[0].text(0.5, 0.5, "nothing tells objects apart", ha="center", va="center", fontsize=9)
+    for name, ax in zip(names, axes, strict=False):
+        draw_characteristic(ax, name, classes)
     save(figure, path)
 
 
-def draw_bins(ax: Any, bins: Mapping[str, Mapping[str, Any]], overall: float) -> None:
-    """One class's subsets by one characteristic."""
-    ax.axhline(overall, color="black", linestyle="--", linewidth=0.8)
-    for place, one in enumerate(bins.values()):
-        if one["ap_n"] is None:
-            continue
-        faint = 1.0 if one["positives"] >= FEWEST else 0.3
-        error = one["ap_n_error"] or 0.0
-        ax.errorbar(place, one["ap_n"], error, fmt="o", color="#c0392b", markersize=3.5, capsize=2, alpha=faint)
-    ax.set(xlim=(-0.6, len(bins) - 0.4), ylim=(0, 1.05), yticks=(0, 0.5, 1))
-    ax.set_xticks(range(len(bins)), [SHORT.get(label, label.lower()) for label in bins])
+def draw_characteristic(ax: Any, name: str, classes: Mapping[str, Mapping[str, Any]]) -> None:
+    """The subsets of every class by one characteristic, a class beside the other."""
+    ticks = {}
+    width = 1 + max(len(one["characteristics"][name]) for one in classes.values())
+    for number, (of_class, one) in enumerate(classes.items()):
+        bins = one["characteristics"][name]
+        start = number * width
+        ax.plot([start - 0.4, start + len(bins) - 0.6], [one["ap_n"]] * 2, color="black", linestyle="--", linewidth=0.8)
+        ax.annotate(of_class, (start - 0.4, 1.08), fontsize=8, annotation_clip=False)
+        for place, (label, found) in enumerate(bins.items(), start):
+            ticks[place] = SHORT.get(label, label.lower())
+            if found["ap_n"] is not None:
+                alpha = 1.0 if found["positives"] >= FEWEST else 0.3
+                error = found["ap_n_error"] or 0.0
+                ax.errorbar(place, found["ap_n"], error, fmt="o", color=RED, markersize=3.5, capsize=2, alpha=alpha)
+    ax.set(xlim=(-0.8, len(classes) * width - 1.2), ylim=(0, 1.05), yticks=(0, 0.5, 1))
+    ax.set_ylabel(name, fontsize=8)
+    ax.set_xticks(list(ticks), list(ticks.values()))
     plain(ax)
+    ax.tick_params(axis="x", labelsize=7 if width > 5 else 6)
 
 
 def new_figure(width: float, height: float) -> Any:

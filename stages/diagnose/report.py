@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.diagnose.characteristics import FEWEST
 from stages.diagnose.false_positives import TYPES
 from stages.tables import aligned, percent
 
@@ -33,6 +34,10 @@ def format_tables(name: str, summary: Mapping[str, Any]) -> str:
             f"{name}: normalised AP (N = {summary['normal']:.1f}) of the worst and the best subset, means over classes",
             "\n".join(aligned(characteristic_rows(summary), rules_before=(1,))),
         ]
+    else:
+        sections.append(
+            f"{name}: no class has two subsets with {FEWEST} objects or more, so there are no sensitivities"
+        )
     return "\n\n".join(sections)
 
 
