@@ -18,7 +18,7 @@ Table = list[list[str]]
 
 def format_counts(plan: Plan, counts: Sequence[Count]) -> str:
     """What there is to make, by stage."""
-    from stages.eval.report import aligned
+    from stages.tables import aligned
 
     rows = [["stage", "caches", "complete", "to make", "for several runs"]]
     rows += [[one.stage, *map(str, (one.caches, one.complete, one.missing, one.shared))] for one in counts]
@@ -71,7 +71,7 @@ class Notes:
 
 def format_text(plan: Plan, rows: Sequence[Row]) -> str:
     """The table for a terminal, footnotes below; what each cell changes, or why it failed, ends its line."""
-    from stages.eval.report import aligned
+    from stages.tables import aligned
 
     notes = Notes()
     table, ends = body(plan.grid, rows, notes), [last_column(plan.grid, row) for row in rows]

@@ -1,4 +1,4 @@
-"""What a run leaves for people: the table of APs, result files, precision-recall and training curves, drawn detections.
+"""What a run leaves for people: tables of APs and errors, result files, curves, drawn detections.
 
 All of it goes to `results/RECIPE/` in the work folder; it is remade when the caches it was made from are others.
 """
@@ -27,11 +27,13 @@ def results_folder(graph: Graph) -> Path:
 def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
     """Prints the table of the complete evaluations among `nodes` and writes their files and pictures.
 
-    For the complete networks among them it draws how their training went.
+    For the complete networks among them it draws how their training went; of the diagnoses it prints tables, too.
     """
     for node in nodes:
         if node.use.stage.makes == "network" and manifest_of(graph, node):
             draw_training(graph, node)
+        if node.use.stage.makes == "diagnosis" and manifest_of(graph, node):
+            show_diagnosis(graph, node)
     evaluations = [node for node in nodes if node.use.stage.makes == "evaluation" and manifest_of(graph, node)]
     if not evaluations:
         return
@@ -77,6 +79,22 @@ def draw_training(graph: Graph, node: Node) -> None:
         write_json(folder / MADE_FROM, reader.key)
     table = f", {reader.folder / FILE}" if (reader.folder / FILE).exists() else ""
     click.echo(f"Training of {node.use.name}: {folder}/training.png{table}")
+
+
+def show_diagnosis(graph: Graph, node: Node) -> None:
+    """Prints a diagnosis's tables, writes its files and pictures, and says where they are."""
+    from stages.diagnose.pictures import draw_diagnosis
+    from stages.diagnose.report import format_tables, write_diagnosis
+
+    reader = Reader(graph.folder(node))
+    folder = results_folder(graph) / node.use.name
+    summary = reader.manifest["summary"]
+    click.echo(f"{format_tables(node.use.name, summary)}\n")
+    if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
+        write_diagnosis(summary, folder)
+        draw_diagnosis(summary, folder)
+        write_json(folder / MADE_FROM, reader.key)
+    click.echo(f"Diagnosis, false positives by type and sensitivities as CSV, JSON and PNG: {folder}/")
 
 
 def detections_of(node: Node) -> Node:

@@ -15,6 +15,7 @@ FOLDERS = (
     "stages.train_bbox",
     "stages.detect",
     "stages.eval",
+    "stages.diagnose",
 )
 
 

@@ -126,6 +126,14 @@ def detections_from_arrays(
     )
 
 
+def detections_of(found: DetectionSet, name: str) -> ClassDetections:
+    """The class's detections, none for a class that the detector does not know."""
+    try:
+        return found.of_class(name)
+    except KeyError:
+        return ClassDetections(np.zeros(0, np.int64), no_boxes(), np.zeros(0, np.float32))
+
+
 def no_boxes() -> Boxes:
     """An empty float32 [0, 4]."""
     return np.zeros((0, 4), np.float32)

@@ -18,6 +18,7 @@ KINDS = (
     "regressor",
     "detections",
     "evaluation",
+    "diagnosis",
 )
 
 

@@ -49,7 +49,7 @@ def test_a_stage_never_imports_another(path):
 
 
 def test_there_are_stages_to_hold_to_this():
-    assert {"propose", "extract", "train_svm", "train_bbox", "detect", "eval", "pretrain"} <= STAGES
+    assert {"propose", "extract", "train_svm", "train_bbox", "detect", "eval", "diagnose", "pretrain"} <= STAGES
 
 
 def test_help_loads_nothing_heavy():

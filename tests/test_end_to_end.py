@@ -13,7 +13,7 @@ import h5py
 import psutil
 import pytest
 
-from tests.pipeline import STAGES, command, contents, rcnn, write_recipe
+from tests.pipeline import SMALL, STAGES, command, contents, rcnn, write_recipe
 
 KILLS = 20
 
@@ -208,6 +208,27 @@ def test_settings_are_options_of_their_stage(copied):
     assert len(list((work / "caches" / "eval").iterdir())) == 2
     wrong = rcnn("eval", recipe, "--iou", 1.5, work=work, check=False)
     assert (wrong.returncode, "iou = 1.5 must be at most 1" in wrong.stderr) == (2, True)
+
+
+def test_a_table_more_diagnoses_the_errors_from_the_caches_that_are_there(copied):
+    recipe, work = copied
+    recipe = write_recipe(work, SMALL + "[diagnose]\n")
+    told = rcnn("diagnose", recipe, "--iou", 0.6, work=work)
+    assert "top-ranked false positives" in told.stdout
+    assert len(list((work / "caches" / "diagnose").iterdir())) == 1
+    assert len(list((work / "caches" / "detect").iterdir())) == 1
+    results = work / "results" / "small" / "diagnose"
+    assert {path.name for path in results.iterdir()} == {
+        "made-from.json", "diagnosis.json", "false-positives.csv", "characteristics.csv",
+        "false-positives.png", "sensitivity.png", "characteristics.png",
+    }  # fmt: skip
+    summary = json.loads((results / "diagnosis.json").read_text())
+    assert (summary["iou"], len(summary["classes"])) == (0.6, 10)
+    wrong = rcnn("diagnose", recipe, "--similar", '[["disc", "disk"]]', work=work, check=False)
+    assert (wrong.returncode, "'disk', which is no class of the dataset, did you mean 'disc'?" in wrong.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_detections_are_drawn(copied):

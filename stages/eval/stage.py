@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from cache import Column, Reader, Record, Schema, Writer
-from stages.detections import NO_ROWS, ClassDetections, DetectionSet, by_class, no_boxes, read_detections
-from stages.errors import StageError
+from stages.detections import NO_ROWS, by_class, detections_of, no_boxes, read_detections
 from stages.eval import Settings
 from stages.eval.average_precision import Curve, Objects, precision_recall_curve
 from stages.execution import Execution
+from stages.ground_truth import check_classes, check_images, listed, warn_of_skipped
 
 log = logging.getLogger("stages.eval")
 
@@ -44,7 +44,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     dataset = inputs["images"]
     warn_of_skipped(inputs["detections"])
     found = read_detections(inputs["detections"])
-    check_classes(found.classes, dataset.classes)
+    check_classes("eval", found.classes, dataset.classes)
     objects = objects_by_class(dataset, found.image_ids, settings.use_difficult)
     with execution.progress("eval", output.remaining_items, "classes") as bar:
         for part in output.claim():
@@ -101,21 +101,9 @@ def curve_record(curve: Curve) -> Record:
     }
 
 
-def detections_of(found: DetectionSet, name: str) -> ClassDetections:
-    """The class's detections, none for a class that the detector does not know."""
-    try:
-        return found.of_class(name)
-    except KeyError:
-        return ClassDetections(np.zeros(0, np.int64), no_boxes(), np.zeros(0, np.float32))
-
-
 def objects_by_class(dataset: Any, image_ids: Sequence[str], use_difficult: bool) -> dict[str, Objects]:
     """Every class's objects in the images `image_ids`, which must be the dataset's own. Raises StageError if not."""
-    if set(image_ids) != set(dataset.image_ids):
-        raise StageError(
-            f"eval: the detections are of {len(image_ids)} images that are not the {len(dataset.image_ids)} of "
-            f"{dataset.name}; name the same split for [eval] and for the detections it reads"
-        )
+    check_images("eval", image_ids, dataset)
     records = [dataset.record(image_id) for image_id in image_ids]
     counts = [len(record.labels) for record in records]
     images = np.repeat(np.arange(len(records)), counts)
@@ -129,32 +117,3 @@ def objects_by_class(dataset: Any, image_ids: Sequence[str], use_difficult: bool
         name: Objects(images[mine], boxes[mine], difficult[mine])
         for name, mine in zip(dataset.classes, own, strict=True)
     }
-
-
-def check_classes(detected: Sequence[str], annotated: Sequence[str]) -> None:
-    """Warns of classes that only one side knows; raises StageError if they have none in common."""
-    known, wanted = set(detected), set(annotated)
-    unknown = [name for name in detected if name not in wanted]
-    never = [name for name in annotated if name not in known]
-    if len(unknown) == len(detected):
-        raise StageError(
-            f"eval: the detector's classes ({listed(detected)}) and the dataset's ({listed(annotated)}) "
-            f"have none in common; evaluate on a dataset with the classes that the SVMs were trained for"
-        )
-    if unknown:
-        log.warning("detections of %s are left out: the dataset has no such class", listed(unknown))
-    if never:
-        log.warning("the detector does not know %s: all of those objects are missed", listed(never))
-
-
-def listed(names: Sequence[str], at_most: int = 30) -> str:
-    """The names one after the other; of very many the first and how many more there are."""
-    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return ", ".join(names[:at_most]) + more
-
-
-def warn_of_skipped(detections: Reader) -> None:
-    """Says how many images were skipped upstream: their objects count as missed."""
-    skipped = detections.manifest.get("skipped", {})
-    if skipped:
-        log.warning("%d images were skipped as unreadable: their objects count as missed", len(skipped))

@@ -14,7 +14,7 @@ from stages.detect import Settings as DetectSettings
 from stages.detect.scoring import BLOCK_CLASSES, best_rows, detect_image
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import most_objects
-from stages.eval.stage import listed
+from stages.ground_truth import listed
 from stages.linear_models import NEVER_DETECTED, LinearSvms
 from stages.train_svm import STAGE, Settings
 from stages.train_svm import stage as train_svm
