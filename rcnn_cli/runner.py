@@ -308,7 +308,8 @@ def counted(manifest: Mapping[str, Any]) -> str:
     """ "500 images, 1,145,000 rows, 2.3 GB" of a manifest."""
     rows = f", {manifest['rows']:,} rows" if manifest.get("rows") else ""
     skipped = f", {len(manifest['skipped'])} skipped" if manifest.get("skipped") else ""
-    return f"{manifest.get('items', 0):,} items{rows}{skipped}, {size(manifest.get('bytes', 0))}"
+    items = manifest.get("items", 0)
+    return f"{items:,} {plural('item', items)}{rows}{skipped}, {size(manifest.get('bytes', 0))}"
 
 
 def plural(word: str, count: int) -> str:
