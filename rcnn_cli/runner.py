@@ -24,6 +24,7 @@ from stages.errors import StageError
 from stages.execution import Execution
 from stages.networks import NetworkSource
 from stages.settings import all_of
+from stages.stage import Stage
 
 log = logging.getLogger("rcnn")
 
@@ -142,7 +143,7 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
         graph.identity(node),
         module.items(settings, inputs),
         module.schema(settings, inputs),
-        part_size=options.part_size or stage.part_size,
+        part_size=options.part_size or part_size_of(stage, settings, inputs),
         shard=options.shard,
         compression=options.compression,
     )
@@ -176,6 +177,12 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
     log.info("%s: done (%s) in %s: %s", node.name, counted(manifest), duration(time.time() - started), folder)
     tell_skipped(node, manifest)
     return True
+
+
+def part_size_of(stage: Stage, settings: Any, inputs: Mapping[str, Any]) -> int:
+    """How many items a part of a new cache gets if nobody says."""
+    chosen = stage.function("part_size")
+    return chosen(settings, inputs) if chosen else stage.part_size
 
 
 def run_alone(graph: Graph, node: Node, options: Options) -> bool:

@@ -24,7 +24,8 @@ NOT_LAYERS = {"boxes", "is_object", "label", "difficult"}
 class Features(Protocol):
     """What a stage needs that reads each image once: a features cache (a `cache.Reader`), or features on demand.
 
-    `manifest["skipped"]`, where it is there, has the images without features (on demand: of those read so far).
+    `manifest["skipped"]`, where it is there, has the images without features (on demand: of those read so far),
+    `manifest["summary"]["class_names"]` what the outputs of the network stand for, if that is known.
     """
 
     item_ids: tuple[str, ...]

@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Schema, Writer
-from stages.detect import Settings
+from stages.detect import STAGE, Settings
 from stages.detect.scoring import Scorer, best_candidates, class_probabilities, suppress
 from stages.detections import class_thresholds
 from stages.errors import StageError
@@ -24,10 +24,18 @@ from stages.linear_models import BoxRegressors, read_regressors, read_svms
 
 log = logging.getLogger("stages.detect")
 
+MOST_CLASSES = 1000
+
 
 def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
     """The images that have features."""
     return list(inputs["features"].item_ids)
+
+
+def part_size(settings: Settings, inputs: Mapping[str, Any]) -> int:
+    """Sixteen images; with more than a thousand classes fewer, so that a part is not much larger."""
+    classes = len(inputs["svm"] if settings.score == "svm" else chosen_scorer(settings, inputs).classes)
+    return max(1, min(STAGE.part_size, STAGE.part_size * MOST_CLASSES // classes))
 
 
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:

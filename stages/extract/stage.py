@@ -237,7 +237,7 @@ class OnDemand:
         self.task = task
         self.schema = columns
         self.item_ids = tuple(task.images.image_ids)
-        self.manifest: dict[str, Any] = {"skipped": {}}
+        self.manifest: dict[str, Any] = {"skipped": {}, "summary": {"class_names": list(task.source.class_names)}}
         self.reader = RegionReader(task, pin=task.execution.device.startswith("cuda"))
 
     def __reduce__(self) -> tuple[type[OnDemand], tuple[Extraction, Schema]]:

@@ -123,13 +123,14 @@ def sparse_rows(rows: NDArray[np.floating], scale: float) -> csr_matrix:
     liblinear copies its input as 16 bytes a non-zero; after a ReLU most are zero, and a dense float64 copy beside it
     would be the larger half of the memory.
     """
-    blocks = [(low, rows[low : low + BLOCK_ROWS]) for low in range(0, len(rows), BLOCK_ROWS)]
-    counts = [np.count_nonzero(nonzero(block), axis=1) for _, block in blocks]
-    starts = np.cumsum(np.concatenate([[0], *counts]), dtype=np.int64)
-    values, columns = np.empty(starts[-1], np.float64), np.empty(starts[-1], np.int32)
-    for low, block in blocks:
+    blocks = [rows[low : low + BLOCK_ROWS] for low in range(0, len(rows), BLOCK_ROWS)]
+    total = sum(np.count_nonzero(nonzero(block)) for block in blocks)
+    values, columns, starts = np.empty(total, np.float64), np.empty(total, np.int32), [np.zeros(1, np.int64)]
+    for block in blocks:
         found = np.flatnonzero(nonzero(block))
-        where = slice(starts[low], starts[low] + len(found))
+        low = int(starts[-1][-1])
+        where = slice(low, low + len(found))
         columns[where] = found % rows.shape[1]
         values[where] = scaled(block.reshape(-1)[found], scale)
-    return csr_matrix((values, columns, starts.astype(np.int32)), shape=rows.shape)
+        starts.append(low + np.searchsorted(found, rows.shape[1] * np.arange(1, len(block) + 1)))
+    return csr_matrix((values, columns, np.concatenate(starts).astype(np.int32)), shape=rows.shape)

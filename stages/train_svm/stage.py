@@ -18,7 +18,7 @@ from stages.boxes import class_overlaps
 from stages.execution import Execution, workers_deaf_to_interrupts
 from stages.features import ObjectRows, feature_scale, layer_dimension, read_objects, scaled
 from stages.linear_models import NEVER_DETECTED
-from stages.train_svm import Settings
+from stages.train_svm import STAGE, Settings
 from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.mining import (
     BLOCK_CLASSES,
@@ -36,6 +36,7 @@ from stages.train_svm.solver import Solution, fit_svms
 
 logger = logging.getLogger("stages.train_svm")
 
+MOST_PARTS = 512
 SHARED_CLASSES = 32
 SHARED_BYTES = 8_000_000
 """The most that classes may share in one task for a worker: many small ones are dispatched together."""
@@ -46,6 +47,11 @@ CHECKPOINT_COST = 2.0
 def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
     """The classes, by name."""
     return tuple(inputs["images"].classes)
+
+
+def part_size(settings: Settings, inputs: Mapping[str, Any]) -> int:
+    """Four classes, or of very many as many as make 512 parts."""
+    return max(STAGE.part_size, -(-len(inputs["images"].classes) // MOST_PARTS))
 
 
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:

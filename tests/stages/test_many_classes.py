@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,13 @@ def test_of_many_classes_some_are_plotted_and_named() -> None:
     assert most_objects(list("abcd"), {"one": curves}, 4) == list("abcd")
     assert listed(["cat", "dog", "owl"], at_most=2) == "cat, dog and 1 more"
     assert listed(["cat", "dog"], at_most=2) == "cat, dog"
+
+
+def test_many_classes_have_more_in_a_part_of_svms_and_fewer_images_in_one_of_detections() -> None:
+    from stages.detect import stage as detecting
+
+    def parts(classes: int) -> tuple[int, int]:
+        named = {"images": SimpleNamespace(classes=range(classes)), "svm": range(classes)}
+        return train_svm.part_size(SETTINGS, named), detecting.part_size(DetectSettings(), named)
+
+    assert [parts(classes) for classes in (1, 20, 1000, 4000, 100_000)] == [(4, 16), (4, 16), (4, 16), (8, 4), (196, 1)]
