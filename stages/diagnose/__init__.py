@@ -15,7 +15,7 @@ SIMILAR = (
     ("chair", "diningtable", "sofa"),
     ("aeroplane", "bird"),
 )
-"""Hoiem et al., section 2.1: all vehicles; all animals including person; furniture; what flies."""
+"""Hoiem et al. (detectionAnalysisScript.m): all vehicles; all animals including person; furniture; what flies."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Settings:
 
     iou: float = setting(0.5, above=0, at_most=1, source="VOC devkit: found at an IoU of at least 0.5")
     poor_iou: float = setting(
-        0.1, above=0, at_most=1, source="Hoiem et al. section 2.1: an IoU of 0.1 to 0.5 is a poor localisation"
+        0.1, above=0, at_most=1, source="Hoiem et al.: an IoU of 0.1 to 0.5 is a poor localisation"
     )
     similar: tuple[tuple[str, ...], ...] = setting(
-        SIMILAR, source="Hoiem et al. section 2.1: sets of similar classes; a class may be in several"
+        SIMILAR, source="Hoiem et al.: sets of similar classes; a class may be in several"
     )
     objects_per_image: float | None = setting(
         None,

@@ -1,4 +1,4 @@
-"""Normalised AP of the objects with one characteristic (Hoiem et al. sections 2.2 and 3; R-CNN's figure 6)."""
+"""Normalised AP of the objects with one characteristic (Hoiem et al., analyzeTrueDetections.m; R-CNN's figure 6)."""
 
 from __future__ import annotations
 

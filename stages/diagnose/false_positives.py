@@ -1,4 +1,4 @@
-"""False positives by type, and what fixing each type would give (Hoiem et al. section 2.1; R-CNN's figure 5).
+"""False positives by type, and what fixing each type would give (Hoiem et al.; R-CNN's figure 5).
 
 One class at a time. Letters: n detections of the class, m objects. `verdicts` int8 [n] say of each detection whether it
 is TRUE, FALSE or IGNORED, a difficult object's. The rules are those of the authors' release (matchDetectionsWithGround-
@@ -102,7 +102,7 @@ def precision_at_objects(verdicts: Verdicts, positives: int, normal: float | Non
     """The precision at which each object of a class is found, 0 for those that are missed: float64 [positives].
 
     `verdicts` int8 [n] are in the order of rank. The mean is the average precision: the area under the curve whose
-    precision is the best at that recall or more. With `normal`, N, it is normalised (Hoiem et al. section 2.2): of
+    precision is the best at that recall or more. With `normal`, N, it is normalised (averagePrecisionNormalized.m): of
     `positives` objects N_j, recall R and F false positives, R N / (R N + F) in place of R N_j / (R N_j + F).
     """
     weight = 1.0 if normal is None or not positives else normal / positives
