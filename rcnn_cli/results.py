@@ -41,6 +41,7 @@ def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
 
     readers = {node.use.name: Reader(graph.folder(node)) for node in evaluations}
     click.echo(format_table({name: reader.manifest["summary"] for name, reader in readers.items()}))
+    show_differences(readers)
     folder = results_folder(graph)
     made_from = {name: reader.key for name, reader in readers.items()}
     if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != made_from:
@@ -49,10 +50,23 @@ def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
     click.echo(f"Results, precision-recall curves and a sheet of detections: {folder}/")
 
 
+def show_differences(readers: dict[str, Reader]) -> None:
+    """Prints how every evaluation's mAP differs from the first one's, where both were resampled alike."""
+    from stages.eval.report import format_difference, paired_difference
+
+    (first, base), *others = readers.items()
+    for name, reader in others:
+        found = paired_difference(base, reader)
+        if found:
+            click.echo(format_difference(first, name, found, base.manifest["summary"]["bootstrap"]))
+
+
 def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader], folder: Path) -> None:
     """The files of every evaluation and the pictures of all of them."""
+    from stages.datasets import CocoDataset
     from stages.detections import read_detections
     from stages.drawing import save_image
+    from stages.eval.coco import write_coco_annotations, write_coco_results
     from stages.eval.pictures import detection_sheet, plot_precision_recall
     from stages.eval.report import read_curves, score_cuts, write_results
 
@@ -63,8 +77,12 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
         name, split = node.use.name, node.split or "test"
         detections = read_detections(Reader(graph.folder(detections_of(node))))
         write_results(readers[name].manifest["summary"], detections, folder / name, split)
+        dataset = graph.dataset(split)
+        write_coco_results(dataset, detections, folder / name / "coco-results.json")
+        if not isinstance(dataset, CocoDataset):
+            write_coco_annotations(dataset, folder / name / "coco-annotations.json")
         cuts = score_cuts(curves[name], detections.classes)
-        sheet = detection_sheet(graph.dataset(split), detections, cuts)
+        sheet = detection_sheet(dataset, detections, cuts)
         save_image(sheet, folder / name / "detections.png")
 
 

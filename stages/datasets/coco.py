@@ -50,7 +50,7 @@ class CocoAnnotation:
 
 @dataclass(frozen=True, eq=False)
 class CocoFile:
-    """The file's content, K categories by ascending id, images as they come, n annotations in the images' order.
+    """The file's content, K categories and the images by ascending id, n annotations in the images' order.
 
     `category_ids` and `classes` [K]; `images` maps an image's id to its place; `files` relative to the folder of
     images; `sizes` int64 [images, 2] (width, height), (0, 0) where not stated; `offsets` int64 [images + 1] into
@@ -73,8 +73,8 @@ class CocoFile:
 
 
 class CocoDataset(Dataset):
-    """The images of a file in COCO's format. An image's id is its `id` as text; the classes are the categories, by
-    ascending id, which need not be contiguous."""
+    """The images of a file in COCO's format. An image's id is its `id` as text; the classes are the categories. Both
+    are in the order of their ids, as in pycocotools, which need not be contiguous."""
 
     def __init__(self, name: str, file: CocoFile, folder: Path, *, work: Path) -> None:
         super().__init__(name, folder, tuple(file.images), work=work, classes=file.classes)
@@ -203,8 +203,8 @@ def read_coco(path: Path) -> CocoFile:
     content = read_json(path)
     images: dict[str, int] = {}
     files, sizes = [], []
-    for number, entry in enumerate(content["images"], 1):
-        identity = whole(path, f"image {number}", entry, "id")
+    numbered = [(whole(path, f"image {n}", entry, "id"), entry) for n, entry in enumerate(content["images"], 1)]
+    for identity, entry in sorted(numbered, key=lambda pair: pair[0]):
         what = f"image {identity}"
         if str(identity) in images:
             raise BadDataset(f"{path}: {what} is there twice; give each image an id of its own")

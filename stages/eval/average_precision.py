@@ -25,11 +25,12 @@ or 7/10. MATLAB's `0:0.1:1` has the same 0.3; on the other two the devkit may di
 @dataclass(frozen=True)
 class Objects:
     """The annotated objects of one class: `images` int64 [m] (index of the image, ascending), `boxes` float32 [m, 4],
-    `difficult` bool [m] (which do not count)."""
+    `difficult` bool [m] (which do not count), `areas` float64 [m] in square pixels (None: the boxes')."""
 
     images: NDArray[np.int64]
     boxes: Boxes
     difficult: NDArray[np.bool_]
+    areas: NDArray[np.float64] | None = None
 
     @property
     def positives(self) -> int:

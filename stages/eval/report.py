@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,27 @@ from cache import Reader
 from stages.boxes import Boxes
 from stages.detections import DetectionSet
 from stages.eval.average_precision import Curve, lowest_score_at
+from stages.eval.bootstrap import percentile_interval, resampled_mean
 from stages.tables import aligned, percent
 
 MEASURES = {"voc07": "ap_11", "area": "ap_area"}
 HEADLINES = {"voc07": "11-point", "area": "area"}
+COCO_ROWS = {
+    "AP": "COCO AP @ .5:.95",
+    "AP50": "COCO AP @ .5",
+    "AP75": "COCO AP @ .75",
+    "APs": "COCO AP, small",
+    "APm": "COCO AP, medium",
+    "APl": "COCO AP, large",
+    "AR1": "COCO AR, 1 box",
+    "AR10": "COCO AR, 10 boxes",
+    "AR100": "COCO AR, 100 boxes",
+    "ARs": "COCO AR, small",
+    "ARm": "COCO AR, medium",
+    "ARl": "COCO AR, large",
+}
+RESAMPLED = ("ap_11_resampled", "ap_area_resampled")
+PAIRED = ("resamples", "seed", "confidence", "images")
 
 
 def read_curves(reader: Reader) -> dict[str, Curve]:
@@ -35,6 +52,41 @@ def read_curves(reader: Reader) -> dict[str, Curve]:
     }
 
 
+def read_resampled_maps(reader: Reader) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """mAP, 11-point and area, in each resample of an `evaluation` cache made with `bootstrap`: float64 [B] each."""
+    records = [record for _, record in reader.records(RESAMPLED)]
+    eleven, areas = (np.array([record[name] for record in records]) for name in RESAMPLED)
+    return resampled_mean(eleven), resampled_mean(areas)
+
+
+def paired_difference(one: Reader, other: Reader) -> dict[str, Any] | None:
+    """How much mAP `other` has more than `one`, by the headline measure of both, with its interval over the same
+    resamples; None where they were not resampled alike or do not have the same measure.
+
+    Both are complete `evaluation` caches.
+    """
+    first, second = one.manifest["summary"], other.manifest["summary"]
+    told = [tuple(summary.get("bootstrap", {}).get(name) for name in PAIRED) for summary in (first, second)]
+    if told[0] != told[1] or None in told[0] or first["metric"] != second["metric"]:
+        return None
+    if first["map"] is None or second["map"] is None:
+        return None
+    measure = list(MEASURES).index(first["metric"])
+    resampled = read_resampled_maps(other)[measure] - read_resampled_maps(one)[measure]
+    interval = percentile_interval(resampled, first["bootstrap"]["confidence"])
+    return {"metric": first["metric"], "difference": second["map"] - first["map"], "interval": interval}
+
+
+def format_difference(one: str, other: str, found: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> str:
+    """`paired_difference` in words."""
+    low, high = found["interval"]
+    return (
+        f"mAP, {HEADLINES[found['metric']]}, of {other} less that of {one}: {100 * found['difference']:+.1f} "
+        f"[{100 * low:+.1f}, {100 * high:+.1f}] ({100 * bootstrap['confidence']:g} % of {bootstrap['resamples']:,} "
+        f"resamples of the images, paired)"
+    )
+
+
 def score_cuts(curves: Mapping[str, Curve], classes: Sequence[str], precision: float = 0.5) -> NDArray[np.float32]:
     """For each of `classes`, the score above which at least `precision` of its detections are right: float32 [K].
 
@@ -47,7 +99,8 @@ def score_cuts(curves: Mapping[str, Curve], classes: Sequence[str], precision: f
 def format_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """The evaluations side by side: `evaluations` maps a heading to an evaluation's summary; AP in percent.
 
-    A row for each class with the headline measure, then mAP by both measures. Classes of all are listed, "-" where an
+    A row for each class with the headline measure, then mAP by both measures, with intervals and COCO's measures where
+    these were asked for. Classes of all are listed, "-" where an
     evaluation lacks one or it has nothing to find.
     """
     summaries = list(evaluations.values())
@@ -58,15 +111,27 @@ def format_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
         objects = next(str(one["positives"]) for one in found if one)
         aps = [percent(one.get(MEASURES[summary["metric"]])) for one, summary in zip(found, summaries, strict=True)]
         rows.append([name, objects, *aps])
-    rows.append(["mAP, 11-point", "", *(percent(summary["map_11"]) for summary in summaries)])
-    rows.append(["mAP, area", "", *(percent(summary["map_area"]) for summary in summaries)])
-    return "\n".join(aligned(rows, rules_before=(2, len(rows) - 2)))
+    rules = [2, len(rows)]
+    rows.append(["mAP, 11-point", "", *(with_interval(summary, "map_11") for summary in summaries)])
+    rows.append(["mAP, area", "", *(with_interval(summary, "map_area") for summary in summaries)])
+    if any("coco" in summary for summary in summaries):
+        rules.append(len(rows))
+        for measure, words in COCO_ROWS.items():
+            rows.append([words, "", *(percent(summary.get("coco", {}).get(measure)) for summary in summaries)])
+    return "\n".join(aligned(rows, rules_before=rules))
 
 
 def headline(summary: Mapping[str, Any]) -> str:
     """The second heading of an evaluation's column, as "11-point" or "area @ 0.7"."""
     measure = HEADLINES[summary["metric"]]
     return measure if summary["iou"] == 0.5 else f"{measure} @ {summary['iou']:g}"
+
+
+def with_interval(summary: Mapping[str, Any], measure: str) -> str:
+    """A mean in percent, with its bootstrap interval if there is one: "80.0 [77.1, 82.6]"."""
+    interval = summary.get("bootstrap", {}).get(measure)
+    told = f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else ""
+    return percent(summary[measure]) + told
 
 
 def write_results(
@@ -85,12 +150,33 @@ def write_results(
 
 
 def csv_rows(summary: Mapping[str, Any]) -> list[list[Any]]:
-    """A heading, a row for each class and one for the mean; an AP that does not exist is empty."""
+    """A heading, a row for each class and one for the mean; an AP that does not exist is empty.
+
+    Where they were asked for: `low` and `high`, the interval of the headline measure, and COCO's measures.
+    """
     columns = ("ap_11", "ap_area", "positives", "detections")
+    totals = [sum(one[column] for one in summary["classes"].values()) for column in ("positives", "detections")]
+    means = [summary["map_11"], summary["map_area"], *totals]
     rows: list[list[Any]] = [["class", *columns]]
     rows += [[name, *(one[column] for column in columns)] for name, one in summary["classes"].items()]
-    totals = [sum(one[column] for one in summary["classes"].values()) for column in ("positives", "detections")]
-    return [*rows, ["mean", summary["map_11"], summary["map_area"], *totals]]
+    rows.append(["mean", *means])
+    every = [*summary["classes"].values()]
+    if "bootstrap" in summary:
+        intervals = [*(one["interval"] for one in every), summary["bootstrap"]["map"]]
+        extend(rows, ["low", "high"], [one or [None, None] for one in intervals])
+    if "coco" in summary:
+        extend(
+            rows,
+            COCO_ROWS,
+            [[one[name] for name in COCO_ROWS] for one in [*(one["coco"] for one in every), summary["coco"]]],
+        )
+    return rows
+
+
+def extend(rows: list[list[Any]], headings: Iterable[str], values: Iterable[Sequence[Any]]) -> None:
+    """Adds columns to a table whose first row is the heading."""
+    for row, more in zip(rows, [[*headings], *values], strict=True):
+        row.extend(more)
 
 
 def write_devkit_files(detections: DetectionSet, folder: Path, split: str = "test") -> list[Path]:

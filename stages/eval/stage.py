@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache import Column, Reader, Record, Schema, Writer
-from stages.detections import NO_ROWS, by_class, detections_of, no_boxes, read_detections
+from stages.detections import NO_ROWS, ClassDetections, by_class, detections_of, no_boxes, read_detections
 from stages.eval import Settings
-from stages.eval.average_precision import Curve, Objects, precision_recall_curve
+from stages.eval.average_precision import Curve, Objects, match_detections, precision_recall_curve
+from stages.eval.bootstrap import CONFIDENCE, image_weights, percentile_interval, resampled_average_precision
+from stages.eval.coco import MEASURES, class_measures
+from stages.eval.report import RESAMPLED, read_resampled_maps
 from stages.execution import Execution
 from stages.ground_truth import check_classes, check_images, listed, warn_of_skipped
 
@@ -25,6 +30,9 @@ def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
 
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     """A class's curve, a row for each detection that counts, and its numbers."""
+    asked: dict[str, Column] = {"coco": Column("float64", (len(MEASURES),))} if settings.coco else {}
+    if settings.bootstrap:
+        asked |= {name: Column("float64", (settings.bootstrap,)) for name in RESAMPLED}
     return Schema(
         item="class",
         rows={"score": Column("float32"), "recall": Column("float64"), "precision": Column("float64")},
@@ -33,6 +41,7 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
             "ap_area": Column("float64"),
             "positives": Column("int64"),
             "detections": Column("int64"),
+            **asked,
         },
     )
 
@@ -45,15 +54,25 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     warn_of_skipped(inputs["detections"])
     found = read_detections(inputs["detections"])
     check_classes("eval", found.classes, dataset.classes)
-    objects = objects_by_class(dataset, found.image_ids, settings.use_difficult)
+    objects = objects_by_class(dataset, found.image_ids, settings.use_difficult, with_areas=settings.coco)
+    weights = image_weights(len(found.image_ids), settings.bootstrap, settings.bootstrap_seed)
     with execution.progress("eval", output.remaining_items, "classes") as bar:
         for part in output.claim():
-            curves = [
-                precision_recall_curve(detections_of(found, name), objects[name], settings.iou)
-                for name in part.item_ids
-            ]
-            output.write(part, [curve_record(curve) for curve in curves])
-            bar.advance(len(curves), sum(curve.detections for curve in curves))
+            records = [evaluate(settings, detections_of(found, name), objects[name], weights) for name in part.item_ids]
+            output.write(part, records)
+            bar.advance(len(records), sum(int(record["detections"]) for record in records))
+
+
+def evaluate(settings: Settings, detections: ClassDetections, objects: Objects, weights: NDArray[np.float64]) -> Record:
+    """One class's record: its curve, and what else the settings ask for; `weights` are the resamples' [images, B]."""
+    record = curve_record(precision_recall_curve(detections, objects, settings.iou))
+    if settings.coco:
+        record["coco"] = class_measures(detections, objects)
+    if settings.bootstrap:
+        matches = match_detections(detections, objects, settings.iou)
+        resampled = resampled_average_precision(detections, objects, matches, weights)
+        record.update(zip(RESAMPLED, resampled, strict=True))
+    return record
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
@@ -66,6 +85,9 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     if without:
         log.warning("no objects of %s to find: left out of the mean", listed(without))
     map_11, map_area = mean_of(classes, "ap_11"), mean_of(classes, "ap_area")
+    asked = coco_summary(reader, classes) if settings.coco else {}
+    if settings.bootstrap:
+        asked |= bootstrap_summary(settings, inputs["images"].image_ids, reader, classes)
     return {
         "map": map_11 if settings.metric == "voc07" else map_area,
         "map_11": map_11,
@@ -74,10 +96,45 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
         "iou": settings.iou,
         "classes": classes,
         "without_positives": without,
+        **asked,
     }
 
 
-def mean_of(classes: Mapping[str, Mapping[str, Any]], measure: str) -> float | None:
+def coco_summary(reader: Reader, classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """COCO's measures: each class's are put into `classes`, their means, nan left out, are returned."""
+    for name, record in reader.records(("coco",)):
+        classes[name]["coco"] = {
+            measure: as_json(value) for measure, value in zip(MEASURES, record["coco"], strict=True)
+        }
+    every = [one["coco"] for one in classes.values()]
+    return {"coco": {measure: mean_of(dict(enumerate(every)), measure) for measure in MEASURES}}
+
+
+def bootstrap_summary(
+    settings: Settings, image_ids: Sequence[str], reader: Reader, classes: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The intervals: each class's, of the headline measure, are put into `classes`, those of mAP are returned.
+
+    `images` names the images that were resampled: evaluations that agree in it, in number and seed are paired.
+    """
+    headline = RESAMPLED[0] if settings.metric == "voc07" else RESAMPLED[1]
+    for name, record in reader.records(RESAMPLED):
+        classes[name]["interval"] = percentile_interval(record[headline])
+    maps = dict(zip(RESAMPLED, read_resampled_maps(reader), strict=True))
+    return {
+        "bootstrap": {
+            "resamples": settings.bootstrap,
+            "seed": settings.bootstrap_seed,
+            "confidence": CONFIDENCE,
+            "images": sha256("\n".join(image_ids).encode()).hexdigest()[:12],
+            "map": percentile_interval(maps[headline]),
+            "map_11": percentile_interval(maps[RESAMPLED[0]]),
+            "map_area": percentile_interval(maps[RESAMPLED[1]]),
+        }
+    }
+
+
+def mean_of(classes: Mapping[Any, Mapping[str, Any]], measure: str) -> float | None:
     """The mean of a measure over the classes that have something to find; None if none has."""
     values = [one[measure] for one in classes.values() if one[measure] is not None]
     return float(np.mean(values)) if values else None
@@ -101,19 +158,22 @@ def curve_record(curve: Curve) -> Record:
     }
 
 
-def objects_by_class(dataset: Any, image_ids: Sequence[str], use_difficult: bool) -> dict[str, Objects]:
+def objects_by_class(
+    dataset: Any, image_ids: Sequence[str], use_difficult: bool, *, with_areas: bool = False
+) -> dict[str, Objects]:
     """Every class's objects in the images `image_ids`, which must be the dataset's own. Raises StageError if not."""
     check_images("eval", image_ids, dataset)
     records = [dataset.record(image_id) for image_id in image_ids]
     counts = [len(record.labels) for record in records]
     images = np.repeat(np.arange(len(records)), counts)
     boxes = np.concatenate([no_boxes(), *(record.boxes for record in records)])
+    areas = np.concatenate([np.zeros(0), *(record.areas for record in records)]) if with_areas else None
     labels = np.concatenate([np.zeros(0, np.int32), *(record.labels for record in records)])
     difficult = np.concatenate([np.zeros(0, bool), *(record.difficult for record in records)])
     difficult &= not use_difficult
     rows = dict(by_class(labels))
     own = [rows.get(label, NO_ROWS) for label in range(len(dataset.classes))]
     return {
-        name: Objects(images[mine], boxes[mine], difficult[mine])
+        name: Objects(images[mine], boxes[mine], difficult[mine], None if areas is None else areas[mine])
         for name, mine in zip(dataset.classes, own, strict=True)
     }

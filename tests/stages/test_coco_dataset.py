@@ -60,7 +60,7 @@ def opened(folder: Path, stated: Content | None = None) -> CocoDataset:
 def test_records_are_in_the_project_terms(tmp_path: Path) -> None:
     dataset = opened(tmp_path)
     assert dataset.name == "instances_toy"
-    assert dataset.image_ids == ("42", "7", "9")
+    assert dataset.image_ids == ("7", "9", "42")
     assert dataset.classes == ("traffic light", "toothbrush")
     assert dataset.category_ids == (3, 90)
     assert dataset.image_number("42") == 42
@@ -88,7 +88,7 @@ def test_no_annotations_a_crowd_and_a_size_from_the_image(tmp_path: Path) -> Non
 
 def test_subsets_and_copies(tmp_path: Path) -> None:
     dataset = opened(tmp_path)
-    one = dataset.subset([2])
+    one = dataset.subset([1])
     assert one.image_ids == ("9",)
     assert one.classes == dataset.classes
     assert one.key != dataset.key
@@ -226,7 +226,7 @@ def test_the_command_checks_every_image_and_box(
         main(["data", "check", source])
     printed = capsys.readouterr().out.splitlines()
     assert ended.value.code == 1
-    assert "annotation 8 (traffic light) of image 42 has the box [50, 30, 0, 10]" in printed[0]
-    assert "states 61 x 40 pixels for image 7" in printed[1]
-    assert "c.jpg" in printed[2]
+    assert "states 61 x 40 pixels for image 7" in printed[0]
+    assert "c.jpg" in printed[1]
+    assert "annotation 8 (traffic light) of image 42 has the box [50, 30, 0, 10]" in printed[2]
     assert printed[-1] == "3 images, 3 problems"

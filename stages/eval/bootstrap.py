@@ -1,0 +1,89 @@
+"""Confidence intervals by the bootstrap over images (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+chapters 6 and 13: percentile intervals).
+
+A resample draws as many images as there are, with replacement; an image that is drawn twice counts twice, with its
+detections and objects. What each detection is (true, false, ignored) depends on its own image alone: it is found once,
+and a resample only weights it. All classes, and all detectors on the same images, see the same resamples: so means over
+classes and differences between detectors are resampled as a whole. Letters: I images, B resamples, K classes, n
+detections.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.detections import ClassDetections
+from stages.eval.average_precision import RECALL_LEVELS, Matches, Objects
+
+CONFIDENCE = 0.95
+BLOCK = 1 << 22  # numbers in a table of true detections x resamples, of which there are a few at a time
+
+
+def image_weights(images: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each resample draws each image: float64 [I, B], each column sums to I."""
+    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+    return np.ascontiguousarray(drawn.T, np.float64)
+
+
+def resampled_average_precision(
+    detections: ClassDetections, objects: Objects, matches: Matches, weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One class's (11-point AP, area AP) in each resample of `weights` [I, B]: float64 [B] each, nan in a resample
+    without an object to find.
+
+    Equal to evaluating the drawn images anew, copies of an image side by side, if no two detections in an image have
+    equal scores; of such the copies of one come before those of the next.
+    """
+    block = max(1, BLOCK // max(1, int(matches.found.sum())))
+    starts = range(0, weights.shape[1], block)
+    parts = [resample_block(detections, objects, matches, weights[:, start : start + block]) for start in starts]
+    eleven, areas = zip(*parts, strict=True) if parts else ((np.zeros(0),), (np.zeros(0),))
+    return np.concatenate(eleven), np.concatenate(areas)
+
+
+def resample_block(
+    detections: ClassDetections, objects: Objects, matches: Matches, weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`resampled_average_precision` of so few resamples that they fit in memory.
+
+    Only the points of true detections matter: precision falls from there to the next, and recall stays.
+    """
+    from scipy.sparse import csr_array
+
+    counted = matches.order[~matches.ignored[matches.order]]
+    images, found = detections.images[counted], matches.found[counted]
+    hits, misses = np.flatnonzero(found), np.flatnonzero(~found)
+    before = np.searchsorted(hits, misses)  # the next true detection
+    useful = before < len(hits)
+    ones = np.ones(int(useful.sum()))
+    gaps = csr_array((ones, (before[useful], images[misses[useful]])), shape=(len(hits), len(weights)))
+    true = np.cumsum(weights[images[hits]], axis=0)
+    false = np.cumsum(gaps @ weights, axis=0)
+    positives = np.bincount(objects.images[~objects.difficult], minlength=len(weights)) @ weights
+    some = positives > 0
+    precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
+    envelope = np.vstack([np.maximum.accumulate(precision[::-1], axis=0)[::-1], np.zeros((1, len(some)))])
+    recall = np.divide(true, positives, out=np.zeros_like(true), where=some)
+    columns = np.arange(len(some))
+    best = [envelope[(recall < level).sum(axis=0), columns] for level in RECALL_LEVELS]
+    areas = np.sum(np.diff(recall, axis=0, prepend=0.0) * envelope[:-1], axis=0)
+    return np.where(some, np.mean(best, axis=0), np.nan), np.where(some, areas, np.nan)
+
+
+def resampled_mean(average_precisions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """mAP in each resample, float64 [B], from every class's AP float64 [K, B]: the mean over the classes that the
+    resample has objects of (nan if of none)."""
+    there = ~np.isnan(average_precisions)
+    count = there.sum(axis=0)
+    total = np.where(there, average_precisions, 0).sum(axis=0)
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+def percentile_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """The middle `confidence` of the resampled `values` [B], nan left out; None if all are nan."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

@@ -1,0 +1,112 @@
+"""COCO's measures by pycocotools, and files in COCO's formats.
+
+Difficult objects (VOC) and crowds (COCO) are one: pycocotools gets them as crowds. So they need not be found, and any
+number of detections may lie on one; the devkit asks of such a detection an IoU, pycocotools that enough of its own area
+lies in the crowd. Sizes are the objects' areas in pixels of the original image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes, area
+from stages.detections import ClassDetections, DetectionSet
+from stages.eval.average_precision import Objects
+
+MEASURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""COCOeval's twelve: AP over the IoUs 0.5, 0.55 ... 0.95, at 0.5 and 0.75, of small (area to 32 x 32), medium (to
+96 x 96) and large objects; AR with at most 1, 10 and 100 detections of a class in an image, and by size with 100."""
+
+
+def class_measures(detections: ClassDetections, objects: Objects) -> NDArray[np.float64]:
+    """COCOeval's twelve numbers, in the order of MEASURES, for one class: float64 [12], nan where nothing is to find.
+
+    Their means over classes, nan left out, are COCOeval's numbers for all classes.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    images = [{"id": int(image)} for image in np.union1d(detections.images, objects.images)]
+    areas = area(objects.boxes) if objects.areas is None else objects.areas
+    things = as_annotations(objects.images, objects.boxes, areas, objects.difficult)
+    found = as_annotations(detections.images, detections.boxes, area(detections.boxes), np.zeros(len(detections), bool))
+    for one, score in zip(found, detections.scores.tolist(), strict=True):
+        one["score"] = score
+    if not images:
+        return np.full(len(MEASURES), np.nan)
+    with contextlib.redirect_stdout(io.StringIO()):  # it talks
+        sets = []
+        for rows in (things, found):
+            one = COCO()
+            one.dataset = {"images": images, "categories": [{"id": 1}], "annotations": rows}
+            one.createIndex()
+            sets.append(one)
+        evaluation = COCOeval(*sets, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    numbers = np.array(evaluation.stats, np.float64)
+    return np.where(numbers < 0, np.nan, numbers)
+
+
+def as_annotations(
+    images: NDArray[np.int64], boxes: Boxes, areas: NDArray[np.float64], crowds: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Boxes [n, 4] of one class (category 1) as COCO's annotations, numbered from 1 on: 0 would mean unmatched."""
+    columns = (images.tolist(), corners_and_sides(boxes).tolist(), areas.tolist(), crowds.tolist())
+    return [
+        {"id": number, "image_id": image, "category_id": 1, "bbox": box, "area": size, "iscrowd": int(crowd)}
+        for number, (image, box, size, crowd) in enumerate(zip(*columns, strict=True), 1)
+    ]
+
+
+def corners_and_sides(boxes: Boxes) -> NDArray[np.float64]:
+    """Boxes as COCO's (x, y, width, height), float64 [n, 4]."""
+    wide = boxes.astype(np.float64)
+    return np.hstack([wide[:, :2], wide[:, 2:] - wide[:, :2]])
+
+
+def write_coco_results(dataset: Any, detections: DetectionSet, path: Path) -> None:
+    """Writes the detections as COCO's results, [{image_id, category_id, bbox, score}], one a line, for COCO.loadRes.
+
+    Ids are those of the dataset (of the file in COCO's format, else from 1 on); boxes to a millionth of a pixel.
+    Classes that the dataset does not have are left out.
+    """
+    category = dict(zip(dataset.classes, dataset.category_ids, strict=True))
+    ids = [category.get(name) for name in detections.classes]
+    with path.open("w", encoding="utf-8") as file:
+        separator = "[\n"
+        for image_id in detections.image_ids:
+            one, number = detections.of_image(image_id), dataset.image_number(image_id)
+            boxes = np.round(corners_and_sides(one.boxes), 6).tolist()
+            scores = one.scores.astype(str)  # the shortest text that is this float32
+            for box, score, label in zip(boxes, scores, one.labels, strict=True):
+                if ids[label] is not None:
+                    head = f'{{"image_id": {number}, "category_id": {ids[label]}'
+                    file.write(f'{separator}{head}, "bbox": {json.dumps(box)}, "score": {score}}}')
+                    separator = ",\n"
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def write_coco_annotations(dataset: Any, path: Path) -> None:
+    """Writes the dataset's objects as a file in COCO's format, with the ids that `write_coco_results` uses."""
+    images: list[dict[str, Any]] = []
+    things: list[dict[str, Any]] = []
+    for image_id in dataset.image_ids:
+        record, number = dataset.record(image_id), dataset.image_number(image_id)
+        size = {"width": int(record.width), "height": int(record.height)}
+        images.append({"id": number, "file_name": record.path.name, **size})
+        boxes, areas = corners_and_sides(record.boxes).tolist(), record.areas.tolist()
+        for box, size_of, label, difficult in zip(boxes, areas, record.labels, record.difficult, strict=True):
+            ids = {"id": len(things) + 1, "image_id": number, "category_id": dataset.category_ids[label]}
+            things.append({**ids, "bbox": box, "area": size_of, "iscrowd": int(difficult)})
+    categories = [{"id": one, "name": name} for one, name in zip(dataset.category_ids, dataset.classes, strict=True)]
+    content = {"info": {"description": dataset.name}, "images": images, "categories": categories}
+    path.write_text(json.dumps({**content, "annotations": things}, ensure_ascii=False) + "\n", encoding="utf-8")
