@@ -194,6 +194,21 @@ def test_the_softmax_detector_is_the_networks_own_scores(finished):
         assert found["label"].max() < 10
 
 
+def test_the_softmax_of_features_that_are_not_kept_is_the_same(finished, tmp_path):
+    recipe, work, _ = finished
+    shutil.copytree(work, tmp_path / "work")
+    caches = tmp_path / "work" / "caches"
+    for folder in [*(caches / "detect").iterdir(), *(caches / "extract").glob("*-test.*")]:
+        shutil.rmtree(folder)
+    code, printed = call("run", recipe, "--set", "extract.cache=false", work=tmp_path / "work")
+    assert code == 0, printed
+    found, expected = contents(tmp_path / "work"), contents(work)
+    assert {name for name in expected if name not in found} == {
+        folder.name for folder in (work / "caches" / "extract").glob("*-test.*")
+    }
+    assert found == {name: expected[name] for name in found}
+
+
 def test_predict_by_softmax_agrees_with_the_cached_stages(finished, tmp_path):
     recipe, work, _ = finished
     image_id = next((work / "datasets").rglob("ImageSets/Main/test.txt")).read_text().split()[0]

@@ -88,6 +88,7 @@ IDENTITY = {
     "train-bbox": {"layer", "min_overlap", "regularisation", "target_norm", "norm_seed"},
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},
+    "diagnose": {"iou", "poor_iou", "similar", "objects_per_image"},
 }  # fmt: skip
 NOT_IDENTITY = {
     "extract": {"cache"},
@@ -95,7 +96,10 @@ NOT_IDENTITY = {
     "finetune": {"checkpoint_seconds", "image_memory"},
     "train-svm": {"checkpoint_seconds", "memory"},
 }
-LATER = {"detect": {"score"}}  # part of the key only where it is not the default
+LATER = {
+    "detect": {"score"},
+    "eval": {"coco", "bootstrap", "bootstrap_seed"},
+}  # in the key where not the default
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
