@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,23 @@ max_boxes = 1
 """
 IMAGES = np.array([[10**4], [10**5], [10**6], [10**7]])
 WORKERS = np.array([[1, 10, 100, 1000]])
+UNITS = {
+    "propose": (1, "propose, core-seconds an image"),
+    "extract": (1, "extract, core-seconds an image"),
+    "pass_": (1, "train-svm's pass, seconds an image"),
+    "image_bytes": (1e6, "an image's file, MB"),
+    "proposal_bytes": (1e6, "its proposals, MB"),
+    "feature_bytes": (1e6, "its features, MB"),
+    "images_a_part": (1, "images in a part of features"),
+    "part": (1e-3, "a part beside its data, ms"),
+    "looks": (1, "looks of each worker at each part"),
+    "own_looks": (1, "looks of a worker at each of its own parts, besides"),
+    "look_rate": (1, "looks a second, all workers together"),
+    "storage_rate": (1e6, "storage, MB/s, all workers together"),
+    "storage_bytes": (1e12, "storage, TB"),
+    "machine_rate": (1e6, "network of a machine, MB/s"),
+    "cores": (1, "workers of a machine"),
+}
 CLASSES = 20
 FILE_BYTES = 1 << 28
 PARTS = 200
@@ -338,9 +355,9 @@ def print_scaling(runs: Sequence[Run]) -> None:
 
 def print_costs(costs: Costs) -> None:
     """The model's numbers."""
-    print("\n| | |\n|---|---:|")
-    for field in fields(costs):
-        print(f"| {field.name.rstrip('_')} | {getattr(costs, field.name):,.4g} |")
+    print("\n| the model's numbers | |\n|---|---:|")
+    for name, (unit, words) in UNITS.items():
+        print(f"| {words} | {getattr(costs, name) / unit:,.4g} |")
     print(f"\nComputing again beats reading with more than {break_even_workers(costs):,.0f} workers.")
 
 
