@@ -383,6 +383,38 @@ def plan(
         raise SystemExit(INCOMPLETE)
 
 
+@cli.command(short_help="Say how well proposals cover the objects: recall against IoU, as figure and table.")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@recipe_options
+@click.option("--split", default="test", show_default=True, help="The dataset of the recipes.")
+@click.option("--counts", default="300,1000,2000", show_default=True, metavar="N,...", help="Proposals an image.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/recall in --work].")
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def recall(
+    recipes: tuple[Path, ...],
+    changes: tuple[str, ...],
+    work: Path | None,
+    split: str,
+    counts: str,
+    output: Path | None,
+    as_json_text: bool,
+) -> None:
+    """Say how well the proposals of RECIPES cover the objects: recall by IoU, average recall, by size and class.
+
+    All their caches of proposals are drawn in one figure, recall.png; recall.csv and recall.json have the numbers. The
+    first N proposals are those of the cache's order; whether that is a ranking is said below the table.
+
+    \b
+    Examples: rcnn recall recipes/shapes.toml
+              rcnn recall quality.toml fast.toml --split val --counts 100,1000 -o recall/
+    """
+    from rcnn_cli.recall import measure, parse_counts, tell
+
+    wanted = parse_counts(counts)
+    measured = measure([load_graph(recipe, changes, work) for recipe in recipes], split, wanted)
+    click.echo(tell(measured, output, as_json_text))
+
+
 @cli.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
 @click.argument("grid", type=click.Path(path_type=Path))
 @click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")

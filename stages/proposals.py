@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,22 @@ from numpy.typing import NDArray
 from cache import Reader
 from stages.boxes import Boxes, iou_matrix
 from stages.datasets import Dataset, ImageRecord
+
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
+"""COCO's sizes: the object's area in square pixels is at least the first number and less than the second."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well proposals cover m non-difficult objects: `labels` int32 [m], `areas` float64 [m] in square pixels,
+    `overlaps` float64 [m, N], the best IoU among the first `counts[j]` boxes of the object's image (None: among all),
+    and `boxes`, how many boxes an image that is on average, float64 [N]."""
+
+    counts: tuple[int | None, ...]
+    labels: NDArray[np.int32]
+    areas: NDArray[np.float64]
+    overlaps: NDArray[np.float64]
+    boxes: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,3 +79,56 @@ def summary_of(overlaps: NDArray[np.float64], labels: NDArray[np.int32], iou: fl
         return ProposalRecall(0, float("nan"), float("nan"))
     per_class = [overlaps[labels == label].mean() for label in np.unique(labels)]
     return ProposalRecall(len(overlaps), float((overlaps >= iou).mean()), float(np.mean(per_class)))
+
+
+def coverage(reader: Reader, dataset: Dataset, counts: Sequence[int | None]) -> Coverage:
+    """The `Coverage` of a finished proposals cache on the dataset that it was made from, an image at a time."""
+    labels, areas, overlaps = [np.zeros(0, np.int32)], [np.zeros(0)], [np.zeros((0, len(counts)))]
+    boxes = np.zeros(len(counts))
+    for image_id, found in reader.records(["boxes"]):
+        record = dataset.record(image_id)
+        counted = ~record.difficult
+        labels.append(record.labels[counted])
+        areas.append(record.areas[counted])
+        overlaps.append(best_overlaps_of_first(found["boxes"], record.boxes[counted], counts))
+        boxes += [kept(len(found["boxes"]), count) for count in counts]
+    every = (np.concatenate(one) for one in (labels, areas, overlaps))
+    return Coverage(tuple(counts), *every, boxes / max(1, len(reader)))
+
+
+def kept(boxes: int, count: int | None) -> int:
+    """How many of so many boxes are among the first `count` (None: all)."""
+    return boxes if count is None else min(boxes, count)
+
+
+def best_overlaps_of_first(boxes: Boxes, objects: Boxes, counts: Sequence[int | None]) -> NDArray[np.float64]:
+    """For each of the `objects` [m, 4] the largest IoU with one of the first `count` of the `boxes` [n, 4] (None: all),
+    for each of the N `counts`: float64 [m, N], 0 without boxes."""
+    best = np.zeros((len(objects), len(boxes) + 1))
+    np.maximum.accumulate(iou_matrix(objects, boxes), axis=1, out=best[:, 1:])
+    return best[:, [kept(len(boxes), count) for count in counts]]
+
+
+def recall_at(overlaps: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of objects, by their best `overlaps` [m], that are covered with at least each IoU of `levels` [L]:
+    float64 [L], nan without objects."""
+    if not len(overlaps):
+        return np.full(len(levels), np.nan)
+    return np.asarray((overlaps[:, None] >= levels).mean(axis=0))
+
+
+def average_recall(overlaps: NDArray[np.float64]) -> float:
+    """Twice the area under recall over the IoUs 0.5 to 1, from the best `overlaps` [m]; nan without objects.
+
+    Hosang et al., What makes for effective detection proposals?, PAMI 2016, section 5.2: 2 / m x sum of
+    max(IoU - 0.5, 0).
+    """
+    return float(2 * np.maximum(overlaps - 0.5, 0).mean()) if len(overlaps) else float("nan")
+
+
+def groups(found: Coverage, classes: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """Which objects are of each group, bool [m]: "all", COCO's sizes, then the classes."""
+    chosen = {"all": np.ones(len(found.labels), bool)}
+    for name, (least, limit) in SIZES.items():
+        chosen[name] = (found.areas >= least) & (found.areas < limit)
+    return chosen | {f"class {name}": found.labels == label for label, name in enumerate(classes)}

@@ -1,0 +1,131 @@
+"""`rcnn recall`: recall and average recall by hand, and the command on caches of two recipes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from rcnn_cli.main import main
+from rcnn_cli.recall import DRAWN
+from stages.datasets.shapes import ShapesSettings, draw_shapes
+from stages.proposals import Coverage, average_recall, best_overlaps_of_first, groups, recall_at
+
+RECIPE = """
+[datasets.test]
+source = "voc:{folder}:test"
+[propose]
+method = "sliding-window"
+max_boxes = {boxes}
+"""
+
+
+def test_the_first_boxes_by_hand() -> None:
+    objects = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
+    boxes = np.array([[0, 0, 10, 5], [50, 0, 60, 10], [0, 0, 10, 10], [20, 0, 30, 8]], np.float32)
+    found = best_overlaps_of_first(boxes, objects, (1, 2, 3, 9, None))
+    np.testing.assert_allclose(found, [[0.5, 0.5, 1, 1, 1], [0, 0, 0, 0.8, 0.8]])
+    assert best_overlaps_of_first(boxes[:0], objects, (1, None)).tolist() == [[0, 0], [0, 0]]
+    assert best_overlaps_of_first(boxes, objects[:0], (1, None)).shape == (0, 2)
+
+
+def test_recall_and_average_recall_by_hand() -> None:
+    overlaps = np.array([1.0, 0.75, 0.5, 0.2])
+    assert recall_at(overlaps, np.array([0.5, 0.6, 0.75, 0.8, 1])).tolist() == [0.75, 0.5, 0.5, 0.25, 0.25]
+    assert average_recall(overlaps) == pytest.approx(2 * (0.5 + 0.25) / 4)
+    assert average_recall(np.ones(3)) == 1
+    assert np.isnan(average_recall(np.zeros(0)))
+    assert np.isnan(recall_at(np.zeros(0), np.array([0.5]))).all()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_average_recall_is_twice_the_area_under_recall(overlaps: list[float]) -> None:
+    levels = np.linspace(0.5, 1, 20001)
+    area = np.trapezoid(recall_at(np.array(overlaps), levels), levels)
+    assert average_recall(np.array(overlaps)) == pytest.approx(2 * area, abs=1e-3)
+
+
+def test_groups_by_size_and_class() -> None:
+    areas = np.array([1023.9, 1024, 9215.9, 9216])
+    found = Coverage((None,), np.array([0, 1, 0, 2], np.int32), areas, np.zeros((4, 1)), np.zeros(1))
+    members = {name: np.flatnonzero(mask).tolist() for name, mask in groups(found, ["cat", "all", "owl"]).items()}
+    assert members == {
+        "all": [0, 1, 2, 3],
+        "small": [0],
+        "medium": [1, 2],
+        "large": [3],
+        "class cat": [0, 2],
+        "class all": [1],
+        "class owl": [3],
+    }
+
+
+@pytest.fixture
+def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
+    monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr("rcnn_cli.main.cores", lambda: 1)
+
+    def run(*arguments: object) -> tuple[Any, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(one) for one in arguments])
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return run
+
+
+def test_the_command_compares_caches_in_one_figure(tmp_path: Path, call: Any) -> None:
+    draw_shapes(tmp_path / "voc", ShapesSettings(train=1, val=1, test=3))
+    recipes = [tmp_path / "few.toml", tmp_path / "many.toml"]
+    for recipe, boxes in zip(recipes, (40, 400), strict=True):
+        recipe.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=boxes))
+    code, _, errors = call("recall", *recipes)
+    assert code == 2
+    assert "propose@test is not complete" in errors
+    assert f"run `rcnn propose {recipes[0]}` first" in errors
+    for recipe in recipes:
+        assert call("propose", recipe)[0] == 0
+    code, printed, _ = call("recall", *recipes, recipes[0], "--counts", "20,100", "-o", tmp_path / "out")
+    assert code == 0
+    rows = [line.split() for line in printed.splitlines()[3:9]]
+    assert [row[0] for row in rows] == ["few"] * 3 + ["many"] * 3
+    assert [row[2:4] for row in rows[3:]] == [["20", "20"], ["100", "100"], ["all", "400"]]
+    assert rows[0][4:] == rows[3][4:]  # the first 20 are the same, however many are kept
+    assert "The first N of few: no ranking: a random order" in printed
+    told = json.loads((tmp_path / "out/recall.json").read_text())
+    assert json.loads(call("recall", *recipes, "--counts", "20,100", "--json")[1]) == told
+    best = {
+        (one["name"], row["proposals"]): row["average_recall"]
+        for one in told
+        for row in one["recall"]
+        if row["group"] == "all"
+    }
+    assert best["many", 20] <= best["many", 100] <= best["many", None]
+    assert best["few", 100] == best["few", None]
+    table = list(csv.DictReader((tmp_path / "out/recall.csv").read_text().splitlines()))
+    rest = [row for row in table if row["cache"] == "many" and row["proposals"] == "all"]
+    every, of_classes = rest[0], [row for row in rest if row["group"].startswith("class ")]
+    weighted = sum(int(row["objects"]) * float(row["recall_0.5"] or 0) for row in of_classes)
+    assert weighted == pytest.approx(int(every["objects"]) * float(every["recall_0.5"]))
+    picture = np.asarray(Image.open(tmp_path / "out/recall.png").convert("RGB")).astype(int)
+    coloured = np.abs(picture - picture.mean(axis=2, keepdims=True)).max(axis=2) > 40
+    assert coloured.sum() > 500
+    assert len(DRAWN) == 101
+
+
+def test_bad_options(tmp_path: Path, call: Any) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(RECIPE.format(folder=tmp_path, boxes=9))
+    assert "--counts 3,x: must be whole numbers" in call("recall", recipe, "--counts", "3,x")[2]
+    code, _, errors = call("recall", recipe, "--split", "train")
+    assert code == 2
+    assert "has no proposals on 'train' but on test; name that as --split" in errors
