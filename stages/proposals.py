@@ -92,8 +92,13 @@ def coverage(reader: Reader, dataset: Dataset, counts: Sequence[int | None]) -> 
         areas.append(record.areas[counted])
         overlaps.append(best_overlaps_of_first(found["boxes"], record.boxes[counted], counts))
         boxes += [kept(len(found["boxes"]), count) for count in counts]
-    every = (np.concatenate(one) for one in (labels, areas, overlaps))
-    return Coverage(tuple(counts), *every, boxes / max(1, len(reader)))
+    return Coverage(
+        tuple(counts),
+        np.concatenate(labels),
+        np.concatenate(areas),
+        np.concatenate(overlaps),
+        boxes / max(1, len(reader)),
+    )
 
 
 def kept(boxes: int, count: int | None) -> int:
