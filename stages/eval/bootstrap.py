@@ -22,8 +22,11 @@ BLOCK = 1 << 22  # numbers in a table of true detections x resamples, of which t
 
 def image_weights(images: int, resamples: int, seed: int) -> NDArray[np.float64]:
     """How often each resample draws each image: float64 [I, B], each column sums to I."""
-    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
-    return np.ascontiguousarray(drawn.T, np.float64)
+    random = np.random.default_rng(seed)
+    drawn = np.zeros((images, resamples))
+    for column in range(resamples):
+        drawn[:, column] = np.bincount(random.integers(0, images, images), minlength=images)
+    return drawn
 
 
 def resampled_average_precision(
