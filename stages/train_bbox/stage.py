@@ -56,7 +56,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         labels = {name: label for label, name in enumerate(output.item_ids)}
         own = ((part, [examples.of_class(labels[name]) for name in part.item_ids]) for part in output.claim())
         tasks = (delayed(fit_part)(part, found, features, scale, settings) for part, found in own)
-        workers = Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", return_as="generator")
+        workers = Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", max_nbytes=None, return_as="generator")
         with execution.progress("train-bbox", total, "classes") as bar:
             with workers_deaf_to_interrupts():
                 fitted = workers(tasks)

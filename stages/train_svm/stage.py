@@ -77,7 +77,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     prepared: tuple[float, ObjectRows] | None = None
     with (
         threadpool_limits(1, user_api="blas"),
-        Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", batch_size=1, return_as="generator") as workers,
+        solvers(execution.jobs) as workers,
     ):
         while parts := put_off[:1] or list(islice(claimed, 1)):
             if prepared is None:
@@ -91,6 +91,15 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             put_off = put_off[len(parts) :]
             parts += islice(claimed, max(0, at_once - len(parts)))
             put_off += train_parts(parts, settings, features, *prepared, output, execution, workers)
+
+
+def solvers(jobs: int) -> Parallel:
+    """Processes that train SVMs.
+
+    Features go through a pipe: joblib would put them into files in memory (/dev/shm) and keep these until the last
+    class is trained.
+    """
+    return Parallel(n_jobs=jobs, pre_dispatch="n_jobs", batch_size=1, max_nbytes=None, return_as="generator")
 
 
 def class_bytes(dimension: int, regions: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from joblib import Parallel
+from joblib import Parallel, delayed
 from sklearn.svm import LinearSVC
 
 from cache import Reader, Shard
@@ -21,7 +21,7 @@ from stages.linear_models import NEVER_DETECTED, read_svms
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.mining import ClassMiner
 from stages.train_svm.pool import FeaturePool, keys_of
-from stages.train_svm.stage import Mining
+from stages.train_svm.stage import Mining, solvers
 
 CLASSES = ("cat", "dog", "owl", "yak", "ant")
 BRISK = Settings(retrain_after=25, C=0.01)
@@ -262,3 +262,10 @@ def test_liblinear_running_out_of_iterations_is_a_sentence(trained: Any, caplog:
         reader = trained("hasty", replace(BRISK, max_iterations=1))
     assert "raise max_iterations" in caplog.text
     assert not reader.read("cat")["log/converged"].any()
+
+
+def test_training_features_go_to_processes_without_files_in_memory():
+    """joblib keeps such files to the end of the training: all rounds of all classes, tens of gigabytes."""
+    with solvers(2) as workers:
+        kinds = list(workers(delayed(type)(np.zeros(300_000)) for _ in range(3)))
+    assert kinds == [np.ndarray] * 3
