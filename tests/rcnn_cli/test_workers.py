@@ -104,7 +104,8 @@ class Cluster:
         path = f"{folder}{os.pathsep}{PROJECT}"
         self.environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **settings}
         file = folder / "scheduler.json"
-        self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", 0, "--scheduler-file", file)
+        given = ("--host", "127.0.0.1", "--port", 0, "--scheduler-file", file)
+        self.scheduler = self.start("scheduler", *given, "--idle-timeout", "15 minutes")  # if pytest itself is killed
         until(file.exists, "the scheduler listens")
         self.address = json.loads(file.read_text())["address"]
 
