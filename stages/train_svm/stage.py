@@ -292,15 +292,22 @@ class Mining:
         """Trains each class that is due, in processes: liblinear's random numbers are global to one."""
         if not due:
             return
-        at_most = min(SHARED_CLASSES, -(-len(due) // (2 * self.workers.n_jobs)))
-        tasks = (
-            delayed(fit_svms)([self.pool.read(keys)], members, self.scale, self.settings)
-            for keys, members in batches(due, at_most, SHARED_BYTES // self.pool.row_bytes)
-        )
+        failures: list[Exception] = []
+
+        def tasks() -> Iterator[Any]:
+            at_most = min(SHARED_CLASSES, -(-len(due) // (2 * self.workers.n_jobs)))
+            try:
+                for keys, members in batches(due, at_most, SHARED_BYTES // self.pool.row_bytes):
+                    yield delayed(fit_svms)([self.pool.read(keys)], members, self.scale, self.settings)
+            except Exception as error:  # joblib asks for tasks in a thread of its own, and an error there hangs it
+                failures.append(error)
+
         with workers_deaf_to_interrupts():
-            solved = self.workers(tasks)
+            solved = self.workers(tasks())
         for solutions in solved:
             yield from solutions
+        if failures:
+            raise failures[0]
 
     def take_over(self, miner: ClassMiner, image: int, solution: Solution) -> Keys:
         """The end of a class's round; returns the keys of the evicted."""

@@ -165,6 +165,22 @@ def test_a_killed_training_goes_on_to_the_same_bits(trained: Any) -> None:
         assert contents(trained(name, settings)) == whole
 
 
+def test_examples_that_cannot_be_read_end_a_training_with_workers(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, calls = FeaturePool.read, []
+
+    def failing(self: FeaturePool, keys: Any) -> Any:
+        calls.append(keys)
+        if len(calls) > 2:  # the first tasks are asked for by the stage itself, later ones by a thread of joblib's
+            raise OSError("the disk is gone")
+        return read(self, keys)
+
+    monkeypatch.setattr(FeaturePool, "read", failing)
+    with pytest.raises(OSError, match="the disk is gone"):
+        trained("unreadable", part_size=5, execution=Execution(jobs=2))
+
+
 def test_parts_killed_at_different_images_share_one_pass(trained: Any) -> None:
     whole = contents(trained("whole"))
     for shard, images in ((Shard(1, 3), 17), (Shard(2, 3), 4)):
