@@ -7,7 +7,7 @@ class, all in random order; half of the others lie beside an object and show its
 anywhere and show any class.
 Scoring has `--scored-images` images of 2,000 proposals. SVMs that are beyond `--classes` are not trained but random.
 
-Prints a table in Markdown; `--plot FILE` draws it; `--save FILE` keeps the numbers, and `--load FILE` starts from them.
+Prints tables in Markdown; `--plot FILE` draws them; `--results FILE` keeps the numbers and starts from those it has.
 """
 
 from __future__ import annotations
