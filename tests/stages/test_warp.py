@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages.networks import CAFFE, TORCHVISION
@@ -79,7 +79,8 @@ def matlab_round(value: float) -> int:
 
 def slow_window(box, side, mode, padding):
     """(unclipped x1, y1, x2, y2), (visible x1, y1, x2, y2), one-based inclusive."""
-    x1, y1, x2, y2 = box[0] + 1.0, box[1] + 1.0, float(box[2]), float(box[3])
+    x1, y1, x2, y2 = (float(value) for value in box)  # doubles as in MATLAB: halves are met exactly
+    x1, y1 = x1 + 1, y1 + 1
     if mode == "warp" and padding == 0:
         whole = [matlab_round(value) for value in (x1, y1, x2, y2)]
         whole[2:] = max(whole[2], whole[0]), max(whole[3], whole[1])
@@ -92,8 +93,9 @@ def slow_window(box, side, mode, padding):
     window = [matlab_round(value) for value in sides]
     if mode != "square-masked":
         return window, window
-    border = 2 * full_w * padding / (side - 2 * padding)  # `padding` input pixels, in image pixels
-    shown = (cx - half_w - border, cy - half_h - border, cx + half_w + border, cy + half_h + border)
+    border = full_w * (scale - 1)  # `padding` input pixels, in image pixels
+    reach_w, reach_h = half_w + border, half_h + border
+    shown = (cx - reach_w, cy - reach_h, cx + reach_w, cy + reach_h)
     return window, [matlab_round(value) for value in shown]
 
 
@@ -144,6 +146,7 @@ def boxes_in(draw):
     shape=st.tuples(st.integers(1, 100), st.integers(1, 100)),
     flip=st.booleans(),
 )
+@example(np.array([[21, 0, 72, 0]], np.float32), "warp", 3, 40, (1, 17), False)  # half a pixel: 47.5 - 30
 def test_equals_crop_resize_and_paste(boxes, mode, padding, side, shape, flip):
     """Every mode, padding and flip, for boxes anywhere, against cv2.resize of the cropped window."""
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.float32)
