@@ -1,10 +1,9 @@
-"""`rcnn`: the command line. Here, and only here, an exception becomes a sentence and an exit code."""
+"""`rcnn`: the command line. Here, and only here, an exception ends as a sentence and an exit code (sentences.py)."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import logging
 import os
 import signal
@@ -17,6 +16,25 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
+from rcnn_cli.options import (
+    dask_options,
+    execution_options,
+    load_graph,
+    load_graphs,
+    make_options,
+    recipe_argument,
+    recipe_options,
+)
+from rcnn_cli.sentences import (
+    BROKEN_PIPE,
+    INCOMPLETE,
+    INTERRUPTED,
+    OK,
+    TERMINATED,
+    explain,
+    sentence,
+    verbose,
+)
 from stages.catalogue import catalogue
 from stages.errors import StageError
 from stages.networks import NETWORKS, PREPROCESSINGS
@@ -24,7 +42,6 @@ from stages.settings import as_json
 from stages.stage import Stage
 
 PATIENCE = 10.0  # seconds that an interrupted process has to end in order
-OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 70, 130, 143, 141
 
 EPILOG = """Examples:
 
@@ -52,141 +69,6 @@ class Commands(click.Group):
 def cli(verbose: bool) -> None:
     """R-CNN as a pipeline of cached stages: every stage reads and writes HDF5 and resumes on its own."""
     set_up_logging(verbose)
-
-
-# Options that several commands share
-
-
-def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    """RECIPE, --set, --work."""
-    return click.argument("recipe", type=click.Path(path_type=Path))(recipe_options(command))
-
-
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--set, --work."""
-    command = click.option(
-        "--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/]."
-    )(command)
-    return click.option(
-        "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe; repeatable."
-    )(command)
-
-
-def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
-    """--device, --jobs, --batch-size (unless it is a setting of the stage), --skip-bad-images, --compression,
-    --part-size."""
-    if batch_size:
-        command = click.option(
-            "--batch-size", type=click.IntRange(1), help="Regions in a batch of the network [default: the stage's]."
-        )(command)
-    for option in (
-        click.option(
-            "--part-size", type=click.IntRange(1), help="Items in a part of a new cache [default: the stage's]."
-        ),
-        click.option(
-            "--compression",
-            type=click.Choice(("none", "gzip", "zstd")),
-            default="none",
-            show_default=True,
-            help="Of new caches; zstd needs the package hdf5plugin.",
-        ),
-        click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
-        click.option("--jobs", type=click.IntRange(1), help="Processes [default: one for each core]."),
-        click.option(
-            "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--dask, --dask-wait."""
-    command = click.option(
-        "--dask-wait",
-        type=click.FloatRange(0),
-        default=300.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="With --dask: give up when there was no worker for so long.",
-    )(command)
-    return click.option(
-        "--dask",
-        metavar="ADDRESS|local[/N]",
-        help="Have the workers of this Dask scheduler make the parts, or N worker processes started here.",
-    )(command)
-
-
-def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
-    """The graph of a recipe."""
-    from rcnn_cli.graph import Graph
-    from rcnn_cli.recipe import load_recipe
-    from rcnn_cli.runner import work_folder
-
-    return Graph(load_recipe(recipe, changes), work_folder(work))
-
-
-def load_graphs(path: Path, work: Path) -> list[Any]:
-    """The graph of a recipe, or those of all cells of a grid."""
-    from rcnn_cli.grid import is_grid, load_grid
-
-    if not is_grid(path):
-        return [load_graph(path, (), work)]
-    from rcnn_cli.ablation import base_recipe, make_plan
-
-    grid = load_grid(path)
-    plan = make_plan(grid, base_recipe(grid, None), (), work, explain)
-    for name, seed in plan.failed:
-        raise StageError(f"{path}: cell '{name}': {plan.failed[name, seed]}")
-    return [run.graph for run in plan.runs]
-
-
-def make_options(
-    makers: Sequence[Any],
-    device: str,
-    jobs: int | None,
-    skip_bad_images: bool,
-    compression: str,
-    part_size: int | None,
-    batch_size: int | None = None,
-    shard: str | None = None,
-    dask: str | None = None,
-    dask_wait: float = 0.0,
-) -> Any:
-    """The runner's options; the device is only asked for where one of the nodes `makers` (what is to be made, and what
-    is computed on the way) runs a network, with --dask by the workers."""
-    from rcnn_cli.arrays import parse_shard
-    from rcnn_cli.device import resolve_device, runs_network, torchrun_ranks
-    from rcnn_cli.progress import progress
-    from rcnn_cli.runner import Options
-    from stages.execution import Execution, silent
-
-    if dask:
-        from rcnn_cli.workers import Workers
-
-        if shard:
-            raise StageError("--shard: with --dask the workers divide the parts; leave one of the two out")
-        wanted = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
-        workers = Workers(dask, dask_wait, wanted, compression)
-        click.get_current_context().call_on_close(workers.close)
-        return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts)
-    needs_network = any(runs_network(node.use.stage) for node in makers)
-    rank, local_rank, ranks = torchrun_ranks(os.environ)
-    execution = Execution(
-        device=resolve_device(device, local_rank if ranks > 1 else None) if needs_network else "cpu",
-        jobs=jobs or cores(),
-        batch_size=batch_size,
-        skip_bad_images=skip_bad_images,
-        progress=progress if rank == 0 else silent,
-        rank=rank,
-        ranks=ranks,
-    )
-    return Options(execution, parse_shard(shard, os.environ), compression, part_size)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # Commands
@@ -861,46 +743,6 @@ def set_up_logging(verbose: bool) -> None:
         logger.handlers = [Handler()]
         logger.propagate = False
         logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
-
-
-def sentence(error: BaseException) -> tuple[str, int]:
-    """What the user reads, and the exit code."""
-    from cache import CacheError
-
-    if isinstance(error, StageError | CacheError):
-        return str(error), BAD_INPUT
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        return "interrupted; what is finished is kept, the same command goes on from there", INTERRUPTED
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"{error.filename or 'the work folder'}: the disk is full; make room and run the same command again",
-            BAD_INPUT,
-        )
-    if isinstance(error, PermissionError):
-        return f"{error.filename}: permission denied; check who owns it", BAD_INPUT
-    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "TerminatedWorkerError"):
-        return (
-            f"memory ran out or a worker was killed ({first_line(error)}); try --jobs 1 or a smaller --batch-size",
-            BAD_INPUT,
-        )
-    return f"this is a bug: {type(error).__name__}: {first_line(error)}; `rcnn -v ...` shows where", BUG
-
-
-def explain(error: BaseException) -> str:
-    """The sentence for an error after which the command goes on; `rcnn -v` shows where it was raised."""
-    if verbose():
-        traceback.print_exception(error)
-    return sentence(error)[0]
-
-
-def verbose() -> bool:
-    """Whether `rcnn -v` was given."""
-    return "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text."""
-    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def stop(number: int, frame: Any) -> None:

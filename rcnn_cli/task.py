@@ -22,9 +22,10 @@ from typing import Any
 from cache import CacheError, DamagedPart, Identity, Shard, Writer, differences
 from rcnn_cli.device import resolve_device, runs_network
 from rcnn_cli.graph import Graph, Node
-from rcnn_cli.main import PATIENCE, TERMINATED, end_at_once
+from rcnn_cli.main import PATIENCE, end_at_once
 from rcnn_cli.recipe import build_recipe
 from rcnn_cli.runner import manifest_of, open_inputs
+from rcnn_cli.sentences import TERMINATED
 from stages.errors import StageError
 from stages.execution import Execution
 

@@ -45,7 +45,7 @@ def world(tmp_path):
 def call(tmp_path, capsys, monkeypatch):
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr("rcnn_cli.main.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.options.cores", lambda: 1)
 
     def run(*arguments):
         capsys.readouterr()

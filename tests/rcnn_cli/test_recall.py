@@ -71,7 +71,7 @@ def test_groups_by_size_and_class() -> None:
 def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr("rcnn_cli.main.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.options.cores", lambda: 1)
 
     def run(*arguments: object) -> tuple[Any, str, str]:
         capsys.readouterr()

@@ -23,8 +23,9 @@ import pytest
 
 from cache import DamagedPart, DiskFull, Writer
 from rcnn_cli.graph import Graph
-from rcnn_cli.main import main, sentence
+from rcnn_cli.main import main
 from rcnn_cli.recipe import build_recipe, load_recipe
+from rcnn_cli.sentences import sentence
 from rcnn_cli.workers import Workers
 from stages.errors import BadImage
 from stages.execution import Execution

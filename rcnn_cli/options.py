@@ -1,0 +1,145 @@
+"""The options that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rcnn_cli.sentences import explain
+from stages.errors import StageError
+
+
+def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """RECIPE, --set, --work."""
+    return click.argument("recipe", type=click.Path(path_type=Path))(recipe_options(command))
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--set, --work."""
+    command = click.option(
+        "--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/]."
+    )(command)
+    return click.option(
+        "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe; repeatable."
+    )(command)
+
+
+def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
+    """--device, --jobs, --batch-size (unless it is a setting of the stage), --skip-bad-images, --compression,
+    --part-size."""
+    if batch_size:
+        command = click.option(
+            "--batch-size", type=click.IntRange(1), help="Regions in a batch of the network [default: the stage's]."
+        )(command)
+    for option in (
+        click.option(
+            "--part-size", type=click.IntRange(1), help="Items in a part of a new cache [default: the stage's]."
+        ),
+        click.option(
+            "--compression",
+            type=click.Choice(("none", "gzip", "zstd")),
+            default="none",
+            show_default=True,
+            help="Of new caches; zstd needs the package hdf5plugin.",
+        ),
+        click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
+        click.option("--jobs", type=click.IntRange(1), help="Processes [default: one for each core]."),
+        click.option(
+            "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--dask, --dask-wait."""
+    command = click.option(
+        "--dask-wait",
+        type=click.FloatRange(0),
+        default=300.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="With --dask: give up when there was no worker for so long.",
+    )(command)
+    return click.option(
+        "--dask",
+        metavar="ADDRESS|local[/N]",
+        help="Have the workers of this Dask scheduler make the parts, or N worker processes started here.",
+    )(command)
+
+
+def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
+    """The graph of a recipe."""
+    from rcnn_cli.graph import Graph
+    from rcnn_cli.recipe import load_recipe
+    from rcnn_cli.runner import work_folder
+
+    return Graph(load_recipe(recipe, changes), work_folder(work))
+
+
+def load_graphs(path: Path, work: Path) -> list[Any]:
+    """The graph of a recipe, or those of all cells of a grid."""
+    from rcnn_cli.grid import is_grid, load_grid
+
+    if not is_grid(path):
+        return [load_graph(path, (), work)]
+    from rcnn_cli.ablation import base_recipe, make_plan
+
+    grid = load_grid(path)
+    plan = make_plan(grid, base_recipe(grid, None), (), work, explain)
+    for name, seed in plan.failed:
+        raise StageError(f"{path}: cell '{name}': {plan.failed[name, seed]}")
+    return [run.graph for run in plan.runs]
+
+
+def make_options(
+    makers: Sequence[Any],
+    device: str,
+    jobs: int | None,
+    skip_bad_images: bool,
+    compression: str,
+    part_size: int | None,
+    batch_size: int | None = None,
+    shard: str | None = None,
+    dask: str | None = None,
+    dask_wait: float = 0.0,
+) -> Any:
+    """The runner's options; the device is only asked for where one of the nodes `makers` (what is to be made, and what
+    is computed on the way) runs a network, with --dask by the workers."""
+    from rcnn_cli.arrays import parse_shard
+    from rcnn_cli.device import resolve_device, runs_network, torchrun_ranks
+    from rcnn_cli.progress import progress
+    from rcnn_cli.runner import Options
+    from stages.execution import Execution, silent
+
+    if dask:
+        from rcnn_cli.workers import Workers
+
+        if shard:
+            raise StageError("--shard: with --dask the workers divide the parts; leave one of the two out")
+        wanted = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
+        workers = Workers(dask, dask_wait, wanted, compression)
+        click.get_current_context().call_on_close(workers.close)
+        return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts)
+    needs_network = any(runs_network(node.use.stage) for node in makers)
+    rank, local_rank, ranks = torchrun_ranks(os.environ)
+    execution = Execution(
+        device=resolve_device(device, local_rank if ranks > 1 else None) if needs_network else "cpu",
+        jobs=jobs or cores(),
+        batch_size=batch_size,
+        skip_bad_images=skip_bad_images,
+        progress=progress if rank == 0 else silent,
+        rank=rank,
+        ranks=ranks,
+    )
+    return Options(execution, parse_shard(shard, os.environ), compression, part_size)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

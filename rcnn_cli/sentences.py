@@ -1,0 +1,53 @@
+"""Errors as sentences and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+
+import click
+
+from stages.errors import StageError
+
+OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 70, 130, 143, 141
+
+
+def sentence(error: BaseException) -> tuple[str, int]:
+    """What the user reads, and the exit code."""
+    from cache import CacheError
+
+    if isinstance(error, StageError | CacheError):
+        return str(error), BAD_INPUT
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return "interrupted; what is finished is kept, the same command goes on from there", INTERRUPTED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{error.filename or 'the work folder'}: the disk is full; make room and run the same command again",
+            BAD_INPUT,
+        )
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: permission denied; check who owns it", BAD_INPUT
+    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "TerminatedWorkerError"):
+        return (
+            f"memory ran out or a worker was killed ({first_line(error)}); try --jobs 1 or a smaller --batch-size",
+            BAD_INPUT,
+        )
+    return f"this is a bug: {type(error).__name__}: {first_line(error)}; `rcnn -v ...` shows where", BUG
+
+
+def explain(error: BaseException) -> str:
+    """The sentence for an error after which the command goes on; `rcnn -v` shows where it was raised."""
+    if verbose():
+        traceback.print_exception(error)
+    return sentence(error)[0]
+
+
+def verbose() -> bool:
+    """Whether `rcnn -v` was given."""
+    return "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text."""
+    return (str(error).strip().splitlines() or [""])[0][:200]
