@@ -25,7 +25,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -338,7 +338,7 @@ class Chaos:
         wanted = [unit for unit in self.units if unit.stage in stages] if stages else self.units
         return self.random.choice(wanted or self.units)
 
-    def a_part(self, taken: set[Path]) -> Path:
+    def a_part(self, taken: Collection[Path]) -> Path:
         """A finished part drawn at random, of another cache than those taken."""
         folders = [self.work / one for unit in self.units for one in unit.folders]
         free = [one for one in folders if one not in {path.parent for path in taken} and any(one.glob("part-*.h5"))]

@@ -167,8 +167,8 @@ def measured_run(recipe: Path, work: Path, way: str, workers: int) -> Run:
     """Both stages, one after the other, from nothing."""
     shutil.rmtree(work, ignore_errors=True)
     before = processor_seconds()
-    walls = [wall_seconds(recipe, work, stage, way, workers) for stage in ("propose", "extract")]
-    return Run(way, workers, *walls, processor_seconds() - before)
+    propose, extract = (wall_seconds(recipe, work, stage, way, workers) for stage in ("propose", "extract"))
+    return Run(way, workers, propose, extract, processor_seconds() - before)
 
 
 def wall_seconds(recipe: Path, work: Path, stage: str, way: str, workers: int) -> float:
@@ -270,7 +270,9 @@ def pass_seconds(features: Reader) -> float:
         scorer.update(ClassMiner(str(label), label, nothing, np.random.default_rng(label).normal(size=dimension)))
     started = time.process_time()
     for _, record in features.records(["boxes", "is_object", "label", layer]):
-        scorer.scores(scaled(record[layer], 1.0), list(range(CLASSES)))
+        rows = scaled(record[layer], 1.0)
+        for block in scorer.weights:
+            scorer.scores(rows, block)
     return (time.process_time() - started) / len(features)
 
 
