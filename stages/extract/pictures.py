@@ -100,13 +100,13 @@ def transformation_sheet(regions: Sequence[Region], side: int, preprocessing: Pr
         for amount in (0, padding):
             original, shrunk = actual_scale(region, side, amount, cell)
             cells.append(original)
-            titles.append(f"(A) {region.name}" + (f", at {shrunk:.2f}" if shrunk < 1 else ""))
+            titles.append("(A)" if shrunk == 1 else f"(A) shrunk, {shrunk:.2f}")
             for letter, mode in (("B", "square"), ("C", "square-masked"), ("D", "warp")):
                 view = View(side, mode, amount, preprocessing)
                 cells.append(resized(seen_regions(region.image, region.box[None], view)[0], cell, cell))
                 titles.append(f"({letter}) p = {amount}")
-        sheets.append(contact_sheet(cells, 4, titles))
-    return contact_sheet(sheets, 2, gap=0)
+        sheets.append((region.name, [contact_sheet(cells, 4, titles)]))
+    return sections(sheets, 1, across=2)
 
 
 def actual_scale(region: Region, side: int, padding: int, cell: int) -> tuple[Pixels, float]:

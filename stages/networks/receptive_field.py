@@ -134,7 +134,7 @@ class Follow(fx.Interpreter):
         if node.target is torch.cat:
             rows, columns = ([one[axis] for one in before] for axis in (0, 1))
             return union(rows), union(columns)
-        operation = self.submodules[node.target] if node.op == "call_module" else None  # type: ignore[index]
+        operation = self.submodules[node.target] if node.op == "call_module" else None
         if isinstance(operation, POINTWISE):
             return before[0]
         if operation is None or not isinstance(operation, (*WINDOWED, *BINNED, WithinChannelNormalisation)):
