@@ -39,7 +39,7 @@ def test_other_layers_by_hand() -> None:
     # VGG-16: 212 pixels at stride 32, from -90 on
     assert receptive_fields("onet", "pool5").rows[[0, 3, 6]].tolist() == [[0, 122], [6, 218], [102, 224]]
     assert receptive_fields("onet", "conv1_2").rows[[0, 1, 9]].tolist() == [[0, 3], [0, 4], [7, 12]]
-    # ZF: Faster R-CNN's 171 pixels of 3 x 3 positions of conv5 are 139 of one; the normalisations within maps add 4 + 16
+    # ZF: Faster R-CNN's 171 pixels are those of 3 x 3 positions of conv5, 139 of one; normalising within maps adds 20
     conv5, pool5 = receptive_fields("zf", "conv5").rows, receptive_fields("zf", "pool5").rows
     assert conv5[7, 1] - conv5[7, 0] == 139 + 20
     assert conv5[8, 0] - conv5[7, 0] == 16
