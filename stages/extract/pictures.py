@@ -5,6 +5,7 @@ R-CNN's figures 2, 4, 7 and 12.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,8 +62,11 @@ def seen_regions(image: Pixels, boxes: Boxes, view: View) -> list[Pixels]:
 
 def unit_sheet(rows: Sequence[UnitRow], side: int, *, columns: int = 16, cell: int = 96) -> Pixels:
     """Figures 4 and 12: of each unit its regions, from the strongest down, each with the unit's receptive field in
-    white and its activation in the field's upper left corner. `side` is S; cells have `cell` pixels."""
+    white and its activation in the field's upper left corner. `side` is S; cells have `cell` pixels, `columns` of them
+    are in a line at most."""
     scale = cell / side
+    longest = max((len(row.regions) for row in rows), default=1)
+    columns = math.ceil(longest / math.ceil(longest / columns))  # lines of one length
     return sections(
         [
             (
