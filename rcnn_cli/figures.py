@@ -12,7 +12,7 @@ from cache import CacheError, Reader
 from rcnn_cli.evaluated import evaluations_of, open_evaluation
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.prediction import Detector
-from rcnn_cli.runner import complete
+from rcnn_cli.runner import complete, plural
 from stages.diagnose.objects import Objects, read_objects
 from stages.drawing import save_image
 from stages.errors import StageError
@@ -129,8 +129,9 @@ def detections(graph: Graph, wish: Wish) -> Pictures:
         )
         for number, sheet in enumerate(sheets, start=1)
     }
-    how = "chosen" if wish.images else f"random, seed {wish.seed},"
-    return pictures, f"{len(ids)} {how} images of '{found.node.split}', precision above {wish.precision:g}"
+    how = "chosen" if wish.images else f"random (seed {wish.seed})"
+    what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.split}'"
+    return pictures, f"{what}, precision above {wish.precision:g}"
 
 
 def chosen_images(wish: Wish, image_ids: Sequence[str], split: str | None) -> list[str]:
@@ -176,7 +177,7 @@ def transformations(graph: Graph, wish: Wish) -> Pictures:
         for row in rows
     ]
     sheet = transformation_sheet(regions, source.card.input_size, source.preprocessing)
-    return {"": sheet}, f"{len(rows)} objects of '{node.split}'"
+    return {"": sheet}, f"{len(rows)} {plural('object', len(rows))} of '{node.split}'"
 
 
 def elongated(objects: Objects, count: int, wish: Wish) -> np.ndarray:

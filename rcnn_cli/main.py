@@ -361,7 +361,9 @@ def units(
     show_default=True,
     help="Detections of more are drawn; a detection's is that of its detector on the whole split, at its score.",
 )
-@click.option("--image", "images", multiple=True, metavar="ID", help="Show this image; repeatable [default: random].")
+@click.option(
+    "--image", "images", multiple=True, metavar="ID", help="Image of detections and transformations; repeatable."
+)
 @click.option("--images", "count", type=click.IntRange(1), default=12, show_default=True, help="Random images.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random choice.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/figures in --work].")

@@ -23,6 +23,7 @@ from rcnn_cli.units import Unit, parse_unit
 from stages.boxes import iou_matrix
 from stages.diagnose.objects import read_objects
 from stages.errors import StageError
+from stages.extract.units import TopRegions, strongest_regions
 
 RECIPE = """
 [datasets.train]
@@ -184,6 +185,24 @@ def test_units_of_layers_that_do_not_help(made: Path, call: Call) -> None:
     assert "extracts no features; add a table [extract]" in call("units", made / "bare.toml")[2]
 
 
+def test_units_that_nothing_excites(made: Path, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One of two has a line in the table and no row in the picture; one alone is an error."""
+
+    def without_the_first(*arguments: Any) -> list[TopRegions]:
+        first, *others = strongest_regions(*arguments)
+        nothing = (first.activations[:0], first.images[:0], first.boxes[:0], first.labels[:0])
+        return [TopRegions(*nothing, channel_maximum=0.0), *others]
+
+    monkeypatch.setattr("rcnn_cli.units.strongest_regions", without_the_first)
+    arguments = ("units", made / "looked.toml", "--unit", "1,1,1", "-o", tmp_path)
+    code, printed, _ = call(*arguments, "--unit", "2,2,2")
+    assert code == 0
+    assert printed.splitlines()[3].endswith("nothing excites it")
+    code, _, errors = call(*arguments)
+    assert code == 2
+    assert "--unit 1,1,1: no region of 'test' gives an activation above 0; choose others" in errors
+
+
 def test_a_montage_needs_two_classes(made: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "rcnn_cli.units.class_selectivity", lambda reader, layer, classes: np.full((classes, 1536), np.nan)
@@ -236,7 +255,7 @@ def test_many_images_come_in_sheets(made: Path, call: Call, tmp_path: Path, monk
     assert code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["looked-detections-1.png", "looked-detections-2.png"]
     assert "looked-detections-1.png, " in printed
-    assert "(4 random, seed 0, images of 'test'" in printed
+    assert "(4 random (seed 0) images of 'test'" in printed
 
 
 def test_what_is_not_possible_is_said(made: Path, call: Call, tmp_path: Path) -> None:
