@@ -177,7 +177,9 @@ def transformations(graph: Graph, wish: Wish) -> Pictures:
         for row in rows
     ]
     sheet = transformation_sheet(regions, source.card.input_size, source.preprocessing)
-    return {"": sheet}, f"{len(rows)} {plural('object', len(rows))} of '{node.split}'"
+    first = f"the first {len(rows)} of " if wish.images and len(rows) < len(objects) else ""
+    count = len(objects) if first else len(rows)
+    return {"": sheet}, f"{first}{count} {plural('object', count)} of '{node.split}'"
 
 
 def elongated(objects: Objects, count: int, wish: Wish) -> np.ndarray:
