@@ -297,6 +297,110 @@ def recall(
     click.echo(tell(measured, output, as_json_text))
 
 
+@cli.command(short_help="Show the regions that excite units of a convolutional layer most.")
+@recipe_argument
+@click.option("--unit", "units", multiple=True, metavar="ROW,COLUMN,CHANNEL", help="From 1; repeatable.")
+@click.option("--montage", type=click.IntRange(1), metavar="N", help="N class-selective units [12 without --unit].")
+@click.option("--layer", help="A cached convolutional layer [default: the deepest].")
+@click.option("--split", default="test", show_default=True, help="The dataset of the recipe.")
+@click.option("--features", metavar="NAME", help="The recipe's extract table to use [default: its only or first one].")
+@click.option("--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions a unit.")
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    metavar="IOU",
+    help="Regions of one image that a stronger one overlaps by more are left out; the authors' tool takes 0.1.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/RECIPE/units in --work]."
+)
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def units(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    units: tuple[str, ...],
+    montage: int | None,
+    layer: str | None,
+    split: str,
+    features: str | None,
+    top: int,
+    overlap: float,
+    output: Path | None,
+    as_json_text: bool,
+) -> None:
+    """Show the regions of a split that excite units of a convolutional layer most: R-CNN's figures 4 and 12.
+
+    Reads RECIPE's cache of features. Each region is drawn as the network saw it, with the unit's receptive field in
+    white and its activation, divided by the largest of its channel.
+
+    \b
+    Examples: rcnn units recipes/shapes.toml
+              rcnn units recipes/voc2007-alexnet.toml --layer pool5 --unit 3,4,80 --unit 4,5,110 --top 96
+    """
+    from rcnn_cli.units import show_units
+
+    graph = load_graph(recipe, changes, work)
+    click.echo(show_units(graph, split, layer, features, units, montage, top, overlap, output, as_json_text))
+
+
+@cli.command(short_help="Draw the paper's figures of recipes: detections, filters, box plots, transformations.")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@recipe_options
+@click.option(
+    "--only",
+    metavar="NAME,...",
+    help="Of detections, filters, transformations, training-samples, box-plots, precision-recall [default: all].",
+)
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Detections of more are drawn; a detection's is that of its detector on the whole split, at its score.",
+)
+@click.option(
+    "--image", "images", multiple=True, metavar="ID", help="Image of detections and transformations; repeatable."
+)
+@click.option("--images", "count", type=click.IntRange(1), default=12, show_default=True, help="Random images.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random choice.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/figures in --work].")
+def figures(
+    recipes: tuple[Path, ...],
+    changes: tuple[str, ...],
+    work: Path | None,
+    only: str | None,
+    precision: float,
+    images: tuple[str, ...],
+    count: int,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Draw R-CNN's figures, of what RECIPES have made, as PNGs. Exit status 1 if one that --only names, or all, failed.
+
+    What cannot be drawn, because a cache is not complete or a recipe has no such table, is said in a line.
+
+    \b
+    Examples: rcnn figures recipes/shapes.toml
+              rcnn figures recipes/shapes.toml recipes/shapes-finetuned.toml --only box-plots -o out/
+              rcnn figures recipes/shapes.toml --only detections --image test_00003 --precision 0.8
+    """
+    from rcnn_cli.figures import Wish, draw_figures, figure_names
+    from rcnn_cli.runner import work_folder
+
+    names = figure_names(only)
+    graphs = [load_graph(recipe, changes, work) for recipe in recipes]
+    folder = output or work_folder(work) / "results" / "figures"
+    drawn = []
+    for one in draw_figures(graphs, names, Wish(precision, images, count, seed, folder)):
+        click.echo(one)
+        drawn.append(bool(one.paths))
+    if not all(drawn) if only else not any(drawn):
+        raise SystemExit(INCOMPLETE)
+
+
 @cli.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
 @click.argument("grid", type=click.Path(path_type=Path))
 @click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")

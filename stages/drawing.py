@@ -233,6 +233,62 @@ def contact_sheet(
     return np.asarray(sheet).copy()
 
 
+def sections(
+    titled: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], columns: int, gap: int = 4, across: int = 1
+) -> NDArray[np.uint8]:
+    """Each title with its images, uint8 [H, W, 3] of one size for all, in rows of `columns` below it: uint8 RGB.
+
+    `across` sections stand side by side, the next ones below. Titles too long are cut.
+    """
+    across = max(1, min(across, len(titled)))
+    columns = max(1, min(columns, max((len(images) for _, images in titled), default=1)))
+    height, width = next((image.shape[:2] for _, images in titled for image in images), (0, 0))
+    font = font_of(14)
+    caption, margin = sum(font.getmetrics()) + 2 * PADDING, 12
+    block = columns * (width + gap) - gap
+    bands = [titled[first : first + across] for first in range(0, len(titled), across)]
+    depths = [max(math.ceil(len(images) / columns) for _, images in band) for band in bands]
+    heights = [caption + depth * (height + gap) - gap for depth in depths]
+    sheet = Image.new("RGB", (margin + across * (block + margin), margin + sum(heights) + margin * len(bands)), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    top = margin
+    for band, tall in zip(bands, heights, strict=True):
+        for place, (title, images) in enumerate(band):
+            left = margin + place * (block + margin)
+            pen.text((left, top), shortened(title, font, block), fill=INK, font=font, anchor="la")
+            for number, image in enumerate(images):
+                row, column = divmod(number, columns)
+                sheet.paste(
+                    Image.fromarray(image), (left + column * (width + gap), top + caption + row * (height + gap))
+                )
+        top += tall + margin
+    return np.asarray(sheet).copy()
+
+
+def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """`image` uint8 [H, W, 3] at another size, smoothed as it shrinks and as it grows."""
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def draw_field(
+    image: NDArray[np.uint8], corners: tuple[float, float, float, float], text: str, points: int = 12
+) -> NDArray[np.uint8]:
+    """A copy of `image` uint8 [H, W, 3] with a white rectangle, half-open, and `text` in its upper left corner.
+
+    What of the rectangle lies on the image's edge is drawn inside it; a dark hairline makes it show on a white ground.
+    """
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
+    left, top, right, bottom = pixel_corners(np.asarray(corners), canvas.size)
+    for inset, colour in ((0, (0, 0, 0)), (1, (255, 255, 255)), (2, (255, 255, 255))):
+        if right - left > 2 * inset and bottom - top > 2 * inset:
+            pen.rectangle((left + inset, top + inset, right - inset, bottom - inset), outline=colour)
+    if text:
+        at = (left + 6, top + 5)
+        pen.text(at, text, fill=(255, 255, 255), font=font_of(points), stroke_width=1, stroke_fill=(0, 0, 0))
+    return np.asarray(canvas).copy()
+
+
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """`text`, or as much of its beginning as fits `width` pixels, with an ellipsis."""
     if font.getlength(text) <= width:

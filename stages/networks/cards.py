@@ -43,6 +43,16 @@ class Preprocessing:
         std = torch.tensor(self.std, device=image.device)[:, None, None]
         return (channels.to(torch.float32) * self.scale - mean) / std
 
+    def pixels(self, prepared: torch.Tensor) -> torch.Tensor:
+        """The inverse of `apply`, rounded: uint8 [..., 3, H, W], RGB; 0 becomes the mean colour."""
+        import torch
+
+        mean = torch.tensor(self.mean, device=prepared.device)[:, None, None]
+        std = torch.tensor(self.std, device=prepared.device)[:, None, None]
+        channels = (prepared * std + mean) / self.scale
+        image = channels.flip(-3) if self.order == "bgr" else channels
+        return image.round().clamp(0, 255).to(torch.uint8)
+
     def as_json(self) -> dict[str, Any]:
         """What enters a network's identity."""
         return {"order": self.order, "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}

@@ -1,0 +1,129 @@
+"""Regions as the network sees them: what excites a unit, training samples, and ways to make a region square.
+
+R-CNN's figures 2, 4, 7 and 12.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes
+from stages.drawing import PAPER, contact_sheet, draw_field, resized, sections
+from stages.images import Pixels
+from stages.networks import Preprocessing
+from stages.warp import crop_geometry, warp_regions
+
+PAPER_PADDING = 16 / 227
+"""The context of Appendix A, p = 16 of an input of 227 pixels, as a share of the input's side."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How regions become the network's S x S input: see `stages.warp`."""
+
+    side: int
+    mode: str
+    padding: int
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class UnitRow:
+    """A unit's row of the picture: its title, its regions as the network sees them, uint8 [S, S, 3] each, and the
+    normalised activations to be written on them."""
+
+    title: str
+    regions: Sequence[Pixels]
+    activations: Sequence[float]
+    field: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Region:
+    """One box of an image, uint8 [H, W, 3] RGB, and what to call it."""
+
+    name: str
+    image: Pixels
+    box: NDArray[np.float32]
+
+
+def seen_regions(image: Pixels, boxes: Boxes, view: View) -> list[Pixels]:
+    """The regions `boxes` [n, 4] as the network sees them, uint8 [S, S, 3] each; outside the image, the mean colour."""
+    planes = torch.from_numpy(image).permute(2, 0, 1)
+    warped = warp_regions(planes, boxes, view.side, view.mode, view.padding, view.preprocessing)
+    return [one.permute(1, 2, 0).contiguous().numpy() for one in view.preprocessing.pixels(warped)]
+
+
+def unit_sheet(rows: Sequence[UnitRow], side: int, *, columns: int = 16, cell: int = 96) -> Pixels:
+    """Figures 4 and 12: of each unit its regions, from the strongest down, each with the unit's receptive field in
+    white and its activation in the field's upper left corner. `side` is S; cells have `cell` pixels, `columns` of them
+    are in a line at most."""
+    scale = cell / side
+    longest = max((len(row.regions) for row in rows), default=1)
+    columns = math.ceil(longest / math.ceil(longest / columns))  # lines of one length
+    return sections(
+        [
+            (
+                row.title,
+                [
+                    draw_field(resized(region, cell, cell), tuple(scale * np.array(row.field)), f"{value:.2f}")
+                    for region, value in zip(row.regions, row.activations, strict=True)
+                ],
+            )
+            for row in rows
+        ],
+        columns,
+    )
+
+
+def sample_sheet(
+    classes: Sequence[tuple[str, Sequence[Pixels]]], *, columns: int = 8, cell: int = 80, across: int = 2
+) -> Pixels:
+    """Figure 2: of each class its name and warped training samples, uint8 [S, S, 3] each."""
+    shown = [(name, [resized(one, cell, cell) for one in samples]) for name, samples in classes]
+    return sections(shown, columns, across=across if len(classes) > 1 else 1)
+
+
+def transformation_sheet(regions: Sequence[Region], side: int, preprocessing: Preprocessing, cell: int = 120) -> Pixels:
+    """Figure 7: (A) each region as it is, (B) in its tightest square with context, (C) without, (D) warped.
+
+    Each in two rows, without padding and with the paper's share of the S x S input (`side`), for S = 227 p = 16. (A) is
+    at its scale relative to the others; a region too large for that is shrunk, and the title says so.
+    """
+    padding = round(PAPER_PADDING * side)
+    sheets = []
+    for region in regions:
+        cells: list[Pixels] = []
+        titles: list[str] = []
+        for amount in (0, padding):
+            original, shrunk = actual_scale(region, side, amount, cell)
+            cells.append(original)
+            titles.append("(A)" if shrunk == 1 else f"(A) shrunk, {shrunk:.2f}")
+            for letter, mode in (("B", "square"), ("C", "square-masked"), ("D", "warp")):
+                view = View(side, mode, amount, preprocessing)
+                cells.append(resized(seen_regions(region.image, region.box[None], view)[0], cell, cell))
+                titles.append(f"({letter}) p = {amount}")
+        sheets.append((region.name, [contact_sheet(cells, 4, titles)]))
+    return sections(sheets, 1, across=2)
+
+
+def actual_scale(region: Region, side: int, padding: int, cell: int) -> tuple[Pixels, float]:
+    """The region (with its context, where there is padding) at `cell` / S of its size, in the middle of a cell of
+    paper, and by how much it had to be shrunk further to fit."""
+    height, width = region.image.shape[:2]
+    g = crop_geometry(region.box[None], width, height, side, "warp", padding)
+    left, top, right, bottom = (int(one[0]) for one in (g.left, g.top, g.left + g.width, g.top + g.height))
+    window = region.image[top:bottom, left:right]
+    scale = cell / side
+    shrunk = min(1.0, cell / (scale * max(window.shape[:2])))
+    size = [max(1, round(scale * shrunk * length)) for length in (right - left, bottom - top)]
+    canvas = np.full((cell, cell, 3), PAPER, np.uint8)
+    x, y = (cell - size[0]) // 2, (cell - size[1]) // 2
+    canvas[y : y + size[1], x : x + size[0]] = resized(window, *size)
+    return canvas, shrunk
