@@ -1,9 +1,9 @@
 """Small plots as SVG that the page can colour.
 
-Matplotlib draws them, not Plotly: its 4.8 MB of script would leave the plots empty without JavaScript, in print and
-while a phone reads it, and what is to be filtered here are pictures, not curves. Each plot is one panel whose text keeps
-its size on any screen; the page lays the panels out. Colours are placeholders that become the page's CSS variables, so
-that light and dark are one drawing.
+Matplotlib draws them, not Plotly, whose 4.8 MB of script would leave the plots empty without JavaScript and slow a phone
+down: what is to be filtered here are pictures, not curves. Each plot is one panel whose text keeps its size on any
+screen; the page lays the panels out. Colours are placeholders that become the page's CSS variables, so that light and
+dark are one drawing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VARIABLES = {
 STYLES = ("-", "--", "-.", ":")
 DASHES = ("", "5 2.5", "6 2.5 1.5 2.5", "1.5 2.5")
 WIDTH, HEIGHT = 3.1, 2.3
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 8.5,
@@ -161,11 +161,9 @@ def sensitivity(name: str, found: Mapping[str, Mapping[str, float]], overall: fl
         for place, one in enumerate(found.values()):
             ends = [100 * one["lowest"], 100 * one["highest"]]
             ax.plot([place, place], ends, "_-", color=SERIES[1], markersize=9)
-            for value, side in zip(ends, ("top", "bottom"), strict=True):
-                shift = -3 if side == "top" else 3
-                ax.annotate(
-                    f"{value:.0f}", (place, value), (0, shift), textcoords="offset points", ha="center", va=side
-                )
+            for value, side, shift in zip(ends, ("top", "bottom"), (-3, 3), strict=True):
+                away = {"xytext": (0, shift), "textcoords": "offset points", "ha": "center", "va": side}
+                ax.annotate(f"{value:.0f}", (place, value), **away)
         if overall is not None:
             ax.axhline(100 * overall, color=MUTED, linestyle="--", linewidth=1)
         ax.set(xlim=(-0.6, max(1, len(found)) - 0.4), ylim=(0, 112), yticks=(0, 25, 50, 75, 100))

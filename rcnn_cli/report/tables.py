@@ -95,11 +95,8 @@ def papers(runs: Sequence[Run]) -> dict[str, Any] | None:
     """R-CNN's Table 2 and the runs' mAP, the lowest first; None where the data are others."""
     if not is_voc_2007_test(runs[0].dataset) or runs[0].summary["iou"] != 0.5:
         return None
-    ours = [
-        (f"{run.letter} {run.name}", 100 * run.summary["map_11"], True)
-        for run in runs
-        if run.summary["map_11"] is not None
-    ]
+    known = [run for run in runs if run.summary["map_11"] is not None]
+    ours = [(f"{run.letter} {run.name}", 100 * run.summary["map_11"], True) for run in known]
     every = [*ours, *((name, value, False) for name, value in TABLE_2)]
     ordered = sorted(every, key=lambda one: one[1])
     rows = [{"name": name, "map": f"{value:.1f}", "ours": own} for name, value, own in ordered]
