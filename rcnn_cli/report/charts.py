@@ -1,7 +1,7 @@
 """Small plots as SVG that the page can colour.
 
-Matplotlib draws them, not Plotly, whose 4.8 MB of script would leave the plots empty without JavaScript and slow a phone
-down: what is to be filtered here are pictures, not curves. Each plot is one panel whose text keeps its size on any
+Matplotlib draws them, not Plotly, whose 4.8 MB of script would leave the plots empty without JavaScript and slow down a
+phone: what is to be filtered here are pictures, not curves. Each plot is one panel whose text keeps its size on any
 screen; the page lays the panels out. Colours are placeholders that become the page's CSS variables, so that light and
 dark are one drawing.
 """
@@ -129,7 +129,7 @@ def error_trend(name: str, counts: Mapping[str, Mapping[str, int]]) -> str:
         shares = [[100 * seen[kind] / max(1, sum(seen.values())) for seen in counts.values()] for kind in TYPES]
         ax.stackplot(places, shares, colors=list(KINDS.values()), linewidth=0)
         ax.set(xlim=(0, len(counts) - 1), ylim=(0, 100), yticks=(0, 25, 50, 75, 100))
-        ax.set_xticks(places, [f"{int(count):,}" for count in counts])
+        ax.set_xticks(places, list(counts), fontsize=7.5)
         ax.set(xlabel="top-ranked false positives", ylabel="of each type, %")
         ax.grid(visible=False)
 
@@ -194,6 +194,7 @@ def lines(
         if logarithmic:
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(lambda *_: "")
 
     return panel(name, draw)
 

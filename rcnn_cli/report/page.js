@@ -74,11 +74,11 @@
     const want = chosen();
     const all = ofRun(want);
     const passed = ofClass(all, want).filter((item) => passes(item, want));
-    const rank = (item) => (item[KIND] === MISSED || item[want.column] === null ? -Infinity : item[want.column]);
+    const rank = (item) => (item[KIND] === MISSED || item[want.column] === null ? -1e9 : item[want.column]);
     matched = passed
       .filter((item) => want.kinds.has(item[KIND]))
       .map((item, place) => [item, place])
-      .sort(([a, i], [b, j]) => (rank(a) === rank(b) ? i - j : rank(b) - rank(a)))
+      .sort(([a, i], [b, j]) => rank(b) - rank(a) || (b[SCORE] ?? 0) - (a[SCORE] ?? 0) || i - j)
       .map(([item]) => item);
     for (const span of document.querySelectorAll("[data-count]"))
       span.textContent = passed.filter((item) => item[KIND] === Number(span.dataset.count)).length;
@@ -88,8 +88,13 @@
     at("tiles").replaceChildren();
     drawn = 0;
     draw();
-    const some = drawn < matched.length ? `, the first ${drawn} below` : "";
-    at("count").textContent = `${matched.length} of ${all.length} shown${some}`;
+    tell();
+  }
+
+  function tell() {
+    const [some, all] = [matched.length, ofRun(chosen()).length].map((count) => count.toLocaleString("en"));
+    const below = drawn < matched.length ? `, the first ${drawn} below` : "";
+    at("count").textContent = `${some} of ${all} shown${below}`;
   }
 
   function draw() {
@@ -198,8 +203,7 @@
   at("more").addEventListener("click", () => {
     const first = drawn;
     draw();
-    at("count").textContent = `${matched.length} of ${ofRun(chosen()).length} shown` +
-      (drawn < matched.length ? `, the first ${drawn} below` : "");
+    tell();
     at("tiles").children[first].firstElementChild.focus();
   });
   for (const id of ["run-choice", "class-choice"]) at(id).addEventListener("change", setRange);

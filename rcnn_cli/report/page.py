@@ -48,7 +48,7 @@ log = logging.getLogger("rcnn")
 
 PAGE = "index.html"
 MOST_BYTES = 20_000_000
-RESERVE = 1_500_000
+RESERVE = 2_500_000
 """Of those, what the gallery's list may take."""
 MOST_PICTURES = 13_000_000
 COUNTS = (300, 1000, 2000, None)
@@ -112,7 +112,7 @@ def render(graphs: Sequence[Graph], runs: Sequence[Run], changes: Sequence[str])
     missing = provenance.missing_of(graphs)
     groups = by_protocol(runs)
     looks: dict[int, Look] = {}
-    diagnoses: dict[int, tuple[dict[str, Any], str]] = {}
+    diagnoses: dict[int, tuple[dict[str, Any], str | None]] = {}
     kinds = max(1, sum(len(run.summary["classes"]) * (len(KINDS) + 1) for run in runs))
     most = max(1, min(MOST_OF_EACH, MOST_ITEMS // kinds))
     for group in groups:
@@ -207,7 +207,9 @@ def curve_panels(runs: Sequence[Run]) -> dict[str, Any]:
     return {"runs": runs, "panels": panels, "left_out": len(with_objects) - len(panels)}
 
 
-def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, tuple[dict[str, Any], str]]) -> list[dict[str, Any]]:
+def error_panels(
+    runs: Sequence[Run], diagnoses: Mapping[int, tuple[dict[str, Any], str | None]]
+) -> list[dict[str, Any]]:
     """Of each run that was diagnosed the trend of its errors, the remedies, the sensitivities, and tables by class."""
     from stages.diagnose.report import characteristic_rows, error_rows
 
@@ -216,7 +218,7 @@ def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, tuple[dict[str, An
     for run in runs:
         if run.number not in diagnoses:
             continue
-        summary, source = diagnoses[run.number]
+        summary, cache = diagnoses[run.number]
         gains = tables.gains(summary) if summary["ap"] is not None else {}
         trends = {name: one for name, one in summary["trends"].items() if len(one) > 1}
         whole = trends.pop("all classes", None)
@@ -226,7 +228,7 @@ def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, tuple[dict[str, An
         told.append(
             {
                 "run": run,
-                "source": source,
+                "cache": cache,
                 "similar": [one for one in summary["similar"] if set(one) & set(summary["classes"])],
                 "poor_iou": summary["poor_iou"],
                 "trend": charts.error_trend(run.letter, whole) if whole else None,

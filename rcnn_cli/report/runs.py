@@ -24,7 +24,7 @@ MISSED = "missed"
 PRECISION = 0.5
 OVERALL_IMAGES, CLASS_IMAGES = 4, 2
 MOST_CLASSES = 60
-MOST_ITEMS = 8000
+MOST_ITEMS = 20_000
 MOST_OF_EACH = 60
 
 
@@ -164,8 +164,9 @@ def evaluated(run: Run, similar: Any) -> Evaluated | str:
         return str(error)
 
 
-def diagnosis_of(run: Run, similar: Any, found: Evaluated) -> tuple[dict[str, Any], str]:
-    """A diagnosis of the run, and where it is from: the recipe's cache of one with the same rules, else made here."""
+def diagnosis_of(run: Run, similar: Any, found: Evaluated) -> tuple[dict[str, Any], str | None]:
+    """A diagnosis of the run, and the key of the recipe's cache that it is from; None if it is made here, by the same
+    rules."""
     from stages.detections import detections_of
     from stages.diagnose import Settings
     from stages.diagnose.false_positives import similar_labels
@@ -176,7 +177,7 @@ def diagnosis_of(run: Run, similar: Any, found: Evaluated) -> tuple[dict[str, An
             continue
         if node.split == run.node.split and node.settings.similar == similar and manifest_of(run.graph, node):
             reader = Reader(run.graph.folder(node))
-            return reader.manifest["summary"], f"cache {reader.key}"
+            return reader.manifest["summary"], reader.key
     settings = Settings(iou=run.node.settings.iou, similar=similar)
     labels = similar_labels(found.dataset.classes, similar)
     normal = normal_count(settings, found.objects, len(found.detections.image_ids))
@@ -184,7 +185,7 @@ def diagnosis_of(run: Run, similar: Any, found: Evaluated) -> tuple[dict[str, An
         name: diagnosis(detections_of(found.detections, name), found.objects, label, labels[name], normal, settings)
         for label, name in enumerate(found.dataset.classes)
     }
-    return summary_of(settings, records), "made for this report, by the same rules"
+    return summary_of(settings, records), None
 
 
 def look(run: Run, found: Evaluated, most: int) -> Look:

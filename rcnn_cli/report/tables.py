@@ -41,8 +41,13 @@ def precision_table(runs: Sequence[Run]) -> dict[str, Any]:
         for key, words in COCO_ROWS.items()
         if any("coco" in summary for summary in summaries)
     ]
+    key = "map_11" if measure == "voc07" else "map_area"
+    ranked = sorted((run for run in runs if run.summary[key] is not None), key=lambda run: run.summary[key])
+    ends = [{"run": run, "map": percent(run.summary[key])} for run in ranked]
     return {
         "runs": runs,
+        "best": ends[-1] if len(ends) > 1 else None,
+        "worst": ends[0] if len(ends) > 1 else None,
         "measure": HEADLINES[measure],
         "iou": summaries[0]["iou"],
         "classes": rows,
