@@ -82,7 +82,7 @@
       .map(([item]) => item);
     for (const span of document.querySelectorAll("[data-count]"))
       span.textContent = passed.filter((item) => item[KIND] === Number(span.dataset.count)).length;
-    const shown = want.column === PRECISION ? `${Math.round(100 * want.threshold)} %` : want.threshold.toFixed(2);
+    const shown = want.column === PRECISION ? `${Math.round(100 * want.threshold)} %` : number(want.threshold.toFixed(2));
     at("threshold-value").textContent = shown;
     slider.setAttribute("aria-valuetext", shown);
     at("tiles").replaceChildren();
@@ -130,12 +130,13 @@
     );
   }
 
+  const number = (value) => String(value).replace("-", "\u2212");
   const percent = (value) => (value === null ? "unknown" : `${Math.round(100 * value)} %`);
 
   function tile(item, place) {
     const name = data.classes[item[CLASS]];
     const kind = data.kinds[item[KIND]];
-    const values = item[KIND] === MISSED ? "not found" : `${item[SCORE].toFixed(2)}, precision ${percent(item[PRECISION])}`;
+    const values = item[KIND] === MISSED ? "not found" : `${number(item[SCORE].toFixed(2))}, precision ${percent(item[PRECISION])}`;
     const made = document.createElement("button");
     made.type = "button";
     made.className = "tile";
@@ -172,7 +173,7 @@
     at("viewer-picture").replaceChildren(whole);
     const values = { image: id, run: data.runs.find((run) => run.number === item[RUN]).name };
     if (item[KIND] !== MISSED) {
-      values.score = String(item[SCORE]);
+      values.score = number(item[SCORE]);
       values.precision = percent(item[PRECISION]);
       values["IoU with the nearest object"] = String(item[OVERLAP]);
     }

@@ -13,10 +13,9 @@ import numpy as np
 from cache import Reader
 from cache.files import read_json, write_atomically, write_json
 from cache.identity import key_of
-from rcnn_cli.evaluated import Evaluated
+from rcnn_cli.evaluated import Evaluated, evaluations_of
 from rcnn_cli.graph import Graph, installed_version
 from rcnn_cli.recall import DRAWN, count_words, measure, proposals_of
-from rcnn_cli.recall import ORDERS as PROPOSAL_ORDERS
 from rcnn_cli.report import charts, provenance, tables
 from rcnn_cli.report.pictures import Album, Picture
 from rcnn_cli.report.runs import (
@@ -39,7 +38,7 @@ from rcnn_cli.report.runs import (
 )
 from rcnn_cli.report.selection import crop_window, in_turn
 from rcnn_cli.results import MADE_FROM, results_folder
-from rcnn_cli.runner import complete, manifest_of
+from rcnn_cli.runner import complete, listed, manifest_of
 from stages.errors import StageError
 from stages.eval.average_precision import Curve
 from stages.proposals import recall_at
@@ -61,6 +60,7 @@ WORDS = {
     MISSED: "objects that were not found",
 }
 STORE = "<!--pictures-->"
+Diagnosis = tuple[dict[str, Any], str | None]
 
 
 def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | None) -> tuple[Path, bool]:
@@ -75,8 +75,13 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
             complete(graph, node)  # what is damaged is set aside, aloud
     runs = complete_runs(graphs)
     if not runs:
-        paths = " ".join(str(graph.recipe.path) for graph in graphs)
-        raise StageError(f"{paths}: nothing is evaluated yet; `rcnn run {graphs[0].recipe.path}` does it")
+        paths = listed([str(graph.recipe.path) for graph in graphs])
+        if not any(evaluations_of(graph) for graph in graphs):
+            raise StageError(f"{paths}: evaluates nothing, so there is nothing to report; add a table [eval]")
+        raise StageError(f"{paths}: nothing is evaluated yet; run `rcnn run {graphs[0].recipe.path}` first")
+    missing = provenance.missing_of(graphs)
+    for one in missing:
+        log.warning("not in the report: %s", one)
     page, made_from = folder / PAGE, origin(graphs, changes)
     if page.exists() and (folder / MADE_FROM).exists() and read_json(folder / MADE_FROM) == made_from:
         return page, True
@@ -84,7 +89,7 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StageError(f"-o {folder}: cannot be made a folder ({error.strerror}); choose another place") from error
-    chunks = list(render(graphs, runs, changes))
+    chunks = list(render(graphs, runs, changes, missing))
     length = sum(map(len, chunks))
     if length > MOST_BYTES:
         raise StageError(f"{page}: the report would take {length:,} bytes, more than it may; name fewer recipes")
@@ -107,12 +112,14 @@ def origin(graphs: Sequence[Graph], changes: Sequence[str]) -> dict[str, Any]:
     return {"program": program, "changes": list(changes), "recipes": recipes}
 
 
-def render(graphs: Sequence[Graph], runs: Sequence[Run], changes: Sequence[str]) -> Iterator[bytes]:
-    """The page in chunks."""
-    missing = provenance.missing_of(graphs)
+def render(
+    graphs: Sequence[Graph], runs: Sequence[Run], changes: Sequence[str], missing: Sequence[str]
+) -> Iterator[bytes]:
+    """The page in chunks; it says what is `missing`."""
     groups = by_protocol(runs)
+    unopened: list[str] = []
     looks: dict[int, Look] = {}
-    diagnoses: dict[int, tuple[dict[str, Any], str | None]] = {}
+    diagnoses: dict[int, Diagnosis] = {}
     kinds = max(1, sum(len(run.summary["classes"]) * (len(KINDS) + 1) for run in runs))
     most = max(1, min(MOST_OF_EACH, MOST_ITEMS // kinds))
     for group in groups:
@@ -120,23 +127,24 @@ def render(graphs: Sequence[Graph], runs: Sequence[Run], changes: Sequence[str])
         for run in group:
             found = evaluated(run, similar)
             if not isinstance(found, Evaluated):
-                missing.append(f"{run.name}: errors and images: {found}.")
+                unopened.append(f"{run.name}, errors and images: {found}.")
+                log.warning("not in the report: %s", unopened[-1])
                 continue
             looks[run.number] = look(run, found, most)
             diagnoses[run.number] = diagnosis_of(run, similar, found)
     context = {
-        "title": " and ".join(dict.fromkeys(graph.recipe.name for graph in graphs)),
+        "title": listed(list(dict.fromkeys(graph.recipe.name for graph in graphs))),
         "version": installed_version("rcnn"),
         "runs": runs,
         "key_of_line": charts.key_of_line,
-        "missing": missing,
+        "missing": [*missing, *unopened],
         "recipes": [provenance.recipe_of(graph, changes) for graph in graphs],
         "datasets": provenance.datasets_of(graphs),
         **what_was_made(graphs),
         "precision": [tables.precision_table(group) for group in groups],
         "curves": [curve_panels(group) for group in groups],
         "errors": error_panels(runs, diagnoses),
-        "recall": [one for group in groups for one in recall_of(group)] if groups else [],
+        "recall": [one for group in groups for one in recall_of(group)],
         "training": training_panels(graphs),
         "kinds": WORDS,
         "precision_cut": PRECISION,
@@ -207,9 +215,7 @@ def curve_panels(runs: Sequence[Run]) -> dict[str, Any]:
     return {"runs": runs, "panels": panels, "left_out": len(with_objects) - len(panels)}
 
 
-def error_panels(
-    runs: Sequence[Run], diagnoses: Mapping[int, tuple[dict[str, Any], str | None]]
-) -> list[dict[str, Any]]:
+def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, Diagnosis]) -> list[dict[str, Any]]:
     """Of each run that was diagnosed the trend of its errors, the remedies, the sensitivities, and tables by class."""
     from stages.diagnose.report import characteristic_rows, error_rows
 
@@ -288,14 +294,13 @@ def recall_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     kept = {count_words(COUNTS[column]) for column in columns}
     rows = [one for one in tables.recall_table(measured, names) if one["count"] in kept]
     orders = list(dict.fromkeys(one.order for one in measured))
-    known = {words: method for method, words in PROPOSAL_ORDERS.items()}
     return [
         {
             "names": names,
             "split": split,
             "panels": panels,
             "rows": rows,
-            "orders": [order for order in orders if order in known] or orders,
+            "orders": orders,
         }
     ]
 

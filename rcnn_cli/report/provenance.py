@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rcnn_cli.evaluated import evaluations_of
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.runner import duration, manifest_of, plural, size
 from stages.datasets import ClassificationDataset
@@ -141,9 +142,11 @@ def machines_of(caches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def missing_of(graphs: Sequence[Graph]) -> list[str]:
-    """A sentence for each recipe with caches that are not complete."""
+    """A sentence for each recipe with caches that are not complete, or without an evaluation."""
     told = []
     for graph in graphs:
+        if not evaluations_of(graph):
+            told.append(f"{graph.recipe.name}: evaluates nothing.")
         names = [node.name for node in graph.caches() if manifest_of(graph, node) is None]
         if names:
             verb = "is" if len(names) == 1 else "are"
