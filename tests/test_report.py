@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: t
     ]
     levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(one => Number(one.tagName[1]))")
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
     summary = json.loads((made[1] / "results/small/eval/results.json").read_text())
     table = page.locator("#precision table").first.inner_text()
     assert f"{100 * summary['map_11']:.1f}" in table
@@ -206,12 +207,12 @@ def test_filters_and_threshold_change_what_is_shown(opened: Any, made: tuple[Pat
     at_least = check(0, -1, PRECISION, every)
     assert page.locator("#threshold-value").inner_text() == "30 %"
     assert 0 < len(at_least) < sum(one[RUN] == 0 for one in items)
-    page.get_by_label("BG").uncheck()
+    page.get_by_role("checkbox", name="BG").uncheck()
     check(0, -1, PRECISION, every - {4})
     page.locator("#class-choice").select_option(label=data["classes"][1])
     check(0, 1, PRECISION, every - {4})
     page.locator("#class-choice").select_option("-1")
-    page.get_by_label("score").check()
+    page.get_by_role("radio", name="score").check()
     low, high = (float(page.locator("#threshold").get_attribute(name)) for name in ("min", "max"))
     assert low < high
     check(0, -1, SCORE, every - {4})

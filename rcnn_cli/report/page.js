@@ -94,7 +94,8 @@
   function tell() {
     const [some, all] = [matched.length, ofRun(chosen()).length].map((count) => count.toLocaleString("en"));
     const below = drawn < matched.length ? `, the first ${drawn} below` : "";
-    at("count").textContent = `${some} of ${all} shown${below}`;
+    const inAll = data.totals[chosen().run].reduce((sum, one) => sum + one, 0);
+    at("count").textContent = `${some} of ${all} shown${below}; the run has ${inAll.toLocaleString("en")} in all`;
   }
 
   function draw() {
