@@ -15,7 +15,7 @@ from cache.files import read_json, write_atomically, write_json
 from cache.identity import key_of
 from rcnn_cli.evaluated import Evaluated, evaluations_of
 from rcnn_cli.graph import Graph, installed_version
-from rcnn_cli.recall import DRAWN, count_words, measure, proposals_of
+from rcnn_cli.recall import DRAWN, Measured, count_words, measure, proposals_of
 from rcnn_cli.report import charts, provenance, tables
 from rcnn_cli.report.pictures import Album, Picture
 from rcnn_cli.report.runs import (
@@ -144,7 +144,11 @@ def render(
         "precision": [tables.precision_table(group) for group in groups],
         "curves": [curve_panels(group) for group in groups],
         "errors": error_panels(runs, diagnoses),
-        "recall": [one for group in groups for one in recall_of(group)],
+        "recall": [
+            told
+            for data in dict.fromkeys(run.data for run in runs)
+            if (told := recall_of([run for run in runs if run.data == data]))
+        ],
         "training": training_panels(graphs),
         "kinds": WORDS,
         "precision_cut": PRECISION,
@@ -257,52 +261,43 @@ def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, Diagnosis]) -> lis
     return told
 
 
-def recall_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """How well the proposals that the runs' detectors had cover the objects."""
+def recall_of(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """How well the proposals that the runs' recipes have on their data cover the objects, None without any."""
     split = runs[0].node.split or "test"
-    graphs = []
-    for run in runs:
-        try:
-            there = all(complete(run.graph, node) for node in proposals_of(run.graph, split))
-        except StageError:
-            continue
-        if there and run.graph not in graphs:
-            graphs.append(run.graph)
+    graphs = [graph for graph in dict.fromkeys(run.graph for run in runs) if has_proposals(graph, split)]
     if not graphs:
-        return []
+        return None
     measured = measure(graphs, split, COUNTS)
-    sharing: dict[str, list[str]] = {one.key: [] for one in measured}
-    for graph in graphs:
-        for node in proposals_of(graph, split):
-            key = graph.identity(node).key
-            if graph.recipe.name not in sharing[key]:
-                sharing[key].append(graph.recipe.name)
-    names = [one.name if len(sharing[one.key]) == 1 else ", ".join(sharing[one.key]) for one in measured]
+    names = [one.name + also(one, graphs, split) for one in measured]
     most = max(float(one.found.boxes[-1]) for one in measured)
-    columns = [place for place, count in enumerate(COUNTS) if count is None or count < most]
+    columns = {place: count for place, count in enumerate(COUNTS) if count is None or count < most}
     panels = []
-    for column in columns:
-        series = [
-            (number, 100 * DRAWN, 100 * recall_at(one.found.overlaps[:, column], DRAWN))
-            for number, one in enumerate(measured)
-        ]
-        count = COUNTS[column]
-        title = "All proposals" if count is None else f"{count:,} proposals"
+    for column, count in columns.items():
+        recalls = [100 * recall_at(one.found.overlaps[:, column], DRAWN) for one in measured]
+        series = [(number, 100 * DRAWN, recall) for number, recall in enumerate(recalls)]
         limits = ((50.0, 100.0), (0.0, 102.0))
         drawn = charts.lines(f"recall {runs[0].letter} {column}", series, ("IoU, %", "recall, %"), limits)
+        title = "All proposals" if count is None else f"The first {count:,} proposals"
         panels.append({"title": title, "note": "", "svg": drawn})
-    kept = {count_words(COUNTS[column]) for column in columns}
+    kept = {count_words(count) for count in columns.values()}
     rows = [one for one in tables.recall_table(measured, names) if one["count"] in kept]
     orders = list(dict.fromkeys(one.order for one in measured))
-    return [
-        {
-            "names": names,
-            "split": split,
-            "panels": panels,
-            "rows": rows,
-            "orders": orders,
-        }
-    ]
+    return {"names": names, "split": split, "panels": panels, "rows": rows, "orders": orders}
+
+
+def has_proposals(graph: Graph, split: str) -> bool:
+    """Whether the recipe has proposals on `split`, all complete."""
+    try:
+        return all(complete(graph, node) for node in proposals_of(graph, split))
+    except StageError:
+        return False
+
+
+def also(measured: Measured, graphs: Sequence[Graph], split: str) -> str:
+    """Which of the recipes share a cache of proposals with the first that has it."""
+    keys = {graph: [graph.identity(node).key for node in proposals_of(graph, split)] for graph in graphs}
+    _, *others = [graph.recipe.name for graph in graphs if measured.key in keys[graph]]
+    return f", also of {', '.join(others)}" if others else ""
 
 
 def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:

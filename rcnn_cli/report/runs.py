@@ -147,6 +147,11 @@ def by_protocol(runs: Sequence[Run]) -> list[list[Run]]:
     return [[run for run in runs if run.protocol == one] for one in protocols]
 
 
+def by_data(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs on the same images and annotations, in one list each."""
+    return [[run for run in runs if run.data == data] for data in dict.fromkeys(run.data for run in runs)]
+
+
 def similar_of(runs: Sequence[Run]) -> Any:
     """The sets of similar classes for runs on the same data: those of the first recipe with a diagnosis, so that all
     are judged alike."""
