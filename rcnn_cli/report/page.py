@@ -29,6 +29,7 @@ from rcnn_cli.report.runs import (
     Look,
     Run,
     Scene,
+    by_data,
     by_protocol,
     complete_runs,
     diagnosis_of,
@@ -122,9 +123,9 @@ def render(
     diagnoses: dict[int, Diagnosis] = {}
     kinds = max(1, sum(len(run.summary["classes"]) * (len(KINDS) + 1) for run in runs))
     most = max(1, min(MOST_OF_EACH, MOST_ITEMS // kinds))
-    for group in groups:
-        similar = similar_of(group)
-        for run in group:
+    for of_data in by_data(runs):
+        similar = similar_of(of_data)
+        for run in of_data:
             found = evaluated(run, similar)
             if not isinstance(found, Evaluated):
                 unopened.append(f"{run.name}, errors and images: {found}.")
@@ -144,11 +145,7 @@ def render(
         "precision": [tables.precision_table(group) for group in groups],
         "curves": [curve_panels(group) for group in groups],
         "errors": error_panels(runs, diagnoses),
-        "recall": [
-            told
-            for data in dict.fromkeys(run.data for run in runs)
-            if (told := recall_of([run for run in runs if run.data == data]))
-        ],
+        "recall": [told for of_data in by_data(runs) if (told := recall_of(of_data))],
         "training": training_panels(graphs),
         "kinds": WORDS,
         "precision_cut": PRECISION,
@@ -239,7 +236,7 @@ def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, Diagnosis]) -> lis
             {
                 "run": run,
                 "cache": cache,
-                "similar": [one for one in summary["similar"] if set(one) & set(summary["classes"])],
+                "similar": [one for one in summary["similar"] if len(set(one) & set(summary["classes"])) > 1],
                 "poor_iou": summary["poor_iou"],
                 "trend": charts.error_trend(run.letter, whole) if whole else None,
                 "gains": gains,

@@ -15,7 +15,10 @@ from rcnn_cli.graph import Graph, Node
 from rcnn_cli.recipe import load_recipe
 from rcnn_cli.report.selection import Rows, best_and_worst, best_of_each, letters, shares_right
 from rcnn_cli.runner import complete, manifest_of, work_folder
-from stages.diagnose.false_positives import BACKGROUND, FOUND, LOCALISATION, OTHER, SIMILAR
+from stages.detections import detections_of
+from stages.diagnose import Settings
+from stages.diagnose.false_positives import BACKGROUND, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
+from stages.diagnose.stage import diagnosis, normal_count, summary_of
 from stages.eval.average_precision import Curve
 from stages.eval.report import read_curves, score_cuts
 
@@ -172,15 +175,12 @@ def evaluated(run: Run, similar: Any) -> Evaluated | str:
 def diagnosis_of(run: Run, similar: Any, found: Evaluated) -> tuple[dict[str, Any], str | None]:
     """A diagnosis of the run, and the key of the recipe's cache that it is from; None if it is made here, by the same
     rules."""
-    from stages.detections import detections_of
-    from stages.diagnose import Settings
-    from stages.diagnose.false_positives import similar_labels
-    from stages.diagnose.stage import diagnosis, normal_count, summary_of
-
     for node in run.graph.nodes.values():
-        if node.use.stage.name != "diagnose" or node.sources["detections"] is not run.detector:
+        reads = (node.split, node.sources.get("detections")) == (run.node.split, run.detector)
+        if node.use.stage.name != "diagnose" or not reads:
             continue
-        if node.split == run.node.split and node.settings.similar == similar and manifest_of(run.graph, node):
+        alike = node.settings.similar == similar and node.settings.iou == run.node.settings.iou
+        if alike and not run.node.settings.use_difficult and manifest_of(run.graph, node):
             reader = Reader(run.graph.folder(node))
             return reader.manifest["summary"], reader.key
     settings = Settings(iou=run.node.settings.iou, similar=similar)
