@@ -15,7 +15,7 @@ import pytest
 
 from tests.pipeline import SMALL, rcnn, write_recipe
 
-TWO = """
+MORE = """
 [detect-without-bbox]
 stage = "detect"
 inputs = { regressor = "none" }
@@ -24,6 +24,10 @@ inputs = { regressor = "none" }
 stage = "eval"
 inputs = { detections = "detect-without-bbox" }
 bootstrap = 50
+
+[eval-strict]
+stage = "eval"
+iou = 0.7
 """
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RUN, CLASS, KIND, SCORE, PRECISION = 0, 1, 2, 8, 9
@@ -34,9 +38,9 @@ HOSTILE = "</script><script>alert(1)</script><b>"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """(recipe, work folder, page) of the small recipe with two evaluations."""
+    """(recipe, work folder, page) of the small recipe with three evaluations, of which two can be compared."""
     folder = tmp_path_factory.mktemp("report")
-    recipe = write_recipe(folder, SMALL.replace("[eval]\n", "[eval]\ncoco = true\nbootstrap = 50\n") + TWO)
+    recipe = write_recipe(folder, SMALL.replace("[eval]\n", "[eval]\ncoco = true\nbootstrap = 50\n") + MORE)
     rcnn("run", recipe, "--jobs", 1, work=folder / "work")
     printed = rcnn("report", recipe, work=folder / "work").stdout
     page = folder / "work/results/small/report/index.html"
@@ -166,7 +170,12 @@ def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: t
     assert f"{100 * summary['map_11']:.1f}" in table
     assert "COCO AP, small" in table
     assert re.search(r"\d to \d", table)
-    assert page.locator("#curves svg.plot").count() == sum(one["positives"] > 0 for one in summary["classes"].values())
+    assert "eval-without-bbox" in table
+    assert "eval-strict" not in table  # by another rule, so in a table of its own
+    assert "at an IoU of 0.7" in page.locator("#precision").inner_text()
+    curves = sum(one["positives"] > 0 for one in summary["classes"].values())
+    assert page.locator("#curves svg.plot").count() == 2 * curves
+    assert page.locator("#proposals table").count() == 1
     drawn = page.locator(".tile svg.crop").first.bounding_box()
     assert drawn["width"] > 90
     sizes = page.evaluate("[...document.querySelectorAll('.store image')].map(one => one.getBBox().width)")
