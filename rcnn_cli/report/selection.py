@@ -58,9 +58,10 @@ def best_and_worst(shares: NDArray[np.float64], weights: Rows, count: int) -> tu
 
 def crop_window(boxes: NDArray[np.floating], size: tuple[int, int]) -> tuple[float, float, float]:
     """The square (x, y, side) around `boxes` [k, 4] with some context, inside the image of `size` (width, height) where
-    it fits; where it is larger than the image, the image is in its middle."""
+    it fits; where it is longer than a side of the image, that side is in its middle. It is no longer than the image."""
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    side = max(LEAST_SIDE, float((high - low).max()) * (1 + 2 * CONTEXT))
+    longest = float((high - low).max())
+    side = max(longest, min(max(LEAST_SIDE, longest * (1 + 2 * CONTEXT)), max(size)))
     middle = (low + high) / 2
     starts = [
         float(np.clip(centre - side / 2, 0, length - side)) if side <= length else (length - side) / 2

@@ -82,6 +82,7 @@ def test_a_crop_holds_its_boxes_and_stays_in_the_image(corners: Any, size: tuple
     boxes = np.minimum(np.hstack([np.minimum(corners[:, :2], corners[:, 2:]), corners.max(axis=1, keepdims=True)
                                   .repeat(2, axis=1)]), limit)  # fmt: skip
     x, y, side = crop_window(boxes, size)
+    assert side <= max(size)
     assert x <= boxes[:, 0].min() + 1e-6
     assert y <= boxes[:, 1].min() + 1e-6
     assert x + side >= boxes[:, 2].max() - 1e-6
