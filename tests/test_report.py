@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rcnn_cli.main import main
 from tests.pipeline import SMALL, rcnn, write_recipe
 
 MORE = """
@@ -29,6 +30,7 @@ bootstrap = 50
 stage = "eval"
 iou = 0.7
 """
+PATIENCE = 180_000  # milliseconds, for a busy machine
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RUN, CLASS, KIND, SCORE, PRECISION = 0, 1, 2, 8, 9
 MISSED = 5
@@ -56,7 +58,9 @@ def browser() -> Iterator[Any]:
     if found is None:
         pytest.skip("no Chromium is installed: no browser tests")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        browser = started.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
+        )
         yield browser
         browser.close()
 
@@ -69,6 +73,7 @@ def opened(browser: Any, made: tuple[Path, Path, Path]) -> Iterator[Any]:
 
     def open_page(**options: Any) -> Any:
         context = browser.new_context(**options)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
@@ -146,6 +151,31 @@ def test_what_is_missing_is_said(made: tuple[Path, Path, Path], tmp_path: Path) 
     bare = rcnn("report", tmp_path / "bare.toml", work=tmp_path, check=False)
     assert bare.returncode == 2
     assert "evaluates nothing, so there is nothing to report; add a table [eval]" in bare.stderr
+
+
+def test_what_has_no_room_is_left_out_and_said(
+    made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, work, page = made
+
+    def report() -> Any:
+        with pytest.raises(SystemExit) as ended:
+            main(["report", str(recipe), "--work", str(work), "-o", str(tmp_path)])
+        return ended.value.code
+
+    largest = max(map(len, re.findall(r'href="(data:[^"]+)"', page.read_text())))
+    monkeypatch.setattr("rcnn_cli.report.page.MOST_PICTURES", 4 * largest)
+    assert report() == 0
+    text = (tmp_path / "index.html").read_text()
+    pictures = set(re.findall(r'<image id="(picture-\d+)"', text))
+    assert 2 <= len(pictures) < 8
+    assert f"on {len(pictures)} of the 8 images that they are on: the page has no room for more" in text
+    assert set(re.findall(r'href="#(picture-\d+)"', text)) <= pictures
+    assert {item[3] for item in listed(tmp_path / "index.html")["items"]} <= set(range(len(pictures)))
+    (tmp_path / "made-from.json").unlink()
+    monkeypatch.setattr("rcnn_cli.report.page.MOST_BYTES", 100_000)
+    assert report() == 2
+    assert "more than it may; name fewer recipes" in capsys.readouterr().err
 
 
 def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: tuple[Path, Path, Path]) -> None:
