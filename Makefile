@@ -1,4 +1,4 @@
-# make all     the demo: environment, installation, every stage, a table of APs and pictures
+# make all     the demo: environment, installation, every stage, a table of APs, pictures, a report as a page of HTML
 # make test    the whole test suite
 # make all RECIPE=recipes/voc2007-alexnet.toml    the same for another recipe
 
@@ -16,6 +16,7 @@ TESTABLE := $(VENV)/.testable
 
 all: $(INSTALLED)
 	$(BIN)/rcnn run $(RECIPE) --work $(WORK) --device $(DEVICE) $(if $(JOBS),--jobs $(JOBS))
+	$(BIN)/rcnn report $(RECIPE) --work $(WORK)
 
 install: $(INSTALLED)
 

@@ -113,9 +113,10 @@ def evaluation_node(graph: Graph, name: str | None = None) -> Node:
     return chosen[0]
 
 
-def open_evaluation(graph: Graph, name: str | None = None) -> Evaluated:
+def open_evaluation(graph: Graph, name: str | None = None, similar: Any = None) -> Evaluated:
     """An evaluation of the recipe, with all that it was made from.
 
+    `similar` are sets of similar classes that stand for the recipe's own.
     Raises StageError where the recipe has none of that name, IncompleteCache, naming the command to run, where it or
     its detections are not complete.
     """
@@ -132,7 +133,7 @@ def open_evaluation(graph: Graph, name: str | None = None) -> Evaluated:
         objects = dataclasses.replace(objects, difficult=np.zeros(len(objects), bool))
     reader = Reader(graph.folder(node))
     curves = read_curves(reader)
-    similar = similar_labels(dataset.classes, similar_sets(graph))
+    alike = similar_labels(dataset.classes, similar_sets(graph) if similar is None else similar)
     found = Evaluated(
         graph,
         node,
@@ -149,7 +150,7 @@ def open_evaluation(graph: Graph, name: str | None = None) -> Evaluated:
         found_by=np.full(len(objects), -1, np.int64),
     )
     for label, class_name in enumerate(dataset.classes):
-        judge_class(found, label, class_name, similar[class_name], node.settings.iou)
+        judge_class(found, label, class_name, alike[class_name], node.settings.iou)
     return found
 
 

@@ -401,6 +401,29 @@ def figures(
         raise SystemExit(INCOMPLETE)
 
 
+@cli.command(short_help="Make a page of HTML of what recipes gave: tables, curves, errors, a gallery of detections.")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@recipe_options
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/RECIPE/report in --work]."
+)
+def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | None, output: Path | None) -> None:
+    """Make one page of HTML, index.html, of what RECIPES gave; it needs no network and opens from disk.
+
+    All their evaluations stand side by side: settings and caches, AP, precision-recall curves, error analysis, recall
+    of the proposals, training, a gallery of detections to be filtered, best and worst images.
+
+    \b
+    Examples: rcnn report recipes/shapes.toml
+              rcnn report recipes/shapes.toml recipes/shapes-finetuned.toml -o report/
+    """
+    from rcnn_cli.report.page import make_report
+    from rcnn_cli.report.runs import load_recipes
+
+    page, reused = make_report(load_recipes(recipes, changes, work), changes, output)
+    click.echo(f"Report{' (reused, its caches are the same)' if reused else ''}: {page}")
+
+
 @cli.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
 @click.argument("grid", type=click.Path(path_type=Path))
 @click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")

@@ -149,8 +149,15 @@ def diagnosis(
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
-    """Each class's numbers, their means, and the trends of figure 5; None stands for a number that does not exist."""
-    records = dict(reader.records())
+    """The summary of what the cache holds."""
+    return summary_of(settings, dict(reader.records()))
+
+
+def summary_of(settings: Settings, records: Mapping[str, Record]) -> dict[str, Any]:
+    """Each class's numbers, their means, and the trends of figure 5; None stands for a number that does not exist.
+
+    `records` are those of `diagnosis`, by class.
+    """
     bins = {name: bins_of_record(record) for name, record in records.items()}
     shown = [name for name in CHARACTERISTICS if is_annotated([of_class[name] for of_class in bins.values()])]
     classes = {name: class_summary(record, bins[name], shown) for name, record in records.items()}

@@ -1,0 +1,225 @@
+"""Small plots as SVG that the page can colour.
+
+Matplotlib draws them, not Plotly, whose 4.8 MB of script would leave the plots empty without JavaScript and slow down a
+phone: what is to be filtered here are pictures, not curves. Each plot is one panel whose text keeps its size on any
+screen; the page lays the panels out. Colours are placeholders that become the page's CSS variables, so that light and
+dark are one drawing.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rcnn_cli.report.selection import thinned
+from stages.diagnose.false_positives import TYPES
+from stages.eval.average_precision import Curve
+from stages.training_log import running_means
+
+INK, MUTED, RULE = "#000001", "#000002", "#000003"
+SERIES = tuple(f"#0001{number:02x}" for number in range(8))
+KINDS = {name: f"#0002{number:02x}" for number, name in enumerate(TYPES)}
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    RULE: "--rule",
+    **{colour: f"--series-{number}" for number, colour in enumerate(SERIES)},
+    **{colour: f"--kind-{name.lower()}" for name, colour in KINDS.items()},
+}
+STYLES = ("-", "--", "-.", ":")
+DASHES = ("", "5 2.5", "6 2.5 1.5 2.5", "1.5 2.5")
+WIDTH, HEIGHT = 3.1, 2.3
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.5,
+}
+
+
+def panel(name: str, draw: Callable[[Any], None], width: float = WIDTH, height: float = HEIGHT) -> str:
+    """An SVG element of `width` x `height` inches with what `draw` puts into its axes; `name` must be unique, and the
+    element is the same whenever it is drawn."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with rc_context({**SETTINGS, "svg.hashsalt": name}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.subplots())
+        buffer = io.StringIO()
+        unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
+    return for_the_page(buffer.getvalue())
+
+
+def for_the_page(drawn: str) -> str:
+    """A drawing of matplotlib's as an element of the page: no prologue, no style for others, the page's colours."""
+    body = drawn[drawn.index("<svg") :]
+    for pattern, text in (
+        (r"<!--.*?-->\s*", ""),
+        (r"<metadata>.*?</metadata>\s*", ""),
+        (r"<style\b.*?</style>\s*", ""),
+        (r"<defs>\s*</defs>\s*", ""),
+        (r'(<g) id="[^"]*"', r"\1"),
+        (r'\s(?:width|height)="[\d.]+pt"', ""),
+        (r'\s(?:xmlns(?::xlink)?|version)="[^"]*"', ""),
+        (r"xlink:href", "href"),
+        (r"font-family: [^;\"]*;?", ""),
+        (r"font: ([\d.]+px) [^;\"]*", r"font-size: \1"),
+        (r">\s+<", "><"),
+        (r"^<svg", '<svg class="plot" aria-hidden="true" focusable="false"'),
+    ):
+        body = re.sub(pattern, text, body, flags=re.S)
+    return re.sub("|".join(VARIABLES), lambda found: f"var({VARIABLES[found[0]]})", body).strip()
+
+
+def line_of(number: int) -> dict[str, Any]:
+    """Colour and dashes of the run with this number."""
+    return {"color": SERIES[number % len(SERIES)], "linestyle": STYLES[number // 2 % len(STYLES)]}
+
+
+def key_of_line(number: int) -> dict[str, Any]:
+    """The same for a legend in HTML: the number of the colour, the dashes in SVG's words."""
+    return {"colour": number % len(SERIES), "dashes": DASHES[number // 2 % len(STYLES)]}
+
+
+def precision_recall(name: str, curves: Mapping[int, Curve]) -> str:
+    """One class's curves, those of the runs with these numbers."""
+
+    def draw(ax: Any) -> None:
+        for number, curve in curves.items():
+            at = thinned(curve.recall)
+            recall, precision = np.append(0.0, curve.recall[at]), np.append(curve.precision[:1], curve.precision[at])
+            ax.plot(100 * recall[: len(precision)], 100 * precision, **line_of(number))
+        ax.set(xlim=(0, 100), ylim=(0, 102), xticks=(0, 25, 50, 75, 100), yticks=(0, 25, 50, 75, 100))
+        ax.set(xlabel="recall, %", ylabel="precision, %")
+
+    return panel(f"precision-recall {name}", draw)
+
+
+def error_trend(name: str, counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Figure 5: the share of each type among so many top-ranked false positives; the numbers stand at equal distances,
+    as they double."""
+
+    def draw(ax: Any) -> None:
+        places = range(len(counts))
+        shares = [[100 * seen[kind] / max(1, sum(seen.values())) for seen in counts.values()] for kind in TYPES]
+        ax.stackplot(places, shares, colors=list(KINDS.values()), linewidth=0)
+        ax.set(xlim=(0, len(counts) - 1), ylim=(0, 100), yticks=(0, 25, 50, 75, 100))
+        ax.set_xticks(places, list(counts), fontsize=7.5)
+        ax.set(xlabel="top-ranked false positives", ylabel="of each type, %")
+        ax.grid(visible=False)
+
+    return panel(f"errors {name}", draw)
+
+
+def remedies(name: str, gains: Mapping[str, float]) -> str:
+    """How much AP each remedy gives, in points."""
+
+    def draw(ax: Any) -> None:
+        values = [100 * gain for gain in gains.values()]
+        colours = [KINDS[next(kind for kind in TYPES if kind in remedy)] for remedy in gains]
+        places = np.arange(len(values))[::-1]
+        ax.barh(places, values, color=colours, height=0.62)
+        for place, value in zip(places, values, strict=True):
+            ax.annotate(f"{value:+.1f}", (max(value, 0), place), (4, 0), textcoords="offset points", va="center")
+        ax.set_yticks(places, list(gains))
+        ax.set(xlim=(min(0, *values) * 1.15, max(1, *values) * 1.22), xlabel="gain in AP, points")
+        ax.tick_params(axis="y", length=0)
+        ax.grid(visible=False, axis="y")
+
+    return panel(f"remedies {name}", draw)
+
+
+def sensitivity(name: str, found: Mapping[str, Mapping[str, float]], overall: float | None) -> str:
+    """Figure 6: the normalised AP of the worst and of the best subset by each characteristic; dashed: of all."""
+
+    def draw(ax: Any) -> None:
+        for place, one in enumerate(found.values()):
+            ends = [100 * one["lowest"], 100 * one["highest"]]
+            ax.plot([place, place], ends, "_-", color=SERIES[1], markersize=9)
+            for value, side, shift in zip(ends, ("top", "bottom"), (-3, 3), strict=True):
+                away = {"xytext": (0, shift), "textcoords": "offset points", "ha": "center", "va": side}
+                ax.annotate(f"{value:.0f}", (place, value), **away)
+        if overall is not None:
+            ax.axhline(100 * overall, color=MUTED, linestyle="--", linewidth=1)
+        ax.set(xlim=(-0.6, max(1, len(found)) - 0.4), ylim=(0, 112), yticks=(0, 25, 50, 75, 100))
+        ax.set_ylabel("normalised AP, %")
+        ax.set_xticks(range(len(found)), [one.replace(" ", "\n") for one in found])
+        ax.grid(visible=False, axis="x")
+
+    return panel(f"sensitivity {name}", draw)
+
+
+def lines(
+    name: str,
+    series: Sequence[tuple[int, Any, Any]],
+    labels: tuple[str, str],
+    limits: tuple[tuple[float, float] | None, tuple[float, float] | None] = (None, None),
+    logarithmic: bool = False,
+) -> str:
+    """A line (number of its colour, x, y) for each of `series`; `labels` and `limits` are of the two axes."""
+
+    def draw(ax: Any) -> None:
+        for number, x, y in series:
+            ax.plot(x, y, marker="." if len(x) < 20 else "", **line_of(number))
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+        if limits[0]:
+            ax.set_xlim(limits[0])
+        if limits[1]:
+            ax.set_ylim(limits[1])
+        if logarithmic:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(lambda *_: "")
+
+    return panel(name, draw)
+
+
+def training(name: str, log: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[int, str]]]]:
+    """Panels of a training's log, each (title, SVG, legend): loss, accuracies, learning rate, as means of stretches."""
+    step, *columns = log
+    accuracies = [one for one in columns if one not in ("loss", "learning_rate", "seconds")]
+    steps = np.asarray(log[step], np.float64)
+
+    def series(names: Sequence[str]) -> list[tuple[int, Any, Any]]:
+        told = []
+        for number, column in enumerate(names):
+            means, places = running_means(log[column])
+            told.append((number, np.interp(places, np.arange(len(steps)), steps), means))
+        return told
+
+    legend = [(number, one.replace("_", " ")) for number, one in enumerate(accuracies)]
+    top = 1.05 * max(float(one[2].max()) for one in series(["loss"]))
+    return [
+        ("Loss", lines(f"{name} loss", series(["loss"]), (step, "loss"), (None, (0, top))), []),
+        ("Accuracy", lines(f"{name} accuracy", series(accuracies), (step, "share right"), (None, (0, 1.02))), legend),
+        (
+            "Learning rate",
+            lines(f"{name} rate", series(["learning_rate"]), (step, "learning rate"), logarithmic=True),
+            [],
+        ),
+    ]

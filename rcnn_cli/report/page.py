@@ -1,0 +1,416 @@
+"""The report's page: what goes into it, and the file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import Reader
+from cache.files import read_json, write_atomically, write_json
+from cache.identity import key_of
+from rcnn_cli.evaluated import Evaluated, evaluations_of
+from rcnn_cli.graph import Graph, installed_version
+from rcnn_cli.recall import DRAWN, Measured, count_words, measure, proposals_of
+from rcnn_cli.report import charts, provenance, tables
+from rcnn_cli.report.pictures import Album, Picture
+from rcnn_cli.report.runs import (
+    KINDS,
+    MISSED,
+    MOST_CLASSES,
+    MOST_ITEMS,
+    MOST_OF_EACH,
+    PRECISION,
+    Item,
+    Look,
+    Run,
+    Scene,
+    by_data,
+    by_protocol,
+    complete_runs,
+    diagnosis_of,
+    evaluated,
+    look,
+    similar_of,
+)
+from rcnn_cli.report.selection import crop_window, in_turn
+from rcnn_cli.results import MADE_FROM, results_folder
+from rcnn_cli.runner import complete, listed, manifest_of
+from stages.errors import StageError
+from stages.eval.average_precision import Curve
+from stages.proposals import recall_at
+
+log = logging.getLogger("rcnn")
+
+PAGE = "index.html"
+MOST_BYTES = 20_000_000
+RESERVE = 2_500_000
+"""Of those, what the gallery's list may take."""
+MOST_PICTURES = 13_000_000
+COUNTS = (300, 1000, 2000, None)
+WORDS = {
+    "true": "right",
+    "Loc": "poorly localised, or a duplicate",
+    "Sim": "on an object of a similar class",
+    "Oth": "on an object of another class",
+    "BG": "on the background",
+    MISSED: "objects that were not found",
+}
+STORE = "<!--pictures-->"
+Diagnosis = tuple[dict[str, Any], str | None]
+
+
+def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | None) -> tuple[Path, bool]:
+    """Writes the report on the recipes' evaluations into the folder `output`; (the page, whether it was there already,
+    made from the same caches by the same version).
+
+    Raises StageError where nothing is evaluated.
+    """
+    folder = output or results_folder(graphs[0]) / "report"
+    for graph in graphs:
+        for node in graph.caches():
+            complete(graph, node)  # what is damaged is set aside, aloud
+    runs = complete_runs(graphs)
+    if not runs:
+        paths = listed([str(graph.recipe.path) for graph in graphs])
+        if not any(evaluations_of(graph) for graph in graphs):
+            raise StageError(f"{paths}: evaluates nothing, so there is nothing to report; add a table [eval]")
+        raise StageError(f"{paths}: nothing is evaluated yet; run `rcnn run {graphs[0].recipe.path}` first")
+    missing = provenance.missing_of(graphs)
+    for one in missing:
+        log.warning("not in the report: %s", one)
+    page, made_from = folder / PAGE, origin(graphs, changes)
+    if page.exists() and (folder / MADE_FROM).exists() and read_json(folder / MADE_FROM) == made_from:
+        return page, True
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageError(f"-o {folder}: cannot be made a folder ({error.strerror}); choose another place") from error
+    chunks = list(render(graphs, runs, changes, missing))
+    length = sum(map(len, chunks))
+    if length > MOST_BYTES:
+        raise StageError(f"{page}: the report would take {length:,} bytes, more than it may; name fewer recipes")
+    write_atomically(page, chunks)
+    write_json(folder / MADE_FROM, made_from)
+    return page, False
+
+
+def origin(graphs: Sequence[Graph], changes: Sequence[str]) -> dict[str, Any]:
+    """All that decides the page: the caches, the recipes' text, and this package's version and own files."""
+    own = sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
+    program = key_of([installed_version("rcnn"), [sha256(path.read_bytes()).hexdigest() for path in own]])
+    recipes = []
+    for graph in graphs:
+        manifests = {node.name: manifest_of(graph, node) for node in graph.caches()}
+        # A cache made again has the same key, but other times.
+        keys = {name: [one["key"], one.get("finished")] for name, one in manifests.items() if one}
+        text = sha256(graph.recipe.path.read_bytes()).hexdigest()
+        recipes.append({"path": str(graph.recipe.path), "text": text, "caches": keys})
+    return {"program": program, "changes": list(changes), "recipes": recipes}
+
+
+def render(
+    graphs: Sequence[Graph], runs: Sequence[Run], changes: Sequence[str], missing: Sequence[str]
+) -> Iterator[bytes]:
+    """The page in chunks; it says what is `missing`."""
+    groups = by_protocol(runs)
+    unopened: list[str] = []
+    looks: dict[int, Look] = {}
+    diagnoses: dict[int, Diagnosis] = {}
+    kinds = max(1, sum(len(run.summary["classes"]) * (len(KINDS) + 1) for run in runs))
+    most = max(1, min(MOST_OF_EACH, MOST_ITEMS // kinds))
+    for of_data in by_data(runs):
+        similar = similar_of(of_data)
+        for run in of_data:
+            found = evaluated(run, similar)
+            if not isinstance(found, Evaluated):
+                unopened.append(f"{run.name}, errors and images: {found}.")
+                log.warning("not in the report: %s", unopened[-1])
+                continue
+            looks[run.number] = look(run, found, most)
+            diagnoses[run.number] = diagnosis_of(run, similar, found)
+    context = {
+        "title": listed(list(dict.fromkeys(graph.recipe.name for graph in graphs))),
+        "version": installed_version("rcnn"),
+        "runs": runs,
+        "key_of_line": charts.key_of_line,
+        "missing": [*missing, *unopened],
+        "recipes": [provenance.recipe_of(graph, changes) for graph in graphs],
+        "datasets": provenance.datasets_of(graphs),
+        **what_was_made(graphs),
+        "precision": [tables.precision_table(group) for group in groups],
+        "curves": [curve_panels(group) for group in groups],
+        "errors": error_panels(runs, diagnoses),
+        "recall": [told for of_data in by_data(runs) if (told := recall_of(of_data))],
+        "training": training_panels(graphs),
+        "kinds": WORDS,
+        "precision_cut": PRECISION,
+        "most": most,
+    }
+    from markupsafe import Markup
+
+    template = environment().get_template("page.html")
+    empty: dict[str, Any] = {"gallery": None, "scenes": [], "album": None, "store": ""}
+    room = MOST_BYTES - RESERVE - len(template.render(**context, **empty).encode())
+    album = fill_album(runs, looks, max(0, min(MOST_PICTURES, room)))
+    items = [item for one in looks.values() for item in one.items]
+    wanted = {item.image for item in items} | {scene.image for scene in scenes_in(looks)}
+    shown = {
+        "gallery": gallery(runs, looks, album),
+        "scenes": scene_tables(runs, looks, album),
+        "album": {
+            "pictures": len(album.pictures),
+            "wanted": len(wanted),
+            "unreadable": sorted(image_id for _, image_id in album.unreadable),
+        },
+    }
+    before, after = template.render(**context, **shown, store=Markup(STORE)).split(STORE)
+    yield before.encode()
+    for picture in album.pictures.values():
+        yield (
+            f'<image id="picture-{picture.number}" width="{picture.width}" height="{picture.height}" '
+            f'preserveAspectRatio="none" href="{picture.uri}"/>\n'
+        ).encode()
+    yield after.encode()
+
+
+def environment() -> Any:
+    """Jinja with the package's templates; everything that is set into the page is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["svg"] = Markup  # charts.py's own drawings: no word in them is a user's
+    made.globals["own_file"] = lambda name: Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    return made
+
+
+def what_was_made(graphs: Sequence[Graph]) -> dict[str, Any]:
+    """The caches, the machines, the time that it took."""
+    caches = provenance.caches_of(graphs)
+    return {"caches": caches, "machines": provenance.machines_of(caches), "span": provenance.span_of(caches)}
+
+
+# Plots
+
+
+def curve_panels(runs: Sequence[Run]) -> dict[str, Any]:
+    """Precision-recall curves of runs that can be compared, class by class."""
+    of_runs = {run.number: run.curves for run in runs}
+    objects: dict[str, int] = {}
+    for curves in of_runs.values():
+        for name, curve in curves.items():
+            objects[name] = max(curve.positives, objects.get(name, 0))
+    with_objects = [name for name, count in objects.items() if count]
+    chosen = set(sorted(with_objects, key=lambda name: -objects[name])[:MOST_CLASSES])
+    panels = []
+    for number, name in enumerate(name for name in with_objects if name in chosen):
+        own: dict[int, Curve] = {run: of_runs[run][name] for run in of_runs if name in of_runs[run]}
+        drawn = charts.precision_recall(f"{runs[0].letter} {number}", own)
+        panels.append({"title": name, "note": f"{objects[name]} objects", "svg": drawn})
+    return {"runs": runs, "panels": panels, "left_out": len(with_objects) - len(panels)}
+
+
+def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, Diagnosis]) -> list[dict[str, Any]]:
+    """Of each run that was diagnosed the trend of its errors, the remedies, the sensitivities, and tables by class."""
+    from stages.diagnose.report import characteristic_rows, error_rows
+
+    told = []
+    room = MOST_CLASSES
+    for run in runs:
+        if run.number not in diagnoses:
+            continue
+        summary, cache = diagnoses[run.number]
+        gains = tables.gains(summary) if summary["ap"] is not None else {}
+        trends = {name: one for name, one in summary["trends"].items() if len(one) > 1}
+        whole = trends.pop("all classes", None)
+        every = list(trends.items())[:room]
+        room -= len(every)
+        errors = error_rows(summary)
+        told.append(
+            {
+                "run": run,
+                "cache": cache,
+                "similar": [one for one in summary["similar"] if len(set(one) & set(summary["classes"])) > 1],
+                "poor_iou": summary["poor_iou"],
+                "trend": charts.error_trend(run.letter, whole) if whole else None,
+                "gains": gains,
+                "remedies": charts.remedies(run.letter, gains) if gains else None,
+                "ap": summary["ap"],
+                "sensitivity": charts.sensitivity(run.letter, summary["characteristics"], summary["ap_n"])
+                if summary["characteristics"]
+                else None,
+                "characteristics": characteristic_rows(summary) if summary["characteristics"] else [],
+                "normal": summary["normal"],
+                "table": errors if len(errors) <= tables.MOST_ROWS else [],
+                "panels": [
+                    {"title": name, "note": "", "svg": charts.error_trend(f"{run.letter} {number}", one)}
+                    for number, (name, one) in enumerate(every)
+                ],
+                "left_out": len(trends) - len(every),
+            }
+        )
+    return told
+
+
+def recall_of(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """How well the proposals that the runs' recipes have on their data cover the objects, None without any."""
+    split = runs[0].node.split or "test"
+    graphs = [graph for graph in dict.fromkeys(run.graph for run in runs) if has_proposals(graph, split)]
+    if not graphs:
+        return None
+    measured = measure(graphs, split, COUNTS)
+    names = [one.name + also(one, graphs, split) for one in measured]
+    most = max(float(one.found.boxes[-1]) for one in measured)
+    columns = {place: count for place, count in enumerate(COUNTS) if count is None or count < most}
+    panels = []
+    for column, count in columns.items():
+        recalls = [100 * recall_at(one.found.overlaps[:, column], DRAWN) for one in measured]
+        series = [(number, 100 * DRAWN, recall) for number, recall in enumerate(recalls)]
+        limits = ((50.0, 100.0), (0.0, 102.0))
+        drawn = charts.lines(f"recall {runs[0].letter} {column}", series, ("IoU, %", "recall, %"), limits)
+        title = "All proposals" if count is None else f"The first {count:,} proposals"
+        panels.append({"title": title, "note": "", "svg": drawn})
+    kept = {count_words(count) for count in columns.values()}
+    rows = [one for one in tables.recall_table(measured, names) if one["count"] in kept]
+    orders = list(dict.fromkeys(one.order for one in measured))
+    return {"names": names, "split": split, "panels": panels, "rows": rows, "orders": orders}
+
+
+def has_proposals(graph: Graph, split: str) -> bool:
+    """Whether the recipe has proposals on `split`, all complete."""
+    try:
+        return all(complete(graph, node) for node in proposals_of(graph, split))
+    except StageError:
+        return False
+
+
+def also(measured: Measured, graphs: Sequence[Graph], split: str) -> str:
+    """Which of the recipes share a cache of proposals with the first that has it."""
+    keys = {graph: [graph.identity(node).key for node in proposals_of(graph, split)] for graph in graphs}
+    _, *others = [graph.recipe.name for graph in graphs if measured.key in keys[graph]]
+    return f", also of {', '.join(others)}" if others else ""
+
+
+def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
+    """The curves of each network that was trained, each once."""
+    from stages.training_log import read_log
+
+    found: dict[str, dict[str, Any]] = {}
+    for graph in graphs:
+        for node in graph.caches():
+            if node.use.stage.makes != "network" or not manifest_of(graph, node):
+                continue
+            reader = Reader(graph.folder(node))
+            if reader.key in found:
+                found[reader.key]["recipes"].append(graph.recipe.name)
+                continue
+            drawn = charts.training(reader.key, read_log(reader, reader.item_ids[0]))
+            panels = [{"title": title, "note": "", "svg": svg, "legend": legend} for title, svg, legend in drawn]
+            found[reader.key] = {"name": node.use.name, "recipes": [graph.recipe.name], "panels": panels}
+    return list(found.values())
+
+
+# Pictures
+
+
+def scenes_in(looks: Mapping[int, Look]) -> list[Scene]:
+    """All best and worst images: of all runs over all classes first, then class by class, the best and the worst."""
+    names = dict.fromkeys(name for one in looks.values() for name in one.scenes)
+    told = []
+    for name in names:
+        for one in looks.values():
+            told += [scene for end in one.scenes.get(name, ()) for scene in end]
+    return told
+
+
+def fill_album(runs: Sequence[Run], looks: Mapping[int, Look], budget: int) -> Album:
+    """The images that the page has room for: at most half of the room for the best and worst images, then those of the
+    gallery, of each run, class and kind one in turn."""
+    album = Album({run.data: run.dataset for run in runs})
+    album.add((scene.image for scene in scenes_in(looks)), budget // 2)
+    items = [item for one in looks.values() for item in one.items]
+    names: dict[tuple[int, str, str], int] = {}
+    groups = [names.setdefault((item.run, item.class_name, item.kind), len(names)) for item in items]
+    album.add((items[row].image for row in in_turn(np.array(groups, np.int64))), budget)
+    return album
+
+
+def gallery(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -> dict[str, Any] | None:
+    """The gallery's list for page.js: images, and the detections and missed objects on them; lists, to be short."""
+    items = [item for one in looks.values() for item in one.items if item.image in album.pictures]
+    if not items:
+        return None
+    pictures = list(album.pictures.values())
+    named = [item.class_name for item in items] + [one[4] for picture in pictures for one in picture.objects]
+    listed = [name for run in runs for name in run.dataset.classes]
+    classes = list(dict.fromkeys(name for name in listed if name in set(named)))
+    places = {name: place for place, name in enumerate(classes)}
+    kinds = list(WORDS)
+    with_items = [run for run in runs if run.number in looks]
+    return {
+        "classes": classes,
+        "kinds": kinds,
+        "runs": [{"number": run.number, "name": f"{run.letter}: {run.name}"} for run in with_items],
+        "totals": {str(number): [one.totals[kind] for kind in kinds] for number, one in looks.items()},
+        "images": [
+            [one.image_id, one.width, one.height, [[*box, places[name], int(flag)] for *box, name, flag in one.objects]]
+            for one in pictures
+        ],
+        "items": [
+            [item.run, places[item.class_name], kinds.index(item.kind), *placed(item, album.pictures[item.image])]
+            for item in items
+        ],
+    }
+
+
+def placed(item: Item, picture: Picture) -> list[Any]:
+    """An item's image, box, score, precision, overlap, and the square to be shown."""
+    boxes = np.array([item.box] if item.own is None else [item.box, item.own], np.float64)
+    numbers = [None if value is None else float(f"{value:.4g}") for value in (item.score, item.precision, item.overlap)]
+    window = [round(value, 1) for value in crop_window(boxes, (picture.width, picture.height))]
+    return [picture.number, *corners(item.box), *numbers, *window]
+
+
+def corners(box: Any) -> list[float]:
+    """A box to a tenth of a pixel."""
+    return [round(float(corner), 1) for corner in box]
+
+
+def scene_tables(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -> list[dict[str, Any]]:
+    """The best and worst images that are in the album, run by run and class by class."""
+    told = []
+    for run in runs:
+        if run.number not in looks:
+            continue
+        groups = []
+        for name, (best, worst) in looks[run.number].scenes.items():
+            ends = {
+                end: [as_shown(scene, name, album) for scene in scenes if scene.image in album.pictures]
+                for end, scenes in (("best", best), ("worst", worst))
+            }
+            if any(ends.values()):
+                groups.append({"class": name, **ends})
+        if groups:
+            told.append({"run": run, "groups": groups})
+    return told
+
+
+def as_shown(scene: Scene, class_name: str, album: Album) -> dict[str, Any]:
+    """A scene for the template; of one class only its objects are drawn."""
+    picture = album.pictures[scene.image]
+    truth = [one[:4] for one in picture.objects if not class_name or one[4] == class_name]
+    return {
+        "picture": picture,
+        "scene": scene,
+        "truth": truth,
+        "detections": [
+            {"box": corners(box), "kind": kind, "class": name, "precision": precision}
+            for box, kind, name, precision in scene.detections
+        ],
+    }

@@ -1,0 +1,29 @@
+"""The papers' figures that a report sets beside its own, and the data that they are of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.datasets.voc import VOC_CLASSES
+
+TABLE_2 = (
+    ("R-CNN pool5", 44.2),
+    ("R-CNN fc6", 46.2),
+    ("R-CNN fc7", 44.7),
+    ("R-CNN FT pool5", 47.3),
+    ("R-CNN FT fc6", 53.1),
+    ("R-CNN FT fc7", 54.2),
+    ("R-CNN FT fc7 BB", 58.5),
+)
+"""mAP in percent on VOC 2007 test, 11 points: R-CNN (arXiv 1311.2524v5) Table 2."""
+PROTOCOL = (
+    "R-CNN (arXiv 1311.2524v5), Table 2: T-Net in Caffe, trained on VOC 2007 trainval, the authors' own "
+    "selective-search boxes; FT is with fine-tuning, BB with box regression. Here: the recipe's network and data, and, "
+    "unless the boxes come from a file, OpenCV's selective search, another implementation."
+)
+IMAGES = 4952
+
+
+def is_voc_2007_test(dataset: Any) -> bool:
+    """Whether these are the images and classes of Table 2: the whole of the official test set."""
+    return dataset.name == "voc2007-test" and len(dataset) == IMAGES and tuple(dataset.classes) == VOC_CLASSES

@@ -1,0 +1,131 @@
+"""The tables of a report, as values that the template sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rcnn_cli.recall import Measured, as_values, count_words
+from rcnn_cli.report.papers import PROTOCOL, TABLE_2, is_voc_2007_test
+from rcnn_cli.report.runs import Run
+from stages.diagnose.report import GAINS
+from stages.eval.report import COCO_ROWS, HEADLINES, MEASURES, format_difference, paired_difference
+from stages.proposals import SIZES
+from stages.tables import percent
+
+MOST_ROWS = 500
+
+
+def precision_table(runs: Sequence[Run]) -> dict[str, Any]:
+    """The APs of runs that can be compared: a row for each class (of more than MOST_ROWS those with the most objects),
+    and for the means; of each row the best is marked."""
+    summaries = [run.summary for run in runs]
+    measure = summaries[0]["metric"]
+    column = MEASURES[measure]
+    classes = list(dict.fromkeys(name for summary in summaries for name in summary["classes"]))
+    objects = {
+        name: next(one["classes"][name]["positives"] for one in summaries if name in one["classes"]) for name in classes
+    }
+    shown = set(sorted(classes, key=lambda name: -objects[name])[:MOST_ROWS])
+    rows = [
+        row(name, [summary["classes"].get(name, {}) for summary in summaries], column, objects[name], measure)
+        for name in classes
+        if name in shown
+    ]
+    means = [
+        row(f"mAP, {words}", summaries, key, sum(objects.values()), measure, interval_of=boot(key))
+        for words, key in (("11-point", "map_11"), ("area", "map_area"))
+    ]
+    coco = [
+        row(words, [summary.get("coco", {}) for summary in summaries], key, None, "")
+        for key, words in COCO_ROWS.items()
+        if any("coco" in summary for summary in summaries)
+    ]
+    key = "map_11" if measure == "voc07" else "map_area"
+    ranked = sorted((run for run in runs if run.summary[key] is not None), key=lambda run: run.summary[key])
+    ends = [{"run": run, "map": percent(run.summary[key])} for run in ranked]
+    return {
+        "runs": runs,
+        "best": ends[-1] if len(ends) > 1 else None,
+        "worst": ends[0] if len(ends) > 1 else None,
+        "measure": HEADLINES[measure],
+        "iou": summaries[0]["iou"],
+        "classes": rows,
+        "means": means,
+        "coco": coco,
+        "left_out": len(classes) - len(rows),
+        "bootstrap": next((one["bootstrap"] for one in summaries if "bootstrap" in one), None),
+        "differences": differences(runs),
+        "papers": papers(runs),
+    }
+
+
+def boot(key: str) -> Callable[[Mapping[str, Any]], Any]:
+    """What finds the interval of a mean in a summary."""
+    return lambda summary: summary.get("bootstrap", {}).get(key)
+
+
+def row(
+    name: str,
+    values: Sequence[Mapping[str, Any]],
+    key: str,
+    objects: int | None,
+    measure: str,
+    interval_of: Callable[[Mapping[str, Any]], Any] | None = None,
+) -> dict[str, Any]:
+    """A row with a cell for each of `values`: its text, its interval, whether it is the best."""
+    texts = [percent(one.get(key)) for one in values]
+    known = [float(text) for text in texts if text != "-"]
+    best = max(known, default=None) if len(values) > 1 else None
+    cells = []
+    for one, text in zip(values, texts, strict=True):
+        interval = interval_of(one) if interval_of else (one.get("interval") if measure else None)
+        told = f"{percent(interval[0])} to {percent(interval[1])}" if interval else ""
+        cells.append({"text": text, "interval": told, "best": text != "-" and float(text) == best})
+    return {"name": name, "objects": objects, "cells": cells}
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """How each run's mAP differs from the first one's, where both were resampled alike."""
+    first, *others = runs
+    told = []
+    for run in others:
+        found = paired_difference(first.reader, run.reader)
+        if found:
+            told.append(format_difference(first.letter, run.letter, found, first.summary["bootstrap"]))
+    return told
+
+
+def papers(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """R-CNN's Table 2 and the runs' mAP, the lowest first; None where the data are others."""
+    if not is_voc_2007_test(runs[0].dataset) or runs[0].summary["iou"] != 0.5:
+        return None
+    known = [run for run in runs if run.summary["map_11"] is not None]
+    ours = [(f"{run.letter} {run.name}", 100 * run.summary["map_11"], True) for run in known]
+    every = [*ours, *((name, value, False) for name, value in TABLE_2)]
+    ordered = sorted(every, key=lambda one: one[1])
+    rows = [{"name": name, "map": f"{value:.1f}", "ours": own} for name, value, own in ordered]
+    return {"rows": rows, "protocol": PROTOCOL}
+
+
+def gains(summary: Mapping[str, Any]) -> dict[str, float]:
+    """How much each remedy raises the mean AP of a diagnosis, by the heading that `rcnn diagnose` gives it."""
+    after = {heading: summary["remedies"][remedy] for heading, remedy in GAINS.items()}
+    return {heading: value - summary["ap"] for heading, value in after.items() if value is not None}
+
+
+def recall_table(measured: Sequence[Measured], names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each cache of proposals and number of boxes, in percent."""
+    rows = []
+    for one, name in zip(measured, names, strict=True):
+        told = as_values(one)
+        for count, boxes in told["boxes_per_image"].items():
+            found = {each["group"]: each for each in told["recall"] if count_words(each["proposals"]) == count}
+            every = found["all"]
+            values = [every["recall"]["0.5"], every["recall"]["0.7"], every["average_recall"]]
+            values += [found[size]["average_recall"] for size in SIZES]
+            cells = [percent(value) for value in values]
+            rows.append(
+                {"name": name, "count": count, "boxes": f"{boxes:,.0f}", "objects": every["objects"], "cells": cells}
+            )
+    return rows

@@ -1,0 +1,379 @@
+"""`rcnn report` on a small recipe: the command, and its page in a real headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rcnn_cli.main import main
+from tests.pipeline import SMALL, rcnn, write_recipe
+
+MORE = """
+[detect-without-bbox]
+stage = "detect"
+inputs = { regressor = "none" }
+
+[eval-without-bbox]
+stage = "eval"
+inputs = { detections = "detect-without-bbox" }
+bootstrap = 50
+
+[eval-strict]
+stage = "eval"
+iou = 0.7
+"""
+PATIENCE = 180_000  # milliseconds, for a busy machine
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+RUN, CLASS, KIND, SCORE, PRECISION = 0, 1, 2, 8, 9
+MISSED = 5
+NAMESPACE = "http://www.w3.org/2000/svg"
+HOSTILE = "</script><script>alert(1)</script><b>"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """(recipe, work folder, page) of the small recipe with three evaluations, of which two can be compared."""
+    folder = tmp_path_factory.mktemp("report")
+    recipe = write_recipe(folder, SMALL.replace("[eval]\n", "[eval]\ncoco = true\nbootstrap = 50\n") + MORE)
+    rcnn("run", recipe, "--jobs", 1, work=folder / "work")
+    printed = rcnn("report", recipe, work=folder / "work").stdout
+    page = folder / "work/results/small/report/index.html"
+    assert printed == f"Report: {page}\n"
+    return recipe, folder / "work", page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; the tests are skipped, aloud, where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser tests")
+    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    if found is None:
+        pytest.skip("no Chromium is installed: no browser tests")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Any, made: tuple[Path, Path, Path]) -> Iterator[Any]:
+    """Opens the page from disk: a function of the options of a browser's context; whatever it complains of fails."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(**options: Any) -> Any:
+        context = browser.new_context(**options)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked(request.url))
+        page.goto(made[2].as_uri())
+        return page
+
+    def asked(url: str) -> None:
+        if url != made[2].as_uri() and not url.startswith("data:image/jpeg;base64,"):
+            complaints.append(f"asked for {url[:100]}")
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def listed(page: Path) -> dict[str, Any]:
+    """The gallery's list in the page."""
+    found = re.search(r'<script type="application/json" id="gallery-data">(.*?)</script>', page.read_text(), re.S)
+    assert found
+    told: dict[str, Any] = json.loads(found[1])
+    return told
+
+
+def test_the_page_is_one_file_that_names_no_other(made: tuple[Path, Path, Path]) -> None:
+    text = made[2].read_text()
+    assert len(text.encode()) < 20_000_000
+    assert set(re.findall(r"\w+://[^\"'\s<)]*", text)) == {NAMESPACE}
+    links = re.findall(r"""(?:src|href|action|poster|data)=["']([^"']*)["']""", text)
+    assert links
+    assert all(link.startswith(("#", "data:image/jpeg;base64,")) for link in links)
+    assert not re.search(r"@import|url\((?!#)", text)
+    ids = re.findall(r'\sid="([^"]+)"', text)
+    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+
+
+def test_the_same_caches_give_the_same_bytes_and_are_not_read_again(made: tuple[Path, Path, Path]) -> None:
+    recipe, work, page = made
+    again = rcnn("report", recipe, recipe, "-o", work / "again", work=work)
+    assert (work / "again/index.html").read_bytes() == page.read_bytes()
+    assert "reused" not in again.stdout
+    before = page.stat().st_mtime_ns
+    assert "reused, its caches are the same" in rcnn("report", recipe, work=work).stdout
+    assert page.stat().st_mtime_ns == before
+    changed = rcnn("report", recipe, "--set", f"description={HOSTILE}", "-o", work / "again", work=work)
+    assert "reused" not in changed.stdout
+    text = (work / "again/index.html").read_text()
+    assert HOSTILE not in text
+    assert text.count("&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&lt;b&gt;") >= 2
+    assert text.count("<script") == page.read_text().count("<script")
+
+
+def test_what_is_missing_is_said(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    recipe, work, _ = made
+    shutil.copytree(work / "caches", tmp_path / "caches")
+    shutil.copytree(work / "datasets", tmp_path / "datasets")
+    detections = next((tmp_path / "caches/detect").glob("small-test.*"))
+    shutil.rmtree(detections)
+    told = rcnn("report", recipe, work=tmp_path)
+    assert "warning: not in the report: small: detect@test is not complete; `rcnn run" in told.stderr
+    text = (tmp_path / "results/small/report/index.html").read_text()
+    assert "Not in this report" in text
+    assert "eval, errors and images: detect@test is not complete" in text
+    assert [run["name"] for run in listed(tmp_path / "results/small/report/index.html")["runs"]] == [
+        "B: eval-without-bbox"
+    ]
+    shutil.rmtree(tmp_path / "caches/eval")
+    nothing = rcnn("report", recipe, work=tmp_path, check=False)
+    assert nothing.returncode == 2
+    assert nothing.stderr == f"rcnn: {recipe}: nothing is evaluated yet; run `rcnn run {recipe}` first\n"
+    (tmp_path / "bare.toml").write_text(SMALL.replace("[eval]", ""))
+    bare = rcnn("report", tmp_path / "bare.toml", work=tmp_path, check=False)
+    assert bare.returncode == 2
+    assert "evaluates nothing, so there is nothing to report; add a table [eval]" in bare.stderr
+
+
+def test_what_has_no_room_is_left_out_and_said(
+    made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, work, page = made
+
+    def report() -> Any:
+        with pytest.raises(SystemExit) as ended:
+            main(["report", str(recipe), "--work", str(work), "-o", str(tmp_path)])
+        return ended.value.code
+
+    largest = max(map(len, re.findall(r'href="(data:[^"]+)"', page.read_text())))
+    monkeypatch.setattr("rcnn_cli.report.page.MOST_PICTURES", 4 * largest)
+    assert report() == 0
+    text = (tmp_path / "index.html").read_text()
+    pictures = set(re.findall(r'<image id="(picture-\d+)"', text))
+    assert 2 <= len(pictures) < 8
+    assert f"on {len(pictures)} of the 8 images that they are on: the page has no room for more" in text
+    assert set(re.findall(r'href="#(picture-\d+)"', text)) <= pictures
+    assert {item[3] for item in listed(tmp_path / "index.html")["items"]} <= set(range(len(pictures)))
+    (tmp_path / "made-from.json").unlink()
+    monkeypatch.setattr("rcnn_cli.report.page.MOST_BYTES", 100_000)
+    assert report() == 2
+    assert "more than it may; name fewer recipes" in capsys.readouterr().err
+
+
+def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: tuple[Path, Path, Path]) -> None:
+    page = opened(viewport={"width": 1280, "height": 900}, offline=True)
+    assert page.title() == "Detection report: small"
+    sections = page.locator("main section h2").all_inner_texts()
+    assert [re.sub(r"\d+\s*", "", one) for one in sections] == [
+        "What was run",
+        "Average precision",
+        "Precision and recall",
+        "Errors",
+        "Proposals",
+        "Training",
+        "Detections",
+        "Best and worst images",
+    ]
+    levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(one => Number(one.tagName[1]))")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    summary = json.loads((made[1] / "results/small/eval/results.json").read_text())
+    table = page.locator("#precision table").first.inner_text()
+    assert f"{100 * summary['map_11']:.1f}" in table
+    assert "COCO AP, small" in table
+    assert re.search(r"\d to \d", table)
+    assert "eval-without-bbox" in table
+    assert "eval-strict" not in table  # by another rule, so in a table of its own
+    assert "at an IoU of 0.7" in page.locator("#precision").inner_text()
+    curves = sum(one["positives"] > 0 for one in summary["classes"].values())
+    assert page.locator("#curves svg.plot").count() == 2 * curves
+    assert page.locator("#proposals table").count() == 1
+    drawn = page.locator(".tile svg.crop").first.bounding_box()
+    assert drawn["width"] > 90
+    sizes = page.evaluate("[...document.querySelectorAll('.store image')].map(one => one.getBBox().width)")
+    assert len(sizes) == len(listed(made[2])["images"]) == 8
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, select, input, [role=img], [role=region]')].filter(one => !("
+        "one.ariaLabel || one.textContent.trim() || one.labels?.length || one.getAttribute('aria-labelledby'))).length"
+    )
+    assert unnamed == 0
+
+
+def test_filters_and_threshold_change_what_is_shown(opened: Any, made: tuple[Path, Path, Path]) -> None:
+    data = listed(made[2])
+    items = data["items"]
+    page = opened()
+
+    def check(run: int, label: int, column: int, kinds: set[int]) -> list[Any]:
+        threshold = float(page.locator("#threshold").input_value())
+        wanted = [
+            one
+            for one in items
+            if one[RUN] == run
+            and (label < 0 or one[CLASS] == label)
+            and one[KIND] in kinds
+            and (one[KIND] == MISSED or one[column] >= threshold)
+        ]
+        every = sum(one[RUN] == run for one in items)
+        assert page.locator("#count").inner_text().startswith(f"{len(wanted):,} of {every:,} shown")
+        assert page.locator(".tile").count() == min(48, len(wanted))
+        names = {(data["classes"][one[CLASS]], data["kinds"][one[KIND]]) for one in wanted}
+        shown = page.locator(".tile").evaluate_all("all => all.map(one => [one.dataset.class, one.dataset.kind])")
+        assert {tuple(one) for one in shown} <= names
+        return wanted
+
+    every = set(range(len(data["kinds"])))
+    assert len(check(0, -1, PRECISION, every)) > 48
+    page.locator("#threshold").fill("0.3")
+    at_least = check(0, -1, PRECISION, every)
+    assert page.locator("#threshold-value").inner_text() == "30 %"
+    assert 0 < len(at_least) < sum(one[RUN] == 0 for one in items)
+    page.get_by_role("checkbox", name="BG").uncheck()
+    check(0, -1, PRECISION, every - {4})
+    page.locator("#class-choice").select_option(label=data["classes"][1])
+    check(0, 1, PRECISION, every - {4})
+    page.locator("#class-choice").select_option("-1")
+    page.get_by_role("radio", name="score").check()
+    low, high = (float(page.locator("#threshold").get_attribute(name)) for name in ("min", "max"))
+    assert low < high
+    check(0, -1, SCORE, every - {4})
+    page.locator("#threshold").fill(f"{(low + high) / 2:.2f}")
+    check(0, -1, SCORE, every - {4})
+    page.locator("#run-choice").select_option("1")
+    check(1, -1, SCORE, every - {4})
+    for kind in sorted(every - {4}):
+        page.locator(f"input[name=kind][value='{kind}']").uncheck()
+    assert check(1, -1, SCORE, set()) == []
+    page.locator(f"input[name=kind][value='{MISSED}']").check()
+    check(1, -1, SCORE, {MISSED})
+
+
+def test_more_are_shown_on_request(opened: Any) -> None:
+    page = opened()
+    page.locator("#more").click()
+    assert page.locator(".tile").count() > 48
+    assert page.evaluate("[...document.querySelectorAll('.tile')].indexOf(document.activeElement)") == 48
+
+
+def test_the_keyboard_reaches_and_moves_everything(opened: Any) -> None:
+    page = opened()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    seen = []
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.id || document.activeElement.name || ''"))
+        if page.evaluate("document.activeElement.className") == "tile":
+            break
+    assert {"theme", "run-choice", "class-choice", "measure", "threshold", "kind"} <= set(seen)
+    page.locator("#threshold").focus()
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    before = page.locator("#count").inner_text()
+    for _ in range(40):
+        page.keyboard.press("ArrowRight")
+    assert page.locator("#threshold-value").inner_text() == "40 %"
+    assert page.locator("#count").inner_text() != before
+    for _ in range(40):
+        page.keyboard.press("ArrowLeft")
+    assert page.locator("#count").inner_text() == before
+    page.locator(".tile").nth(1).focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#viewer").evaluate("one => one.open")
+    words = page.locator("#viewer-values").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#viewer-values").inner_text() != words
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#viewer-values").inner_text() == words
+    page.keyboard.press("Escape")
+    assert not page.locator("#viewer").evaluate("one => one.open")
+    assert page.evaluate("[...document.querySelectorAll('.tile')].indexOf(document.activeElement)") == 1
+
+
+@pytest.mark.parametrize("width", [320, 375, 1280])
+def test_only_tables_scroll_sideways(opened: Any, width: int) -> None:
+    page = opened(viewport={"width": width, "height": 700})
+    page.evaluate("document.querySelectorAll('details').forEach(one => (one.open = true))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = page.evaluate("[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth)"
+                         ".map(one => one.tabIndex)")  # fmt: skip
+    assert set(wide) <= {0}
+    assert wide or width > 375
+    page.locator(".tile").first.click()
+    assert page.locator("#viewer").bounding_box()["width"] <= width
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG's contrast ratio of two colours as the browser writes them, "rgb(1, 2, 3)"."""
+    luminances = []
+    for colour in (first, second):
+        parts = [int(one) / 255 for one in re.findall(r"\d+", colour)[:3]]
+        linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+        luminances.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    low, high = sorted(luminances)
+    return (high + 0.05) / (low + 0.05)
+
+
+def colours(page: Any) -> tuple[str, list[str], str, list[str]]:
+    """The ground, the colours of text on it, the ground of the controls, the colours of text on that."""
+    of = "getComputedStyle(document.querySelector('{}')).{}"
+    ground, panel = (page.evaluate(of.format(one, "backgroundColor")) for one in ("body", ".controls"))
+    texts = [page.evaluate(of.format(one, "color")) for one in ("body", ".note", ".lead, .kicker", "td.muted", "a")]
+    plots = page.locator("svg.plot text").first.evaluate("one => getComputedStyle(one).fill")
+    return ground, [*texts, plots], panel, [page.evaluate(of.format(".controls legend", "color"))]
+
+
+def test_light_and_dark_differ_and_can_be_read(opened: Any) -> None:
+    grounds = {}
+    for scheme in ("light", "dark"):
+        page = opened(color_scheme=scheme)
+        ground, texts, panel, labels = colours(page)
+        assert contrast(ground, texts[0]) > 7
+        assert min(contrast(ground, one) for one in texts) >= 4.5
+        assert min(contrast(panel, one) for one in labels) >= 4.5
+        for place in range(8):
+            line = page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('--series-{place}')")
+            parts = [int(line.strip()[start : start + 2], 16) for start in (1, 3, 5)]
+            assert contrast(ground, f"rgb{tuple(parts)}") >= 3
+        grounds[scheme] = ground
+    assert grounds["light"] != grounds["dark"]
+    page.locator("#theme").click()
+    assert colours(page)[0] == grounds["light"]
+    assert page.locator("#theme").inner_text() == "Dark"
+    page.reload()
+    assert colours(page)[0] == grounds["light"]
+
+
+def test_without_javascript_the_tables_and_images_are_there(opened: Any) -> None:
+    page = opened(java_script_enabled=False)
+    assert page.locator("#precision table tbody tr").count() > 10
+    assert page.locator("#images svg use").first.is_visible()
+    assert "The gallery needs JavaScript" in page.locator("#gallery").inner_text()
+    assert not page.locator("#controls").is_visible()
+    assert not page.locator("#theme").is_visible()
+
+
+def test_it_prints_on_white(opened: Any) -> None:
+    page = opened(color_scheme="dark")
+    page.emulate_media(media="print")
+    assert colours(page)[0] == "rgb(255, 255, 255)"
+    assert not page.locator("nav.contents").is_visible()
+    assert page.pdf()[:5] == b"%PDF-"
