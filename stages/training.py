@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from cache import Record
+from stages.errors import StageError
 from stages.networks import NetworkCard
 from stages.networks.weights import flatten_state, unflatten_state
 
@@ -61,3 +63,9 @@ def restore_training(
         optimiser.state[weight]["momentum_buffer"] = (
             shaped.to(memory_format=torch.channels_last) if weight.dim() == 4 else shaped
         )
+
+
+def check_loss(stage: str, loss: float, when: str, advice: str) -> None:
+    """Raises StageError for a loss that is not a finite number: what follows would train on nothing."""
+    if not math.isfinite(loss):
+        raise StageError(f"{stage}: the loss is no finite number in {when}: the training diverged; lower {advice}")

@@ -22,7 +22,7 @@ from stages.finetune.network import (
 from stages.finetune.ranks import Ranks
 from stages.networks import NetworkSource
 from stages.networks.weights import load_module
-from stages.training import restore_training, seeded, training_state
+from stages.training import check_loss, restore_training, seeded, training_state
 
 LOG_COLUMNS = {
     "iteration": "int32",
@@ -78,7 +78,10 @@ class Trainer:
         self.seconds: list[float] = []
 
     def step(self, batch: Batch) -> IterationResult:
-        """One step of SGD on this rank's share of a batch: the gradient is that of the whole batch's mean loss."""
+        """One step of SGD on this rank's share of a batch: the gradient is that of the whole batch's mean loss.
+
+        Raises StageError where the loss is no finite number.
+        """
         iteration, started = len(self.log) + 1, time.monotonic()
         rate = learning_rate(self.settings, iteration)
         for group in self.optimiser.param_groups:
@@ -90,6 +93,7 @@ class Trainer:
         (losses * (self.ranks.count / self.settings.batch_size)).backward()  # gradients are averaged over the ranks
         self.optimiser.step()
         result = IterationResult(iteration, rate, *self.measured(losses.detach(), scores.detach(), batch.labels))
+        check_loss("finetune", result.loss, f"iteration {iteration}", "learning_rate or new_layer_rate")
         self.log.append(result)
         self.seconds.append(time.monotonic() - started)
         return result

@@ -19,7 +19,7 @@ from stages.networks import NetworkCard
 from stages.networks.architectures import build
 from stages.pretrain import Settings
 from stages.pretrain.views import UNUSED, random_views
-from stages.training import restore_training, seeded, training_state
+from stages.training import check_loss, restore_training, seeded, training_state
 
 LOG_COLUMNS = {
     "epoch": "int32",
@@ -77,13 +77,14 @@ class Trainer:
         self.seconds: list[float] = []
 
     def train_epoch(self, training: Examples, held_out: Examples) -> EpochResult:
-        """One pass through the training examples, in an order of its own."""
+        """One pass through the training examples, in an order of its own. Raises StageError where it diverges."""
         epoch, started = len(self.log) + 1, time.monotonic()
         rate = learning_rate(self.settings, epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         with seeded(self.settings.seed, epoch, self.device) as generator:
             loss, accuracy = self.passed(training, generator)
+        check_loss("pretrain", loss, f"epoch {epoch}", "learning_rate")
         result = EpochResult(epoch, rate, loss, accuracy, self.accuracy(held_out))
         self.log.append(result)
         self.seconds.append(time.monotonic() - started)

@@ -483,6 +483,7 @@ def test_a_network_without_a_classifier():
         ({"batch_size": 2, "positive_fraction": 0.1}, "leaves no positive window"),
         ({"padding": 32}, "leaves nothing of the window; it may be up to 31"),
         ({"precision": "tf32"}, "needs --device cuda"),
+        ({"learning_rate": 1e30}, "the training diverged; lower learning_rate or new_layer_rate"),
     ],
 )
 def test_settings_that_cannot_be(inputs, run_stage, change, message):

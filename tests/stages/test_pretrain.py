@@ -185,6 +185,11 @@ def test_seed_changes_the_network(inputs, run_stage):
     assert not np.array_equal(first, other)
 
 
+def test_a_training_that_diverges_ends_in_a_sentence(inputs, run_stage):
+    with pytest.raises(StageError, match=r"pretrain: the loss is no finite number in epoch 1: .* lower learning_rate"):
+        run_stage(STAGE, replace(QUICK, learning_rate=1e30), inputs, "diverged")
+
+
 def test_held_out_images_are_every_nth_of_each_class(inputs):
     """80 images, one in four held out, and squeezed to the network's input."""
     training, held_out = read_examples(inputs["images"], 64, 4, Execution())
