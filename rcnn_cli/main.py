@@ -297,6 +297,44 @@ def recall(
     click.echo(tell(measured, output, as_json_text))
 
 
+@cli.command(short_help="Say where two runs differ: settings, AP with intervals, errors, single images.")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@recipe_options
+@click.option("--evaluation", metavar="NAME", help="The evaluation to compare [default: eval, else the last].")
+@click.option("--evaluation-b", metavar="NAME", help="That of B [default: as --evaluation].")
+@click.option(
+    "--resamples", type=click.IntRange(0), default=1000, show_default=True, help="Of the images, for the intervals."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: in results/ of --work].")
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def compare(
+    a: Path,
+    b: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    evaluation: str | None,
+    evaluation_b: str | None,
+    resamples: int,
+    output: Path | None,
+    as_json_text: bool,
+) -> None:
+    """Say where the recipes A and B differ: settings, AP of each class with intervals, types of errors, single images.
+
+    A and B may be one recipe with two evaluations. Writes compare.json, compare.csv, images.csv, better.png, worse.png.
+
+    \b
+    Examples: rcnn compare recipes/shapes.toml recipes/shapes-finetuned.toml
+              rcnn compare r.toml r.toml --evaluation eval-without-bbox --evaluation-b eval
+    """
+    from rcnn_cli.comparison import compare as compare_sides
+    from rcnn_cli.comparison import open_sides, tell
+
+    first, second = load_graph(a, changes, work), load_graph(b, changes, work)
+    sides = open_sides(first, second, evaluation, evaluation_b)
+    click.echo(tell(*sides, compare_sides(*sides, resamples), output, as_json_text))
+
+
 @cli.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
 @click.argument("grid", type=click.Path(path_type=Path))
 @click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")

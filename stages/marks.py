@@ -17,6 +17,7 @@ TRUE: Colour = (26, 152, 80)
 FALSE: Colour = (215, 48, 39)
 MISSED: Colour = (255, 190, 0)
 PROPOSED: Colour = (64, 120, 220)
+IGNORED: Colour = (150, 150, 150)
 DASH = 7
 
 
@@ -53,12 +54,12 @@ def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stro
 def draw_many(image: Pixels, boxes: Boxes, colour: Colour, cell: tuple[int, int], opacity: float) -> Pixels:
     """`image` scaled to fit `cell` with the outlines of many `boxes` [n, 4], each as opaque as `opacity` in 0..1."""
     canvas, scale = fitted(image, cell)
-    drawn = np.asarray(canvas).astype(np.float32)
+    drawn, ink = np.asarray(canvas).astype(np.float32), np.array(colour, np.float32)
     for box in boxes:
         left, top, right, bottom = pixel_corners(box * scale, canvas.size)
         edges = ((top, slice(left, right + 1)), (bottom, slice(left, right + 1)))
         for place in (*edges, (slice(top, bottom + 1), left), (slice(top, bottom + 1), right)):
-            drawn[place] += opacity * (np.float32(colour) - drawn[place])
+            drawn[place] += opacity * (ink - drawn[place])
     return drawn.round().astype(np.uint8)
 
 

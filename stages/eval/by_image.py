@@ -37,5 +37,5 @@ def by_image(
     return ImageCounts(
         np.bincount(images[true], minlength=count),
         np.bincount(images[false], minlength=count),
-        np.bincount(images[counted], (signed * precision)[counted], minlength=count),
+        np.bincount(images[counted], (signed * precision)[counted], minlength=count).astype(np.float64),
     )
