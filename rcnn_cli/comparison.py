@@ -417,9 +417,9 @@ def format_images(told: Mapping[str, Any]) -> str:
     changed = changed_images(told)
     same = len(told["images"]) - sum(map(len, changed.values()))
     lines = [
-        f"Images: {len(changed['better'])} better, {len(changed['worse'])} worse; in {same} the same is found and false.",
-        "An image is worth the precisions of its true detections above the cuts less those of its false ones. It is",
-        "worth so much more in B, or less:",
+        f"Images: {len(changed['better'])} better, {len(changed['worse'])} worse; in {same} the same is found and the "
+        "same is false. An image is worth the",
+        "precisions of its true detections above the cuts less those of its false ones; in B so much more, or less:",
     ]
     for name, images in changed.items():
         rows = [image_line(one) for one in images[:SHOWN]]

@@ -30,15 +30,15 @@ def comparison_sheet(a: Side, b: Side, images: Sequence[Mapping[str, Any]]) -> P
     """
     pairs = [pair(a, b, one) for one in images]
     columns = min(COLUMNS, len(pairs))
-    rows = -(-len(pairs) // columns)
-    height = max(one.shape[0] for one in pairs)
-    width = pairs[0].shape[1]
-    head = heading(a, b, columns * (width + GAP))
-    sheet = Image.new("RGB", (GAP + columns * (width + GAP), head.shape[0] + rows * (height + GAP)), PAPER)
+    rows = [pairs[first : first + columns] for first in range(0, len(pairs), columns)]
+    heights = [max(one.shape[0] for one in row) + GAP for row in rows]
+    width = pairs[0].shape[1] + GAP
+    head = heading(a, b, columns * width - GAP)
+    sheet = Image.new("RGB", (GAP + columns * width, head.shape[0] + sum(heights)), PAPER)
     sheet.paste(Image.fromarray(head), (GAP, 0))
-    for number, one in enumerate(pairs):
-        place = GAP + number % columns * (width + GAP), head.shape[0] + number // columns * (height + GAP)
-        sheet.paste(Image.fromarray(one), place)
+    for number, row in enumerate(rows):
+        for column, one in enumerate(row):
+            sheet.paste(Image.fromarray(one), (GAP + column * width, head.shape[0] + sum(heights[:number])))
     return np.asarray(sheet).copy()
 
 
@@ -53,7 +53,7 @@ def pair(a: Side, b: Side, told: Mapping[str, Any]) -> Pixels:
     height, width = scenes[0].shape[:2]
     canvas = Image.new("RGB", (2 * CELL[0] + 4, height + 2 * line + 4), PAPER)
     pen = ImageDraw.Draw(canvas)
-    title = shortened(f"{told['image']}: worth {told['gain']:+.2f}", font_of(15), 2 * CELL[0])
+    title = shortened(f"{told['image']}: {told['gain']:+.2f} in B", font_of(15), 2 * CELL[0])
     pen.text((CELL[0] + 2, 0), title, fill=INK, font=font_of(15), anchor="ma")
     for number, scene in enumerate(scenes):
         left = number * (CELL[0] + 4)

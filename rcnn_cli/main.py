@@ -591,6 +591,51 @@ def predict(
         click.echo(line)
 
 
+@cli.command(name="explain", short_help="Say how an image's detections come about, and why objects were missed.")
+@recipe_argument
+@click.argument("image")
+@click.option(
+    "--evaluation", metavar="NAME", help="The evaluation whose detector is explained [default: eval, else the last]."
+)
+@click.option("--detector", metavar="NAME", help="The recipe's detect table, in place of an evaluation.")
+@click.option("--split", metavar="NAME", help="The dataset of the image [default: the first that has it].")
+@click.option("--object", "number", type=int, metavar="N", help="Only the image's N-th object, from 1 on.")
+@click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: in results/ of --work].")
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@execution_options
+def explain_command(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    image: str,
+    evaluation: str | None,
+    detector: str | None,
+    split: str | None,
+    number: int | None,
+    class_name: str | None,
+    output: Path | None,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Say how the detections in IMAGE come about, step by step, and why an object was missed.
+
+    IMAGE is the id of an image in RECIPE's datasets, or a photo's path. Writes IMAGE.png and IMAGE.json.
+
+    \b
+    Examples: rcnn explain recipes/shapes.toml test_00016
+              rcnn explain recipes/shapes.toml test_00016 --object 2 -o out/
+              rcnn explain recipes/shapes.toml photo.jpg
+    """
+    from rcnn_cli.explanation import choose, computed, explain_image, split_of, tell, tell_lines
+
+    chosen = choose(load_graph(recipe, changes, work), evaluation, detector)
+    found_in = split_of(chosen, image, split)
+    made = make_options(computed(chosen, found_in), **options)
+    explained = explain_image(chosen, image, found_in, made.execution)
+    click.echo(tell(explained, tell_lines(explained, number, class_name), output, as_json_text))
+
+
 @cli.group(name="cache")
 def cache_group() -> None:
     """List, verify and clean the caches."""

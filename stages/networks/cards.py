@@ -43,6 +43,15 @@ class Preprocessing:
         std = torch.tensor(self.std, device=image.device)[:, None, None]
         return (channels.to(torch.float32) * self.scale - mean) / std
 
+    def undo(self, prepared: torch.Tensor) -> torch.Tensor:
+        """What the network sees as pixels to look at: float [..., 3, H, W] to uint8, RGB; the inverse of `apply`."""
+        import torch
+
+        mean = torch.tensor(self.mean, device=prepared.device)[:, None, None]
+        std = torch.tensor(self.std, device=prepared.device)[:, None, None]
+        channels = ((prepared.to(torch.float32) * std + mean) / self.scale).round().clamp(0, 255).to(torch.uint8)
+        return channels.flip(-3) if self.order == "bgr" else channels
+
     def as_json(self) -> dict[str, Any]:
         """What enters a network's identity."""
         return {"order": self.order, "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}

@@ -1,0 +1,708 @@
+"""`rcnn explain`: the way of one image's detections through the stages, and why its objects were missed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import IncompleteCache, Reader
+from rcnn_cli.evaluated import (
+    NAMES,
+    Judged,
+    counted_objects,
+    error_settings,
+    evaluation_node,
+    evaluations_of,
+    judge,
+    precisions,
+)
+from rcnn_cli.graph import Graph, Node
+from rcnn_cli.prediction import Detector, detector_node
+from rcnn_cli.runner import complete, open_inputs
+from stages.boxes import Boxes, iou_matrix
+from stages.detect.trace import Miss, Reason, Trace, why_missed
+from stages.detections import DetectionSet, detections_from_arrays, read_thresholds
+from stages.diagnose.false_positives import (
+    BACKGROUND,
+    DIFFICULT,
+    FOUND,
+    LOCALISATION,
+    OTHER,
+    SIMILAR,
+    similar_labels,
+)
+from stages.diagnose.objects import Objects, read_objects
+from stages.errors import StageError
+from stages.eval import Settings as EvalSettings
+from stages.eval.average_precision import Curve
+from stages.eval.report import read_curves, score_cuts
+from stages.execution import Execution
+from stages.ground_truth import listed
+from stages.images import Pixels, read_image
+from stages.settings import nearest
+
+log = logging.getLogger("rcnn")
+
+PRECISION = 0.5
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A detector, and the evaluation (None: there is none) whose curves give the cuts and whose rules hold."""
+
+    graph: Graph
+    detector: Node
+    evaluation: Node | None
+
+    @cached_property
+    def curves(self) -> Mapping[str, Curve]:
+        """The evaluation's curves by class."""
+        return read_curves(Reader(self.graph.folder(self.evaluation))) if self.evaluation else {}
+
+    @property
+    def rules(self) -> EvalSettings:
+        """What counts as found."""
+        found: EvalSettings = self.evaluation.settings if self.evaluation else EvalSettings()
+        return found
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One image explained. K classes of the detector, d detections, m objects.
+
+    `name` is the image's id (`split` its dataset) or a photo's file name (`split` is None, and there are no objects).
+    `cuts` and `thresholds` float32 [K]: the scores from which a class's detections are shown, and from which the cap
+    keeps them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `found` holds the
+    detections, in the same order, `precision` float64 [d] as in `Evaluated`. `labels` are the objects' classes in the
+    detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2".
+    """
+
+    chosen: Chosen
+    name: str
+    split: str | None
+    pixels: Pixels
+    trace: Trace
+    crops: Crops
+    cuts: NDArray[np.float32]
+    thresholds: NDArray[np.float32]
+    kept: NDArray[np.int64]
+    found: DetectionSet
+    judged: Judged
+    precision: NDArray[np.float64]
+    objects: Objects
+    classes: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    names: tuple[str, ...]
+
+    @property
+    def least(self) -> NDArray[np.float32]:
+        """The score from which a detection counts: shown and kept, float32 [K]."""
+        return np.maximum(self.cuts, self.thresholds)
+
+    @cached_property
+    def shown(self) -> NDArray[np.int64]:
+        """The detections from the cut on, the best precision and score first."""
+        every = self.found.every
+        rows = np.flatnonzero(every.scores >= self.cuts[every.labels])
+        return rows[np.lexsort((-every.scores[rows], -np.nan_to_num(self.precision[rows])))]
+
+    def is_shown(self, row: int) -> bool:
+        """Whether a detection (-1: none) is."""
+        return row >= 0 and bool(self.found.every.scores[row] >= self.cuts[self.found.every.labels[row]])
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Cuts regions as the network sees them: its card's input size, the extract stage's mode and padding."""
+
+    source: Any
+    settings: Any
+
+    def __call__(self, pixels: Pixels, boxes: Boxes) -> NDArray[np.uint8]:
+        """The regions `boxes` [n, 4] warped to the network's input: uint8 [n, S, S, 3] RGB, what is outside the image
+        in the mean colour."""
+        import torch
+
+        from stages.warp import warp_regions
+
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        preprocessing = self.source.preprocessing
+        side, settings = self.source.card.input_size, self.settings
+        warped = warp_regions(image, boxes, side, settings.mode, settings.padding, preprocessing)
+        return preprocessing.undo(warped).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is told of one object or detection: a `sentence` and perhaps a `detail`, where it happened (`proposal` and
+    detector's `label`, None without), the `box` of the object (None of a detection), and all numbers as JSON `values`."""
+
+    name: str
+    sentence: str
+    verdict: str
+    box: NDArray[np.float32] | None
+    proposal: int | None
+    label: int | None
+    values: dict[str, Any]
+    detail: str = ""
+
+
+# Opening
+
+
+def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen:
+    """The detector and evaluation that the options name; by default the recipe's evaluation and what it evaluates.
+
+    Raises StageError where there is none, IncompleteCache, naming the command to run, where the evaluation is not
+    complete.
+    """
+    if evaluation and detector:
+        raise StageError("--evaluation and --detector: an evaluation has its detector; leave one of the two out")
+    if detector or not evaluations_of(graph):
+        node = detector_node(graph, detector)
+        reading = [one for one in evaluations_of(graph) if one.sources["detections"] == node and complete(graph, one)]
+        if not reading:
+            log.warning("no complete evaluation of %s: detections are shown from a score of 0 on", node.name)
+        return Chosen(graph, node, reading[0] if reading else None)
+    node = evaluation_node(graph, evaluation)
+    source = node.sources["detections"]
+    assert isinstance(source, Node)
+    for one in (source, node):
+        if not complete(graph, one):
+            raise IncompleteCache(
+                f"{graph.recipe.path}: {one.name} is not complete; run `rcnn run {graph.recipe.path}` first"
+            )
+    return Chosen(graph, source, node)
+
+
+def computed(chosen: Chosen, split: str | None) -> list[Node]:
+    """What explaining an image of `split` (None: a photo) computes, other than scores: the makers whose device counts."""
+    if split is None:
+        return list(chosen.graph.nodes.values())
+    return list(chosen.graph.on_demand(detector_on(chosen, split)))
+
+
+def detector_on(chosen: Chosen, split: str) -> Node:
+    """The chosen detector on a split."""
+    same = chosen.detector.split == split
+    return chosen.detector if same else chosen.graph.add(chosen.detector.use, split, ())
+
+
+def explain_image(chosen: Chosen, image: str, split: str | None, execution: Execution) -> Explained:
+    """An image of the recipe's dataset `split`, by its id, or (None) a photo, by its path, explained.
+
+    Raises StageError for one that was skipped as unreadable, IncompleteCache where something that is needed is not
+    there.
+    """
+    if split is None:
+        return explain_photo(chosen, Path(image), execution)
+    graph, node = chosen.graph, detector_on(chosen, split)
+    trace = trace_of(graph, node, image, execution)
+    thresholds = np.full(len(trace.classes), -np.inf, np.float32)
+    if complete(graph, node):
+        cached = Reader(graph.folder(node))
+        thresholds = read_thresholds(cached)
+        check_against(cached, image, trace)
+    else:
+        log.warning("%s is not complete: the cap over all of its images is not known and is left out", node.name)
+    dataset = graph.dataset(split, "boxes")
+    objects = counted_objects(read_objects(dataset, [image]), chosen.rules.use_difficult)
+    pixels = read_image(dataset.image_path(image))
+    return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes))
+
+
+def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained:
+    """A photo: proposals and features are computed now."""
+    pixels = read_image(path, upright=True)
+    detect = Detector(chosen.graph, chosen.detector, execution)
+    trace = detect.trace(pixels, path.stem)
+    nothing = read_objects(None, [])
+    unlimited = np.full(len(trace.classes), -np.inf, np.float32)
+    return put_together(chosen, path.name, None, pixels, trace, unlimited, nothing, ())
+
+
+def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
+    """The dataset that has the image: `split`, or the first of the detector's and of the others that there are features
+    of. None for a photo. Raises StageError for what is neither."""
+    graph, detector = chosen.graph, chosen.detector
+    if split is not None and split not in graph.recipe.datasets:
+        raise StageError(
+            f"--split {split}: is no dataset of {graph.recipe.path}{nearest(split, graph.recipe.datasets)}"
+        )
+    features = detector.sources["features"]
+    assert isinstance(features, Node)
+    others = [node.split for node in graph.nodes.values() if node.use is features.use]
+    splits = [split] if split else list(dict.fromkeys(str(one) for one in (detector.split, *others)))
+    ids = {name: graph.dataset(name, "boxes").image_ids for name in splits}
+    found = next((name for name in splits if image in ids[name]), None)
+    if found is not None:
+        return found
+    if split is None and Path(image).is_file():
+        return None
+    close = difflib.get_close_matches(image, [one for some in ids.values() for one in some], n=1, cutoff=0.5)
+    advice = f"did you mean '{close[0]}'?" if close else f"the first is '{next(iter(ids.values()))[0]}'"
+    kinds = "no photo, and no image of" if split is None else "no image of"
+    raise StageError(
+        f"{image}: is {kinds} the {'dataset' if len(splits) == 1 else 'datasets'} {listed(splits)}; {advice}"
+    )
+
+
+def trace_of(graph: Graph, node: Node, image: str, execution: Execution) -> Trace:
+    """The trace of an image from its cached features, or from those that `cache = false` computes on demand."""
+    from stages.detect.stage import Detector as DetectStage
+
+    detector = DetectStage(node.settings, open_inputs(graph, node, execution))
+    trace = detector.trace(image)
+    reason = detector.features.manifest.get("skipped", {}).get(image)
+    if reason:
+        raise StageError(f"{image}: was skipped as unreadable ({reason}); there is nothing to explain")
+    return trace
+
+
+def check_against(cached: Reader, image: str, trace: Trace) -> None:
+    """Says aloud if the cached detections of the image are not those of the trace."""
+    record = cached.read(image, ("boxes", "score", "label"))
+    found = trace.detections(np.full(len(trace.classes), -np.inf, np.float32))
+    pairs = ((record["boxes"], found.boxes), (record["score"], found.scores), (record["label"], found.labels))
+    if not all(np.array_equal(*one) for one in pairs):
+        log.warning("%s: the cached detections differ: they were made on another device or batch size", image)
+
+
+def put_together(
+    chosen: Chosen,
+    name: str,
+    split: str | None,
+    pixels: Pixels,
+    trace: Trace,
+    thresholds: NDArray[np.float32],
+    objects: Objects,
+    classes: tuple[str, ...],
+) -> Explained:
+    """All that is known of the image."""
+    graph, detector = chosen.graph, chosen.detector
+    found = detections_from_arrays(trace.classes, [(name, trace.detections(thresholds))], {name: trace.image_size})
+    cuts = score_cuts(chosen.curves, trace.classes, PRECISION)
+    features = Detector.source(detector, "features")
+    known = {one: label for label, one in enumerate(trace.classes)}
+    return Explained(
+        chosen,
+        name,
+        split,
+        pixels,
+        trace,
+        Crops(Detector.network_source(graph, features), features.settings),
+        cuts if chosen.evaluation else np.zeros(len(trace.classes), np.float32),
+        thresholds,
+        trace.kept(thresholds),
+        found,
+        judge(found, objects, classes, chosen.rules.iou, error_settings(graph, detector)),
+        precisions(found, chosen.curves),
+        objects,
+        classes,
+        tuple(known.get(classes[label]) for label in objects.labels),
+        object_names([classes[label] for label in objects.labels]),
+    )
+
+
+def object_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """ "ring 1", "ring 2", "star 1" for objects of these classes."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in classes:
+        seen[name] += 1
+        names.append(f"{name} {seen[name]}")
+    return tuple(names)
+
+
+def chosen_rows(explained: Explained, number: int | None, class_name: str | None) -> tuple[list[int], list[int]]:
+    """The objects and the shown detections that --object and --class ask for. Raises StageError for unknown ones."""
+    objects, shown = list(range(len(explained.objects))), [int(row) for row in explained.shown]
+    labels = explained.found.every.labels
+    if number is not None and not 1 <= number <= len(objects):
+        numbered = ", ".join(f"{place} is {name}" for place, name in enumerate(explained.names, 1))
+        raise StageError(
+            f"--object {number}: {explained.name} has {len(objects)} objects{': ' * bool(numbered)}{numbered}"
+        )
+    if number is not None:
+        return [number - 1], [row for row in shown if labels[row] == explained.labels[number - 1]]
+    if class_name is not None:
+        every = list(dict.fromkeys([*explained.classes, *explained.trace.classes]))
+        if class_name not in every:
+            raise StageError(f"--class {class_name}: there is no such class{nearest(class_name, every)}")
+        objects = [one for one in objects if explained.classes[explained.objects.labels[one]] == class_name]
+        shown = [row for row in shown if explained.trace.classes[labels[row]] == class_name]
+    return objects, shown
+
+
+# What is told of an object
+
+
+def tell_object(explained: Explained, one: int) -> Line:
+    """What became of an object."""
+    trace, label, box = explained.trace, explained.labels[one], explained.objects.boxes[one]
+    name, row = explained.names[one], int(explained.judged.found_by[one])
+    overlaps = iou_matrix(trace.boxes, box[None])[:, 0]
+    best = int(overlaps.argmax()) if len(overlaps) else None
+    values: dict[str, Any] = {
+        "object": one + 1,
+        "name": name,
+        "box": [float(corner) for corner in box],
+        "difficult": bool(explained.objects.difficult[one]),
+        "covering": int(np.sum(overlaps >= explained.chosen.rules.iou)),
+        "best_proposal": proposal_values(explained, best, label, box),
+    }
+    if explained.objects.difficult[one]:
+        lying = [at for at in range(len(explained.kept)) if explained.judged.own[at] == one]
+        ignored = sum(explained.is_shown(at) and explained.judged.verdicts[at] == DIFFICULT for at in lying)
+        sentence = f"{name} is difficult: it need not be found, and {plural_of(ignored, 'detection')} of it "
+        sentence += "is ignored" if ignored == 1 else "are ignored"
+        return Line(name, sentence, "difficult", box, best, label, values)
+    if explained.is_shown(row):
+        candidate = int(explained.kept[row])
+        proposal = int(trace.candidates.rows[candidate])
+        return Line(
+            name,
+            f"{name} was found: {found_words(explained, row, box)}",
+            "found",
+            box,
+            proposal,
+            label,
+            {**values, "verdict": "found", "decided_at": proposal_values(explained, proposal, label, box)},
+        )
+    miss = why_missed(trace, box, label, explained.least, explained.chosen.rules.iou)
+    at = best if miss.proposal is None else miss.proposal
+    values |= {
+        "verdict": "missed",
+        "reason": str(miss.reason),
+        "decided_at": proposal_values(explained, at, label, box),
+        "suppressed_by": None if miss.by is None else candidate_values(explained, miss.by),
+    }
+    sentence = f"{name} was missed: {miss_words(explained, miss, one)}"
+    return Line(name, sentence, "missed", box, at, label, values, best_words(values["best_proposal"]))
+
+
+def best_words(best: Mapping[str, Any] | None) -> str:
+    """The proposal that overlaps a missed object most, in words; nothing where no score can be told."""
+    if best is None or "score" not in best:
+        return ""
+    other = f"; best other class there: {best['best_other']['class']}, {best['best_other']['score']:.2f}"
+    return (
+        f"its nearest proposal: IoU {best['iou']:.2f}, {best['iou_after_regression']:.2f} after regression; "
+        f"score {best['score']:.2f}, rank {best['rank']:,}{other if 'best_other' in best else ''}"
+    )
+
+
+def found_words(explained: Explained, row: int, box: NDArray[np.float32]) -> str:
+    """How a detection found the object `box`."""
+    trace, candidate = explained.trace, int(explained.kept[row])
+    proposal, label = int(trace.candidates.rows[candidate]), int(trace.moved.labels[candidate])
+    before, after = (overlap(one, box) for one in (trace.boxes[proposal], trace.moved.boxes[candidate]))
+    moved = f", {after:.2f} after regression" if trace.regressors is not None else ""
+    return (
+        f"score {trace.moved.scores[candidate]:.2f}{precision_words(explained, row)}; "
+        f"its proposal's IoU is {before:.2f}{moved}; rank {trace.rank(proposal, label):,} of {len(trace.boxes):,}"
+    )
+
+
+def miss_words(explained: Explained, miss: Miss, one: int) -> str:
+    """Why an object was missed, as the end of a sentence."""
+    trace, box, label = explained.trace, explained.objects.boxes[one], explained.labels[one]
+    name = explained.classes[explained.objects.labels[one]]
+    if miss.reason == Reason.UNKNOWN or label is None:
+        known = "has learnt nothing of" if name in trace.classes else "does not know"
+        return f"the detector {known} the class {name}"
+    if miss.proposal is None:
+        return "the image has no proposals"
+    before = overlap(trace.boxes[miss.proposal], box)
+    if miss.reason == Reason.NO_PROPOSAL:
+        return f"no proposal covers it, the best has an IoU of {before:.2f}"
+    after = overlap(trace.after_regression(miss.proposal, label), box)
+    score = trace.scores[miss.proposal, label]
+    if miss.reason == Reason.LOCALISATION:
+        return f"regression moved its proposal (IoU {before:.2f}, score {score:.2f}) away, to an IoU of {after:.2f}"
+    if miss.reason == Reason.TAKEN:
+        row = int(np.flatnonzero(explained.kept == miss.candidate)[0])
+        other = int(explained.judged.own[row])
+        more = overlap(trace.moved.boxes[explained.kept[row]], explained.objects.boxes[other])
+        return (
+            f"the detection on it (score {score:.2f}, IoU {after:.2f}) overlaps {explained.names[other]} more "
+            f"(IoU {more:.2f}) and is held for that"
+        )
+    if miss.reason == Reason.SUPPRESSED:
+        assert miss.by is not None
+        by = trace.moved.boxes[miss.by]
+        shared = overlap(trace.moved.boxes[miss.candidate], by)
+        return (
+            f"its box (IoU {after:.2f}, score {score:.2f}) was suppressed by {what_it_is(explained, miss.by)}, "
+            f"which it overlaps by {shared:.2f}"
+        )
+    which = which_proposal(miss, before, after)
+    rank = f"rank {trace.rank(miss.proposal, label):,} of {len(trace.boxes):,}"
+    if miss.reason == Reason.WRONG_CLASS:
+        assert miss.other is not None
+        rival = trace.scores[miss.proposal, miss.other]
+        scored = f"scored {rival:.2f} as {trace.classes[miss.other]} and {score:.2f} as {name}"
+        return f"{which} {scored}, {limit(explained, label)}; {rank}"
+    if score >= explained.least[label]:
+        compete = explained.chosen.detector.settings.max_per_image
+        return f"{which} scored {score:.2f}, but is not among the {compete} best that compete; {rank}"
+    return f"{which} scored {score:.2f}, {limit(explained, label)}; {rank}"
+
+
+def which_proposal(miss: Miss, before: float, after: float) -> str:
+    """The proposal at which an object was missed."""
+    if not miss.covering:
+        return f"a proposal (IoU {before:.2f}) that regression moved onto it ({after:.2f})"
+    which = "its only proposal" if miss.covering == 1 else f"the best-scored of its {miss.covering} proposals"
+    return f"{which} (IoU {before:.2f})"
+
+
+def limit(explained: Explained, label: int) -> str:
+    """What a score was below."""
+    cut, threshold = explained.cuts[label], explained.thresholds[label]
+    if np.isinf(cut):
+        return f"and {explained.trace.classes[label]} is never right half of the time, so that none is shown"
+    if threshold > cut:
+        cap = explained.chosen.detector.settings.average_per_image
+        return f"below the {threshold:.2f} that the cap of {cap} an image leaves"
+    return f"below the cut of {cut:.2f}"
+
+
+def what_it_is(explained: Explained, candidate: int) -> str:
+    """A candidate that was kept, in words: "the detection that found ring 1 (score 1.20)"."""
+    trace = explained.trace
+    score = f"(score {trace.moved.scores[candidate]:.2f})"
+    rows = np.flatnonzero(explained.kept == candidate)
+    if not len(rows):
+        return f"a better-scored box {score}"
+    row = int(rows[0])
+    verdict = explained.judged.verdicts[row]
+    if verdict == FOUND:
+        return f"the detection that found {explained.names[explained.judged.own[row]]} {score}"
+    return (
+        f"a false detection {score}, {type_words(explained, row)}"
+        if verdict >= LOCALISATION
+        else f"a detection {score}"
+    )
+
+
+def overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """The IoU of two boxes, float32 [4] each."""
+    return float(iou_matrix(one[None], other[None])[0, 0])
+
+
+def proposal_values(
+    explained: Explained, proposal: int | None, label: int | None, box: NDArray[np.float32]
+) -> dict[str, Any] | None:
+    """A proposal's numbers for an object: its box and IoU before and after regression, its scores and its rank."""
+    trace = explained.trace
+    if proposal is None:
+        return None
+    values: dict[str, Any] = {
+        "proposal": proposal,
+        "box": [float(corner) for corner in trace.boxes[proposal]],
+        "iou": overlap(trace.boxes[proposal], box),
+    }
+    others = [one for one in np.argsort(-trace.scores[proposal], kind="stable") if one != label and trace.trained[one]]
+    if others:
+        values["best_other"] = {
+            "class": trace.classes[others[0]],
+            "score": float(trace.scores[proposal, others[0]]),
+        }
+    if label is not None:
+        after = trace.after_regression(proposal, label)
+        values |= {
+            "score": float(trace.scores[proposal, label]),
+            "rank": trace.rank(proposal, label),
+            "competes": trace.candidate(proposal, label) is not None,
+            "box_after_regression": [float(corner) for corner in after],
+            "iou_after_regression": overlap(after, box),
+        }
+    return values
+
+
+# What is told of a detection
+
+
+def tell_detection(explained: Explained, row: int) -> Line:
+    """What a detection is: true, ignored, or false of which type; in a photo only its score."""
+    trace, candidate = explained.trace, int(explained.kept[row])
+    label, proposal = int(trace.moved.labels[candidate]), int(trace.candidates.rows[candidate])
+    removed = np.flatnonzero(trace.removed_by == candidate)
+    name = trace.classes[label]
+    score = f"{name}, score {trace.moved.scores[candidate]:.2f}{precision_words(explained, row)}"
+    verdict = "" if explained.split is None else NAMES[int(explained.judged.verdicts[row])]
+    words = type_words(explained, row) if explained.split is not None else ""
+    values = {
+        **candidate_values(explained, candidate),
+        "precision": as_number(explained.precision[row]),
+        "verdict": verdict or None,
+        "removed": [candidate_values(explained, int(one)) for one in removed],
+    }
+    sentence = f"{score}{': ' if words else ''}{words}; {removed_words(explained, removed)}"
+    return Line(name, sentence, verdict, None, proposal, label, values)
+
+
+def type_words(explained: Explained, row: int) -> str:
+    """What a detection is, in words."""
+    judged, objects = explained.judged, explained.objects
+    box = explained.trace.moved.boxes[explained.kept[row]]
+    verdict, own = int(judged.verdicts[row]), int(judged.own[row])
+    if verdict == FOUND:
+        return f"found {explained.names[own]} (IoU {judged.overlaps[row, 0]:.2f})"
+    if verdict == DIFFICULT:
+        return (
+            f"ignored, on the difficult {explained.names[own]}"
+            if own >= 0
+            else "ignored, the dataset has no such class"
+        )
+    if verdict == BACKGROUND:
+        return "BG, there is no object"
+    if verdict == LOCALISATION:
+        overlapped = f"{explained.names[own]} by {judged.overlaps[row, 0]:.2f}"
+        near = judged.overlaps[row, 0] >= explained.chosen.rules.iou
+        return f"Loc, a duplicate: it overlaps {overlapped}" if near else f"Loc, it overlaps {overlapped} only"
+    name = explained.trace.classes[explained.trace.moved.labels[explained.kept[row]]]
+    alike = similar_labels(explained.classes, error_settings(explained.chosen.graph, explained.chosen.detector).similar)
+    group = np.isin(objects.labels, alike[name])
+    among = group if verdict == SIMILAR else ~group & (objects.labels != explained.classes.index(name))
+    overlaps = np.where(among, iou_matrix(box[None], objects.boxes)[0], -1.0)
+    which = f"it overlaps {explained.names[int(overlaps.argmax())]} by {overlaps.max():.2f}"
+    return f"{NAMES[verdict]}, {which}" if verdict in (SIMILAR, OTHER) else which
+
+
+def precision_words(explained: Explained, row: int) -> str:
+    """ " (precision 0.93)" where it is known."""
+    value = explained.precision[row]
+    return "" if np.isnan(value) else f" (precision {value:.2f})"
+
+
+def removed_words(explained: Explained, removed: NDArray[np.int64]) -> str:
+    """How many candidates a detection suppressed."""
+    if not len(removed):
+        return "suppressed nothing"
+    moved, labels = explained.trace.moved, explained.trace.moved.labels[removed]
+    above = int(np.sum(moved.scores[removed] >= explained.cuts[labels]))
+    return f"suppressed {plural_of(len(removed), 'box', 'boxes')}, {above} of them above the cut"
+
+
+def plural_of(count: int, one: str, many: str = "") -> str:
+    """ "1 box", "2 boxes"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def candidate_values(explained: Explained, candidate: int) -> dict[str, Any]:
+    """A candidate's numbers."""
+    trace = explained.trace
+    proposal, by = int(trace.candidates.rows[candidate]), int(trace.removed_by[candidate])
+    return {
+        "candidate": candidate,
+        "class": trace.classes[trace.moved.labels[candidate]],
+        "proposal": proposal,
+        "score": float(trace.moved.scores[candidate]),
+        "box_before_regression": [float(corner) for corner in trace.boxes[proposal]],
+        "box": [float(corner) for corner in trace.moved.boxes[candidate]],
+        "suppressed_by": None if by < 0 else by,
+    }
+
+
+def as_number(value: float) -> float | None:
+    """A number, or None for nan or infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+# Telling it
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told: of the chosen objects, and of the shown detections."""
+
+    objects: list[Line]
+    detections: list[Line]
+
+
+def tell_lines(explained: Explained, number: int | None, class_name: str | None) -> Told:
+    """The lines that --object and --class ask for."""
+    objects, shown = chosen_rows(explained, number, class_name)
+    return Told([tell_object(explained, one) for one in objects], [tell_detection(explained, row) for row in shown])
+
+
+def tell(explained: Explained, told: Told, folder: Path | None, as_json: bool) -> str:
+    """Writes the sheet and the numbers into `folder`; the text, or the JSON, that is to be printed."""
+    from rcnn_cli.explanation_sheet import explanation_sheet
+    from stages.drawing import save_image
+
+    folder = folder or explained.chosen.graph.work / "results" / explained.chosen.graph.recipe.name / "explain"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / Path(explained.name).stem.replace("/", "-")
+    text = json.dumps(as_values(explained, told), indent=2, ensure_ascii=False, allow_nan=False)
+    stem.with_name(f"{stem.name}.json").write_text(text + "\n", encoding="utf-8")
+    save_image(explanation_sheet(explained, told), stem.with_name(f"{stem.name}.png"))
+    return text if as_json else f"{format_text(explained, told)}\nPicture and numbers: {stem}.png, .json"
+
+
+def as_values(explained: Explained, told: Told) -> dict[str, Any]:
+    """Everything as JSON values; None stands for a number that does not exist."""
+    trace, chosen = explained.trace, explained.chosen
+    limits = {
+        name: {"cut": as_number(cut), "cap": as_number(threshold)}
+        for name, cut, threshold in zip(trace.classes, explained.cuts, explained.thresholds, strict=True)
+    }
+    return {
+        "image": explained.name,
+        "split": explained.split,
+        "width": trace.image_size[0],
+        "height": trace.image_size[1],
+        "recipe": str(chosen.graph.recipe.path),
+        "detector": chosen.detector.name,
+        "evaluation": chosen.evaluation.name if chosen.evaluation else None,
+        "iou": chosen.rules.iou,
+        "counts": counts(explained),
+        "limits": limits,
+        "objects": [line.values for line in told.objects],
+        "detections": [line.values for line in told.detections],
+    }
+
+
+def counts(explained: Explained) -> dict[str, int]:
+    """How many there are at each step: proposals, candidates of all classes, what suppression and the cap leave, what
+    is shown; and of those from the cuts on, before suppression."""
+    trace = explained.trace
+    return {
+        "proposals": len(trace.boxes),
+        "candidates": len(trace.moved),
+        "left_by_suppression": int(np.sum(trace.removed_by < 0)),
+        "left_by_the_cap": len(explained.kept),
+        "shown": len(explained.shown),
+        "candidates_above_the_cuts": int(np.sum(trace.moved.scores >= explained.cuts[trace.moved.labels])),
+    }
+
+
+def format_text(explained: Explained, told: Told) -> str:
+    """What is printed."""
+    steps, chosen = counts(explained), explained.chosen
+    where = f" ({explained.split})" if explained.split else ""
+    by = f"; cuts at precision {PRECISION} of {chosen.evaluation.name}" if chosen.evaluation else "; cuts at score 0"
+    lines = [
+        f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",
+        f"{steps['proposals']:,} proposals; {steps['candidates']:,} candidates in {len(explained.trace.classes):,} "
+        f"classes; suppression leaves {steps['left_by_suppression']:,}, the cap {steps['left_by_the_cap']:,}",
+        f"above the cuts: {plural_of(steps['candidates_above_the_cuts'], 'candidate')}, "
+        f"{plural_of(steps['shown'], 'detection')} after suppression",
+        "",
+        *(f"{line.sentence}{chr(10) + '    ' + line.detail if line.detail else ''}" for line in told.objects),
+    ]
+    if explained.split and not told.objects:
+        lines.append("no object is annotated" if not len(explained.objects) else "no object of that class is annotated")
+    return "\n".join([*lines, *([""] if told.detections else []), *(line.sentence for line in told.detections), ""])
