@@ -144,8 +144,9 @@ class Crops:
 
 @dataclass(frozen=True)
 class Line:
-    """What is told of one object or detection: a `sentence` and perhaps a `detail`, where it happened (`proposal` and
-    detector's `label`, None without), the `box` of the object (None of a detection), and all numbers as JSON `values`."""
+    """What is told of one object or detection: a `sentence` and perhaps a `detail`; where it happened, `proposal` and
+    the detector's `label` (None without); the `box` of the object (None of a detection); all numbers, as JSON `values`.
+    """
 
     name: str
     sentence: str
@@ -186,7 +187,7 @@ def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen
 
 
 def computed(chosen: Chosen, split: str | None) -> list[Node]:
-    """What explaining an image of `split` (None: a photo) computes, other than scores: the makers whose device counts."""
+    """The stages that explaining an image of `split` (None: a photo) computes anew, besides detect."""
     if split is None:
         return list(chosen.graph.nodes.values())
     return list(chosen.graph.on_demand(detector_on(chosen, split)))
@@ -592,7 +593,7 @@ def removed_words(explained: Explained, removed: NDArray[np.int64]) -> str:
     if not len(removed):
         return "suppressed nothing"
     moved, labels = explained.trace.moved, explained.trace.moved.labels[removed]
-    above = int(np.sum(moved.scores[removed] >= explained.cuts[labels]))
+    above = int(np.sum(moved.scores[removed] >= explained.least[labels]))
     return f"suppressed {plural_of(len(removed), 'box', 'boxes')}, {above} of them above the cut"
 
 
@@ -685,7 +686,7 @@ def counts(explained: Explained) -> dict[str, int]:
         "left_by_suppression": int(np.sum(trace.removed_by < 0)),
         "left_by_the_cap": len(explained.kept),
         "shown": len(explained.shown),
-        "candidates_above_the_cuts": int(np.sum(trace.moved.scores >= explained.cuts[trace.moved.labels])),
+        "candidates_above_the_cuts": int(np.sum(trace.moved.scores >= explained.least[trace.moved.labels])),
     }
 
 
@@ -694,15 +695,16 @@ def format_text(explained: Explained, told: Told) -> str:
     steps, chosen = counts(explained), explained.chosen
     where = f" ({explained.split})" if explained.split else ""
     by = f"; cuts at precision {PRECISION} of {chosen.evaluation.name}" if chosen.evaluation else "; cuts at score 0"
-    lines = [
+    capped = f", the cap {steps['left_by_the_cap']:,}" if np.isfinite(explained.thresholds).any() else ""
+    head = [
         f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",
         f"{steps['proposals']:,} proposals; {steps['candidates']:,} candidates in {len(explained.trace.classes):,} "
-        f"classes; suppression leaves {steps['left_by_suppression']:,}, the cap {steps['left_by_the_cap']:,}",
+        f"classes; suppression leaves {steps['left_by_suppression']:,}{capped}",
         f"above the cuts: {plural_of(steps['candidates_above_the_cuts'], 'candidate')}, "
         f"{plural_of(steps['shown'], 'detection')} after suppression",
-        "",
-        *(f"{line.sentence}{chr(10) + '    ' + line.detail if line.detail else ''}" for line in told.objects),
     ]
-    if explained.split and not told.objects:
-        lines.append("no object is annotated" if not len(explained.objects) else "no object of that class is annotated")
-    return "\n".join([*lines, *([""] if told.detections else []), *(line.sentence for line in told.detections), ""])
+    objects = [text for line in told.objects for text in (line.sentence, *([f"    {line.detail}"] * bool(line.detail)))]
+    if explained.split and not objects:
+        objects = ["no object of that class is annotated" if len(explained.objects) else "no object is annotated"]
+    blocks = [head, objects, [line.sentence for line in told.detections]]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"

@@ -22,6 +22,7 @@ STRIP = 164
 GAP = 14
 BARS = 4
 WIDTH = 3 * PANEL[0] + 4 * GAP
+SUPPRESSED: Colour = (190, 190, 190)
 RULE: Colour = (205, 205, 200)
 FAINT: Colour = (110, 110, 110)
 COLOURS = {"found": TRUE, "true": TRUE, "missed": MISSED, "difficult": IGNORED, "ignored": IGNORED, "": PROPOSED}
@@ -100,7 +101,7 @@ def candidate_marks(explained: Explained, candidates: NDArray[np.int64]) -> list
     names = [trace.classes[trace.moved.labels[one]] for one in left]
     return [
         *(Mark(trace.moved.boxes[one], PROPOSED, name) for one, name in zip(left, names, strict=True)),
-        *(Mark(trace.moved.boxes[one], IGNORED) for one in removed),
+        *(Mark(trace.moved.boxes[one], SUPPRESSED, thin=True) for one in removed),
     ]
 
 

@@ -23,12 +23,14 @@ DASH = 7
 
 @dataclass(frozen=True)
 class Mark:
-    """A box float32 [4] in pixels of the image, its colour and label; `dashed` for what is not there."""
+    """A box float32 [4] in pixels of the image, its colour and label; `dashed` for what is missed, `thin` for one of
+    many."""
 
     box: NDArray[np.floating]
     colour: Colour
     text: str = ""
     dashed: bool = False
+    thin: bool = False
 
 
 def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stroke: int = 2) -> Pixels:
@@ -42,6 +44,8 @@ def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stro
     for mark, box in reversed(list(zip(marks, boxes, strict=True))):
         if mark.dashed:
             draw_dashed(pen, pixel_corners(box, canvas.size), mark.colour, stroke)
+        elif mark.thin:
+            pen.rectangle(pixel_corners(box, canvas.size), outline=mark.colour)
         else:
             draw_box(pen, box, mark.colour, stroke, canvas.size)
     taken: list[Rectangle] = []
