@@ -444,8 +444,8 @@ def miss_words(explained: Explained, miss: Miss, one: int) -> str:
         by = trace.moved.boxes[miss.by]
         shared = overlap(trace.moved.boxes[miss.candidate], by)
         return (
-            f"its box (IoU {after:.2f}, score {score:.2f}) was suppressed by {what_it_is(explained, miss.by)}, "
-            f"which it overlaps by {shared:.2f}"
+            f"its box (IoU {after:.2f}, score {score:.2f}) was suppressed, for an overlap of {shared:.2f}, by "
+            f"{what_it_is(explained, miss.by)}"
         )
     which = which_proposal(miss, before, after)
     rank = f"rank {trace.rank(miss.proposal, label):,} of {len(trace.boxes):,}"
