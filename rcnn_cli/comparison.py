@@ -103,8 +103,9 @@ def open_sides(a: Graph, b: Graph, evaluation: str | None, evaluation_b: str | N
             f"{a.recipe.path} [{first.use.name}] and {b.recipe.path} [{second.use.name}] are the same evaluation: "
             f"nothing differs; name another recipe, or another table with --evaluation-b"
         )
-    errors = common_errors(a, b, evaluation, evaluation_b or evaluation)
-    one, other = open_evaluation(a, first.use.name, errors), open_evaluation(b, second.use.name, errors)
+    errors = common_errors(a, b)
+    one = open_evaluation(a, first.use.name, errors.similar, errors.poor_iou)
+    other = open_evaluation(b, second.use.name, errors.similar, errors.poor_iou)
     check_comparable(one, other)
     names = [one.name, other.name] if a.recipe.path == b.recipe.path else [a.recipe.name, b.recipe.name]
     if names[0] == names[1] or (one.name != other.name and a.recipe.path != b.recipe.path):
@@ -112,17 +113,13 @@ def open_sides(a: Graph, b: Graph, evaluation: str | None, evaluation_b: str | N
     return Side(names[0], one), Side(names[1], other)
 
 
-def common_errors(a: Graph, b: Graph, evaluation: str | None, evaluation_b: str | None) -> DiagnoseSettings:
+def common_errors(a: Graph, b: Graph) -> DiagnoseSettings:
     """The settings of the diagnosis that both are judged by: A's, or B's where only B has one; a difference is told."""
-    found = []
-    for graph, name in ((a, evaluation), (b, evaluation_b)):
-        detector = evaluation_node(graph, name).sources["detections"]
-        has = any(node.use.stage.makes == "diagnosis" for node in graph.nodes.values())
-        found.append(error_settings(graph, detector) if has else None)  # type: ignore[arg-type]
-    first, second = found
-    if first and second and (first.similar, first.poor_iou) != (second.similar, second.poor_iou):
+    has = [any(node.use.stage.makes == "diagnosis" for node in graph.nodes.values()) for graph in (a, b)]
+    first, second = error_settings(a), error_settings(b)
+    if all(has) and (first.similar, first.poor_iou) != (second.similar, second.poor_iou):
         log.warning("the recipes' [diagnose] differ: the types of both runs' errors are told by that of A")
-    return first or second or DiagnoseSettings()
+    return second if has == [False, True] else first
 
 
 def check_comparable(one: Evaluated, other: Evaluated) -> None:

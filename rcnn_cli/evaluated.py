@@ -126,12 +126,14 @@ def evaluation_node(graph: Graph, name: str | None = None) -> Node:
     return chosen[0]
 
 
-def open_evaluation(graph: Graph, name: str | None = None, errors: DiagnoseSettings | None = None) -> Evaluated:
+def open_evaluation(
+    graph: Graph, name: str | None = None, similar: Any = None, poor_iou: float | None = None
+) -> Evaluated:
     """An evaluation of the recipe, with all that it was made from.
 
-    `errors` says which classes are similar and what a poor localisation is [default: as the recipe's own diagnosis].
-    Raises StageError where the recipe has none of that name, IncompleteCache, naming the command to run, where it or
-    its detections are not complete.
+    `similar` are sets of similar classes, `poor_iou` the least IoU of a poor localisation, that stand for the recipe's
+    own. Raises StageError where the recipe has none of that name, IncompleteCache, naming the command to run, where it
+    or its detections are not complete.
     """
     node = evaluation_node(graph, name)
     detector, split = node.sources["detections"], node.sources["images"]
@@ -147,7 +149,15 @@ def open_evaluation(graph: Graph, name: str | None = None, errors: DiagnoseSetti
     objects = counted_objects(read_objects(dataset, detections.image_ids), node.settings.use_difficult)
     reader = Reader(graph.folder(node))
     curves = read_curves(reader)
-    judged = judge(detections, objects, dataset.classes, node.settings.iou, errors or error_settings(graph, detector))
+    errors = error_settings(graph)
+    judged = judge(
+        detections,
+        objects,
+        dataset.classes,
+        node.settings.iou,
+        errors.similar if similar is None else similar,
+        errors.poor_iou if poor_iou is None else poor_iou,
+    )
     return Evaluated(
         graph,
         node,
@@ -171,11 +181,16 @@ def counted_objects(objects: Objects, use_difficult: bool) -> Objects:
 
 
 def judge(
-    detections: DetectionSet, objects: Objects, classes: Sequence[str], iou: float, errors: DiagnoseSettings
+    detections: DetectionSet,
+    objects: Objects,
+    classes: Sequence[str],
+    iou: float,
+    similar: Sequence[Sequence[str]],
+    poor_iou: float,
 ) -> Judged:
     """What the detections are: `objects` are of the same images in the same order, labelled by the dataset's `classes`;
-    `iou` is the least of a true detection."""
-    similar = similar_labels(classes, errors.similar)
+    `iou` is the least of a true detection, `poor_iou` that of a poor localisation, `similar` are sets of classes."""
+    alike = similar_labels(classes, similar)
     found = Judged(
         verdicts=np.full(len(detections), DIFFICULT, np.int8),
         own=np.full(len(detections), -1, np.int64),
@@ -188,9 +203,9 @@ def judge(
         own = ClassObjects(objects.images[ours], objects.boxes[ours], objects.difficult[ours])
         matches = match_detections(of_class, own, iou)
         best, _ = best_objects(of_class, own)
-        found.overlaps[rows] = largest_overlaps(of_class, objects, label, similar[name])
+        found.overlaps[rows] = largest_overlaps(of_class, objects, label, alike[name])
         verdicts = np.where(matches.found, TRUE, np.where(matches.ignored, IGNORED, FALSE)).astype(np.int8)
-        found.verdicts[rows] = types_of(verdicts, found.overlaps[rows], errors.poor_iou)
+        found.verdicts[rows] = types_of(verdicts, found.overlaps[rows], poor_iou)
         there = best >= 0
         found.own[rows[there]] = ours[best[there]]
         found.found_by[ours[best[matches.found]]] = rows[matches.found]
@@ -213,10 +228,13 @@ def precision_at(curve: Curve, scores: NDArray[np.float32]) -> NDArray[np.float6
     return known[last]
 
 
-def error_settings(graph: Graph, detector: Node) -> DiagnoseSettings:
-    """What is similar and what a poor localisation: as the recipe's diagnosis of `detector` says, else as its first
-    diagnosis, else the defaults."""
+def error_settings(graph: Graph) -> DiagnoseSettings:
+    """What is similar, and what a poor localisation: as the recipe's first [diagnose] says, else the defaults."""
     nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "diagnosis"]
-    own = [node for node in nodes if node.sources["detections"] == detector]
-    found: DiagnoseSettings = (own or nodes)[0].settings if nodes else DiagnoseSettings()
+    found: DiagnoseSettings = nodes[0].settings if nodes else DiagnoseSettings()
     return found
+
+
+def similar_sets(graph: Graph) -> Any:
+    """The sets of similar classes that the recipe's [diagnose] names, else VOC's."""
+    return error_settings(graph).similar

@@ -25,6 +25,7 @@ from rcnn_cli.evaluated import (
     evaluations_of,
     judge,
     precisions,
+    similar_sets,
 )
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.prediction import Detector, detector_node
@@ -139,7 +140,7 @@ class Crops:
         preprocessing = self.source.preprocessing
         side, settings = self.source.card.input_size, self.settings
         warped = warp_regions(image, boxes, side, settings.mode, settings.padding, preprocessing)
-        return preprocessing.undo(warped).permute(0, 2, 3, 1).contiguous().numpy()
+        return preprocessing.pixels(warped).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ def put_together(
     classes: tuple[str, ...],
 ) -> Explained:
     """All that is known of the image."""
-    graph, detector = chosen.graph, chosen.detector
+    graph, detector, errors = chosen.graph, chosen.detector, error_settings(chosen.graph)
     found = detections_from_arrays(trace.classes, [(name, trace.detections(thresholds))], {name: trace.image_size})
     cuts = score_cuts(chosen.curves, trace.classes, PRECISION)
     features = Detector.source(detector, "features")
@@ -306,7 +307,7 @@ def put_together(
         thresholds,
         trace.kept(thresholds),
         found,
-        judge(found, objects, classes, chosen.rules.iou, error_settings(graph, detector)),
+        judge(found, objects, classes, chosen.rules.iou, errors.similar, errors.poor_iou),
         precisions(found, chosen.curves),
         objects,
         classes,
@@ -574,7 +575,7 @@ def type_words(explained: Explained, row: int) -> str:
         near = judged.overlaps[row, 0] >= explained.chosen.rules.iou
         return f"Loc, a duplicate: it overlaps {overlapped}" if near else f"Loc, it overlaps {overlapped} only"
     name = explained.trace.classes[explained.trace.moved.labels[explained.kept[row]]]
-    alike = similar_labels(explained.classes, error_settings(explained.chosen.graph, explained.chosen.detector).similar)
+    alike = similar_labels(explained.classes, similar_sets(explained.chosen.graph))
     group = np.isin(objects.labels, alike[name])
     among = group if verdict == SIMILAR else ~group & (objects.labels != explained.classes.index(name))
     overlaps = np.where(among, iou_matrix(box[None], objects.boxes)[0], -1.0)

@@ -29,6 +29,11 @@ average_per_image = 3
 [eval-plain]
 stage = "eval"
 inputs = {{ detections = "detect-plain" }}
+
+[eval-train]
+stage = "eval"
+split = "train"
+inputs = {{ detections = "detect-plain@train" }}
 """
 PLAIN = ("--evaluation-b", "eval-plain")
 
@@ -176,18 +181,16 @@ def test_comparing_two_detectors(finished: tuple[Path, Path], call: Any, tmp_pat
     assert (tmp_path / "better.png").exists() == (max(gains) > 0)
 
 
-def test_an_evaluation_of_other_images_is_refused(finished: tuple[Path, Path], call: Any, tmp_path: Path) -> None:
-    recipe, work = finished
-    other = tmp_path / "other.toml"
-    other.write_text(RECIPE.replace("images = 8", "images = 6"))
-    shutil.copytree(work, tmp_path / "work")
-    missing = call("compare", recipe, other, work=tmp_path / "work")
-    assert missing[0] == 2
-    assert f"{other}: detect@test is not complete; run `rcnn run {other}` first" in missing[2]
-    rcnn("run", other, "--jobs", 1, work=tmp_path / "work")
-    refused = call("compare", recipe, other, work=tmp_path / "work")
+def test_other_images_and_incomplete_runs_are_refused(finished: tuple[Path, Path], call: Any) -> None:
+    recipe, _ = finished
+    refused = call("compare", recipe, recipe, "--evaluation", "eval", "--evaluation-b", "eval-train")
     assert refused[0] == 2
-    assert "evaluate other images (8 of" in refused[2]
+    assert "evaluate other images (8 of shapes-test and 12 of shapes-train); compare runs on one dataset" in refused[2]
+    changed = ("--set", "detect.nms_iou=0.5")
+    for command in (("compare", recipe, recipe, *PLAIN), ("explain", recipe, "test_00001")):
+        code, _, errors = call(*command, *changed)
+        assert code == 2
+        assert f"{recipe}: detect@test is not complete; run `rcnn run {recipe}` first" in errors
 
 
 def test_unknown_images_are_one_sentence(finished: tuple[Path, Path], call: Any) -> None:

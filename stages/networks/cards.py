@@ -43,14 +43,15 @@ class Preprocessing:
         std = torch.tensor(self.std, device=image.device)[:, None, None]
         return (channels.to(torch.float32) * self.scale - mean) / std
 
-    def undo(self, prepared: torch.Tensor) -> torch.Tensor:
-        """What the network sees as pixels to look at: float [..., 3, H, W] to uint8, RGB; the inverse of `apply`."""
+    def pixels(self, prepared: torch.Tensor) -> torch.Tensor:
+        """The inverse of `apply`, rounded: uint8 [..., 3, H, W], RGB; 0 becomes the mean colour."""
         import torch
 
         mean = torch.tensor(self.mean, device=prepared.device)[:, None, None]
         std = torch.tensor(self.std, device=prepared.device)[:, None, None]
-        channels = ((prepared.to(torch.float32) * std + mean) / self.scale).round().clamp(0, 255).to(torch.uint8)
-        return channels.flip(-3) if self.order == "bgr" else channels
+        channels = (prepared * std + mean) / self.scale
+        image = channels.flip(-3) if self.order == "bgr" else channels
+        return image.round().clamp(0, 255).to(torch.uint8)
 
     def as_json(self) -> dict[str, Any]:
         """What enters a network's identity."""

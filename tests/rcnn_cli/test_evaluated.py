@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from cache import IncompleteCache, Reader
 from rcnn_cli.evaluated import NAMES, evaluation_node, judge, open_evaluation, precision_at
 from stages.detections import Detections, detections_from_arrays, detections_of
-from stages.diagnose import Settings as DiagnoseSettings
 from stages.diagnose.objects import Objects
 from stages.errors import StageError
 from stages.eval.average_precision import Curve, precision_recall_curve
@@ -104,8 +103,7 @@ def test_which_classes_are_alike_is_as_the_recipe_says(scene: Path) -> None:
     sim = VERDICTS.index("Sim")
     graph = graph_of(scene, RECIPE, "plain")  # VOC's sets: cat and dog are animals, too
     assert names(open_evaluation(graph).verdicts)[sim] == "Sim"
-    apart = DiagnoseSettings(similar=(("car", "owl"),))
-    assert names(open_evaluation(graph, errors=apart).verdicts)[sim] == "Oth"
+    assert names(open_evaluation(graph, similar=[["car", "owl"]]).verdicts)[sim] == "Oth"
     exact = graph_of(scene, RECIPE + ALIKE + "poor_iou = 0.95\n", "exact")
     assert names(open_evaluation(exact).verdicts)[VERDICTS.index("Loc")] == "BG"
 
@@ -169,7 +167,7 @@ def test_the_true_detections_are_those_of_the_curve(things: list[Any], rows: lis
         flags,
         np.array([""] * len(things)),
     )
-    judged = judge(found, objects, classes, 0.5, DiagnoseSettings(similar=(("ant", "bee"),)))
+    judged = judge(found, objects, classes, 0.5, [["ant", "bee"]], 0.1)
     for label, name in enumerate(classes):
         own = objects.where(objects.labels == label)
         curve = precision_recall_curve(

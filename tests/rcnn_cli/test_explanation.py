@@ -213,7 +213,7 @@ def test_what_object_and_class_choose(chosen: Chosen) -> None:
     assert "no object of that class is annotated" in format_text(found, tell_lines(found, None, "owl"))
     with pytest.raises(StageError, match=r"--object 4: a has 3 objects: 1 is cat 1, 2 is dog 1, 3 is cat 2"):
         chosen_rows(found, 4, None)
-    with pytest.raises(StageError, match="--class cut: there is no such class, did you mean 'cat'?"):
+    with pytest.raises(StageError, match=r"--class cut: there is no such class, did you mean 'cat'?"):
         chosen_rows(found, None, "cut")
     assert object_names([]) == ()
 
@@ -225,7 +225,7 @@ def test_which_detector_and_evaluation(folder: Path) -> None:
         choose(graph, "eval", "detect")
     with pytest.raises(StageError, match=r"has no evaluation 'evil'; it has eval, eval-b"):
         choose(graph, "evil", None)
-    with pytest.raises(StageError, match="has no detector 'detect-c', did you mean 'detect-b'?"):
+    with pytest.raises(StageError, match=r"has no detector 'detect-c', did you mean 'detect-b'?"):
         choose(graph, None, "detect-c")
     with pytest.raises(Exception, match=r"detect@test is not complete; run `rcnn run .*choose.toml` first"):
         choose(graph, None, None)
@@ -249,5 +249,5 @@ def test_which_image(chosen: Chosen, folder: Path) -> None:
         split_of(chosen, "imag_a", None)
     with pytest.raises(StageError, match=r"000012: is no image of the dataset test; the first is 'image_a'"):
         split_of(chosen, "000012", "test")
-    with pytest.raises(StageError, match="--split tset: is no dataset of .*, did you mean 'test'?"):
+    with pytest.raises(StageError, match=r"--split tset: is no dataset of .*, did you mean 'test'?"):
         split_of(chosen, "image_a", "tset")
