@@ -107,10 +107,7 @@ def open_sides(a: Graph, b: Graph, evaluation: str | None, evaluation_b: str | N
     one = open_evaluation(a, first.use.name, errors.similar, errors.poor_iou)
     other = open_evaluation(b, second.use.name, errors.similar, errors.poor_iou)
     check_comparable(one, other)
-    names = [one.name, other.name] if a.recipe.path == b.recipe.path else [a.recipe.name, b.recipe.name]
-    if names[0] == names[1] or (one.name != other.name and a.recipe.path != b.recipe.path):
-        names = [f"{graph.recipe.name} {found.name}" for graph, found in ((a, one), (b, other))]
-    return Side(names[0], one), Side(names[1], other)
+    return Side(f"{a.recipe.name} {one.name}", one), Side(f"{b.recipe.name} {other.name}", other)
 
 
 def common_errors(a: Graph, b: Graph) -> DiagnoseSettings:

@@ -92,7 +92,7 @@ def heading(a: Side, b: Side, width: int) -> Pixels:
     line = sum(font.getmetrics()) + 6
     canvas = Image.new("RGB", (width, 2 * line + 2 * GAP), PAPER)
     pen = ImageDraw.Draw(canvas)
-    title = f"left A: {a.name} [{a.found.name}]      right B: {b.name} [{b.found.name}]"
+    title = f"left A: {a.name}      right B: {b.name}"
     pen.text((0, GAP), shortened(title, font, width), fill=INK, font=font)
     left = 0.0
     for colour, words in ((TRUE, "true"), (FALSE, "false, with its type"), (MISSED, "missed"), (IGNORED, "ignored")):

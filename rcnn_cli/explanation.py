@@ -328,6 +328,8 @@ def object_names(classes: Sequence[str]) -> tuple[str, ...]:
 
 def chosen_rows(explained: Explained, number: int | None, class_name: str | None) -> tuple[list[int], list[int]]:
     """The objects and the shown detections that --object and --class ask for. Raises StageError for unknown ones."""
+    if number is not None and class_name is not None:
+        raise StageError("--object and --class: an object has its class; leave one of the two out")
     objects, shown = list(range(len(explained.objects))), [int(row) for row in explained.shown]
     labels = explained.found.every.labels
     if number is not None and not 1 <= number <= len(objects):
@@ -647,7 +649,7 @@ def tell(explained: Explained, told: Told, folder: Path | None, as_json: bool) -
 
     folder = folder or explained.chosen.graph.work / "results" / explained.chosen.graph.recipe.name / "explain"
     folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / Path(explained.name).stem.replace("/", "-")
+    stem = folder / (explained.name if explained.split else Path(explained.name).stem).replace("/", "-")
     text = json.dumps(as_values(explained, told), indent=2, ensure_ascii=False, allow_nan=False)
     stem.with_name(f"{stem.name}.json").write_text(text + "\n", encoding="utf-8")
     save_image(explanation_sheet(explained, told), stem.with_name(f"{stem.name}.png"))

@@ -215,6 +215,8 @@ def test_what_object_and_class_choose(chosen: Chosen) -> None:
         chosen_rows(found, 4, None)
     with pytest.raises(StageError, match=r"--class cut: there is no such class, did you mean 'cat'?"):
         chosen_rows(found, None, "cut")
+    with pytest.raises(StageError, match="an object has its class; leave one of the two out"):
+        chosen_rows(found, 1, "cat")
     assert object_names([]) == ()
 
 
