@@ -11,6 +11,7 @@ import pytest
 
 from rcnn_cli.explanation import (
     Chosen,
+    Crops,
     Explained,
     as_values,
     choose,
@@ -26,6 +27,8 @@ from rcnn_cli.explanation import (
 from rcnn_cli.explanation_sheet import WIDTH, explanation_sheet
 from stages.diagnose.objects import Objects
 from stages.errors import StageError
+from stages.extract import Settings as ExtractSettings
+from stages.networks import CAFFE, NetworkSource
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 from tests.stages.test_trace import traced
 
@@ -218,6 +221,18 @@ def test_what_object_and_class_choose(chosen: Chosen) -> None:
     with pytest.raises(StageError, match="an object has its class; leave one of the two out"):
         chosen_rows(found, 1, "cat")
     assert object_names([]) == ()
+
+
+def test_a_crop_is_what_the_network_sees() -> None:
+    """The pixels of a region that needs no resizing, in any order of channels; outside the image the mean colour."""
+    image = np.random.default_rng(0).integers(0, 256, (240, 240, 3)).astype(np.uint8)
+    source = NetworkSource("tnet", "random", CAFFE, 1000)
+    crops = Crops(source, ExtractSettings(layers=("fc7",), padding=0))
+    boxes = np.float32([[3, 5, 230, 232], [-113, 0, 114, 227]])
+    found = crops(image, boxes)
+    np.testing.assert_array_equal(found[0], image[5:232, 3:230])
+    assert found[1, 100, 10].tolist() == [123, 117, 104]
+    np.testing.assert_array_equal(found[1, :, 113:], image[:227, :114])
 
 
 def test_which_detector_and_evaluation(folder: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages.boxes import iou_matrix
 from stages.detect import Settings
-from stages.detect.scoring import detect_image, removers, suppression_survivors
+from stages.detect.scoring import class_probabilities, detect_image, removers, suppression_survivors
 from stages.detect.trace import Reason, Trace, trace_image, why_missed
 from stages.detections import Detections
 from stages.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
@@ -102,6 +102,19 @@ def test_the_trace_ends_in_the_detections(count: int, seed: int, at_most: int, r
         assert [rank for rank, _ in ranks] == list(range(1, count + 1))
         own = trace.candidates.rows[trace.candidates.labels == label].tolist()
         assert [row for _, row in ranks][: len(own)] == own
+
+
+def test_the_softmax_is_traced_without_the_background() -> None:
+    scorer = class_probabilities((*CLASSES, "background"))
+    boxes = np.float32([[0, 0, 10, 10], [20, 0, 30, 10]])
+    features = {"softmax": np.float32([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])}
+    chosen = Settings(score="softmax")
+    trace = trace_image(boxes, features, (40, 40), scorer, None, chosen)
+    np.testing.assert_array_equal(trace.scores, features["softmax"][:, :2])
+    expected = detect_image(boxes, features, (40, 40), scorer, None, chosen)
+    np.testing.assert_array_equal(trace.detections(np.zeros(2, np.float32)).scores, expected.scores)
+    found = why_missed(trace, OBJECT, 0, np.float32([0.5, 0.2]), 0.5)
+    assert (found.reason, found.other) == (Reason.WRONG_CLASS, 1)
 
 
 def test_a_proposal_that_does_not_compete_is_regressed_too() -> None:
