@@ -410,10 +410,14 @@ def format_images(told: Mapping[str, Any]) -> str:
     """The images that changed most."""
     changed = changed_images(told)
     same = len(told["images"]) - sum(map(len, changed.values()))
+    counted = ", ".join(f"{len(images)} {name}" for name, images in changed.items())
+    first = f"Images: {counted}; in {same} the same is found and false."
+    if not any(changed.values()):
+        return first
     lines = [
-        f"Images: {len(changed['better'])} better, {len(changed['worse'])} worse; in {same} the same is found and the "
-        "same is false. An image is worth the",
-        "precisions of its true detections above the cuts less those of its false ones; in B so much more, or less:",
+        first,
+        "An image is worth the precisions of its true detections above the cuts less those of its false ones.",
+        "It is worth so much more, or less, in B:",
     ]
     for name, images in changed.items():
         rows = [image_line(one) for one in images[:SHOWN]]

@@ -32,9 +32,9 @@ def comparison_sheet(a: Side, b: Side, images: Sequence[Mapping[str, Any]]) -> P
     columns = min(COLUMNS, len(pairs))
     rows = [pairs[first : first + columns] for first in range(0, len(pairs), columns)]
     heights = [max(one.shape[0] for one in row) + GAP for row in rows]
-    width = pairs[0].shape[1] + GAP
-    head = heading(a, b, columns * width - GAP)
-    sheet = Image.new("RGB", (GAP + columns * width, head.shape[0] + sum(heights)), PAPER)
+    width = pairs[0].shape[1] + 2 * GAP
+    head = heading(a, b, columns * width - 2 * GAP)
+    sheet = Image.new("RGB", (columns * width, head.shape[0] + sum(heights)), PAPER)
     sheet.paste(Image.fromarray(head), (GAP, 0))
     for number, row in enumerate(rows):
         for column, one in enumerate(row):

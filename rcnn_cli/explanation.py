@@ -392,16 +392,26 @@ def tell_object(explained: Explained, one: int) -> Line:
         "suppressed_by": None if miss.by is None else candidate_values(explained, miss.by),
     }
     sentence = f"{name} was missed: {miss_words(explained, miss, one)}"
-    return Line(name, sentence, "missed", box, at, label, values, best_words(values["best_proposal"]))
+    return Line(
+        name,
+        sentence,
+        "missed",
+        box,
+        at,
+        label,
+        values,
+        best_words(values["best_proposal"], trace.regressors is not None),
+    )
 
 
-def best_words(best: Mapping[str, Any] | None) -> str:
+def best_words(best: Mapping[str, Any] | None, regressed: bool) -> str:
     """The proposal that overlaps a missed object most, in words; nothing where no score can be told."""
     if best is None or "score" not in best:
         return ""
     other = f"; best other class there: {best['best_other']['class']}, {best['best_other']['score']:.2f}"
+    after = f", {best['iou_after_regression']:.2f} after regression" if regressed else ""
     return (
-        f"its nearest proposal: IoU {best['iou']:.2f}, {best['iou_after_regression']:.2f} after regression; "
+        f"its nearest proposal: IoU {best['iou']:.2f}{after}; "
         f"score {best['score']:.2f}, rank {best['rank']:,}{other if 'best_other' in best else ''}"
     )
 

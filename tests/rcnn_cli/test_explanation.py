@@ -104,9 +104,7 @@ def test_a_low_score(chosen: Chosen) -> None:
     never = sentence(chosen, trace, CAT, cuts=(np.inf, 0))
     assert never == words.format("and cat is never right half of the time, so that none is shown")
     line = tell_object(explained_of(chosen, trace, CAT), 0)
-    assert line.detail == (
-        "its nearest proposal: IoU 0.90, 0.90 after regression; score -2.00, rank 3; best other class there: dog, -2.00"
-    )
+    assert line.detail == ("its nearest proposal: IoU 0.90; score -2.00, rank 3; best other class there: dog, -2.00")
     assert line.values["best_proposal"]["proposal"] == 0
     assert line.values["decided_at"]["proposal"] == 1
 
