@@ -15,7 +15,8 @@ from stages.images import Pixels
 from stages.marks import FALSE, IGNORED, MISSED, PROPOSED, TRUE, Mark, draw_many, draw_marks
 
 if TYPE_CHECKING:
-    from rcnn_cli.explanation import Explained, Line, Told
+    from rcnn_cli.explanation import Explained
+    from rcnn_cli.explanation_lines import Line, Told
 
 PANEL = (404, 320)
 STRIP = 164

@@ -627,7 +627,8 @@ def explain_command(
               rcnn explain recipes/shapes.toml test_00016 --object 2 -o out/
               rcnn explain recipes/shapes.toml photo.jpg
     """
-    from rcnn_cli.explanation import choose, computed, explain_image, split_of, tell, tell_lines
+    from rcnn_cli.explanation import choose, computed, explain_image, split_of
+    from rcnn_cli.explanation_lines import tell, tell_lines
 
     chosen = choose(load_graph(recipe, changes, work), evaluation, detector)
     found_in = split_of(chosen, image, split)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from cache import Reader
-from rcnn_cli.explanation import choose, explain_image, split_of, tell_lines
+from rcnn_cli.explanation import choose, explain_image, split_of
+from rcnn_cli.explanation_lines import tell_lines
 from rcnn_cli.graph import Graph
 from rcnn_cli.main import main
 from rcnn_cli.recipe import load_recipe

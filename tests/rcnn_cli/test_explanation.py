@@ -9,21 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rcnn_cli.explanation import (
-    Chosen,
-    Crops,
-    Explained,
-    as_values,
-    choose,
-    chosen_rows,
-    format_text,
-    object_names,
-    put_together,
-    split_of,
-    tell_detection,
-    tell_lines,
-    tell_object,
-)
+from rcnn_cli.explanation import Chosen, Crops, Explained, choose, chosen_rows, object_names, put_together, split_of
+from rcnn_cli.explanation_lines import as_values, format_text, tell_detection, tell_lines, tell_object
 from rcnn_cli.explanation_sheet import WIDTH, explanation_sheet
 from stages.diagnose.objects import Objects
 from stages.errors import StageError
