@@ -17,6 +17,7 @@ from rcnn_cli.explanation_lines import tell_lines
 from rcnn_cli.graph import Graph
 from rcnn_cli.main import main
 from rcnn_cli.recipe import load_recipe
+from rcnn_cli.runner import open_inputs
 from stages.detections import read_detections
 from stages.execution import Execution
 from tests.pipeline import SMALL, rcnn, write_recipe
@@ -198,3 +199,17 @@ def test_unknown_images_are_one_sentence(finished: tuple[Path, Path], call: Any)
     code, _, errors = call("explain", finished[0], "test_0001")
     assert code == 2
     assert "test_0001: is no photo, and no image of the datasets test, train; did you mean 'test_0000" in errors
+
+
+def test_an_image_that_was_skipped_is_one_sentence(
+    finished: tuple[Path, Path], call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def skipping(*arguments: Any) -> dict[str, Any]:
+        opened = open_inputs(*arguments)
+        opened["features"].manifest["skipped"] = {"test_00001": "is empty (0 bytes)"}
+        return opened
+
+    monkeypatch.setattr("rcnn_cli.explanation.open_inputs", skipping)
+    code, _, errors = call("explain", finished[0], "test_00001")
+    assert code == 2
+    assert "test_00001: was skipped as unreadable (is empty (0 bytes)); there is nothing to explain" in errors
