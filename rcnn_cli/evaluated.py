@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from cache import IncompleteCache, Reader
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.runner import complete
-from stages.detections import DetectionSet, detections_of, read_detections
-from stages.diagnose import SIMILAR
+from stages.detections import NO_ROWS, DetectionSet, detections_of, read_detections
+from stages.diagnose import Settings as DiagnoseSettings
 from stages.diagnose.false_positives import (
     BACKGROUND,
     DIFFICULT,
@@ -24,12 +23,12 @@ from stages.diagnose.false_positives import (
     IGNORED,
     LOCALISATION,
     OTHER,
+    SIMILAR,
     TRUE,
     largest_overlaps,
     similar_labels,
     types_of,
 )
-from stages.diagnose.false_positives import SIMILAR as SIMILAR_CLASS
 from stages.diagnose.objects import Objects, read_objects
 from stages.errors import StageError
 from stages.eval.average_precision import Curve, best_objects, match_detections
@@ -40,24 +39,38 @@ NAMES = {
     FOUND: "true",
     DIFFICULT: "ignored",
     LOCALISATION: "Loc",
-    SIMILAR_CLASS: "Sim",
+    SIMILAR: "Sim",
     OTHER: "Oth",
     BACKGROUND: "BG",
 }
 """What a detection can be, in words."""
-POOR_IOU = 0.1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What each of n detections is, and which found each of m objects.
+
+    `verdicts` int8 [n]: FOUND, DIFFICULT, LOCALISATION, SIMILAR, OTHER or BACKGROUND of stages.diagnose, where true and
+    ignored are by the evaluation's own rules (VOCevaldet.m); those of a class that the dataset does not have are
+    ignored, as eval leaves them out. `own` int64 [n]: the object of its class that a detection overlaps most (of equals
+    the first), an index into the objects, -1 where its image has none. `overlaps` float64 [n, 3]: the largest IoU with
+    an object of its class, of a similar class, of another. `found_by` int64 [m]: the row of the detection that found an
+    object, -1 if it was missed.
+    """
+
+    verdicts: NDArray[np.int8]
+    own: NDArray[np.int64]
+    overlaps: NDArray[np.float64]
+    found_by: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """One complete evaluation of a recipe in memory. n detections (rows of `detections.every`), m objects.
 
-    `verdicts` int8 [n]: FOUND, DIFFICULT, LOCALISATION, SIMILAR, OTHER or BACKGROUND of stages.diagnose, true and
-    ignored by the evaluation's own rules (VOCevaldet.m). `own` int64 [n]: the object of its class that a detection
-    overlaps most, an index into `objects`, -1 where its image has none; `overlaps` float64 [n, 3]: the largest IoU with
-    an object of its class, of a similar class, of another. `precision` float64 [n]: the detector's on its own curve at
-    the detection's score (figures 8 to 11; nan for a class that was not evaluated). `found_by` int64 [m]: the row of
-    the detection that found an object, -1 if it was missed. Objects lie in the order of `detections.image_ids`.
+    `verdicts`, `own`, `overlaps` and `found_by` are those of `Judged`. `precision` float64 [n]: the detector's on its
+    own curve at the detection's score (figures 8 to 11; nan for a class that was not evaluated). Objects lie in the
+    order of `detections.image_ids`; with `use_difficult` none of them is difficult.
     """
 
     graph: Graph
@@ -113,28 +126,39 @@ def evaluation_node(graph: Graph, name: str | None = None) -> Node:
     return chosen[0]
 
 
-def open_evaluation(graph: Graph, name: str | None = None, similar: Any = None) -> Evaluated:
+def open_evaluation(
+    graph: Graph, name: str | None = None, similar: Any = None, poor_iou: float | None = None
+) -> Evaluated:
     """An evaluation of the recipe, with all that it was made from.
 
-    `similar` are sets of similar classes that stand for the recipe's own.
-    Raises StageError where the recipe has none of that name, IncompleteCache, naming the command to run, where it or
-    its detections are not complete.
+    `similar` are sets of similar classes, `poor_iou` the least IoU of a poor localisation, that stand for the recipe's
+    own. Raises StageError where the recipe has none of that name, IncompleteCache, naming the command to run, where it
+    or its detections are not complete.
     """
     node = evaluation_node(graph, name)
-    detector = node.sources["detections"]
+    detector, split = node.sources["detections"], node.sources["images"]
     assert isinstance(detector, Node)
+    assert isinstance(split, str)
     for one in (detector, node):
         if not complete(graph, one):
-            raise IncompleteCache(f"{one.name} is not complete; run `rcnn run {graph.recipe.path}` first")
-    dataset = graph.dataset(node.split or "test", "boxes")
+            raise IncompleteCache(
+                f"{graph.recipe.path}: {one.name} is not complete; run `rcnn run {graph.recipe.path}` first"
+            )
+    dataset = graph.dataset(split, "boxes")
     detections = read_detections(Reader(graph.folder(detector)))
-    objects = read_objects(dataset, detections.image_ids)
-    if node.settings.use_difficult:
-        objects = dataclasses.replace(objects, difficult=np.zeros(len(objects), bool))
+    objects = counted_objects(read_objects(dataset, detections.image_ids), node.settings.use_difficult)
     reader = Reader(graph.folder(node))
     curves = read_curves(reader)
-    alike = similar_labels(dataset.classes, similar_sets(graph) if similar is None else similar)
-    found = Evaluated(
+    errors = error_settings(graph)
+    judged = judge(
+        detections,
+        objects,
+        dataset.classes,
+        node.settings.iou,
+        errors.similar if similar is None else similar,
+        errors.poor_iou if poor_iou is None else poor_iou,
+    )
+    return Evaluated(
         graph,
         node,
         detector,
@@ -143,34 +167,58 @@ def open_evaluation(graph: Graph, name: str | None = None, similar: Any = None) 
         detections,
         objects,
         curves,
-        verdicts=np.full(len(detections), BACKGROUND, np.int8),
+        judged.verdicts,
+        judged.own,
+        judged.overlaps,
+        precisions(detections, curves),
+        judged.found_by,
+    )
+
+
+def counted_objects(objects: Objects, use_difficult: bool) -> Objects:
+    """The objects as an evaluation counts them: with `use_difficult` none is difficult."""
+    return replace(objects, difficult=np.zeros(len(objects), bool)) if use_difficult else objects
+
+
+def judge(
+    detections: DetectionSet,
+    objects: Objects,
+    classes: Sequence[str],
+    iou: float,
+    similar: Sequence[Sequence[str]],
+    poor_iou: float,
+) -> Judged:
+    """What the detections are: `objects` are of the same images in the same order, labelled by the dataset's `classes`;
+    `iou` is the least of a true detection, `poor_iou` that of a poor localisation, `similar` are sets of classes."""
+    alike = similar_labels(classes, similar)
+    found = Judged(
+        verdicts=np.full(len(detections), DIFFICULT, np.int8),
         own=np.full(len(detections), -1, np.int64),
         overlaps=np.zeros((len(detections), 3)),
-        precision=np.full(len(detections), np.nan),
         found_by=np.full(len(objects), -1, np.int64),
     )
-    for label, class_name in enumerate(dataset.classes):
-        judge_class(found, label, class_name, alike[class_name], node.settings.iou)
+    for label, name in enumerate(classes):
+        of_class, rows = detections_of(detections, name), detections.class_rows.get(name, NO_ROWS)
+        ours = np.flatnonzero(objects.labels == label)
+        own = ClassObjects(objects.images[ours], objects.boxes[ours], objects.difficult[ours])
+        matches = match_detections(of_class, own, iou)
+        best, _ = best_objects(of_class, own)
+        found.overlaps[rows] = largest_overlaps(of_class, objects, label, alike[name])
+        verdicts = np.where(matches.found, TRUE, np.where(matches.ignored, IGNORED, FALSE)).astype(np.int8)
+        found.verdicts[rows] = types_of(verdicts, found.overlaps[rows], poor_iou)
+        there = best >= 0
+        found.own[rows[there]] = ours[best[there]]
+        found.found_by[ours[best[matches.found]]] = rows[matches.found]
     return found
 
 
-def judge_class(found: Evaluated, label: int, name: str, similar: list[int], iou: float) -> None:
-    """Fills in the rows of one class: what its detections are, and which of its objects they found."""
-    rows = found.detections.class_rows.get(name, np.zeros(0, np.int64))
-    ours = np.flatnonzero(found.objects.labels == label)
-    detections = detections_of(found.detections, name)
-    objects = ClassObjects(found.objects.images[ours], found.objects.boxes[ours], found.objects.difficult[ours])
-    matches = match_detections(detections, objects, iou)
-    best, _ = best_objects(detections, objects)
-    overlaps = largest_overlaps(detections, found.objects, label, similar)
-    verdicts = np.where(matches.found, TRUE, np.where(matches.ignored, IGNORED, FALSE)).astype(np.int8)
-    found.verdicts[rows] = types_of(verdicts, overlaps, POOR_IOU)
-    found.overlaps[rows] = overlaps
-    has_object = best >= 0
-    found.own[rows[has_object]] = ours[best[has_object]]
-    found.found_by[ours[best[matches.found]]] = rows[matches.found]
-    if name in found.curves:
-        found.precision[rows] = precision_at(found.curves[name], detections.scores)
+def precisions(detections: DetectionSet, curves: Mapping[str, Curve]) -> NDArray[np.float64]:
+    """The precision of each detection's class at its score, float64 [n], nan for a class without a curve."""
+    precision = np.full(len(detections), np.nan)
+    for name, rows in detections.class_rows.items():
+        if name in curves:
+            precision[rows] = precision_at(curves[name], detections.every.scores[rows])
+    return precision
 
 
 def precision_at(curve: Curve, scores: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -180,9 +228,13 @@ def precision_at(curve: Curve, scores: NDArray[np.float32]) -> NDArray[np.float6
     return known[last]
 
 
+def error_settings(graph: Graph) -> DiagnoseSettings:
+    """What is similar, and what a poor localisation: as the recipe's first [diagnose] says, else the defaults."""
+    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "diagnosis"]
+    found: DiagnoseSettings = nodes[0].settings if nodes else DiagnoseSettings()
+    return found
+
+
 def similar_sets(graph: Graph) -> Any:
     """The sets of similar classes that the recipe's [diagnose] names, else VOC's."""
-    for node in graph.nodes.values():
-        if node.use.stage.name == "diagnose":
-            return node.settings.similar
-    return SIMILAR
+    return error_settings(graph).similar

@@ -424,6 +424,44 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
     click.echo(f"Report{' (reused, its caches are the same)' if reused else ''}: {page}")
 
 
+@cli.command(short_help="Say where two runs differ: settings, AP with intervals, errors, single images.")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@recipe_options
+@click.option("--evaluation", metavar="NAME", help="The evaluation to compare [default: eval, else the last].")
+@click.option("--evaluation-b", metavar="NAME", help="That of B [default: as --evaluation].")
+@click.option(
+    "--resamples", type=click.IntRange(0), default=1000, show_default=True, help="Of the images, for the intervals."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: in results/ of --work].")
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+def compare(
+    a: Path,
+    b: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    evaluation: str | None,
+    evaluation_b: str | None,
+    resamples: int,
+    output: Path | None,
+    as_json_text: bool,
+) -> None:
+    """Say where the recipes A and B differ: settings, AP of each class with intervals, types of errors, single images.
+
+    A and B may be one recipe with two evaluations. Writes compare.json, compare.csv, images.csv, better.png, worse.png.
+
+    \b
+    Examples: rcnn compare recipes/shapes.toml recipes/shapes-finetuned.toml
+              rcnn compare r.toml r.toml --evaluation eval-without-bbox --evaluation-b eval
+    """
+    from rcnn_cli.comparison import compare as compare_sides
+    from rcnn_cli.comparison import open_sides, tell
+
+    first, second = load_graph(a, changes, work), load_graph(b, changes, work)
+    sides = open_sides(first, second, evaluation, evaluation_b)
+    click.echo(tell(*sides, compare_sides(*sides, resamples), output, as_json_text))
+
+
 @cli.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
 @click.argument("grid", type=click.Path(path_type=Path))
 @click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")
@@ -678,6 +716,52 @@ def predict(
     made = make_options(list(graph.nodes.values()), **options)
     for line in predict_photos(graph, photos, output, made.execution, detector, threshold):
         click.echo(line)
+
+
+@cli.command(name="explain", short_help="Say how an image's detections come about, and why objects were missed.")
+@recipe_argument
+@click.argument("image")
+@click.option(
+    "--evaluation", metavar="NAME", help="The evaluation whose detector is explained [default: eval, else the last]."
+)
+@click.option("--detector", metavar="NAME", help="The recipe's detect table, in place of an evaluation.")
+@click.option("--split", metavar="NAME", help="The dataset of the image [default: the first that has it].")
+@click.option("--object", "number", type=int, metavar="N", help="Only the image's N-th object, from 1 on.")
+@click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: in results/ of --work].")
+@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@execution_options
+def explain_command(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    image: str,
+    evaluation: str | None,
+    detector: str | None,
+    split: str | None,
+    number: int | None,
+    class_name: str | None,
+    output: Path | None,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Say how the detections in IMAGE come about, step by step, and why an object was missed.
+
+    IMAGE is the id of an image in RECIPE's datasets, or a photo's path. Writes IMAGE.png and IMAGE.json.
+
+    \b
+    Examples: rcnn explain recipes/shapes.toml test_00016
+              rcnn explain recipes/shapes.toml test_00016 --object 2 -o out/
+              rcnn explain recipes/shapes.toml photo.jpg
+    """
+    from rcnn_cli.explanation import choose, computed, explain_image, split_of
+    from rcnn_cli.explanation_lines import tell, tell_lines
+
+    chosen = choose(load_graph(recipe, changes, work), evaluation, detector)
+    found_in = split_of(chosen, image, split)
+    made = make_options(computed(chosen, found_in), **options)
+    explained = explain_image(chosen, image, found_in, made.execution)
+    click.echo(tell(explained, tell_lines(explained, number, class_name), output, as_json_text))
 
 
 @cli.group(name="cache")

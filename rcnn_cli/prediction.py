@@ -17,6 +17,7 @@ from rcnn_cli.runner import complete
 from stages.errors import BadImage, StageError
 from stages.execution import Execution
 from stages.images import read_image
+from stages.settings import nearest
 
 log = logging.getLogger("rcnn")
 
@@ -71,12 +72,16 @@ def output_names(photos: Sequence[Path]) -> list[str]:
 
 def detector_node(graph: Graph, name: str | None) -> Node:
     """The node of the recipe that detects, or the one with the given name."""
-    if name is not None:
-        return graph.select(name)[0]
     nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "detections"]
     if not nodes:
         raise StageError(f"{graph.recipe.path}: has no detector; add the tables [train-svm] and [detect]")
-    return nodes[0]
+    if name is None:
+        return nodes[0]
+    chosen = [node for node in nodes if name in (node.use.name, node.name)]
+    if not chosen:
+        known = dict.fromkeys(node.use.name for node in nodes)
+        raise StageError(f"{graph.recipe.path}: has no detector '{name}'{nearest(name, known)}")
+    return chosen[0]
 
 
 class Detector:
@@ -124,14 +129,24 @@ class Detector:
     def __call__(self, image: np.ndarray, name: str) -> Any:
         """The detections in an image, uint8 [H, W, 3] RGB; `name` seeds the choice among too many proposals."""
         from stages.detect.scoring import detect_image
+
+        return detect_image(*self.regions(image, name), self.scorer, self.regressors, self.settings)
+
+    def trace(self, image: np.ndarray, name: str) -> Any:
+        """How the detections in an image come about; arguments as above."""
+        from stages.detect.trace import trace_image
+
+        return trace_image(*self.regions(image, name), self.scorer, self.regressors, self.settings)
+
+    def regions(self, image: np.ndarray, name: str) -> tuple[Any, Any, tuple[int, int]]:
+        """The image's proposals [n, 4], their features by layer, and its (width, height)."""
         from stages.extract.features import arithmetic, extract_features
         from stages.propose.stage import propose_boxes
 
         boxes = propose_boxes(image, name, self.propose)
         with arithmetic(self.extract, self.execution.device):
             features = extract_features(image, boxes, self.network, self.extract, self.execution.batch_size)
-        size = (image.shape[1], image.shape[0])
-        return detect_image(boxes, features, size, self.scorer, self.regressors, self.settings)
+        return boxes, features, (image.shape[1], image.shape[0])
 
 
 def trained(graph: Graph, node: Node) -> Reader:

@@ -5,7 +5,7 @@ Letters: n proposals, K classes, D the features' dimension, m candidates (at mos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,14 +103,19 @@ def best_candidates(features: Mapping[str, NDArray[Any]], scorer: Scorer, at_mos
 
     A class that had nothing to learn from has no candidates. Arguments as in `detect_image`.
     """
-    rows = features[scorer.layer].astype(np.float32)
-    blocks = [slice(low, low + BLOCK_CLASSES) for low in range(0, len(scorer.classes), BLOCK_CLASSES)]
-    found = [best_rows(scorer.score(rows, block), at_most, block.start) for block in blocks]
+    found = [best_rows(scores, at_most, first) for first, scores in score_blocks(features, scorer)]
     every = Candidates(
         *(np.concatenate([getattr(one, name) for one in found]) for name in ("rows", "labels", "scores"))
     )
     trained = scorer.trained[every.labels]
     return Candidates(every.rows[trained], every.labels[trained], every.scores[trained])
+
+
+def score_blocks(features: Mapping[str, NDArray[Any]], scorer: Scorer) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The first class and the scores float32 [n, k] of every block of at most 1,024 classes."""
+    rows = features[scorer.layer].astype(np.float32)
+    for first in range(0, len(scorer.classes), BLOCK_CLASSES):
+        yield first, scorer.score(rows, slice(first, first + BLOCK_CLASSES))
 
 
 def best_rows(scores: NDArray[np.float32], at_most: int, first: int = 0) -> Candidates:
@@ -139,12 +144,25 @@ def suppress(
     Arguments as in `detect_image`. Suppression is greedy from the best score down; of equal scores the earlier
     candidate goes first.
     """
+    moved = move(candidates, boxes, features, image_size, regressors)
+    return moved.where(suppression_survivors(moved, settings.nms_iou))
+
+
+def move(
+    candidates: Candidates,
+    boxes: Boxes,
+    features: Mapping[str, NDArray[Any]],
+    image_size: tuple[int, int],
+    regressors: BoxRegressors | None,
+) -> Detections:
+    """The candidates, in their order, moved by the regressor of each one's class and clipped; none is suppressed.
+
+    Arguments as in `detect_image`.
+    """
     moved = boxes[candidates.rows]
     if regressors is not None:
         moved = regress(candidates, moved, features[regressors.layer], regressors)
-    moved = clip_boxes(moved, *image_size)
-    found = Detections(moved, candidates.scores, candidates.labels)
-    return found.where(suppression_survivors(found, settings.nms_iou))
+    return Detections(clip_boxes(moved, *image_size), candidates.scores, candidates.labels)
 
 
 def regress(candidates: Candidates, boxes: Boxes, features: NDArray[Any], regressors: BoxRegressors) -> Boxes:
@@ -167,3 +185,26 @@ def suppression_survivors(found: Detections, iou: float) -> NDArray[np.int64]:
         survivors = nms(torch.from_numpy(found.boxes[rows]), torch.from_numpy(found.scores[rows]), limit)
         kept.append(rows[survivors.numpy()])
     return np.sort(np.concatenate(kept))
+
+
+def removers(found: Detections, iou: float) -> NDArray[np.int64]:
+    """Which detection greedy non-maximum suppression removes each one for, int64 [m]; -1 for those that it keeps.
+
+    It is the best-scored of those that are kept, of the same class and better-scored, that overlap it by more than
+    `iou`. `found` are as `move` gives them: in each class from the best score down.
+    """
+    import torch
+    from torchvision.ops import box_iou
+
+    kept = suppression_survivors(found, iou)
+    by = np.full(len(found), -1, np.int64)
+    for _, rows in by_class(found.labels):
+        stay, go = np.intersect1d(rows, kept), np.setdiff1d(rows, kept)
+        if not len(go):
+            continue
+        overlaps = box_iou(torch.from_numpy(found.boxes[go]), torch.from_numpy(found.boxes[stay])).numpy()
+        overlaps[stay[None, :] > go[:, None]] = -1.0
+        over = overlaps > np.float32(iou)
+        # Should the two functions round differently, the one that overlaps it most is what removed it.
+        by[go] = stay[np.where(over.any(axis=1), over.argmax(axis=1), overlaps.argmax(axis=1))]
+    return by

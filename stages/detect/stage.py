@@ -14,8 +14,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Schema, Writer
+from stages.boxes import Boxes
 from stages.detect import STAGE, Settings
 from stages.detect.scoring import Scorer, best_candidates, class_probabilities, suppress
+from stages.detect.trace import Trace, trace_image
 from stages.detections import class_thresholds
 from stages.errors import StageError
 from stages.execution import Execution, Progress, in_processes
@@ -122,14 +124,17 @@ class Detector:
             )
         self.reading = threading.Lock() if isinstance(self.features, Reader) else contextlib.nullcontext()
 
-    def record(self, image_id: str) -> dict[str, np.ndarray]:
-        """One image's record of the detections' cache."""
+    def regions(self, image_id: str) -> tuple[Boxes, dict[str, np.ndarray], tuple[int, int]]:
+        """One image's proposals, float32 [n, 4], their features by layer, [n, D] each, and its (width, height)."""
         with self.reading:
             stored = self.features.read(image_id, ("boxes", "is_object", "image_size", *sorted(self.layers)))
         proposals = ~stored["is_object"]
-        boxes = stored["boxes"][proposals]
         features = {layer: stored[layer][proposals] for layer in self.layers}
-        size = (int(stored["image_size"][0]), int(stored["image_size"][1]))
+        return stored["boxes"][proposals], features, (int(stored["image_size"][0]), int(stored["image_size"][1]))
+
+    def record(self, image_id: str) -> dict[str, np.ndarray]:
+        """One image's record of the detections' cache."""
+        boxes, features, size = self.regions(image_id)
         candidates = best_candidates(features, self.scorer, self.settings.max_per_image)
         found = suppress(candidates, boxes, features, size, self.regressors, self.settings)
         return {
@@ -140,6 +145,11 @@ class Detector:
             "candidates/score": candidates.scores,
             "candidates/label": candidates.labels,
         }
+
+    def trace(self, image_id: str) -> Trace:
+        """How one image's detections come about; in the arithmetic of the stage, so with the same bits."""
+        with threadpool_limits(1, user_api="blas"):
+            return trace_image(*self.regions(image_id), self.scorer, self.regressors, self.settings)
 
 
 def chosen_scorer(settings: Settings, inputs: Mapping[str, Any]) -> Scorer:

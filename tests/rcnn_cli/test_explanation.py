@@ -1,0 +1,255 @@
+"""`rcnn explain`: every sentence by hand, on traces of a few boxes, and what is told of what is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rcnn_cli.explanation import Chosen, Crops, Explained, choose, chosen_rows, object_names, put_together, split_of
+from rcnn_cli.explanation_lines import as_values, format_text, tell_detection, tell_lines, tell_object
+from rcnn_cli.explanation_sheet import WIDTH, explanation_sheet
+from stages.diagnose.objects import Objects
+from stages.errors import StageError
+from stages.extract import Settings as ExtractSettings
+from stages.networks import CAFFE, NetworkSource
+from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
+from tests.stages.test_trace import traced
+
+CLASSES = ("dog", "cat", "owl")
+"""The dataset's; the detector knows cat and dog."""
+ALIKE = '[diagnose]\nsimilar = [["cat", "dog"]]\n'
+HERE, THERE = (0, 0, 10, 10), (40, 0, 50, 10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("explanation")
+    write_scene(made, {"image_a": [("cat", HERE, False)], "image_b": [("dog", HERE, False)]})
+    return made
+
+
+@pytest.fixture
+def chosen(folder: Path) -> Chosen:
+    graph = graph_of(folder, RECIPE + ALIKE)
+    return Chosen(graph, graph.nodes["detect@test"], None)
+
+
+def objects_of(*rows: tuple[tuple[int, ...], str] | tuple[tuple[int, ...], str, bool]) -> Objects:
+    flags = np.zeros(len(rows), bool)
+    return Objects(
+        np.zeros(len(rows), np.int64),
+        np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
+        np.array([CLASSES.index(row[1]) for row in rows], np.int32),
+        np.array([len(row) > 2 for row in rows], bool),
+        flags,
+        flags,
+        np.array([""] * len(rows)),
+    )
+
+
+def explained_of(chosen: Chosen, trace: Any, objects: Objects, cuts: Any = (0, 0), cap: Any = (-9, -9)) -> Explained:
+    """An annotated image of 100 x 100 pixels; `cuts` and `cap` are the scores for cat and dog."""
+    pixels = np.full((100, 100, 3), 99, np.uint8)
+    made = put_together(chosen, "a", "test", pixels, trace, np.float32(cap), objects, CLASSES)
+    return dataclasses.replace(made, cuts=np.float32(cuts))
+
+
+def sentence(*arguments: Any, **limits: Any) -> str:
+    """What is told of the first object."""
+    return tell_object(explained_of(*arguments, **limits), 0).sentence
+
+
+CAT = objects_of((HERE, "cat"))
+
+
+def test_found(chosen: Chosen) -> None:
+    trace = traced([(0, 0, 10, 9), THERE], [(1.5, 0), (2, 0)])
+    line = tell_object(explained_of(chosen, trace, CAT), 0)
+    assert line.sentence == "cat 1 was found: score 1.50; its proposal's IoU is 0.90; rank 2 of 2"
+    assert line.values["decided_at"]["score"] == 1.5
+    moved = traced([(0, 0, 10, 9), (1, 0, 11, 10)], [(-1, 0), (2, 0)], shifts=(0, 0))
+    words = "cat 1 was found: score 2.00; its proposal's IoU is 0.82, 0.82 after regression; rank 1 of 2"
+    assert sentence(chosen, moved, CAT) == words
+
+
+def test_no_proposal(chosen: Chosen) -> None:
+    words = "cat 1 was missed: no proposal covers it, the best has an IoU of 0.40"
+    assert sentence(chosen, traced([(0, 0, 10, 4)], [(1, 0)]), CAT) == words
+    assert sentence(chosen, traced([], []), CAT) == "cat 1 was missed: the image has no proposals"
+
+
+def test_a_low_score(chosen: Chosen) -> None:
+    trace = traced([(0, 0, 10, 9), (0, 0, 10, 8), THERE], [(-2, -2), (-1, -2), (3, 0)])
+    words = "cat 1 was missed: the best-scored of its 2 proposals (IoU 0.80) scored -1.00, {}; rank 2 of 3"
+    assert sentence(chosen, trace, CAT) == words.format("below the cut of 0.00")
+    capped = sentence(chosen, trace, CAT, cap=(0.5, 0))
+    assert capped == words.format("below the 0.50 that the cap of 40 an image leaves")
+    never = sentence(chosen, trace, CAT, cuts=(np.inf, 0))
+    assert never == words.format("and cat is never right half of the time, so that none is shown")
+    line = tell_object(explained_of(chosen, trace, CAT), 0)
+    assert line.detail == ("its nearest proposal: IoU 0.90; score -2.00, rank 3; best other class there: dog, -2.00")
+    assert line.values["best_proposal"]["proposal"] == 0
+    assert line.values["decided_at"]["proposal"] == 1
+
+
+def test_a_score_that_does_not_compete(folder: Path) -> None:
+    graph = graph_of(folder, RECIPE.replace("[detect]", "[detect]\nmax_per_image = 1"), "one")
+    trace = traced([(0, 0, 10, 9), THERE], [(1, 0), (2, 0)], max_per_image=1)
+    found = sentence(Chosen(graph, graph.nodes["detect@test"], None), trace, CAT)
+    words = "its only proposal (IoU 0.90) scored 1.00, but is not among the 1 best that compete; rank 2 of 2"
+    assert found == f"cat 1 was missed: {words}"
+
+
+def test_another_class(chosen: Chosen) -> None:
+    words = "cat 1 was missed: its only proposal (IoU 0.90) scored 0.50 as dog and -1.00 as cat, below the cut of 0.00"
+    assert sentence(chosen, traced([(0, 0, 10, 9)], [(-1, 0.5)]), CAT) == f"{words}; rank 1 of 1"
+
+
+def test_poor_localisation(chosen: Chosen) -> None:
+    trace = traced([(0, 0, 10, 9)], [(1, -1)], shifts=(1,))
+    words = "cat 1 was missed: regression moved its proposal (IoU 0.90, score 1.00) away, to an IoU of 0.05"
+    assert sentence(chosen, trace, CAT) == words
+    onto = traced([(9, 0, 19, 10)], [(-1, -1)], shifts=(-1,))
+    words = "a proposal (IoU 0.05) that regression moved onto it (1.00) scored -1.00, below the cut of 0.00"
+    assert sentence(chosen, onto, CAT) == f"cat 1 was missed: {words}; rank 1 of 1"
+
+
+def test_suppressed(chosen: Chosen) -> None:
+    two = objects_of((HERE, "cat"), ((4, 0, 16, 10), "cat"))
+    trace = traced([(0, 0, 10, 9), (4, 0, 16, 9)], [(1, -1), (2, -1)])
+    words = "cat 1 was missed: its box (IoU 0.90, score 1.00) was suppressed, for an overlap of 0.38, by {}"
+    by = "the detection that found cat 2 (score 2.00)"
+    assert sentence(chosen, trace, two) == words.format(by)
+    false = "a false detection (score 2.00), Loc, it overlaps cat 1 by 0.35 only"
+    assert sentence(chosen, trace, CAT) == words.format(false)
+    assert tell_object(explained_of(chosen, trace, CAT), 0).values["suppressed_by"]["score"] == 2
+
+
+def test_taken(chosen: Chosen) -> None:
+    two = objects_of((HERE, "cat"), ((0, 0, 10, 9), "cat"))
+    words = "the detection on it (score 1.00, IoU 0.90) overlaps cat 2 more (IoU 1.00) and is held for that"
+    assert sentence(chosen, traced([(0, 0, 10, 9)], [(1, -1)]), two) == f"cat 1 was missed: {words}"
+
+
+def test_an_unknown_class_and_a_difficult_object(chosen: Chosen) -> None:
+    trace = traced([HERE], [(1, -1)])
+    assert sentence(chosen, trace, objects_of((HERE, "owl"))) == (
+        "owl 1 was missed: the detector does not know the class owl"
+    )
+    assert sentence(chosen, trace, objects_of((HERE, "cat", True))) == (
+        "cat 1 is difficult: it need not be found, and 1 detection of it is ignored"
+    )
+
+
+def test_false_detections_by_type(chosen: Chosen) -> None:
+    boxes = [HERE, (0, 0, 10, 4), (0, 20, 10, 30), (40, 0, 50, 9), (70, 0, 80, 9), (0, 40, 10, 50)]
+    trace = traced(boxes, [(5, -1), (4, -1), (-1, 1), (3, -1), (2, -1), (1, -1)], nms_iou=0.45)
+    things = objects_of((HERE, "cat"), (THERE, "dog"), ((70, 0, 80, 10), "owl"), ((0, 40, 10, 50), "cat", True))
+    found = explained_of(chosen, trace, things)
+    told = [tell_detection(found, row) for row in found.shown]
+    assert [line.sentence for line in told] == [
+        "cat, score 5.00: found cat 1 (IoU 1.00); suppressed nothing",
+        "cat, score 4.00: Loc, it overlaps cat 1 by 0.40 only; suppressed nothing",
+        "cat, score 3.00: Sim, it overlaps dog 1 by 0.90; suppressed nothing",
+        "cat, score 2.00: Oth, it overlaps owl 1 by 0.90; suppressed nothing",
+        "cat, score 1.00: ignored, on the difficult cat 2; suppressed nothing",
+        "dog, score 1.00: BG, there is no object; suppressed nothing",
+    ]
+    duplicate = traced([HERE, (0, 0, 10, 6), (0, 0, 10, 5.5)], [(5, -1), (4, -1), (-1, -1)], nms_iou=0.6)
+    lines = [tell_detection(explained_of(chosen, duplicate, CAT), row).sentence for row in range(2)]
+    assert lines == [
+        "cat, score 5.00: found cat 1 (IoU 1.00); suppressed nothing",
+        "cat, score 4.00: Loc, a duplicate: it overlaps cat 1 by 0.60; suppressed 1 box, 0 of them above the cut",
+    ]
+
+
+def test_text_values_and_sheet(chosen: Chosen) -> None:
+    trace = traced([(0, 0, 10, 9), (4, 0, 16, 9), THERE], [(1, -1), (2, -1), (-3, 0.5)])
+    found = explained_of(chosen, trace, objects_of((HERE, "cat"), (THERE, "dog")))
+    told = tell_lines(found, None, None)
+    text = format_text(found, told)
+    assert "3 proposals; 6 candidates in 2 classes; suppression leaves 4, the cap 4\n" in text
+    assert "above the cuts: 3 candidates, 2 detections after suppression\n" in text
+    assert "\n\ncat 1 was missed: its box" in text
+    values = as_values(found, told)
+    assert [one["verdict"] for one in values["objects"]] == ["missed", "found"]
+    assert values["objects"][0]["reason"] == "suppressed"
+    (cat,) = [one for one in values["detections"] if one["class"] == "cat"]
+    assert [one["proposal"] for one in cat["removed"]] == [0]
+    assert values["limits"]["cat"] == {"cut": 0, "cap": -9}
+    sheet = explanation_sheet(found, told)
+    assert sheet.shape[1] == WIDTH
+    one = explanation_sheet(found, tell_lines(found, 1, None))
+    assert one.shape[0] < sheet.shape[0]
+    nothing = explained_of(chosen, traced([], []), objects_of())
+    assert explanation_sheet(nothing, tell_lines(nothing, None, None)).shape[1] == WIDTH
+    assert "no object is annotated" in format_text(nothing, tell_lines(nothing, None, None))
+
+
+def test_what_object_and_class_choose(chosen: Chosen) -> None:
+    trace = traced([HERE, THERE], [(1, -1), (-1, 1)])
+    found = explained_of(chosen, trace, objects_of((HERE, "cat"), (THERE, "dog"), (THERE, "cat")))
+    assert found.names == ("cat 1", "dog 1", "cat 2")
+    assert chosen_rows(found, None, None) == ([0, 1, 2], [0, 2])
+    assert chosen_rows(found, 2, None) == ([1], [2])
+    assert chosen_rows(found, None, "cat") == ([0, 2], [0])
+    assert chosen_rows(found, None, "owl") == ([], [])
+    assert "no object of that class is annotated" in format_text(found, tell_lines(found, None, "owl"))
+    with pytest.raises(StageError, match=r"--object 4: a has 3 objects: 1 is cat 1, 2 is dog 1, 3 is cat 2"):
+        chosen_rows(found, 4, None)
+    with pytest.raises(StageError, match=r"--class cut: there is no such class, did you mean 'cat'?"):
+        chosen_rows(found, None, "cut")
+    with pytest.raises(StageError, match="an object has its class; leave one of the two out"):
+        chosen_rows(found, 1, "cat")
+    assert object_names([]) == ()
+
+
+def test_a_crop_is_what_the_network_sees() -> None:
+    """The pixels of a region that needs no resizing, in any order of channels; outside the image the mean colour."""
+    image = np.random.default_rng(0).integers(0, 256, (240, 240, 3)).astype(np.uint8)
+    source = NetworkSource("tnet", "random", CAFFE, 1000)
+    crops = Crops(source, ExtractSettings(layers=("fc7",), padding=0))
+    boxes = np.float32([[3, 5, 230, 232], [-113, 0, 114, 227]])
+    found = crops(image, boxes)
+    np.testing.assert_array_equal(found[0], image[5:232, 3:230])
+    assert found[1, 100, 10].tolist() == [123, 117, 104]
+    np.testing.assert_array_equal(found[1, :, 113:], image[:227, :114])
+
+
+def test_which_detector_and_evaluation(folder: Path) -> None:
+    two = RECIPE + '[detect-b]\nstage = "detect"\nnms_iou = 0.5\n[eval-b]\nstage = "eval"\n'
+    graph = graph_of(folder, two + 'inputs = {{ detections = "detect-b" }}\n', "choose")
+    with pytest.raises(StageError, match="leave one of the two out"):
+        choose(graph, "eval", "detect")
+    with pytest.raises(StageError, match=r"has no evaluation 'evil'; it has eval, eval-b"):
+        choose(graph, "evil", None)
+    with pytest.raises(StageError, match=r"has no detector 'detect-c', did you mean 'detect-b'?"):
+        choose(graph, None, "detect-c")
+    with pytest.raises(Exception, match=r"detect@test is not complete; run `rcnn run .*choose.toml` first"):
+        choose(graph, None, None)
+    assert choose(graph, None, "detect-b").evaluation is None
+    write_detections(graph, ("cat", "dog"), {"image_a": [("cat", HERE, 1.0)]}, "detect-b")
+    run_tables(graph, "eval-b")
+    found = choose(graph, None, "detect-b")
+    assert found.evaluation is not None
+    assert (found.detector.use.name, found.evaluation.use.name) == ("detect-b", "eval-b")
+    assert choose(graph, "eval-b", None).detector.use.name == "detect-b"
+
+
+def test_which_image(chosen: Chosen, folder: Path) -> None:
+    assert split_of(chosen, "image_b", None) == "test"
+    assert split_of(chosen, "image_b", "train") == "train"
+    photo = folder / "voc/JPEGImages/image_a.png"
+    assert split_of(chosen, str(photo), None) is None
+    with pytest.raises(
+        StageError, match=r"imag_a: is no photo, and no image of the .* test, train; did you mean 'image_a'"
+    ):
+        split_of(chosen, "imag_a", None)
+    with pytest.raises(StageError, match=r"000012: is no image of the dataset test; the first is 'image_a'"):
+        split_of(chosen, "000012", "test")
+    with pytest.raises(StageError, match=r"--split tset: is no dataset of .*, did you mean 'test'?"):
+        split_of(chosen, "image_a", "tset")

@@ -1,0 +1,51 @@
+"""Boxes of several kinds drawn on one image."""
+
+import numpy as np
+
+from stages.marks import FALSE, MISSED, PROPOSED, TRUE, Mark, draw_many, draw_marks
+
+GREY = np.full((50, 100, 3), 90, np.uint8)
+
+
+def has(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Where an image has exactly a colour: bool [H, W]."""
+    return (image == np.array(colour, np.uint8)).all(axis=2)
+
+
+def test_marks_are_scaled_with_the_image_and_the_first_lies_on_top() -> None:
+    box = np.float32([10, 10, 40, 40])
+    drawn = draw_marks(
+        GREY, [Mark(box, TRUE), Mark(box, FALSE), Mark(np.float32([60, 5, 90, 45]), PROPOSED)], (200, 200)
+    )
+    assert drawn.shape == (100, 200, 3)
+    assert has(drawn, TRUE)[20, 20:80].all()
+    assert not has(drawn, FALSE).any()
+    assert has(drawn, PROPOSED)[20:80, 120].all()
+    assert (GREY == 90).all()
+
+
+def test_a_dashed_box_has_gaps_and_a_thin_one_no_rim() -> None:
+    box = np.float32([10, 10, 90, 40])
+    dashed = has(draw_marks(GREY, [Mark(box, MISSED, dashed=True)], (100, 50)), MISSED)[10, 10:90]
+    assert 0.3 < dashed.mean() < 0.7
+    assert np.abs(np.diff(dashed.astype(int))).sum() > 6
+    thin = draw_marks(GREY, [Mark(box, PROPOSED, thin=True)], (100, 50))
+    assert has(thin, PROPOSED).sum() == 2 * 80 + 2 * 28
+    assert (has(thin, PROPOSED) | has(thin, (90, 90, 90))).all()
+
+
+def test_labels_that_find_no_room_are_left_out() -> None:
+    box = np.float32([10, 10, 40, 40])
+    alone = draw_marks(GREY, [Mark(box, TRUE, "cat")], (100, 50))
+    crowd = [Mark(box, TRUE, "cat"), *(Mark(box, FALSE, f"number {number}") for number in range(40))]
+    left = has(draw_marks(GREY, crowd, (100, 50)), TRUE) & has(alone, TRUE)
+    assert left.sum() > 0.8 * has(alone, TRUE).sum()
+
+
+def test_many_boxes_add_up() -> None:
+    boxes = np.float32([[10, 10, 40, 40], [10, 10, 60, 45]])
+    drawn = draw_many(GREY, boxes, (255, 90, 90), (100, 50), 0.5)
+    assert drawn[30, 39].tolist() == [172, 90, 90]  # 90 + 82.5, to even
+    assert drawn[30, 10].tolist() == [214, 90, 90]
+    assert drawn[30, 30].tolist() == [90, 90, 90]
+    np.testing.assert_array_equal(draw_many(GREY, boxes[:0], (255, 0, 0), (100, 50), 0.5), GREY)
