@@ -266,7 +266,7 @@ def plan(
         raise SystemExit(INCOMPLETE)
 
 
-@cli.command(short_help="Say how well proposals cover the objects: recall against IoU, as figure and table.")
+@cli.command(short_help="Say how well proposals cover the objects: recall against IoU.")
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
 @click.option(
@@ -448,7 +448,7 @@ def tune(
         logging.getLogger("rcnn").info("best on '%s': %s; written: %s", split, ", ".join(best.cell.words()), output)
 
 
-@cli.command(short_help="Submit a recipe to Slurm: a job for each cache that is not complete.")
+@cli.command(short_help="Submit a recipe to Slurm: a job for each missing cache.")
 @recipe_argument
 @click.option(
     "--cluster",
@@ -706,7 +706,7 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
 
 @cli.group()
 def weights() -> None:
-    """Import the weights of networks, and show what a file of them holds.
+    """Import weights of networks, show what a file of them holds.
 
     \b
     Examples: rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
