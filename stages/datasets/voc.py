@@ -107,6 +107,10 @@ class Dataset:
         """The number of each class in COCO's format: from 1 on."""
         return tuple(range(1, len(self.classes) + 1))
 
+    def notes(self) -> list[str]:
+        """What is to be known of the annotations as a whole and is no problem, one sentence each."""
+        return []
+
     def image_number(self, image_id: str) -> int:
         """The number of an image in COCO's format: its place, from 1 on."""
         self._check_id(image_id)
