@@ -217,6 +217,16 @@ class Graph:
             )
         return dataset
 
+    def open_own_data(self) -> None:
+        """Opens the datasets that are read and not drawn by the project: a wrong folder is said before all that takes
+        time. Raises BadDataset."""
+        from stages.datasets.sources import GENERATED
+
+        read = {source for node in self.nodes.values() for source in node.sources.values() if isinstance(source, str)}
+        for name, table in self.recipe.datasets.items():
+            if name in read and table["source"].partition(":")[0] not in GENERATED:
+                self.dataset(name)
+
     @cached_property
     def network(self) -> NetworkSource:
         """The network that the table [network] describes."""

@@ -101,6 +101,7 @@ def run(
         if all(finished) and made.execution.rank == 0:
             show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
         return
+    graph.open_own_data()
     missing = [node for node in nodes if not complete(graph, node)]
     made = make_options(graph.makers(missing), **options)
     run_nodes(graph, nodes, made)
@@ -255,6 +256,7 @@ def plan(
     from rcnn_cli.waiting import is_complete
 
     graph = load_graph(recipe, changes, work)
+    graph.open_own_data()
     missing = [node for node in graph.caches() if not is_complete(graph, node)]
     made = make_plan(graph, make_options(graph.makers(missing), **options), sample, logging.getLogger("rcnn").info)
     click.echo(format_plan(made, graph.work, as_json_text))
