@@ -186,7 +186,7 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
         ax.set(xlim=(0.5, 1), ylim=(0, 100), xlabel="IoU", xticks=LEVELS[::2])
         ax.xaxis.set_major_formatter("{x:g}")
         ax.grid(color="#e3e3e3", linewidth=0.6)
-        ax.legend(title="average recall", loc="lower left", fontsize=8, title_fontsize=8, framealpha=0.85)
+        ax.legend(title="average recall", loc="best", fontsize=8, title_fontsize=8, framealpha=0.85)
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
     axes[0].set_ylabel("recall, percent")
