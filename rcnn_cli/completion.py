@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -114,6 +116,22 @@ def complete_table(makes: str) -> Complete:
         return [use.name for use in recipe_of(context).uses.values() if use.stage.makes == makes]
 
     return complete
+
+
+@completer
+def complete_image(context: click.Context, incomplete: str) -> Iterable[str]:
+    """The images in which detections are cached, of --split if it is given; read from the caches' plans alone."""
+    from rcnn_cli.graph import Graph
+
+    work = Path(context.params.get("work") or os.environ.get("RCNN_WORK") or "work")
+    graph, split = Graph(recipe_of(context), work), context.params.get("split")
+    found: dict[str, None] = {}
+    for node in graph.nodes.values():
+        if node.use.stage.makes == "detections" and split in (None, node.split):
+            folders = (work / "caches" / node.use.stage.name).glob(f"{glob.escape(graph.label(node))}.*")
+            for plan in sorted(folder / "plan.json" for folder in folders):
+                found |= dict.fromkeys(json.loads(plan.read_bytes())["item_ids"])
+    return found
 
 
 @completer

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.shell_completion import ShellComplete
 
+from rcnn_cli.completion import complete_image
 from rcnn_cli.main import cli
+from tests.cache.samples import open_writer, sample_ids
 from tests.pipeline import PROJECT, SMALL
 
 TWO = f"{SMALL}\n[detect-again]\nstage = 'detect'\n[eval-again]\nstage = 'eval'\n"
@@ -79,6 +82,26 @@ def test_settings(folder: Path) -> None:
     assert offered("run", two, "--set", "extract.padding=") == []
     assert offered("run", two, "--set", "extract.padding=0", "--set", "detect-a") == ["detect-again."]
     assert offered("ablate", "recipes/grids/g.toml", "--set", "detect-again.nms") == ["detect-again.nms_iou="]
+
+
+def test_images_are_those_of_cached_detections(folder: Path) -> None:
+    command = click.Command("show", params=[
+        click.Argument(["recipe"]), click.Option(["--split"]), click.Argument(["image"], shell_complete=complete_image),
+    ])  # fmt: skip
+
+    def images(*words: str) -> list[str]:
+        *arguments, incomplete = words
+        found = ShellComplete(command, {}, "show", "_SHOW_COMPLETE").get_completions(arguments, incomplete)
+        return [item.value for item in found]
+
+    assert images("recipes/two.toml", "") == []
+    open_writer(folder / "work/caches/detect/two-test.0123456789ab", sample_ids(12))
+    open_writer(folder / "work/caches/detect/two-detect-again-test.ba9876543210", ["other"])
+    open_writer(folder / "work/caches/detect/twofold-test.0123456789ab", ["of-another-recipe"])
+    assert images("recipes/two.toml", "image-000") == sample_ids(10)
+    assert images("recipes/two.toml", "o") == ["other"]
+    assert images("--split", "train", "recipes/two.toml", "") == []
+    assert images("recipes/broken.toml", "") == []
 
 
 @pytest.mark.parametrize("recipe", ["recipes/broken.toml", "recipes/none.toml", "recipes/notes.txt", "recipes"])
