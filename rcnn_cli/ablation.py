@@ -1,7 +1,8 @@
 """Running the cells of a grid through the graph: caches that cells have in common are made once, by their keys.
 
 A *run* is a cell with one of the grid's seeds. Numbers are read from the manifests of caches: "map" is one of the
-summary of the cell's evaluation, "propose@test:boxes_per_image" one of another cache that it is made from.
+summary of the cell's evaluation, "coco.AP" one in a table of it, "propose@test:boxes_per_image" one of another cache
+that it is made from.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from cache.manifest import read_manifest
 from rcnn_cli.graph import Graph, Node
-from rcnn_cli.grid import Cell, Grid, GridError, merged, nested
+from rcnn_cli.grid import Cell, Grid, GridError, flattened, merged, nested
 from rcnn_cli.recipe import RecipeError, apply_change, build_recipe, read_toml
 from rcnn_cli.runner import Options, complete, ensure, tell_uncached
 from rcnn_cli.waiting import is_complete
@@ -25,7 +26,8 @@ from stages.settings import nearest
 
 log = logging.getLogger("rcnn")
 
-PERCENT = ("map", "map_11", "map_area")
+SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area")  # shown in percent, as all that is in a table `coco`
+COCO = "coco"
 Explain = Callable[[BaseException], str]
 
 
@@ -174,8 +176,20 @@ def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, s
     nodes = tuple(node for node in graph.needed(evaluation_of(graph, cell.evaluation)) if graph.is_cached(node))
     run = Run(cell, seed, graph, nodes, tuple(graph.identity(node).key for node in nodes))
     for name in metrics.values():
-        node_of(run, name)
+        check_metric(run, name)
     return run
+
+
+def check_metric(run: Run, name: str) -> None:
+    """Raises RecipeError for a metric of a cache that the run does not have, or of COCO's where they are not asked for.
+
+    Whether the cache has a number of that name is known only when it is there.
+    """
+    node = node_of(run, name)
+    if is_coco(name.rpartition(":")[2]) and not getattr(node.settings, COCO, True):
+        raise RecipeError(
+            f"metrics: '{name}': {node.name} does not measure by COCO's rules; set {node.use.name}.coco = true"
+        )
 
 
 def has_table(table: Mapping[str, Any], setting: str) -> bool:
@@ -294,17 +308,28 @@ def key_of(run: Run, name: str) -> str:
 def number_of(run: Run, name: str) -> float | None:
     """The number `name` of a run, in percent if it is an AP; RecipeError if there is none of that name."""
     key, node = name.rpartition(":")[2], node_of(run, name)
-    summary = summary_of(run, node)
-    numbers = [name for name, value in summary.items() if is_number(value) or name in PERCENT]
+    numbers = {key: value for key, value in flattened(summary_of(run, node)) if is_number(value) or is_share(key)}
     if key not in numbers:
-        raise RecipeError(f"metrics: {node.name} has no number '{key}'{nearest(key, numbers)}")
-    value = summary[key]
-    return 100 * value if value is not None and key in PERCENT else value
+        # The numbers of single classes are too many to be listed.
+        known = numbers if "." in key else [name for name in numbers if not name.startswith("classes.")]
+        raise RecipeError(f"metrics: {node.name} has no number '{key}'{nearest(key, known)}")
+    value = numbers[key]
+    return 100 * value if value is not None and is_share(key) else value
 
 
 def is_number(value: Any) -> bool:
     """Whether the value of a summary is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_share(key: str) -> bool:
+    """Whether the dotted `key` of a summary names an AP, a recall or a mean of such, of 1; None: nothing to find."""
+    return is_coco(key) or (not key.startswith("bootstrap.") and key.rpartition(".")[2] in SHARES)
+
+
+def is_coco(key: str) -> bool:
+    """Whether the dotted `key` is in a table of COCO's measures: coco.AP, classes.cat.coco.AP50."""
+    return COCO in key.split(".")[:-1]
 
 
 def summary_of(run: Run, node: Node) -> Mapping[str, Any]:

@@ -26,6 +26,8 @@ def check_source(source: str, work: Path, say: Callable[[str], None]) -> bool:
     say(f"{'class':<{width}}  images  objects  difficult  truncated")
     for name, count in report.classes.items():
         say(f"{name:<{width}}  {count.images:>6}  {count.objects:>7}  {count.difficult:>9}  {count.truncated:>9}")
+    for note in report.notes:
+        say(note)
     say(f"{len(dataset)} images, {len(report.problems)} problems")
     return not report.problems
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cache import Identity
-from cache.identity import key_of
 from rcnn_cli.recipe import Recipe, RecipeError, Use
-from stages.datasets import ClassificationDataset, open_dataset
 from stages.networks import NetworkSource
 from stages.settings import identity_of, nearest
 from stages.stage import Input
+
+# The wiring alone needs no numpy and no h5py: the shell completes names while a finger is on the key.
+if TYPE_CHECKING:
+    from cache import Identity
 
 NONE = "none"
 RECIPE_FOLDER = "{recipe}"
@@ -201,6 +202,8 @@ class Graph:
 
     def dataset(self, name: str, kind: str | None = None) -> Any:
         """The dataset of a split, opened once. Raises RecipeError if it is not of the `kind` that a stage reads."""
+        from stages.datasets import ClassificationDataset, open_dataset
+
         table = dict(self.recipe.datasets[name])
         source = table.pop("source").replace(RECIPE_FOLDER, str(self.recipe.path.parent))
         described = f"{source} {table}"
@@ -213,6 +216,16 @@ class Graph:
                 f"needs a dataset with {DATASET_KINDS[kind]}; name another source, or another split for that stage"
             )
         return dataset
+
+    def open_own_data(self) -> None:
+        """Opens the datasets that are read and not drawn by the project: a wrong folder is said before all that takes
+        time. Raises BadDataset."""
+        from stages.datasets.sources import GENERATED
+
+        read = {source for node in self.nodes.values() for source in node.sources.values() if isinstance(source, str)}
+        for name, table in self.recipe.datasets.items():
+            if name in read and table["source"].partition(":")[0] not in GENERATED:
+                self.dataset(name)
 
     @cached_property
     def network(self) -> NetworkSource:
@@ -229,6 +242,8 @@ class Graph:
         return self.identities[node.name]
 
     def make_identity(self, node: Node) -> Identity:
+        from cache import Identity
+
         stage = node.use.stage
         roles = {one.role: one for one in stage.inputs}
         inputs = {role: self.source_key(roles[role], source) for role, source in node.sources.items() if source}
@@ -240,6 +255,8 @@ class Graph:
 
     def source_key(self, wanted: Input, source: Node | str | None) -> str:
         """The key of what fills an input."""
+        from cache.identity import key_of
+
         if isinstance(source, Node):
             return self.identity(source).key
         if wanted.kind == "network":

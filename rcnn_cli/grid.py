@@ -190,7 +190,9 @@ def metrics_of(path: Path, table: Mapping[str, Any]) -> dict[str, str]:
     """Titles and names of the numbers to show; the evaluation's own headline if the grid says nothing."""
     for title, name in table.items():
         if not isinstance(name, str):
-            raise GridError(f'{path}: [metrics] "{title}" must name a number, as "map" or "propose@test:boxes"')
+            raise GridError(
+                f'{path}: [metrics] "{title}" must name a number, as "map", "coco.AP" or "propose@test:boxes"'
+            )
     return dict(table) or {"mAP": "map"}
 
 

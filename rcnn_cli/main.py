@@ -16,6 +16,8 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
+from rcnn_cli.commands import Commands
+from rcnn_cli.completion import complete_cache, complete_split, complete_table, complete_toml
 from rcnn_cli.options import (
     dask_options,
     execution_options,
@@ -53,14 +55,6 @@ EPILOG = """Examples:
 """
 
 
-class Commands(click.Group):
-    """The group of commands; lists them in the order of the pipeline."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order in which they were added."""
-        return list(self.commands)
-
-
 @click.group(
     cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
@@ -78,7 +72,12 @@ def cli(verbose: bool) -> None:
 @recipe_argument
 @execution_options
 @dask_options
-@click.option("--only", metavar="CACHE", help="Only this one, as `rcnn status` names it; its inputs must be complete.")
+@click.option(
+    "--only",
+    metavar="CACHE",
+    shell_complete=complete_cache,
+    help="Only this one, as `rcnn status` names it; its inputs must be complete.",
+)
 @click.option("--shard", metavar="I/N", help="With --only: make only every N-th part, beginning with the I-th.")
 def run(
     recipe: Path, changes: tuple[str, ...], work: Path | None, only: str | None, shard: str | None, **options: Any
@@ -102,6 +101,7 @@ def run(
         if all(finished) and made.execution.rank == 0:
             show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
         return
+    graph.open_own_data()
     missing = [node for node in nodes if not complete(graph, node)]
     made = make_options(graph.makers(missing), **options)
     run_nodes(graph, nodes, made)
@@ -149,7 +149,9 @@ def add_stage_command(stage: Stage) -> None:
 
     command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
     decorated = recipe_argument(execution_options(dask_options(command), "batch_size" not in setting_names(stage)))
-    decorated = click.option("--split", metavar="NAME", help="Only this dataset of the recipe.")(decorated)
+    decorated = click.option(
+        "--split", metavar="NAME", shell_complete=complete_split, help="Only this dataset of the recipe."
+    )(decorated)
     decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)
     decorated = click.option(
         "--shard",
@@ -254,6 +256,7 @@ def plan(
     from rcnn_cli.waiting import is_complete
 
     graph = load_graph(recipe, changes, work)
+    graph.open_own_data()
     missing = [node for node in graph.caches() if not is_complete(graph, node)]
     made = make_plan(graph, make_options(graph.makers(missing), **options), sample, logging.getLogger("rcnn").info)
     click.echo(format_plan(made, graph.work, as_json_text))
@@ -265,10 +268,12 @@ def plan(
         raise SystemExit(INCOMPLETE)
 
 
-@cli.command(short_help="Say how well proposals cover the objects: recall against IoU, as figure and table.")
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@cli.command(short_help="Say how well proposals cover the objects: recall against IoU.")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
-@click.option("--split", default="test", show_default=True, help="The dataset of the recipes.")
+@click.option(
+    "--split", default="test", show_default=True, shell_complete=complete_split, help="The dataset of the recipes."
+)
 @click.option("--counts", default="300,1000,2000", show_default=True, metavar="N,...", help="Proposals an image.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/recall in --work].")
 @click.option("--json", "as_json_text", is_flag=True, help="For machines.")
@@ -463,8 +468,13 @@ def compare(
 
 
 @cli.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
-@click.argument("grid", type=click.Path(path_type=Path))
-@click.option("--recipe", type=click.Path(path_type=Path), help="The base recipe [default: the grid's].")
+@click.argument("grid", type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    shell_complete=complete_toml,
+    help="The base recipe [default: the grid's].",
+)
 @click.option("--seeds", metavar="N,...", help="The seeds [default: the grid's].")
 @recipe_options
 @execution_options
@@ -535,8 +545,20 @@ def run_plan(
 @recipe_argument
 @execution_options
 @dask_options
-@click.option("--split", default="val", show_default=True, help="The dataset of the recipe to choose them on.")
-@click.option("--evaluation", default="eval", show_default=True, help="The evaluation of the detector to tune.")
+@click.option(
+    "--split",
+    default="val",
+    show_default=True,
+    shell_complete=complete_split,
+    help="The dataset of the recipe to choose them on.",
+)
+@click.option(
+    "--evaluation",
+    default="eval",
+    show_default=True,
+    shell_complete=complete_table("evaluation"),
+    help="The evaluation of the detector to tune.",
+)
 @click.option(
     "--negative-overlap", default="0,0.1,0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Of train-svm."
 )
@@ -593,13 +615,14 @@ def tune(
         logging.getLogger("rcnn").info("best on '%s': %s; written: %s", split, ", ".join(best.cell.words()), output)
 
 
-@cli.command(short_help="Submit a recipe to Slurm: a job for each cache that is not complete.")
+@cli.command(short_help="Submit a recipe to Slurm: a job for each missing cache.")
 @recipe_argument
 @click.option(
     "--cluster",
     type=click.Path(path_type=Path),
     default=Path("cluster.toml"),
     show_default=True,
+    shell_complete=complete_toml,
     help="What each stage asks of Slurm.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing; needs no Slurm.")
@@ -645,7 +668,7 @@ def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
 
 @cli.command(short_help="Wait until a stage's caches are complete, whoever makes them.")
 @recipe_argument
-@click.argument("stage")
+@click.argument("stage", shell_complete=complete_cache)
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up then [default: never].")
 def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, timeout: float | None) -> None:
     """Wait until STAGE's caches of RECIPE are complete, whoever makes them. Exit status 1 if --timeout comes first.
@@ -692,7 +715,12 @@ def inspect(file: Path) -> None:
 @recipe_argument
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
-@click.option("--detector", metavar="NAME", help="The recipe's detect table to use [default: its only or first one].")
+@click.option(
+    "--detector",
+    metavar="NAME",
+    shell_complete=complete_table("detections"),
+    help="The recipe's detect table to use [default: its only or first one].",
+)
 @click.option("--threshold", type=float, help="Least score to draw [default: precision 0.5 on the recipe's test set].")
 @execution_options
 def predict(
@@ -766,7 +794,12 @@ def explain_command(
 
 @cli.group(name="cache")
 def cache_group() -> None:
-    """List, verify and clean the caches."""
+    """List, verify and clean the caches.
+
+    \b
+    Examples: rcnn cache ls
+              rcnn cache gc recipes/shapes.toml
+    """
 
 
 @cache_group.command(name="ls")
@@ -784,7 +817,7 @@ def cache_list(work: Path | None) -> None:
 
 
 @cache_group.command(name="verify")
-@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.argument("recipe", required=False, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.option("--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/].")
 def cache_verify(recipe: Path | None, work: Path | None) -> None:
     """Read every byte of all caches (or of RECIPE's); damaged parts are set aside. Exit status 1 if there was one.
@@ -803,7 +836,7 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
 
 
 @cache_group.command(name="gc")
-@click.argument("recipes", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("recipes", nargs=-1, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.option("--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/].")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
@@ -829,7 +862,12 @@ def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
 
 @cli.group()
 def data() -> None:
-    """Check, draw and download datasets."""
+    """Check, draw and download datasets.
+
+    \b
+    Examples: rcnn data check voc:my-folder:train
+              rcnn data shapes shapes/
+    """
 
 
 @data.command(name="check")
@@ -881,7 +919,12 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
 
 @cli.group()
 def weights() -> None:
-    """Import the weights of networks, and show what a file of weights holds."""
+    """Import weights of networks, show what a file of them holds.
+
+    \b
+    Examples: rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
+              rcnn weights show onet.safetensors
+    """
 
 
 @weights.command(name="import")

@@ -9,13 +9,15 @@ from typing import Any
 
 import click
 
+from rcnn_cli.completion import complete_setting, complete_toml
 from rcnn_cli.sentences import explain
 from stages.errors import StageError
 
 
 def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --set, --work."""
-    return click.argument("recipe", type=click.Path(path_type=Path))(recipe_options(command))
+    argument = click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_toml)
+    return argument(recipe_options(command))
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,7 +26,12 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/]."
     )(command)
     return click.option(
-        "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe; repeatable."
+        "--set",
+        "changes",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        shell_complete=complete_setting,
+        help="Change a value of the recipe; repeatable.",
     )(command)
 
 

@@ -23,7 +23,7 @@ from stages.eval.report import aligned
 from stages.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
 
 LEVELS = np.round(np.arange(0.5, 1.001, 0.05), 2)
-DRAWN = np.linspace(0.5, 1, 101)
+DRAWN = np.linspace(0.5, 1, 1001)
 ORDERS = {
     "file": "the file's order, a ranking if the file has one",
     "selective-search": "no ranking: a random order that is weighted by the root of the box's area",
@@ -150,24 +150,45 @@ def format_table(told: Sequence[dict[str, Any]]) -> str:
     return "\n".join([head, *aligned(rows, rules_before=(1,)), *orders])
 
 
+def panels(measured: Sequence[Measured]) -> list[int]:
+    """The columns worth a panel: all boxes, and before them each count that some cache has more boxes than."""
+    first = measured[0].found
+    return [
+        column
+        for column, count in enumerate(first.counts)
+        if count is None or any(one.found.boxes[column] < one.found.boxes[-1] for one in measured)
+    ]
+
+
 def plot(measured: Sequence[Measured], path: Path) -> None:
-    """A PNG with recall against IoU, a panel for each number of proposals and in it a line for each cache."""
+    """A PNG with recall against IoU, a panel for each number of proposals and in it a line for each cache, with its
+    average recall; numbers of proposals that no cache exceeds are left out, as they are the last panel's."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    counts = measured[0].found.counts
-    figure = Figure(figsize=(2.9 * len(counts) + 0.4, 3.1 + 0.2 * len(measured)), layout="constrained")
+    drawn = panels(measured)
+    names = [f"{one.name} ({len(one.found.overlaps):,} objects)" for one in measured]
+    width = 3.1 * len(drawn) + 0.5
+    columns = max(1, int(width / (0.6 + 0.075 * max(map(len, names)))))
+    figure = Figure(figsize=(width, 3.2 + 0.2 * -(-len(names) // columns)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
-    for column, (ax, count) in enumerate(zip(axes, counts, strict=True)):
+    axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+    for column, ax in zip(drawn, axes, strict=True):
         for number, one in enumerate(measured):
-            recall = 100 * recall_at(one.found.overlaps[:, column], DRAWN)
-            ax.plot(DRAWN, recall, STYLES[number % len(STYLES)], label=one.name, linewidth=1.5)
-        ax.set_title("all proposals" if count is None else f"{count:,} proposals", fontsize=10)
-        ax.set(xlim=(0.5, 1), ylim=(0, 100), xlabel="IoU")
+            overlaps = one.found.overlaps[:, column]
+            average = f"{100 * average_recall(overlaps):.1f}"
+            style = STYLES[number % len(STYLES)]
+            ax.plot(DRAWN, 100 * recall_at(overlaps, DRAWN), style, label=average, linewidth=1.5, clip_on=False)
+        count = measured[0].found.counts[column]
+        boxes = sorted({f"{one.found.boxes[column]:,.0f}" for one in measured}, key=lambda text: (len(text), text))
+        spread = boxes[0] if len(boxes) == 1 else f"{boxes[0]} to {boxes[-1]}"
+        ax.set_title(f"all proposals: {spread} an image" if count is None else f"{count:,} proposals", fontsize=10)
+        ax.set(xlim=(0.5, 1), ylim=(0, 100), xlabel="IoU", xticks=LEVELS[::2])
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.grid(color="#e3e3e3", linewidth=0.6)
+        ax.legend(title="average recall", loc="best", fontsize=8, title_fontsize=8, framealpha=0.85)
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
     axes[0].set_ylabel("recall, percent")
-    figure.legend(handles=axes[0].get_lines(), loc="outside upper center", ncols=1, frameon=False, fontsize=9)
+    figure.legend(axes[0].get_lines(), names, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     figure.savefig(path, dpi=130)

@@ -175,6 +175,30 @@ def test_gc_keeps_the_caches_of_a_grid(world, finished):
     assert (code, "every cache is in use by" in printed) == (0, True)
 
 
+def test_metrics_in_tables_of_the_summary(world, finished):
+    work = finished[0]
+    cells = "[cells.with]\nset.eval.coco = true\n[cells.without]\n"
+    names = 'metrics = { AP = "coco.AP", disc = "classes.disc.ap_area", objects = "classes.disc.positives" }\n'
+    (world / "coco.toml").write_text(f'recipe = "small.toml"\n{names}{cells}')
+    code, printed, errors = call(work, "ablate", world / "coco.toml", "--jobs", 1)
+    assert code == 1
+    assert "makes eval\n" in errors  # all that it reads is there
+    reason = "metrics: 'coco.AP': eval does not measure by COCO's rules; set eval.coco = true"
+    assert f"without: cannot be made: {reason}" in errors  # before anything runs
+    assert printed.count(reason) == 1
+    (row, _) = json.loads((work / "ablations" / "coco.json").read_text())["rows"]
+    summary = json.loads((work / row["caches"][0] / "manifest.json").read_text())["summary"]
+    found = {name: value["mean"] for name, value in row["values"].items()}
+    disc = summary["classes"]["disc"]
+    assert found == {"AP": 100 * summary["coco"]["AP"], "disc": 100 * disc["ap_area"], "objects": disc["positives"]}
+    (world / "coco.toml").write_text(f'recipe = "small.toml"\nmetrics.AP = "coco.APP"\n{cells}')
+    code, printed, _ = call(work, "ablate", world / "coco.toml")
+    assert (code, "metrics: eval has no number 'coco.APP', did you mean 'coco.AP'?" in printed) == (1, True)
+    (world / "coco.toml").write_text(f'recipe = "small.toml"\nmetrics.AP = "AP"\n{cells}')
+    code, printed, _ = call(work, "ablate", world / "coco.toml")
+    assert (code, "eval has no number 'AP'" in printed, "classes." in printed) == (1, True, False)
+
+
 # Tuning
 
 VAL = ("--set", "datasets.val.source=shapes:val", "--set", "datasets.val.images=8")

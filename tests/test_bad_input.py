@@ -106,6 +106,14 @@ def test_a_split_that_is_not_there(call, world):
     assert_sentence(call("run", world[1]), "tset")
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_wrong_folder_is_said_before_anything_is_drawn(call, world, command):
+    world[1].write_text(world[1].read_text().replace(f"voc:{world[0]}:train", "shapes:train"))
+    result = call(command, world[1], "--set", "datasets.test.source=voc:nowhere:test")
+    assert_sentence(result, "nowhere: no such folder")
+    assert "drawing" not in result[2]
+
+
 def test_an_image_that_is_missing(call, world):
     folder, recipe = world
     image_of(folder).unlink()

@@ -26,19 +26,22 @@ class ClassCount:
 
 @dataclass
 class CheckReport:
-    """What was found: `problems` (one sentence each) and, for each class, its counts."""
+    """What was found: each class's counts, `problems`, and `notes` of what is no problem, one sentence each."""
 
     name: str
     images: int
     classes: dict[str, ClassCount]
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def check_dataset(
     dataset: Dataset, progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
 ) -> CheckReport:
     """Decodes every image and reads every annotation of the dataset; a bad file is a problem told, never an error."""
-    report = CheckReport(dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes})
+    report = CheckReport(
+        dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes}, notes=dataset.notes()
+    )
     with progress("check", len(dataset), "images") as bar:
         for image_id in dataset.image_ids:
             report.problems.extend(check_image(dataset, image_id, report.classes))

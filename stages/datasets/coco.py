@@ -2,12 +2,14 @@
 
 Boxes are (x, y, width, height) in pixels from the image's upper left corner: (x, y, x + width, y + height) in the
 project. A crowd (`iscrowd`: 1) becomes a difficult object: it counts neither as missed nor as found, and is no example.
+Annotations with a box of no width or height, of which COCO's own files have a few, are left out, and said so.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +25,11 @@ from stages.datasets.digests import combined, memory_of
 from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
 from stages.datasets.voc import Dataset, plain_label, stored_size
 
+log = logging.getLogger("stages.datasets")
+
 SLACK = 1.0  # pixels: boxes drawn around polygons may reach over the edge by rounding
 TABLES = ("images", "categories", "annotations")
+NAMED = 5  # so many ids of annotations that are left out are said
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class CocoFile:
     `category_ids` and `classes` [K]; `images` maps an image's id to its place; `files` relative to the folder of
     images; `sizes` int64 [images, 2] (width, height), (0, 0) where not stated; `offsets` int64 [images + 1] into
     `numbers` int64 (ids), `labels` int32, `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 and `crowds`
-    bool, all [n].
+    bool, all [n]. `left_out` has the ids of the annotations that are not among them.
     """
 
     path: Path
@@ -70,6 +75,7 @@ class CocoFile:
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
     crowds: NDArray[np.bool_]
+    left_out: tuple[int, ...] = ()
 
 
 class CocoDataset(Dataset):
@@ -84,6 +90,15 @@ class CocoDataset(Dataset):
     def category_ids(self) -> tuple[int, ...]:
         """The file's id of each class."""
         return self.file.category_ids
+
+    def notes(self) -> list[str]:
+        """Which annotations of the file are left out, in one sentence, if any are."""
+        ids = self.file.left_out
+        if not ids:
+            return []
+        shown = ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
+        many = f"{len(ids)} annotations have boxes" if len(ids) > 1 else "1 annotation has a box"
+        return [f"{self.file.path}: {many} of no width or height, left out: {shown}"]
 
     def image_number(self, image_id: str) -> int:
         """The file's id of an image."""
@@ -138,8 +153,8 @@ class CocoDataset(Dataset):
             box = f"the box [{x:g}, {y:g}, {width:g}, {height:g}]"
             if not np.isfinite([*one.box, one.area]).all():
                 yield f"{what} has {box} and the area {one.area:g}; give it finite numbers"
-            elif width <= 0 or height <= 0:
-                yield f"{what} has {box}, of no width or height; correct it or remove the annotation"
+            elif width < 0 or height < 0:
+                yield f"{what} has {box}, of negative width or height; correct it or remove the annotation"
             elif (
                 min(x, y) < -SLACK
                 or x + width > size[0] + SLACK
@@ -188,17 +203,23 @@ class CocoDataset(Dataset):
 
 
 def open_coco(path: Path, folder: Path, *, work: Path) -> CocoDataset:
-    """The dataset in the file `path` with the images in `folder`; raises BadDataset."""
+    """The dataset in the file `path` with the images in `folder`; raises BadDataset.
+
+    A warning says which annotations are left out.
+    """
     file = read_coco(path)
     if not folder.is_dir():
         raise BadDataset(f"{folder}: no such folder; end the source with the folder of the images of {path.name}")
-    return CocoDataset(plain_label(path.stem), file, folder, work=work)
+    dataset = CocoDataset(plain_label(path.stem), file, folder, work=work)
+    for note in dataset.notes():
+        log.warning("%s", note)
+    return dataset
 
 
 def read_coco(path: Path) -> CocoFile:
     """The file `path`, its structure checked: entries are whole, ids unique and known. Raises BadDataset.
 
-    Whether a box fits into its image is checked when the image's record is read.
+    Whether a box fits into its image is checked when the image's record is read; boxes without an area are left out.
     """
     content = read_json(path)
     images: dict[str, int] = {}
@@ -214,6 +235,8 @@ def read_coco(path: Path) -> CocoFile:
     names = category_names(path, content["categories"])
     label_of = {identity: label for label, identity in enumerate(names)}
     rows = [annotation_row(path, n, entry, images, label_of) for n, entry in enumerate(content["annotations"], 1)]
+    left_out = tuple(row[1] for row in rows if min(row[3][2:]) == 0)
+    rows = [row for row in rows if min(row[3][2:]) != 0]
     rows.sort(key=lambda row: row[0])  # stable: within an image as in the file
     places = np.array([row[0] for row in rows], np.int64)
     return CocoFile(
@@ -229,6 +252,7 @@ def read_coco(path: Path) -> CocoFile:
         boxes=np.array([row[3] for row in rows], np.float64).reshape(-1, 4),
         areas=np.array([row[4] for row in rows], np.float64),
         crowds=np.array([row[5] for row in rows], np.bool_),
+        left_out=left_out,
     )
 
 

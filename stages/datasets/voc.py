@@ -107,6 +107,10 @@ class Dataset:
         """The number of each class in COCO's format: from 1 on."""
         return tuple(range(1, len(self.classes) + 1))
 
+    def notes(self) -> list[str]:
+        """What is to be known of the annotations as a whole and is no problem, one sentence each."""
+        return []
+
     def image_number(self, image_id: str) -> int:
         """The number of an image in COCO's format: its place, from 1 on."""
         self._check_id(image_id)
@@ -216,7 +220,8 @@ def open_voc(
     image_set = Path(split).expanduser() if split.endswith(".txt") else home / "ImageSets" / "Main" / f"{split}.txt"
     if not image_set.is_file():
         sets = sorted(path.stem for path in image_set.parent.glob("*.txt"))
-        raise BadDataset(f"{image_set}: no such image set{nearest(split, sets)}")
+        advice = nearest(split, sets) or "; write it, a text file with one image id a line (a file's name, no ending)"
+        raise BadDataset(f"{image_set}: no such image set{advice}")
     label = name or f"{home.name}-{image_set.stem}"
     return Dataset(plain_label(label), home, read_image_set(image_set), work=work, classes=checked_classes(classes))
 
@@ -261,6 +266,11 @@ def read_image_set(path: Path) -> tuple[str, ...]:
             raise BadDataset(
                 f"{path}: line {number}, {image_id!r}, is not an image id; "
                 "write one id a line, of letters, digits, '_', '.' and '-'"
+            )
+        if image_id.lower().endswith(SUFFIXES):
+            raise BadDataset(
+                f"{path}: line {number}, '{image_id}', is the name of a file; "
+                f"write image ids, names without their ending: {Path(image_id).stem}"
             )
         if image_id in seen:
             raise BadDataset(f"{path}: '{image_id}' is on lines {seen[image_id]} and {number}; remove one of them")

@@ -39,7 +39,7 @@ class Settings:
 
 STAGE = Stage(
     name="diagnose",
-    summary="What the false positives are, what fixing them would give, which objects are missed.",
+    summary="What the false positives are, and which objects are missed.",
     schema_version=1,
     settings=Settings,
     makes="diagnosis",

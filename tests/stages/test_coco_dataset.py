@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import pickle
 from collections.abc import Callable
@@ -160,8 +161,8 @@ def test_a_file_that_is_not_whole_is_one_sentence(tmp_path: Path, case: str) -> 
 
 
 BAD_BOXES = {
-    "no width": ([5, 5, 0, 10], "of no width or height"),
-    "a negative height": ([5, 5, 10, -1], "of no width or height"),
+    "a negative width": ([5, 5, -3, 10], "of negative width or height"),
+    "a negative height": ([5, 5, 10, -1], "of negative width or height"),
     "over the edge": ([50, 5, 12, 10], "outside its image of 60 x 40 pixels"),
     "beyond the edge": ([60, 5, 0.5, 10], "outside its image"),
     "nan": ([math.nan, 5, 0.5, 10], "give it finite numbers"),
@@ -180,6 +181,30 @@ def test_an_impossible_box_stops_its_own_record_alone(tmp_path: Path, case: str)
     ) as raised:
         dataset.record("42")
     assert words in str(raised.value)
+
+
+def test_boxes_without_an_area_are_left_out_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = content()
+    stated["annotations"][1]["bbox"][2] = 0
+    stated["annotations"] += [
+        {"id": 100 + n, "image_id": 7, "category_id": 3, "bbox": [n, 2, 3.5, 0], "area": 9.0, "iscrowd": n % 2}
+        for n in range(6)
+    ]
+    monkeypatch.setattr(logging.getLogger("stages"), "propagate", True)  # the command line turns it off
+    dataset = opened(tmp_path, stated)
+    for _ in range(2):
+        assert dataset.record("42").labels.tolist() == [0]
+        assert len(dataset.record("7").boxes) == 0
+    (said,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert said.getMessage() == (
+        f"{tmp_path / 'instances_toy.json'}: 7 annotations have boxes of no width or height, left out: "
+        "6, 100, 101, 102, 103, ..."
+    )
+    assert dataset.check().notes == [said.getMessage()]
+    assert dataset.check().problems == []
+    assert opened(tmp_path / "other").notes() == []
 
 
 def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -219,6 +244,15 @@ def test_the_command_checks_every_image_and_box(
     assert printed[-1] == "3 images, 0 problems"
     stated = content()
     stated["annotations"][2]["bbox"][2] = 0
+    write(tmp_path, stated)
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "check", source])
+    printed = capsys.readouterr()
+    assert ended.value.code == 0
+    told = f"{path}: 1 annotation has a box of no width or height, left out: 8"
+    assert printed.out.splitlines()[-2:] == [told, "3 images, 0 problems"]
+    assert printed.err.splitlines() == [f"warning: {told}"]
+    stated["annotations"][2]["bbox"][2] = -2
     stated["images"][1]["width"] = 61
     write(tmp_path, stated)
     (tmp_path / "images/deep/c.jpg").unlink()
@@ -228,5 +262,5 @@ def test_the_command_checks_every_image_and_box(
     assert ended.value.code == 1
     assert "states 61 x 40 pixels for image 7" in printed[0]
     assert "c.jpg" in printed[1]
-    assert "annotation 8 (traffic light) of image 42 has the box [50, 30, 0, 10]" in printed[2]
+    assert "annotation 8 (traffic light) of image 42 has the box [50, 30, -2, 10]" in printed[2]
     assert printed[-1] == "3 images, 3 problems"
