@@ -35,7 +35,7 @@ def plain(line: str) -> str:
     line = re.sub(r"\.[0-9a-f]{12}\b", ".KEY", line)
     line = re.sub(r"\d+ (?:h|min) \d+ (?:min|s)\b|\d[\d.]* (?:h|min|s)\b", "TIME", line)
     line = re.sub(r"\d[\d.,]* [kMG]?B\b", "SIZE", line)
-    line = re.sub(r"(?:(?<=[\s\[])[+-])?\d[\d.,]*", "#", line)
+    line = re.sub(r"(?:(?<!\w)[+-])?\d[\d.,]*", "#", line)
     return " ".join(re.sub(r"-{3,}", "---", line).split())
 
 
