@@ -80,7 +80,7 @@ def recipe_of(context: click.Context) -> Recipe:
     """
     found = context.params
     # click leaves arguments aside, unparsed, where the option to be completed has no value yet
-    named = [found.get("recipe"), found.get("grid"), *(found.get("recipes") or ()), *context.args]
+    named = [found.get("recipe"), found.get("a"), found.get("grid"), *(found.get("recipes") or ()), *context.args]
     path = next((Path(name) for name in named if name), None)
     if path is None:
         raise StageError("no recipe yet")

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 import click
 
 from rcnn_cli.commands import Commands
-from rcnn_cli.completion import complete_cache, complete_split, complete_table, complete_toml
+from rcnn_cli.completion import complete_cache, complete_image, complete_split, complete_table, complete_toml
 from rcnn_cli.options import (
     dask_options,
     execution_options,
@@ -307,8 +307,15 @@ def recall(
 @click.option("--unit", "units", multiple=True, metavar="ROW,COLUMN,CHANNEL", help="From 1; repeatable.")
 @click.option("--montage", type=click.IntRange(1), metavar="N", help="N class-selective units [12 without --unit].")
 @click.option("--layer", help="A cached convolutional layer [default: the deepest].")
-@click.option("--split", default="test", show_default=True, help="The dataset of the recipe.")
-@click.option("--features", metavar="NAME", help="The recipe's extract table to use [default: its only or first one].")
+@click.option(
+    "--split", default="test", show_default=True, shell_complete=complete_split, help="The dataset of the recipe."
+)
+@click.option(
+    "--features",
+    metavar="NAME",
+    shell_complete=complete_table("features"),
+    help="The recipe's extract table to use [default: its only or first one].",
+)
 @click.option("--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions a unit.")
 @click.option(
     "--overlap",
@@ -352,7 +359,7 @@ def units(
 
 
 @cli.command(short_help="Draw the paper's figures of recipes: detections, filters, box plots, transformations.")
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
 @click.option(
     "--only",
@@ -407,7 +414,7 @@ def figures(
 
 
 @cli.command(short_help="Make a page of HTML of what recipes gave: tables, curves, errors, a gallery of detections.")
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/RECIPE/report in --work]."
@@ -430,11 +437,21 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
 
 
 @cli.command(short_help="Say where two runs differ: settings, AP with intervals, errors, single images.")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.argument("b", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
-@click.option("--evaluation", metavar="NAME", help="The evaluation to compare [default: eval, else the last].")
-@click.option("--evaluation-b", metavar="NAME", help="That of B [default: as --evaluation].")
+@click.option(
+    "--evaluation",
+    metavar="NAME",
+    shell_complete=complete_table("evaluation"),
+    help="The evaluation to compare [default: eval, else the last].",
+)
+@click.option(
+    "--evaluation-b",
+    metavar="NAME",
+    shell_complete=complete_table("evaluation"),
+    help="That of B [default: as --evaluation].",
+)
 @click.option(
     "--resamples", type=click.IntRange(0), default=1000, show_default=True, help="Of the images, for the intervals."
 )
@@ -748,12 +765,25 @@ def predict(
 
 @cli.command(name="explain", short_help="Say how an image's detections come about, and why objects were missed.")
 @recipe_argument
-@click.argument("image")
+@click.argument("image", shell_complete=complete_image)
 @click.option(
-    "--evaluation", metavar="NAME", help="The evaluation whose detector is explained [default: eval, else the last]."
+    "--evaluation",
+    metavar="NAME",
+    shell_complete=complete_table("evaluation"),
+    help="The evaluation whose detector is explained [default: eval, else the last].",
 )
-@click.option("--detector", metavar="NAME", help="The recipe's detect table, in place of an evaluation.")
-@click.option("--split", metavar="NAME", help="The dataset of the image [default: the first that has it].")
+@click.option(
+    "--detector",
+    metavar="NAME",
+    shell_complete=complete_table("detections"),
+    help="The recipe's detect table, in place of an evaluation.",
+)
+@click.option(
+    "--split",
+    metavar="NAME",
+    shell_complete=complete_split,
+    help="The dataset of the image [default: the first that has it].",
+)
 @click.option("--object", "number", type=int, metavar="N", help="Only the image's N-th object, from 1 on.")
 @click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: in results/ of --work].")
