@@ -128,7 +128,8 @@ def render(
         for run in of_data:
             found = evaluated(run, similar)
             if not isinstance(found, Evaluated):
-                unopened.append(f"{run.name}, errors and images: {found}.")
+                why = found.removeprefix(f"{run.graph.recipe.path}: ")  # the recipe's name stands before it already
+                unopened.append(f"{run.name}, errors and images: {why}.")
                 log.warning("not in the report: %s", unopened[-1])
                 continue
             looks[run.number] = look(run, found, most)
