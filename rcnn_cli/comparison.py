@@ -32,7 +32,7 @@ from stages.eval.bootstrap import (
     resampled_mean,
 )
 from stages.eval.by_image import ImageCounts, by_image
-from stages.eval.report import HEADLINES, MEASURES, score_cuts
+from stages.eval.report import HEADLINES, MEASURES, PRECISION, score_cuts
 from stages.eval.stage import objects_by_class
 from stages.ground_truth import listed
 from stages.tables import aligned, percent
@@ -40,7 +40,6 @@ from stages.tables import aligned, percent
 log = logging.getLogger("rcnn")
 
 SHOWN = 8
-PRECISION = 0.5
 NEWS = ("newly_found", "lost", "newly_false", "no_longer_false")
 
 
@@ -54,7 +53,7 @@ class Side:
     @cached_property
     def cuts(self) -> NDArray[np.float32]:
         """For each of the detector's classes the lowest score with a precision of 0.5, float32 [K]."""
-        return score_cuts(self.found.curves, self.found.detections.classes, PRECISION)
+        return score_cuts(self.found.curves, self.found.detections.classes)
 
     @cached_property
     def shown(self) -> NDArray[np.bool_]:

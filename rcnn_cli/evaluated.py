@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache import IncompleteCache, Reader
 from rcnn_cli.graph import Graph, Node
+from rcnn_cli.results import detector_of
 from rcnn_cli.runner import complete
 from stages.detections import NO_ROWS, DetectionSet, detections_of, read_detections
 from stages.diagnose import Settings as DiagnoseSettings
@@ -126,6 +127,17 @@ def evaluation_node(graph: Graph, name: str | None = None) -> Node:
     return chosen[0]
 
 
+def complete_evaluation(graph: Graph, name: str | None = None) -> Node:
+    """`evaluation_node`, complete with its detections. Raises IncompleteCache, naming the command to run, if not."""
+    node = evaluation_node(graph, name)
+    for one in (detector_of(node), node):
+        if not complete(graph, one):
+            raise IncompleteCache(
+                f"{graph.recipe.path}: {one.name} is not complete; run `rcnn run {graph.recipe.path}` first"
+            )
+    return node
+
+
 def open_evaluation(
     graph: Graph, name: str | None = None, similar: Any = None, poor_iou: float | None = None
 ) -> Evaluated:
@@ -135,15 +147,9 @@ def open_evaluation(
     own. Raises StageError where the recipe has none of that name, IncompleteCache, naming the command to run, where it
     or its detections are not complete.
     """
-    node = evaluation_node(graph, name)
-    detector, split = node.sources["detections"], node.sources["images"]
-    assert isinstance(detector, Node)
+    node = complete_evaluation(graph, name)
+    detector, split = detector_of(node), node.sources["images"]
     assert isinstance(split, str)
-    for one in (detector, node):
-        if not complete(graph, one):
-            raise IncompleteCache(
-                f"{graph.recipe.path}: {one.name} is not complete; run `rcnn run {graph.recipe.path}` first"
-            )
     dataset = graph.dataset(split, "boxes")
     detections = read_detections(Reader(graph.folder(detector)))
     objects = counted_objects(read_objects(dataset, detections.image_ids), node.settings.use_difficult)

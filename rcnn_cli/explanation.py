@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import IncompleteCache, Reader
+from cache import Reader
 from rcnn_cli.evaluated import (
     Judged,
+    complete_evaluation,
     counted_objects,
     error_settings,
-    evaluation_node,
     evaluations_of,
     judge,
     precisions,
 )
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.prediction import Detector, detector_node
+from rcnn_cli.results import detector_of
 from rcnn_cli.runner import complete, open_inputs
 from stages.boxes import Boxes
 from stages.detect.trace import Trace
@@ -41,8 +42,6 @@ from stages.images import Pixels, read_image
 from stages.settings import nearest
 
 log = logging.getLogger("rcnn")
-
-PRECISION = 0.5
 
 
 @dataclass(frozen=True)
@@ -141,19 +140,12 @@ def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen
         raise StageError("--evaluation and --detector: an evaluation has its detector; leave one of the two out")
     if detector or not evaluations_of(graph):
         node = detector_node(graph, detector)
-        reading = [one for one in evaluations_of(graph) if one.sources["detections"] == node and complete(graph, one)]
+        reading = [one for one in evaluations_of(graph) if detector_of(one) == node and complete(graph, one)]
         if not reading:
             log.warning("no complete evaluation of %s: detections are shown from a score of 0 on", node.name)
         return Chosen(graph, node, reading[0] if reading else None)
-    node = evaluation_node(graph, evaluation)
-    source = node.sources["detections"]
-    assert isinstance(source, Node)
-    for one in (source, node):
-        if not complete(graph, one):
-            raise IncompleteCache(
-                f"{graph.recipe.path}: {one.name} is not complete; run `rcnn run {graph.recipe.path}` first"
-            )
-    return Chosen(graph, source, node)
+    node = complete_evaluation(graph, evaluation)
+    return Chosen(graph, detector_of(node), node)
 
 
 def computed(chosen: Chosen, split: str | None) -> list[Node]:
@@ -262,7 +254,7 @@ def put_together(
     """All that is known of the image."""
     graph, detector, errors = chosen.graph, chosen.detector, error_settings(chosen.graph)
     found = detections_from_arrays(trace.classes, [(name, trace.detections(thresholds))], {name: trace.image_size})
-    cuts = score_cuts(chosen.curves, trace.classes, PRECISION)
+    cuts = score_cuts(chosen.curves, trace.classes)
     features = Detector.source(detector, "features")
     known = {one: label for label, one in enumerate(trace.classes)}
     return Explained(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcnn_cli.evaluated import NAMES, similar_sets
-from rcnn_cli.explanation import PRECISION, Explained, chosen_rows
+from rcnn_cli.explanation import Explained, chosen_rows
 from stages.boxes import iou_matrix
 from stages.detect.trace import Miss, Reason, why_missed
 from stages.diagnose.false_positives import (
@@ -24,6 +24,7 @@ from stages.diagnose.false_positives import (
     SIMILAR,
     similar_labels,
 )
+from stages.eval.report import PRECISION
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rcnn_cli.evaluated import evaluations_of, open_evaluation
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.prediction import Detector
 from rcnn_cli.runner import complete, plural
+from rcnn_cli.units import features_nodes
 from stages.diagnose.objects import Objects, read_objects
 from stages.drawing import save_image
 from stages.errors import StageError
@@ -221,14 +222,6 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
         raise StageError(f"'{node.split}' has no objects to show")
     left_out = f", of {len(dataset.classes)}" if len(shown) < len(dataset.classes) else ""
     return {"": sample_sheet(shown)}, f"{len(shown)} classes{left_out}, objects of '{node.split}'"
-
-
-def features_nodes(graph: Graph) -> list[Node]:
-    """The recipe's nodes that make features. Raises StageError where there is none."""
-    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "features"]
-    if not nodes:
-        raise StageError(f"{graph.recipe.path} extracts no features; add a table [extract]")
-    return nodes
 
 
 def training_node(graph: Graph) -> Node:

@@ -75,7 +75,7 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
     plot_precision_recall(curves, folder / "precision-recall.png")
     for node in nodes:
         name, split = node.use.name, node.split or "test"
-        detections = read_detections(Reader(graph.folder(detections_of(node))))
+        detections = read_detections(Reader(graph.folder(detector_of(node))))
         write_results(readers[name].manifest["summary"], detections, folder / name, split)
         dataset = graph.dataset(split)
         write_coco_results(dataset, detections, folder / name / "coco-results.json")
@@ -115,7 +115,7 @@ def show_diagnosis(graph: Graph, node: Node) -> None:
     click.echo(f"Diagnosis, false positives by type and sensitivities as CSV, JSON and PNG: {folder}/")
 
 
-def detections_of(node: Node) -> Node:
+def detector_of(node: Node) -> Node:
     """The node whose detections an evaluation reads."""
     source = node.sources["detections"]
     assert isinstance(source, Node)

@@ -14,7 +14,7 @@ from rcnn_cli.ablation import Row
 from rcnn_cli.graph import RECIPE_FOLDER, Graph, Node
 from rcnn_cli.grid import Cell, Change, Grid, as_text, combinations, merged, nested
 from rcnn_cli.recipe import build_recipe
-from rcnn_cli.results import detections_of
+from rcnn_cli.results import detector_of
 from stages.errors import StageError
 from stages.settings import all_of, build_settings
 
@@ -83,7 +83,7 @@ def tuning_grid(graph: Graph, evaluation: Node, split: str, searched: Mapping[st
     A setting is that of the evaluated detector or of what it was trained from; one that none of them has is left out.
     Raises BadSetting for an impossible value, StageError if there is no setting to search.
     """
-    detector = detections_of(evaluation)
+    detector = detector_of(evaluation)
     uses = list({node.use.name: node.use for node in (detector, *detector.upstream())}.values())
     columns, axes = [], []
     for name, values in searched.items():

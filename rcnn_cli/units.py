@@ -79,11 +79,17 @@ def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) ->
     return Maps(node, reader, graph.dataset(split, "boxes"), chosen, fields, view)
 
 
-def features_node(graph: Graph, split: str, table: str | None) -> Node:
-    """The recipe's node of features on `split`. Raises StageError where there is none."""
+def features_nodes(graph: Graph) -> list[Node]:
+    """The recipe's nodes that make features. Raises StageError where there is none."""
     nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "features"]
     if not nodes:
         raise StageError(f"{graph.recipe.path}: extracts no features; add a table [extract]")
+    return nodes
+
+
+def features_node(graph: Graph, split: str, table: str | None) -> Node:
+    """The recipe's node of features on `split`. Raises StageError where there is none."""
+    nodes = features_nodes(graph)
     if table is not None:
         named = [node for node in nodes if node.use.name == table]
         if not named:

@@ -193,16 +193,22 @@ def rgb_to_lab(colours: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
 
 
+def fitted(image: NDArray[np.uint8], cell: tuple[int, int]) -> tuple[Image.Image, NDArray[np.float32]]:
+    """The image as large as fits `cell` (width, height), and the factors of (x1, y1, x2, y2), float32 [4]."""
+    height, width = image.shape[:2]
+    scale = min(cell[0] / width, cell[1] / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    return small, np.array([size[0] / width, size[1] / height] * 2, np.float32)
+
+
 def draw_fitted(
     image: NDArray[np.uint8], detections: Detections, classes: Sequence[str], cell: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """`image` scaled to fit `cell` (width, height) and then drawn on, so that labels keep their size: uint8."""
-    height, width = image.shape[:2]
-    scale = min(cell[0] / width, cell[1] / height)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-    scales = np.array([size[0] / width, size[1] / height] * 2, np.float32)
-    return draw_detections(small, detections.boxes * scales, detections.labels, detections.scores, classes)
+    small, scales = fitted(image, cell)
+    boxes = detections.boxes * scales
+    return draw_detections(np.asarray(small), boxes, detections.labels, detections.scores, classes)
 
 
 def contact_sheet(

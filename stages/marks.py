@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from stages.boxes import Boxes
-from stages.drawing import Colour, Rectangle, draw_box, draw_label, pixel_corners
+from stages.drawing import Colour, Rectangle, draw_box, draw_label, fitted, pixel_corners
 from stages.images import Pixels
 
 TRUE: Colour = (26, 152, 80)
@@ -65,15 +65,6 @@ def draw_many(image: Pixels, boxes: Boxes, colour: Colour, cell: tuple[int, int]
         for place in (*edges, (slice(top, bottom + 1), left), (slice(top, bottom + 1), right)):
             drawn[place] += opacity * (ink - drawn[place])
     return drawn.round().astype(np.uint8)
-
-
-def fitted(image: Pixels, cell: tuple[int, int]) -> tuple[Image.Image, NDArray[np.float32]]:
-    """The image as large as fits `cell` (width, height), and the factors of (x1, y1, x2, y2), float32 [4]."""
-    height, width = image.shape[:2]
-    scale = min(cell[0] / width, cell[1] / height)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    return small, np.array([size[0] / width, size[1] / height] * 2, np.float32)
 
 
 def draw_dashed(pen: ImageDraw.ImageDraw, corners: Rectangle, colour: Colour, stroke: int) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rcnn_cli.main import main
 from stages.datasets.shapes import ShapesSettings, draw_shapes
+from tests.in_process import caller
 from tests.pipeline import rcnn
 
 RECIPE = """
@@ -46,15 +46,7 @@ def call(tmp_path, capsys, monkeypatch):
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
     monkeypatch.setattr("rcnn_cli.options.cores", lambda: 1)
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(one) for one in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return run
+    return caller(capsys)
 
 
 def assert_sentence(result, *words, code=2):

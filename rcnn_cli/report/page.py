@@ -24,7 +24,6 @@ from rcnn_cli.report.runs import (
     MOST_CLASSES,
     MOST_ITEMS,
     MOST_OF_EACH,
-    PRECISION,
     Item,
     Look,
     Run,
@@ -42,6 +41,7 @@ from rcnn_cli.results import MADE_FROM, results_folder
 from rcnn_cli.runner import complete, listed, manifest_of
 from stages.errors import StageError
 from stages.eval.average_precision import Curve
+from stages.eval.report import PRECISION
 from stages.proposals import recall_at
 
 log = logging.getLogger("rcnn")

@@ -14,6 +14,7 @@ from rcnn_cli.evaluated import Evaluated, evaluations_of, open_evaluation, simil
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.recipe import load_recipe
 from rcnn_cli.report.selection import Rows, best_and_worst, best_of_each, letters, shares_right
+from rcnn_cli.results import detector_of
 from rcnn_cli.runner import complete, manifest_of, work_folder
 from stages.detections import detections_of
 from stages.diagnose import Settings
@@ -24,7 +25,6 @@ from stages.eval.report import read_curves, score_cuts
 
 KINDS = {"true": FOUND, "Loc": LOCALISATION, "Sim": SIMILAR, "Oth": OTHER, "BG": BACKGROUND}
 MISSED = "missed"
-PRECISION = 0.5
 OVERALL_IMAGES, CLASS_IMAGES = 4, 2
 MOST_CLASSES = 60
 MOST_ITEMS = 20_000
@@ -76,9 +76,7 @@ class Run:
     @property
     def detector(self) -> Node:
         """The node whose detections are evaluated."""
-        source = self.node.sources["detections"]
-        assert isinstance(source, Node)
-        return source
+        return detector_of(self.node)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +246,7 @@ def scenes_of(run: Run, found: Evaluated, rows: Rows) -> dict[str, tuple[tuple[S
     A detection counts if at least PRECISION of its class's detections are right at its score.
     """
     classes, images = list(found.dataset.classes), len(found.detections.image_ids)
-    cuts = score_cuts(found.curves, found.detections.classes, PRECISION)
+    cuts = score_cuts(found.curves, found.detections.classes)
     every = found.detections.every
     shown = rows[every.scores[rows] >= cuts[every.labels[rows]]]
     shown = shown[np.isin(found.verdicts[shown], list(KINDS.values()))]

@@ -35,6 +35,8 @@ COCO_ROWS = {
     "ARl": "COCO AR, large",
 }
 RESAMPLED = ("ap_11_resampled", "ap_area_resampled")
+PRECISION = 0.5
+"""R-CNN, figures 8 to 11: detections with a precision above 0.5 are shown."""
 PAIRED = ("resamples", "seed", "confidence", "images")
 
 
@@ -87,7 +89,9 @@ def format_difference(one: str, other: str, found: Mapping[str, Any], bootstrap:
     )
 
 
-def score_cuts(curves: Mapping[str, Curve], classes: Sequence[str], precision: float = 0.5) -> NDArray[np.float32]:
+def score_cuts(
+    curves: Mapping[str, Curve], classes: Sequence[str], precision: float = PRECISION
+) -> NDArray[np.float32]:
     """For each of `classes`, the score above which at least `precision` of its detections are right: float32 [K].
 
     What to draw: SVM scores have no common scale. +inf for a class that never is that precise or was not evaluated.

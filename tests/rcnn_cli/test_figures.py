@@ -24,6 +24,7 @@ from stages.boxes import iou_matrix
 from stages.diagnose.objects import read_objects
 from stages.errors import StageError
 from stages.extract.units import TopRegions, strongest_regions
+from tests.in_process import caller
 
 RECIPE = """
 [datasets.train]
@@ -66,15 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Calls `rcnn` in this process on the complete caches: (exit code, standard output, standard error)."""
     monkeypatch.setenv("RCNN_WORK", str(made / "work"))
-
-    def run(*arguments: object) -> tuple[Any, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(one) for one in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return run
+    return caller(capsys)
 
 
 def graph_of(made: Path) -> Graph:

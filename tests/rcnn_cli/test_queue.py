@@ -10,7 +10,7 @@ import pytest
 
 from cache.claims import Claims
 from rcnn_cli.jobs import SUBMITTING
-from rcnn_cli.main import main
+from tests.in_process import caller
 
 RECIPE = """
 [datasets.train]
@@ -107,15 +107,7 @@ def call(cluster, tmp_path, capsys, monkeypatch):
     (tmp_path / "cluster.toml").write_text(CLUSTER)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RCNN_WORK", raising=False)
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(one) for one in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return run
+    return caller(capsys)
 
 
 def propose(call, shard):

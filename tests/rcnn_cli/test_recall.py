@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rcnn_cli.main import main
 from rcnn_cli.recall import Measured, panels
 from stages.datasets.shapes import ShapesSettings, draw_shapes
 from stages.proposals import Coverage, average_recall, best_overlaps_of_first, groups, recall_at
+from tests.in_process import caller
 
 RECIPE = """
 [datasets.test]
@@ -72,15 +72,7 @@ def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
     monkeypatch.setattr("rcnn_cli.options.cores", lambda: 1)
-
-    def run(*arguments: object) -> tuple[Any, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(one) for one in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return run
+    return caller(capsys)
 
 
 def test_the_command_compares_caches_in_one_figure(tmp_path: Path, call: Any) -> None:

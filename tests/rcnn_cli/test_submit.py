@@ -10,8 +10,8 @@ import pytest
 
 from rcnn_cli.batch import log_file
 from rcnn_cli.jobs import Job, missing_tasks, read_jobs, record_path, write_jobs
-from rcnn_cli.main import main
 from rcnn_cli.slurm import TaskState
+from tests.in_process import caller
 
 RECIPE = """
 [datasets.train]
@@ -59,15 +59,7 @@ def call(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("RCNN_WORK", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0})
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(one) for one in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return run
+    return caller(capsys)
 
 
 def test_dry_run_prints_the_scripts(call, tmp_path):

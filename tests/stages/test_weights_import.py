@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rcnn_cli.main import main
 from stages.errors import BadSetting, StageError
 from stages.networks import CAFFE, NETWORKS, TORCHVISION, NetworkSettings, NetworkSource, architectures
 from stages.networks.architectures import build
 from stages.networks.caffemodel import read_caffemodel
 from stages.networks.importer import import_weights
 from stages.networks.weights_file import read_record, tensors_digest, write_weights
+from tests.in_process import caller
 from tests.stages.caffe_files import caffemodel, field
 from tests.stages.test_networks import one_sentence
 
@@ -380,15 +380,7 @@ def test_a_newer_record_is_told(shapenet_file):
 @pytest.fixture
 def call(capsys):
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(one) for one in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return run
+    return caller(capsys)
 
 
 def test_import_and_show(call, layers, model_file, tmp_path):
