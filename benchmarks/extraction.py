@@ -25,10 +25,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-LAYERS = {"squeezenet1_0": "fire9_2x2", "alexnet": "fc7"}
+if TYPE_CHECKING:
+    from stages.extract import Settings
+    from stages.networks import NetworkSource
+
+LAYERS = {"squeezenet1_0": "fire9_2x2", "alexnet": "fc7", "tnet": "fc7", "onet": "fc7"}
+SMALL = ("squeezenet1_0", "alexnet")  # what is compared with the plain loop
 WIDTH, HEIGHT = 500, 375
 REGIONS = 96  # of each image
 
@@ -40,6 +46,8 @@ class Case:
     network: str
     precision: str
     batch_size: int = 32
+    regions: int = REGIONS  # of each image
+    device: str = "cpu"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=2, help="images of each process in a round of ours and bare")
-    parser.add_argument("--networks", nargs="+", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--networks", nargs="+", default=list(SMALL), choices=list(SMALL))
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--worker", nargs=4, metavar=("WAY", "NETWORK", "PRECISION", "THREADS"), help=argparse.SUPPRESS)
@@ -212,7 +220,7 @@ def bare_forward(case: Case, folder: Path) -> Callable[[int], None]:
     return work
 
 
-def recipe(case: Case):  # type: ignore[no-untyped-def]
+def recipe(case: Case) -> tuple[Settings, NetworkSource]:
     """The stage's settings and the network."""
     from stages.extract import Settings
     from stages.networks import NetworkSettings, NetworkSource
@@ -259,7 +267,7 @@ def our_extraction(case: Case, folder: Path) -> Callable[[int], None]:
             folder / f"proposals-{runs}", Identity("propose", 1), dataset.image_ids, schema, part_size=images
         )
         for part in proposals.claim():
-            proposals.write(part, [{"boxes": random_boxes(seed)} for seed in range(images)])
+            proposals.write(part, [{"boxes": random_boxes(seed, case.regions)} for seed in range(images)])
         proposals.finish({})
         proposals.release()
         inputs = {"images": dataset, "proposals": Reader(folder / f"proposals-{runs}"), "network": source}
@@ -270,7 +278,7 @@ def our_extraction(case: Case, folder: Path) -> Callable[[int], None]:
             stage.schema(settings, inputs),
             part_size=STAGE.part_size,
         )
-        stage.run(settings, inputs, output, Execution(batch_size=case.batch_size))
+        stage.run(settings, inputs, output, Execution(batch_size=case.batch_size, device=case.device))
         output.release()
 
     return work
