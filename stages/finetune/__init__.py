@@ -22,8 +22,10 @@ class Settings:
     gives 6 positive and 18 background windows, as the paper's authors trained it. `precision` is the arithmetic of the
     passes (bfloat16: mixed, weights stay float32); `dropout` the share that each of the network's dropout layers drops.
     The rates of biases and of the new layer are multiples of `learning_rate`, which is multiplied by 0.1 after each
-    `step` iterations. `threads` are those of the CPU: their number changes the last bits of sums, so it is part of the
-    result.
+    `step` iterations. The new layer begins with weights from N(0, `new_layer_std`) and every bias at
+    `new_layer_bias`: a number far above 0 keeps open the rectifier that SqueezeNet has after its class scores, and
+    being the same for all classes it leaves their probabilities as they are. `threads` are those of the CPU: their
+    number changes the last bits of sums, so it is part of the result.
     """
 
     iterations: int = setting(70_000, at_least=1, source="the released networks; their solver ends at 100,000")
@@ -38,6 +40,7 @@ class Settings:
     bias_rate: float = setting(2.0, at_least=0, source="release, train.prototxt: blobs_lr 1 and 2")
     new_layer_rate: float = setting(10.0, above=0, source="release, train.prototxt: blobs_lr 10 and 20 of fc8")
     new_layer_std: float = setting(0.01, above=0, source="release, train.prototxt: gaussian")
+    new_layer_bias: float = setting(0.0, source="release, train.prototxt: constant 0")
     dropout: float = setting(0.5, at_least=0, at_most=0.99, source="release, train.prototxt: on fc6 and fc7")
     mirror: bool = setting(True, source="release, train.prototxt: half of the windows")
     mode: str = setting("warp", choices=("warp", "square", "square-masked"), source="R-CNN Appendix A; as extract.mode")

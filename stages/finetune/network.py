@@ -27,8 +27,8 @@ def classifier_name(card: NetworkCard, module: nn.Module) -> str:
     return layers[-1]
 
 
-def replace_classifier(module: nn.Module, name: str, classes: int, std: float) -> None:
-    """Puts a layer of `classes` outputs, weights drawn from N(0, `std`) and biases 0, in the place of `name`.
+def replace_classifier(module: nn.Module, name: str, classes: int, std: float, bias: float = 0.0) -> None:
+    """Puts a layer of `classes` outputs, weights drawn from N(0, `std`) and all biases `bias`, in the place of `name`.
 
     R-CNN section 2.3. The numbers come from PyTorch's own generator.
     """
@@ -41,7 +41,7 @@ def replace_classifier(module: nn.Module, name: str, classes: int, std: float) -
         new = nn.Conv2d(old.in_channels, classes, old.kernel_size, old.stride, old.padding)  # type: ignore[arg-type]
     nn.init.normal_(new.weight, 0.0, std)
     assert new.bias is not None
-    nn.init.zeros_(new.bias)
+    nn.init.constant_(new.bias, bias)
     module.set_submodule(name, new)
 
 

@@ -66,7 +66,7 @@ class Trainer:
         module = load_module(source).requires_grad_(True)
         classifier = classifier_name(self.card, module)
         with seeded(settings.seed, 0):
-            replace_classifier(module, classifier, classes + 1, settings.new_layer_std)
+            replace_classifier(module, classifier, classes + 1, settings.new_layer_std, settings.new_layer_bias)
         set_dropout(module, settings.dropout)
         self.module: nn.Module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         training_mode(self.module)

@@ -188,6 +188,26 @@ def test_the_new_layer_is_small_and_the_others_are_the_old_ones():
     assert not torch.equal(other["classifier.6.weight"], new["classifier.6.weight"])
 
 
+def test_equal_biases_keep_squeezenets_last_rectifier_open_and_the_probabilities_as_they_are():
+    """The first step's loss is that of the same scores without rectifier; with biases 0 the rectifier cuts them."""
+    source = network_of("squeezenet1_0", classes=5)
+    size = source.card.input_size
+    inputs = torch.rand((2, 3, size, size), generator=torch.Generator().manual_seed(0))
+    settings = replace(Settings(), batch_size=2, dropout=0.0, new_layer_std=2.0)
+    losses = {}
+    for bias in (0.0, 500.0):
+        trainer = Trainer(replace(settings, new_layer_bias=bias), source, 3, "cpu", Ranks())
+        conv10 = trainer.module.classifier[1]
+        assert (conv10.bias == bias).all()
+        scores = conv10(trainer.module.features(inputs)).mean(dim=(2, 3)).detach()
+        lowest = scores.argmin(dim=1)  # below 0 without bias
+        expected = float(nn.functional.cross_entropy(scores, lowest))
+        losses[bias] = trainer.step(Batch(inputs, lowest)).loss, expected
+    assert losses[500.0][0] == pytest.approx(losses[500.0][1], rel=1e-5)
+    assert losses[500.0][0] == pytest.approx(losses[0.0][1], rel=1e-4)
+    assert losses[0.0][0] != pytest.approx(losses[0.0][1], rel=1e-3)
+
+
 def test_dropout_is_on_and_statistics_stand():
     module = build(NETWORKS["alexnet"], 3)
     set_dropout(module, 0.25)

@@ -77,8 +77,8 @@ IDENTITY = {
     },
     "finetune": {
         "iterations", "batch_size", "positive_fraction", "positive_overlap", "background_overlap", "learning_rate",
-        "step", "momentum", "weight_decay", "bias_rate", "new_layer_rate", "new_layer_std", "dropout", "mirror", "mode",
-        "padding", "precision", "seed", "threads",
+        "step", "momentum", "weight_decay", "bias_rate", "new_layer_rate", "new_layer_std", "new_layer_bias", "dropout",
+        "mirror", "mode", "padding", "precision", "seed", "threads",
     },
     "extract": {"layers", "mode", "padding", "precision", "dtype"},
     "train-svm": {
