@@ -30,14 +30,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.extraction import LAYERS, Case, describe_machine, our_extraction, recipe
-from stages.extract.features import ONLY_ON_CUDA, arithmetic, load_network
+from benchmarks.extraction import LAYERS, Case, describe_machine, median_ratio, our_extraction, recipe
+from stages.extract.features import COMPUTED_IN, ONLY_ON_CUDA, arithmetic, load_network
 from stages.memory import keep_large_buffers
 from stages.networks.network import Network
 
-PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-BARE = ("contiguous", "channels-last", "compiled", "graph")
-WAYS = (*BARE, "stage")
+PRECISIONS = tuple(COMPUTED_IN)
+WAYS = ("contiguous", "channels-last", "compiled", "graph", "stage")
 OURS = "channels-last"
 Pass = Callable[[], object]
 
@@ -108,9 +107,9 @@ def measure(case: Case, ways: Sequence[str], rounds: int, images: int) -> Row:
         for work, _ in works.values():
             work()
         seen: dict[str, list[float]] = {way: [] for way in works}
-        limits = []
+        limits, of_a_region = [], operations(case)
         for _ in range(rounds):
-            limits.append(matrix_rate(case) / operations(case))
+            limits.append(matrix_rate(case) / of_a_region)
             for way, (work, count) in works.items():
                 seen[way].append(count / seconds(work, case.device))
     return Row(
@@ -146,9 +145,7 @@ def work_of(way: str, case: Case, images: int, folder: Path) -> tuple[Pass, int]
 
 def ratio(these: Sequence[float] | None, those: Sequence[float] | None) -> float | None:
     """The median of the rounds' ratios, where both were measured."""
-    if not these or not those:
-        return None
-    return statistics.median(a / b for a, b in zip(these, those, strict=True))
+    return median_ratio(these, those) if these and those else None
 
 
 def seconds(work: Pass, device: str) -> float:
@@ -214,7 +211,7 @@ def matrix_rate(case: Case) -> float:
     """Operations a second of a product of two square matrices in the case's arithmetic."""
     cuda = case.device.startswith("cuda")
     side, passes = (8192, 20) if cuda else (2048, 2)
-    dtype = torch.float32 if case.precision == "tf32" else getattr(torch, case.precision)
+    dtype = getattr(torch, COMPUTED_IN[case.precision])
     left, right = torch.randn((2, side, side), device=case.device).to(dtype)
     products = torch.empty_like(left)
 

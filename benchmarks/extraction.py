@@ -88,15 +88,17 @@ def describe_machine(cores: int) -> str:
 def print_row(network: str, precision: str, rates: dict[str, list[float]]) -> None:
     """One line of the table; the ratios are medians of the rounds' ratios."""
     middle = {way: statistics.median(values) for way, values in rates.items()}
-    against = {
-        way: statistics.median(a / b for a, b in zip(rates["ours"], rates[way], strict=True))
-        for way in ("bare", "loop")
-    }
+    against = {way: median_ratio(rates["ours"], rates[way]) for way in ("bare", "loop")}
     print(
         f"{network:15}{precision:12}{middle['bare']:8.1f}{middle['ours']:8.1f}{middle['loop']:8.1f}"
         f"{against['bare']:23.2f}{against['loop']:11.2f}",
         flush=True,
     )
+
+
+def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(these, those, strict=True))
 
 
 def compare(case: Case, rounds: int, images: int, cores: int) -> dict[str, list[float]]:
@@ -214,7 +216,7 @@ def bare_forward(case: Case, folder: Path) -> Callable[[int], None]:
 
     def work(images: int) -> None:
         with torch.inference_mode():
-            for _ in range(images * REGIONS // case.batch_size):
+            for _ in range(images * case.regions // case.batch_size):
                 network.forward(batch, settings.layers)
 
     return work

@@ -26,6 +26,7 @@ from rcnn_cli.options import (
     make_options,
     recipe_argument,
     recipe_options,
+    table_option,
 )
 from rcnn_cli.sentences import (
     BROKEN_PIPE,
@@ -310,12 +311,7 @@ def recall(
 @click.option(
     "--split", default="test", show_default=True, shell_complete=complete_split, help="The dataset of the recipe."
 )
-@click.option(
-    "--features",
-    metavar="NAME",
-    shell_complete=complete_table("features"),
-    help="The recipe's extract table to use [default: its only or first one].",
-)
+@table_option("--features", "features", "The recipe's extract table to use [default: its only or first one].")
 @click.option("--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions a unit.")
 @click.option(
     "--overlap",
@@ -440,18 +436,8 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
 @click.argument("a", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.argument("b", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
-@click.option(
-    "--evaluation",
-    metavar="NAME",
-    shell_complete=complete_table("evaluation"),
-    help="The evaluation to compare [default: eval, else the last].",
-)
-@click.option(
-    "--evaluation-b",
-    metavar="NAME",
-    shell_complete=complete_table("evaluation"),
-    help="That of B [default: as --evaluation].",
-)
+@table_option("--evaluation", "evaluation", "The evaluation to compare [default: eval, else the last].")
+@table_option("--evaluation-b", "evaluation", "That of B [default: as --evaluation].")
 @click.option(
     "--resamples", type=click.IntRange(0), default=1000, show_default=True, help="Of the images, for the intervals."
 )
@@ -732,12 +718,7 @@ def inspect(file: Path) -> None:
 @recipe_argument
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
-@click.option(
-    "--detector",
-    metavar="NAME",
-    shell_complete=complete_table("detections"),
-    help="The recipe's detect table to use [default: its only or first one].",
-)
+@table_option("--detector", "detections", "The recipe's detect table to use [default: its only or first one].")
 @click.option("--threshold", type=float, help="Least score to draw [default: precision 0.5 on the recipe's test set].")
 @execution_options
 def predict(
@@ -766,18 +747,10 @@ def predict(
 @cli.command(name="explain", short_help="Say how an image's detections come about, and why objects were missed.")
 @recipe_argument
 @click.argument("image", shell_complete=complete_image)
-@click.option(
-    "--evaluation",
-    metavar="NAME",
-    shell_complete=complete_table("evaluation"),
-    help="The evaluation whose detector is explained [default: eval, else the last].",
+@table_option(
+    "--evaluation", "evaluation", "The evaluation whose detector is explained [default: eval, else the last]."
 )
-@click.option(
-    "--detector",
-    metavar="NAME",
-    shell_complete=complete_table("detections"),
-    help="The recipe's detect table, in place of an evaluation.",
-)
+@table_option("--detector", "detections", "The recipe's detect table, in place of an evaluation.")
 @click.option(
     "--split",
     metavar="NAME",

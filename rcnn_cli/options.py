@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rcnn_cli.completion import complete_setting, complete_toml
+from rcnn_cli.completion import complete_setting, complete_table, complete_toml
 from rcnn_cli.sentences import explain
 from stages.errors import StageError
 
@@ -33,6 +33,11 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         shell_complete=complete_setting,
         help="Change a value of the recipe; repeatable.",
     )(command)
+
+
+def table_option(flag: str, makes: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that names a table of the recipe whose stage makes this ("detections", say); `text` is its help."""
+    return click.option(flag, metavar="NAME", shell_complete=complete_table(makes), help=text)
 
 
 def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
