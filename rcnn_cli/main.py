@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -1008,12 +1009,21 @@ def stop(number: int, frame: Any) -> None:
     An exception that a signal raises inside a library may get lost there: what has not ended after PATIENCE is ended.
     """
     code = INTERRUPTED if number == signal.SIGINT else TERMINATED
+    if not verbose():
+        end_quietly()
     watchdog = threading.Timer(PATIENCE, end_at_once, [code])
     watchdog.daemon = True
     watchdog.start()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(code)
+
+
+def end_quietly() -> None:
+    """From now on threads and destructors say nothing: what they use is taken from under them, in any order."""
+    threading.excepthook = lambda _: None
+    sys.unraisablehook = lambda _: None
+    warnings.simplefilter("ignore")
 
 
 def end_at_once(code: int) -> None:

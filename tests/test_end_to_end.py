@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import h5py
@@ -306,6 +307,36 @@ def test_ctrl_c_while_worker_processes_start_is_one_sentence(cache, delay, copie
     assert "interrupted; what is finished is kept" in errors
     assert "Traceback" not in errors
     assert "KeyboardInterrupt" not in errors
+    assert "Warning" not in errors
+
+
+THREAD_THAT_FAILS_AFTER_A_SIGNAL = """
+import os, signal, sys, threading, warnings
+from rcnn_cli.main import set_up_logging, stop
+
+def fail():
+    raise KeyError("its queue is gone")
+
+set_up_logging(verbose="--verbose" in sys.argv)
+signal.signal(signal.SIGINT, stop)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(60)
+except KeyboardInterrupt:
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    warnings.warn("tasks were cancelled")
+    print("interrupted in order", file=sys.stderr)
+"""
+
+
+def test_after_ctrl_c_threads_of_libraries_are_heard_only_with_verbose():
+    line = [sys.executable, "-c", THREAD_THAT_FAILS_AFTER_A_SIGNAL]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stderr == "interrupted in order\n"
+    told = subprocess.run([*line, "--verbose"], capture_output=True, text=True, check=True).stderr
+    assert "its queue is gone" in told
+    assert "tasks were cancelled" in told
 
 
 def test_ctrl_c_is_a_sentence_and_the_run_goes_on(finished, tmp_path):
