@@ -132,9 +132,7 @@ def complete_evaluation(graph: Graph, name: str | None = None) -> Node:
     node = evaluation_node(graph, name)
     for one in (detector_of(node), node):
         if not complete(graph, one):
-            raise IncompleteCache(
-                f"{graph.recipe.path}: {one.name} is not complete; run `rcnn run {graph.recipe.path}` first"
-            )
+            raise IncompleteCache(f"{one.name} is not complete; run `rcnn run {graph.recipe.path}` first")
     return node
 
 

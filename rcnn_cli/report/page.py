@@ -128,8 +128,7 @@ def render(
         for run in of_data:
             found = evaluated(run, similar)
             if not isinstance(found, Evaluated):
-                why = found.removeprefix(f"{run.graph.recipe.path}: ")  # the recipe's name stands before it already
-                unopened.append(f"{run.name}, errors and images: {why}.")
+                unopened.append(f"{run.name}, errors and images: {found}.")
                 log.warning("not in the report: %s", unopened[-1])
                 continue
             looks[run.number] = look(run, found, most)
