@@ -19,6 +19,12 @@ class Settings:
     bias_multiplier: float = setting(10.0, above=0, source="rcnn_train.m: bias_mult")
     tolerance: float = setting(1e-4, above=0, source="ours: liblinear's 0.1 leaves scores 0.03 apart between seeds")
     max_iterations: int = setting(1000, at_least=1, source="liblinear")
+    positive_overlap: float = setting(
+        1.0,
+        above=0,
+        at_most=1,
+        source="R-CNN section 2.3: 1, the objects alone; below: what overlaps one so much, too (Appendix B)",
+    )
     negative_overlap: float = setting(
         0.3, at_least=0, at_most=1, source="R-CNN section 2.3: strictly below; 0: what touches no object of the class"
     )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.boxes import class_overlaps
+from stages.errors import BadSetting
 from stages.execution import Execution, workers_deaf_to_interrupts
-from stages.features import ObjectRows, feature_scale, layer_dimension, read_objects, scaled
+from stages.features import feature_scale, layer_dimension, scaled
 from stages.linear_models import NEVER_DETECTED
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.checkpoint import as_arrays, restore
@@ -32,6 +32,7 @@ from stages.train_svm.mining import (
     negative_rows,
 )
 from stages.train_svm.pool import FeaturePool, Keys, by_image, keys_of
+from stages.train_svm.positives import COLUMNS, Positives, overlaps_of, read_positives
 from stages.train_svm.solver import Solution, fit_svms
 
 logger = logging.getLogger("stages.train_svm")
@@ -71,10 +72,15 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
     """Trains the classes of all parts it can claim, in a pass through the images as many as fit into `memory`."""
+    if settings.positive_overlap < settings.negative_overlap:
+        raise BadSetting(
+            f"train-svm.positive_overlap = {settings.positive_overlap} is less than negative_overlap = "
+            f"{settings.negative_overlap}; a region cannot be both"
+        )
     features: Reader = inputs["features"]
     dimension = layer_dimension(features, settings.layer)
     claimed, put_off = output.claim(), list[Part]()
-    prepared: tuple[float, ObjectRows] | None = None
+    prepared: tuple[float, Positives] | None = None
     with (
         threadpool_limits(1, user_api="blas"),
         solvers(execution.jobs) as workers,
@@ -84,7 +90,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
                 scale = feature_scale(
                     features, settings.layer, target_norm=settings.target_norm, seed=settings.norm_seed
                 )
-                prepared = scale, read_objects(features)
+                prepared = scale, read_positives(features, settings.positive_overlap)
                 part_bytes = output.part_size * class_bytes(dimension, int(features.lengths().max()))
                 at_once = int(settings.memory * 1e6 // part_bytes)
             parts += put_off[1:at_once]
@@ -113,7 +119,7 @@ def train_parts(
     settings: Settings,
     features: Reader,
     scale: float,
-    objects: ObjectRows,
+    positives: Positives,
     output: Writer,
     execution: Execution,
     workers: Parallel,
@@ -122,7 +128,7 @@ def train_parts(
 
     Returns those that were put off, with a checkpoint, because the classes have outgrown the memory.
     """
-    miners = {part.index: start_part(part, settings, features, objects, output) for part in parts}
+    miners = {part.index: start_part(part, settings, features, positives, output) for part in parts}
     with FeaturePool(output.folder, *layer_type(features, settings.layer)) as pool:
         mining = Mining(settings, features, scale, [one for group in miners.values() for one in group], pool, workers)
         put_off = make_room(mining, parts, miners, settings, output)
@@ -170,13 +176,13 @@ def layer_type(features: Reader, layer: str) -> tuple[int, str]:
 
 
 def start_part(
-    part: Part, settings: Settings, features: Reader, objects: ObjectRows, output: Writer
+    part: Part, settings: Settings, features: Reader, positives: Positives, output: Writer
 ) -> list[ClassMiner]:
     """The part's classes where their checkpoint left them, or at the first image; those without an object are done."""
     dimension = layer_dimension(features, settings.layer)
     first = part.index * output.part_size
     miners = [
-        ClassMiner(name, label, keys_of(*objects.of_class(label)), np.zeros(dimension))
+        ClassMiner(name, label, keys_of(*positives.of_class(label)), np.zeros(dimension))
         for label, name in enumerate(part.item_ids, start=first)
     ]
     saved = output.checkpoint(part).load()
@@ -240,7 +246,7 @@ class Mining:
 
     def images(self) -> Iterator[int]:
         """Visits one image after the other; yields its number of regions when all classes are done with it."""
-        columns = ["boxes", "is_object", "label", self.settings.layer]
+        columns = [*COLUMNS, self.settings.layer]
         ids = self.features.item_ids[self.first_image :]
         if not ids:
             return
@@ -263,12 +269,13 @@ class Mining:
         """The hard negatives of one image, into each class's cache."""
         stored = record[self.settings.layer]
         features = scaled(stored, self.scale)
-        present, negatives = self.negatives_of(record)
+        here = overlaps_of(record)
+        negatives = negative_rows(here.overlaps, here.own_object, self.settings.negative_overlap)
         holders = np.zeros(len(stored), np.int32)
         for block, group in groupby(active, lambda miner: miner.label // BLOCK_CLASSES):
             allowed = np.ones((len(stored), BLOCK_CLASSES), bool)
-            here = present // BLOCK_CLASSES == block
-            allowed[:, present[here] % BLOCK_CLASSES] = negatives[:, here]
+            those = here.present // BLOCK_CLASSES == block
+            allowed[:, here.present[those] % BLOCK_CLASSES] = negatives[:, those]
             scores = self.scorer.scores(features, block)
             hard = hard_negatives(scores, allowed, image == 0, self.settings.hard_threshold)
             some = np.asarray(hard.any(axis=0))
@@ -277,16 +284,6 @@ class Mining:
                     holders[miner.add(image, np.flatnonzero(hard[:, miner.label % BLOCK_CLASSES]))] += 1
         held = np.flatnonzero(holders)
         self.pool.hold(keys_of(image, held), stored[held], holders[held])
-
-    def negatives_of(self, record: Record) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """The p classes that have an object in the image, int32 [p], and which regions are negatives of these, bool
-        [n, p]; of any other class all are."""
-        is_object, labels = record["is_object"], record["label"]
-        present = np.unique(labels[is_object])
-        columns = np.searchsorted(present, labels[is_object]).astype(np.int32)
-        overlaps = class_overlaps(record["boxes"], record["boxes"][is_object], columns, len(present))
-        own = is_object[:, None] & (labels[:, None] == present)
-        return present, negative_rows(overlaps, own, self.settings.negative_overlap)
 
     def solve(self, due: Sequence[ClassMiner]) -> Iterator[Solution]:
         """Trains each class that is due, in processes: liblinear's random numbers are global to one."""

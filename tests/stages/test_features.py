@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.errors import StageError
-from stages.features import feature_scale, layer_dimension, read_objects, scaled
+from stages.features import feature_scale, layer_dimension, scaled
 
 
 @pytest.fixture
@@ -53,11 +53,3 @@ def test_an_unknown_layer_is_named_with_its_nearest(image: Any, feature_cache: A
         layer_dimension(features, "fc6")
     with pytest.raises(StageError, match=r"may be one of fc7"):
         layer_dimension(features, "boxes")
-
-
-def test_objects_are_found_where_they_are(image: Any, feature_cache: Any) -> None:
-    features = feature_cache([image(2, np.ones((3, 2))), image(0, np.ones((1, 2))), image(1, np.ones((1, 2)))])
-    objects = read_objects(features)
-    np.testing.assert_array_equal(objects.labels, [0, 1, 0])
-    np.testing.assert_array_equal(objects.images, [0, 0, 2])
-    np.testing.assert_array_equal(objects.rows, [0, 1, 0])

@@ -15,12 +15,13 @@ from joblib import Parallel, delayed
 from sklearn.svm import LinearSVC
 
 from cache import Reader, Shard
+from stages.errors import BadSetting
 from stages.execution import Execution
-from stages.features import read_objects
 from stages.linear_models import NEVER_DETECTED, read_svms
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.mining import ClassMiner
 from stages.train_svm.pool import FeaturePool, keys_of
+from stages.train_svm.positives import read_positives
 from stages.train_svm.stage import Mining, solvers
 
 CLASSES = ("cat", "dog", "owl", "yak", "ant")
@@ -36,18 +37,27 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return width * height / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height)
 
 
+def overlap(record: dict[str, np.ndarray], row: int, label: int) -> float:
+    boxes = record["boxes"].astype(float)
+    return max((iou(boxes[row], boxes[one]) for one in np.flatnonzero(record["label"] == label)), default=0.0)
+
+
 def literal_training(records: list[dict[str, np.ndarray]], label: int, settings: Settings) -> dict[str, Any]:
     """The release's schedule for one class, one region at a time, everything in memory."""
     norms = [np.linalg.norm(row) for one in records for row in one["fc7"].astype(np.float64)]
     scale = np.float32(20 / np.mean(norms))
     rows = [one["fc7"].astype(np.float32) * scale for one in records]
-    positives = [rows[i][r] for i, one in enumerate(records) for r in np.flatnonzero(one["label"] == label)]
+    positives = [
+        rows[i][r]
+        for i, one in enumerate(records)
+        for r, which in enumerate(one["label"])
+        if which == label or (settings.positive_overlap < 1 and overlap(one, r, label) >= settings.positive_overlap)
+    ]
     negatives: dict[tuple[int, int], np.ndarray] = {}
     weights, bias, added, counts = np.zeros(rows[0].shape[1]), 0.0, 0, []
     for i, one in enumerate(records):
-        objects = [box for box, which in zip(one["boxes"], one["label"], strict=True) if which == label]
-        for r, box in enumerate(one["boxes"]):
-            if max((iou(box.astype(float), other.astype(float)) for other in objects), default=0.0) >= 0.3:
+        for r in range(len(one["boxes"])):
+            if overlap(one, r, label) >= settings.negative_overlap:
                 continue
             if i == 0 or float(rows[i][r] @ weights + bias) > -1.0001:
                 assert (i, r) not in negatives
@@ -82,12 +92,15 @@ def trained(run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any) -
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_the_schedule_is_the_literal_one(run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any) -> None:
+@pytest.mark.parametrize("settings", [BRISK, replace(BRISK, positive_overlap=0.5, negative_overlap=0.5)])
+def test_the_schedule_is_the_literal_one(
+    settings: Settings, run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any
+) -> None:
     records = scene(24, len(CLASSES))
-    reader = run_stage(STAGE, BRISK, with_classes(feature_cache(records), CLASSES))
+    reader = run_stage(STAGE, settings, with_classes(feature_cache(records), CLASSES))
     rounds = 0
     for label, name in enumerate(CLASSES):
-        expected, found = literal_training(records, label, BRISK), reader.read(name)
+        expected, found = literal_training(records, label, settings), reader.read(name)
         columns = [found[f"log/{column}"] for column in ("image", "positives", "negatives", "added", "evicted")]
         assert list(zip(*(column.tolist() for column in columns), strict=True)) == expected["rounds"]
         np.testing.assert_allclose(found["weights"], expected["weights"], rtol=1e-6, atol=1e-9)
@@ -202,9 +215,8 @@ def test_parts_killed_at_different_images_share_one_pass(trained: Any) -> None:
 
 def test_one_row_is_kept_once_however_often_it_is_met(feature_cache: Any, scene: Any, tmp_path: Path) -> None:
     features = feature_cache(scene(6, 2))
-    objects = read_objects(features)
-    own = [keys_of(objects.images[objects.labels == k], objects.rows[objects.labels == k]) for k in range(2)]
-    miners = [ClassMiner(CLASSES[k], k, own[k], np.zeros(12)) for k in range(2)]
+    positives = read_positives(features, 1.0)
+    miners = [ClassMiner(CLASSES[k], k, keys_of(*positives.of_class(k)), np.zeros(12)) for k in range(2)]
     with FeaturePool(tmp_path, 12, "float16") as pool, Parallel(n_jobs=1) as workers:
         mining = Mining(BRISK, features, 3.0, miners, pool, workers)
         for _ in mining.images():
@@ -220,6 +232,11 @@ def test_one_row_is_kept_once_however_often_it_is_met(feature_cache: Any, scene:
         for one, negatives in zip(miners, before, strict=True):
             assert len(one.negatives) > len(negatives)
             assert len(set(one.negatives.tolist())) == len(one.negatives) == len(negatives) + one.added
+
+
+def test_settings_that_make_a_region_positive_and_negative_are_refused(trained: Any) -> None:
+    with pytest.raises(BadSetting, match=r"positive_overlap = 0.2 is less than negative_overlap = 0.3; a "):
+        trained(settings=Settings(positive_overlap=0.2))
 
 
 def test_difficult_objects_are_positives(
