@@ -344,7 +344,9 @@ def test_ctrl_c_is_a_sentence_and_the_run_goes_on(finished, tmp_path):
     line, environment = command("run", recipe, "--jobs", 2, work=tmp_path / "work")
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                start_new_session=True)  # fmt: skip
-    time.sleep(4)
+    for message in process.stderr:
+        if message.startswith("extract@train: "):
+            break
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
