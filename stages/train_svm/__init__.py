@@ -23,6 +23,7 @@ class Settings:
         1.0,
         above=0,
         at_most=1,
+        later=True,
         source="R-CNN section 2.3: 1, the objects alone; below: what overlaps one so much, too (Appendix B)",
     )
     negative_overlap: float = setting(

@@ -97,6 +97,7 @@ NOT_IDENTITY = {
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
+    "train-svm": {"positive_overlap"},
     "detect": {"score"},
     "eval": {"coco", "bootstrap", "bootstrap_seed"},
 }  # in the key where not the default
