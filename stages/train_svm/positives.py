@@ -78,7 +78,8 @@ def positives_of(record: Record, positive_overlap: float) -> tuple[NDArray[np.in
 def read_positives(features: Reader, positive_overlap: float) -> Positives:
     """The positives of every class, difficult objects included; reads no features."""
     labels, images, rows = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for position, (_, record) in enumerate(features.records(COLUMNS)):
+    columns = COLUMNS if positive_overlap < 1 else ["is_object", "label"]
+    for position, (_, record) in enumerate(features.records(columns)):
         found, classes = positives_of(record, positive_overlap)
         labels.append(classes)
         images.append(np.full(len(found), position, np.int64))
