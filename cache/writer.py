@@ -28,7 +28,7 @@ PLAN = "plan.json"
 MANIFEST = "manifest.json"
 VIEW = "data.h5"
 CLAIMS = "claims"
-ID_PATTERN = re.compile(r"[^\x00-\x1f/]+")
+ID_PATTERN = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")  # what can be encoded, on one line
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Writer:
         """Opens or creates the cache in `folder`.
 
         The first process fixes the part size; others take it over. Raises CacheError if the folder belongs to another
-        identity or to a newer version, or if an id is empty, repeated or has a control character or a slash.
+        identity or to a newer version, or if an id is empty, repeated or has a control character or half a surrogate.
         """
         check_ids(item_ids, schema.item)
         self.folder = Path(folder)
@@ -313,13 +313,15 @@ class Writer:
 
 
 def check_ids(item_ids: Sequence[str], item: str) -> None:
-    """Raises CacheError for an id that is empty, repeated or has a slash or control character."""
+    """Raises CacheError for an id that is empty, repeated or has a control character or half a surrogate."""
     if not item_ids:
         raise CacheError(f"there is no {item} to work on; check the dataset's split or list of ids")
     seen: set[str] = set()
     for item_id in item_ids:
         if not ID_PATTERN.fullmatch(item_id) or item_id in seen:
-            raise CacheError(f"{item} id '{item_id}' is repeated, empty or has a slash; every id must be unique")
+            raise CacheError(
+                f"{item} id {item_id!r} is repeated, empty or has a control character; every id must be unique"
+            )
         seen.add(item_id)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rcnn_cli.graph import Node
-from rcnn_cli.recipe import Recipe
+from rcnn_cli.recipe import Recipe, toml_text
 from stages.catalogue import catalogue
 from stages.errors import StageError
 from stages.settings import build_settings, nearest, setting
@@ -66,10 +66,12 @@ class Cluster:
 def load_cluster(path: Path, recipe: Recipe) -> Cluster:
     """Reads cluster.toml for a recipe. Raises ClusterError or BadSetting, naming the nearest valid key."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(toml_text(path))
     except FileNotFoundError as error:
         raise ClusterError(f"{path}: there is no such file; docs/cluster.md has an example") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ClusterError(f"{path}: is not text in UTF-8 ({error}); save it with that encoding") from error
+    except OSError as error:
         raise ClusterError(f"{path}: cannot be read ({error}); name a text file in TOML") from error
     except tomllib.TOMLDecodeError as error:
         raise ClusterError(f"{path}: is not valid TOML ({error}); correct that line") from error

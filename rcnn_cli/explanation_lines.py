@@ -351,10 +351,14 @@ def tell(explained: Explained, told: Told, folder: Path | None, as_json: bool) -
     """Writes the sheet and the numbers into `folder`; the text, or the JSON, that is to be printed."""
     from rcnn_cli.explanation_sheet import explanation_sheet
     from stages.drawing import save_image
+    from stages.file_names import file_name, file_names
 
     folder = folder or explained.chosen.graph.work / "results" / explained.chosen.graph.recipe.name / "explain"
     folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / (explained.name if explained.split else Path(explained.name).stem).replace("/", "-")
+    stem = folder / file_name(Path(explained.name).stem)
+    if explained.split:
+        image_ids = explained.chosen.graph.dataset(explained.split, "boxes").image_ids
+        stem = folder / file_names(image_ids)[explained.name]
     text = json.dumps(as_values(explained, told), indent=2, ensure_ascii=False, allow_nan=False)
     stem.with_name(f"{stem.name}.json").write_text(text + "\n", encoding="utf-8")
     save_image(explanation_sheet(explained, told), stem.with_name(f"{stem.name}.png"))

@@ -83,17 +83,25 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dict[str, Any]:
     """The tables in a TOML file. Raises RecipeError, which calls it a `kind` of which there are some in `folder`."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(toml_text(path))
     except FileNotFoundError as error:
         raise RecipeError(
             f"{path}: there is no such {kind}; `ls {folder}` shows those that come with the project"
         ) from error
     except IsADirectoryError as error:
         raise RecipeError(f"{path}: is a folder; name a {kind}, a file that ends in .toml") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not text in UTF-8 ({error}); save the {kind} with that encoding") from error
+    except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error}); name a {kind}, a text file in TOML") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: is not valid TOML ({error}); correct that line") from error
+
+
+def toml_text(path: Path) -> str:
+    """The text of a TOML file, without the byte order mark that some editors put first. Raises OSError and
+    UnicodeDecodeError."""
+    return path.read_text(encoding="utf-8-sig")
 
 
 def apply_change(table: dict[str, Any], change: str) -> None:

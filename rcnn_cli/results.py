@@ -126,6 +126,7 @@ def draw_results(graph: Graph, node: Node) -> None:
     """Draws a detect node's detections on every image of its split; the path is printed."""
     from stages.detections import read_detections
     from stages.drawing import draw_detections, save_image
+    from stages.file_names import file_names
     from stages.images import read_image
 
     detections = read_detections(Reader(graph.folder(node)))
@@ -134,12 +135,13 @@ def draw_results(graph: Graph, node: Node) -> None:
     folder = results_folder(graph) / node.name
     skipped = Reader(graph.folder(node)).manifest["skipped"]
     drawn = [image_id for image_id in detections.image_ids if image_id not in skipped]
+    names = file_names(detections.image_ids)
     for image_id in drawn:
         found = detections.of_image(image_id).above(cuts)
         image = draw_detections(
             read_image(dataset.image_path(image_id)), found.boxes, found.labels, found.scores, detections.classes
         )
-        save_image(image, folder / f"{image_id}.jpg")
+        save_image(image, folder / f"{names[image_id]}.jpg")
     click.echo(f"{len(drawn)} images drawn: {folder}/")
 
 

@@ -13,7 +13,7 @@ from cache.files import write_atomically
 from rcnn_cli.ablation import Row
 from rcnn_cli.graph import RECIPE_FOLDER, Graph, Node
 from rcnn_cli.grid import Cell, Change, Grid, as_text, combinations, merged, nested
-from rcnn_cli.recipe import build_recipe
+from rcnn_cli.recipe import build_recipe, toml_text
 from rcnn_cli.results import detector_of
 from stages.errors import StageError
 from stages.settings import all_of, build_settings
@@ -140,7 +140,7 @@ def write_tuned(
     import tomlkit
 
     path = graph.recipe.path
-    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    document = tomlkit.parse(toml_text(path))
     for change in row.cell.changes:
         put(document, change.set)
     if "name" in document:

@@ -6,13 +6,18 @@ What a file may look like:
   `data.h5`; or a dataset [n, 4] per image id; or a group per image id with a dataset `boxes`.
 - `.npz`: an array [n, 4] per image id.
 - `.mat` (up to version 7): a cell array `boxes` of [n, 4] and a cell array `images` of as many ids.
+
+Ids that are numbers in the file (`image_ids` of integers, `images` of numbers) are those of the images whose ids are
+these numbers in decimal digits, with or without leading zeros.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +117,55 @@ def hdf5_lookup(path: Path) -> Lookup:
 
 def flat_lookup(path: Path, file: h5py.File) -> Lookup:
     """Of `boxes`, `offsets` and `image_ids`; StageError if they do not fit each other."""
-    boxes, offsets, ids = file["boxes"], file["offsets"][()], file["image_ids"].asstr()[()]
+    boxes, offsets, ids = file["boxes"], file["offsets"][()], flat_ids(path, file)
     fits = offsets.shape == (len(ids) + 1,) and offsets[0] == 0 and offsets[-1] == len(boxes)
     if not fits or (np.diff(offsets) < 0).any():
         raise StageError(f"{path}: 'offsets' does not divide 'boxes' among 'image_ids'; write [0, n1, n1 + n2, ...]")
-    place = {image_id: number for number, image_id in enumerate(ids)}
+    place = by_id(path, ids)
 
     def lookup(image_id: str) -> Any:
-        number = place[image_id]
+        number = place(image_id)
         return boxes[offsets[number] : offsets[number + 1]]
 
     return lookup
+
+
+def flat_ids(path: Path, file: h5py.File) -> list[str] | list[int]:
+    """The `image_ids` of a flat file, all text or all whole numbers; StageError if they are anything else."""
+    stored = file["image_ids"]
+    if isinstance(stored, h5py.Dataset) and stored.ndim == 1:
+        if stored.dtype.kind in "iu":
+            return [int(one) for one in stored[()]]
+        if h5py.check_string_dtype(stored.dtype) is not None:
+            with contextlib.suppress(UnicodeDecodeError):
+                return [str(one) for one in stored.asstr()[()]]
+    raise StageError(f"{path}: 'image_ids' is not a list of texts or of whole numbers; write the images' ids")
+
+
+def by_id(path: Path, ids: Sequence[str | int]) -> Callable[[str], int]:
+    """The function from an image's id to its place in `ids` (KeyError if it is not there).
+
+    A number stands for the id that has these digits, leading zeros aside. Raises StageError if an id is there twice,
+    or, when it is looked up, if a number stands for two images.
+    """
+    places = {one: place for place, one in enumerate(ids)}
+    if len(places) < len(ids):
+        twice = next(one for place, one in enumerate(ids) if places[one] != place)
+        raise StageError(f"{path}: has the id {twice!r} twice; give each image's boxes once")
+    asked: dict[int, str] = {}
+
+    def place_of(image_id: str) -> int:
+        if image_id in places or not re.fullmatch("[0-9]{1,18}", image_id):
+            return places[image_id]
+        number = int(image_id)
+        place = places[number]
+        if asked.setdefault(number, image_id) != image_id:
+            raise StageError(
+                f"{path}: its id {number} may be that of image '{asked[number]}' or '{image_id}'; write ids as text"
+            )
+        return place
+
+    return place_of
 
 
 def npz_lookup(path: Path) -> Lookup:
@@ -159,8 +202,16 @@ def mat_lookup(path: Path) -> Lookup:
     boxes, images = (np.ravel(content.get(name, np.zeros(0))) for name in ("boxes", "images"))
     if not len(boxes) or len(boxes) != len(images) or boxes.dtype != object or images.dtype != object:
         raise StageError(f"{path}: needs cell arrays 'boxes' and 'images' of the same length; see the published format")
-    by_id = {str(np.ravel(image)[0]): array for image, array in zip(images, boxes, strict=True) if np.size(image)}
-    return by_id.__getitem__
+    named = [(np.ravel(image)[0], array) for image, array in zip(images, boxes, strict=True) if np.size(image)]
+    place = by_id(path, [as_id(name) for name, _ in named])
+    return lambda image_id: named[place(image_id)][1]
+
+
+def as_id(name: Any) -> str | int:
+    """An id as MATLAB stores it: text, or a number, which is a double even where it is whole."""
+    if isinstance(name, np.number) and float(name).is_integer():
+        return int(name)
+    return str(name)
 
 
 def fit_to_image(boxes: Boxes, width: int, height: int, place: str) -> tuple[Boxes, int]:
@@ -195,7 +246,8 @@ def content_sha256(path: Path) -> str:
 
 def flat_chunks(file: h5py.File) -> Any:
     """The bytes of a flat HDF5 file's ids, offsets and boxes, some at a time."""
-    yield "\n".join(file["image_ids"].asstr()[()]).encode()
+    ids = file["image_ids"]
+    yield (ids[()].astype(np.int64).tobytes() if ids.dtype.kind in "iu" else "\n".join(ids.asstr()[()]).encode())
     yield file["offsets"][()].astype(np.int64).tobytes()
     boxes = file["boxes"]
     for start in range(0, len(boxes), 1 << 18):

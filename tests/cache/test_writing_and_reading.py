@@ -128,10 +128,18 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path, change, message):
     writer.release()
 
 
-@pytest.mark.parametrize("ids", [[], ["a", "a"], ["a/b"], [""], ["a\n"]])
+@pytest.mark.parametrize("ids", [[], ["a", "a"], [""], ["a\n"], ["\ud800"]])
 def test_impossible_ids_are_refused(tmp_path, ids):
-    with pytest.raises(CacheError, match=r"there is no image|repeated, empty or has a slash"):
+    with pytest.raises(CacheError, match=r"there is no image|repeated, empty or has a control character"):
         Writer(tmp_path / "c", IDENTITY, ids, SCHEMA)
+
+
+def test_ids_are_kept_as_data(tmp_path):
+    ids = ["night/0001", "a b (1)", "caf\u00e9", "cafe\u0301", "x" * 300]
+    fill(tmp_path / "c", ids)
+    assert list(Reader(tmp_path / "c").item_ids) == ids
+    with h5py.File(tmp_path / "c" / "data.h5") as file:
+        assert file["image_ids"].asstr()[()].tolist() == ids
 
 
 def test_a_folder_of_another_identity_is_not_written_to(tmp_path):

@@ -188,6 +188,15 @@ def test_a_missing_recipe_and_a_folder(tmp_path):
         load_recipe(tmp_path)
 
 
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    """Notepad and PowerShell write one."""
+    (tmp_path / "bom.toml").write_text(CHAIN, "utf-8-sig")
+    assert list(load_recipe(tmp_path / "bom.toml").datasets) == ["train", "test"]
+    (tmp_path / "wide.toml").write_text(CHAIN, "utf-16")
+    with pytest.raises(RecipeError, match=r"wide\.toml: is not text in UTF-8 .*; save the recipe with that encoding"):
+        load_recipe(tmp_path / "wide.toml")
+
+
 FALSE = "extract.cache=false"
 FEW = ("datasets.train.images=3", "datasets.test.images=3")
 

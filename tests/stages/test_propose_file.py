@@ -94,6 +94,37 @@ def test_mat_of_one_image_and_of_one_without_boxes(tmp_path, ids):
         file.boxes("b")
 
 
+def test_ids_may_be_numbers(tmp_path):
+    """5 is the image "5" or "000005", whichever the dataset has; a number that stands for both is said."""
+    flat = tmp_path / "a.h5"
+    with h5py.File(flat, "w") as file:
+        file["boxes"], file["offsets"], file["image_ids"] = np.float32([[1, 2, 3, 4], [5, 6, 7, 8]]), [0, 1, 2], [5, 7]
+    mat = tmp_path / "a.mat"
+    scipy.io.savemat(mat, {"boxes": cells([[[3, 2, 4, 3]], [[7, 6, 8, 7]]]), "images": cells([5.0, 7.0]).T})
+    for path in (flat, mat):
+        assert BoxFile(path).boxes("000005").tolist() == [[1, 2, 3, 4]]
+        file = BoxFile(path)
+        assert file.boxes("7").tolist() == [[5, 6, 7, 8]]
+        for missing in ("8", "x7", "7.0"):
+            with pytest.raises(StageError, match=f"has no boxes for image '{missing}'"):
+                file.boxes(missing)
+        with pytest.raises(StageError, match="its id 7 may be that of image '7' or '007'; write ids as text"):
+            file.boxes("007")
+    first = content_sha256(flat)
+    with h5py.File(flat, "a") as file:
+        file["image_ids"][1] = 8
+    assert content_sha256(flat) != first
+
+
+@pytest.mark.parametrize("ids", [["5", "5"], [5, 5], [0.5, 1], [[1, 2]]])
+def test_ids_that_are_no_ids(tmp_path, ids):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["boxes"], file["offsets"] = np.float32([[1, 2, 3, 4], [5, 6, 7, 8]]), np.arange(np.size(ids) + 1)
+        file["image_ids"] = np.array(ids, "S" if isinstance(ids[0], str) else None)
+    with pytest.raises(StageError, match=r"a\.h5: .*(twice|not a list of texts or of whole numbers|does not divide)"):
+        BoxFile(tmp_path / "a.h5")
+
+
 def test_npz_may_use_the_other_format(tmp_path):
     np.savez(tmp_path / "a.npz", x=[[21, 11, 50, 30]])
     np.testing.assert_array_equal(BoxFile(tmp_path / "a.npz", "mat-yxyx").boxes("x"), [[10, 20, 30, 50]])
