@@ -35,19 +35,31 @@ class ClusterError(StageError):
 class Resources:
     """What one task of a stage asks for. None: nothing is said and the cluster's own default holds."""
 
-    partition: str | None = setting(None, source="sbatch --partition")
-    account: str | None = setting(None, source="sbatch --account")
-    time: str | None = setting(None, source="sbatch --time, of one task")
-    memory: str | None = setting(None, source="sbatch --mem, of one task")
-    cpus: int = setting(1, at_least=1, source="sbatch --cpus-per-task, and rcnn's --jobs")
-    gpus: int = setting(0, at_least=0, source="sbatch --gres=gpu:N, and rcnn's --device cuda")
-    array: int = setting(1, at_least=1, source="sbatch --array: into how many shards the stage is split")
-    array_at_once: int = setting(0, at_least=0, source="sbatch --array=...%K; 0: as many as the cluster lets run")
-    requeue: bool = setting(True, source="sbatch --requeue")
-    sbatch: tuple[str, ...] = setting((), source="further options of sbatch")
-    setup: tuple[str, ...] = setting((), source="lines of shell before rcnn: modules, a virtual environment")
-    options: tuple[str, ...] = setting((), source="further options of rcnn, as --batch-size")
-    command: str | None = setting(None, source="how rcnn is called; None: the Python that runs `rcnn submit`")
+    partition: str | None = setting(None, "The partition.", source="sbatch --partition")
+    account: str | None = setting(None, "The account that is charged.", source="sbatch --account")
+    time: str | None = setting(None, "The time limit of one task.", source="sbatch --time")
+    memory: str | None = setting(None, "The memory of one task.", source="sbatch --mem")
+    cpus: int = setting(
+        1, "The cores of one task, and its --jobs.", at_least=1, source="sbatch --cpus-per-task, rcnn --jobs"
+    )
+    gpus: int = setting(
+        0,
+        "The GPUs of one task; with any, it runs with --device cuda.",
+        at_least=0,
+        source="sbatch --gres=gpu:N, rcnn --device",
+    )
+    array: int = setting(1, "Into how many shards the stage is split.", at_least=1, source="sbatch --array")
+    array_at_once: int = setting(
+        0,
+        "How many of them may run at once; 0: as many as the cluster lets.",
+        at_least=0,
+        source="sbatch --array=...%K",
+    )
+    requeue: bool = setting(True, "Whether a preempted task is queued again.", source="sbatch --requeue")
+    sbatch: tuple[str, ...] = setting((), "Further options of sbatch.")
+    setup: tuple[str, ...] = setting((), "Lines of shell before rcnn: modules, a virtual environment.")
+    options: tuple[str, ...] = setting((), "Further options of rcnn, --batch-size for example.")
+    command: str | None = setting(None, "How rcnn is called; none: by the Python that runs `rcnn submit`.")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import click
 from stages.catalogue import catalogue
 
 OTHERS = "Others"
+SETTING = "setting_"
+"""How the parameters begin that carry a stage's settings."""
 
 
 def sections() -> dict[str, tuple[str, ...]]:
@@ -19,6 +21,22 @@ def sections() -> dict[str, tuple[str, ...]]:
         "Data, weights and caches": ("data", "weights", "cache"),
         "Many machines": ("submit", "cancel", "wait"),
     }
+
+
+class StageCommand(click.Command):
+    """A stage's command: its help shows the stage's settings before the options that all stages have."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes a section for the settings and one for the rest."""
+        settings, others = [], []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                (settings if str(parameter.name).startswith(SETTING) else others).append(record)
+        with formatter.section("Settings (defaults hold where RECIPE sets no other value)"):
+            formatter.write_dl(settings)
+        with formatter.section("Options"):
+            formatter.write_dl(others)
 
 
 class Commands(click.Group):

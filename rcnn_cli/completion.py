@@ -118,6 +118,11 @@ def complete_table(makes: str) -> Complete:
     return complete
 
 
+def complete_value(values: Iterable[str]) -> Complete:
+    """These values."""
+    return completer(lambda context, incomplete: values)
+
+
 @completer
 def complete_image(context: click.Context, incomplete: str) -> Iterable[str]:
     """The images in which detections are cached, of --split if it is given; read from the caches' plans alone."""

@@ -65,25 +65,25 @@ class Change:
 class Settings:
     """The keys of a grid that are no tables."""
 
-    title: str = setting("")
-    recipe: str | None = setting(None)
-    evaluation: str = setting("eval")
-    classes: bool = setting(False)
-    protocol: str = setting("")
-    paper_source: str = setting("")
-    remove: tuple[str, ...] = setting(())
-    seeds: tuple[int, ...] = setting((), at_least=0)
-    seed_settings: tuple[str, ...] = setting(())
+    title: str = setting("", "The heading of the table.")
+    recipe: str | None = setting(None, "The base recipe, relative to the grid's folder; none: --recipe names it.")
+    evaluation: str = setting("eval", "The evaluation of each cell's recipe whose mAP is shown.")
+    classes: bool = setting(False, "Whether the AP of each class is shown beside mAP.")
+    protocol: str = setting("", "A footnote for the whole table.")
+    paper_source: str = setting("", "Where the cells' `paper` is from.")
+    remove: tuple[str, ...] = setting((), "Tables and keys of the base recipe that are left out in all cells.")
+    seeds: tuple[int, ...] = setting((), "Each cell is run once with each of these seeds.", at_least=0)
+    seed_settings: tuple[str, ...] = setting((), "The settings that are set to the seed.")
 
 
 @dataclass(frozen=True)
 class CellSettings:
     """The keys of a cell besides `set` and `remove`."""
 
-    evaluation: str | None = setting(None)
-    paper: float | None = setting(None)
-    paper_source: str = setting("")
-    protocol: str = setting("")
+    evaluation: str | None = setting(None, "The cell's own evaluation; none: the grid's.")
+    paper: float | None = setting(None, "The paper's number, shown beside the cell's.")
+    paper_source: str = setting("", "Where that is from; empty: the grid's.")
+    protocol: str = setting("", "A footnote: how the paper's number was come by otherwise.")
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,19 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import click
 
-from rcnn_cli.commands import Commands
-from rcnn_cli.completion import complete_cache, complete_image, complete_split, complete_table, complete_toml
+from rcnn_cli.commands import SETTING, Commands, StageCommand
+from rcnn_cli.completion import (
+    complete_cache,
+    complete_image,
+    complete_split,
+    complete_table,
+    complete_toml,
+    complete_value,
+)
 from rcnn_cli.options import (
     dask_options,
     execution_options,
@@ -39,10 +46,10 @@ from rcnn_cli.sentences import (
     sentence,
     verbose,
 )
+from rcnn_cli.setting_help import setting_help, setting_metavar, setting_values, toml_value
 from stages.catalogue import catalogue
 from stages.errors import StageError
 from stages.networks import NETWORKS, PREPROCESSINGS
-from stages.settings import as_json
 from stages.stage import Stage
 
 PATIENCE = 10.0  # seconds that an interrupted process has to end in order
@@ -165,7 +172,7 @@ def add_stage_command(stage: Stage) -> None:
         decorated = click.option("--draw", is_flag=True, help="Draw the detections on the images.")(decorated)
     for option in reversed(setting_options(stage)):
         decorated = option(decorated)
-    cli.command(name=stage.name, short_help=stage.summary)(decorated)
+    cli.command(name=stage.name, cls=StageCommand, short_help=stage.summary)(decorated)
 
 
 def setting_names(stage: Stage) -> list[str]:
@@ -175,35 +182,32 @@ def setting_names(stage: Stage) -> list[str]:
 
 def setting_option(name: str) -> str:
     """The parameter that carries a setting given on the command line."""
-    return f"setting_{name}"
+    return f"{SETTING}{name}"
 
 
 def setting_options(stage: Stage) -> list[Callable[..., Any]]:
     """A click option for each of the stage's settings."""
     hints = get_type_hints(stage.settings)
-    options = []
-    for field in dataclasses.fields(stage.settings):
-        shown = as_json(field.default)
-        text = f"{field.metadata.get('source', '')} [recipe, else {shown!r}]".strip()
-        flag = "--" + field.name.replace("_", "-")
-        options.append(click.option(flag, setting_option(field.name), metavar=type_name(hints[field.name]), help=text))
-    return options
-
-
-def type_name(hint: Any) -> str:
-    """A setting's type as --help shows it."""
-    inner = get_args(hint)
-    name = inner[0].__name__ if inner else hint.__name__
-    return f"[{name},...]" if getattr(hint, "__origin__", None) is tuple else name.upper()
+    return [
+        click.option(
+            "--" + field.name.replace("_", "-"),
+            setting_option(field.name),
+            metavar=setting_metavar(hints[field.name], field.metadata["choices"]),
+            shell_complete=complete_value(setting_values(hints[field.name], field.metadata["choices"])),
+            help=setting_help(field),
+        )
+        for field in dataclasses.fields(stage.settings)
+    ]
 
 
 def setting_changes(uses: Sequence[Any], changed: dict[str, str | None]) -> list[str]:
     """`--set` changes for settings given as options: for every use of the stage, on every split."""
     changes = []
-    for name, value in changed.items():
-        if value is None:
+    for name, given in changed.items():
+        if given is None:
             continue
         for use in uses:
+            value = toml_value(get_type_hints(use.stage.settings)[name], given)
             changes.append(f"{use.name}.{name}={value}")
             changes += [f"{use.name}.{split}.{name}={value}" for split in use.split_settings]
     return changes

@@ -15,6 +15,7 @@ TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "
 
 def setting(
     default: Any,
+    what: str,
     *,
     source: str = "",
     choices: tuple[Any, ...] | None = None,
@@ -26,13 +27,14 @@ def setting(
 ) -> Any:
     """One field of a settings dataclass.
 
-    `source` is the paper's section or the file of the authors' release that the default comes from. `choices`,
-    `at_least`, `at_most` (inclusive) and `above` (exclusive) bound the value (each element, for a tuple).
+    `what` says in a sentence what it does: --help shows it to readers who know the field but not the code. `source` is
+    the paper's section or the file of the authors' release that the default comes from. `choices`, `at_least`,
+    `at_most` (inclusive) and `above` (exclusive) bound the value (each element, for a tuple).
     `identity=False` marks a setting that cannot change the result and so stays out of the cache's key. `later=True`
     marks one that came after caches had been made: at its default it stays out of the key, so that they keep theirs.
     """
     bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above}
-    metadata = {"source": source, "identity": identity, "later": later, **bounds}
+    metadata = {"what": what, "source": source, "identity": identity, "later": later, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -20,8 +20,12 @@ from stages.settings import build_settings, setting
 class VocOptions:
     """What a recipe may say of `voc:DIR:SPLIT`: its classes, where they are not to be found, and its year."""
 
-    classes: tuple[str, ...] | None = setting(None)
-    year: int | None = setting(None, at_least=1900, at_most=2099)
+    classes: tuple[str, ...] | None = setting(
+        None, "The classes, in their order; none: VOC's twenty, or those that the annotations name."
+    )
+    year: int | None = setting(
+        None, "The year of the VOC set, where the folder's name does not tell.", at_least=1900, at_most=2099
+    )
 
 
 @dataclass(frozen=True)

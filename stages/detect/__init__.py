@@ -19,20 +19,35 @@ class Settings:
     """How proposals become detections."""
 
     max_per_image: int = setting(
-        100, at_least=1, source="rcnn_test.m: best-scored candidates of a class in an image, before suppression"
+        100,
+        "The most candidates of a class in an image, the best-scored, before suppression.",
+        at_least=1,
+        source="rcnn_test.m",
     )
     average_per_image: int = setting(
-        40, at_least=1, source="rcnn_test.m: a class keeps at most this many candidates times the number of images"
+        40,
+        "Over the whole dataset a class keeps at most this many candidates times the number of images.",
+        at_least=1,
+        source="rcnn_test.m",
     )
     nms_iou: float = setting(
-        0.3, at_least=0, at_most=1, source="R-CNN section 2.2 and imdb_eval_voc.m: suppress what overlaps by more"
+        0.3,
+        "Suppression: a detection that overlaps a better one of its class by more than this IoU is dropped.",
+        at_least=0,
+        at_most=1,
+        source="R-CNN section 2.2 and imdb_eval_voc.m",
     )
-    bbox_regression: bool = setting(True, source="R-CNN section 3.5 and Appendix C")
+    bbox_regression: bool = setting(
+        True,
+        "Whether boxes are moved by the regressors, where the recipe has some.",
+        source="R-CNN section 3.5 and Appendix C",
+    )
     score: str = setting(
         "svm",
+        "What scores a region: the SVMs, or the fine-tuned network's own softmax (3.3 points worse in the paper).",
         choices=("svm", "softmax"),
         later=True,
-        source="R-CNN section 2.2: SVMs; Appendix B: the fine-tuned network's softmax, 3.3 points worse in the paper",
+        source="R-CNN section 2.2; Appendix B",
     )
 
 

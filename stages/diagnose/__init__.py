@@ -22,18 +22,24 @@ SIMILAR = (
 class Settings:
     """What counts as found, as nearly found, and as alike."""
 
-    iou: float = setting(0.5, above=0, at_most=1, source="VOC devkit: found at an IoU of at least 0.5")
+    iou: float = setting(
+        0.5, "The least IoU with an object at which a detection has found it.", above=0, at_most=1, source="VOC devkit"
+    )
     poor_iou: float = setting(
-        0.1, above=0, at_most=1, source="Hoiem et al.: an IoU of 0.1 to 0.5 is a poor localisation"
+        0.1,
+        "A false detection that overlaps an object of its class by at least this IoU counts as poorly localised.",
+        above=0,
+        at_most=1,
+        source="Hoiem et al.",
     )
     similar: tuple[tuple[str, ...], ...] = setting(
-        SIMILAR, source="Hoiem et al.: sets of similar classes; a class may be in several"
+        SIMILAR, "Sets of classes that are easily confused; a class may be in several.", source="Hoiem et al."
     )
     objects_per_image: float | None = setting(
         None,
+        "Normalised AP is computed as if every class had this many objects per image; none: the classes' mean.",
         above=0,
-        source="normalised AP as if every class had so many objects an image (Hoiem et al. 0.15, about the mean of VOC "
-        "2007's classes); none: the mean of the classes",
+        source="ours; Hoiem et al. take 0.15, about VOC 2007's mean",
     )
 
 

@@ -16,12 +16,32 @@ from stages.stage import Input, Stage
 class Settings:
     """What counts as found, which measure is the headline, and what is measured besides."""
 
-    iou: float = setting(0.5, above=0, at_most=1, source="VOC devkit: found at an IoU of at least 0.5")
-    metric: str = setting("voc07", choices=("voc07", "area"), source="R-CNN section 3: the 2007 test set, 11 points")
-    use_difficult: bool = setting(False, source="VOC devkit: difficult objects count neither as missed nor as found")
-    coco: bool = setting(False, later=True, source="COCO's twelve measures too, by pycocotools")
-    bootstrap: int = setting(0, at_least=0, later=True, source="Resamples of the images for intervals, as 1000")
-    bootstrap_seed: int = setting(0, at_least=0, later=True, source="Of those resamples")
+    iou: float = setting(
+        0.5, "The least IoU with an object at which a detection has found it.", above=0, at_most=1, source="VOC devkit"
+    )
+    metric: str = setting(
+        "voc07",
+        "The headline: AP at VOC 2007's 11 points of recall, or the area under the precision-recall curve (VOC 2010 "
+        "and later). Both are always computed.",
+        choices=("voc07", "area"),
+        source="R-CNN section 3",
+    )
+    use_difficult: bool = setting(
+        False,
+        "Whether objects marked difficult count as others do; else they count neither as missed nor as found.",
+        source="VOC devkit",
+    )
+    coco: bool = setting(
+        False, "Whether COCO's twelve measures are computed too, by pycocotools.", later=True, source="COCO"
+    )
+    bootstrap: int = setting(
+        0,
+        "Resamples of the images that confidence intervals are computed from, 1000 for example; 0: no intervals.",
+        at_least=0,
+        later=True,
+        source="ours",
+    )
+    bootstrap_seed: int = setting(0, "Seed of the resamples.", at_least=0, later=True, source="ours")
 
 
 STAGE = Stage(

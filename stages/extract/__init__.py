@@ -21,14 +21,42 @@ class Settings:
     `cache = false`: a split that only `detect` reads gets no cache; its features are computed as they are read.
     """
 
-    layers: tuple[str, ...] = setting(("fc7", "pool5"), source="R-CNN section 2.1: fc7; Appendix C: pool5 for boxes")
-    mode: str = setting("warp", choices=("warp", "square", "square-masked"), source="R-CNN Appendix A: warping is best")
-    padding: int = setting(16, at_least=0, source="R-CNN Appendix A: p = 16")
-    precision: str = setting(
-        "float32", choices=("float32", "bfloat16", "float16", "tf32"), source="ours; Caffe computed in float32"
+    layers: tuple[str, ...] = setting(
+        ("fc7", "pool5"),
+        "The layers of the network whose outputs are kept.",
+        source="R-CNN section 2.1: fc7; Appendix C: pool5 for boxes",
     )
-    dtype: str = setting("float16", choices=("float16", "float32"), source="ours: half the disk; overflow is checked")
-    cache: bool = setting(True, identity=False, source="ours: false computes what only detect reads as it is read")
+    mode: str = setting(
+        "warp",
+        "How a region is fitted to the network's square input. warp: stretched, whatever its shape; square: the "
+        "tightest square around it; square-masked: that square, with the mean colour outside the region.",
+        choices=("warp", "square", "square-masked"),
+        source="R-CNN Appendix A",
+    )
+    padding: int = setting(
+        16,
+        "Context around a region, in pixels of the network's input.",
+        at_least=0,
+        source="R-CNN Appendix A",
+    )
+    precision: str = setting(
+        "float32",
+        "The network's arithmetic. bfloat16 is about twice as fast on CPUs that have it; float16 and tf32 need CUDA.",
+        choices=("float32", "bfloat16", "float16", "tf32"),
+        source="ours; Caffe computed in float32",
+    )
+    dtype: str = setting(
+        "float16",
+        "The number format of stored features; float16 takes half the disk, and overflow is an error.",
+        choices=("float16", "float32"),
+        source="ours",
+    )
+    cache: bool = setting(
+        True,
+        "Whether features are kept; false computes those that only detect reads as it reads them.",
+        identity=False,
+        source="ours",
+    )
 
 
 STAGE = Stage(

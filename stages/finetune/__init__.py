@@ -28,28 +28,109 @@ class Settings:
     number changes the last bits of sums, so it is part of the result.
     """
 
-    iterations: int = setting(70_000, at_least=1, source="the released networks; their solver ends at 100,000")
-    batch_size: int = setting(128, at_least=2, source="R-CNN section 2.3: 32 + 96 windows; for O-Net 24: 6 + 18")
-    positive_fraction: float = setting(0.25, above=0, at_most=1, source="R-CNN section 2.3: 32 of 128")
-    positive_overlap: float = setting(0.5, above=0, at_most=1, source="R-CNN section 2.3 and Appendix B: IoU >= 0.5")
-    background_overlap: float = setting(0.5, above=0, at_most=1, source="R-CNN section 2.3: the rest, IoU < 0.5")
-    learning_rate: float = setting(0.001, above=0, source="R-CNN section 2.3: a tenth of the pre-training's")
-    step: int = setting(20_000, at_least=1, source="release, solver.prototxt: stepsize")
-    momentum: float = setting(0.9, at_least=0, source="release, solver.prototxt")
-    weight_decay: float = setting(5e-4, at_least=0, source="release, solver.prototxt; none on biases")
-    bias_rate: float = setting(2.0, at_least=0, source="release, train.prototxt: blobs_lr 1 and 2")
-    new_layer_rate: float = setting(10.0, above=0, source="release, train.prototxt: blobs_lr 10 and 20 of fc8")
-    new_layer_std: float = setting(0.01, above=0, source="release, train.prototxt: gaussian")
-    new_layer_bias: float = setting(0.0, source="release, train.prototxt: constant 0")
-    dropout: float = setting(0.5, at_least=0, at_most=0.99, source="release, train.prototxt: on fc6 and fc7")
-    mirror: bool = setting(True, source="release, train.prototxt: half of the windows")
-    mode: str = setting("warp", choices=("warp", "square", "square-masked"), source="R-CNN Appendix A; as extract.mode")
-    padding: int = setting(16, at_least=0, source="release, train.prototxt: context_pad; as extract.padding")
-    precision: str = setting("float32", choices=("float32", "tf32", "bfloat16"), source="ours; Caffe: float32")
-    seed: int = setting(0, at_least=0, source="ours")
-    threads: int = setting(1, at_least=1, source="ours: their number changes the last bits")
-    checkpoint_seconds: float = setting(300.0, at_least=0, identity=False, source="ours: how often progress is saved")
-    image_memory: int = setting(2000, at_least=0, identity=False, source="ours: MB of decoded images to keep")
+    iterations: int = setting(
+        70_000,
+        "Iterations of SGD, each on one batch of windows.",
+        at_least=1,
+        source="the released networks; their solver ends at 100,000",
+    )
+    batch_size: int = setting(
+        128, "Windows in a batch; for O-Net take 24.", at_least=2, source="R-CNN section 2.3: 32 + 96; O-Net 6 + 18"
+    )
+    positive_fraction: float = setting(
+        0.25, "The share of positive windows in a batch.", above=0, at_most=1, source="R-CNN section 2.3: 32 of 128"
+    )
+    positive_overlap: float = setting(
+        0.5,
+        "A window whose largest IoU with an object is at least this is a positive of that object's class.",
+        above=0,
+        at_most=1,
+        source="R-CNN section 2.3 and Appendix B",
+    )
+    background_overlap: float = setting(
+        0.5,
+        "A window whose largest IoU with an object is below this is background; between the two it is not used.",
+        above=0,
+        at_most=1,
+        source="R-CNN section 2.3",
+    )
+    learning_rate: float = setting(
+        0.001,
+        "SGD's learning rate at the beginning.",
+        above=0,
+        source="R-CNN section 2.3: a tenth of the pre-training's",
+    )
+    step: int = setting(
+        20_000,
+        "After every so many iterations the learning rate is divided by 10.",
+        at_least=1,
+        source="release, solver.prototxt: stepsize",
+    )
+    momentum: float = setting(0.9, "SGD's momentum.", at_least=0, source="release, solver.prototxt")
+    weight_decay: float = setting(
+        5e-4, "SGD's weight decay; biases have none.", at_least=0, source="release, solver.prototxt"
+    )
+    bias_rate: float = setting(
+        2.0,
+        "The learning rate of biases, as a multiple of the weights'.",
+        at_least=0,
+        source="release, train.prototxt: blobs_lr 1 and 2",
+    )
+    new_layer_rate: float = setting(
+        10.0,
+        "The learning rate of the new layer of class scores, as a multiple of the other layers'.",
+        above=0,
+        source="release, train.prototxt: blobs_lr 10 and 20 of fc8",
+    )
+    new_layer_std: float = setting(
+        0.01,
+        "Standard deviation of the new layer's initial weights.",
+        above=0,
+        source="release, train.prototxt: gaussian",
+    )
+    new_layer_bias: float = setting(
+        0.0,
+        "The new layer's initial biases; well above 0 for SqueezeNet, which has a rectifier after its class scores.",
+        source="release, train.prototxt: constant 0",
+    )
+    dropout: float = setting(
+        0.5,
+        "The share of activations that the network's dropout layers drop.",
+        at_least=0,
+        at_most=0.99,
+        source="release, train.prototxt: on fc6 and fc7",
+    )
+    mirror: bool = setting(
+        True, "Whether half of the windows, at random, are mirrored.", source="release, train.prototxt"
+    )
+    mode: str = setting(
+        "warp",
+        "How a window is fitted to the network's square input, as extract.mode.",
+        choices=("warp", "square", "square-masked"),
+        source="R-CNN Appendix A",
+    )
+    padding: int = setting(
+        16,
+        "Context around a window, in pixels of the network's input, as extract.padding.",
+        at_least=0,
+        source="release, train.prototxt: context_pad",
+    )
+    precision: str = setting(
+        "float32",
+        "The arithmetic of the passes; with bfloat16 the weights stay float32, and tf32 needs CUDA.",
+        choices=("float32", "tf32", "bfloat16"),
+        source="ours; Caffe computed in float32",
+    )
+    seed: int = setting(0, "Seed of the new layer, the batches and dropout.", at_least=0, source="ours")
+    threads: int = setting(
+        1, "Threads of the CPU; their number changes the last bits of the result.", at_least=1, source="ours"
+    )
+    checkpoint_seconds: float = setting(
+        300.0, "Seconds between two checkpoints of the training.", at_least=0, identity=False, source="ours"
+    )
+    image_memory: int = setting(
+        2000, "MB of decoded images to keep in memory.", at_least=0, identity=False, source="ours"
+    )
 
 
 STAGE = Stage(

@@ -33,12 +33,28 @@ class NetworkSettings:
     its mean (three values, in its channel order and scale). `classes` may be left to imported weights, too.
     """
 
-    name: str = setting("alexnet", choices=tuple(NETWORKS), source="R-CNN section 2.1: T-Net is Caffe's AlexNet")
-    weights: str = setting(TORCHVISION_WEIGHTS)
-    preprocessing: str | None = setting(None, choices=tuple(PREPROCESSINGS))
-    mean: tuple[float, ...] = setting(())
-    classes: int | None = setting(None, at_least=1)
-    seed: int = setting(0, at_least=0)
+    name: str = setting(
+        "alexnet",
+        "The architecture.",
+        choices=tuple(NETWORKS),
+        source="R-CNN section 2.1: T-Net is Caffe's AlexNet",
+    )
+    weights: str = setting(
+        TORCHVISION_WEIGHTS,
+        'The path of a file of weights; "torchvision" downloads its ImageNet weights, "random" recognises nothing.',
+    )
+    preprocessing: str | None = setting(
+        None,
+        "What the weights were trained with; none: what imported weights say, else the network's usual one.",
+        choices=tuple(PREPROCESSINGS),
+    )
+    mean: tuple[float, ...] = setting(
+        (), "Three values in place of the preprocessing's mean colour, in its channel order and scale."
+    )
+    classes: int | None = setting(
+        None, "Classes of the weights' last layer; none: what imported weights say, else 1000.", at_least=1
+    )
+    seed: int = setting(0, "Seed of random weights.", at_least=0)
 
 
 @dataclass(frozen=True)

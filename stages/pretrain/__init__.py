@@ -23,21 +23,52 @@ class Settings:
     changes the last bits of sums, so it is part of the result (and two of them crawl where another process has a core).
     """
 
-    network: str = setting("shapenet", choices=("shapenet",), source="ours: small enough for two cores")
-    epochs: int = setting(7, at_least=1, source="ours: about a minute")
-    batch_size: int = setting(128, at_least=2, source="R-CNN section 2.3: mini-batches of 128")
-    learning_rate: float = setting(0.02, above=0, source="ours")
-    steps: tuple[float, ...] = setting((0.7, 0.9), above=0, at_most=1, source="ours")
-    momentum: float = setting(0.9, at_least=0, source="Krizhevsky et al. 2012, section 5")
-    weight_decay: float = setting(5e-4, at_least=0, source="Krizhevsky et al. 2012, section 5")
-    object_iou: float = setting(0.5, above=0, at_most=1, source="R-CNN section 2.3: positives from 0.5 on")
-    background_iou: float = setting(0.3, at_least=0, at_most=1, source="R-CNN section 2.3: negatives below 0.3")
-    background: float = setting(0.2, at_least=0, at_most=1, source="ours")
-    colour_jitter: float = setting(0.25, at_least=0, at_most=1, source="ours")
-    occlusion: float = setting(0.3, at_least=0, at_most=1, source="ours")
-    held_out: int = setting(10, at_least=2, source="ours: every so many-th image measures accuracy")
-    seed: int = setting(0, at_least=0, source="ours")
-    threads: int = setting(1, at_least=1, source="ours: their number changes the last bits")
+    network: str = setting(
+        "shapenet",
+        "The network that is trained, small enough for two cores.",
+        choices=("shapenet",),
+        source="ours",
+    )
+    epochs: int = setting(7, "Passes through the training images.", at_least=1, source="ours: about a minute")
+    batch_size: int = setting(128, "Views in a mini-batch.", at_least=2, source="R-CNN section 2.3")
+    learning_rate: float = setting(0.02, "SGD's learning rate at the beginning.", above=0, source="ours")
+    steps: tuple[float, ...] = setting(
+        (0.7, 0.9),
+        "After each of these fractions of all epochs the learning rate is divided by 10.",
+        above=0,
+        at_most=1,
+        source="ours",
+    )
+    momentum: float = setting(0.9, "SGD's momentum.", at_least=0, source="Krizhevsky et al. 2012, section 5")
+    weight_decay: float = setting(5e-4, "SGD's weight decay.", at_least=0, source="Krizhevsky et al. 2012, section 5")
+    object_iou: float = setting(
+        0.5,
+        "A view whose IoU with the whole image is at least this shows the object.",
+        above=0,
+        at_most=1,
+        source="R-CNN section 2.3: positives of fine-tuning",
+    )
+    background_iou: float = setting(
+        0.3,
+        "A view whose IoU with the whole image is below this shows background; between the two it is not used.",
+        at_least=0,
+        at_most=1,
+        source="R-CNN section 2.3: negatives of the SVMs",
+    )
+    background: float = setting(
+        0.2, "The share of views that are drawn so as to miss the object.", at_least=0, at_most=1, source="ours"
+    )
+    colour_jitter: float = setting(
+        0.25, "How far the views' colours are varied at random; 0: not at all.", at_least=0, at_most=1, source="ours"
+    )
+    occlusion: float = setting(0.3, "The share of views with a part covered up.", at_least=0, at_most=1, source="ours")
+    held_out: int = setting(
+        10, "Every N-th image of a class is held out, to measure accuracy.", at_least=2, source="ours"
+    )
+    seed: int = setting(0, "Seed of the initial weights, the views and their order.", at_least=0, source="ours")
+    threads: int = setting(
+        1, "Threads of the CPU; their number changes the last bits of the result.", at_least=1, source="ours"
+    )
 
 
 STAGE = Stage(

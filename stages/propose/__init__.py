@@ -21,33 +21,92 @@ class Settings:
 
     method: str = setting(
         "selective-search",
+        "How regions are proposed; the settings of the other methods are ignored.",
         choices=("selective-search", "sliding-window", "file"),
         source="R-CNN section 2.1",
     )
-    max_boxes: int = setting(0, at_least=0, source="0: all, as R-CNN section 2.1; else the first so many by priority")
-    seed: int = setting(0, at_least=0, source="decides the priorities; the original's random order is unseeded")
+    max_boxes: int = setting(
+        0,
+        "Keep at most this many proposals per image, the first in order of priority; 0: all.",
+        at_least=0,
+        source="R-CNN section 2.1: all, around 2000",
+    )
+    seed: int = setting(
+        0,
+        "Seed of the random priorities that order the proposals of an image.",
+        at_least=0,
+        source="ours; the original's random order is unseeded",
+    )
 
-    mode: str = setting("fast", choices=("fast", "quality"), source="R-CNN section 2.1: fast mode")
-    base_k: int = setting(50, at_least=1, source="selective_search_boxes.m: k = 50, 100 (OpenCV adds 150)")
-    inc_k: int = setting(50, at_least=1, source="selective_search_boxes.m: k = 50, 100 (OpenCV adds 150)")
-    sigma: float = setting(0.8, above=0, source="selective_search_boxes.m: sigma = 0.8")
-    resize_width: int = setting(500, at_least=0, source="rcnn_detect.m: width 500, boxes mapped back; 0: as it is")
-    max_side: int = setting(2000, at_least=1, at_most=32_000, source="ours: no side is searched longer, resize or not")
-    min_side: int = setting(20, at_least=0, source="selective_search_boxes.m: 20 searched pixels, before mapping back")
+    mode: str = setting(
+        "fast",
+        "Selective search: fast, or quality, which finds several times as many boxes and takes longer.",
+        choices=("fast", "quality"),
+        source="R-CNN section 2.1",
+    )
+    base_k: int = setting(
+        50,
+        "Selective search: k of its first segmentation; the larger, the coarser.",
+        at_least=1,
+        source="selective_search_boxes.m: k = 50, 100; OpenCV adds 150",
+    )
+    inc_k: int = setting(
+        50,
+        "Selective search: by how much k grows from one segmentation to the next.",
+        at_least=1,
+        source="selective_search_boxes.m: k = 50, 100; OpenCV adds 150",
+    )
+    sigma: float = setting(
+        0.8,
+        "Selective search: standard deviation of the blur before segmentation, in pixels.",
+        above=0,
+        source="selective_search_boxes.m",
+    )
+    resize_width: int = setting(
+        500,
+        "Selective search: the width that an image is resized to before it is searched; 0: not resized.",
+        at_least=0,
+        source="rcnn_detect.m",
+    )
+    max_side: int = setting(
+        2000,
+        "Selective search: the longest side searched, in pixels; larger images are scaled down.",
+        at_least=1,
+        at_most=32_000,
+        source="ours",
+    )
+    min_side: int = setting(
+        20,
+        "Selective search: boxes with a side shorter than this are left out, in pixels of the image as searched.",
+        at_least=0,
+        source="selective_search_boxes.m",
+    )
 
     scales: tuple[float, ...] = setting(
         (0.1, 0.15, 0.22, 0.33, 0.5, 0.75),
+        "Sliding windows: their sizes, as the square root of their share of the image's area.",
         above=0,
-        source="sliding windows, ours: window side (root of its area) over the root of the image's area",
+        source="ours",
     )
-    aspects: tuple[float, ...] = setting((0.5, 1.0, 2.0), above=0, source="sliding windows, ours: width / height")
-    stride: float = setting(0.5, above=0, source="sliding windows, ours: step over the window's own side")
+    aspects: tuple[float, ...] = setting(
+        (0.5, 1.0, 2.0), "Sliding windows: their shapes, width over height.", above=0, source="ours"
+    )
+    stride: float = setting(
+        0.5, "Sliding windows: the longest step, as a multiple of the window's side.", above=0, source="ours"
+    )
 
-    file: str = setting("", identity=False, source="file: .h5, .npz or .mat; its content is part of the cache's key")
+    file: str = setting(
+        "",
+        "Method file: the file of boxes, .h5, .npz or .mat; its content, not its name, enters the cache's key.",
+        identity=False,
+        source="ours",
+    )
     box_format: str = setting(
         "auto",
+        "Method file: xyxy is x1 y1 x2 y2, zero-based, half-open; mat-yxyx is y1 x1 y2 x2, one-based, inclusive; auto "
+        "is mat-yxyx for a .mat file, else xyxy.",
         choices=("auto", "xyxy", "mat-yxyx"),
-        source="file: xyxy zero-based half-open; mat-yxyx [y1 x1 y2 x2] one-based inclusive; auto: mat-yxyx for .mat",
+        source="ours",
     )
 
 

@@ -12,11 +12,25 @@ from stages.stage import Input, Stage
 class Settings:
     """The defaults are those of the authors' release (bbox_regression/)."""
 
-    layer: str = setting("pool5", source="R-CNN Appendix C: pool5")
-    min_overlap: float = setting(0.6, at_least=0, at_most=1, source="R-CNN Appendix C: IoU above 0.6 (strictly)")
-    regularisation: float = setting(1000.0, above=0, source="R-CNN Appendix C: lambda = 1000")
-    target_norm: float = setting(20.0, above=0, source="rcnn_scale_features.m")
-    norm_seed: int = setting(3, at_least=0, source="rcnn_feature_stats.m")
+    layer: str = setting(
+        "pool5", "The layer of the features that the regressors are trained on.", source="R-CNN Appendix C"
+    )
+    min_overlap: float = setting(
+        0.6,
+        "Proposals are trained on if their IoU with the nearest object is above this.",
+        at_least=0,
+        at_most=1,
+        source="R-CNN Appendix C",
+    )
+    regularisation: float = setting(
+        1000.0, "Lambda, the weight of the ridge regression's regulariser.", above=0, source="R-CNN Appendix C"
+    )
+    target_norm: float = setting(
+        20.0, "Features are scaled so that their mean L2 norm is this.", above=0, source="rcnn_scale_features.m"
+    )
+    norm_seed: int = setting(
+        3, "Seed of the random sample that the mean norm is measured on.", at_least=0, source="rcnn_feature_stats.m"
+    )
 
 
 STAGE = Stage(

@@ -12,40 +12,86 @@ from stages.stage import Input, Stage
 class Settings:
     """The defaults are those of the authors' release (rcnn_train.m), which made the published numbers."""
 
-    layer: str = setting("fc7", source="R-CNN section 2.2: fc7")
-    C: float = setting(1e-3, above=0, source="rcnn_train.m: svm_C")
-    loss: str = setting("hinge", choices=("hinge", "squared_hinge"), source="rcnn_train.m: liblinear -s 3")
-    positive_weight: float = setting(2.0, above=0, source="rcnn_train.m: pos_loss_weight")
-    bias_multiplier: float = setting(10.0, above=0, source="rcnn_train.m: bias_mult")
-    tolerance: float = setting(1e-4, above=0, source="ours: liblinear's 0.1 leaves scores 0.03 apart between seeds")
-    max_iterations: int = setting(1000, at_least=1, source="liblinear")
+    layer: str = setting("fc7", "The layer of the features that the SVMs are trained on.", source="R-CNN section 2.2")
+    C: float = setting(
+        1e-3,
+        "The SVM's C, the weight of the losses against the regulariser; features are scaled first (target_norm).",
+        above=0,
+        source="rcnn_train.m: svm_C",
+    )
+    loss: str = setting(
+        "hinge",
+        "The loss of an example: hinge, max(0, 1 - margin), or its square.",
+        choices=("hinge", "squared_hinge"),
+        source="rcnn_train.m: liblinear -s 3",
+    )
+    positive_weight: float = setting(
+        2.0, "How many times a negative's loss a positive's counts.", above=0, source="rcnn_train.m: pos_loss_weight"
+    )
+    bias_multiplier: float = setting(
+        10.0,
+        "The constant feature that stands for the bias; the larger it is, the less the bias is regularised.",
+        above=0,
+        source="rcnn_train.m: bias_mult",
+    )
+    tolerance: float = setting(
+        1e-4,
+        "liblinear stops when the projected gradient varies by less than this.",
+        above=0,
+        source="ours: liblinear's 0.1 leaves scores 0.03 apart between seeds",
+    )
+    max_iterations: int = setting(
+        1000, "The most iterations of liblinear in one training.", at_least=1, source="liblinear"
+    )
     positive_overlap: float = setting(
         1.0,
+        "Proposals that overlap an object of the class by at least this IoU are positives too; 1: the objects alone.",
         above=0,
         at_most=1,
         later=True,
-        source="R-CNN section 2.3: 1, the objects alone; below: what overlaps one so much, too (Appendix B)",
+        source="R-CNN section 2.3; Appendix B tried less",
     )
     negative_overlap: float = setting(
-        0.3, at_least=0, at_most=1, source="R-CNN section 2.3: strictly below; 0: what touches no object of the class"
+        0.3,
+        "Regions whose IoU with every object of the class is below this are negatives; 0: those that touch none.",
+        at_least=0,
+        at_most=1,
+        source="R-CNN section 2.3",
     )
-    hard_threshold: float = setting(-1.0001, source="rcnn_train.m: hard_thresh")
-    evict_threshold: float = setting(-1.2, source="rcnn_train.m: evict_thresh")
-    retrain_after: int = setting(2000, at_least=0, source="rcnn_train.m: retrain_limit, strictly more")
+    hard_threshold: float = setting(
+        -1.0001, "Negatives that score above this are hard: they are added.", source="rcnn_train.m: hard_thresh"
+    )
+    evict_threshold: float = setting(
+        -1.2, "Negatives that score below this after a training are dropped.", source="rcnn_train.m: evict_thresh"
+    )
+    retrain_after: int = setting(
+        2000,
+        "A class is trained again when more than this many hard negatives have been added.",
+        at_least=0,
+        source="rcnn_train.m: retrain_limit",
+    )
     max_negatives: int = setting(
         0,
+        "Keep at most this many negatives after each training, the highest-scored; 0: no limit.",
         at_least=0,
-        source="ours: keep so many, the highest-scored, after each training; 0 keeps all, as R-CNN",
+        source="ours; R-CNN keeps all",
     )
-    target_norm: float = setting(20.0, above=0, source="rcnn_scale_features.m")
-    norm_seed: int = setting(3, at_least=0, source="rcnn_feature_stats.m")
-    seed: int = setting(0, at_least=0, source="ours: liblinear's order of examples")
-    checkpoint_seconds: float = setting(60.0, at_least=0, identity=False, source="ours: how often progress is saved")
+    target_norm: float = setting(
+        20.0, "Features are scaled so that their mean L2 norm is this.", above=0, source="rcnn_scale_features.m"
+    )
+    norm_seed: int = setting(
+        3, "Seed of the random sample that the mean norm is measured on.", at_least=0, source="rcnn_feature_stats.m"
+    )
+    seed: int = setting(0, "Seed of the order in which liblinear visits the examples.", at_least=0, source="ours")
+    checkpoint_seconds: float = setting(
+        60.0, "Seconds between two checkpoints of the training.", at_least=0, identity=False, source="ours"
+    )
     memory: float = setting(
         1024.0,
+        "MB for the classes trained in one pass through the images; the others wait for the next pass.",
         above=0,
         identity=False,
-        source="ours: MB for the classes of a pass through the images; others wait",
+        source="ours",
     )
 
 
