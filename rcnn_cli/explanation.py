@@ -157,7 +157,7 @@ def computed(chosen: Chosen, split: str | None) -> list[Node]:
 
 def detector_on(chosen: Chosen, split: str) -> Node:
     """The chosen detector on a split."""
-    same = chosen.detector.split == split
+    same = chosen.detector.dataset == split
     return chosen.detector if same else chosen.graph.add(chosen.detector.use, split, ())
 
 
@@ -204,8 +204,8 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
         )
     features = detector.sources["features"]
     assert isinstance(features, Node)
-    others = [node.split for node in graph.nodes.values() if node.use is features.use]
-    splits = [split] if split else list(dict.fromkeys(str(one) for one in (detector.split, *others)))
+    others = [node.dataset for node in graph.nodes.values() if node.use is features.use]
+    splits = [split] if split else list(dict.fromkeys((detector.dataset, *others)))
     ids = {name: graph.dataset(name, "boxes").image_ids for name in splits}
     found = next((name for name in splits if image in ids[name]), None)
     if found is not None:

@@ -122,7 +122,7 @@ def detections(graph: Graph, wish: Wish) -> Pictures:
     found = open_evaluation(graph)
     sizes = zip(found.detections.image_ids, found.detections.image_sizes, strict=True)
     readable = [image_id for image_id, size in sizes if size.all()]
-    ids = chosen_images(wish, readable, found.node.split)
+    ids = chosen_images(wish, readable, found.node.dataset)
     sheets = [ids[first : first + A_SHEET] for first in range(0, len(ids), A_SHEET)]
     pictures = {
         f"-{number}" if len(sheets) > 1 else "": precision_sheet(
@@ -131,11 +131,11 @@ def detections(graph: Graph, wish: Wish) -> Pictures:
         for number, sheet in enumerate(sheets, start=1)
     }
     how = "chosen" if wish.images else f"random (seed {wish.seed})"
-    what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.split}'"
+    what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.dataset}'"
     return pictures, f"{what}, precision above {wish.precision:g}"
 
 
-def chosen_images(wish: Wish, image_ids: Sequence[str], split: str | None) -> list[str]:
+def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]:
     """The images that are asked for, else random ones. Raises StageError for an id that is not among `image_ids`."""
     for image_id in wish.images:
         if image_id not in image_ids:
@@ -162,13 +162,13 @@ def transformations(graph: Graph, wish: Wish) -> Pictures:
     from stages.extract.pictures import Region, transformation_sheet
 
     nodes = features_nodes(graph)
-    node = next((one for one in nodes if one.split == "test"), nodes[0])
-    source, dataset = network_of(graph, node), graph.dataset(node.split or "test", "boxes")
-    ids = chosen_images(wish, dataset.image_ids, node.split) if wish.images else dataset.image_ids
+    node = next((one for one in nodes if one.dataset == "test"), nodes[0])
+    source, dataset = network_of(graph, node), graph.dataset(node.dataset, "boxes")
+    ids = chosen_images(wish, dataset.image_ids, node.dataset) if wish.images else dataset.image_ids
     objects = read_objects(dataset, ids)
     rows = np.arange(len(objects))[:MOST_REGIONS] if wish.images else elongated(objects, REGIONS, wish)
     if not len(rows):
-        raise StageError(f"'{node.split}' has no objects whose boxes could be transformed")
+        raise StageError(f"'{node.dataset}' has no objects whose boxes could be transformed")
     regions = [
         Region(
             dataset.classes[objects.labels[row]],
@@ -180,7 +180,7 @@ def transformations(graph: Graph, wish: Wish) -> Pictures:
     sheet = transformation_sheet(regions, source.card.input_size, source.preprocessing)
     first = f"the first {len(rows)} of " if wish.images and len(rows) < len(objects) else ""
     count = len(objects) if first else len(rows)
-    return {"": sheet}, f"{first}{count} {plural('object', count)} of '{node.split}'"
+    return {"": sheet}, f"{first}{count} {plural('object', count)} of '{node.dataset}'"
 
 
 def elongated(objects: Objects, count: int, wish: Wish) -> np.ndarray:
@@ -203,7 +203,7 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
     node = training_node(graph)
     source, settings = network_of(graph, node), node.settings
     view = View(source.card.input_size, settings.mode, settings.padding, source.preprocessing)
-    dataset = graph.dataset(node.split or "train", "boxes")
+    dataset = graph.dataset(node.dataset, "boxes")
     objects = read_objects(dataset, dataset.image_ids)
     counts = np.bincount(objects.labels, minlength=len(dataset.classes))
     most = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES])
@@ -219,9 +219,9 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
         ]
         shown.append((dataset.classes[label], samples))
     if not shown:
-        raise StageError(f"'{node.split}' has no objects to show")
+        raise StageError(f"'{node.dataset}' has no objects to show")
     left_out = f", of {len(dataset.classes)}" if len(shown) < len(dataset.classes) else ""
-    return {"": sample_sheet(shown)}, f"{len(shown)} classes{left_out}, objects of '{node.split}'"
+    return {"": sample_sheet(shown)}, f"{len(shown)} classes{left_out}, objects of '{node.dataset}'"
 
 
 def training_node(graph: Graph) -> Node:

@@ -45,6 +45,16 @@ class Node:
         """The settings that hold for this node's split."""
         return self.use.settings_for(self.split)
 
+    @property
+    def dataset(self) -> str:
+        """The recipe's dataset that its images are of: the one that its input names, which need not be its split, else
+        that of the node that it reads split by split."""
+        for wanted in self.use.stage.inputs:
+            source = self.sources.get(wanted.role)
+            if wanted.kind in DATASET_KINDS and isinstance(source, str):
+                return source
+        return next(source.dataset for source in self.upstream() if source.use.stage.follows_split)
+
     def upstream(self) -> Iterator[Node]:
         """The nodes that this one reads."""
         return (source for source in self.sources.values() if isinstance(source, Node))

@@ -194,10 +194,8 @@ def measure(small: SampleGraph, node: Node, options: Options, state: State) -> L
         run_node(small, node, replace(options, execution=replace(execution, progress=watch.opened), part_size=few))
     finished = watch.elapsed()
     reader = Reader(small.folder(node))
-    grows, factor = False, 1.0
-    if node.split is not None:
-        sample, whole = small.dataset(node.split), small.whole.dataset(node.split)
-        grows, factor = reader.item_ids == tuple(sample.image_ids), len(whole) / len(sample)
+    sample, whole = small.dataset(node.dataset), small.whole.dataset(node.dataset)
+    grows, factor = reader.item_ids == tuple(sample.image_ids), len(whole) / len(sample)
     flow = seconds_an_item(watch.events, watch.first or finished, execution.jobs) * sum(one for _, one in watch.events)
     begin = max(0.0, finished - flow)
     scale = factor if grows else 1.0

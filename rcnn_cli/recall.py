@@ -77,9 +77,9 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
 def proposals_of(graph: Graph, split: str) -> list[Node]:
     """The recipe's nodes that make proposals on `split`; raises StageError if there is none."""
     every = [node for node in graph.nodes.values() if node.use.stage.makes == "proposals"]
-    found = [node for node in every if node.split == split]
+    found = [node for node in every if node.dataset == split]
     if not found:
-        splits = ", ".join(sorted({str(node.split) for node in every})) or "no split"
+        splits = ", ".join(sorted({node.dataset for node in every})) or "no split"
         raise StageError(f"{graph.recipe.path}: has no proposals on '{split}' but on {splits}; name that as --split")
     return found
 

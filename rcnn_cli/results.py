@@ -74,10 +74,10 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
     curves = {name: read_curves(reader) for name, reader in readers.items()}
     plot_precision_recall(curves, folder / "precision-recall.png")
     for node in nodes:
-        name, split = node.use.name, node.split or "test"
+        name = node.use.name
         detections = read_detections(Reader(graph.folder(detector_of(node))))
-        write_results(readers[name].manifest["summary"], detections, folder / name, split)
-        dataset = graph.dataset(split)
+        write_results(readers[name].manifest["summary"], detections, folder / name, node.dataset)
+        dataset = graph.dataset(node.dataset)
         write_coco_results(dataset, detections, folder / name / "coco-results.json")
         if not isinstance(dataset, CocoDataset):
             write_coco_annotations(dataset, folder / name / "coco-annotations.json")
@@ -123,7 +123,7 @@ def detector_of(node: Node) -> Node:
 
 
 def draw_results(graph: Graph, node: Node) -> None:
-    """Draws a detect node's detections on every image of its split; the path is printed."""
+    """Draws a detect node's detections on every image of its dataset; the path is printed."""
     from stages.detections import read_detections
     from stages.drawing import draw_detections, save_image
     from stages.file_names import file_names
@@ -131,7 +131,7 @@ def draw_results(graph: Graph, node: Node) -> None:
 
     detections = read_detections(Reader(graph.folder(node)))
     cuts = drawing_cuts(graph, node, detections.classes)
-    dataset = graph.dataset(node.split or "test")
+    dataset = graph.dataset(node.dataset)
     folder = results_folder(graph) / node.name
     skipped = Reader(graph.folder(node)).manifest["skipped"]
     drawn = [image_id for image_id in detections.image_ids if image_id not in skipped]

@@ -42,7 +42,7 @@ def check_output(output: Path, force: bool) -> None:
 
 def check_split(graph: Graph, evaluation: Node, split: str) -> None:
     """Raises StageError unless `split` is held out: neither the test set nor training data has an image of it."""
-    reported = evaluation.split or TEST
+    reported = evaluation.dataset
     if split in (TEST, reported):
         raise StageError(
             f"tune --split {split}: [{evaluation.use.name}] reports on '{reported}', and settings are never chosen on "
@@ -67,8 +67,8 @@ def training_splits(graph: Graph, evaluation: Node) -> Iterator[str]:
     """The splits that the evaluated detector was trained on."""
     for node in graph.needed(evaluation)[:-1]:
         reads_boxes = any(one.kind == "dataset" for one in node.use.stage.inputs)
-        if node.split and reads_boxes and not node.use.stage.follows_split:
-            yield node.split
+        if reads_boxes and not node.use.stage.follows_split:
+            yield node.dataset
 
 
 def images_of(graph: Graph, split: str) -> set[Path]:
@@ -95,7 +95,8 @@ def tuning_grid(graph: Graph, evaluation: Node, split: str, searched: Mapping[st
             axes.append([(as_text(value), change_of(use, name, value)) for value in values])
     if not axes:
         raise StageError(f"{graph.recipe.path}: [{detector.use.name}] has none of the settings {', '.join(searched)}")
-    wiring = {evaluation.use.name: {"split": split, "inputs": {"detections": detector.use.name}}}
+    inputs = {"detections": detector.use.name, **({"images": split} if "images" in evaluation.use.inputs else {})}
+    wiring = {evaluation.use.name: {"split": split, "inputs": inputs}}
     cells = [Cell(places, changes, evaluation.use.name) for places, changes in combinations(axes)]
     title = f"Search on the split '{split}'"
     path = graph.recipe.path

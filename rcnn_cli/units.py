@@ -96,9 +96,9 @@ def features_node(graph: Graph, split: str, table: str | None) -> Node:
             names = ", ".join(dict.fromkeys(node.use.name for node in nodes))
             raise StageError(f"--features {table}: is no table of {graph.recipe.path} that extracts; it has {names}")
         nodes = named
-    found = [node for node in nodes if node.split == split]
+    found = [node for node in nodes if node.dataset == split]
     if not found:
-        splits = ", ".join(dict.fromkeys(str(node.split) for node in nodes))
+        splits = ", ".join(dict.fromkeys(node.dataset for node in nodes))
         raise StageError(f"{graph.recipe.path}: has no features on '{split}' but on {splits}; name that as --split")
     return found[0]
 
@@ -144,7 +144,7 @@ def montage(maps: Maps, count: int) -> list[Unit]:
     chosen = selective_units(selectivity, maps.fields.shape, count)
     if not chosen:
         raise StageError(
-            f"--montage: needs objects of two classes or more on '{maps.node.split}' to tell selective units by; "
+            f"--montage: needs objects of two classes or more on '{maps.node.dataset}' to tell selective units by; "
             f"name units with --unit"
         )
     units = []

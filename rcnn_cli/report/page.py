@@ -260,7 +260,7 @@ def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, Diagnosis]) -> lis
 
 def recall_of(runs: Sequence[Run]) -> dict[str, Any] | None:
     """How well the proposals that the runs' recipes have on their data cover the objects, None without any."""
-    split = runs[0].node.split or "test"
+    split = runs[0].node.dataset
     graphs = [graph for graph in dict.fromkeys(run.graph for run in runs) if has_proposals(graph, split)]
     if not graphs:
         return None

@@ -61,7 +61,7 @@ class Run:
     @property
     def dataset(self) -> Any:
         """The dataset that it is an evaluation on."""
-        return self.graph.dataset(self.node.split or "test", "boxes")
+        return self.graph.dataset(self.node.dataset, "boxes")
 
     @property
     def protocol(self) -> tuple[str, float, bool]:
@@ -174,7 +174,7 @@ def diagnosis_of(run: Run, similar: Any, found: Evaluated) -> tuple[dict[str, An
     """A diagnosis of the run, and the key of the recipe's cache that it is from; None if it is made here, by the same
     rules."""
     for node in run.graph.nodes.values():
-        reads = (node.split, node.sources.get("detections")) == (run.node.split, run.detector)
+        reads = (node.dataset, node.sources.get("detections")) == (run.node.dataset, run.detector)
         if node.use.stage.name != "diagnose" or not reads:
             continue
         alike = node.settings.similar == similar and node.settings.iou == run.node.settings.iou
