@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cache import CacheError, DamagedPart, set_aside
 from cache.files import read_json
 from cache.manifest import read_manifest
 from cache.parts import check_place, part_name, verify_part
-from rcnn_cli.runner import counted, size
+from rcnn_cli.runner import counted, plural, size
 from stages.errors import StageError
 
 
@@ -26,16 +27,30 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def list_caches(work: Path) -> str:
-    """A line a cache: state, size, when it was finished, folder."""
+def list_caches(work: Path, now: float) -> str:
+    """A line for each cache: state, when it was finished (or last written to) and how long before `now` (seconds since
+    the epoch) that was, folder, size."""
     lines = []
     for folder in cache_folders(work):
         manifest = read_manifest(folder / "manifest.json")
         if manifest is not None:
-            lines.append(f"complete  {manifest['finished']}  {folder.relative_to(work)}  ({counted(manifest)})")
+            state, content = "complete", counted(manifest)
+            written = datetime.fromisoformat(manifest["finished"]).timestamp()
         else:
-            lines.append(f"partial   {'-':<20}  {folder.relative_to(work)}  ({size(folder_bytes(folder))})")
+            state, content = "partial", size(folder_bytes(folder))
+            written = max(path.stat().st_mtime for path in folder.rglob("*"))
+        at = datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M")
+        lines.append(f"{state:<8}  {at}  {age(now - written):<14}  {folder.relative_to(work)}  ({content})")
     return "\n".join(lines) or f"{work}: no caches yet; `rcnn run RECIPE` makes them"
+
+
+def age(seconds: float) -> str:
+    """How long ago something was, in the largest unit that it fills: "3 days ago"."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        count = int(seconds // length)
+        if count >= 1:
+            return f"{count} {plural(unit, count)} ago"
+    return "just now"
 
 
 def verify_caches(work: Path, graph: Any | None, say: Callable[[str], None]) -> int:

@@ -10,28 +10,44 @@ from cache import Reader
 from cache.manifest import read_manifest
 from cache.parts import verify_part
 from rcnn_cli.runner import counted, manifest_json
-from stages.errors import StageError
+from stages.errors import BadImage, StageError
 
 SAMPLE_ITEMS = 3
+LINE_LENGTH = 100
 
 
 def inspect_file(path: Path) -> str:
-    """A description of a cache's folder, part, view or manifest, of any HDF5 file, of a recipe or of an image."""
+    """A description of a cache's folder, part, view or manifest, of any HDF5 file, of a recipe or a grid, of JSON or of
+    an image. Raises StageError for what is none of these."""
     if not path.exists():
         raise StageError(f"{path}: there is no such file or folder; `rcnn cache ls` lists the caches")
     if path.is_dir():
+        if not (path / "plan.json").exists():
+            raise StageError(f"{path}: is not a cache's folder (it has no plan.json); `rcnn cache ls` lists the caches")
         return inspect_cache(path)
     if path.name == "manifest.json":
         return manifest_json(read_manifest(path) or {})
     if path.suffix in (".h5", ".hdf5"):
         return inspect_hdf5(path)
     if path.suffix == ".toml":
+        from rcnn_cli.grid import is_grid, load_grid
         from rcnn_cli.recipe import load_recipe
 
+        if is_grid(path):
+            cells = [f"  {cell.name}: {', '.join(cell.words()) or 'the base recipe'}" for cell in load_grid(path).cells]
+            return "\n".join([f"{path}: a grid of {len(cells)} cells", *cells])
         return json.dumps(load_recipe(path).as_json(), indent=2, ensure_ascii=False)
+    if path.suffix == ".json":
+        return inspect_json(path)
     from stages.images import read_image
 
-    image = read_image(path)
+    try:
+        image = read_image(path)
+    except BadImage as error:
+        raise StageError(
+            f"{path}: {error.reason}; `rcnn inspect` shows caches and their files, HDF5, recipes, grids, JSON and "
+            f"images, and `rcnn weights show` files of weights"
+        ) from error
     height, width = image.shape[:2]
     return (
         f"{path}: an image of {width} x {height} pixels, mean colour {image.reshape(-1, 3).mean(0).round(1).tolist()}"
@@ -75,6 +91,29 @@ def inspect_hdf5(path: Path) -> str:
     except OSError as error:
         raise StageError(f"{path}: is not an HDF5 file that can be read ({error}); make it again") from error
     return "\n".join(lines)
+
+
+def inspect_json(path: Path) -> str:
+    """A JSON file's values, of nested ones how many there are."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{path}: is not valid JSON ({error}); make it again") from error
+    if not isinstance(value, dict):
+        return f"{path}: JSON, {told(value)}"
+    return "\n".join([f"{path}: JSON", *(f"  {name}: {told(one)}" for name, one in value.items())])
+
+
+def told(value: Any) -> str:
+    """A JSON value on a line, nested ones beyond a length by their size and names."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= LINE_LENGTH or not isinstance(value, dict | list):
+        return shortened(text, LINE_LENGTH)
+    if isinstance(value, list):
+        return (
+            f"a list of {len(value)}, the first is {shortened(json.dumps(value[0], ensure_ascii=False), LINE_LENGTH)}"
+        )
+    return f"{len(value)} keys, {shortened(', '.join(value), LINE_LENGTH)}"
 
 
 def range_of(dataset: Any) -> str:
