@@ -11,7 +11,7 @@ class BadImage(StageError):
     """An image file that cannot be read as an image (`path` and `reason` are kept for the list of skipped images)."""
 
     def __init__(self, path: object, reason: str) -> None:
-        super().__init__(f"{path}: {reason}; repair or remove it, or pass --skip-bad-images")
+        super().__init__(f"{path}: {reason}; repair or remove it")
         self.path = str(path)
         self.reason = reason
 

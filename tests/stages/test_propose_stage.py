@@ -117,7 +117,7 @@ def test_the_seed_changes_the_order_and_not_the_set(pictures, tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_bad_image_stops_or_is_skipped(pictures, tmp_path, jobs, caplog):
     pictures.image_path("000002").write_text("not an image")
-    with pytest.raises(BadImage, match=r"000002\.png.*--skip-bad-images"):
+    with pytest.raises(BadImage, match=r"000002\.png.*repair or remove it"):
         propose(pictures, SMALL, tmp_path / "stops", jobs=jobs)
     with caplog.at_level(logging.WARNING, "stages.propose"):
         reader = propose(pictures, SMALL, tmp_path / "skips", jobs=jobs, skip_bad_images=True)
