@@ -28,12 +28,15 @@ class StageCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes a section for the settings and one for the rest."""
-        settings, others = [], []
+        settings: list[tuple[str, str]] = []
+        others: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 (settings if str(parameter.name).startswith(SETTING) else others).append(record)
-        with formatter.section("Settings (defaults hold where RECIPE sets no other value)"):
+        with formatter.section(
+            'Settings (defaults hold where RECIPE sets no other value; "ours": chosen by this project)'
+        ):
             formatter.write_dl(settings)
         with formatter.section("Options"):
             formatter.write_dl(others)

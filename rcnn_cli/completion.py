@@ -132,7 +132,7 @@ def complete_image(context: click.Context, incomplete: str) -> Iterable[str]:
     graph, split = Graph(recipe_of(context), work), context.params.get("split")
     found: dict[str, None] = {}
     for node in graph.nodes.values():
-        if node.use.stage.makes == "detections" and split in (None, node.split):
+        if node.use.stage.makes == "detections" and split in (None, node.dataset):
             folders = (work / "caches" / node.use.stage.name).glob(f"{glob.escape(graph.label(node))}.*")
             for plan in sorted(folder / "plan.json" for folder in folders):
                 found |= dict.fromkeys(json.loads(plan.read_bytes())["item_ids"])

@@ -85,9 +85,11 @@ def cli(verbose: bool) -> None:
     "--only",
     metavar="CACHE",
     shell_complete=complete_cache,
-    help="Only this one, as `rcnn status` names it; its inputs must be complete.",
+    help="Only this cache, as `rcnn status` names it; its inputs must be complete  [default: all]",
 )
-@click.option("--shard", metavar="I/N", help="With --only: make only every N-th part, beginning with the I-th.")
+@click.option(
+    "--shard", metavar="I/N", help="With --only: make only every N-th part, beginning with the I-th  [default: all]"
+)
 def run(
     recipe: Path, changes: tuple[str, ...], work: Path | None, only: str | None, shard: str | None, **options: Any
 ) -> None:
@@ -159,17 +161,23 @@ def add_stage_command(stage: Stage) -> None:
     command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
     decorated = recipe_argument(execution_options(dask_options(command), "batch_size" not in setting_names(stage)))
     decorated = click.option(
-        "--split", metavar="NAME", shell_complete=complete_split, help="Only this dataset of the recipe."
+        "--split",
+        metavar="NAME",
+        shell_complete=complete_split,
+        help="Only this dataset of the recipe  [default: all that are needed]",
     )(decorated)
     decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)
     decorated = click.option(
         "--shard",
         envvar="RCNN_SHARD",
         metavar="I/N",
-        help="Make only every N-th part, beginning with the I-th; `array`: as this task of an array job is numbered.",
+        help="Make only every N-th part, beginning with the I-th; `array`: as this task of an array job is numbered  "
+        "[default: $RCNN_SHARD, else all]",
     )(decorated)
     if stage.makes == "detections":
-        decorated = click.option("--draw", is_flag=True, help="Draw the detections on the images.")(decorated)
+        decorated = click.option(
+            "--draw", is_flag=True, help="Draw the detections on the images, into results/ of --work."
+        )(decorated)
     for option in reversed(setting_options(stage)):
         decorated = option(decorated)
     cli.command(name=stage.name, cls=StageCommand, short_help=stage.summary)(decorated)
@@ -219,7 +227,7 @@ for each in catalogue().values():
 
 @cli.command(short_help="Say what is complete, what is not, and why.")
 @recipe_argument
-@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_text: bool) -> None:
     """Say for each cache of RECIPE: complete, how far, missing or damaged, and why. Exit status 1 unless all complete.
 
@@ -238,9 +246,9 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
 @recipe_argument
 @execution_options
 @click.option(
-    "--sample", type=click.IntRange(1), metavar="N", help="Images of each split to measure [default: 8, or 4 a job]."
+    "--sample", type=click.IntRange(1), metavar="N", help="Images of each split to measure  [default: 8, or 4 per job]"
 )
-@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 def plan(
     recipe: Path,
     changes: tuple[str, ...],
@@ -278,11 +286,27 @@ def plan(
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
 @click.option(
-    "--split", default="test", show_default=True, shell_complete=complete_split, help="The dataset of the recipes."
+    "--split",
+    metavar="NAME",
+    default="test",
+    show_default=True,
+    shell_complete=complete_split,
+    help="The dataset of the recipes that is measured on.",
 )
-@click.option("--counts", default="300,1000,2000", show_default=True, metavar="N,...", help="Proposals an image.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/recall in --work].")
-@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@click.option(
+    "--counts",
+    default="300,1000,2000",
+    show_default=True,
+    metavar="N,...",
+    help="Recall is told for the first so many proposals of an image.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write to  [default: results/recall in --work]",
+)
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 def recall(
     recipes: tuple[Path, ...],
     changes: tuple[str, ...],
@@ -310,14 +334,32 @@ def recall(
 
 @cli.command(short_help="Show the regions that excite units of a convolutional layer most.")
 @recipe_argument
-@click.option("--unit", "units", multiple=True, metavar="ROW,COLUMN,CHANNEL", help="From 1; repeatable.")
-@click.option("--montage", type=click.IntRange(1), metavar="N", help="N class-selective units [12 without --unit].")
-@click.option("--layer", help="A cached convolutional layer [default: the deepest].")
 @click.option(
-    "--split", default="test", show_default=True, shell_complete=complete_split, help="The dataset of the recipe."
+    "--unit",
+    "units",
+    multiple=True,
+    metavar="ROW,COLUMN,CHANNEL",
+    help="A unit of the layer, each number from 1; repeatable.",
 )
-@table_option("--features", "features", "The recipe's extract table to use [default: its only or first one].")
-@click.option("--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions a unit.")
+@click.option(
+    "--montage",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Show the N most class-selective units  [default: 12 without --unit]",
+)
+@click.option("--layer", metavar="LAYER", help="A cached convolutional layer  [default: the deepest]")
+@click.option(
+    "--split",
+    metavar="NAME",
+    default="test",
+    show_default=True,
+    shell_complete=complete_split,
+    help="The dataset of the recipe whose regions are searched.",
+)
+@table_option("--features", "features", "The recipe's extract table to use  [default: its only or first one]")
+@click.option(
+    "--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions shown for each unit."
+)
 @click.option(
     "--overlap",
     type=click.FloatRange(0, 1),
@@ -327,9 +369,12 @@ def recall(
     help="Regions of one image that a stronger one overlaps by more are left out; the authors' tool takes 0.1.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/RECIPE/units in --work]."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write to  [default: results/RECIPE/units in --work]",
 )
-@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 def units(
     recipe: Path,
     changes: tuple[str, ...],
@@ -365,21 +410,37 @@ def units(
 @click.option(
     "--only",
     metavar="NAME,...",
-    help="Of detections, filters, transformations, training-samples, box-plots, precision-recall [default: all].",
+    help="Only these: detections, filters, transformations, training-samples, box-plots, precision-recall  "
+    "[default: all]",
 )
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Detections of more are drawn; a detection's is that of its detector on the whole split, at its score.",
+    help="Draw the detections whose score has more than this precision on the whole split.",
 )
 @click.option(
-    "--image", "images", multiple=True, metavar="ID", help="Image of detections and transformations; repeatable."
+    "--image", "images", multiple=True, metavar="ID", help="An image for detections and transformations; repeatable."
 )
-@click.option("--images", "count", type=click.IntRange(1), default=12, show_default=True, help="Random images.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random choice.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/figures in --work].")
+@click.option(
+    "--images",
+    "count",
+    type=click.IntRange(1),
+    default=12,
+    show_default=True,
+    metavar="N",
+    help="How many random images, without --image.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of every random choice."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write to  [default: results/figures in --work]",
+)
 def figures(
     recipes: tuple[Path, ...],
     changes: tuple[str, ...],
@@ -418,7 +479,10 @@ def figures(
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder [default: results/RECIPE/report in --work]."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write to  [default: results/RECIPE/report in --work]",
 )
 def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | None, output: Path | None) -> None:
     """Make one page of HTML, index.html, of what RECIPES gave; it needs no network and opens from disk.
@@ -441,13 +505,20 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
 @click.argument("a", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.argument("b", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
-@table_option("--evaluation", "evaluation", "The evaluation to compare [default: eval, else the last].")
-@table_option("--evaluation-b", "evaluation", "That of B [default: as --evaluation].")
+@table_option("--evaluation", "evaluation", "The evaluation to compare  [default: eval, else the last]")
+@table_option("--evaluation-b", "evaluation", "The evaluation of B  [default: as --evaluation]")
 @click.option(
-    "--resamples", type=click.IntRange(0), default=1000, show_default=True, help="Of the images, for the intervals."
+    "--resamples",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="How often the images are resampled for the intervals.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: in results/ of --work].")
-@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The folder to write to  [default: in results/ of --work]"
+)
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 def compare(
     a: Path,
     b: Path,
@@ -481,14 +552,14 @@ def compare(
     "--recipe",
     type=click.Path(path_type=Path),
     shell_complete=complete_toml,
-    help="The base recipe [default: the grid's].",
+    help="The base recipe  [default: the one that the grid names]",
 )
-@click.option("--seeds", metavar="N,...", help="The seeds [default: the grid's].")
+@click.option("--seeds", metavar="N,...", help="Run every cell once with each of these seeds  [default: the grid's]")
 @recipe_options
 @execution_options
 @dask_options
 @click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
-@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 def ablate(
     grid: Path,
     recipe: Path | None,
@@ -568,14 +639,22 @@ def run_plan(
     help="The evaluation of the detector to tune.",
 )
 @click.option(
-    "--negative-overlap", default="0,0.1,0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Of train-svm."
+    "--negative-overlap",
+    default="0,0.1,0.2,0.3,0.4,0.5",
+    show_default=True,
+    metavar="X,...",
+    help="Values of train-svm.negative_overlap to try.",
 )
-@click.option("--c", "cost", default="0.0001,0.001,0.01", show_default=True, metavar="X,...", help="Of train-svm.")
-@click.option("--nms-iou", default="0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Of detect.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe to write [default: NAME-tuned.toml].")
-@click.option("--force", is_flag=True, help="Replace that file if it is there.")
+@click.option(
+    "--c", "cost", default="0.0001,0.001,0.01", show_default=True, metavar="X,...", help="Values of train-svm.C to try."
+)
+@click.option(
+    "--nms-iou", default="0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Values of detect.nms_iou to try."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe to write  [default: NAME-tuned.toml]")
+@click.option("--force", is_flag=True, help="Replace the recipe to write if it is there.")
 @click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
-@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 def tune(
     recipe: Path,
     changes: tuple[str, ...],
@@ -631,7 +710,7 @@ def tune(
     default=Path("cluster.toml"),
     show_default=True,
     shell_complete=complete_toml,
-    help="What each stage asks of Slurm.",
+    help="The file that says what each stage asks of Slurm.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing; needs no Slurm.")
 def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: Path, dry_run: bool) -> None:
@@ -677,7 +756,7 @@ def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
 @cli.command(short_help="Wait until a stage's caches are complete, whoever makes them.")
 @recipe_argument
 @click.argument("stage", shell_complete=complete_cache)
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up then [default: never].")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after so long  [default: never]")
 def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, timeout: float | None) -> None:
     """Wait until STAGE's caches of RECIPE are complete, whoever makes them. Exit status 1 if --timeout comes first.
 
@@ -706,13 +785,14 @@ def task() -> None:
     work()
 
 
-@cli.command(short_help="Show what a cache, a part, a recipe or an image is.")
+@cli.command(short_help="Show what a cache, a part, a recipe, a grid, results or an image is.")
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path) -> None:
-    """Show what FILE is: a cache's folder, part, view or manifest; a recipe; an image.
+    """Show what FILE is: a cache's folder, part, view or manifest; a recipe or a grid; JSON; an image.
 
     \b
-    Example: rcnn inspect work/caches/extract/shapes-train.3fa9c1d2be04
+    Examples: rcnn inspect work/caches/extract/shapes-train.3fa9c1d2be04
+              rcnn inspect work/results/shapes/eval/results.json
     """
     from rcnn_cli.inspection import inspect_file
 
@@ -722,9 +802,16 @@ def inspect(file: Path) -> None:
 @cli.command(short_help="Detect objects in any photos: PNGs with boxes, JSON.")
 @recipe_argument
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
-@table_option("--detector", "detections", "The recipe's detect table to use [default: its only or first one].")
-@click.option("--threshold", type=float, help="Least score to draw [default: precision 0.5 on the recipe's test set].")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    help="The folder to write to.",
+)
+@table_option("--detector", "detections", "The recipe's detect table to use  [default: its only or first one]")
+@click.option("--threshold", type=float, help="Least score to draw  [default: precision 0.5 on the recipe's test set]")
 @execution_options
 def predict(
     recipe: Path,
@@ -753,19 +840,25 @@ def predict(
 @recipe_argument
 @click.argument("image", shell_complete=complete_image)
 @table_option(
-    "--evaluation", "evaluation", "The evaluation whose detector is explained [default: eval, else the last]."
+    "--evaluation", "evaluation", "The evaluation whose detector is explained  [default: eval, else the last]"
 )
-@table_option("--detector", "detections", "The recipe's detect table, in place of an evaluation.")
+@table_option(
+    "--detector", "detections", "The recipe's detect table, in place of an evaluation  [default: the evaluation's]"
+)
 @click.option(
     "--split",
     metavar="NAME",
     shell_complete=complete_split,
-    help="The dataset of the image [default: the first that has it].",
+    help="The dataset of the image  [default: the first that has it]",
 )
-@click.option("--object", "number", type=int, metavar="N", help="Only the image's N-th object, from 1 on.")
-@click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [default: in results/ of --work].")
-@click.option("--json", "as_json_text", is_flag=True, help="For machines.")
+@click.option(
+    "--object", "number", type=int, metavar="N", help="Only the image's N-th object, counted from 1  [default: all]"
+)
+@click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class  [default: all]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The folder to write to  [default: in results/ of --work]"
+)
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 @execution_options
 def explain_command(
     recipe: Path,
@@ -811,22 +904,32 @@ def cache_group() -> None:
 
 
 @cache_group.command(name="ls")
-@click.option("--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/].")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+)
 def cache_list(work: Path | None) -> None:
-    """List all caches: state, items, size, age.
+    """List all caches: state, when they were finished (UTC) or last written to, age, folder, size.
 
     \b
     Example: rcnn cache ls
     """
+    import time
+
     from rcnn_cli.caches import list_caches
     from rcnn_cli.runner import work_folder
 
-    click.echo(list_caches(work_folder(work)))
+    click.echo(list_caches(work_folder(work), time.time()))
 
 
 @cache_group.command(name="verify")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path), shell_complete=complete_toml)
-@click.option("--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/].")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+)
 def cache_verify(recipe: Path | None, work: Path | None) -> None:
     """Read every byte of all caches (or of RECIPE's); damaged parts are set aside. Exit status 1 if there was one.
 
@@ -845,7 +948,11 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
 
 @cache_group.command(name="gc")
 @click.argument("recipes", nargs=-1, type=click.Path(path_type=Path), shell_complete=complete_toml)
-@click.option("--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/].")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+)
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
     """List the caches that none of RECIPES (default: recipes/*.toml) refers to, then delete them.
@@ -896,7 +1003,13 @@ def data_check(source: str) -> None:
 
 @data.command(name="shapes")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the generator.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change seed, or how many scenes train, val and test have; repeatable.",
+)
 def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
     """Draw the project's own detection set into DIRECTORY, in the layout of PASCAL VOC.
 
@@ -912,7 +1025,7 @@ def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
 @click.argument("name", type=click.Choice(("voc2007", "voc2012")))
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
-    "--mirror", metavar="URL", help="Take the archives from this folder on the web [default: the official one]."
+    "--mirror", metavar="URL", help="Take the archives from this folder on the web  [default: the official one]"
 )
 def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
     """Download PASCAL VOC into DIRECTORY: checksums verified, a broken download goes on where it stopped.
@@ -937,16 +1050,22 @@ def weights() -> None:
 
 @weights.command(name="import")
 @click.argument("source")
-@click.option("--network", required=True, type=click.Choice(tuple(NETWORKS)), help="Whose weights these are.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to be written.")
+@click.option(
+    "--network", required=True, type=click.Choice(tuple(NETWORKS)), help="The network that the weights are of."
+)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to be written, .safetensors."
+)
 @click.option(
     "--preprocessing",
     type=click.Choice(tuple(PREPROCESSINGS)),
-    help="What they were trained with [default: the usual one of a .caffemodel and of torchvision].",
+    help="What they were trained with  [default: the usual one of a .caffemodel and of torchvision]",
 )
-@click.option("--mean", metavar="A,B,C", help="Their mean colour, in the preprocessing's order and scale.")
 @click.option(
-    "--scores", metavar="LAYER", help="The .caffemodel's layer of class scores [default: fc8, or the only other]."
+    "--mean", metavar="A,B,C", help="Their mean colour, in its channel order and scale  [default: the preprocessing's]"
+)
+@click.option(
+    "--scores", metavar="LAYER", help="The .caffemodel's layer of class scores  [default: fc8, or the only other]"
 )
 def weights_import(
     source: str, network: str, output: Path, preprocessing: str | None, mean: str | None, scores: str | None
@@ -1074,7 +1193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
-        text, code = sentence(error)
+        words = sys.argv[1:] if arguments is None else arguments
+        called = next((word for word in words if not word.startswith("-")), "")  # the options before it are flags
+        text, code = sentence(error, cli.commands.get(called))
         if verbose():
             traceback.print_exc()
         click.echo(f"rcnn: {text}", err=True)

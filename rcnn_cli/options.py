@@ -23,7 +23,9 @@ def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--set, --work."""
     command = click.option(
-        "--work", type=click.Path(path_type=Path), help="Folder of the caches [default: $RCNN_WORK, else work/]."
+        "--work",
+        type=click.Path(path_type=Path),
+        help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
     )(command)
     return click.option(
         "--set",
@@ -31,7 +33,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         metavar="SECTION.KEY=VALUE",
         shell_complete=complete_setting,
-        help="Change a value of the recipe; repeatable.",
+        help="Change a value of the recipe for this command, extract.padding=0 for example; repeatable.",
     )(command)
 
 
@@ -45,23 +47,35 @@ def execution_options(command: Callable[..., Any], batch_size: bool = True) -> C
     --part-size."""
     if batch_size:
         command = click.option(
-            "--batch-size", type=click.IntRange(1), help="Regions in a batch of the network [default: the stage's]."
+            "--batch-size",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Regions that pass through the network at once  [default: the stage's]",
         )(command)
     for option in (
         click.option(
-            "--part-size", type=click.IntRange(1), help="Items in a part of a new cache [default: the stage's]."
+            "--part-size",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Images (or classes) in a part of a new cache  [default: the stage's]",
         ),
         click.option(
             "--compression",
             type=click.Choice(("none", "gzip", "zstd")),
             default="none",
             show_default=True,
-            help="Of new caches; zstd needs the package hdf5plugin.",
+            help="How new caches are compressed; zstd needs the package hdf5plugin.",
         ),
         click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
-        click.option("--jobs", type=click.IntRange(1), help="Processes [default: one for each core]."),
         click.option(
-            "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
+            "--jobs", type=click.IntRange(1), metavar="N", help="Processes at once  [default: one for each core]"
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            metavar="auto|cpu|cuda[:N]",
+            help="Where networks run; auto: on a GPU if there is one.",
         ),
     ):
         command = option(command)
@@ -76,12 +90,13 @@ def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=300.0,
         show_default=True,
         metavar="SECONDS",
-        help="With --dask: give up when there was no worker for so long.",
+        help="With --dask: give up when there has been no worker for so long.",
     )(command)
     return click.option(
         "--dask",
         metavar="ADDRESS|local[/N]",
-        help="Have the workers of this Dask scheduler make the parts, or N worker processes started here.",
+        help="Have the workers of this Dask scheduler make the parts, or N worker processes started here  "
+        "[default: this process and its --jobs]",
     )(command)
 
 

@@ -17,7 +17,7 @@ def setting_help(field: dataclasses.Field[Any]) -> str:
     source = f" ({told['source']})" if told["source"] else ""
     ends = [f"default: {shown(field.default)}{source}", bounds(told)]
     if not told["identity"]:
-        ends.append("does not change the result")
+        ends.append("not part of the cache's key")
     return f"{told['what']}  [{'; '.join(end for end in ends if end)}]"
 
 

@@ -66,9 +66,9 @@ class Settings:
         at_least=1,
         source="release, solver.prototxt: stepsize",
     )
-    momentum: float = setting(0.9, "SGD's momentum.", at_least=0, source="release, solver.prototxt")
+    momentum: float = setting(0.9, "The momentum of SGD.", at_least=0, source="release, solver.prototxt")
     weight_decay: float = setting(
-        5e-4, "SGD's weight decay; biases have none.", at_least=0, source="release, solver.prototxt"
+        5e-4, "The weight decay of SGD; biases have none.", at_least=0, source="release, solver.prototxt"
     )
     bias_rate: float = setting(
         2.0,

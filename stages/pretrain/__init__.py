@@ -39,8 +39,10 @@ class Settings:
         at_most=1,
         source="ours",
     )
-    momentum: float = setting(0.9, "SGD's momentum.", at_least=0, source="Krizhevsky et al. 2012, section 5")
-    weight_decay: float = setting(5e-4, "SGD's weight decay.", at_least=0, source="Krizhevsky et al. 2012, section 5")
+    momentum: float = setting(0.9, "The momentum of SGD.", at_least=0, source="Krizhevsky et al. 2012, section 5")
+    weight_decay: float = setting(
+        5e-4, "The weight decay of SGD.", at_least=0, source="Krizhevsky et al. 2012, section 5"
+    )
     object_iou: float = setting(
         0.5,
         "A view whose IoU with the whole image is at least this shows the object.",

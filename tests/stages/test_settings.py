@@ -10,13 +10,13 @@ from stages.settings import all_of, build_settings, identity_of, setting
 
 @dataclass(frozen=True)
 class Example:
-    padding: int = setting(16, at_least=0)
-    mode: str = setting("warp", choices=("warp", "square"))
-    C: float = setting(1e-3, above=0)
-    layers: tuple[str, ...] = setting(("fc7",))
-    flip: bool = setting(False)
-    limit: int | None = setting(None, at_least=1)
-    seconds: float = setting(60.0, identity=False)
+    padding: int = setting(16, "A setting.", at_least=0)
+    mode: str = setting("warp", "A setting.", choices=("warp", "square"))
+    C: float = setting(1e-3, "A setting.", above=0)
+    layers: tuple[str, ...] = setting(("fc7",), "A setting.")
+    flip: bool = setting(False, "A setting.")
+    limit: int | None = setting(None, "A setting.", at_least=1)
+    seconds: float = setting(60.0, "A setting.", identity=False)
 
 
 def test_defaults_and_given_values():
@@ -58,8 +58,8 @@ def test_identity_leaves_out_what_cannot_change_a_result():
 def test_a_setting_that_came_later_is_part_of_the_identity_only_where_it_is_changed():
     @dataclass(frozen=True)
     class Grown:
-        first: int = setting(1)
-        second: str = setting("as ever", later=True)
+        first: int = setting(1, "A setting.")
+        second: str = setting("as ever", "A setting.", later=True)
 
     assert identity_of(Grown()) == {"first": 1}
     assert identity_of(Grown(second="new")) == {"first": 1, "second": "new"}
