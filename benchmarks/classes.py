@@ -156,7 +156,9 @@ def train(folder: Path, features: Path, classes: int, jobs: int, memory: float) 
     from stages.train_svm import stage as train_svm
 
     settings = Settings(memory=memory)
-    inputs = {"images": SimpleNamespace(classes=class_names(classes)), "features": Reader(features)}
+    reader = Reader(features)
+    images = SimpleNamespace(classes=class_names(classes), image_ids=reader.item_ids, images_with_crowds=frozenset())
+    inputs = {"images": images, "features": reader}
     passes, hold = [0], train_svm.Mining.hold_examples
 
     def counted(self: Any) -> None:

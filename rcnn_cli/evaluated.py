@@ -180,8 +180,8 @@ def open_evaluation(
 
 
 def counted_objects(objects: Objects, use_difficult: bool) -> Objects:
-    """The objects as an evaluation counts them: with `use_difficult` none is difficult."""
-    return replace(objects, difficult=np.zeros(len(objects), bool)) if use_difficult else objects
+    """The objects as an evaluation counts them: with `use_difficult` crowds alone are difficult."""
+    return replace(objects, difficult=objects.crowds) if use_difficult else objects
 
 
 def judge(

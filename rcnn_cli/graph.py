@@ -273,7 +273,10 @@ class Graph:
             return key_of(self.network.identity())
         assert source is not None
         dataset = self.dataset(source, wanted.kind)
-        return key_of([dataset.images_key, *([dataset.annotations_key] if wanted.annotations else [])])
+        keys = [dataset.images_key, *([dataset.annotations_key] if wanted.annotations else [])]
+        if wanted.crowds and dataset.images_with_crowds:
+            keys.append("crowds")  # an earlier version took them for difficult objects: what it made is another cache
+        return key_of(keys)
 
     def folder(self, node: Node) -> Path:
         """Where the node's cache is or will be: an existing folder with its key, whatever its label, else a new one."""

@@ -41,6 +41,18 @@ def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
+def covered_share(boxes: Boxes, regions: Boxes) -> NDArray[np.float64]:
+    """The share of each box's own area that lies in each region: float64 [N, M] (0 for a box without area).
+
+    COCO's evaluation takes it for the IoU with a crowd (pycocotools, `iscrowd`).
+    """
+    top_left = np.maximum(boxes[:, None, :2], regions[None, :, :2]).astype(np.float64)
+    bottom_right = np.minimum(boxes[:, None, 2:], regions[None, :, 2:]).astype(np.float64)
+    sides = np.clip(bottom_right - top_left, 0, None)
+    intersection, own = sides[..., 0] * sides[..., 1], area(boxes)[:, None]
+    return np.divide(intersection, own, out=np.zeros_like(intersection), where=own > 0)
+
+
 def class_overlaps(
     boxes: Boxes, object_boxes: Boxes, object_labels: NDArray[np.int32], classes: int
 ) -> NDArray[np.float32]:

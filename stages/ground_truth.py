@@ -11,12 +11,12 @@ from stages.errors import StageError
 log = logging.getLogger("stages")
 
 
-def check_images(stage: str, image_ids: Sequence[str], dataset: Any) -> None:
-    """Raises StageError unless the detections' images `image_ids` are the dataset's own."""
+def check_images(stage: str, image_ids: Sequence[str], dataset: Any, what: str = "detections") -> None:
+    """Raises StageError unless `image_ids`, the images of the detections (or of `what`), are the dataset's own."""
     if set(image_ids) != set(dataset.image_ids):
         raise StageError(
-            f"{stage}: the detections are of {len(image_ids)} images that are not the {len(dataset.image_ids)} of "
-            f"{dataset.name}; name the same split for [{stage}] and for the detections it reads"
+            f"{stage}: the {what} are of {len(image_ids)} images that are not the {len(dataset.image_ids)} of "
+            f"{dataset.name}; name the same split for [{stage}] and for the {what} it reads"
         )
 
 

@@ -28,7 +28,8 @@ class Input:
 
     `role` is its name inside the stage, `kind` one of KINDS. `default` lists the recipe's tables that provide it when
     the recipe does not say, the first one present wins. `annotations=False`: of a dataset only the images matter, so
-    that a corrected annotation does not make this stage's cache stale. `only_if=(SETTING, VALUE)`: it is read only
+    that a corrected annotation does not make this stage's cache stale. `crowds=True`: of a dataset's objects crowds are
+    treated unlike other difficult ones. `only_if=(SETTING, VALUE)`: it is read only
     where that setting has this value. `once=True`: the stage reads each item once, so that it may be computed then (see
     `Stage.on_demand`).
     """
@@ -38,6 +39,7 @@ class Input:
     default: tuple[str, ...] = ()
     optional: bool = False
     annotations: bool = True
+    crowds: bool = False
     only_if: tuple[str, Any] | None = None
     once: bool = False
 

@@ -53,6 +53,10 @@ def test_a_recipe_on_coco_files(
     for split in ("train", "test"):
         voc = open_detection(f"voc:{tmp_path}/voc:{split}", work=tmp_path / "work")
         write_coco_annotations(voc, tmp_path / f"{split}.json")
+    stated = json.loads((tmp_path / "train.json").read_text())
+    things = stated["annotations"]
+    things[0]["iscrowd"] = 1
+    (tmp_path / "train.json").write_text(json.dumps(stated))
     recipe = tmp_path / "coco.toml"
     recipe.write_text(RECIPE.format(folder=tmp_path))
     with pytest.raises(SystemExit) as ended:
@@ -75,3 +79,8 @@ def test_a_recipe_on_coco_files(
     assert f"{100 * summary['map']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in printed
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert float(rows[-1]["AP"]) == pytest.approx(summary["coco"]["AP"])
+    # no crowd is an example
+    trained = json.loads(next((tmp_path / "work/caches/train-svm").glob("*/manifest.json")).read_text())
+    for category in stated["categories"]:
+        own = [one for one in things if one["category_id"] == category["id"] and not one["iscrowd"]]
+        assert trained["summary"]["classes"][category["name"]]["positives"] == len(own)

@@ -102,3 +102,16 @@ def test_what_is_wrong_is_noticed(tmp_path: Path) -> None:
     assert line == "A=b rcnn run  x.toml --onyl y   # why"
     with pytest.raises(Exception, match="--onyl"):
         check(line)
+
+
+TRAINED_ON = """
+Difficult objects are trained on like all others, as in R-CNN's release, unless `difficult = "ignore"` makes them
+neither positives nor negatives; a crowd (COCO's `iscrowd`) never is an example, and a proposal that lies in one is no
+negative;
+an evaluation counts neither as missed nor as found."""
+
+
+@pytest.mark.parametrize("name", ["recipes", "tutorial", "finetune"])
+def test_what_is_trained_on_is_said_in_the_same_words(name: str) -> None:
+    page = (PROJECT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert " ".join(TRAINED_ON.split()) in " ".join(page.split())

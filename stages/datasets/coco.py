@@ -1,7 +1,7 @@
 """Datasets in COCO's format: one JSON file of images, annotations and categories, and a folder of images.
 
 Boxes are (x, y, width, height) in pixels from the image's upper left corner: (x, y, x + width, y + height) in the
-project. A crowd (`iscrowd`: 1) becomes a difficult object: it counts neither as missed nor as found, and is no example.
+project. A crowd (`iscrowd`: 1) is a difficult object: it counts neither as missed nor as found. No stage trains on it.
 Annotations with a box of no width or height, of which COCO's own files have a few, are left out, and said so.
 """
 
@@ -107,11 +107,18 @@ class CocoDataset(Dataset):
     def subset(self, positions: Sequence[int]) -> CocoDataset:
         """The images at these positions alone, with all classes."""
         chosen = copy.copy(self)
-        for known in ("images_key", "annotations_key", "key"):
+        for known in ("images_key", "annotations_key", "key", "images_with_crowds"):
             vars(chosen).pop(known, None)
         chosen.image_ids = tuple(self.image_ids[position] for position in positions)
         chosen._known = frozenset(chosen.image_ids)
         return chosen
+
+    @cached_property
+    def images_with_crowds(self) -> frozenset[str]:
+        """The ids of the images with a crowd among their objects."""
+        places = np.searchsorted(self.file.offsets, np.flatnonzero(self.file.crowds), side="right") - 1
+        crowded = set(places.tolist())
+        return frozenset(one for one in self.image_ids if self.file.images[one] in crowded)
 
     def image_path(self, image_id: str) -> Path:
         """The image's file, which need not exist."""
@@ -199,6 +206,7 @@ class CocoDataset(Dataset):
             occluded=none,
             pose=("Unspecified",) * len(corners),
             stated_areas=self.file.areas[rows],
+            stated_crowds=self.file.crowds[rows],
         )
 
 

@@ -25,8 +25,10 @@ class ImageRecord:
     """One image and its n objects.
 
     `boxes` is float32 [n, 4], (x1, y1, x2, y2) in pixels of the original image, zero-based, half-open; `labels` is
-    int32 [n], indices into the dataset's classes; `difficult`, `truncated` and `occluded` are bool [n]. `stated_areas`,
-    float64 [n] in square pixels, are there where annotations state them (COCO: of the segmentation).
+    int32 [n], indices into the dataset's classes; `difficult` (need not be found), `truncated` and `occluded` are
+    bool [n]. `stated_areas`, float64 [n] in square pixels, are there where annotations state them (COCO: of the
+    segmentation). `stated_crowds`, bool [n], are there where the format has crowds (COCO's `iscrowd`: one box around
+    many things), which are difficult, too.
     """
 
     image_id: str
@@ -40,8 +42,14 @@ class ImageRecord:
     occluded: NDArray[np.bool_]
     pose: tuple[str, ...]
     stated_areas: NDArray[np.float64] | None = None
+    stated_crowds: NDArray[np.bool_] | None = None
 
     @property
     def areas(self) -> NDArray[np.float64]:
         """The objects' areas in square pixels, float64 [n]: as stated, else of their boxes."""
         return area(self.boxes) if self.stated_areas is None else self.stated_areas
+
+    @property
+    def crowds(self) -> NDArray[np.bool_]:
+        """Which objects are crowds: bool [n]."""
+        return np.zeros(len(self.labels), bool) if self.stated_crowds is None else self.stated_crowds

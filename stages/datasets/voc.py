@@ -75,6 +75,11 @@ class Dataset:
             )
         return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
 
+    @property
+    def images_with_crowds(self) -> frozenset[str]:
+        """The ids of the images with a crowd among their objects (see `ImageRecord`); VOC's format has none."""
+        return frozenset()
+
     def subset(self, positions: Sequence[int]) -> Dataset:
         """The images at these positions alone, with all classes."""
         ids = tuple(self.image_ids[position] for position in positions)

@@ -16,7 +16,7 @@ from stages.detections import no_boxes
 @dataclass(frozen=True)
 class Objects:
     """m objects: `images` int64 [m] (index of the image, ascending), `boxes` float32 [m, 4], `labels` int32 [m],
-    `difficult`, `truncated` and `occluded` bool [m], `poses` str [m]."""
+    `difficult`, `truncated`, `occluded` and `crowds` (difficult, too) bool [m], `poses` str [m]."""
 
     images: NDArray[np.int64]
     boxes: Boxes
@@ -25,6 +25,7 @@ class Objects:
     truncated: NDArray[np.bool_]
     occluded: NDArray[np.bool_]
     poses: NDArray[np.str_]
+    crowds: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,6 +40,7 @@ class Objects:
             self.truncated[keep],
             self.occluded[keep],
             self.poses[keep],
+            self.crowds[keep],
         )
 
 
@@ -47,7 +49,7 @@ def read_objects(dataset: Any, image_ids: Sequence[str]) -> Objects:
     records = [dataset.record(image_id) for image_id in image_ids]
     flags = {
         name: np.concatenate([np.zeros(0, bool), *(getattr(record, name) for record in records)])
-        for name in ("difficult", "truncated", "occluded")
+        for name in ("difficult", "truncated", "occluded", "crowds")
     }
     return Objects(
         images=np.repeat(np.arange(len(records)), [len(record.labels) for record in records]),

@@ -51,7 +51,7 @@ STAGE = Stage(
     settings=Settings,
     makes="evaluation",
     inputs=(
-        Input("images", kind="dataset"),
+        Input("images", kind="dataset", crowds=True),
         Input("detections", kind="detections", default=("detect",)),
     ),
     module="stages.eval.stage",

@@ -170,7 +170,8 @@ def objects_by_class(
     areas = np.concatenate([np.zeros(0), *(record.areas for record in records)]) if with_areas else None
     labels = np.concatenate([np.zeros(0, np.int32), *(record.labels for record in records)])
     difficult = np.concatenate([np.zeros(0, bool), *(record.difficult for record in records)])
-    difficult &= not use_difficult
+    if use_difficult:  # never of crowds, which are no single object
+        difficult &= np.concatenate([np.zeros(0, bool), *(record.crowds for record in records)])
     rows = dict(by_class(labels))
     own = [rows.get(label, NO_ROWS) for label in range(len(dataset.classes))]
     return {

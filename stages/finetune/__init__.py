@@ -54,6 +54,13 @@ class Settings:
         at_most=1,
         source="R-CNN section 2.3",
     )
+    difficult: str = setting(
+        "train",
+        "Whether difficult objects are examples like all others, or neither positives nor negatives; crowds never are.",
+        choices=("train", "ignore"),
+        later=True,
+        source="rcnn_make_window_file.m: windows like all others",
+    )
     learning_rate: float = setting(
         0.001,
         "SGD's learning rate at the beginning.",
@@ -140,7 +147,7 @@ STAGE = Stage(
     settings=Settings,
     makes="network",
     inputs=(
-        Input("images", kind="dataset"),
+        Input("images", kind="dataset", crowds=True),
         Input("proposals", kind="proposals", default=("propose",)),
         Input("network", kind="network", default=("pretrain", "network")),
     ),

@@ -12,6 +12,7 @@ import numpy as np
 from cache import Column, Part, Reader, Schema, Writer
 from stages.datasets import Dataset
 from stages.errors import BadImage, BadSetting, StageError
+from stages.examples import unused_regions
 from stages.execution import Execution
 from stages.finetune import Settings
 from stages.finetune.ranks import Ranks, joined
@@ -155,9 +156,11 @@ def find_windows(
         for position, image_id in enumerate(dataset.image_ids):
             objects = dataset.record(image_id)
             boxes = np.concatenate([objects.boxes, proposals.read(image_id, ["boxes"])["boxes"]]).astype(np.float32)
+            unused = unused_regions(boxes, objects.difficult, objects.crowds, settings.difficult)
+            labels = window_labels(boxes, objects.boxes, objects.labels, classes, settings, unused)
             if execution.skip_bad_images and not readable(memory, position):
-                boxes = boxes[:0]
-            images.append((boxes, window_labels(boxes, objects.boxes, objects.labels, classes, settings)))
+                boxes, labels = boxes[:0], labels[:0]
+            images.append((boxes, labels))
             bar.advance(1, len(boxes))
     windows = joined_windows(images, classes)
     check_windows(windows, settings, dataset)

@@ -22,6 +22,13 @@ class Settings:
         at_most=1,
         source="R-CNN Appendix C",
     )
+    difficult: str = setting(
+        "train",
+        "Whether difficult objects are examples like all others, or neither positives nor negatives; crowds never are.",
+        choices=("train", "ignore"),
+        later=True,
+        source="rcnn_train_bbox_regressor.m: examples like all others",
+    )
     regularisation: float = setting(
         1000.0, "Lambda, the weight of the ridge regression's regulariser.", above=0, source="R-CNN Appendix C"
     )
@@ -40,7 +47,7 @@ STAGE = Stage(
     settings=Settings,
     makes="regressor",
     inputs=(
-        Input("images", kind="dataset"),
+        Input("images", kind="dataset", crowds=True),
         Input("features", kind="features", default=("extract",)),
     ),
     split="train",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader, Record
 from stages.boxes import encode_deltas, iou_matrix
+from stages.examples import unused_rows
 from stages.features import scaled
 
 BLOCK_ROWS = 512
@@ -34,11 +36,12 @@ class Examples:
         return len(self.rows)
 
 
-def image_examples(record: Record, image: int, min_overlap: float) -> Examples:
+def image_examples(record: Record, image: int, min_overlap: float, unused: NDArray[np.bool_] | None = None) -> Examples:
     """The examples of one image: regions (objects too) whose IoU with their nearest object is strictly above the least.
 
     The nearest object, of whatever class, is the target and gives the class; of equally near ones the first. Boxes no
-    wider or higher than one pixel have no scale to regress by and are left out.
+    wider or higher than one pixel have no scale to regress by and are left out, and so are `unused` regions (bool [n])
+    and those nearest to an unused object.
     """
     boxes, is_object = record["boxes"], record["is_object"]
     objects = boxes[is_object]
@@ -46,8 +49,10 @@ def image_examples(record: Record, image: int, min_overlap: float) -> Examples:
         return no_examples()
     iou = iou_matrix(boxes, objects)
     nearest = iou.argmax(axis=1)
-    wide = np.all(boxes[:, 2:] - boxes[:, :2] > 1, axis=1)
-    rows = np.flatnonzero((iou.max(axis=1) > min_overlap) & wide & wide[is_object][nearest])
+    fit = np.all(boxes[:, 2:] - boxes[:, :2] > 1, axis=1)
+    if unused is not None:
+        fit &= ~unused
+    rows = np.flatnonzero((iou.max(axis=1) > min_overlap) & fit & fit[is_object][nearest])
     targets = encode_deltas(boxes[rows], objects[nearest[rows]])
     labels = record["label"][is_object][nearest[rows]]
     return Examples(np.full(len(rows), image, np.int64), rows.astype(np.int64), labels, targets)
@@ -58,12 +63,11 @@ def no_examples() -> Examples:
     return Examples(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, 4)))
 
 
-def collect_examples(features: Reader, min_overlap: float) -> Examples:
-    """The examples of all images; reads boxes and labels only."""
-    columns = ["boxes", "is_object", "label"]
-    found = [
-        image_examples(record, position, min_overlap) for position, (_, record) in enumerate(features.records(columns))
-    ]
+def collect_examples(features: Reader, dataset: Any, min_overlap: float, difficult: str) -> Examples:
+    """The examples of all images, by the settings of these names; reads no features."""
+    found = []
+    for position, (image_id, record) in enumerate(features.records(["boxes", "is_object", "label", "difficult"])):
+        found.append(image_examples(record, position, min_overlap, unused_rows(record, image_id, dataset, difficult)))
     return Examples(
         np.concatenate([one.images for one in found]),
         np.concatenate([one.rows for one in found]),

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.execution import Execution, workers_deaf_to_interrupts
 from stages.features import feature_scale, layer_dimension
+from stages.ground_truth import check_images
 from stages.train_bbox import Settings
 from stages.train_bbox.examples import Examples, collect_examples, feature_blocks
 from stages.train_bbox.ridge import fit_ridge, whiten
@@ -46,13 +47,14 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
 
     A class needs one matrix float64 [D + 1, D + 1], whatever the number of images.
     """
-    features: Reader = inputs["features"]
+    features, dataset = inputs["features"], inputs["images"]
+    check_images("train-bbox", features.item_ids, dataset, "features")
     total = output.remaining_items
     if not total:
         return
     with threadpool_limits(1, user_api="blas"):
         scale = feature_scale(features, settings.layer, target_norm=settings.target_norm, seed=settings.norm_seed)
-        examples = collect_examples(features, settings.min_overlap)
+        examples = collect_examples(features, dataset, settings.min_overlap, settings.difficult)
         labels = {name: label for label, name in enumerate(output.item_ids)}
         own = ((part, [examples.of_class(labels[name]) for name in part.item_ids]) for part in output.claim())
         tasks = (delayed(fit_part)(part, found, features, scale, settings) for part, found in own)

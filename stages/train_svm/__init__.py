@@ -51,6 +51,13 @@ class Settings:
         later=True,
         source="R-CNN section 2.3; Appendix B tried less",
     )
+    difficult: str = setting(
+        "train",
+        "Whether difficult objects are examples like all others, or neither positives nor negatives; crowds never are.",
+        choices=("train", "ignore"),
+        later=True,
+        source="rcnn_train.m: positives like all others",
+    )
     negative_overlap: float = setting(
         0.3,
         "Regions whose IoU with every object of the class is below this are negatives; 0: those that touch none.",
@@ -102,7 +109,7 @@ STAGE = Stage(
     settings=Settings,
     makes="svm",
     inputs=(
-        Input("images", kind="dataset"),
+        Input("images", kind="dataset", crowds=True),
         Input("features", kind="features", default=("extract",)),
     ),
     split="train",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader, Record
 from stages.boxes import class_overlaps
+from stages.examples import TRAIN, unused_rows
 
-COLUMNS = ["boxes", "is_object", "label"]
+COLUMNS = ["boxes", "is_object", "label", "difficult"]
 """What of a features cache says which regions are examples."""
 
 
@@ -52,36 +55,52 @@ class Overlaps:
     own_object: NDArray[np.bool_]
 
 
-def overlaps_of(record: Record) -> Overlaps:
-    """The overlaps of an image, from the COLUMNS of its `record`."""
+def overlaps_of(record: Record, unused: NDArray[np.bool_] | None = None) -> Overlaps:
+    """The overlaps of an image, from the COLUMNS of its `record`, with its objects but for the `unused` (bool [n])."""
     is_object, labels = record["is_object"], record["label"]
+    if unused is not None:
+        is_object = is_object & ~unused
     present = np.unique(labels[is_object])
     columns = np.searchsorted(present, labels[is_object]).astype(np.int32)
     overlaps = class_overlaps(record["boxes"], record["boxes"][is_object], columns, len(present))
     return Overlaps(present, overlaps, is_object[:, None] & (labels[:, None] == present))
 
 
-def positives_of(record: Record, positive_overlap: float) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The positives of an image: their rows int64 [p] and classes int32 [p].
+def positives_of(
+    record: Record, positive_overlap: float, unused: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The positives of an image: their rows int64 [p] and classes int32 [p], none of them `unused` (bool [n]).
 
     At a `positive_overlap` of 1 the objects, each of its class; below it also, of each class, what overlaps one of its
     objects that much or more (fine-tuning's definition, tried for SVMs in Appendix B).
     """
     if positive_overlap == 1:
-        rows = np.flatnonzero(record["is_object"])
+        rows = np.flatnonzero(record["is_object"] & ~unused)
         return rows, record["label"][rows]
-    here = overlaps_of(record)
-    rows, columns = np.nonzero(here.own_object | (here.overlaps >= np.float32(positive_overlap)))
+    here = overlaps_of(record, unused)
+    near = here.own_object | (here.overlaps >= np.float32(positive_overlap))
+    rows, columns = np.nonzero(near & ~unused[:, None])
     return rows, here.present[columns]
 
 
-def read_positives(features: Reader, positive_overlap: float) -> Positives:
-    """The positives of every class, difficult objects included; reads no features."""
+def read_positives(features: Reader, dataset: Any, positive_overlap: float, difficult: str) -> Positives:
+    """The positives of every class, by the settings of these names; reads no features."""
     labels, images, rows = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    columns = COLUMNS if positive_overlap < 1 else ["is_object", "label"]
-    for position, (_, record) in enumerate(features.records(columns)):
-        found, classes = positives_of(record, positive_overlap)
+    for position, (record, unused) in enumerate(regions_and_unused(features, dataset, positive_overlap, difficult)):
+        found, classes = positives_of(record, positive_overlap, unused)
         labels.append(classes)
         images.append(np.full(len(found), position, np.int64))
         rows.append(found)
     return Positives(np.concatenate(labels), np.concatenate(images), np.concatenate(rows))
+
+
+def regions_and_unused(
+    features: Reader, dataset: Any, positive_overlap: float, difficult: str
+) -> Iterator[tuple[Record, NDArray[np.bool_]]]:
+    """For each image the columns that `positives_of` needs, as few as that takes, and its `unused_rows`."""
+    if positive_overlap == 1 and difficult == TRAIN and not dataset.images_with_crowds:
+        for _, record in features.records(["is_object", "label"]):
+            yield record, np.zeros(len(record["label"]), bool)
+        return
+    for image_id, record in features.records(COLUMNS):
+        yield record, unused_rows(record, image_id, dataset, difficult)

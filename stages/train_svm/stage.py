@@ -15,8 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.errors import BadSetting
+from stages.examples import unused_rows
 from stages.execution import Execution, workers_deaf_to_interrupts
 from stages.features import feature_scale, layer_dimension, scaled
+from stages.ground_truth import check_images
 from stages.linear_models import NEVER_DETECTED
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.checkpoint import as_arrays, restore
@@ -77,7 +79,8 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             f"train-svm.positive_overlap = {settings.positive_overlap} is less than negative_overlap = "
             f"{settings.negative_overlap}; a region cannot be both"
         )
-    features: Reader = inputs["features"]
+    features, dataset = inputs["features"], inputs["images"]
+    check_images("train-svm", features.item_ids, dataset, "features")
     dimension = layer_dimension(features, settings.layer)
     claimed, put_off = output.claim(), list[Part]()
     prepared: tuple[float, Positives] | None = None
@@ -90,13 +93,13 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
                 scale = feature_scale(
                     features, settings.layer, target_norm=settings.target_norm, seed=settings.norm_seed
                 )
-                prepared = scale, read_positives(features, settings.positive_overlap)
+                prepared = scale, read_positives(features, dataset, settings.positive_overlap, settings.difficult)
                 part_bytes = output.part_size * class_bytes(dimension, int(features.lengths().max()))
                 at_once = int(settings.memory * 1e6 // part_bytes)
             parts += put_off[1:at_once]
             put_off = put_off[len(parts) :]
             parts += islice(claimed, max(0, at_once - len(parts)))
-            put_off += train_parts(parts, settings, features, *prepared, output, execution, workers)
+            put_off += train_parts(parts, settings, features, dataset, *prepared, output, execution, workers)
 
 
 def solvers(jobs: int) -> Parallel:
@@ -118,6 +121,7 @@ def train_parts(
     parts: list[Part],
     settings: Settings,
     features: Reader,
+    dataset: Any,
     scale: float,
     positives: Positives,
     output: Writer,
@@ -130,7 +134,8 @@ def train_parts(
     """
     miners = {part.index: start_part(part, settings, features, positives, output) for part in parts}
     with FeaturePool(output.folder, *layer_type(features, settings.layer)) as pool:
-        mining = Mining(settings, features, scale, [one for group in miners.values() for one in group], pool, workers)
+        every = [one for group in miners.values() for one in group]
+        mining = Mining(settings, features, dataset, scale, every, pool, workers)
         put_off = make_room(mining, parts, miners, settings, output)
         remaining = len(features) - mining.first_image
         pause, saved = settings.checkpoint_seconds, time.monotonic()
@@ -206,6 +211,7 @@ class Mining:
         self,
         settings: Settings,
         features: Reader,
+        dataset: Any,
         scale: float,
         miners: Sequence[ClassMiner],
         pool: FeaturePool,
@@ -213,6 +219,7 @@ class Mining:
     ) -> None:
         self.settings = settings
         self.features = features
+        self.dataset = dataset
         self.scale = scale
         self.miners = sorted((one for one in miners if one.next_image < len(features)), key=lambda one: one.label)
         self.pool = pool
@@ -270,10 +277,11 @@ class Mining:
         stored = record[self.settings.layer]
         features = scaled(stored, self.scale)
         here = overlaps_of(record)
-        negatives = negative_rows(here.overlaps, here.own_object, self.settings.negative_overlap)
+        unused = unused_rows(record, self.features.item_ids[image], self.dataset, self.settings.difficult)
+        negatives = negative_rows(here.overlaps, here.own_object, self.settings.negative_overlap) & ~unused[:, None]
         holders = np.zeros(len(stored), np.int32)
         for block, group in groupby(active, lambda miner: miner.label // BLOCK_CLASSES):
-            allowed = np.ones((len(stored), BLOCK_CLASSES), bool)
+            allowed = np.repeat(~unused[:, None], BLOCK_CLASSES, axis=1)
             those = here.present // BLOCK_CLASSES == block
             allowed[:, here.present[those] % BLOCK_CLASSES] = negatives[:, those]
             scores = self.scorer.scores(features, block)

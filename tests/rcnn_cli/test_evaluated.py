@@ -166,6 +166,7 @@ def test_the_true_detections_are_those_of_the_curve(things: list[Any], rows: lis
         flags,
         flags,
         np.array([""] * len(things)),
+        flags,
     )
     judged = judge(found, objects, classes, 0.5, [["ant", "bee"]], 0.1)
     for label, name in enumerate(classes):

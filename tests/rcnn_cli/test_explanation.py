@@ -48,6 +48,7 @@ def objects_of(*rows: tuple[tuple[int, ...], str] | tuple[tuple[int, ...], str, 
         flags,
         flags,
         np.array([""] * len(rows)),
+        flags,
     )
 
 

@@ -108,7 +108,12 @@ def run_stage(tmp_path: Path) -> RunStage:
 @pytest.fixture
 def with_classes() -> Callable[[Reader, Sequence[str]], dict[str, Any]]:
     """The inputs of a stage that reads features and the names of classes."""
-    return lambda features, classes: {"images": SimpleNamespace(classes=tuple(classes)), "features": features}
+    return lambda features, classes: {
+        "images": SimpleNamespace(
+            name="images", classes=tuple(classes), image_ids=features.item_ids, images_with_crowds=frozenset()
+        ),
+        "features": features,
+    }
 
 
 @pytest.fixture

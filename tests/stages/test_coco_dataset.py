@@ -83,7 +83,9 @@ def test_no_annotations_a_crowd_and_a_size_from_the_image(tmp_path: Path) -> Non
     assert empty.labels.shape == empty.difficult.shape == empty.areas.shape == (0,)
     crowd = dataset.record("9")
     assert (crowd.width, crowd.height) == (60, 40)
-    assert crowd.difficult.tolist() == [True]
+    assert crowd.difficult.tolist() == crowd.crowds.tolist() == [True]
+    assert dataset.record("42").crowds.tolist() == [False, False]
+    assert dataset.images_with_crowds == {"9"}
     assert crowd.areas.tolist() == [1200.5]
 
 
@@ -94,6 +96,8 @@ def test_subsets_and_copies(tmp_path: Path) -> None:
     assert one.classes == dataset.classes
     assert one.key != dataset.key
     assert one.record("9").labels.tolist() == [0]
+    assert one.images_with_crowds == {"9"}
+    assert not dataset.subset([0, 2]).images_with_crowds
     with pytest.raises(BadDataset, match="has no image '42'"):
         one.record("42")
     copy = pickle.loads(pickle.dumps(dataset))

@@ -66,7 +66,7 @@ def objects_of(*rows: tuple[int, tuple[float, ...], int], difficult: Any = (), *
     """Objects from (image, box, label), images ascending; further columns false or unspecified unless given."""
     hard = np.zeros(len(rows), bool)
     hard[list(difficult)] = True
-    columns = {"truncated": np.zeros(len(rows), bool), "occluded": np.zeros(len(rows), bool)}
+    columns = {name: np.zeros(len(rows), bool) for name in ("truncated", "occluded", "crowds")}
     return Objects(
         images=np.array([row[0] for row in rows], np.int64),
         boxes=np.array([row[1] for row in rows], np.float32).reshape(-1, 4),
@@ -358,6 +358,7 @@ def dataset_of(things: dict[str, list[tuple[tuple[int, ...], int, bool]]], pose:
             difficult=np.array([thing[2] for thing in found], bool),
             truncated=np.arange(len(found)) % 2 == 1,
             occluded=np.zeros(len(found), bool),
+            crowds=np.zeros(len(found), bool),
             pose=(pose,) * len(found),
         )
         for image, found in things.items()
@@ -472,7 +473,7 @@ def test_another_split_and_other_classes_are_told(
     sideways = {**inputs, "images": dataset_of({image: [] for image in inputs["images"].image_ids}, "sideways")}
     record = sideways["images"].record("i0")
     record.boxes, record.labels = np.array([SQUARE], np.float32), np.array([0], np.int32)
-    record.difficult = record.truncated = record.occluded = np.zeros(1, bool)
+    record.difficult = record.truncated = record.occluded = record.crowds = np.zeros(1, bool)
     record.pose = ("sideways",)
     with caplog.at_level(logging.WARNING):
         run_stage(STAGE, Settings(), sideways, "poses")

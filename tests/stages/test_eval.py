@@ -28,13 +28,16 @@ CLASSES = ("cat", "dog", "owl")
 SQUARE, AWAY = (0, 0, 10, 10), (20, 20, 30, 30)
 
 
-def dataset_of(things: dict[str, list[tuple[tuple[int, ...], int, bool]]], folder: Path | None = None) -> Any:
-    """A dataset with these (box, label, difficult) in each image."""
+def dataset_of(
+    things: dict[str, list[tuple[tuple[int, ...], int, bool]]], folder: Path | None = None, crowds: bool = False
+) -> Any:
+    """A dataset with these (box, label, difficult) in each image; with `crowds` the difficult ones are crowds."""
     records = {
         image: SimpleNamespace(
             boxes=np.array([thing[0] for thing in found], np.float32).reshape(-1, 4),
             labels=np.array([thing[1] for thing in found], np.int32),
             difficult=np.array([thing[2] for thing in found], bool),
+            crowds=np.array([thing[2] and crowds for thing in found], bool),
         )
         for image, found in things.items()
     }
@@ -118,6 +121,16 @@ def test_settings_count(tmp_path: Path, inputs: dict[str, Any]) -> None:
     difficult = evaluate(tmp_path / "difficult", inputs, Settings(use_difficult=True)).manifest["summary"]
     assert [one["positives"] for one in difficult["classes"].values()] == [2, 2, 1]
     assert difficult["classes"]["owl"]["ap_area"] == 1
+
+
+def test_crowds_are_ignored_whatever_the_settings_say(tmp_path: Path) -> None:
+    things = {"a": [(SQUARE, 0, True), (AWAY, 0, False)]}
+    found = detections_cache(tmp_path / "detect", {"a": [(SQUARE, 0.9, 0), (AWAY, 0.8, 0)]})
+    for use_difficult, crowds, positives in ((False, True, 1), (True, True, 1), (True, False, 2)):
+        inputs = {"images": dataset_of(things, crowds=crowds), "detections": found}
+        reader = evaluate(tmp_path / f"{use_difficult}-{crowds}", inputs, Settings(use_difficult=use_difficult))
+        cat = reader.manifest["summary"]["classes"]["cat"]
+        assert (cat["positives"], cat["ap_area"]) == (positives, 1.0)
 
 
 def test_parts_change_nothing(tmp_path: Path, inputs: dict[str, Any]) -> None:

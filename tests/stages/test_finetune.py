@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from cache import Column, Identity, Reader, Schema, Writer
-from stages.boxes import iou_matrix
+from stages.boxes import covered_share, iou_matrix
 from stages.datasets import open_dataset
 from stages.errors import BadImage, BadSetting, StageError
 from stages.execution import Execution
@@ -85,6 +85,23 @@ def test_windows_between_the_thresholds_are_not_used():
     assert windows.images.tolist() == [0, 0, 2]
     assert windows.labels.tolist() == [0, 1, 1]
     np.testing.assert_array_equal(windows.boxes, boxes[[0, 3, 3]])
+
+
+def test_unused_windows_and_what_is_nearest_to_an_unused_object():
+    """A cat and, unused, a difficult dog beside it; a crowd would be the same."""
+    objects = np.float32([[0, 0, 10, 10], [10, 0, 20, 10]])
+    proposals = [
+        [2, 0, 12, 10],  # 8 / 12 of the cat, 2 / 18 of the dog
+        [8, 0, 18, 10],  # the dog's
+        [4, 0, 14, 10],  # 6 / 14 of the cat: background
+        [6, 0, 16, 10],  # 6 / 14 of the dog: background
+        [9, 0, 19, 10],  # unused itself
+        [50, 50, 60, 60],
+    ]
+    boxes = np.concatenate([objects, np.float32(proposals)])
+    unused = np.isin(np.arange(8), (1, 6))
+    found = window_labels(boxes, objects, np.int32([0, 1]), 2, Settings(), unused)
+    assert found.tolist() == [0, UNUSED, 0, UNUSED, 2, 2, UNUSED, 2]
 
 
 def test_an_image_without_objects_is_background():
@@ -348,6 +365,30 @@ def test_windows_are_objects_first_then_proposals_difficult_ones_included(inputs
         np.testing.assert_array_equal(windows.labels[own][: len(objects.labels)], objects.labels)
 
 
+def test_windows_of_difficult_objects_and_crowds(inputs):
+    """Ignored, difficult objects are no windows, and neither are crowds ever; the background stays clear of both."""
+    images = inputs["images"]
+    first = images.record(images.image_ids[0])
+    flags = np.arange(len(first.labels)) == 0
+    for changed, settings in (
+        (replace(first, difficult=flags), replace(QUICK, difficult="ignore")),
+        (replace(first, difficult=flags, stated_crowds=flags), QUICK),
+    ):
+        one = SimpleNamespace(
+            image_ids=images.image_ids[:1],
+            classes=images.classes,
+            name="s",
+            record={first.image_id: changed}.__getitem__,
+        )
+        windows = find_windows(settings, one, inputs["proposals"], ImageMemory(one, 0), CPU)
+        assert not np.any(np.all(windows.boxes == first.boxes[0], axis=1))
+        background = windows.boxes[windows.negative]
+        assert len(background)
+        assert iou_matrix(background, first.boxes).max() < 0.5
+        if changed.stated_crowds is not None:
+            assert covered_share(background, first.boxes[:1]).max() <= 0.7
+
+
 def read_all(inputs: dict[str, Any], settings: Settings, limit: int, execution: Execution) -> list[Batch]:
     memory = ImageMemory(inputs["images"], limit)
     windows = find_windows(settings, inputs["images"], inputs["proposals"], memory, CPU)
@@ -469,7 +510,9 @@ def refused(inputs: dict[str, Any], run_stage, settings: Settings = QUICK, **mor
 def test_no_objects_and_no_background(inputs, run_stage, tmp_path):
     images = inputs["images"]
     none = {
-        one: replace(images.record(one), boxes=np.zeros((0, 4), np.float32), labels=np.int32([]))
+        one: replace(
+            images.record(one), boxes=np.zeros((0, 4), np.float32), labels=np.int32([]), difficult=np.zeros(0, bool)
+        )
         for one in images.image_ids
     }
     empty = SimpleNamespace(image_ids=images.image_ids, classes=images.classes, name="empty", record=none.__getitem__)

@@ -97,7 +97,9 @@ NOT_IDENTITY = {
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
-    "train-svm": {"positive_overlap"},
+    "train-svm": {"positive_overlap", "difficult"},
+    "train-bbox": {"difficult"},
+    "finetune": {"difficult"},
     "detect": {"score"},
     "eval": {"coco", "bootstrap", "bootstrap_seed"},
 }  # in the key where not the default

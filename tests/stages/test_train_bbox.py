@@ -120,10 +120,19 @@ def test_boxes_too_thin_to_have_a_scale_are_left_out(region_image: Any) -> None:
     assert not len(image_examples(region_image([[0, 0, 9, 9]], [], np.zeros((1, 1))), 0, 0.6))
 
 
-def test_blocks_bring_the_features_of_the_examples(feature_cache: Any, scene: Any) -> None:
+def test_unused_regions_and_what_is_nearest_to_an_unused_object_are_left_out(region_image: Any) -> None:
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 12], [0, 0, 10, 11.8], [0, 0, 9.5, 10], [0, 0, 9, 10]]
+    record = region_image(boxes, [0, 1], np.zeros((5, 1)))
+    found = image_examples(record, 0, 0.6, np.array([False, True, False, False, True]))
+    np.testing.assert_array_equal(found.rows, [0, 3])
+    np.testing.assert_array_equal(found.labels, [0, 0])
+
+
+def test_blocks_bring_the_features_of_the_examples(feature_cache: Any, scene: Any, with_classes: Any) -> None:
     records = scene(40, 3, proposals=60, layer="pool5")
     features = feature_cache(records, "pool5")
-    examples = collect_examples(features, 0.5)
+    images = with_classes(features, ("a", "b", "c"))["images"]
+    examples = collect_examples(features, images, 0.5, "train")
     assert len(examples) > BLOCK_ROWS
     expected = [records[i]["pool5"][r] for i, r in zip(examples.images, examples.rows, strict=True)]
     blocks = list(feature_blocks(features, "pool5", 2.0, examples))

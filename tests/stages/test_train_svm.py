@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from joblib import Parallel, delayed
 from sklearn.svm import LinearSVC
 
 from cache import Reader, Shard
-from stages.errors import BadSetting
+from stages.errors import BadSetting, StageError
 from stages.execution import Execution
 from stages.linear_models import NEVER_DETECTED, read_svms
 from stages.train_svm import STAGE, Settings
@@ -37,13 +38,17 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return width * height / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height)
 
 
-def overlap(record: dict[str, np.ndarray], row: int, label: int) -> float:
+def overlap(record: dict[str, np.ndarray], row: int, label: int, without: Collection[int] = ()) -> float:
     boxes = record["boxes"].astype(float)
-    return max((iou(boxes[row], boxes[one]) for one in np.flatnonzero(record["label"] == label)), default=0.0)
+    objects = [one for one in np.flatnonzero(record["label"] == label) if one not in without]
+    return max((iou(boxes[row], boxes[one]) for one in objects), default=0.0)
 
 
-def literal_training(records: list[dict[str, np.ndarray]], label: int, settings: Settings) -> dict[str, Any]:
-    """The release's schedule for one class, one region at a time, everything in memory."""
+def literal_training(
+    records: list[dict[str, np.ndarray]], label: int, settings: Settings, unused: Sequence[set[int]] = ()
+) -> dict[str, Any]:
+    """The release's schedule for one class, one region at a time, everything in memory; `unused` rows of each image."""
+    unused = unused or [set()] * len(records)
     norms = [np.linalg.norm(row) for one in records for row in one["fc7"].astype(np.float64)]
     scale = np.float32(20 / np.mean(norms))
     rows = [one["fc7"].astype(np.float32) * scale for one in records]
@@ -51,13 +56,15 @@ def literal_training(records: list[dict[str, np.ndarray]], label: int, settings:
         rows[i][r]
         for i, one in enumerate(records)
         for r, which in enumerate(one["label"])
-        if which == label or (settings.positive_overlap < 1 and overlap(one, r, label) >= settings.positive_overlap)
+        if r not in unused[i]
+        if which == label
+        or (settings.positive_overlap < 1 and overlap(one, r, label, unused[i]) >= settings.positive_overlap)
     ]
     negatives: dict[tuple[int, int], np.ndarray] = {}
     weights, bias, added, counts = np.zeros(rows[0].shape[1]), 0.0, 0, []
     for i, one in enumerate(records):
         for r in range(len(one["boxes"])):
-            if overlap(one, r, label) >= settings.negative_overlap:
+            if r in unused[i] or overlap(one, r, label) >= settings.negative_overlap:
                 continue
             if i == 0 or float(rows[i][r] @ weights + bias) > -1.0001:
                 assert (i, r) not in negatives
@@ -91,6 +98,16 @@ def trained(run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any) -
     )
 
 
+def assert_as_literally(reader: Reader, name: str, expected: dict[str, Any]) -> None:
+    """The class's SVM and the log of its rounds are those of `literal_training`."""
+    found = reader.read(name)
+    columns = [found[f"log/{column}"] for column in ("image", "positives", "negatives", "added", "evicted")]
+    assert list(zip(*(column.tolist() for column in columns), strict=True)) == expected["rounds"]
+    np.testing.assert_allclose(found["weights"], expected["weights"], rtol=1e-6, atol=1e-9)
+    assert found["bias"] == pytest.approx(expected["bias"], rel=1e-6)
+    assert found["scale"] == pytest.approx(float(expected["scale"]))
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("settings", [BRISK, replace(BRISK, positive_overlap=0.5, negative_overlap=0.5)])
 def test_the_schedule_is_the_literal_one(
@@ -100,15 +117,55 @@ def test_the_schedule_is_the_literal_one(
     reader = run_stage(STAGE, settings, with_classes(feature_cache(records), CLASSES))
     rounds = 0
     for label, name in enumerate(CLASSES):
-        expected, found = literal_training(records, label, settings), reader.read(name)
-        columns = [found[f"log/{column}"] for column in ("image", "positives", "negatives", "added", "evicted")]
-        assert list(zip(*(column.tolist() for column in columns), strict=True)) == expected["rounds"]
-        np.testing.assert_allclose(found["weights"], expected["weights"], rtol=1e-6, atol=1e-9)
-        assert found["bias"] == pytest.approx(expected["bias"], rel=1e-6)
-        assert found["scale"] == pytest.approx(float(expected["scale"]))
+        expected = literal_training(records, label, settings)
+        assert_as_literally(reader, name, expected)
         rounds += len(expected["rounds"])
     assert rounds > 4 * len(CLASSES)
     assert any(reader.read(name)["log/evicted"].sum() for name in CLASSES)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("positive_overlap", [1.0, 0.5])
+def test_crowds_and_difficult_objects_to_be_ignored_are_examples_of_nothing(
+    positive_overlap: float, run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any
+) -> None:
+    """Of every second image's objects the first is a crowd, in which proposals lie; the last one is difficult."""
+    records = scene(16, 2)
+    crowds, unused = {}, []
+    for number, one in enumerate(records):
+        objects = int(one["is_object"].sum())
+        flags = np.arange(objects) < number % 2
+        one["difficult"][:objects] = flags | (np.arange(objects) == objects - 1)
+        inside = {
+            row
+            for row in range(objects, len(one["boxes"]))
+            if flags.any() and share(one["boxes"][row], one["boxes"][0]) > 0.7
+        }
+        crowds[f"im{number:03}"] = SimpleNamespace(crowds=flags)
+        unused.append({*np.flatnonzero(one["difficult"]).tolist(), *inside})
+    assert sum(len(rows) for rows in unused) > 40
+    settings = replace(BRISK, difficult="ignore", positive_overlap=positive_overlap)
+    inputs = with_classes(feature_cache(records), CLASSES[:2])
+    inputs["images"].images_with_crowds = frozenset(crowds)
+    inputs["images"].record = crowds.__getitem__
+    reader = run_stage(STAGE, settings, inputs)
+    for label, name in enumerate(CLASSES[:2]):
+        assert_as_literally(reader, name, literal_training(records, label, settings, unused))
+
+
+def share(box: np.ndarray, region: np.ndarray) -> float:
+    """How much of a box's own area lies in a region."""
+    width, height = (min(box[two], region[two]) - max(box[one], region[one]) for one, two in ((0, 2), (1, 3)))
+    return max(width, 0) * max(height, 0) / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def test_features_of_other_images_than_the_datasets_are_refused(
+    run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any
+) -> None:
+    inputs = with_classes(feature_cache(scene(3, 2)), CLASSES[:2])
+    inputs["images"].image_ids = ("im000", "im001")
+    with pytest.raises(StageError, match="the features are of 3 images that are not the 2 of images"):
+        run_stage(STAGE, BRISK, inputs)
 
 
 def test_the_svms_find_their_classes(trained: Any, scene: Any) -> None:
@@ -213,12 +270,15 @@ def test_parts_killed_at_different_images_share_one_pass(trained: Any) -> None:
     assert len(seen) == 24
 
 
-def test_one_row_is_kept_once_however_often_it_is_met(feature_cache: Any, scene: Any, tmp_path: Path) -> None:
+def test_one_row_is_kept_once_however_often_it_is_met(
+    feature_cache: Any, scene: Any, with_classes: Any, tmp_path: Path
+) -> None:
     features = feature_cache(scene(6, 2))
-    positives = read_positives(features, 1.0)
+    images = with_classes(features, CLASSES)["images"]
+    positives = read_positives(features, images, 1.0, "train")
     miners = [ClassMiner(CLASSES[k], k, keys_of(*positives.of_class(k)), np.zeros(12)) for k in range(2)]
     with FeaturePool(tmp_path, 12, "float16") as pool, Parallel(n_jobs=1) as workers:
-        mining = Mining(BRISK, features, 3.0, miners, pool, workers)
+        mining = Mining(BRISK, features, images, 3.0, miners, pool, workers)
         for _ in mining.images():
             held = np.concatenate([keys for one in miners for keys in (one.positives, one.negatives)])
             assert len(pool) == len(set(held.tolist()))
