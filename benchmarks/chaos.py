@@ -40,11 +40,13 @@ USER_BLOCK = 512
 BATCH = 4
 MOST_PROBLEMS = 30
 LIMIT_SECONDS = 3600.0
+PATIENCE_SECONDS, BEAT_SECONDS = 2.0, 0.2  # of writers of which one is stopped; else a fault would take a minute
 OF_TWO_HUNDRED = {
     "worker": 5,
     "main": 3,
     "term": 10,
     "writers": 10,
+    "stop": 4,
     "truncate": 6,
     "flip": 8,
     "header": 4,
@@ -61,6 +63,7 @@ WORDS = {
     "main": "SIGKILL of the main process, its workers orphaned",
     "term": "SIGTERM",
     "writers": "three writers at once, one killed",
+    "stop": "two writers at once, one stopped (SIGSTOP) and continued when the other had ended",
     "truncate": "a part truncated",
     "flip": "a byte of a part's data flipped",
     "header": "a byte of a part's header flipped",
@@ -118,7 +121,8 @@ class TooManyProblems(Exception):
 class Command:
     """A running `rcnn`, the leader of a process group of its own."""
 
-    def __init__(self, arguments: Sequence[str], log: Path, *, real: bool = False) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path, *, real: bool = False, hasty: bool = False) -> None:
+        """`real`: in a Python of its own, else forked; `hasty`: a stopped writer counts as dead after two seconds."""
         self.arguments, self.log = list(arguments), log
         self.status: int | None = None
         self.seconds = 0.0
@@ -127,7 +131,7 @@ class Command:
         sys.stderr.flush()
         self.pid = os.fork()
         if not self.pid:
-            become_rcnn(self.arguments, log, real)
+            become_rcnn(self.arguments, log, real, hasty)
         with contextlib.suppress(OSError):
             os.setpgid(self.pid, self.pid)  # here too: the first signal may come before the child has done it
 
@@ -184,7 +188,7 @@ class Command:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-def become_rcnn(arguments: list[str], log: Path, real: bool) -> None:
+def become_rcnn(arguments: list[str], log: Path, real: bool, hasty: bool) -> None:
     """Makes this forked process `rcnn`; never returns."""
     code = 70
     try:
@@ -196,8 +200,11 @@ def become_rcnn(arguments: list[str], log: Path, real: bool) -> None:
         if real:
             environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
             os.execve(sys.executable, [sys.executable, "-m", "rcnn_cli", *arguments], environment)
+        import cache.claims
         from rcnn_cli.main import main
 
+        if hasty:
+            cache.claims.PATIENCE_SECONDS, cache.claims.BEAT_SECONDS = PATIENCE_SECONDS, BEAT_SECONDS
         sys.argv = ["rcnn", *arguments]
         main(arguments)
         code = 0
@@ -261,12 +268,12 @@ class Chaos:
 
     # Commands
 
-    def start(self, *arguments: str, work: Path | None = None, jobs: int = 1, real: bool = False) -> Command:
+    def start(self, *arguments: str, work: Path | None = None, jobs: int = 1, **options: bool) -> Command:
         """Starts a command on the recipe."""
         self.commands += 1
         line = [*arguments, str(self.recipe), "--work", str(work or self.work), "--jobs", str(jobs)]
         line += ["--part-size", str(self.part_size)] if self.part_size else []
-        return Command(line, self.folder / f"log-{self.commands:05d}.txt", real=real)
+        return Command(line, self.folder / f"log-{self.commands:05d}.txt", **options)
 
     def start_unit(self, unit: Unit, **options: Any) -> Command:
         """Starts a stage command."""
@@ -538,6 +545,28 @@ class Chaos:
         log = self.folder / f"log-{self.commands:05d}.txt"
         return self.expect(Command(["cache", "verify", "--work", str(self.work)], log), 0, 1)
 
+    def stop(self, count: int) -> None:
+        """Two processes fill the same cache; one is stopped, and goes on when the other has finished the cache."""
+        while count > 0:
+            unit = self.choose()
+            self.reset(unit)
+            stopped, other = (self.start_unit(unit, hasty=True) for _ in range(2))
+            if not stopped.wait(processor=self.random.uniform(0, self.cost[unit] / 2)):
+                stopped.signal_group(signal.SIGSTOP)
+            self.expect(other)
+            parts = self.stamps(unit)
+            stopped.signal_group(signal.SIGCONT)
+            self.expect(stopped)
+            self.compare(f"{WORDS['stop']} in {unit.stage}", unit)
+            if ": complete (" not in stopped.text() and self.stamps(unit) == parts:
+                count -= 1
+                waited = "waiting for" in other.text()
+                how = "the other took its part over" if waited else "it held no part"
+                extra = stopped.seconds + other.seconds - self.cost[unit]
+                self.note("stop", unit.stage, f"{how}; both ended with 0", extra)
+            elif self.stamps(unit) != parts:
+                self.problem(f"{unit.stage}: a part was written again by a process that had been stopped")
+
     def tear_plan(self, count: int) -> None:
         """Cuts a plan short, of a finished cache or of one without a manifest; does what the message says; runs."""
         for _ in range(count):
@@ -652,6 +681,7 @@ class Chaos:
             tasks.append(partial(self.damage, kind, counts[kind]))
         for once, kind in (
             (self.writers, "writers"),
+            (self.stop, "stop"),
             (self.tear_plan, "plan"),
             (self.tear_claims, "claim"),
             (self.tear_checkpoint, "checkpoint"),
@@ -738,8 +768,10 @@ def cut(path: Path, chance: random.Random) -> None:
     os.truncate(path, chance.randrange(path.stat().st_size))
 
 
-def counts_of(faults: int, without: Sequence[str]) -> Counter[str]:
-    """How many faults of each kind: at least one of each, most of them kills."""
+def counts_of(faults: int, without: Sequence[str], only: str | None = None) -> Counter[str]:
+    """How many faults of each kind: at least one of each, most of them kills; or all of the kind `only`."""
+    if only:
+        return Counter({only: faults})
     counts = Counter(
         {kind: max(1, round(faults * share / 200)) for kind, share in OF_TWO_HUNDRED.items() if kind not in without}
     )
@@ -801,6 +833,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="small", help="small (the tests') or a file")
     parser.add_argument("--part-size", type=int, help="items in a part [small: 3, else the stage's]")
     parser.add_argument("--without", action="append", choices=WORDS, default=[], help="leave a kind out; repeatable")
+    parser.add_argument("--only", choices=WORDS, help="this kind alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further faults after so long")
     parser.add_argument("--output", type=Path, help="the table as a Markdown file too")
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
@@ -819,7 +852,7 @@ def main() -> None:
         with contextlib.suppress(TooManyProblems):
             chaos.undisturbed()
             if not chaos.problems:
-                chaos.disturb(counts_of(arguments.faults, arguments.without))
+                chaos.disturb(counts_of(arguments.faults, arguments.without, arguments.only))
                 chaos.last()
         text = f"{table(chaos)}\n{verdict(chaos, time.monotonic() - started)}\n"
         print(text)

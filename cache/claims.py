@@ -1,18 +1,21 @@
 """Who is working on which part, so that several processes share one cache without doing the same work.
 
-A claim only saves work: two processes that make the same part anyway write the same bytes under the same name, and the
-last rename wins. So nothing here needs locks, synchronised clocks or modification times, and a host that died leaves
-nothing for a human to clean up:
+A claim only saves work: two processes that make the same part anyway write the same bytes, and the first one's stay. So
+nothing here needs locks, synchronised clocks or modification times, and a host that died or a process that was stopped
+leaves nothing for a human to clean up:
 
-- a claim is a small JSON file created by hard link (atomic on NFS): owner and a heartbeat counter;
-- its owner raises the counter every BEAT_SECONDS;
-- an owner on this host is dead when its process is (process id and start time, within this boot and pid namespace);
-- any other owner is dead when an observer has seen its counter stand still for PATIENCE_SECONDS of its own clock.
+- a claim is a small JSON file that names its owner, created by hard link (atomic on NFS) and never changed;
+- a process that has claims raises a counter in a file of its own, `beat-TOKEN`, every BEAT_SECONDS;
+- an owner on this host is dead when its process is gone (process id and start time, in this boot and pid namespace);
+- any owner, on this host too, is as good as dead when an observer has seen its counter stand still for PATIENCE_SECONDS
+  of his own clock: it may be stopped (SIGSTOP, a suspended job), and its work is then done by others;
+- a claim is only removed by somebody who has read it: it is renamed, read again, and put back if it is another's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import threading
@@ -22,10 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import CacheError
-from cache.files import read_json, write_json
+from cache.files import as_cache_error, write_atomically, write_json
 
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0
+BEAT = "beat-"
+GONE = ".gone-"
+TRIES = 3
 
 
 def host_identity() -> str:
@@ -58,15 +64,70 @@ def running_without_proc(process_id: int) -> str | None:
     return "unknown"
 
 
-class Claims:
-    """The claims of one process on parts of one cache.
+def read_text(path: Path) -> str | None:
+    """The text of a claim or heartbeat, None if it is not there. Raises CacheError."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise as_cache_error(path, error) from error
 
-    `host` and `patience` are for tests; the claim files live in `folder`.
+
+def owner_of(claim: str) -> tuple[str, int, str | None, str]:
+    """(host, process id, when that started, token) of a claim's text; of a torn one, of nobody."""
+    try:
+        host, process, started, token = (json.loads(claim)[name] for name in ("host", "pid", "started", "token"))
+        return str(host), int(process), started, str(token)
+    except (ValueError, KeyError, TypeError):
+        return "", 0, None, ""
+
+
+def withdraw(path: Path, claim: str) -> bool:
+    """Removes the claim at `path` if its text is `claim`; True if it is then gone. Raises CacheError.
+
+    Another's claim stays. If it takes the place of `claim` at the very moment of the removal it is put back: for that
+    moment a third process may find the part unclaimed, and do the same work.
+    """
+    found = read_text(path)
+    if found != claim:
+        return found is None
+    away = path.with_name(f"{path.name}{GONE}{uuid.uuid4().hex[:8]}")
+    try:
+        os.rename(path, away)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise as_cache_error(path, error) from error
+    try:
+        if read_text(away) in (claim, None):
+            return True
+        with contextlib.suppress(OSError):
+            os.link(away, path)
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            away.unlink(missing_ok=True)
+
+
+class Claims:
+    """The claims of one process on parts of one cache; the claim files live in `folder`.
+
+    `patience` is how long a counter may stand still, of an owner on this host `patience_here` (the same, if None).
+    `host` is for tests.
     """
 
-    def __init__(self, folder: Path, *, host: str | None = None, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str | None = None,
+        patience: float | None = None,
+        patience_here: float | None = None,
+    ) -> None:
         self.folder = folder
-        self.patience = patience
+        self.patience = PATIENCE_SECONDS if patience is None else patience
+        self.patience_here = self.patience if patience_here is None else patience_here
         self.token = uuid.uuid4().hex
         self.owner: dict[str, Any] = {
             "host": host or host_identity(),
@@ -75,64 +136,91 @@ class Claims:
             "token": self.token,
         }
         self.held: set[str] = set()
-        self.seen: dict[str, tuple[str, int, float]] = {}
+        self.seen: dict[str, tuple[str, str | None, float]] = {}
         self.beat = 0
         self.guard = threading.Lock()
         self.stopped = threading.Event()
         self.heart: threading.Thread | None = None
 
+    @property
+    def text(self) -> str:
+        """What this process's claims say."""
+        return json.dumps(self.owner, indent=1)
+
     def try_claim(self, name: str) -> bool:
-        """Claims `name` unless a living process has it; a dead owner's claim is taken over."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Claims `name` unless a living process has it; a dead owner's claim is taken over. Raises CacheError."""
         path = self.folder / name
         with self.guard:
-            if name in self.held:
+            if name in self.held and read_text(path) == self.text:
                 return False
-            if not write_json(path, {**self.owner, "beat": self.beat}, exclusive=True, durable=False) and not (
-                self.owner_is_dead(path) and self.take_over(path)
-            ):
+            self.start_heart()
+            self.held.add(name)  # first, so that whatever ends this process gives it back
+            if not self.put(path) and not self.take_over(path):
+                self.held.discard(name)
                 return False
-            self.held.add(name)
             self.seen.pop(name, None)
-        self.start_heart()
         return True
 
     def take_over(self, path: Path) -> bool:
         """Replaces a dead owner's claim by ours; of several that try, one succeeds."""
+        dead, claim = self.judge(path)
+        return dead and (claim is None or self.take_away(path, claim)) and self.put(path)
+
+    def put(self, path: Path) -> bool:
+        """Creates our claim; False if there is one. Whoever finishes the cache may sweep the folder away meanwhile."""
+        for _ in range(TRIES):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return write_atomically(path, [self.text.encode()], exclusive=True, durable=False)
+            except CacheError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+        return False
+
+    def take_away(self, path: Path, claim: str) -> bool:
+        """Removes a dead owner's claim, and the heartbeat file that it left; False if another's is there by now."""
+        if not withdraw(path, claim):
+            return False
+        *_, token = owner_of(claim)
         with contextlib.suppress(OSError):
-            os.rename(path, path.with_name(f"{path.name}.dead-{self.token}"))
-            path.with_name(f"{path.name}.dead-{self.token}").unlink()
-        return write_json(path, {**self.owner, "beat": self.beat}, exclusive=True, durable=False)
+            (self.folder / f"{BEAT}{token}").unlink(missing_ok=True)  # one that goes on after all writes it anew
+        return True
 
     def owner_is_dead(self, path: Path) -> bool:
         """Whether the claim at `path` belongs to nobody that still works (see the module's text)."""
-        try:
-            claim = read_json(path)
-            host, process, started, token, beat = (claim[name] for name in ("host", "pid", "started", "token", "beat"))
-        except FileNotFoundError:
-            return True
-        except (CacheError, KeyError, TypeError):
-            token, beat, host, process, started = "unreadable", 0, "", 0, None
-        if host == self.owner["host"]:
-            return process_start(process) != started
-        now = time.monotonic()
+        return self.judge(path)[0]
+
+    def judge(self, path: Path) -> tuple[bool, str | None]:
+        """(whether nobody who still works has the claim at `path`, the claim's text; None if there is no claim)."""
+        claim = read_text(path)
+        if claim is None:
+            return True, None
+        host, process, started, token = owner_of(claim)
+        if token == self.token:
+            return False, claim
+        here = host == self.owner["host"]
+        if here and process_start(process) != started:
+            return True, claim
+        now, beat = time.monotonic(), read_text(self.folder / f"{BEAT}{token}")
         previous = self.seen.get(path.name)
-        if previous is None or previous[:2] != (token, beat):
-            self.seen[path.name] = (token, beat, now)
-            return False
-        return now - previous[2] > self.patience
+        if previous is None or previous[:2] != (claim, beat):
+            self.seen[path.name] = (claim, beat, now)
+            return False, claim
+        return now - previous[2] > (self.patience_here if here else self.patience), claim
 
     def release(self, name: str) -> None:
-        """Gives `name` back (also one that is already gone)."""
+        """Gives `name` back; what is another's by now stays."""
         with self.guard:
             self.held.discard(name)
-            (self.folder / name).unlink(missing_ok=True)
+            withdraw(self.folder / name, self.text)
 
     def close(self) -> None:
         """Gives everything back and stops the heartbeat."""
         self.stopped.set()
         for name in list(self.held):
             self.release(name)
+        with self.guard, contextlib.suppress(OSError):
+            (self.folder / f"{BEAT}{self.token}").unlink(missing_ok=True)
 
     def start_heart(self) -> None:
         """Starts the heartbeat with the first claim."""
@@ -141,11 +229,10 @@ class Claims:
             self.heart.start()
 
     def keep_beating(self) -> None:
-        """Raises the counter in every held claim until closed; one whose file is gone was done with by a worker."""
-        while not self.stopped.wait(BEAT_SECONDS):
+        """Raises the counter until closed."""
+        while not self.stopped.wait(BEAT_SECONDS if self.beat else 0.0):
             self.beat += 1
-            with self.guard:
-                self.held = {name for name in self.held if (self.folder / name).exists()}
-                for name in self.held:
-                    with contextlib.suppress(CacheError, OSError):
-                        write_json(self.folder / name, {**self.owner, "beat": self.beat}, durable=False)
+            with self.guard, contextlib.suppress(CacheError):
+                if self.stopped.is_set() or not self.folder.is_dir():
+                    continue  # a finished cache has no claims
+                write_json(self.folder / f"{BEAT}{self.token}", {**self.owner, "beat": self.beat}, durable=False)

@@ -8,13 +8,14 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cache.errors import CacheError, DiskFull
 
 TEMPORARY = ".tmp-"
+SWEPT = 3  # times that a temporary file may be swept up under its writer
 
 
 def temporary_name(path: Path) -> Path:
@@ -27,14 +28,32 @@ def is_temporary(name: str) -> bool:
     return TEMPORARY in name
 
 
+def writer_of(temporary: str) -> tuple[str, int]:
+    """(host, process id) of whoever was writing a temporary file; ("", 0) if its name is none of ours."""
+    host, _, process = temporary.rpartition(TEMPORARY)[2].rpartition("-")[0].rpartition("-")
+    return (host, int(process)) if process.isdecimal() else ("", 0)
+
+
 def write_atomically(
-    path: Path, chunks: Iterable[bytes | memoryview], *, exclusive: bool = False, durable: bool = True
+    path: Path, chunks: Sequence[bytes | memoryview], *, exclusive: bool = False, durable: bool = True
 ) -> bool:
     """Writes `chunks` to `path` so that it is there whole or not at all, also after SIGKILL or a full disk.
 
     With `exclusive`, an existing file is left as it is and False is returned. `durable=False` spares the fsync, where a
-    power failure may undo it. Raises DiskFull or CacheError.
+    power failure may undo it. Should another process sweep up the temporary file, it is written again. Raises DiskFull
+    or CacheError.
     """
+    for _ in range(SWEPT - 1):
+        try:
+            return write_once(path, chunks, exclusive, durable)
+        except CacheError as error:
+            if not isinstance(error.__cause__, FileNotFoundError) or not path.parent.is_dir():
+                raise
+    return write_once(path, chunks, exclusive, durable)
+
+
+def write_once(path: Path, chunks: Sequence[bytes | memoryview], exclusive: bool, durable: bool) -> bool:
+    """`write_atomically`, tried once."""
     temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:

@@ -102,14 +102,17 @@ def zstd_plugin() -> Any:
     return hdf5plugin
 
 
-def write_part(path: Path, header: Mapping[str, Any], content: bytes) -> None:
-    """Writes `content` under the final name `path`, whole or not at all, behind a user block with `header`."""
+def write_part(path: Path, header: Mapping[str, Any], content: bytes, *, exclusive: bool = False) -> bool:
+    """Writes `content` under the final name `path`, whole or not at all, behind a user block with `header`.
+
+    With `exclusive`, a part that is there stays as it is, and False is returned.
+    """
     digest = hashlib.sha256(content).hexdigest()
     described = {"format": FORMAT_VERSION, **header, "bytes": len(content), "sha256": digest}
     line = json.dumps(described, ensure_ascii=True).encode()
     if len(line) >= USER_BLOCK:
         raise CacheError(f"{path}: the part's header is {len(line)} bytes, over {USER_BLOCK}; this is a bug")
-    write_atomically(path, [line.ljust(USER_BLOCK - 1) + b"\n", content])
+    return write_atomically(path, [line.ljust(USER_BLOCK - 1) + b"\n", content], exclusive=exclusive)
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from cache.claims import Claims
+from cache.claims import Claims, process_start, withdraw
 from cache.errors import CacheError, DamagedPart
-from cache.files import is_temporary, read_json, write_atomically, write_json
+from cache.files import is_temporary, read_json, write_atomically, write_json, writer_of
 from cache.identity import Identity
 from cache.manifest import read_manifest, write_manifest
 from cache.parts import check_place, part_bytes, part_name, read_header, write_part
@@ -126,6 +127,7 @@ class Writer:
             Part(index, self.item_ids[index * self.part_size : (index + 1) * self.part_size]) for index in range(count)
         )
         self.claims: Claims | None = Claims(self.folder / CLAIMS)
+        self.own_claim = self.claims.text  # so that a copy knows which claims are this process's
         self.given: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -222,11 +224,26 @@ class Writer:
             "items": len(records),
             "compression": self.compression,
         }
-        write_part(self.folder / part.name, header, content)
+        self.put(part, header, content)
         self.checkpoint(part).path.unlink(missing_ok=True)
-        (self.folder / CLAIMS / part.name).unlink(missing_ok=True)
         if self.claims is not None:
             self.claims.release(part.name)
+        else:
+            withdraw(self.folder / CLAIMS / part.name, self.own_claim)
+
+    def put(self, part: Part, header: Mapping[str, Any], content: bytes) -> None:
+        """Writes a part unless it is there: whoever took over from this process while it was stopped has made it, and
+        perhaps swept up what this one had half-written. Raises DiskFull or CacheError."""
+        path = self.folder / part.name
+        try:
+            if write_part(path, header, content, exclusive=True):
+                return
+            self.header(part)
+        except (DamagedPart, FileNotFoundError):
+            write_part(path, header, content)
+        except CacheError:
+            if not self.is_written(part):
+                raise
 
     def checkpoint(self, part: Part) -> Checkpoint:
         """The part's checkpoint, for stages whose parts take minutes."""
@@ -255,6 +272,8 @@ class Writer:
         """Gives the claims back; to be called whatever happened."""
         if self.claims is not None:
             self.claims.close()
+            with contextlib.suppress(OSError):
+                (self.folder / CLAIMS).rmdir()
 
     # The end
 
@@ -301,9 +320,16 @@ class Writer:
         return manifest
 
     def sweep(self) -> None:
-        """Removes what dead processes left half-written; a finished cache needs none of it."""
+        """Removes what others left, once all parts are there: checkpoints, claims, and the temporary files of dead
+        processes. What another host was writing is kept unless it is a part, which whoever writes it finds done."""
         for name in os.listdir(self.folder):
-            if is_temporary(name) or name.startswith("checkpoint-"):
+            if is_temporary(name):
+                host, process = writer_of(name)
+                here = host == socket.gethostname()
+                left = process_start(process) is None if here else name.startswith("part-")
+            else:
+                left = name.startswith("checkpoint-")
+            if left:
                 (self.folder / name).unlink(missing_ok=True)
         claims = self.folder / CLAIMS
         with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ Records are only written by one process at a time (`alone`).
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,7 +108,8 @@ def alone(work: Path, say: Say) -> Iterator[None]:
 
     Whoever holds it and dies leaves nothing behind that a human must remove: it is a claim, as those on parts.
     """
-    claims, told = Claims(work / "jobs"), False
+    # One that was stopped (Ctrl-Z) goes on later: on this host it is waited for, however long that takes.
+    claims, told = Claims(work / "jobs", patience_here=math.inf), False
     try:
         while not claims.try_claim(SUBMITTING):
             if not told:

@@ -4,11 +4,14 @@ import errno
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 
 import cache.files
 from cache import CacheError, DamagedPart, DiskFull, Reader, set_aside
-from cache.claims import Claims
+from cache.claims import Claims, withdraw
 from cache.parts import verify_part
 from tests.cache.samples import fill, open_writer, sample_ids, sample_record
 
@@ -140,6 +143,188 @@ def test_a_beating_heart_on_another_host_keeps_its_claim(tmp_path, monkeypatch):
     alive.close()
     assert mine.try_claim("part-00000.h5")
     mine.close()
+
+
+def test_a_claim_is_not_taken_from_who_took_it_over_in_the_meantime(tmp_path):
+    """Two observers judge one claim dead; the second is late, and finds the first one's claim in its place."""
+    dead = Claims(tmp_path)
+    dead.owner["started"] = "another process of that number"
+    assert dead.try_claim("part-00000.h5")
+    path = tmp_path / "part-00000.h5"
+    first, second = Claims(tmp_path), Claims(tmp_path)
+    is_dead, judged = second.judge(path)
+    assert is_dead
+    assert judged == dead.text
+    assert first.try_claim("part-00000.h5")
+    assert not second.take_away(path, judged)
+    assert path.read_text() == first.text
+    assert not second.try_claim("part-00000.h5")
+    for one in (dead, second, first):
+        one.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_claim_that_changes_at_the_moment_of_its_removal_is_put_back(tmp_path, monkeypatch):
+    mine, path = Claims(tmp_path), tmp_path / "part-00000.h5"
+    path.write_text("of a dead process")
+    rename = os.rename
+
+    def late(source, target):
+        Path(source).write_text(mine.text)
+        rename(source, target)
+
+    monkeypatch.setattr("cache.claims.os.rename", late)
+    assert not withdraw(path, "of a dead process")
+    assert path.read_text() == mine.text
+    assert os.listdir(tmp_path) == ["part-00000.h5"]
+
+
+def test_of_many_that_take_over_one_claim_one_succeeds(tmp_path):
+    for number in range(20):
+        name = f"part-{number:05d}.h5"
+        dead = Claims(tmp_path)
+        dead.owner["started"] = "another process of that number"
+        assert dead.try_claim(name)
+        together, taken = threading.Barrier(8), []
+
+        def take(claims, name=name, together=together, taken=taken):
+            together.wait()
+            taken.append(claims.try_claim(name))
+
+        observers = [Claims(tmp_path) for _ in range(8)]
+        threads = [threading.Thread(target=take, args=(claims,)) for claims in observers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(taken) == 1
+        for claims in (dead, *observers):
+            claims.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_only_its_owner_gives_a_claim_back(tmp_path):
+    writer, other = open_writer(tmp_path, sample_ids(8)), open_writer(tmp_path, sample_ids(8))
+    copy = pickle.loads(pickle.dumps(other))
+    part = next(writer.claim())
+    claim = tmp_path / "claims" / part.name
+    other.claims.release(part.name)
+    assert claim.read_text() == writer.claims.text
+    copy.write(part, [sample_record(item) for item in part.item_ids])  # a copy in a worker process of the other
+    assert claim.read_text() == writer.claims.text
+    pickle.loads(pickle.dumps(writer)).write(part, [sample_record(item) for item in part.item_ids])
+    assert not claim.exists()
+    for one in (writer, other):
+        one.release()
+    assert not (tmp_path / "claims").exists()
+
+
+def test_a_part_that_is_there_is_not_written_again(tmp_path):
+    """What was half-written when its process was stopped may be swept up by whoever took over from it."""
+    fill(tmp_path / "c", sample_ids(8))
+    before = contents(tmp_path / "c")
+    (first, second) = open_writer(tmp_path / "c", sample_ids(8)).parts
+    stopped = open_writer(tmp_path / "c", sample_ids(8))
+    inode = (tmp_path / "c" / first.name).stat().st_ino
+    stopped.write(first, [sample_record(item) for item in first.item_ids])
+    assert (tmp_path / "c" / first.name).stat().st_ino == inode
+    os.truncate(tmp_path / "c" / second.name, 600)
+    stopped.write(second, [sample_record(item) for item in second.item_ids])
+    stopped.finish({"command": ["test"]})
+    stopped.release()
+    assert contents(tmp_path / "c") == before
+
+
+def test_a_file_that_is_swept_up_under_its_writer_is_written_again(tmp_path, monkeypatch):
+    writer, fsync, swept = open_writer(tmp_path / "c", sample_ids(4)), os.fsync, []
+
+    def sweep(descriptor):
+        fsync(descriptor)
+        swept.extend(path for path in (tmp_path / "c").glob("*.tmp-*"))
+        for path in swept[:1]:
+            path.unlink(missing_ok=True)
+
+    monkeypatch.setattr(cache.files.os, "fsync", sweep)
+    part = next(writer.claim())
+    writer.write(part, [sample_record(item) for item in part.item_ids])
+    monkeypatch.undo()
+    assert len({path.name for path in swept}) == 2
+    writer.finish({"command": ["test"]})
+    writer.release()
+    fill(tmp_path / "undisturbed", sample_ids(4))
+    assert contents(tmp_path / "c") == contents(tmp_path / "undisturbed")
+
+
+def test_only_what_the_dead_left_is_swept(tmp_path):
+    writer = open_writer(tmp_path, sample_ids(4))
+    part = next(writer.claim())
+    writer.write(part, [sample_record(item) for item in part.item_ids])
+    host = socket.gethostname()
+    living = {f"work.tmp-{host}-{os.getpid()}-00000000", "manifest.json.tmp-another-host-7-00000000"}
+    dead = {f"plan.json.tmp-{host}-{2**22 + 1}-00000000", "part-00000.h5.tmp-another-host-7-00000000"}
+    for name in (*living, *dead, "checkpoint-00000.npz"):
+        (tmp_path / name).touch()
+    writer.finish({})
+    writer.release()
+    assert set(os.listdir(tmp_path)) == {*living, "plan.json", "part-00000.h5", "data.h5", "manifest.json"}
+
+
+STOP = """
+import os, signal, sys, time
+from pathlib import Path
+import cache.claims, cache.files
+where, host, folder = sys.argv[1:]
+if host:
+    cache.claims.host_identity = lambda: host
+    cache.files.socket.gethostname = lambda: host
+cache.claims.BEAT_SECONDS = 0.05
+from tests.cache.samples import open_writer, sample_ids, sample_record
+def stop():
+    print("stopped", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+writer = open_writer(Path(folder), sample_ids(12), 3)
+parts = writer.claim()
+first = next(parts)
+if where == "in a file":
+    fsync = os.fsync
+    def stop_once(descriptor):
+        fsync(descriptor)
+        os.fsync = fsync
+        stop()
+    os.fsync = stop_once
+else:
+    stop()
+writer.write(first, [sample_record(one) for one in first.item_ids])
+for part in parts:
+    writer.write(part, [sample_record(one) for one in part.item_ids])
+print(writer.wait(lambda parts: None), flush=True)
+writer.finish({"command": ["test"]})
+writer.release()
+"""
+
+
+@pytest.mark.parametrize("where", ["at work", "in a file"])
+@pytest.mark.parametrize("host", ["", "another-host"])
+def test_a_stopped_process_holds_nobody_up_and_goes_on_when_all_is_done(tmp_path, host, where):
+    fill(tmp_path / "undisturbed", sample_ids(12), 3)
+    line = [sys.executable, "-c", STOP, where, host, str(tmp_path / "c")]
+    stopped = subprocess.Popen(line, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert stopped.stdout.readline() == "stopped\n"
+    writer = open_writer(tmp_path / "c", sample_ids(12), 3)
+    writer.claims.patience = writer.claims.patience_here = 0.3
+    while True:
+        for part in writer.claim():
+            writer.write(part, [sample_record(one) for one in part.item_ids])
+        if not writer.wait(lambda parts: None, 0.02):
+            break
+    writer.finish({"command": ["test"]})
+    writer.release()
+    before = contents(tmp_path / "c")
+    stopped.send_signal(signal.SIGCONT)
+    printed, errors = stopped.communicate(timeout=60)
+    assert (stopped.returncode, printed) == (0, "False\n"), errors
+    assert contents(tmp_path / "c") == before == contents(tmp_path / "undisturbed")
+    assert sorted(os.listdir(tmp_path / "c")) == sorted(os.listdir(tmp_path / "undisturbed"))
 
 
 def test_free_parts_are_those_that_no_living_process_holds(tmp_path):
@@ -291,7 +476,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
     def refuse(source, target):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(cache.files.os, "replace", refuse)
+    monkeypatch.setattr(cache.files.os, "link", refuse)
     with pytest.raises(CacheError, match=r"cannot be written \(Permission denied\)"):
         writer.write(part, [sample_record("a")])
     monkeypatch.undo()
