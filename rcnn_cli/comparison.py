@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from cache import Reader
 from rcnn_cli.evaluated import NAMES, Evaluated, error_settings, evaluation_node, open_evaluation
 from rcnn_cli.graph import Graph
-from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipe_differences import Difference, differences
 from stages.detections import detections_of
 from stages.diagnose import Settings as DiagnoseSettings
@@ -41,7 +40,6 @@ from stages.tables import aligned, percent
 log = logging.getLogger("rcnn")
 
 SHOWN = 8
-FILES = ("compare.json", "compare.csv", "images.csv", "better.png", "worse.png")
 NEWS = ("newly_found", "lost", "newly_false", "no_longer_false")
 
 
@@ -295,21 +293,22 @@ def tell(a: Side, b: Side, told: dict[str, Any], folder: Path | None, as_json: b
     from rcnn_cli.comparison_sheet import comparison_sheet
     from stages.drawing import save_image
 
-    label = "compare-{}-{}".format(*(side.name.replace(" ", "-") for side in (a, b)))
-    output = OutputFolder(folder or a.found.graph.work / "results" / label, given=folder is not None)
-    output.check(FILES)
+    folder = folder or a.found.graph.work / "results" / "compare-{}-{}".format(
+        *(side.name.replace(" ", "-") for side in (a, b))
+    )
+    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
-    output.write("compare.json", text + "\n")
+    (folder / "compare.json").write_text(text + "\n", encoding="utf-8")
     for name, rows in (("compare.csv", class_rows(told)), ("images.csv", image_rows(told))):
-        with output.file(name) as path, path.open("w", encoding="utf-8", newline="") as file:
+        with (folder / name).open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
     for name, images in changed_images(told).items():
-        if not images:
-            output.remove(f"{name}.png")
-            continue
-        with output.file(f"{name}.png") as path:
+        path = folder / f"{name}.png"
+        if images:
             save_image(comparison_sheet(a, b, images[:SHOWN]), path)
-    return text if as_json else f"{format_comparison(told)}\n\nNumbers and sheets of images: {output.path}/"
+        else:
+            path.unlink(missing_ok=True)
+    return text if as_json else f"{format_comparison(told)}\n\nNumbers and sheets of images: {folder}/"
 
 
 def class_rows(told: Mapping[str, Any]) -> list[list[Any]]:

@@ -43,6 +43,7 @@ from rcnn_cli.sentences import (
     OK,
     TERMINATED,
     explain,
+    kept,
     sentence,
     verbose,
 )
@@ -53,6 +54,7 @@ from stages.networks import NETWORKS, PREPROCESSINGS
 from stages.stage import Stage
 
 PATIENCE = 10.0  # seconds that an interrupted process has to end in order
+COUNTING = 2.0  # seconds more to count what it leaves
 
 EPILOG = """Examples:
 
@@ -99,7 +101,7 @@ def run(
     Example: rcnn run recipes/shapes.toml --jobs 2
     """
     from rcnn_cli.results import show_results
-    from rcnn_cli.runner import complete, run_alone, run_nodes
+    from rcnn_cli.runner import complete, run_alone, run_nodes, run_until_shown
 
     if shard and not only:
         raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
@@ -115,12 +117,12 @@ def run(
     graph.open_own_data()
     missing = [node for node in nodes if not complete(graph, node)]
     made = make_options(graph.makers(missing), **options)
-    run_nodes(graph, nodes, made)
     if made.execution.rank:
+        run_nodes(graph, nodes, made)
         return
     if not missing:
         click.echo(f"Everything was complete: nothing to do for {recipe}.")
-    show_results(graph, nodes)
+    run_until_shown(graph, nodes, made, lambda: show_results(graph, nodes))
 
 
 def add_stage_command(stage: Stage) -> None:
@@ -462,12 +464,11 @@ def figures(
               rcnn figures recipes/shapes.toml --only detections --image test_00003 --precision 0.8
     """
     from rcnn_cli.figures import Wish, draw_figures, figure_names
-    from rcnn_cli.outputs import OutputFolder
     from rcnn_cli.runner import work_folder
 
     names = figure_names(only)
     graphs = [load_graph(recipe, changes, work) for recipe in recipes]
-    folder = OutputFolder(output or work_folder(work) / "results" / "figures", given=output is not None)
+    folder = output or work_folder(work) / "results" / "figures"
     drawn = []
     for one in draw_figures(graphs, names, Wish(precision, images, count, seed, folder)):
         click.echo(one)
@@ -689,7 +690,7 @@ def tune(
     searched = {name: parse_values(option, text) for name, (option, text) in values.items()}
     output = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
     graph = load_graph(recipe, changes, work)
-    check_output(recipe, output, force or dry_run)
+    check_output(output, force or dry_run)
     node = evaluation_of(graph, evaluation)
     check_split(graph, node, split)
     plan = make_plan(tuning_grid(graph, node, split, searched), recipe, changes, graph.work, explain)
@@ -885,15 +886,13 @@ def explain_command(
               rcnn explain recipes/shapes.toml photo.jpg
     """
     from rcnn_cli.explanation import choose, computed, explain_image, split_of
-    from rcnn_cli.explanation_lines import output_of, tell, tell_lines
+    from rcnn_cli.explanation_lines import tell, tell_lines
 
-    graph = load_graph(recipe, changes, work)
-    chosen = choose(graph, evaluation, detector)
+    chosen = choose(load_graph(recipe, changes, work), evaluation, detector)
     found_in = split_of(chosen, image, split)
-    folder, name = output_of(graph, image, found_in, output)
     made = make_options(computed(chosen, found_in), **options)
     explained = explain_image(chosen, image, found_in, made.execution)
-    click.echo(tell(explained, tell_lines(explained, number, class_name), folder, name, as_json_text))
+    click.echo(tell(explained, tell_lines(explained, number, class_name), output, as_json_text))
 
 
 @cli.group(name="cache")
@@ -1154,11 +1153,13 @@ def end_quietly() -> None:
 
 def end_at_once(code: int) -> None:
     """Ends this process and its children whatever they do; the next run sees that their claims are of the dead."""
-    text, _ = sentence(KeyboardInterrupt())
-    click.echo(f"rcnn: {text}", err=True)
     for child in children(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+    late = threading.Timer(COUNTING, os._exit, [code])  # should the disk not answer
+    late.daemon = True
+    late.start()
+    click.echo(f"rcnn: {'terminated' if code == TERMINATED else 'interrupted'}; {kept()}", err=True)
     os._exit(code)
 
 
@@ -1190,7 +1191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except SystemExit as error:
         if error.code == TERMINATED:
-            click.echo("rcnn: terminated; what is finished is kept, the same command goes on from there", err=True)
+            click.echo(f"rcnn: terminated; {kept()}", err=True)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -10,12 +11,12 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache import DamagedPart, IncompleteCache, Reader, Shard, Writer, set_aside
+from cache import CacheError, DamagedPart, IncompleteCache, Reader, Shard, Writer, set_aside
 from cache.files import read_json
 from cache.manifest import read_manifest
 from cache.parts import part_name
@@ -73,15 +74,25 @@ def complete(graph: Graph, node: Node) -> bool:
 def put_aside(error: DamagedPart) -> None:
     """Sets a damaged part aside and says so."""
     moved = set_aside(error)
-    log.warning("%s: damaged (%s); set aside as %s, it alone is recomputed", error.path, error.reason, moved.name)
+    where = f"set aside as {moved.name}, it" if moved.exists() else "it"
+    log.warning("%s: damaged (%s); %s alone is made again", error.path, error.reason, where)
 
 
 def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options) -> None:
-    """Runs nodes and all that they read, in order; what is complete is skipped and said so."""
+    """Runs nodes and all that they read, in order; what is complete is skipped and said so.
+
+    At the end all are complete: what was lost meanwhile is made again.
+    """
     tell_uncached(graph)
     done: set[str] = set()
-    for node in nodes:
-        ensure(graph, node, options, done)
+    for _ in range(REPAIRS):
+        for node in nodes:
+            ensure(graph, node, options, done)
+        lost = {node.name for node in nodes if not complete(graph, node)}
+        if not lost or options.shard.count > 1:
+            return
+        done -= lost
+    raise lost_too_often(graph)
 
 
 def tell_uncached(graph: Graph) -> None:
@@ -103,7 +114,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
-    """Makes the node's inputs, then the node; a part of an input that turns out damaged is made again.
+    """Makes the node's inputs, then the node; what of an input is found missing or damaged meanwhile is made again.
 
     Nodes whose names are in `done` are taken for complete; those that are run are added.
     """
@@ -114,15 +125,50 @@ def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
             ensure(graph, source, options, done)
         try:
             run_node(graph, node, options)
-        except DamagedPart as error:
-            put_aside(error)
-            done.difference_update(
-                {source.name for source in graph.nodes.values() if graph.folder(source) == error.path.parent}
-            )
+        except (CacheError, StageError) as error:
+            if not repairable(graph, node, error, done):
+                raise
             continue
         done.add(node.name)
         return
     raise StageError(f"{node.name}: its inputs were found damaged {REPAIRS} times; check the disk under {graph.work}")
+
+
+def repairable(graph: Graph, node: Node, error: Exception, done: set[str]) -> bool:
+    """Whether a node failed because a part of it or something of its inputs is lost; lost inputs leave `done`.
+
+    A damaged part is set aside. Any other error counts if an input is not complete any longer: a process elsewhere that
+    does not see what is complete here is no reason to make it again.
+    """
+    if isinstance(error, DamagedPart):
+        put_aside(error)
+    lost = {source.name for source in graph.reads(node) if not complete(graph, source)}
+    again = lost & done
+    done -= lost
+    for name in sorted(again):
+        log.warning("%s: is no longer complete; what is missing is made again for %s", name, node.name)
+    return isinstance(error, DamagedPart) or bool(again)
+
+
+def run_until_shown(graph: Graph, nodes: Sequence[Node], options: Options, show: Callable[[], None]) -> None:
+    """`run_nodes`, then `show`, which reads some of what was made; what it finds lost or damaged is made again."""
+    for _ in range(REPAIRS):
+        run_nodes(graph, nodes, options)
+        try:
+            return show()
+        except (CacheError, StageError) as error:
+            if isinstance(error, DamagedPart):
+                put_aside(error)
+            elif all(complete(graph, node) for node in nodes):
+                raise
+    raise lost_too_often(graph)
+
+
+def lost_too_often(graph: Graph) -> StageError:
+    """The error where repairing leads nowhere."""
+    return StageError(
+        f"{graph.recipe.path}: caches were found damaged {REPAIRS} times; check the disk under {graph.work}"
+    )
 
 
 def run_node(graph: Graph, node: Node, options: Options) -> bool:
@@ -147,7 +193,7 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
         shard=options.shard,
         compression=options.compression,
     )
-    try:
+    with being_made(node, writer):
         announce(node, writer)
         if options.make_parts is not None:
             options.make_parts(graph, node, writer)
@@ -172,11 +218,45 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
             provenance(graph, node, started),
             (lambda reader: summarise(settings, inputs, reader)) if summarise else None,
         )
-    finally:
-        writer.release()
     log.info("%s: done (%s) in %s: %s", node.name, counted(manifest), duration(time.time() - started), folder)
     tell_skipped(node, manifest)
     return True
+
+
+making: tuple[str, Writer] | None = None
+
+
+@contextlib.contextmanager
+def being_made(node: Node, writer: Writer) -> Iterator[None]:
+    """Gives the writer's claims back at the end; an interruption leaves in `making` what it interrupted."""
+    global making
+    making = (node.name, writer)
+    try:
+        yield
+    except Exception:
+        making = None
+        raise
+    else:
+        making = None
+    finally:
+        writer.release()
+
+
+def kept_of_interrupted() -> str:
+    """What an interrupted process leaves of the cache that it was making, as the end of a sentence: ", of extract@train
+    48 of 200 images (3 of 13 parts)"; nothing where it was making none."""
+    if making is None or not making[1].folder.is_dir():  # `rcnn plan` works in a folder that goes with it
+        return ""
+    name, writer = making
+    try:
+        left = writer.unfinished()
+    except (CacheError, OSError):
+        return ""  # the next run says what is wrong with it
+    total = len(writer.item_ids)
+    kept = total - sum(len(part.item_ids) for part in left)
+    parts = f"{len(writer.parts) - len(left)} of {len(writer.parts)} {plural('part', len(writer.parts))}"
+    checkpoint = " and a checkpoint" if any(writer.checkpoint(part).path.exists() for part in left) else ""
+    return f", of {name} {kept} of {total} {plural(writer.schema.item, total)} ({parts}){checkpoint}"
 
 
 def part_size_of(stage: Stage, settings: Any, inputs: Mapping[str, Any]) -> int:
@@ -204,7 +284,10 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
         except DamagedPart as error:
             put_aside(error)
             if error.path.parent != graph.folder(node):
-                raise
+                raise next(
+                    (needed(graph, node, one) for one in graph.reads(node) if graph.folder(one) == error.path.parent),
+                    error,
+                ) from error
     raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
@@ -261,10 +344,7 @@ def open_inputs(graph: Graph, node: Node, execution: Execution) -> dict[str, Any
                     inner = open_inputs(graph, source, execution)
                     opened[role] = source.use.stage.load().on_demand(source.settings, inner, execution)
                     continue
-                raise IncompleteCache(
-                    f"{node.name} needs {source.name}, which is not complete ({graph.folder(source)}); "
-                    f"run `rcnn {source.use.stage.name} {graph.recipe.path}` or `rcnn run {graph.recipe.path}` first"
-                )
+                raise needed(graph, node, source)
             reader = Reader(graph.folder(source))
             opened[role] = NetworkSource.from_reader(reader) if kind == "network" else reader
         elif kind == "network":
@@ -272,6 +352,14 @@ def open_inputs(graph: Graph, node: Node, execution: Execution) -> dict[str, Any
         elif source is not None:
             opened[role] = graph.dataset(source)
     return opened
+
+
+def needed(graph: Graph, node: Node, source: Node) -> IncompleteCache:
+    """The error for an input that is not complete; names the command to run."""
+    return IncompleteCache(
+        f"{node.name} needs {source.name}, which is not complete ({graph.folder(source)}); "
+        f"run `rcnn {source.use.stage.name} {graph.recipe.path}` or `rcnn run {graph.recipe.path}` first"
+    )
 
 
 def provenance(graph: Graph, node: Node, started: float) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def sentence(error: BaseException, command: click.Command | None = None) -> tupl
     if isinstance(error, StageError | CacheError):
         return str(error), BAD_INPUT
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return "interrupted; what is finished is kept, the same command goes on from there", INTERRUPTED
+        return f"interrupted; {kept()}", INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"{error.filename or 'the work folder'}: the disk is full; make room and run the same command again",
@@ -43,6 +43,13 @@ def has_option(command: click.Command | None, option: str) -> bool:
     context = click.get_current_context(silent=True)
     command = command or (context.command if context else None)
     return command is None or any(option in parameter.opts for parameter in command.params)
+
+
+def kept() -> str:
+    """What an interrupted process leaves, with the number of items of the cache that it was making."""
+    runner = sys.modules.get("rcnn_cli.runner")
+    of_one_cache = runner.kept_of_interrupted() if runner else ""
+    return f"what is finished is kept{of_one_cache}; the same command goes on from there"
 
 
 def explain(error: BaseException) -> str:

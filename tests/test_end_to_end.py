@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -290,6 +291,22 @@ def has_workers(process):
     return False
 
 
+def assert_told_what_is_kept(errors, work):
+    """The numbers of the last sentence are those of the parts that are there."""
+    found = re.search(
+        r"; what is finished is kept, of ([\w-]+)@?(\w*) (\d+) of (\d+) (\w+) \((\d+) of (\d+) parts?\)", errors
+    )
+    stage, split, items, total, item, parts, of = found.groups()
+    (folder,) = (work / "caches" / stage).glob(f"small-{split}.*" if split else "small*")
+    plan = json.loads((folder / "plan.json").read_text())
+    there = [int(path.name[5:10]) for path in folder.glob("part-?????.h5")]
+    size = plan["part_size"]
+    assert (int(parts), int(of)) == (len(there), -(-len(plan["item_ids"]) // size))
+    assert int(items) == sum(len(plan["item_ids"][part * size : (part + 1) * size]) for part in there)
+    assert int(total) == len(plan["item_ids"])
+    assert item.startswith(plan["schema"]["item"])
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.3])
 @pytest.mark.parametrize("cache", ["propose@train", "extract@train", "train-svm"])
 def test_ctrl_c_while_worker_processes_start_is_one_sentence(cache, delay, copied):
@@ -305,9 +322,25 @@ def test_ctrl_c_while_worker_processes_start_is_one_sentence(cache, delay, copie
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; what is finished is kept" in errors
+    assert_told_what_is_kept(errors, work)
     assert "Traceback" not in errors
     assert "KeyboardInterrupt" not in errors
     assert "Warning" not in errors
+
+
+@pytest.mark.parametrize("stage", ["propose", "extract"])
+def test_sigterm_says_how_much_is_kept(stage, copied):
+    recipe, work = copied
+    shutil.rmtree(work / "caches" / stage)
+    line, environment = command("run", recipe, "--jobs", 1, "--only", f"{stage}@train", "--part-size", 2, work=work)
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while process.poll() is None and not list((work / "caches" / stage).glob("*/part-*.h5")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "rcnn: terminated; what is finished is kept" in errors
+    assert_told_what_is_kept(errors, work)
 
 
 THREAD_THAT_FAILS_AFTER_A_SIGNAL = """
@@ -351,5 +384,6 @@ def test_ctrl_c_is_a_sentence_and_the_run_goes_on(finished, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; what is finished is kept" in errors
+    assert_told_what_is_kept(errors, tmp_path / "work")
     rcnn("run", recipe, work=tmp_path / "work")
     assert contents(tmp_path / "work") == contents(finished[1])
