@@ -242,6 +242,12 @@ class OneImage:
         """Always the same."""
         return self.path
 
+    def read_image(self, image_id: str) -> np.ndarray:
+        """The same pixels, decoded anew."""
+        from stages.images import read_image
+
+        return read_image(self.path)
+
     def record(self, image_id: str):  # type: ignore[no-untyped-def]
         """No objects."""
         from stages.datasets import ImageRecord

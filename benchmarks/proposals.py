@@ -44,10 +44,10 @@ class Measured:
     seconds: float
 
 
-def propose_all(records: Sequence[ImageRecord], settings: Settings) -> Measured:
+def propose_all(dataset: Dataset, records: Sequence[ImageRecord], settings: Settings) -> Measured:
     """Proposals for every image, all of them, in canonical order."""
     start = time.perf_counter()
-    boxes = {record.image_id: search(settings, record.path)[0] for record in records}
+    boxes = {one.image_id: search(settings, dataset.image_file(one.image_id))[0] for one in records}
     return Measured(boxes, (time.perf_counter() - start) / len(records))
 
 
@@ -86,7 +86,7 @@ def compare(dataset: Dataset, images: int, names: Sequence[str]) -> None:
     objects = sum(int((~record.difficult).sum()) for record in records)
     print(f"{dataset.name}: {len(records)} images, {objects} non-difficult objects", flush=True)
     for name in names:
-        measured = propose_all(records, CONFIGURATIONS[name])
+        measured = propose_all(dataset, records, CONFIGURATIONS[name])
         print(f"{name:22} {describe(measured.boxes, records)}  {measured.seconds:6.2f} s/image", flush=True)
         if CONFIGURATIONS[name] == Settings():
             compare_orders(measured.boxes, records)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from rcnn_cli.evaluated import NAMES
 from stages.diagnose.false_positives import DIFFICULT
 from stages.drawing import INK, PAPER, font_of, shortened
-from stages.images import Pixels, read_image
+from stages.images import Pixels
 from stages.marks import FALSE, IGNORED, MISSED, TRUE, Mark, draw_marks
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def pair(a: Side, b: Side, told: Mapping[str, Any]) -> Pixels:
     """One image twice, with captions."""
     found = a.found
     image = found.detections.image_index[told["image"]]
-    pixels = read_image(found.dataset.image_path(told["image"]))
+    pixels = found.dataset.read_image(told["image"])
     scenes = [draw_marks(pixels, marks(side, image), CELL) for side in (a, b)]
     font = font_of(14)
     line = sum(font.getmetrics()) + 2

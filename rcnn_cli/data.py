@@ -12,9 +12,12 @@ from stages.datasets import Dataset, open_dataset
 from stages.errors import StageError
 
 
-def check_source(source: str, work: Path, say: Callable[[str], None]) -> bool:
-    """Reads every image and annotation; says each problem and what there is. True if there is no problem."""
-    dataset = open_dataset(source, work=work)
+def check_source(source: str, work: Path, say: Callable[[str], None], changes: Sequence[str] = ()) -> bool:
+    """Reads every image and annotation; says each problem and what there is. True if there is no problem.
+
+    `changes` are the dataset's options as KEY=VALUE.
+    """
+    dataset = open_dataset(source, work=work, options=parsed(changes))
     if not isinstance(dataset, Dataset):
         raise StageError(
             f"{source}: is a classification set; `rcnn data check` reads sets with boxes, as voc:DIR:SPLIT"

@@ -180,13 +180,13 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
         log.warning("%s is not complete: the cap over all of its images is not known and is left out", node.name)
     dataset = graph.dataset(split, "boxes")
     objects = counted_objects(read_objects(dataset, [image]), chosen.rules.use_difficult)
-    pixels = read_image(dataset.image_path(image))
+    pixels = dataset.read_image(image)
     return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes))
 
 
 def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained:
     """A photo: proposals and features are computed now."""
-    pixels = read_image(path, upright=True)
+    pixels = read_image(path)
     detect = Detector(chosen.graph, chosen.detector, execution)
     trace = detect.trace(pixels, path.stem)
     nothing = read_objects(None, [])

@@ -19,7 +19,7 @@ from stages.drawing import save_image
 from stages.errors import StageError
 from stages.eval.pictures import plot_box_plots, plot_precision_recall, precision_sheet
 from stages.eval.report import MEASURES, headline, read_curves
-from stages.images import Pixels, read_image
+from stages.images import Pixels
 from stages.networks import NetworkSource
 from stages.settings import nearest
 
@@ -172,7 +172,7 @@ def transformations(graph: Graph, wish: Wish) -> Pictures:
     regions = [
         Region(
             dataset.classes[objects.labels[row]],
-            read_image(dataset.image_path(ids[objects.images[row]])),
+            dataset.read_image(ids[objects.images[row]]),
             objects.boxes[row],
         )
         for row in rows
@@ -212,9 +212,7 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
     for label in most[counts[most] > 0]:
         rows = random.permutation(np.flatnonzero(objects.labels == label))[:SAMPLES]
         samples = [
-            seen_regions(
-                read_image(dataset.image_path(dataset.image_ids[objects.images[row]])), objects.boxes[row, None], view
-            )[0]
+            seen_regions(dataset.read_image(dataset.image_ids[objects.images[row]]), objects.boxes[row, None], view)[0]
             for row in rows
         ]
         shown.append((dataset.classes[label], samples))

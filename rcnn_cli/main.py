@@ -989,17 +989,25 @@ def data() -> None:
 
 @data.command(name="check")
 @click.argument("source")
-def data_check(source: str) -> None:
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the dataset, as in its table of a recipe, exif=stored for example; repeatable.",
+)
+def data_check(source: str, changes: tuple[str, ...]) -> None:
     """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
 
     \b
     Examples: rcnn data check voc:VOCdevkit/VOC2007:trainval
               rcnn data check coco:annotations/instances_val2017.json:val2017
+              rcnn data check voc:my-folder:train --set exif=stored
     """
     from rcnn_cli.data import check_source
     from rcnn_cli.runner import work_folder
 
-    if not check_source(source, work_folder(None), click.echo):
+    if not check_source(source, work_folder(None), click.echo, changes):
         raise SystemExit(INCOMPLETE)
 
 

@@ -15,13 +15,21 @@ from stages.errors import StageError
 
 
 def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    """RECIPE, --set, --work."""
+    """RECIPE, --set, --work, --check-content."""
     argument = click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_toml)
     return argument(recipe_options(command))
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--set, --work."""
+    """--set, --work, --check-content."""
+    command = click.option(
+        "--check-content",
+        is_flag=True,
+        expose_value=False,
+        callback=check_content,
+        help="Read every file of the datasets, rather than believe what is remembered of those that look unchanged "
+        "(size, times, inode).",
+    )(command)
     command = click.option(
         "--work",
         type=click.Path(path_type=Path),
@@ -35,6 +43,24 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         shell_complete=complete_setting,
         help="Change a value of the recipe for this command, extract.padding=0 for example; repeatable.",
     )(command)
+
+
+def check_content(context: click.Context, option: click.Parameter, value: bool) -> None:
+    """Has all datasets read anew that this command and the processes it starts open."""
+    if not value:
+        return
+    from stages.datasets.digests import CHECK_CONTENT
+
+    before = os.environ.get(CHECK_CONTENT)
+    os.environ[CHECK_CONTENT] = "1"
+
+    def restore() -> None:
+        if before is None:
+            os.environ.pop(CHECK_CONTENT, None)
+        else:
+            os.environ[CHECK_CONTENT] = before
+
+    context.call_on_close(restore)
 
 
 def table_option(flag: str, makes: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -42,7 +42,7 @@ def predict_photos(
     output.mkdir(parents=True, exist_ok=True)
     for path, name in zip(photos, output_names(photos), strict=True):
         try:
-            image = read_image(path, upright=True)
+            image = read_image(path)
         except BadImage as error:
             if not execution.skip_bad_images:
                 raise

@@ -127,7 +127,6 @@ def draw_results(graph: Graph, node: Node) -> None:
     from stages.detections import read_detections
     from stages.drawing import draw_detections, save_image
     from stages.file_names import file_names
-    from stages.images import read_image
 
     detections = read_detections(Reader(graph.folder(node)))
     cuts = drawing_cuts(graph, node, detections.classes)
@@ -139,7 +138,7 @@ def draw_results(graph: Graph, node: Node) -> None:
     for image_id in drawn:
         found = detections.of_image(image_id).above(cuts)
         image = draw_detections(
-            read_image(dataset.image_path(image_id)), found.boxes, found.labels, found.scores, detections.classes
+            dataset.read_image(image_id), found.boxes, found.labels, found.scores, detections.classes
         )
         save_image(image, folder / f"{names[image_id]}.jpg")
     click.echo(f"{len(drawn)} images drawn: {folder}/")

@@ -24,7 +24,6 @@ from stages.errors import StageError
 from stages.extract.pictures import UnitRow, View, seen_regions, unit_sheet
 from stages.extract.units import TopRegions, class_selectivity, selective_units, strongest_regions
 from stages.features import NOT_LAYERS, layer_dimension
-from stages.images import read_image
 from stages.networks import Preprocessing
 from stages.networks.receptive_field import NotAMap, ReceptiveFields, receptive_fields
 
@@ -200,7 +199,7 @@ def sheet(maps: Maps, units: Sequence[Unit], found: Sequence[TopRegions]) -> np.
     images = np.array([found[number].images[place] for number, place in owners], np.int64)
     for image in np.unique(images):
         mine = [owners[row] for row in np.flatnonzero(images == image)]
-        pixels = read_image(maps.dataset.image_path(maps.reader.item_ids[image]))
+        pixels = maps.dataset.read_image(maps.reader.item_ids[image])
         boxes = np.array([found[number].boxes[place] for number, place in mine], np.float32)
         regions.update(zip(mine, seen_regions(pixels, boxes, maps.view), strict=True))
     rows = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from rcnn_cli.report.selection import fitted
 from stages.errors import BadImage
-from stages.images import Pixels, read_image
+from stages.images import Pixels
 
 LONGEST = 480
 QUALITY = 80
@@ -62,7 +62,7 @@ class Album:
         dataset, image_id = self.datasets[key[0]], key[1]
         record = dataset.record(image_id)
         try:
-            pixels = read_image(record.path)
+            pixels = dataset.read_image(image_id)
         except BadImage:
             return None
         boxes = [[round(float(corner), 1) for corner in box] for box in record.boxes]
