@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 
 from stages.features import nonzero, scaled
 from stages.train_svm import Settings
+from stages.train_svm.duality import relative_gap
 
 BLOCK_ROWS = 256
 
@@ -33,7 +34,10 @@ class Objective:
 
 @dataclass(frozen=True)
 class Solution:
-    """A trained SVM: `weights` float64 [D] on scaled features, `bias`; `negative_scores` float64 [m] in training."""
+    """A trained SVM: `weights` float64 [D] on scaled features, `bias`; `negative_scores` float64 [m] in training.
+
+    `gap` is the relative duality gap (duality.py) where liblinear stopped before it had converged, else 0.
+    """
 
     weights: NDArray[np.float64]
     bias: float
@@ -41,6 +45,7 @@ class Solution:
     objective: Objective
     iterations: int
     converged: bool
+    gap: float = 0.0
 
 
 def fit_svm(rows: NDArray[np.floating], positives: int, scale: float, settings: Settings) -> Solution:
@@ -80,7 +85,9 @@ def minimise(examples: csr_matrix, positives: int, settings: Settings) -> Soluti
     scores = examples @ weights + bias
     objective = svm_objective(scores[:positives], scores[positives:], weights, bias, settings)
     iterations = int(model.n_iter_)
-    return Solution(weights, bias, scores[positives:], objective, iterations, iterations < settings.max_iterations)
+    converged = iterations < settings.max_iterations
+    gap = 0.0 if converged else relative_gap(examples, positives, weights, bias, settings)
+    return Solution(weights, bias, scores[positives:], objective, iterations, converged, gap)
 
 
 def make_solver(settings: Settings) -> Any:

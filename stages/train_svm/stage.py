@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any
 
@@ -82,7 +83,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     features, dataset = inputs["features"], inputs["images"]
     check_images("train-svm", features.item_ids, dataset, "features")
     dimension = layer_dimension(features, settings.layer)
-    claimed, put_off = output.claim(), list[Part]()
+    claimed, put_off, trainings = output.claim(), list[Part](), Trainings()
     prepared: tuple[float, Positives] | None = None
     with (
         threadpool_limits(1, user_api="blas"),
@@ -99,7 +100,8 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             parts += put_off[1:at_once]
             put_off = put_off[len(parts) :]
             parts += islice(claimed, max(0, at_once - len(parts)))
-            put_off += train_parts(parts, settings, features, dataset, *prepared, output, execution, workers)
+            put_off += train_parts(parts, settings, features, dataset, *prepared, output, execution, workers, trainings)
+    trainings.say_unfinished(settings)
 
 
 def solvers(jobs: int) -> Parallel:
@@ -127,6 +129,7 @@ def train_parts(
     output: Writer,
     execution: Execution,
     workers: Parallel,
+    trainings: Trainings,
 ) -> list[Part]:
     """One pass through the images for the classes of `parts`, from their checkpoints if they have some; writes them.
 
@@ -135,7 +138,7 @@ def train_parts(
     miners = {part.index: start_part(part, settings, features, positives, output) for part in parts}
     with FeaturePool(output.folder, *layer_type(features, settings.layer)) as pool:
         every = [one for group in miners.values() for one in group]
-        mining = Mining(settings, features, dataset, scale, every, pool, workers)
+        mining = Mining(settings, features, dataset, scale, every, pool, workers, trainings)
         put_off = make_room(mining, parts, miners, settings, output)
         remaining = len(features) - mining.first_image
         pause, saved = settings.checkpoint_seconds, time.monotonic()
@@ -204,6 +207,37 @@ def start_part(
     return miners
 
 
+@dataclass
+class Trainings:
+    """How many SVMs this process has trained, and the relative duality gap of those that liblinear left unfinished."""
+
+    total: int = 0
+    unfinished: list[tuple[str, float]] = field(default_factory=list)
+
+    def count(self, name: str, solution: Solution) -> None:
+        """One more, of the class `name`."""
+        self.total += 1
+        if not solution.converged:
+            self.unfinished.append((name, solution.gap))
+
+    def say_unfinished(self, settings: Settings) -> None:
+        """One warning for all of the unfinished; nothing where there is none."""
+        if not self.unfinished:
+            return
+        worst, gap = max(self.unfinished, key=lambda one: one[1])
+        logger.warning(
+            "%d of %d trainings of SVMs stopped at max_iterations = %d, before they reached tolerance %g; the minimum "
+            "of the objective is at most %s %% lower (class '%s'); max_iterations = %d lets them go on",
+            len(self.unfinished),
+            self.total,
+            settings.max_iterations,
+            settings.tolerance,
+            f"{100 * gap:.2g}" if gap < 0.1 else f"{100 * gap:.0f}",
+            worst,
+            10 * settings.max_iterations,
+        )
+
+
 class Mining:
     """A pass through the images for several classes, which may join it at different images."""
 
@@ -216,8 +250,10 @@ class Mining:
         miners: Sequence[ClassMiner],
         pool: FeaturePool,
         workers: Parallel,
+        trainings: Trainings,
     ) -> None:
         self.settings = settings
+        self.trainings = trainings
         self.features = features
         self.dataset = dataset
         self.scale = scale
@@ -316,14 +352,7 @@ class Mining:
 
     def take_over(self, miner: ClassMiner, image: int, solution: Solution) -> Keys:
         """The end of a class's round; returns the keys of the evicted."""
-        if not solution.converged:
-            logger.warning(
-                "class '%s', round %d: %d iterations of liblinear did not reach tolerance %g; raise max_iterations",
-                miner.name,
-                len(miner.log),
-                solution.iterations,
-                self.settings.tolerance,
-            )
+        self.trainings.count(miner.name, solution)
         evicted = finish_round(miner, image, solution, self.settings)
         self.scorer.update(miner)
         say_round(miner, final=image == len(self.features) - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from stages.train_svm import STAGE, Settings
 from stages.train_svm.mining import ClassMiner
 from stages.train_svm.pool import FeaturePool, keys_of
 from stages.train_svm.positives import read_positives
-from stages.train_svm.stage import Mining, solvers
+from stages.train_svm.stage import Mining, Trainings, solvers
 
 CLASSES = ("cat", "dog", "owl", "yak", "ant")
 BRISK = Settings(retrain_after=25, C=0.01)
@@ -278,7 +279,7 @@ def test_one_row_is_kept_once_however_often_it_is_met(
     positives = read_positives(features, images, 1.0, "train")
     miners = [ClassMiner(CLASSES[k], k, keys_of(*positives.of_class(k)), np.zeros(12)) for k in range(2)]
     with FeaturePool(tmp_path, 12, "float16") as pool, Parallel(n_jobs=1) as workers:
-        mining = Mining(BRISK, features, images, 3.0, miners, pool, workers)
+        mining = Mining(BRISK, features, images, 3.0, miners, pool, workers, Trainings())
         for _ in mining.images():
             held = np.concatenate([keys for one in miners for keys in (one.positives, one.negatives)])
             assert len(pool) == len(set(held.tolist()))
@@ -350,11 +351,27 @@ def test_the_bound_on_negatives_holds_after_each_round(trained: Any) -> None:
         assert record["negatives"] == kept[-1]
 
 
-def test_liblinear_running_out_of_iterations_is_a_sentence(trained: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_liblinear_running_out_of_iterations_is_told_once_with_the_gap_that_is_left(
+    trained: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "stages.train_svm"):
         reader = trained("hasty", replace(BRISK, max_iterations=1))
-    assert "raise max_iterations" in caplog.text
-    assert not reader.read("cat")["log/converged"].any()
+    rounds = sum(len(reader.read(name)["log/converged"]) for name in CLASSES)
+    assert not any(reader.read(name)["log/converged"].any() for name in CLASSES)
+    assert rounds > 3
+    (told,) = [one.getMessage() for one in caplog.records if "iterations" in one.getMessage()]
+    found = re.fullmatch(
+        r"(\d+) of (\d+) trainings of SVMs stopped at max_iterations = 1, before they reached tolerance 0\.0001; "
+        r"the minimum of the objective is at most ([\d.]+) % lower \(class '\w+'\); "
+        r"max_iterations = 10 lets them go on",
+        told,
+    )
+    assert found is not None, told
+    assert int(found[1]) == int(found[2]) == rounds
+    assert 0 < float(found[3]) <= 100
+    caplog.clear()
+    trained("patient", replace(BRISK, max_iterations=100_000))
+    assert not caplog.records
 
 
 def test_training_features_go_to_processes_without_files_in_memory():

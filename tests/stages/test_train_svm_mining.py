@@ -15,14 +15,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
 
 from cache import DiskFull
 from stages.boxes import class_overlaps
 from stages.train_svm import Settings
 from stages.train_svm.checkpoint import as_arrays, restore
+from stages.train_svm.duality import relative_gap
 from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_negatives, is_due, negative_rows
 from stages.train_svm.pool import FeaturePool, images_and_rows, keys_of
-from stages.train_svm.solver import fit_svm, sparse_rows, svm_objective
+from stages.train_svm.solver import fit_svm, minimise, sparse_rows, svm_objective
 
 
 def miner(**changes: Any) -> ClassMiner:
@@ -177,7 +179,37 @@ def test_the_solver_is_scikit_learns_on_dense_features() -> None:
 def test_too_few_iterations_are_told_and_do_not_fail() -> None:
     solution = fit_svm(separable(), 20, 30.0, Settings(C=100, max_iterations=2))
     assert not solution.converged
-    assert fit_svm(separable(), 20, 1.0, Settings()).converged
+    assert 0 < solution.gap <= 1
+    done = fit_svm(separable(), 20, 1.0, Settings())
+    assert (done.converged, done.gap) == (True, 0.0)
+
+
+def test_the_duality_gap_by_hand() -> None:
+    """One positive x = 1 and one negative x = -1, C = 0.1 each, no bias: the minimum is at w = 0.2, where both violate
+    the margin: 0.02 + 2 * 0.1 * 0.8 = 0.18. At w = 0 it is 0.2, and dual variables of 0.1 give 0.2 - 0.02 = 0.18."""
+    settings = Settings(C=0.1, positive_weight=1, bias_multiplier=1e-6)
+    examples = csr_matrix(np.array([[1.0], [-1.0]]))
+    assert relative_gap(examples, 1, np.array([0.2]), 0.0, settings) == pytest.approx(0, abs=1e-9)
+    assert relative_gap(examples, 1, np.array([0.0]), 0.0, settings) == pytest.approx(0.02 / 0.2)
+
+
+@given(
+    seed=st.integers(0, 99),
+    cost=st.sampled_from([1e-3, 0.02, 0.1]),
+    loss=st.sampled_from(["hinge", "squared_hinge"]),
+    iterations=st.integers(1, 100),
+)
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_no_minimum_lies_below_the_duality_gap(seed: int, cost: float, loss: str, iterations: int) -> None:
+    settings = Settings(C=cost, loss=loss, tolerance=1e-8, max_iterations=100_000)
+    examples = sparse_rows(separable(seed=seed), 3.0)
+    least = minimise(examples, 20, settings)
+    early = minimise(examples, 20, replace(settings, max_iterations=iterations))
+    gap = relative_gap(examples, 20, early.weights, early.bias, settings)
+    excess = (early.objective.total - least.objective.total) / early.objective.total
+    assert excess - 1e-9 <= gap <= 1
+    if least.converged:
+        assert relative_gap(examples, 20, least.weights, least.bias, settings) < 1e-3
 
 
 @given(st.integers(0, 600), st.integers(1, 9), st.integers(0, 99))

@@ -1,0 +1,91 @@
+"""How far a trained SVM may be from the minimum of its objective: the gap to a feasible point of the dual problem.
+
+liblinear keeps the dual variables to itself, so a feasible point is made from the SVM: by complementary slackness an
+example beyond the margin has a dual variable of 0, one that violates it that of its bound, and the few in between are
+fitted so that together they give the SVM's weights. Any feasible point bounds the minimum from below (weak duality),
+whatever the SVM.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from stages.train_svm import Settings
+
+NEAR_MARGIN = (0.003, 0.03)
+"""Examples whose margin is so near to 1 have their dual variables fitted. The first width bounds the minimum best for
+an SVM that is nearly finished, the second for a coarse one; the better bound counts."""
+MOST_FITTED = 500
+
+
+def relative_gap(
+    examples: csr_matrix, positives: int, weights: NDArray[np.float64], bias: float, settings: Settings
+) -> float:
+    """By which share of the objective the minimum can at most lie below it, from 0 to 1.
+
+    `examples` [n, D] are scaled, the first `positives` of them positives; `weights` [D] and `bias` are the SVM.
+    """
+    signs = np.where(np.arange(examples.shape[0]) < positives, 1.0, -1.0)
+    costs = np.where(signs > 0, settings.C * settings.positive_weight, settings.C)
+    margins = signs * (examples @ weights + bias)
+    losses = np.maximum(0, 1 - margins)
+    solution = np.append(weights, bias / settings.bias_multiplier)
+    if settings.loss == "squared_hinge":
+        primal = 0.5 * solution @ solution + costs @ losses**2
+        variables = 2 * costs * losses
+        penalty = (variables**2 / (4 * costs)).sum()
+        bounds = [dual(examples, signs * variables, settings.bias_multiplier, penalty)]
+    else:
+        primal = 0.5 * solution @ solution + costs @ losses
+        bounds = [
+            dual(
+                examples,
+                signs * fitted_variables(examples, signs, costs, margins, solution, settings.bias_multiplier, near),
+                settings.bias_multiplier,
+            )
+            for near in NEAR_MARGIN
+        ]
+    return float(np.clip((primal - max(bounds)) / primal, 0, 1))
+
+
+def dual(examples: csr_matrix, signed: NDArray[np.float64], bias_multiplier: float, penalty: float = 0.0) -> float:
+    """The dual objective of the best multiple, at most 1, of dual variables [n] times the labels; `penalty` is what the
+    squared hinge subtracts."""
+    combined = combination(examples, signed, bias_multiplier)
+    linear, quadratic = np.abs(signed).sum(), combined @ combined + 2 * penalty
+    share = min(1.0, linear / quadratic) if quadratic > 0 else 1.0
+    return float(share * linear - 0.5 * share**2 * quadratic)
+
+
+def fitted_variables(
+    examples: csr_matrix,
+    signs: NDArray[np.float64],
+    costs: NDArray[np.float64],
+    margins: NDArray[np.float64],
+    solution: NDArray[np.float64],
+    bias_multiplier: float,
+    near_margin: float,
+) -> NDArray[np.float64]:
+    """Dual variables float64 [n] of the hinge loss, each from 0 to its cost, for an SVM with these `margins` [n]:
+    `solution` [D + 1] are its weights and its bias as regularised."""
+    from scipy.optimize import lsq_linear
+
+    distances = np.abs(margins - 1)
+    near = np.argsort(distances, kind="stable")[:MOST_FITTED]
+    near = near[distances[near] < near_margin]
+    variables = np.where(margins < 1, costs, 0.0)
+    variables[near] = 0
+    if len(near):
+        rest = solution - combination(examples, signs * variables, bias_multiplier)
+        columns = np.vstack([examples[near].toarray().T, np.full((1, len(near)), bias_multiplier)]) * signs[near]
+        base, small = np.linalg.qr(columns)
+        found = lsq_linear(small, base.T @ rest, (np.zeros(len(near)), costs[near]), method="trf", lsq_solver="exact")
+        variables[near] = np.clip(found.x, 0, costs[near])
+    return variables
+
+
+def combination(examples: csr_matrix, variables: NDArray[np.float64], bias_multiplier: float) -> NDArray[np.float64]:
+    """Weights and regularised bias [D + 1] that signed dual variables [n] give."""
+    return np.append(examples.T @ variables, bias_multiplier * variables.sum())
