@@ -19,5 +19,17 @@ class BadImage(StageError):
         return (BadImage, (self.path, self.reason))
 
 
+class ChangedInput(StageError):
+    """A file that is no longer the one that the caches' keys were made from: what is read would be misfiled."""
+
+    @staticmethod
+    def of(path: object, what: str = "is not the file it was when this command began") -> ChangedInput:
+        """The sentence for the file `path`."""
+        return ChangedInput(
+            f"{path}: {what}; nothing was kept of it, so run the same command again "
+            "(with --check-content, which reads every file anew, if that does not help)"
+        )
+
+
 class BadSetting(StageError):
     """A setting whose value is impossible, or that does not fit another setting or an input."""

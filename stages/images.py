@@ -1,19 +1,27 @@
-"""Image files: reading one as RGB pixels, or only its size."""
+"""Image files: reading one as RGB pixels, upright or as it is stored, or only its header.
+
+A camera that is held sideways stores its pixels sideways, and says so in the EXIF tag "orientation" (1 to 8: exif 2.32,
+section 4.6.4); programs that show photographs turn them upright. JPEG, PNG, WebP and TIFF files can have the tag.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from stages.errors import BadImage
+from stages.errors import BadImage, ChangedInput
 
 Pixels = NDArray[np.uint8]
 """An image: uint8 [H, W, 3], RGB."""
@@ -25,29 +33,139 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MA
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
 
 
-def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> Pixels:
-    """The pixels of the file `path`: uint8 [H, W, 3], RGB, writable.
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # then there is no tag, and the image is as it is
+
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns the stored pixels upright, for each orientation but 1."""
+INVERSE = {6: 8, 8: 6}
+PNG_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG's orientation can be, even at its end
+
+
+class Header(NamedTuple):
+    """What an image file says before its pixels: `width` and `height` as stored, the EXIF `orientation`, 1 if none."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+    def size(self, upright: bool = True) -> tuple[int, int]:
+        """(width, height) in pixels, upright or as stored."""
+        sideways = upright and self.orientation >= 5
+        return (self.height, self.width) if sideways else (self.width, self.height)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file of a known content, and whether it is to be read upright. Picklable.
+
+    `sha256` (hex) is of the file's bytes; `header` is None where it cannot be understood.
+    """
+
+    path: Path
+    sha256: str
+    header: Header | None = None
+    upright: bool = True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the image as `read` gives it. Raises BadImage where the header is no image's."""
+        if self.header is None:
+            height, width, _ = self.read().shape
+            return width, height
+        return self.header.size(self.upright)
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the pixels that are read are not those that are stored."""
+        return self.upright and self.header is not None and self.header.orientation != 1
+
+    def read(self) -> Pixels:
+        """The pixels: uint8 [H, W, 3], RGB. Raises ChangedInput for a file of another content, and BadImage."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise ChangedInput.of(self.path, f"cannot be read any more ({error.strerror})") from None
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise ChangedInput.of(self.path)
+        with opened(self.path, content) as image:
+            return pixels_of(image, self.path, self.upright)
+
+
+def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Pixels:
+    """The pixels of the file `path`: uint8 [H, W, 3], RGB, writable; for photographs, not for a dataset's images.
 
     Grey, palette and CMYK images become RGB, an alpha channel is dropped, 16 bits a channel become 8. The EXIF
-    orientation is ignored, because annotated boxes are in stored pixels; `upright=True` obeys it, for photographs.
+    orientation is obeyed; with `upright=False` the pixels are as stored. A dataset knows in which of the two its
+    annotations are, and that a file is still the one its key stands for: `Dataset.read_image`.
     Raises BadImage for whatever cannot be read whole: missing, empty, no image, truncated, or above MAX_PIXELS.
     """
     with opened(path) as image:
-        image.load()
-        return to_rgb(ImageOps.exif_transpose(image) if upright else image, path)
+        return pixels_of(image, path, upright)
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(width, height) in stored pixels, from the header of the file `path` alone; raises BadImage as `read_image`."""
+def image_size(path: str | os.PathLike[str], *, upright: bool = True) -> tuple[int, int]:
+    """(width, height) in pixels, from the header of the file `path` alone; raises BadImage as `read_image`."""
     with opened(path) as image:
-        return image.size
+        return header_of(image).size(upright)
+
+
+def read_header(content: bytes, path: str | os.PathLike[str]) -> Header | None:
+    """The header of the image file of this content, None if it is none that can be read; `path` is for messages."""
+    try:
+        with opened(path, content) as image:
+            if image.format == "PNG" and any(mark in content for mark in PNG_MARKS):
+                image.load()  # what follows the pixels is known only then
+            return header_of(image)
+    except BadImage:
+        return None
+
+
+def header_of(image: Image.Image) -> Header:
+    """The header of an opened image; of a PNG, what stands before the pixels if these have not been loaded."""
+    size = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow tells its upright size, and loads it upright
+        size = int(image.tag_v2[TiffImagePlugin.IMAGEWIDTH]), int(image.tag_v2[TiffImagePlugin.IMAGELENGTH])
+    return Header(*size, orientation_of(image))
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none, or none that makes sense."""
+    try:
+        value = Image.Image.getexif(image).get(ORIENTATION, 1)  # PngImageFile's own would decode the whole image
+    except Exception:  # EXIF may be any bytes, and Pillow's parser raises whatever they lead to
+        return 1
+    return value if isinstance(value, int) and value in TURNS else 1
+
+
+def pixels_of(image: Image.Image, path: str | os.PathLike[str], upright: bool) -> Pixels:
+    """The pixels of an opened image: uint8 [H, W, 3], RGB."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        orientation = orientation_of(image)
+        image.load()
+        turn = None if upright else TURNS.get(INVERSE.get(orientation, orientation))
+    else:
+        image.load()
+        turn = TURNS.get(orientation_of(image)) if upright else None
+    return to_rgb(image if turn is None else image.transpose(turn), path)
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """The image file opened but not decoded; whatever goes wrong in here becomes BadImage."""
+def opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterator[Image.Image]:
+    """The image file opened but not decoded; whatever goes wrong in here becomes BadImage.
+
+    `content` are the file's bytes, where they have been read already.
+    """
     try:
-        image = Image.open(Path(path), formats=FORMATS)
+        image = Image.open(Path(path) if content is None else io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise BadImage(path, f"has more than the {MAX_PIXELS:,} pixels allowed") from None
     except UNREADABLE as error:

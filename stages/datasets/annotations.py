@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from stages.boxes import Boxes, as_boxes
+from stages.datasets.orientation import described_size
 from stages.datasets.records import BadAnnotation
+from stages.images import ImageFile
 
 SLACK = 0.01  # pixels: some devkit corners are decimal fractions, and go astray in the fifth digit
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -45,17 +47,17 @@ class Annotation:
         return as_boxes(corners - np.array([1, 1, 0, 0]))
 
 
-def read_annotation(path: Path) -> Annotation:
-    """The annotation file `path`; raises BadAnnotation if it is missing or is not VOC's XML."""
-    root = parse_xml(path)
+def read_annotation(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Annotation:
+    """The annotation file `path`, whose bytes `read` gives; raises BadAnnotation if it is missing or not VOC's XML."""
+    root = parse_xml(path, read)
     found = [voc_object(node, path, number) for number, node in enumerate(root.iterfind("object"), 1)]
     return Annotation(path, stated_size(root, path), tuple(found))
 
 
-def parse_xml(path: Path) -> ElementTree.Element:
+def parse_xml(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> ElementTree.Element:
     """The root element of the file `path`; raises BadAnnotation."""
     try:
-        root = ElementTree.fromstring(path.read_bytes())
+        root = ElementTree.fromstring(read(path))
     except FileNotFoundError:
         raise BadAnnotation(f"{path}: no such annotation file; add it, or take its id out of the image set") from None
     except OSError as error:
@@ -118,14 +120,14 @@ def flag(node: ElementTree.Element, name: str, path: Path, what: str) -> bool:
 
 
 def problems(
-    annotation: Annotation, size: tuple[int, int], classes: Sequence[str], image: tuple[int, int] | None = None
+    annotation: Annotation, size: tuple[int, int], classes: Sequence[str], image: ImageFile | None = None
 ) -> Iterator[str]:
     """What is impossible about the annotation of an image of `size` (width, height), one sentence each.
 
-    `image` is the size that the image file itself has, where it could be read.
+    `image` is the image file itself, where it could be read.
     """
-    if image is not None and image != size:
-        told = f"states {size[0]} x {size[1]} pixels but its image has {image[0]} x {image[1]}"
+    if image is not None and image.header is not None and image.size != size:
+        told = f"states {size[0]} x {size[1]} pixels but its image has {described_size(image)}"
         yield f"{annotation.path}: {told}; correct one of the two"
     for number, one in enumerate(annotation.objects, 1):
         what = f"{annotation.path}: object {number} ({one.name})"
@@ -142,9 +144,9 @@ def problems(
             )
 
 
-def class_names(path: Path) -> set[str]:
+def class_names(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> set[str]:
     """The class names in an annotation file; none if it cannot be read (its own reading will say why)."""
     try:
-        return {one.name for one in read_annotation(path).objects}
+        return {one.name for one in read_annotation(path, read).objects}
     except BadAnnotation:
         return set()

@@ -11,7 +11,7 @@ from stages.datasets.records import BadAnnotation
 from stages.datasets.voc import Dataset
 from stages.errors import BadImage
 from stages.execution import Progress, silent
-from stages.images import read_image
+from stages.images import ImageFile
 
 
 @dataclass
@@ -38,7 +38,11 @@ class CheckReport:
 def check_dataset(
     dataset: Dataset, progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
 ) -> CheckReport:
-    """Decodes every image and reads every annotation of the dataset; a bad file is a problem told, never an error."""
+    """Decodes every image and reads every annotation of the dataset; a bad file is a problem told, never an error.
+
+    What is remembered of the files is not believed, but remembered anew.
+    """
+    dataset.forget()
     report = CheckReport(
         dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes}, notes=dataset.notes()
     )
@@ -46,15 +50,19 @@ def check_dataset(
         for image_id in dataset.image_ids:
             report.problems.extend(check_image(dataset, image_id, report.classes))
             bar.advance(1)
+    report.notes.extend(dataset.orientation_notes())
+    dataset.remember()
     return report
 
 
 def check_image(dataset: Dataset, image_id: str, counts: dict[str, ClassCount]) -> Iterator[str]:
     """The problems of one image and its annotation; its objects are added to the `counts`."""
-    stored: tuple[int, int] | None = None
+    image: ImageFile | None = None
+    size: tuple[int, int] | None = None
     try:
-        height, width, _ = read_image(dataset.image_path(image_id)).shape
-        stored = (width, height)
+        image = dataset.image_file(image_id)
+        height, width, _ = image.read().shape
+        size = (width, height)
     except BadImage as error:
         yield f"{error.path}: {error.reason}; repair or remove it"
     try:
@@ -62,9 +70,9 @@ def check_image(dataset: Dataset, image_id: str, counts: dict[str, ClassCount]) 
     except BadAnnotation as error:
         yield str(error)
         return
-    size = annotation.size or stored
+    size = annotation.size or size
     if size is not None:
-        yield from dataset.problems(image_id, annotation, size, stored)
+        yield from dataset.problems(image_id, annotation, size, image)
     count(annotation.objects, counts)
 
 

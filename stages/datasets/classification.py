@@ -11,20 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.datasets.digests import combined, memory_of
+from stages.datasets.image_set import ImageSet
+from stages.datasets.orientation import AUTO
 from stages.datasets.records import BadDataset
-from stages.images import SUFFIXES
+from stages.images import SUFFIXES, ImageFile
 
 
-class ClassificationDataset:
+class ClassificationDataset(ImageSet):
     """The images below `folder`, each labelled by the sub-folder it lies in; classes and images in sorted order.
 
     `image_ids` are paths relative to the folder ("pie/00012.jpg"); `labels` is int64 [images], indices into `classes`.
     """
 
-    def __init__(self, name: str, folder: Path, *, work: Path) -> None:
+    def __init__(self, name: str, folder: Path, *, work: Path, exif: str = AUTO) -> None:
         self.name = name
         self.folder = folder
-        self._work = work
+        self.exif = exif
+        self._files = memory_of(folder, work)
         self.classes, self.image_ids, self.labels = scan(folder)
 
     def __len__(self) -> int:
@@ -36,7 +39,7 @@ class ClassificationDataset:
     def subset(self, positions: Sequence[int]) -> ClassificationDataset:
         """The images at these positions alone, with all classes."""
         chosen = copy.copy(self)
-        for known in ("images_key", "annotations_key", "key"):
+        for known in ("image_digests", "images_key", "annotations_key", "key"):
             vars(chosen).pop(known, None)
         chosen.image_ids = tuple(self.image_ids[position] for position in positions)
         chosen.labels = self.labels[list(positions)]
@@ -48,9 +51,12 @@ class ClassificationDataset:
 
     @cached_property
     def images_key(self) -> str:
-        """SHA-256 (hex) over the image files' bytes in order."""
-        paths = [self.image_path(image_id) for image_id in self.image_ids]
-        return combined("classification", memory_of(self.folder, self._work).of(paths))
+        """SHA-256 (hex) over the image files' bytes in order (and the EXIF orientations that are obeyed)."""
+        return combined("classification", self.image_digests)
+
+    def undecided(self, files: Sequence[tuple[str, ImageFile]]) -> list[tuple[Path, int]]:
+        """None: there are no boxes that could be meant otherwise."""
+        return []
 
     @cached_property
     def annotations_key(self) -> str:

@@ -8,6 +8,7 @@ Annotations with a box of no width or height, of which COCO's own files have a f
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 
 from stages.boxes import as_boxes, clip_boxes
 from stages.datasets.annotations import CLASS_NAME
-from stages.datasets.digests import combined, memory_of
+from stages.datasets.digests import combined
+from stages.datasets.orientation import AUTO, described_size
 from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
-from stages.datasets.voc import Dataset, plain_label, stored_size
+from stages.datasets.voc import Dataset, image_size, plain_label
+from stages.images import ImageFile
 
 log = logging.getLogger("stages.datasets")
 
@@ -60,10 +63,12 @@ class CocoFile:
     `category_ids` and `classes` [K]; `images` maps an image's id to its place; `files` relative to the folder of
     images; `sizes` int64 [images, 2] (width, height), (0, 0) where not stated; `offsets` int64 [images + 1] into
     `numbers` int64 (ids), `labels` int32, `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 and `crowds`
-    bool, all [n]. `left_out` has the ids of the annotations that are not among them.
+    bool, all [n]. `left_out` has the ids of the annotations that are not among them. `sha256` (hex) is of the bytes
+    that all this was read from.
     """
 
     path: Path
+    sha256: str
     category_ids: tuple[int, ...]
     classes: tuple[str, ...]
     images: Mapping[str, int]
@@ -82,8 +87,8 @@ class CocoDataset(Dataset):
     """The images of a file in COCO's format. An image's id is its `id` as text; the classes are the categories. Both
     are in the order of their ids, as in pycocotools, which need not be contiguous."""
 
-    def __init__(self, name: str, file: CocoFile, folder: Path, *, work: Path) -> None:
-        super().__init__(name, folder, tuple(file.images), work=work, classes=file.classes)
+    def __init__(self, name: str, file: CocoFile, folder: Path, *, work: Path, exif: str = AUTO) -> None:
+        super().__init__(name, folder, tuple(file.images), work=work, classes=file.classes, exif=exif)
         self.file = file
 
     @property
@@ -107,7 +112,7 @@ class CocoDataset(Dataset):
     def subset(self, positions: Sequence[int]) -> CocoDataset:
         """The images at these positions alone, with all classes."""
         chosen = copy.copy(self)
-        for known in ("images_key", "annotations_key", "key", "images_with_crowds"):
+        for known in ("image_digests", "images_key", "annotations_key", "key", "images_with_crowds"):
             vars(chosen).pop(known, None)
         chosen.image_ids = tuple(self.image_ids[position] for position in positions)
         chosen._known = frozenset(chosen.image_ids)
@@ -134,7 +139,6 @@ class CocoDataset(Dataset):
         """What the file says of the image, unchecked."""
         self._check_id(image_id)
         file, place = self.file, self.file.images[image_id]
-        width, height = (int(side) for side in file.sizes[place])
         objects = [
             CocoObject(
                 int(file.numbers[row]),
@@ -145,15 +149,22 @@ class CocoDataset(Dataset):
             )
             for row in range(file.offsets[place], file.offsets[place + 1])
         ]
-        return CocoAnnotation((width, height) if width and height else None, tuple(objects))
+        return CocoAnnotation(self.stated_size(image_id), tuple(objects))
 
-    def problems(
-        self, image_id: str, annotation: Any, size: tuple[int, int], stored: tuple[int, int] | None
-    ) -> Iterator[str]:
-        """What is impossible about an image's annotations, one sentence each."""
-        if stored is not None and stored != size:
-            told = f"states {size[0]} x {size[1]} pixels for image {image_id} but {self.image_path(image_id)} has "
-            yield f"{self.file.path}: {told}{stored[0]} x {stored[1]}; correct one of the two"
+    def stated_size(self, image_id: str) -> tuple[int, int] | None:
+        """(width, height) as the file states it, None if it does not."""
+        width, height = (int(side) for side in self.file.sizes[self.file.images[image_id]])
+        return (width, height) if width and height else None
+
+    def annotation_digest(self, image_id: str) -> str:
+        """What decides the image's record beside the image: SHA-256 (hex) over its annotations and the classes."""
+        return combined("coco-annotation", [repr(self.annotation(image_id)), "classes", *self.classes])
+
+    def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
+        """What is impossible about an image's annotations, one sentence each; `image` is its file, if it is there."""
+        if image is not None and image.header is not None and image.size != size:
+            told = f"states {size[0]} x {size[1]} pixels for image {image_id} but {image.path} has "
+            yield f"{self.file.path}: {told}{described_size(image)}; correct one of the two"
         for one in annotation.objects:
             x, y, width, height = one.box
             what = f"{self.file.path}: annotation {one.number} ({one.name}) of image {image_id}"
@@ -178,16 +189,13 @@ class CocoDataset(Dataset):
     @cached_property
     def annotations_key(self) -> str:
         """SHA-256 (hex) over the classes, the ids, in order, and the bytes of the annotations' file."""
-        digest = memory_of(self.file.path.parent, self._work).of([self.file.path])
-        return combined("coco", [*digest, *self.image_ids, "classes", *self.classes])
+        return combined("coco", [self.file.sha256, *self.image_ids, "classes", *self.classes])
 
     def _read_record(self, image_id: str) -> ImageRecord:
         annotation = self.annotation(image_id)
-        path = self.image_path(image_id)
-        stored = stored_size(path, must=annotation.size is None)
-        size = annotation.size or stored
-        assert size is not None
-        for problem in self.problems(image_id, annotation, size, stored):
+        image = self._image_if_there(image_id, must=annotation.size is None)
+        size = annotation.size or image_size(image)
+        for problem in self.problems(image_id, annotation, size, image):
             raise BadAnnotation(problem)
         place = self.file.images[image_id]
         rows = slice(self.file.offsets[place], self.file.offsets[place + 1])
@@ -196,7 +204,7 @@ class CocoDataset(Dataset):
         none = np.zeros(len(corners), np.bool_)
         return ImageRecord(
             image_id=image_id,
-            path=path,
+            path=self.image_path(image_id),
             width=size[0],
             height=size[1],
             boxes=clip_boxes(as_boxes(corners), *size),
@@ -210,7 +218,7 @@ class CocoDataset(Dataset):
         )
 
 
-def open_coco(path: Path, folder: Path, *, work: Path) -> CocoDataset:
+def open_coco(path: Path, folder: Path, *, work: Path, exif: str = AUTO) -> CocoDataset:
     """The dataset in the file `path` with the images in `folder`; raises BadDataset.
 
     A warning says which annotations are left out.
@@ -218,7 +226,7 @@ def open_coco(path: Path, folder: Path, *, work: Path) -> CocoDataset:
     file = read_coco(path)
     if not folder.is_dir():
         raise BadDataset(f"{folder}: no such folder; end the source with the folder of the images of {path.name}")
-    dataset = CocoDataset(plain_label(path.stem), file, folder, work=work)
+    dataset = CocoDataset(plain_label(path.stem), file, folder, work=work, exif=exif)
     for note in dataset.notes():
         log.warning("%s", note)
     return dataset
@@ -229,7 +237,7 @@ def read_coco(path: Path) -> CocoFile:
 
     Whether a box fits into its image is checked when the image's record is read; boxes without an area are left out.
     """
-    content = read_json(path)
+    content, sha256 = read_json(path)
     images: dict[str, int] = {}
     files, sizes = [], []
     numbered = [(whole(path, f"image {n}", entry, "id"), entry) for n, entry in enumerate(content["images"], 1)]
@@ -249,6 +257,7 @@ def read_coco(path: Path) -> CocoFile:
     places = np.array([row[0] for row in rows], np.int64)
     return CocoFile(
         path=path,
+        sha256=sha256,
         category_ids=tuple(names),
         classes=tuple(names.values()),
         images=images,
@@ -264,10 +273,11 @@ def read_coco(path: Path) -> CocoFile:
     )
 
 
-def read_json(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The file's three TABLES, each a list of objects; raises BadDataset."""
+def read_json(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
+    """The file's three TABLES, each a list of objects, and the SHA-256 (hex) of its bytes; raises BadDataset."""
     try:
-        content = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        content = json.loads(raw)
     except FileNotFoundError:
         raise BadDataset(f"{path}: no such file; name one in COCO's format, coco:ANNOTATIONS.json:IMAGES") from None
     except OSError as error:
@@ -283,7 +293,7 @@ def read_json(path: Path) -> dict[str, list[dict[str, Any]]]:
     for table in TABLES[:2]:
         if not content[table]:
             raise BadDataset(f"{path}: its list '{table}' is empty; add some")
-    return {table: content[table] for table in TABLES}
+    return {table: content[table] for table in TABLES}, hashlib.sha256(raw).hexdigest()
 
 
 def whole(path: Path, what: str, entry: Mapping[str, Any], key: str) -> int:

@@ -1,4 +1,10 @@
-"""SHA-256 digests of a dataset's files, remembered so that a second opening need not read them again."""
+"""SHA-256 digests of a dataset's files, remembered so that a second opening need not read them again.
+
+A remembered digest counts as long as size, modification time, change time and inode are what they were. No program can
+set the change time, so a file of the same size and modification time (an export unpacked over the last one, say) is
+noticed. What these four cannot show (a disk that rots, a file system without change times) a content check does: with
+the environment variable RCNN_CHECK_CONTENT, which `--check-content` sets, every file is read.
+"""
 
 from __future__ import annotations
 
@@ -11,71 +17,147 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from stages.errors import BadImage
+from stages.errors import BadImage, ChangedInput
+from stages.images import Header, read_header
 
 log = logging.getLogger("stages.datasets")
 
-SETTLED_NS = 2_000_000_000  # a file younger than this may change again without its time or size showing it
+CHECK_CONTENT = "RCNN_CHECK_CONTENT"
+SETTLED_NS = 2_000_000_000  # a file younger than this may change again without its times or size showing it
 READERS = 4
-Entry = tuple[int, int, str]
+
+
+class FileEntry(NamedTuple):
+    """What is known of a file: its state by `os.stat`, its SHA-256 (hex), and the header if it was read as an image."""
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+    sha256: str
+    header: Header | None = None
+
+    @staticmethod
+    def from_json(value: Any) -> FileEntry:
+        """The entry that was kept as a list. Raises ValueError or TypeError for any other value."""
+        *state, sha256, header = value
+        size, modified_ns, changed_ns, inode = map(int, state)
+        known = None if header is None else Header(*map(int, header))
+        return FileEntry(size, modified_ns, changed_ns, inode, str(sha256), known)
+
+    @property
+    def state(self) -> tuple[int, int, int, int]:
+        """What must not have changed if the rest is to be believed."""
+        return self[:4]
 
 
 class DigestMemory:
-    """Digests of the files below `folder`, kept in `memory` (a JSON file) with each file's size and modification time.
+    """Digests of the files below `folder`, kept in `memory` (a JSON file) with each file's state.
 
-    Losing or damaging the memory costs time, never truth: an entry counts only while size and time both agree, and is
-    kept only for files that had been at rest for two seconds.
+    Losing or damaging the memory costs time, never truth. What has been found out about a file stays: within one object
+    (and its pickled copies) a file has one digest, and whoever reads the file compares it.
     """
 
     def __init__(self, folder: Path, memory: Path) -> None:
         self.folder = folder
         self.memory = memory
+        self.found: dict[str, FileEntry] = {}
+        self.remembered: dict[str, FileEntry] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "remembered": None}
 
     def of(self, files: Sequence[Path]) -> list[str]:
         """The SHA-256 digests (hex) of `files`, which lie below the folder. Raises BadImage for one not readable."""
-        known = self.load()
+        return [entry.sha256 for entry in self.entries(files, images=False)]
+
+    def entries(self, files: Sequence[Path], *, images: bool) -> list[FileEntry]:
+        """What is known of `files`, read where need be; with the headers of `images`. Raises BadImage."""
+        before = self.known()
         with ThreadPoolExecutor(READERS) as pool:
-            fresh = dict(pool.map(lambda path: self.digest(path, known), files))
-        changed = {name: entry for name, entry in fresh.items() if known.get(name) != entry}
+            entries = list(pool.map(lambda path: self.entry(path, image=images), files))
+        changed = {
+            name: entry for name, entry in zip(map(self.name, files), entries, strict=True) if before.get(name) != entry
+        }
         if changed:
-            self.save({**known, **self.settled(changed)})
-        return [fresh[self.name(path)][2] for path in files]
+            self.save({**self.load(), **self.settled(changed)})
+        return entries
+
+    def entry(self, path: Path, *, image: bool) -> FileEntry:
+        """What is known of one file, read where need be; nothing is remembered. Raises BadImage."""
+        name = self.name(path)
+        found = self.found.get(name)
+        if found is None or (image and found.header is None):
+            read = self.look(path, self.known().get(name), image)
+            if found is not None and found.sha256 != read.sha256:
+                raise ChangedInput.of(path)
+            found = self.found[name] = read
+        return found
+
+    def look(self, path: Path, known: FileEntry | None, image: bool) -> FileEntry:
+        """What is known of the file, by what is remembered of it or by reading it."""
+        try:
+            status = path.stat()
+            state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            if known is not None and known.state == state and not (image and known.header is None):
+                return known
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadImage(path, f"cannot be read ({error.strerror})") from None
+        return FileEntry(*state, hashlib.sha256(content).hexdigest(), read_header(content, path) if image else None)
+
+    def read(self, path: Path) -> bytes:
+        """The bytes of a file, which stay what they are known to be. Raises OSError and ChangedInput."""
+        name = self.name(path)
+        if name not in self.found:
+            status = path.stat()
+            content = path.read_bytes()
+            state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            self.found[name] = FileEntry(*state, hashlib.sha256(content).hexdigest())
+            return content
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.found[name].sha256:
+            raise ChangedInput.of(path)
+        return content
 
     def name(self, path: Path) -> str:
         """The file's key in the memory: its path relative to the folder."""
         return path.relative_to(self.folder).as_posix()
 
-    def digest(self, path: Path, known: dict[str, Entry]) -> tuple[str, Entry]:
-        """The file's name and its (size, modification time, digest), read from the file unless already known."""
-        try:
-            status = path.stat()
-            entry = known.get(self.name(path))
-            if entry is not None and entry[:2] == (status.st_size, status.st_mtime_ns):
-                return self.name(path), entry
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise BadImage(path, f"cannot be read ({error.strerror})") from None
-        return self.name(path), (status.st_size, status.st_mtime_ns, digest)
+    def keep(self) -> None:
+        """Remembers what has been found out so far."""
+        if self.found:
+            self.save({**self.load(), **self.settled(self.found)})
 
-    def load(self) -> dict[str, Entry]:
-        """The remembered entries; none if there is no memory, or it cannot be understood."""
+    def known(self) -> dict[str, FileEntry]:
+        """The remembered entries, loaded once; none if they are not to be believed."""
+        if self.remembered is None:
+            self.remembered = {} if os.environ.get(CHECK_CONTENT, "0") not in ("", "0") else self.load()
+        return self.remembered
+
+    def forget(self) -> None:
+        """Has every file read anew, whatever is remembered of it or was found out before."""
+        self.found, self.remembered = {}, {}
+
+    def load(self) -> dict[str, FileEntry]:
+        """The entries in the memory; none if there is no memory, or it cannot be understood."""
         try:
             entries = json.loads(self.memory.read_text("utf-8"))["files"]
-            return {name: (int(size), int(time_ns), str(digest)) for name, (size, time_ns, digest) in entries.items()}
+            return {str(name): FileEntry.from_json(value) for name, value in entries.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             log.info("%s: not understood, reading the files again", self.memory)
             return {}
 
-    def settled(self, entries: dict[str, Entry]) -> dict[str, Entry]:
-        """Those entries whose file was modified long enough ago to be trusted later."""
+    def settled(self, entries: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        """Those entries whose file was changed long enough ago to be trusted later."""
         limit = time.time_ns() - SETTLED_NS
-        return {name: entry for name, entry in entries.items() if entry[1] < limit}
+        return {name: one for name, one in entries.items() if max(one.modified_ns, one.changed_ns) < limit}
 
-    def save(self, entries: dict[str, Entry]) -> None:
+    def save(self, entries: dict[str, FileEntry]) -> None:
         """Replaces the memory in one step; a full or read-only disk only means that nothing is remembered."""
         remember(self.memory, {"folder": str(self.folder), "files": entries})
 
@@ -93,7 +175,10 @@ def remember(memory: Path, value: object) -> None:
 
 
 def remembered_names(digests: DigestMemory, files: Sequence[Path], read: Callable[[Path], set[str]]) -> list[str]:
-    """The sorted union of the names that `read` finds in each of `files`, remembered by the files' content."""
+    """The sorted union of the names that `read` finds in each of `files`, remembered by the files' content.
+
+    `read` should read by `digests.read`, so that it sees the content that is remembered.
+    """
     key = combined("names", digests.of(files))
     memory = digests.memory.with_suffix(".names.json")
     try:

@@ -11,14 +11,27 @@ from typing import Any
 
 from stages.datasets.classification import ClassificationDataset
 from stages.datasets.coco import open_coco
+from stages.datasets.orientation import AUTO, CHOICES
 from stages.datasets.records import BadDataset
 from stages.datasets.voc import Dataset, open_voc, plain_label
 from stages.settings import build_settings, setting
 
 
 @dataclass(frozen=True)
-class VocOptions:
-    """What a recipe may say of `voc:DIR:SPLIT`: its classes, where they are not to be found, and its year."""
+class ImageOptions:
+    """What a recipe may say of `folder:DIR` and `coco:ANNOTATIONS.json:IMAGES`: whether images with an EXIF orientation
+    are read upright or as they are stored (`stages.datasets.orientation`)."""
+
+    exif: str = setting(
+        AUTO,
+        "Images with an EXIF orientation: read upright, as they are stored, or whichever fits the annotated size.",
+        choices=CHOICES,
+    )
+
+
+@dataclass(frozen=True)
+class VocOptions(ImageOptions):
+    """What a recipe may say of `voc:DIR:SPLIT`: its classes, where they are not to be found, and its year, too."""
 
     classes: tuple[str, ...] | None = setting(
         None, "The classes, in their order; none: VOC's twenty, or those that the annotations name."
@@ -26,11 +39,6 @@ class VocOptions:
     year: int | None = setting(
         None, "The year of the VOC set, where the folder's name does not tell.", at_least=1900, at_most=2099
     )
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """What a recipe may say of `folder:DIR` and `coco:ANNOTATIONS.json:IMAGES`: nothing."""
 
 
 FORMS = "voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES, shapes:SPLIT, shapes-classification:SPLIT or folder:DIR"
@@ -49,8 +57,8 @@ def open_dataset(
     objects for pre-training.
 
     `work` keeps digests and generated sets. `options` is the rest of a recipe's table: `classes` and `year` for `voc`,
-    where they may also be given directly; `seed` and `images`, or `per_class` and `side`, for the generated sets. `~`
-    and $VARIABLES are expanded. Raises BadDataset and BadSetting.
+    where they may also be given directly; `exif` for all that are not generated; `seed` and `images`, or `per_class`
+    and `side`, for those that are. `~` and $VARIABLES are expanded. Raises BadDataset and BadSetting.
     """
     kind, _, rest = source.partition(":")
     values = dict(options or {})
@@ -60,15 +68,15 @@ def open_dataset(
         chosen = build_settings(VocOptions, values, source)
         listed = classes if classes is not None else chosen.classes
         folder, split, stated_year = voc_parts(expanded(rest, source), year if year is not None else chosen.year)
-        return open_voc(folder, split, work=Path(work), classes=listed, year=stated_year)
+        return open_voc(folder, split, work=Path(work), classes=listed, year=stated_year, exif=chosen.exif)
     if kind == "coco" and ":" in rest:
-        build_settings(NoOptions, values, source)
+        exif = build_settings(ImageOptions, values, source).exif
         path, _, images = expanded(rest, source).rpartition(":")
-        return open_coco(Path(path), Path(images), work=Path(work))
+        return open_coco(Path(path), Path(images), work=Path(work), exif=exif)
     if kind == "folder" and rest:
-        build_settings(NoOptions, values, source)
+        exif = build_settings(ImageOptions, values, source).exif
         folder = Path(expanded(rest, source))
-        return ClassificationDataset(plain_label(folder.resolve().name), folder, work=Path(work))
+        return ClassificationDataset(plain_label(folder.resolve().name), folder, work=Path(work), exif=exif)
     raise BadDataset(f"'{source}' is not a dataset; write {FORMS}")
 
 

@@ -13,10 +13,12 @@ import numpy as np
 from stages.boxes import clip_boxes
 from stages.datasets.annotations import Annotation, class_names, problems, read_annotation
 from stages.datasets.digests import combined, memory_of, remembered_names
+from stages.datasets.image_set import ImageSet, images_digest
+from stages.datasets.orientation import AUTO
 from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
 from stages.errors import BadImage
 from stages.execution import silent
-from stages.images import SUFFIXES, image_size
+from stages.images import SUFFIXES, ImageFile
 from stages.settings import nearest
 
 if TYPE_CHECKING:
@@ -36,19 +38,28 @@ YEAR_FOLDER = re.compile(r"VOC(?:19|20)\d\d")
 IMAGE_ID = re.compile(r"[A-Za-z0-9_.-]+")
 
 
-class Dataset:
+class Dataset(ImageSet):
     """One image set of a folder in VOC's layout; everything about it is read when first asked for, and then kept.
 
     `name` is a short label; `image_ids` are in the order of the image set; `folder` holds JPEGImages and Annotations.
     """
 
     def __init__(
-        self, name: str, folder: Path, image_ids: tuple[str, ...], *, work: Path, classes: tuple[str, ...] | None = None
+        self,
+        name: str,
+        folder: Path,
+        image_ids: tuple[str, ...],
+        *,
+        work: Path,
+        classes: tuple[str, ...] | None = None,
+        exif: str = AUTO,
     ) -> None:
         self.name = name
         self.folder = folder
         self.image_ids = image_ids
+        self.exif = exif
         self._work = work
+        self._files = memory_of(folder, work)
         self._listed = classes
         self._records: dict[str, ImageRecord] = {}
         self._known = frozenset(image_ids)
@@ -68,7 +79,7 @@ class Dataset:
         if self._listed is not None:
             return self._listed
         paths = sorted((self.folder / "Annotations").glob("*.xml"))
-        found = set(remembered_names(memory_of(self.folder, self._work), paths, class_names))
+        found = set(remembered_names(self._files, paths, lambda path: class_names(path, self._files.read)))
         if not found:
             raise BadDataset(
                 f"{self.folder / 'Annotations'}: no annotated object; list the classes, or add annotations"
@@ -83,7 +94,9 @@ class Dataset:
     def subset(self, positions: Sequence[int]) -> Dataset:
         """The images at these positions alone, with all classes."""
         ids = tuple(self.image_ids[position] for position in positions)
-        return Dataset(self.name, self.folder, ids, work=self._work, classes=self.classes)
+        chosen = Dataset(self.name, self.folder, ids, work=self._work, classes=self.classes, exif=self.exif)
+        chosen._files = self._files
+        return chosen
 
     def image_path(self, image_id: str) -> Path:
         """The image's file (.jpg, .jpeg or .png); where there is none, the .jpg that should be there."""
@@ -100,8 +113,9 @@ class Dataset:
     def record(self, image_id: str) -> ImageRecord:
         """The image's size and objects. Raises BadAnnotation for a bad file or object (the first that is found).
 
-        The size is compared with the image's header where that can be read; an image that cannot be read at all is
-        reported by `read_image`, not here, unless the annotation leaves out the size (BadImage).
+        The size is compared with the image's where its header can be read; an image that cannot be read at all is
+        reported by `read_image`, not here, unless the annotation leaves out the size (BadImage). Raises ChangedInput
+        for a file that is not the one it was.
         """
         if image_id not in self._records:
             self._records[image_id] = self._read_record(image_id)
@@ -127,18 +141,36 @@ class Dataset:
 
     def annotation(self, image_id: str) -> Any:
         """What the image's annotation file says, unchecked. Raises BadAnnotation."""
-        return read_annotation(self.annotation_path(image_id))
+        return read_annotation(self.annotation_path(image_id), self._files.read)
 
-    def problems(
-        self, image_id: str, annotation: Any, size: tuple[int, int], stored: tuple[int, int] | None
-    ) -> Iterator[str]:
-        """What is impossible about an image's annotation, one sentence each; `stored` is the size of its file."""
-        return problems(annotation, size, self.classes, stored)
+    def stated_size(self, image_id: str) -> tuple[int, int] | None:
+        """(width, height) as the image's annotation states it, None if it does not or cannot be read."""
+        try:
+            size: tuple[int, int] | None = self.annotation(image_id).size
+        except BadAnnotation:
+            return None
+        return size
+
+    def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
+        """What is impossible about an image's annotation, one sentence each; `image` is its file, if it is there."""
+        return problems(annotation, size, self.classes, image)
+
+    def annotation_digest(self, image_id: str) -> str:
+        """What decides the image's record beside the image: SHA-256 (hex) over its annotation and the classes.
+
+        Raises BadAnnotation if the annotation is not there.
+        """
+        path = self.annotation_path(image_id)
+        try:
+            content = self._files.entry(path, image=False).sha256
+        except BadImage as error:
+            raise BadAnnotation(f"{path}: {error.reason}; add it, or take its id out of the image set") from None
+        return combined("annotation", [content, "classes", *self.classes])
 
     @cached_property
     def images_key(self) -> str:
-        """SHA-256 (hex) over the ids, in order, and their image files' bytes."""
-        return self._key("images", [self.image_path(image_id) for image_id in self.image_ids])
+        """SHA-256 (hex) over the ids, in order, and their image files' bytes (and EXIF orientations, if obeyed)."""
+        return images_digest("images", self.image_ids, self.image_digests)
 
     @cached_property
     def annotations_key(self) -> str:
@@ -147,7 +179,8 @@ class Dataset:
         missing = next((path for path in paths if not path.exists()), None)
         if missing is not None:
             raise BadAnnotation(f"{missing}: no such annotation file; add it, or take its id out of the image set")
-        return combined("classes", [self._key("annotations", paths), *self.classes])
+        files = images_digest("annotations", self.image_ids, self._files.of(paths))
+        return combined("classes", [files, *self.classes])
 
     @cached_property
     def key(self) -> str:
@@ -160,33 +193,32 @@ class Dataset:
 
         return check_dataset(self, progress)
 
-    def _key(self, kind: str, paths: list[Path]) -> str:
-        digests = memory_of(self.folder, self._work).of(paths)
-        return combined(kind, [f"{one} {digest}" for one, digest in zip(self.image_ids, digests, strict=True)])
-
     def _check_id(self, image_id: str) -> None:
         if image_id not in self._known:
             raise BadDataset(f"{self.name}: has no image '{image_id}'{nearest(image_id, self.image_ids[:2000])}")
 
     def _read_record(self, image_id: str) -> ImageRecord:
-        annotation = read_annotation(self.annotation_path(image_id))
-        path = self.image_path(image_id)
-        stored = stored_size(path, must=annotation.size is None)
-        size = annotation.size or stored
-        assert size is not None
-        for problem in problems(annotation, size, self.classes, stored):
+        annotation = self.annotation(image_id)
+        image = self._image_if_there(image_id, must=annotation.size is None)
+        size = annotation.size or image_size(image)
+        for problem in problems(annotation, size, self.classes, image):
             raise BadAnnotation(problem)
-        return as_record(annotation, image_id, path, size, self.classes)
+        return as_record(annotation, image_id, self.image_path(image_id), size, self.classes)
+
+    def _image_if_there(self, image_id: str, *, must: bool) -> ImageFile | None:
+        """The image's file; None if it is not there, or BadImage if it `must` be."""
+        try:
+            return self.image_file(image_id)
+        except BadImage:
+            if must:
+                raise
+            return None
 
 
-def stored_size(path: Path, *, must: bool) -> tuple[int, int] | None:
-    """The image's (width, height) from its header; None if it cannot be read, or BadImage if it `must` be."""
-    try:
-        return image_size(path)
-    except BadImage:
-        if must:
-            raise
-        return None
+def image_size(image: ImageFile | None) -> tuple[int, int]:
+    """(width, height) of an image that has to be there. Raises BadImage."""
+    assert image is not None
+    return image.size
 
 
 def as_record(
@@ -216,6 +248,7 @@ def open_voc(
     classes: tuple[str, ...] | None = None,
     year: str | None = None,
     name: str | None = None,
+    exif: str = AUTO,
 ) -> Dataset:
     """The image set `split` below `folder` (the devkit's folder or the year's); raises BadDataset.
 
@@ -228,7 +261,8 @@ def open_voc(
         advice = nearest(split, sets) or "; write it, a text file with one image id a line (a file's name, no ending)"
         raise BadDataset(f"{image_set}: no such image set{advice}")
     label = name or f"{home.name}-{image_set.stem}"
-    return Dataset(plain_label(label), home, read_image_set(image_set), work=work, classes=checked_classes(classes))
+    ids, listed = read_image_set(image_set), checked_classes(classes)
+    return Dataset(plain_label(label), home, ids, work=work, classes=listed, exif=exif)
 
 
 def locate(folder: Path, year: str | None) -> Path:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stages.detections import Detections, DetectionSet
 from stages.drawing import contact_sheet, draw_fitted
 from stages.eval.average_precision import Curve
-from stages.images import Pixels, read_image
+from stages.images import Pixels
 
 LINES = ("#2563ab", "#d1602b", "#3c8f57", "#8a5aa8", "#6b6b6b")
 STYLES = ("-", "--", "-.", ":")
@@ -126,7 +126,7 @@ def detection_sheet(
     chosen = evenly(shown or readable, count)
     cells = [
         draw_fitted(
-            read_image(dataset.image_path(image_id)),
+            dataset.read_image(image_id),
             detections.of_image(image_id).above(cuts),
             detections.classes,
             cell,
@@ -158,7 +158,7 @@ def precision_sheet(
         rows = rows[precision[rows] > above]
         every = detections.every
         found = Detections(every.boxes[rows], precision[rows].astype(np.float32), every.labels[rows])
-        cells.append(draw_fitted(read_image(dataset.image_path(image_id)), found, detections.classes, cell))
+        cells.append(draw_fitted(dataset.read_image(image_id), found, detections.classes, cell))
     return contact_sheet(cells, columns, titles=image_ids)
 
 

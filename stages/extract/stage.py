@@ -21,7 +21,7 @@ from stages.errors import BadImage
 from stages.execution import Execution, Progress, in_processes
 from stages.extract import Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network, stored_dtype
-from stages.images import Pixels, read_image
+from stages.images import Pixels
 from stages.memory import keep_large_buffers
 from stages.networks import NetworkSource
 from stages.networks.network import Network
@@ -169,7 +169,7 @@ class RegionReader:
     def read(self, image_id: str) -> Regions:
         """The regions of an image. Raises BadImage unless bad images are to be skipped."""
         try:
-            pixels = read_image(self.task.images.image_path(image_id))
+            pixels = self.task.images.read_image(image_id)
         except BadImage as error:
             if not self.task.execution.skip_bad_images:
                 raise

@@ -16,7 +16,7 @@ from stages.finetune import Settings
 from stages.finetune.ranks import Ranks
 from stages.finetune.training import Batch
 from stages.finetune.windows import Draw, Windows, draw_batch
-from stages.images import Pixels, read_image
+from stages.images import Pixels
 from stages.networks import NetworkSource
 from stages.warp import region_grid, warp_prepared
 
@@ -40,7 +40,7 @@ class ImageMemory:
             if position in self.held:
                 self.held.move_to_end(position)
                 return self.held[position]
-        pixels = read_image(self.dataset.image_path(self.dataset.image_ids[position]))
+        pixels = self.dataset.read_image(self.dataset.image_ids[position])
         with self.guard:
             if position not in self.held:
                 self.held[position] = pixels

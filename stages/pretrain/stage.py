@@ -14,7 +14,6 @@ from cache import Column, Reader, Schema, Writer
 from stages.datasets import ClassificationDataset
 from stages.errors import BadImage, StageError
 from stages.execution import Execution
-from stages.images import read_image
 from stages.memory import keep_large_buffers
 from stages.networks import BACKGROUND, NETWORKS
 from stages.pretrain import Settings
@@ -94,7 +93,7 @@ def read_examples(
     labels: tuple[list[int], list[int]] = ([], [])
     for position, image_id in enumerate(dataset.image_ids):
         try:
-            image = read_image(dataset.image_path(image_id))
+            image = dataset.read_image(image_id)
         except BadImage as error:
             if not execution.skip_bad_images:
                 raise

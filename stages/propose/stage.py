@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from stages.boxes import Boxes
 from stages.datasets import Dataset
 from stages.errors import BadImage, BadSetting, StageError
 from stages.execution import Execution, Progress, workers_deaf_to_interrupts
-from stages.images import Pixels, image_size, read_image
+from stages.images import ImageFile, Pixels
 from stages.propose import Settings
 from stages.propose.box_file import BoxFile, content_sha256, fit_to_image, resolve_path
 from stages.propose.selection import by_priority, first_distinct
@@ -36,7 +35,7 @@ class Task:
     """One image to propose for. `listed`: its boxes from a file, else None; `source` names that file and the image."""
 
     image_id: str
-    path: Path
+    file: ImageFile
     listed: Boxes | None = None
     source: str = ""
 
@@ -142,26 +141,25 @@ class Feed:
 
     def task(self, image_id: str) -> Task:
         """The image's task, with its boxes if they come from a file."""
-        path = self.dataset.image_path(image_id)
+        file = self.dataset.image_file(image_id)
         if self.settings.method == "selective-search" and not self.warned:
-            self.warn_if_slow(path)
+            self.warn_if_slow(file)
         if self.listed is None:
-            return Task(image_id, path)
-        return Task(image_id, path, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
+            return Task(image_id, file)
+        return Task(image_id, file, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
 
-    def warn_if_slow(self, path: Path) -> None:
+    def warn_if_slow(self, file: ImageFile) -> None:
         """Says once, on the first image for which it does, that selective search takes long on large images."""
         from stages.propose.selective_search import searched_size
 
-        try:
-            width, height = searched_size(*image_size(path), self.settings.resize_width, self.settings.max_side)
-        except BadImage:
+        if file.header is None:
             return  # whoever reads it whole will tell
+        width, height = searched_size(*file.size, self.settings.resize_width, self.settings.max_side)
         if width * height > SLOW_PIXELS:
             self.warned = True
             message = "%s is searched at %d x %d pixels: selective search takes about 20 s for 2 million pixels and "
             advice = "minutes for 8 million; set propose.resize_width = 500 to search smaller"
-            logger.warning(message + advice, path, width, height)
+            logger.warning(message + advice, file.path, width, height)
 
 
 def in_turn(settings: Settings, feed: Feed, execution: Execution) -> Iterator[Outcome]:
@@ -209,11 +207,11 @@ def attempt(settings: Settings, task: Task, skip_bad_images: bool) -> Outcome:
 def propose(settings: Settings, task: Task) -> Outcome:
     """The boxes of one image by the method of `settings`, the first `max_boxes` of them by priority."""
     if task.listed is not None:
-        size = image_size(task.path)
+        size = task.file.size
         fitting, cut = fit_to_image(task.listed, *size, task.source)
         boxes = first_distinct(fitting)
     else:
-        found, size = search(settings, task.path)
+        found, size = search(settings, task.file)
         boxes, cut = by_priority(found, task.image_id, settings.seed), 0
     kept = boxes[: settings.max_boxes or len(boxes)]
     return Outcome({"boxes": kept, "image_size": np.array(size, np.int32)}, cut=cut)
@@ -232,12 +230,11 @@ def propose_boxes(image: Pixels, image_id: str, settings: Settings) -> Boxes:
     return ordered[: settings.max_boxes or len(ordered)]
 
 
-def search(settings: Settings, path: Path) -> tuple[Boxes, tuple[int, int]]:
+def search(settings: Settings, file: ImageFile) -> tuple[Boxes, tuple[int, int]]:
     """(boxes found in the image, canonical order; its width and height)."""
     if settings.method == "sliding-window":
-        size = image_size(path)
-        return windows(settings, size), size
-    image = read_image(path)
+        return windows(settings, file.size), file.size
+    image = file.read()
     return search_pixels(settings, image), (image.shape[1], image.shape[0])
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
 import shutil
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -26,7 +30,7 @@ from stages.datasets import (
 from stages.datasets.annotations import read_annotation
 from stages.datasets.digests import memory_of
 from stages.datasets.voc_writer import WrittenObject, write_annotation
-from stages.errors import BadImage, BadSetting
+from stages.errors import BadImage, BadSetting, ChangedInput
 
 SIZE = (60, 40)  # width, height
 
@@ -372,17 +376,21 @@ def test_the_whole_key_follows_both(voc: Path, tmp_path: Path) -> None:
     assert opened(voc, tmp_path).key != before
 
 
-def age(folder: Path) -> None:
-    """Makes every file an hour old, so that its digest may be remembered."""
-    for path in folder.rglob("*.*"):
-        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 3600 * 10**9))
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files written a moment ago count as settled (nobody can make their change time older)."""
+    monkeypatch.setattr("stages.datasets.digests.SETTLED_NS", 0)
+    time.sleep(0.02)  # longer than a tick of the file system's clock
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_second_opening_reads_no_file_again(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    age(voc)
     before = keys(voc, tmp_path)
-    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
-    assert keys(voc, tmp_path) == before
+    with monkeypatch.context() as patched:
+        patched.setattr("hashlib.sha256", counted := Mock(wraps=hashlib.sha256))
+        patched.setattr("stages.datasets.digests.read_header", lambda *_: pytest.fail("read again"))
+        assert keys(voc, tmp_path) == before
+    assert all(len(call.args[0]) < 1000 for call in counted.call_args_list)  # names and lists of digests, no image
 
 
 def test_a_file_that_was_only_just_written_is_not_trusted(voc: Path, tmp_path: Path) -> None:
@@ -395,9 +403,9 @@ def test_a_file_that_was_only_just_written_is_not_trusted(voc: Path, tmp_path: P
     assert keys(voc, tmp_path)[1] != before[1]
 
 
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"files": {"x": [1]}}', "\x00\x01"])
 def test_a_damaged_memory_costs_time_but_never_truth(voc: Path, tmp_path: Path, text: str) -> None:
-    age(voc)
     before = keys(voc, tmp_path)
     for path in (tmp_path / "digests").iterdir():
         path.write_text(text)
@@ -405,10 +413,10 @@ def test_a_damaged_memory_costs_time_but_never_truth(voc: Path, tmp_path: Path, 
     assert memory_of(voc, tmp_path).load().keys() >= {"JPEGImages/000001.jpg", "Annotations/000002.xml"}
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_work_folder_that_cannot_be_written_only_warns(
     voc: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    age(voc)
     (tmp_path / "work").write_text("a file where the folder should be")
     assert keys(voc, tmp_path / "work") == keys(voc, tmp_path)
     assert "could not be written" in caplog.text
@@ -532,3 +540,108 @@ def test_real_voc_is_clean(tmp_path: Path) -> None:
     assert report.problems == []
     assert dataset.classes == VOC_CLASSES
     assert all(count.objects > 0 for count in report.classes.values())
+
+
+def same_looking(path: Path, content: bytes) -> None:
+    """Writes other content of the same length and gives the file its old modification time, as archives do."""
+    status = path.stat()
+    assert len(content) == status.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_other_content_of_the_same_size_and_time_is_noticed(voc: Path, tmp_path: Path, replaced: bool) -> None:
+    path = voc / "Annotations" / "000001.xml"
+    other = DOG.replace("<xmin>5<", "<xmin>7<").encode()
+    before = keys(voc, tmp_path)
+    if replaced:  # renamed over the old one, as rsync and zip do
+        shutil.copy2(path, tmp_path / "other.xml")
+        same_looking(tmp_path / "other.xml", other)
+        os.replace(tmp_path / "other.xml", path)
+    else:
+        same_looking(path, other)
+    after = keys(voc, tmp_path)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    assert opened(voc, tmp_path).record("000001").boxes[0, 0] == 6
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_content_check_believes_no_memory(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(voc, tmp_path)
+    memory = memory_of(voc, tmp_path)
+    memory.save({name: one._replace(sha256="0" * 64) if "JPEG" in name else one for name, one in memory.load().items()})
+    assert keys(voc, tmp_path) != before  # nothing shows that the disk has rotted, or that the memory is wrong
+    monkeypatch.setenv("RCNN_CHECK_CONTENT", "1")
+    assert keys(voc, tmp_path) == before
+    monkeypatch.delenv("RCNN_CHECK_CONTENT")
+    assert keys(voc, tmp_path) == before  # and it is remembered
+
+
+@pytest.mark.usefixtures("settled")
+def test_data_check_reads_everything_and_remembers_it(voc: Path, tmp_path: Path) -> None:
+    before = keys(voc, tmp_path)
+    memory = memory_of(voc, tmp_path)
+    memory.save({name: one._replace(sha256="0" * 64) for name, one in memory.load().items()})
+    report = opened(voc, tmp_path).check()
+    assert not report.problems
+    assert keys(voc, tmp_path) == before
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_memory_of_an_earlier_version_is_read_anew(voc: Path, tmp_path: Path) -> None:
+    before = keys(voc, tmp_path)
+    memory = memory_of(voc, tmp_path)
+    old = {name: [one.size, one.modified_ns, "0" * 64] for name, one in memory.load().items()}
+    memory.memory.write_text(json.dumps({"folder": str(voc), "files": old}))
+    assert keys(voc, tmp_path) == before
+
+
+# Files that change while a command runs
+
+
+def test_a_replaced_image_is_not_decoded(voc: Path, tmp_path: Path) -> None:
+    dataset = opened(voc, tmp_path)
+    _ = dataset.images_key
+    path = voc / "JPEGImages" / "000001.jpg"
+    original = path.read_bytes()
+    copy = pickle.loads(pickle.dumps(dataset))  # as worker processes get it
+    same_looking(path, original[:-1] + b"\x00")
+    for one in (dataset, copy):
+        with pytest.raises(ChangedInput, match=r"000001\.jpg: is not the file it was"):
+            one.read_image("000001")
+    path.unlink()
+    with pytest.raises(ChangedInput, match="cannot be read any more"):
+        dataset.read_image("000001")
+    path.write_bytes(original)
+    assert dataset.read_image("000001").shape == (40, 60, 3)
+
+
+def test_a_replaced_annotation_is_not_read(voc: Path, tmp_path: Path) -> None:
+    dataset = opened(voc, tmp_path)
+    _ = dataset.annotations_key
+    same_looking(voc / "Annotations" / "000001.xml", DOG.replace("<xmin>5<", "<xmin>7<").encode())
+    with pytest.raises(ChangedInput, match=r"000001\.xml"):
+        dataset.record("000001")
+
+
+def test_a_key_is_of_what_was_read_before_it_was_asked_for(voc: Path, tmp_path: Path) -> None:
+    before = opened(voc, tmp_path).annotations_key
+    dataset = opened(voc, tmp_path)
+    assert dataset.record("000001").boxes[0, 0] == 4
+    same_looking(voc / "Annotations" / "000001.xml", DOG.replace("<xmin>5<", "<xmin>7<").encode())
+    assert dataset.annotations_key == before
+
+
+def test_digests_of_one_image_and_of_its_annotation(voc: Path, tmp_path: Path) -> None:
+    """What decides one image's record: it changes with its own files, not with others'."""
+    first = opened(voc, tmp_path)
+    before = [(first.image_digest(one), first.annotation_digest(one)) for one in first.image_ids]
+    (voc / "Annotations" / "000002.xml").write_text(EMPTY + "\n")
+    second = opened(voc, tmp_path)
+    after = [(second.image_digest(one), second.annotation_digest(one)) for one in second.image_ids]
+    assert before[0] == after[0]
+    assert before[1][0] == after[1][0] == hashlib.sha256((voc / "JPEGImages" / "000002.jpg").read_bytes()).hexdigest()
+    assert before[1][1] != after[1][1]

@@ -241,7 +241,7 @@ def similarity(source: NetworkSource, layer: str, padding: int, image: np.ndarra
 def test_bfloat16_turns_features_by_little(inputs):
     """bfloat16 keeps 8 bits: cosines stay above 0.999 on a random shapenet (and are not exactly 1)."""
     image_id = inputs["images"].image_ids[0]
-    image = read_image(inputs["images"].image_path(image_id))
+    image = inputs["images"].read_image(image_id)
     boxes = inputs["proposals"].read(image_id)["boxes"]
     cosines = similarity(inputs["network"], "fc5", 4, image, boxes)
     assert cosines.min() > 0.999
@@ -253,7 +253,7 @@ def test_bfloat16_on_the_real_squeezenet(inputs):
     """The same with real weights, on the layer that the recipe uses."""
     settings = NetworkSettings("squeezenet1_0", os.environ["RCNN_SQUEEZENET"], preprocessing="caffe")
     image_id = inputs["images"].image_ids[0]
-    image = read_image(inputs["images"].image_path(image_id))
+    image = inputs["images"].read_image(image_id)
     boxes = inputs["proposals"].read(image_id)["boxes"][:16]
     cosines = similarity(NetworkSource.from_settings(settings), "fire9_2x2", 16, image, boxes)
     assert cosines.min() > 0.995

@@ -302,7 +302,7 @@ def test_bfloat16_trains_weights_of_float32():
 def picture(tmp_path) -> SimpleNamespace:
     """A dataset of one random image of 60 x 50 pixels."""
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)).save(tmp_path / "a.png")
-    return SimpleNamespace(image_ids=("a",), image_path=lambda image_id: tmp_path / f"{image_id}.png")
+    return SimpleNamespace(image_ids=("a",), read_image=lambda image_id: read_image(tmp_path / f"{image_id}.png"))
 
 
 def test_a_mirrored_window_has_its_left_overhang_on_the_right(picture):
@@ -415,7 +415,7 @@ def test_windows_are_warped_as_for_extraction(inputs):
     assert draw.mirrored.any()
     assert not draw.mirrored.all()
     for row, (window, mirrored) in enumerate(zip(draw.windows, draw.mirrored, strict=True)):
-        image = read_image(inputs["images"].image_path(inputs["images"].image_ids[windows.images[window]]))
+        image = inputs["images"].read_image(inputs["images"].image_ids[windows.images[window]])
         planes, box = torch.from_numpy(image).permute(2, 0, 1), windows.boxes[[window]]
         preprocessing = inputs["network"].preprocessing
         assert torch.equal(
@@ -483,7 +483,7 @@ def test_softmax_features_are_those_of_the_forward_pass_in_float32(inputs):
     """The cached layer is the softmax of the module's own output, and sums to one."""
     network = inputs["network"].load()
     image_id = inputs["images"].image_ids[0]
-    pixels = read_image(inputs["images"].image_path(image_id))
+    pixels = inputs["images"].read_image(image_id)
     boxes = inputs["proposals"].read(image_id)["boxes"]
     settings = ExtractSettings(layers=("fc5", SOFTMAX), padding=4)
     with arithmetic(settings, "cpu"):

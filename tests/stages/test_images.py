@@ -75,13 +75,14 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert (pixels == pixels[:, :, :1]).all()
 
 
-def test_exif_orientation_only_on_request(tmp_path: Path, colours: np.ndarray) -> None:
+def test_exif_orientation_is_obeyed_unless_told_otherwise(tmp_path: Path, colours: np.ndarray) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     path = save(tmp_path / "turned.png", colours, exif=exif)
-    np.testing.assert_array_equal(read_image(path), colours)
-    np.testing.assert_array_equal(read_image(path, upright=True), np.rot90(colours, -1))
-    assert image_size(path) == (5, 3)
+    np.testing.assert_array_equal(read_image(path, upright=False), colours)
+    np.testing.assert_array_equal(read_image(path), np.rot90(colours, -1))
+    assert image_size(path, upright=False) == (5, 3)
+    assert image_size(path) == (3, 5)
 
 
 def test_one_pixel_and_extreme_shapes(tmp_path: Path) -> None:

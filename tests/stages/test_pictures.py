@@ -18,6 +18,7 @@ from stages.detections import Detections, detections_from_arrays
 from stages.drawing import class_colours, save_image
 from stages.errors import StageError
 from stages.eval.pictures import apart, named_classes, plot_box_plots, precision_sheet
+from stages.images import read_image
 from stages.networks import PREPROCESSINGS
 from stages.networks.pictures import filter_sheet, first_filters
 
@@ -80,7 +81,7 @@ def test_only_precise_detections_are_drawn(tmp_path: Path) -> None:
     """Above, not at, the limit; of the second image there is none, and it is shown all the same."""
     for name in ("a", "b"):
         save_image(np.full((100, 120, 3), 128, np.uint8), tmp_path / f"{name}.png")
-    dataset = SimpleNamespace(image_path=lambda image_id: tmp_path / f"{image_id}.png")
+    dataset = SimpleNamespace(read_image=lambda image_id: read_image(tmp_path / f"{image_id}.png"))
     boxes = np.array([[10, 40, 40, 90], [50, 40, 80, 90], [85, 40, 115, 90]], np.float32)
     found = Detections(boxes, np.array([9, 3, 1], np.float32), np.array([0, 1, 2], np.int32))
     none = Detections(boxes[:0], np.zeros(0, np.float32), np.zeros(0, np.int32))

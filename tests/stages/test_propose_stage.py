@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from cache import CacheError, Identity, Reader, Writer
+from stages.datasets.digests import DigestMemory
+from stages.datasets.image_set import ImageSet
 from stages.errors import BadImage, StageError
 from stages.execution import Execution
 from stages.proposals import proposal_recall, recall
@@ -28,11 +30,12 @@ def textured(seed, width=80, height=60):
     return image
 
 
-class Pictures:
+class Pictures(ImageSet):
     """As much of a dataset as the stage asks for."""
 
     def __init__(self, folder, images):
         self.folder = folder
+        self._files = DigestMemory(folder, folder / "digests.json")
         self.image_ids = tuple(images)
         for image_id, image in images.items():
             Image.fromarray(image).save(self.image_path(image_id))
