@@ -72,7 +72,11 @@ EPILOG = """Examples:
 @click.version_option(package_name="rcnn")
 @click.option("-v", "--verbose", is_flag=True, help="Say more, and show the traceback of a bug.")
 def cli(verbose: bool) -> None:
-    """R-CNN as a pipeline of cached stages: every stage reads and writes HDF5 and resumes on its own."""
+    """R-CNN as a pipeline of cached stages: every stage reads and writes HDF5 and resumes on its own.
+
+    A recipe, a TOML file, names the data, the network and the stages to run, with their settings; recipes/shapes.toml
+    is the demo's.
+    """
     set_up_logging(verbose)
 
 
@@ -300,7 +304,7 @@ def plan(
     default="300,1000,2000",
     show_default=True,
     metavar="N,...",
-    help="Recall is told for the first so many proposals of an image.",
+    help="How many proposals of an image, the first, recall is told for.",
 )
 @click.option(
     "-o",
@@ -628,6 +632,7 @@ def run_plan(
 @dask_options
 @click.option(
     "--split",
+    metavar="NAME",
     default="val",
     show_default=True,
     shell_complete=complete_split,
@@ -635,6 +640,7 @@ def run_plan(
 )
 @click.option(
     "--evaluation",
+    metavar="NAME",
     default="eval",
     show_default=True,
     shell_complete=complete_table("evaluation"),
@@ -905,7 +911,7 @@ def cache_group() -> None:
     """
 
 
-@cache_group.command(name="ls")
+@cache_group.command(name="ls", short_help="List all caches with their state, age and size.")
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
@@ -925,7 +931,7 @@ def cache_list(work: Path | None) -> None:
     click.echo(list_caches(work_folder(work), time.time()))
 
 
-@cache_group.command(name="verify")
+@cache_group.command(name="verify", short_help="Read every byte; set damaged parts aside.")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.option(
     "--work",
@@ -948,7 +954,7 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
         raise SystemExit(INCOMPLETE)
 
 
-@cache_group.command(name="gc")
+@cache_group.command(name="gc", short_help="Delete the caches that no recipe refers to.")
 @click.argument("recipes", nargs=-1, type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.option(
     "--work",
@@ -987,7 +993,7 @@ def data() -> None:
     """
 
 
-@data.command(name="check")
+@data.command(name="check", short_help="Read every image and annotation of a dataset.")
 @click.argument("source")
 @click.option(
     "--set",
@@ -998,6 +1004,8 @@ def data() -> None:
 )
 def data_check(source: str, changes: tuple[str, ...]) -> None:
     """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
+
+    SOURCE is voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES or another form that docs/recipes.md lists.
 
     \b
     Examples: rcnn data check voc:VOCdevkit/VOC2007:trainval
@@ -1011,7 +1019,7 @@ def data_check(source: str, changes: tuple[str, ...]) -> None:
         raise SystemExit(INCOMPLETE)
 
 
-@data.command(name="shapes")
+@data.command(name="shapes", short_help="Draw the demo's dataset, in the layout of PASCAL VOC.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--set",
@@ -1031,7 +1039,7 @@ def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
     click.echo(draw_dataset(directory, changes))
 
 
-@data.command(name="fetch")
+@data.command(name="fetch", short_help="Download PASCAL VOC 2007 or 2012.")
 @click.argument("name", type=click.Choice(("voc2007", "voc2012")))
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
@@ -1058,7 +1066,7 @@ def weights() -> None:
     """
 
 
-@weights.command(name="import")
+@weights.command(name="import", short_help="Import weights of Caffe, torchvision or a state dict.")
 @click.argument("source")
 @click.option(
     "--network", required=True, type=click.Choice(tuple(NETWORKS)), help="The network that the weights are of."
@@ -1091,7 +1099,7 @@ def weights_import(
     click.echo(import_file(source, network, output, preprocessing, mean, scores))
 
 
-@weights.command(name="show")
+@weights.command(name="show", short_help="Show what a file of weights holds.")
 @click.argument("file", type=click.Path(path_type=Path))
 def weights_show(file: Path) -> None:
     """Show what a FILE of weights holds, imported or not: source, preprocessing, tensors; checksums are compared.

@@ -129,6 +129,14 @@ def test_choices_of_a_setting_are_completed() -> None:
     assert [one.value for one in found] == ["square", "square-masked"]
 
 
+@pytest.mark.parametrize("group", ["data", "weights", "cache"])
+def test_no_line_of_a_list_of_commands_is_cut_short(group: str) -> None:
+    printed = CliRunner().invoke(cli, [group, "--help"], terminal_width=80).output
+    _, heading, commands = printed.partition("Commands:")
+    assert heading
+    assert "..." not in commands
+
+
 def test_a_stages_settings_stand_before_the_options_of_every_stage() -> None:
     printed = CliRunner().invoke(cli, ["extract", "--help"], terminal_width=100).output
     settings, _, others = printed.partition("\nOptions:\n")
