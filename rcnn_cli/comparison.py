@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cache import Reader
 from rcnn_cli.evaluated import NAMES, Evaluated, error_settings, evaluation_node, open_evaluation
 from rcnn_cli.graph import Graph
+from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipe_differences import Difference, differences
 from stages.detections import detections_of
 from stages.diagnose import Settings as DiagnoseSettings
@@ -40,6 +41,7 @@ from stages.tables import aligned, percent
 log = logging.getLogger("rcnn")
 
 SHOWN = 8
+FILES = ("compare.json", "compare.csv", "images.csv", "better.png", "worse.png")
 NEWS = ("newly_found", "lost", "newly_false", "no_longer_false")
 
 
@@ -293,22 +295,21 @@ def tell(a: Side, b: Side, told: dict[str, Any], folder: Path | None, as_json: b
     from rcnn_cli.comparison_sheet import comparison_sheet
     from stages.drawing import save_image
 
-    folder = folder or a.found.graph.work / "results" / "compare-{}-{}".format(
-        *(side.name.replace(" ", "-") for side in (a, b))
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    label = "compare-{}-{}".format(*(side.name.replace(" ", "-") for side in (a, b)))
+    output = OutputFolder(folder or a.found.graph.work / "results" / label, given=folder is not None)
+    output.check(FILES)
     text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "compare.json").write_text(text + "\n", encoding="utf-8")
+    output.write("compare.json", text + "\n")
     for name, rows in (("compare.csv", class_rows(told)), ("images.csv", image_rows(told))):
-        with (folder / name).open("w", encoding="utf-8", newline="") as file:
+        with output.file(name) as path, path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
     for name, images in changed_images(told).items():
-        path = folder / f"{name}.png"
-        if images:
+        if not images:
+            output.remove(f"{name}.png")
+            continue
+        with output.file(f"{name}.png") as path:
             save_image(comparison_sheet(a, b, images[:SHOWN]), path)
-        else:
-            path.unlink(missing_ok=True)
-    return text if as_json else f"{format_comparison(told)}\n\nNumbers and sheets of images: {folder}/"
+    return text if as_json else f"{format_comparison(told)}\n\nNumbers and sheets of images: {output.path}/"
 
 
 def class_rows(told: Mapping[str, Any]) -> list[list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ def draw_dataset(directory: Path, changes: Sequence[str]) -> str:
     from stages.settings import build_settings
 
     settings = build_settings(ShapesSettings, parsed(changes), "rcnn data shapes --set")
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise StageError(f"{directory}: is a file; name a new folder")
     if directory.exists() and any(directory.iterdir()):
         raise StageError(f"{directory}: is not empty; name a new folder, so that nothing of yours is overwritten")
     draw_shapes(directory, settings)

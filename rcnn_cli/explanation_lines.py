@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from rcnn_cli.evaluated import NAMES, similar_sets
 from rcnn_cli.explanation import Explained, chosen_rows
+from rcnn_cli.graph import Graph
+from rcnn_cli.outputs import OutputFolder
+from rcnn_cli.results import results_folder
 from stages.boxes import iou_matrix
 from stages.detect.trace import Miss, Reason, why_missed
 from stages.diagnose.false_positives import (
@@ -25,6 +28,7 @@ from stages.diagnose.false_positives import (
     similar_labels,
 )
 from stages.eval.report import PRECISION
+from stages.file_names import file_name, file_names
 
 
 @dataclass(frozen=True)
@@ -347,22 +351,29 @@ def tell_lines(explained: Explained, number: int | None, class_name: str | None)
     return Told([tell_object(explained, one) for one in objects], [tell_detection(explained, row) for row in shown])
 
 
-def tell(explained: Explained, told: Told, folder: Path | None, as_json: bool) -> str:
-    """Writes the sheet and the numbers into `folder`; the text, or the JSON, that is to be printed."""
+def output_of(graph: Graph, image: str, split: str | None, folder: Path | None) -> tuple[OutputFolder, str]:
+    """Where an explanation goes: the folder, `folder` or the work folder's, and its files' name without an ending.
+
+    Arguments as `explain_image`. Raises StageError where a file is there that must not be replaced.
+    """
+    photo = [Path(image)] if split is None else []
+    output = OutputFolder(folder or results_folder(graph) / "explain", given=folder is not None, inputs=photo)
+    image_ids = graph.dataset(split, "boxes").image_ids if split else []
+    name = file_names(image_ids)[image] if split else file_name(Path(image).stem)
+    output.check((f"{name}.json", f"{name}.png"))
+    return output, name
+
+
+def tell(explained: Explained, told: Told, output: OutputFolder, name: str, as_json: bool) -> str:
+    """Writes the sheet NAME.png and the numbers NAME.json; the text, or the JSON, that is to be printed."""
     from rcnn_cli.explanation_sheet import explanation_sheet
     from stages.drawing import save_image
-    from stages.file_names import file_name, file_names
 
-    folder = folder or explained.chosen.graph.work / "results" / explained.chosen.graph.recipe.name / "explain"
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / file_name(Path(explained.name).stem)
-    if explained.split:
-        image_ids = explained.chosen.graph.dataset(explained.split, "boxes").image_ids
-        stem = folder / file_names(image_ids)[explained.name]
     text = json.dumps(as_values(explained, told), indent=2, ensure_ascii=False, allow_nan=False)
-    stem.with_name(f"{stem.name}.json").write_text(text + "\n", encoding="utf-8")
-    save_image(explanation_sheet(explained, told), stem.with_name(f"{stem.name}.png"))
-    return text if as_json else f"{format_text(explained, told)}\nPicture and numbers: {stem}.png, .json"
+    output.write(f"{name}.json", text + "\n")
+    with output.file(f"{name}.png") as path:
+        save_image(explanation_sheet(explained, told), path)
+    return text if as_json else f"{format_text(explained, told)}\nPicture and numbers: {output.path / name}.png, .json"
 
 
 def as_values(explained: Explained, told: Told) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from cache import CacheError, Reader
 from rcnn_cli.evaluated import evaluations_of, open_evaluation
 from rcnn_cli.graph import Graph, Node
+from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.prediction import Detector
 from rcnn_cli.runner import complete, plural
 from rcnn_cli.units import features_nodes
@@ -19,6 +20,7 @@ from stages.drawing import save_image
 from stages.errors import StageError
 from stages.eval.pictures import plot_box_plots, plot_precision_recall, precision_sheet
 from stages.eval.report import MEASURES, headline, read_curves
+from stages.file_names import file_name
 from stages.images import Pixels
 from stages.networks import NetworkSource
 from stages.settings import nearest
@@ -40,7 +42,7 @@ class Wish:
     images: tuple[str, ...]
     count: int
     seed: int
-    folder: Path
+    folder: OutputFolder
 
     def random(self) -> np.random.Generator:
         """The same for every figure, so that each may be drawn alone."""
@@ -87,15 +89,18 @@ def draw_figures(graphs: Sequence[Graph], names: Sequence[str], wish: Wish) -> I
     twice = next((name for name in recipes if recipes.count(name) > 1), None)
     if twice:
         raise StageError(f"{twice}: two of the recipes have this name, and so would their figures; rename one")
+    of_recipes = [figure_file(graph, name, end) for graph in graphs for name in OF_RECIPE for end in ("", "-1")]
+    wish.folder.check([*of_recipes, *(f"{name}.png" for name in OF_ALL)])
     for graph in graphs:
         for name in names:
             if name in OF_RECIPE:
                 yield draw_one(graph, name, wish)
     for name in names:
         if name in OF_ALL:
-            path = wish.folder / f"{name}.png"
             try:
-                yield Drawn(name, [path], remark=OF_ALL[name](graphs, path))
+                with wish.folder.file(f"{name}.png") as path:
+                    remark = OF_ALL[name](graphs, path)
+                yield Drawn(name, [wish.folder.path / f"{name}.png"], remark=remark)
             except (StageError, CacheError) as error:
                 yield Drawn(name, reason=str(error))
 
@@ -109,9 +114,16 @@ def draw_one(graph: Graph, name: str, wish: Wish) -> Drawn:
         return Drawn(label, reason=str(error))
     paths = []
     for suffix, picture in pictures.items():
-        paths.append(wish.folder / f"{label}{suffix}.png")
-        save_image(picture, paths[-1])
+        file = figure_file(graph, name, suffix)
+        with wish.folder.file(file) as path:
+            save_image(picture, path)
+        paths.append(wish.folder.path / file)
     return Drawn(label, paths, remark=remark)
+
+
+def figure_file(graph: Graph, name: str, suffix: str) -> str:
+    """The file of a recipe's figure: "shapes-detections-2.png"."""
+    return f"{file_name(f'{graph.recipe.name}-{name}')}{suffix}.png"
 
 
 # Of one recipe

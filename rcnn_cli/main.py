@@ -468,11 +468,12 @@ def figures(
               rcnn figures recipes/shapes.toml --only detections --image test_00003 --precision 0.8
     """
     from rcnn_cli.figures import Wish, draw_figures, figure_names
+    from rcnn_cli.outputs import OutputFolder
     from rcnn_cli.runner import work_folder
 
     names = figure_names(only)
     graphs = [load_graph(recipe, changes, work) for recipe in recipes]
-    folder = output or work_folder(work) / "results" / "figures"
+    folder = OutputFolder(output or work_folder(work) / "results" / "figures", given=output is not None)
     drawn = []
     for one in draw_figures(graphs, names, Wish(precision, images, count, seed, folder)):
         click.echo(one)
@@ -696,7 +697,7 @@ def tune(
     searched = {name: parse_values(option, text) for name, (option, text) in values.items()}
     output = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
     graph = load_graph(recipe, changes, work)
-    check_output(output, force or dry_run)
+    check_output(recipe, output, force or dry_run)
     node = evaluation_of(graph, evaluation)
     check_split(graph, node, split)
     plan = make_plan(tuning_grid(graph, node, split, searched), recipe, changes, graph.work, explain)
@@ -892,13 +893,15 @@ def explain_command(
               rcnn explain recipes/shapes.toml photo.jpg
     """
     from rcnn_cli.explanation import choose, computed, explain_image, split_of
-    from rcnn_cli.explanation_lines import tell, tell_lines
+    from rcnn_cli.explanation_lines import output_of, tell, tell_lines
 
-    chosen = choose(load_graph(recipe, changes, work), evaluation, detector)
+    graph = load_graph(recipe, changes, work)
+    chosen = choose(graph, evaluation, detector)
     found_in = split_of(chosen, image, split)
+    folder, name = output_of(graph, image, found_in, output)
     made = make_options(computed(chosen, found_in), **options)
     explained = explain_image(chosen, image, found_in, made.execution)
-    click.echo(tell(explained, tell_lines(explained, number, class_name), output, as_json_text))
+    click.echo(tell(explained, tell_lines(explained, number, class_name), folder, name, as_json_text))
 
 
 @cli.group(name="cache")

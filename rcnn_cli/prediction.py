@@ -12,10 +12,12 @@ import numpy as np
 
 from cache import IncompleteCache, Reader
 from rcnn_cli.graph import Graph, Node
+from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.results import drawing_cuts
 from rcnn_cli.runner import complete
 from stages.errors import BadImage, StageError
 from stages.execution import Execution
+from stages.file_names import file_name
 from stages.images import read_image
 from stages.settings import nearest
 
@@ -34,13 +36,15 @@ def predict_photos(
     from stages.detections import detections_as_json
     from stages.drawing import draw_detections, save_image
 
+    names = output_names(photos)
+    folder = OutputFolder(output, inputs=photos)
+    folder.check(f"{name}{ending}" for name in names for ending in (".png", ".json"))
     node = detector_node(graph, detector)
     detect = Detector(graph, node, execution)
     cuts = drawing_cuts(graph, node, detect.classes)
     if threshold is not None:
         cuts = np.full(len(detect.classes), threshold, np.float32)
-    output.mkdir(parents=True, exist_ok=True)
-    for path, name in zip(photos, output_names(photos), strict=True):
+    for path, name in zip(photos, names, strict=True):
         try:
             image = read_image(path)
         except BadImage as error:
@@ -51,21 +55,25 @@ def predict_photos(
         found = detect(image, name)
         shown = found.above(cuts)
         drawn = draw_detections(image, shown.boxes, shown.labels, shown.scores, detect.classes)
-        save_image(drawn, output / f"{name}.png")
+        with folder.file(f"{name}.png") as file:
+            save_image(drawn, file)
         described = detections_as_json(found, detect.classes, path.name, image.shape[1], image.shape[0])
-        (output / f"{name}.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-        names = ", ".join(detect.classes[label] for label in shown.labels) or "nothing above the thresholds"
-        yield f"{path}: {names} -> {output / name}.png, .json"
+        folder.write(f"{name}.json", json.dumps(described, indent=1) + "\n")
+        listed = ", ".join(detect.classes[label] for label in shown.labels) or "nothing above the thresholds"
+        yield f"{path}: {listed} -> {output / name}.png, .json"
 
 
 def output_names(photos: Sequence[Path]) -> list[str]:
-    """A name for each photo's files; photos of the same name are numbered."""
+    """A name for each photo's files, sound on every disk; photos of the same name are numbered."""
     names: list[str] = []
+    taken: set[str] = set()
     for path in photos:
-        name, number = path.stem, 1
-        while name in names:
+        stem = file_name(path.stem)
+        name, number = stem, 1
+        while name.casefold() in taken:
             number += 1
-            name = f"{path.stem}-{number}"
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
         names.append(name)
     return names
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from cache import IncompleteCache, Reader
 from rcnn_cli.graph import Graph, Node
+from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.runner import complete
 from stages.errors import StageError
 from stages.eval.report import aligned
@@ -92,15 +93,16 @@ def label(graph: Graph, node: Node) -> str:
 
 def tell(measured: Sequence[Measured], folder: Path | None, as_json: bool) -> str:
     """Writes figure, CSV and JSON into `folder`; the table, or the JSON, that is to be printed."""
-    folder = folder or measured[0].work / "results" / "recall"
-    folder.mkdir(parents=True, exist_ok=True)
+    output = OutputFolder(folder or measured[0].work / "results" / "recall", given=folder is not None)
+    output.check(("recall.json", "recall.csv", "recall.png"))
     told = [as_values(one) for one in measured]
     text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "recall.json").write_text(text + "\n", encoding="utf-8")
-    with (folder / "recall.csv").open("w", encoding="utf-8", newline="") as file:
+    output.write("recall.json", text + "\n")
+    with output.file("recall.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(csv_rows(told))
-    plot(measured, folder / "recall.png")
-    return text if as_json else f"{format_table(told)}\nFigure and numbers: {folder}/"
+    with output.file("recall.png") as path:
+        plot(measured, path)
+    return text if as_json else f"{format_table(told)}\nFigure and numbers: {output.path}/"
 
 
 def as_values(one: Measured) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from cache.files import write_atomically
 from rcnn_cli.ablation import Row
 from rcnn_cli.graph import RECIPE_FOLDER, Graph, Node
 from rcnn_cli.grid import Cell, Change, Grid, as_text, combinations, merged, nested
+from rcnn_cli.outputs import check_output_file
 from rcnn_cli.recipe import build_recipe, toml_text
 from rcnn_cli.results import detector_of
 from stages.errors import StageError
@@ -32,9 +33,10 @@ def parse_values(option: str, text: str) -> list[float]:
         raise StageError(f"{option} {text}: must be numbers with commas between them, as 0.2,0.3,0.4") from error
 
 
-def check_output(output: Path, force: bool) -> None:
-    """Raises StageError where the tuned recipe could not be written in the end."""
-    if output.exists() and not force:
+def check_output(recipe: Path, output: Path, force: bool) -> None:
+    """Raises StageError where the recipe tuned from `recipe` could not be written in the end."""
+    check_output_file("-o", output, [recipe], lambda _: True)
+    if os.path.lexists(output) and not force:
         raise StageError(f"{output}: is there already; name another file with -o, or pass --force to replace it")
     if not output.parent.is_dir():
         raise StageError(f"{output}: there is no folder {output.parent}; make it first, or name another file with -o")
@@ -162,7 +164,7 @@ def write_tuned(
     text = "\n".join([*head, "", tomlkit.dumps(document)])
     build_recipe(output, tomllib.loads(text))
     if not write_atomically(output, [text.encode()], exclusive=not force):
-        check_output(output, force)
+        check_output(path, output, force)
 
 
 def put(table: Any, values: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cache import IncompleteCache, Reader
 from rcnn_cli.graph import Graph, Node
+from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.progress import progress
 from rcnn_cli.results import results_folder
 from rcnn_cli.runner import complete, not_cached
@@ -24,6 +25,7 @@ from stages.errors import StageError
 from stages.extract.pictures import UnitRow, View, seen_regions, unit_sheet
 from stages.extract.units import TopRegions, class_selectivity, selective_units, strongest_regions
 from stages.features import NOT_LAYERS, layer_dimension
+from stages.file_names import file_name
 from stages.networks import Preprocessing
 from stages.networks.receptive_field import NotAMap, ReceptiveFields, receptive_fields
 
@@ -170,6 +172,9 @@ def show_units(
     `count` is the number of units to choose: none unless it is given, MONTAGE where no unit is named either.
     """
     maps = open_maps(graph, split, layer, table)
+    folder = OutputFolder(output or results_folder(graph) / "units", given=output is not None)
+    name = file_name(f"{maps.node.use.name}-{split}-{maps.layer}")
+    folder.check((f"{name}.png", f"{name}.json"))
     wanted = [parse_unit(text, maps.fields.shape, maps.layer) for text in units]
     if count is None and not wanted:
         count = MONTAGE
@@ -184,12 +189,11 @@ def show_units(
         raise StageError(
             f"--unit {' '.join(map(str, wanted))}: no region of '{split}' gives an activation above 0; choose others"
         )
-    folder = output or results_folder(graph) / "units"
-    name = f"{maps.node.use.name}-{split}-{maps.layer}"
-    save_image(sheet(maps, wanted, found), folder / f"{name}.png")
+    with folder.file(f"{name}.png") as path:
+        save_image(sheet(maps, wanted, found), path)
     text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    return text if as_json else f"{format_table(maps, told)}\nPicture and numbers: {folder / name}.png, .json"
+    folder.write(f"{name}.json", text + "\n")
+    return text if as_json else f"{format_table(maps, told)}\nPicture and numbers: {folder.path / name}.png, .json"
 
 
 def sheet(maps: Maps, units: Sequence[Unit], found: Sequence[TopRegions]) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rcnn_cli.outputs import check_output_file
 from stages.errors import StageError
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ def import_file(
     from stages.networks.importer import import_weights
     from stages.networks.weights_file import write_weights
 
-    if output.exists() and Path(source).exists() and output.samefile(source):
-        raise StageError(f"-o {output}: is the file that is imported; name another one")
+    check_output_file("-o", output, [Path(source)], is_imported)
     imported = import_weights(source, network, preprocessing, parsed_mean(mean), scores)
     write_weights(output, imported.state, imported.record)
     shapes = [tuple(tensor.shape) for tensor in imported.state.values()]
@@ -33,6 +33,16 @@ def import_file(
             f'In a recipe: [network] name = "{network}", weights = "{output}"',
         )
     )
+
+
+def is_imported(path: Path) -> bool:
+    """Whether a file is one that `rcnn weights import` wrote."""
+    from stages.networks.weights_file import read_record
+
+    try:
+        return read_record(path) is not None
+    except (StageError, OSError):
+        return False
 
 
 def parsed_mean(text: str | None) -> list[float]:

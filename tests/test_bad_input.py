@@ -256,6 +256,13 @@ def test_a_work_folder_that_is_a_file(call, world, tmp_path):
 
 def test_data_shapes_does_not_overwrite(call, world):
     assert_sentence(call("data", "shapes", world[0]), "is not empty")
+    assert_sentence(call("data", "shapes", world[1]), "is a file")
+
+
+def test_tune_does_not_overwrite_its_recipe(call, world):
+    text = world[1].read_text()
+    assert_sentence(call("tune", world[1], "-o", world[1], "--force"), "is read by this command")
+    assert world[1].read_text() == text
 
 
 def test_a_cache_from_a_newer_version(call, world, tmp_path):

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from cache import Reader
-from cache.files import read_json, write_atomically, write_json
+from cache.files import read_json, write_json
 from cache.identity import key_of
 from rcnn_cli.evaluated import Evaluated, evaluations_of
 from rcnn_cli.graph import Graph, installed_version
+from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recall import DRAWN, Measured, count_words, measure, proposals_of
 from rcnn_cli.report import charts, provenance, tables
 from rcnn_cli.report.pictures import Album, Picture
@@ -70,7 +71,7 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
 
     Raises StageError where nothing is evaluated.
     """
-    folder = output or results_folder(graphs[0]) / "report"
+    folder = OutputFolder(output or results_folder(graphs[0]) / "report", given=output is not None)
     for graph in graphs:
         for node in graph.caches():
             complete(graph, node)  # what is damaged is set aside, aloud
@@ -83,19 +84,18 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
     missing = provenance.missing_of(graphs)
     for one in missing:
         log.warning("not in the report: %s", one)
-    page, made_from = folder / PAGE, origin(graphs, changes)
-    if page.exists() and (folder / MADE_FROM).exists() and read_json(folder / MADE_FROM) == made_from:
+    page, made_from = folder.path / PAGE, origin(graphs, changes)
+    folder.check((PAGE, MADE_FROM))
+    if page.exists() and (folder.path / MADE_FROM).exists() and read_json(folder.path / MADE_FROM) == made_from:
         return page, True
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StageError(f"-o {folder}: cannot be made a folder ({error.strerror}); choose another place") from error
     chunks = list(render(graphs, runs, changes, missing))
     length = sum(map(len, chunks))
     if length > MOST_BYTES:
         raise StageError(f"{page}: the report would take {length:,} bytes, more than it may; name fewer recipes")
-    write_atomically(page, chunks)
-    write_json(folder / MADE_FROM, made_from)
+    with folder.file(PAGE) as path:
+        path.write_bytes(b"".join(chunks))
+    with folder.file(MADE_FROM) as path:
+        write_json(path, made_from)
     return page, False
 
 

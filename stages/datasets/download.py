@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import filecmp
 import hashlib
 import http.client
 import logging
@@ -254,9 +255,20 @@ def unpack(path: Path, directory: Path, progress: ProgressFactory) -> None:
 
 
 def move_into(source: Path, target: Path) -> None:
-    """Moves every file below `source` to the same relative place below `target`, on the same disk."""
-    for folder, _, names in os.walk(source):
-        place = target / Path(folder).relative_to(source)
-        place.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            os.replace(Path(folder) / name, place / name)
+    """Moves every file below `source` to the same relative place below `target`, on the same disk.
+
+    Raises BadDownload, and moves nothing, if a file with other content is in one of those places.
+    """
+    moves = [
+        (Path(folder) / name, target / Path(folder).relative_to(source) / name)
+        for folder, _, names in os.walk(source)
+        for name in names
+    ]
+    for unpacked, place in moves:
+        if os.path.lexists(place) and not (place.is_file() and filecmp.cmp(unpacked, place, shallow=False)):
+            raise BadDownload(
+                f"{place}: is there already and is not what the archive holds; move it away, or name another folder"
+            )
+    for unpacked, place in moves:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(unpacked, place)

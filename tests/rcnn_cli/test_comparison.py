@@ -15,6 +15,7 @@ from cache import Reader
 from rcnn_cli.comparison import compare, format_comparison, open_sides
 from rcnn_cli.evaluated import NAMES
 from rcnn_cli.main import main
+from rcnn_cli.outputs import OutputFolder
 from stages.errors import StageError
 from stages.eval.report import paired_difference
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
@@ -168,7 +169,7 @@ def test_a_sheet_of_nothing_is_removed(folder: Path, call: Any, tmp_path: Path) 
     same = graph_of(folder, TWO.replace("nms_iou = 0.5", "nms_iou = 0.6"), "same")
     write_detections(same, KNOWN, A, "detect-b")
     run_tables(same, "eval-b")
-    (tmp_path / "better.png").write_bytes(b"old")
+    OutputFolder(tmp_path).write("better.png", "of an earlier comparison")
     code, printed, _ = call(folder / "same.toml", folder / "same.toml", "--evaluation-b", "eval-b", "-o", tmp_path)
     assert code == 0
     assert not (tmp_path / "better.png").exists()

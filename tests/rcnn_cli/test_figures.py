@@ -18,6 +18,7 @@ from cache import Reader
 from rcnn_cli.figures import OF_ALL, OF_RECIPE, Wish, elongated, figure_names
 from rcnn_cli.graph import Graph
 from rcnn_cli.main import main
+from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipe import load_recipe
 from rcnn_cli.units import Unit, parse_unit
 from stages.boxes import iou_matrix
@@ -246,7 +247,10 @@ def test_many_images_come_in_sheets(made: Path, call: Call, tmp_path: Path, monk
     monkeypatch.setattr("rcnn_cli.figures.A_SHEET", 3)
     code, printed, _ = call("figures", made / "looked.toml", "--only", "detections", "-o", tmp_path)
     assert code == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["looked-detections-1.png", "looked-detections-2.png"]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "looked-detections-1.png",
+        "looked-detections-2.png",
+    ]
     assert "looked-detections-1.png, " in printed
     assert "(4 random (seed 0) images of 'test'" in printed
 
@@ -305,7 +309,7 @@ def test_figures_are_named(call: Call, made: Path) -> None:
 def test_elongated_objects_of_different_classes(made: Path) -> None:
     dataset = graph_of(made).dataset("train")
     objects = read_objects(dataset, dataset.image_ids)
-    wish = Wish(0.5, (), 12, 0, made)
+    wish = Wish(0.5, (), 12, 0, OutputFolder(made))
     rows = elongated(objects, 4, wish)
     assert len(set(objects.labels[rows])) == len(rows) == 4
     sides = objects.boxes[:, 2:] - objects.boxes[:, :2]

@@ -330,3 +330,13 @@ def test_the_addresses_and_checksums_are_torchvisions() -> None:
     assert twelve.filename == "VOCtrainval_11-May-2012.tar"
     with pytest.raises(BadDataset, match="'voc2077' is not a dataset that can be fetched, did you mean 'voc2007'"):
         archives_of("voc2077")
+
+
+def test_what_the_user_changed_is_not_unpacked_over(server: Server, tmp_path: Path) -> None:
+    home = fetch("voc2007", tmp_path)
+    (home / "JPEGImages" / "3.jpg").unlink()
+    (home / "Annotations" / "3.xml").write_text("corrected by hand")
+    with pytest.raises(BadDownload, match=r"3\.xml: is there already and is not what the archive holds"):
+        fetch("voc2007", tmp_path)
+    assert (home / "Annotations" / "3.xml").read_text() == "corrected by hand"
+    assert not (home / "JPEGImages" / "3.jpg").exists()

@@ -422,7 +422,7 @@ def test_commands_answer_bad_input_in_a_sentence(call, layers, model_file, tmp_p
         assert message in said
         assert said.count("\n") == 1
     code, _, said = call("weights", "import", path, "--network", "tnet", "-o", path)
-    assert (code, "is the file that is imported" in said) == (2, True)
+    assert (code, "is read by this command" in said) == (2, True)
     code, _, said = call("weights", "import", path, "--network", "tnet", "-o", tmp_path / "no" / "out.safetensors")
     assert (code, "cannot be written" in said) == (2, True)
     assert not output.exists()

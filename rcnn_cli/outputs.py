@@ -1,0 +1,128 @@
+"""Files that a command leaves where the user says: nothing that it did not write itself is ever replaced.
+
+A folder has a list of them, `.rcnn-files`, in the format of sha256sum. What is in the list and still has that content
+is the project's own, and the same command replaces it; whatever else is there belongs to the user. The list has no
+room for doubt that a mark inside each file would leave: CSV has no place for one, and an edited file keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from cache.files import TEMPORARY
+from stages.errors import StageError
+
+LIST = ".rcnn-files"
+
+
+class OutputFolder:
+    """A folder for a command's files. With `given` (by the user, not the work folder's own) only files that are in its
+    list are replaced; an input of the command never is."""
+
+    def __init__(self, path: Path, *, given: bool = True, inputs: Iterable[Path] = ()) -> None:
+        self.path = path
+        self.given = given
+        self.inputs = {place for one in inputs if (place := place_of(one)) is not None}
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises StageError where one of the files `names` could not be written: to be called before the work."""
+        if not self.path.is_dir() and os.path.lexists(self.path):
+            raise StageError(f"-o {self.path}: is a file, not a folder; name another one")
+        for name in names:
+            self.check_file(self.path / name)
+
+    def check_file(self, path: Path) -> None:
+        """Raises StageError if the file is there and must not be replaced."""
+        if not os.path.lexists(path):
+            return
+        if path.is_dir():
+            raise StageError(f"{path}: is a folder, and a file of this name is to be written; name another place")
+        if place_of(path) in self.inputs:
+            raise StageError(f"{path}: is read by this command and would be overwritten; name another folder with -o")
+        if self.given and not self.is_own(path):
+            raise StageError(
+                f"{path}: is there already and was not written by rcnn, or was changed since; move it away, or name "
+                f"another folder with -o"
+            )
+
+    def is_own(self, path: Path) -> bool:
+        """Whether the file is one that rcnn wrote into this folder, unchanged since."""
+        try:
+            return f"{digest_of(path)}  {path.name}" in self.listed()
+        except OSError:
+            return False
+
+    def listed(self) -> list[str]:
+        """The lines of the list: "SHA-256  name"."""
+        try:
+            return (self.path / LIST).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+
+    @contextlib.contextmanager
+    def file(self, name: str) -> Iterator[Path]:
+        """A path to write to; what was written becomes the file `name` once the block ends without an exception.
+
+        Raises StageError for a file that must not be replaced, or a folder that cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StageError(
+                f"-o {self.path}: cannot be made a folder ({error.strerror}); choose another place"
+            ) from error
+        path = self.path / name
+        self.check_file(path)
+        temporary = self.path / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"  # its ending says which format to write
+        try:
+            yield temporary
+            line = f"{digest_of(temporary)}  {name}"
+            if line not in self.listed():
+                with (self.path / LIST).open("a", encoding="utf-8") as file:  # before the file: a kill leaves it ours
+                    file.write(f"{line}\n")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write(self, name: str, text: str) -> None:
+        """The file `name` with `text`, in UTF-8."""
+        with self.file(name) as path, path.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+
+    def remove(self, name: str) -> None:
+        """Removes a file that an earlier run left and this one does not have. Raises StageError as `file` does."""
+        self.check_file(self.path / name)
+        (self.path / name).unlink(missing_ok=True)
+
+
+def check_output_file(option: str, path: Path, inputs: Iterable[Path], is_own: Callable[[Path], bool]) -> None:
+    """Raises StageError if the file `path`, which the user gave as `option`, must not be written: it is one of the
+    `inputs`, a folder, or there already and not the project's own (`is_own`)."""
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise StageError(f"{option} {path}: is a folder; name a file")
+    if place_of(path) in {place_of(one) for one in inputs} - {None}:
+        raise StageError(f"{option} {path}: is read by this command and would be overwritten; name another file")
+    if not is_own(path):
+        raise StageError(f"{option} {path}: is there already and was not written by this command; name another file")
+
+
+def place_of(path: Path) -> tuple[int, int] | None:
+    """What a file is known by whatever its name (links, upper and lower case): device and inode, None without one."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
