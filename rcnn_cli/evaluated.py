@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import IncompleteCache, Reader
+from rcnn_cli.detectors import detector_of, evaluations_of
 from rcnn_cli.graph import Graph, Node
-from rcnn_cli.results import detector_of
 from rcnn_cli.runner import complete
 from stages.detections import NO_ROWS, DetectionSet, detections_of, read_detections
 from stages.diagnose import Settings as DiagnoseSettings
@@ -105,13 +105,8 @@ class Evaluated:
         return np.repeat(np.arange(len(self.detections.image_ids)), np.diff(self.detections.offsets))
 
 
-def evaluations_of(graph: Graph) -> list[Node]:
-    """The recipe's evaluations, complete or not, in its order."""
-    return [node for node in graph.nodes.values() if node.use.stage.makes == "evaluation"]
-
-
 def evaluation_node(graph: Graph, name: str | None = None) -> Node:
-    """The evaluation with the given name; else the one named "eval", else the recipe's last.
+    """The evaluation with the given name, by default the main one (see `rcnn_cli.detectors`).
 
     Raises StageError where there is none.
     """
@@ -119,7 +114,7 @@ def evaluation_node(graph: Graph, name: str | None = None) -> Node:
     if not nodes:
         raise StageError(f"{graph.recipe.path}: evaluates nothing; add a table [eval]")
     if name is None:
-        return next((node for node in nodes if node.use.name == "eval"), nodes[-1])
+        return nodes[0]
     chosen = [node for node in nodes if node.use.name == name]
     if not chosen:
         names = ", ".join(node.use.name for node in nodes)

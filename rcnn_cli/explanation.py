@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader
+from rcnn_cli.detectors import choice_told, detector_node, detector_of, evaluations_of
 from rcnn_cli.evaluated import (
     Judged,
     complete_evaluation,
     counted_objects,
     error_settings,
-    evaluations_of,
     judge,
     precisions,
 )
 from rcnn_cli.graph import Graph, Node
-from rcnn_cli.prediction import Detector, detector_node
-from rcnn_cli.results import detector_of
+from rcnn_cli.prediction import Detector
 from rcnn_cli.runner import complete, open_inputs
 from stages.boxes import Boxes
 from stages.detect.trace import Trace
@@ -140,12 +139,20 @@ def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen
         raise StageError("--evaluation and --detector: an evaluation has its detector; leave one of the two out")
     if detector or not evaluations_of(graph):
         node = detector_node(graph, detector)
+        tell_choice(graph, node, detector)
         reading = [one for one in evaluations_of(graph) if detector_of(one) == node and complete(graph, one)]
         if not reading:
             log.warning("no complete evaluation of %s: detections are shown from a score of 0 on", node.name)
         return Chosen(graph, node, reading[0] if reading else None)
     node = complete_evaluation(graph, evaluation)
+    tell_choice(graph, detector_of(node), evaluation)
     return Chosen(graph, detector_of(node), node)
+
+
+def tell_choice(graph: Graph, node: Node, named: str | None) -> None:
+    """Says which of several detectors is taken where no option (`named`) said it."""
+    if named is None and choice_told(graph, node):
+        log.info(choice_told(graph, node))
 
 
 def computed(chosen: Chosen, split: str | None) -> list[Node]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cache import CacheError, Reader
-from rcnn_cli.evaluated import evaluations_of, open_evaluation
+from rcnn_cli.detectors import detector_node, evaluations_of
+from rcnn_cli.evaluated import open_evaluation
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.prediction import Detector
@@ -143,7 +144,8 @@ def detections(graph: Graph, wish: Wish) -> Pictures:
         for number, sheet in enumerate(sheets, start=1)
     }
     how = "chosen" if wish.images else f"random (seed {wish.seed})"
-    what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.dataset}'"
+    by = f" by {found.detector.name}" if len(evaluations_of(graph)) > 1 else ""
+    what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.dataset}'{by}"
     return pictures, f"{what}, precision above {wish.precision:g}"
 
 
@@ -235,9 +237,12 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
 
 
 def training_node(graph: Graph) -> Node:
-    """The features that an SVM of the recipe is trained on. Raises StageError where none is."""
-    for node in graph.nodes.values():
-        if node.use.stage.makes == "svm":
+    """The features that the main detector's SVMs, or else the first of the recipe, are trained on. Raises StageError
+    where none are."""
+    detectors = [node for node in graph.nodes.values() if node.use.stage.makes == "detections"]
+    own = detector_node(graph).sources.get("svm") if detectors else None
+    for node in (own, *graph.nodes.values()):
+        if isinstance(node, Node) and node.use.stage.makes == "svm":
             source = node.sources["features"]
             assert isinstance(source, Node)
             return source

@@ -362,7 +362,7 @@ def recall(
     shell_complete=complete_split,
     help="The dataset of the recipe whose regions are searched.",
 )
-@table_option("--features", "features", "The recipe's extract table to use  [default: its only or first one]")
+@table_option("--features", "features", "The recipe's extract table to use  [default: the main detector's]")
 @click.option(
     "--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions shown for each unit."
 )
@@ -512,7 +512,7 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
 @click.argument("a", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.argument("b", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
-@table_option("--evaluation", "evaluation", "The evaluation to compare  [default: eval, else the last]")
+@table_option("--evaluation", "evaluation", "The evaluation to compare  [default: the main detector's]")
 @table_option("--evaluation-b", "evaluation", "The evaluation of B  [default: as --evaluation]")
 @click.option(
     "--resamples",
@@ -642,10 +642,8 @@ def run_plan(
 @click.option(
     "--evaluation",
     metavar="NAME",
-    default="eval",
-    show_default=True,
     shell_complete=complete_table("evaluation"),
-    help="The evaluation of the detector to tune.",
+    help="The evaluation of the detector to tune  [default: the main detector's]",
 )
 @click.option(
     "--negative-overlap",
@@ -669,7 +667,7 @@ def tune(
     changes: tuple[str, ...],
     work: Path | None,
     split: str,
-    evaluation: str,
+    evaluation: str | None,
     negative_overlap: str,
     cost: str,
     nms_iou: str,
@@ -687,6 +685,8 @@ def tune(
       rcnn tune recipes/shapes.toml --c 0.001 --nms-iou 0.3 --dry-run
     """
     from rcnn_cli.ablation import evaluation_of, make_plan
+    from rcnn_cli.detectors import choice_told, detector_of
+    from rcnn_cli.evaluated import evaluation_node
     from rcnn_cli.tuning import best_row, check_output, check_split, parse_values, tuning_grid, write_tuned
 
     values = {
@@ -698,7 +698,9 @@ def tune(
     output = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
     graph = load_graph(recipe, changes, work)
     check_output(recipe, output, force or dry_run)
-    node = evaluation_of(graph, evaluation)
+    node = evaluation_of(graph, evaluation) if evaluation else evaluation_node(graph)
+    if choice_told(graph, detector_of(node)) and not evaluation:
+        logging.getLogger("rcnn").info("tuned is [%s] by [%s]", detector_of(node).use.name, node.use.name)
     check_split(graph, node, split)
     plan = make_plan(tuning_grid(graph, node, split, searched), recipe, changes, graph.work, explain)
     rows = run_plan(plan, f"tune-{recipe.stem}", changes, dry_run, as_json_text, options)
@@ -819,7 +821,7 @@ def inspect(file: Path) -> None:
     show_default=True,
     help="The folder to write to.",
 )
-@table_option("--detector", "detections", "The recipe's detect table to use  [default: its only or first one]")
+@table_option("--detector", "detections", "The detect table to use  [default: detect, else the recipe's first]")
 @click.option("--threshold", type=float, help="Least score to draw  [default: precision 0.5 on the recipe's test set]")
 @execution_options
 def predict(
@@ -849,7 +851,7 @@ def predict(
 @recipe_argument
 @click.argument("image", shell_complete=complete_image)
 @table_option(
-    "--evaluation", "evaluation", "The evaluation whose detector is explained  [default: eval, else the last]"
+    "--evaluation", "evaluation", "The evaluation whose detector is explained  [default: the main detector's]"
 )
 @table_option(
     "--detector", "detections", "The recipe's detect table, in place of an evaluation  [default: the evaluation's]"

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from cache import IncompleteCache, Reader
+from rcnn_cli.detectors import choice_told, detector_node
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.results import drawing_cuts
 from rcnn_cli.runner import complete
-from stages.errors import BadImage, StageError
+from stages.errors import BadImage
 from stages.execution import Execution
 from stages.file_names import file_name
 from stages.images import read_image
-from stages.settings import nearest
 
 log = logging.getLogger("rcnn")
 
@@ -40,6 +40,8 @@ def predict_photos(
     folder = OutputFolder(output, inputs=photos)
     folder.check(f"{name}{ending}" for name in names for ending in (".png", ".json"))
     node = detector_node(graph, detector)
+    if detector is None and choice_told(graph, node):
+        log.info(choice_told(graph, node))
     detect = Detector(graph, node, execution)
     cuts = drawing_cuts(graph, node, detect.classes)
     if threshold is not None:
@@ -76,20 +78,6 @@ def output_names(photos: Sequence[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def detector_node(graph: Graph, name: str | None) -> Node:
-    """The node of the recipe that detects, or the one with the given name."""
-    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "detections"]
-    if not nodes:
-        raise StageError(f"{graph.recipe.path}: has no detector; add the tables [train-svm] and [detect]")
-    if name is None:
-        return nodes[0]
-    chosen = [node for node in nodes if name in (node.use.name, node.name)]
-    if not chosen:
-        known = dict.fromkeys(node.use.name for node in nodes)
-        raise StageError(f"{graph.recipe.path}: has no detector '{name}'{nearest(name, known)}")
-    return chosen[0]
 
 
 class Detector:

@@ -13,6 +13,7 @@ import click
 
 from cache import Reader
 from cache.files import read_json, write_json
+from rcnn_cli.detectors import detector_of, evaluations_of
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.runner import manifest_of
 
@@ -115,13 +116,6 @@ def show_diagnosis(graph: Graph, node: Node) -> None:
     click.echo(f"Diagnosis, false positives by type and sensitivities as CSV, JSON and PNG: {folder}/")
 
 
-def detector_of(node: Node) -> Node:
-    """The node whose detections an evaluation reads."""
-    source = node.sources["detections"]
-    assert isinstance(source, Node)
-    return source
-
-
 def draw_results(graph: Graph, node: Node) -> None:
     """Draws a detect node's detections on every image of its dataset; the path is printed."""
     from stages.detections import read_detections
@@ -145,15 +139,23 @@ def draw_results(graph: Graph, node: Node) -> None:
 
 
 def drawing_cuts(graph: Graph, detector: Node, classes: Sequence[str]) -> Any:
-    """For each class the least score worth drawing: precision 0.5 on the recipe's evaluation, 0 without one."""
+    """For each class the least score worth drawing: precision 0.5 on the detector's evaluation, 0 without one."""
     import numpy as np
 
     from stages.eval.report import read_curves, score_cuts
 
-    for node in graph.nodes.values():
-        reads_detector = any(
-            isinstance(source, Node) and source.use is detector.use for source in node.sources.values()
-        )
-        if node.use.stage.makes == "evaluation" and reads_detector and manifest_of(graph, node):
-            return score_cuts(read_curves(Reader(graph.folder(node))), classes)
+    node = evaluation_for(graph, detector)
+    if node is not None:
+        return score_cuts(read_curves(Reader(graph.folder(node))), classes)
     return np.zeros(len(classes), np.float32)
+
+
+def evaluation_for(graph: Graph, detector: Node) -> Node | None:
+    """The complete evaluation whose curves hold for a detector: of its own images, else of the same table on another
+    split; of several the main one, else the first in the file. None where there is none."""
+    complete = [node for node in evaluations_of(graph) if manifest_of(graph, node)]
+    for same in (lambda source: source == detector, lambda source: source.use is detector.use):
+        found = next((node for node in complete if same(detector_of(node))), None)
+        if found is not None:
+            return found
+    return None

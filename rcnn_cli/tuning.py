@@ -11,11 +11,11 @@ from typing import Any
 
 from cache.files import write_atomically
 from rcnn_cli.ablation import Row
+from rcnn_cli.detectors import detector_of
 from rcnn_cli.graph import RECIPE_FOLDER, Graph, Node
 from rcnn_cli.grid import Cell, Change, Grid, as_text, combinations, merged, nested
 from rcnn_cli.outputs import check_output_file
 from rcnn_cli.recipe import build_recipe, toml_text
-from rcnn_cli.results import detector_of
 from stages.errors import StageError
 from stages.settings import all_of, build_settings
 

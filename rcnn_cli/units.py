@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cache import IncompleteCache, Reader
+from rcnn_cli.detectors import detector_node, main_detector, tables_that_make
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.progress import progress
@@ -81,11 +82,19 @@ def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) ->
 
 
 def features_nodes(graph: Graph) -> list[Node]:
-    """The recipe's nodes that make features. Raises StageError where there is none."""
+    """The recipe's nodes that make features, those of the main detector first, the others in the order of the file.
+
+    Raises StageError where there is none.
+    """
     nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "features"]
     if not nodes:
         raise StageError(f"{graph.recipe.path}: extracts no features; add a table [extract]")
-    return nodes
+    order = tables_that_make(graph, "features")
+    main = detector_node(graph).sources["features"] if main_detector(graph) else None
+    return sorted(
+        nodes,
+        key=lambda node: (not isinstance(main, Node) or node.use is not main.use, order.index(node.use.name)),
+    )
 
 
 def features_node(graph: Graph, split: str, table: str | None) -> Node:

@@ -13,7 +13,8 @@ import numpy as np
 from cache import Reader
 from cache.files import read_json, write_json
 from cache.identity import key_of
-from rcnn_cli.evaluated import Evaluated, evaluations_of
+from rcnn_cli.detectors import evaluations_of
+from rcnn_cli.evaluated import Evaluated
 from rcnn_cli.graph import Graph, installed_version
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recall import DRAWN, Measured, count_words, measure, proposals_of

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rcnn_cli.evaluated import evaluations_of
+from rcnn_cli.detectors import evaluations_of
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.runner import duration, manifest_of, plural, size
 from stages.datasets import ClassificationDataset

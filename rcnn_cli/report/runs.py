@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from cache import CacheError, Reader
-from rcnn_cli.evaluated import Evaluated, evaluations_of, open_evaluation, similar_sets
+from rcnn_cli.detectors import detector_of, evaluations_of
+from rcnn_cli.evaluated import Evaluated, open_evaluation, similar_sets
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.recipe import load_recipe
 from rcnn_cli.report.selection import Rows, best_and_worst, best_of_each, letters, shares_right
-from rcnn_cli.results import detector_of
 from rcnn_cli.runner import complete, manifest_of, work_folder
 from stages.detections import detections_of
 from stages.diagnose import Settings

@@ -80,6 +80,19 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+# Which detector
+
+
+def test_which_of_several_detectors_is_said(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    said = "detector: detect (of detect, detect-without-bbox; --detector chooses)"
+    out = ("-o", tmp_path / "out")
+    assert said in call("predict", made / "small.toml", photos / "a.jpg", *out)[2]
+    assert said in call("explain", made / "small.toml", "train_00000", *out)[2]
+    named = ("--detector", "detect-without-bbox")
+    assert "detector: " not in call("predict", made / "small.toml", photos / "a.jpg", *named, *out)[2]
+    assert "of 'test' by detect@test" in call("figures", made / "small.toml", "--only", "detections", *out)[1]
+
+
 # What is written over
 
 
