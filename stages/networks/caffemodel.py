@@ -61,15 +61,16 @@ def net_message() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.Net"))
 
 
-def read_caffemodel(path: Path) -> dict[str, Blobs]:
+def read_caffemodel(path: Path, content: bytes | None = None) -> dict[str, Blobs]:
     """The layers of a .caffemodel in the file's order, each with its blobs (weights, then biases), float32.
 
-    Layers without weights are there with no blobs. Raises StageError, in one sentence, for any other file.
+    Layers without weights are there with no blobs. `content` are the file's bytes, where they have been read already.
+    Raises StageError, in one sentence, for any other file.
     """
     from google.protobuf.message import DecodeError
 
     try:
-        net = net_message().FromString(path.read_bytes())
+        net = net_message().FromString(path.read_bytes() if content is None else content)
     except OSError as error:
         raise StageError(f"{path}: cannot be read ({error.strerror}); name a file of weights") from error
     except DecodeError as error:

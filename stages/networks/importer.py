@@ -6,6 +6,7 @@ other classes, and Caffe calls its layer of scores otherwise (`fc8_pascal`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +54,18 @@ def import_weights(
     if source.startswith(f"{TORCHVISION}:"):
         model = torchvision_model(card, source.partition(":")[2])
         path, form = torchvision_file(model), TORCHVISION
-        state = torchvision_names(card, read_state(path))
+        sha256 = sha256_of(path)
+        state = torchvision_names(card, read_state(path, f"sha256:{sha256}"))
         usual: Preprocessing | None = model.preprocessing
     elif is_state_dict(path := Path(source)):
         form, usual = "state dict", None
-        state = torchvision_names(card, read_state(path))
+        sha256 = sha256_of(path)
+        state = torchvision_names(card, read_state(path, f"sha256:{sha256}"))
     else:
         form, usual = "caffemodel", card.preprocessing
-        state, notes = caffe_state(card, read_caffemodel(path), scores, path)
+        content = path.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        state, notes = caffe_state(card, read_caffemodel(path, content), scores, path)
     if scores is not None and form != "caffemodel":
         raise StageError(f"--scores {scores}: only a .caffemodel has named layers; leave the option out for {source}")
     chosen = preprocessing_named(preprocessing, card) if preprocessing else usual
@@ -74,7 +79,7 @@ def import_weights(
     state = {name: as_float32(tensor) for name, tensor in state.items()}
     classes = classes_of(card, state)
     check_state(card, classes, state, str(path), "name its network with --network")
-    record = WeightsRecord(network, classes, chosen, path.name, form, sha256_of(path), tensors_digest(state))
+    record = WeightsRecord(network, classes, chosen, path.name, form, sha256, tensors_digest(state))
     return ImportedWeights(state, record, notes)
 
 

@@ -62,6 +62,7 @@ class NetworkSource:
     """A network that can be loaded, and its identity without loading it. Picklable; equal sources load equal networks.
 
     `weights` as in `NetworkSettings` (a path already expanded), or the key of the cache `reader` that holds them.
+    `content` is what a file of weights held when the source was made: whoever loads it later loads just that.
     """
 
     name: str
@@ -69,6 +70,7 @@ class NetworkSource:
     preprocessing: Preprocessing
     classes: int
     seed: int = 0
+    content: str = ""
     reader: Reader | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
@@ -85,10 +87,12 @@ class NetworkSource:
             record = read_record(path)
             if record is not None:
                 check_record(settings, record, path)
-                return NetworkSource(card.name, weights, record.preprocessing, record.classes)
+                content = f"tensors:{record.tensors}"
+                return NetworkSource(card.name, weights, record.preprocessing, record.classes, content=content)
         seed = settings.seed if weights == RANDOM_WEIGHTS else 0
+        content = "" if weights in (TORCHVISION_WEIGHTS, RANDOM_WEIGHTS) else f"sha256:{sha256_of(Path(weights))}"
         preprocessing = preprocessing_of(settings, card)
-        return NetworkSource(card.name, weights, preprocessing, settings.classes or card.classes, seed)
+        return NetworkSource(card.name, weights, preprocessing, settings.classes or card.classes, seed, content)
 
     @staticmethod
     def from_reader(reader: Reader) -> NetworkSource:
@@ -132,13 +136,13 @@ class NetworkSource:
             return f"random:{self.seed}"
         if self.weights == TORCHVISION_WEIGHTS:
             return f"torchvision:{self.card.torchvision_file}"
-        record = read_record(Path(self.weights))
-        return f"tensors:{record.tensors}" if record else f"sha256:{sha256_of(Path(self.weights))}"
+        return self.content
 
     def load(self, device: str = "cpu", dtype: str = "float32") -> Network:
         """The network on `device`, computing in `dtype` ("float32", "bfloat16", "float16"), in evaluation mode.
 
-        Raises StageError, in one sentence, for weights that cannot be downloaded, read or fitted to the network.
+        Raises StageError, in one sentence, for weights that cannot be downloaded, read or fitted to the network, and
+        ChangedInput for a file that is not the one that the source was made for.
         """
         import torch
 
@@ -199,16 +203,16 @@ def expand_path(text: str) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, computed once per process while its size and time stay the same."""
+    """Hex SHA-256 of a file's bytes, computed once per process while its size, times and inode stay the same."""
     try:
         status = path.stat()
-        return hashed(path, status.st_size, status.st_mtime_ns)
+        return hashed(path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
     except OSError as error:
         raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
 
 
 @functools.lru_cache(maxsize=64)
-def hashed(path: Path, size: int, mtime_ns: int) -> str:
-    """Hex SHA-256 of the file; `size` and `mtime_ns` only tell one state of it from another."""
+def hashed(path: Path, state: tuple[int, ...]) -> str:
+    """Hex SHA-256 of the file; `state` only tells one state of it from another."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stages.errors import StageError
+from stages.errors import ChangedInput, StageError
 from stages.networks.architectures import build, empty_module
 from stages.networks.cards import NetworkCard
 from stages.networks.source import RANDOM_WEIGHTS, TORCHVISION_WEIGHTS, NetworkSource, sha256_of
@@ -30,8 +32,10 @@ def load_module(source: NetworkSource) -> nn.Module:
         return with_state(source, unflatten_state(source.card, source.classes, record["weights"]), source.weights)
     if source.weights == RANDOM_WEIGHTS:
         return random_module(source)
-    path = torchvision_file(source.card) if source.weights == TORCHVISION_WEIGHTS else Path(source.weights)
-    return with_state(source, read_state(path), str(path))
+    if source.weights == TORCHVISION_WEIGHTS:
+        path = torchvision_file(source.card)
+        return with_state(source, read_state(path, f"sha256:{promised_sha256(path)}"), str(path))
+    return with_state(source, read_state(Path(source.weights), source.content), source.weights)
 
 
 def random_module(source: NetworkSource) -> nn.Module:
@@ -48,10 +52,15 @@ def torchvision_file(card: NetworkCard) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / card.torchvision_file
     if not path.is_file():
         download(card.name, card.url, path)
-    promised = path.stem.rsplit("-", 1)[1]
+    promised = promised_sha256(path)
     if not sha256_of(path).startswith(promised):
         raise StageError(f"{path}: is damaged (its SHA-256 does not begin with {promised}); delete it and run again")
     return path
+
+
+def promised_sha256(path: Path) -> str:
+    """How the SHA-256 (hex) of a file of torchvision's weights begins: the end of its name."""
+    return path.stem.rsplit("-", 1)[1]
 
 
 def download(name: str, url: str, path: Path) -> None:
@@ -60,7 +69,7 @@ def download(name: str, url: str, path: Path) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        promised = path.stem.rsplit("-", 1)[1]
+        promised = promised_sha256(path)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=promised, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
@@ -70,17 +79,33 @@ def download(name: str, url: str, path: Path) -> None:
         ) from error
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path, content: str = "") -> State:
     """The tensors of a file: imported weights, compared with their checksum, or a state dict (safetensors, PyTorch).
 
-    Raises StageError if it holds anything else.
+    `content` says what the file must hold: "sha256:" and how the hash of its bytes begins, or "tensors:" and the digest
+    of its tensors. The bytes that are compared are those that are parsed. Raises ChangedInput if they are others, and
+    StageError if the file holds anything else than tensors.
     """
-    if read_header(path) is not None:
-        return read_safetensors(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
+    kind, _, expected = content.partition(":")
+    if kind == "sha256" and not hashlib.sha256(raw).hexdigest().startswith(expected):
+        raise ChangedInput.of(path)
+    parse = parse_torch if read_header(path, raw) is None else parse_safetensors
+    state = parse(raw, path)
+    if kind == "tensors" and tensors_digest(state) != expected:
+        raise ChangedInput.of(path)
+    return state
+
+
+def parse_torch(raw: bytes, path: Path) -> State:
+    """The tensors of the bytes of a file that torch.save wrote; `path` is for messages. Raises StageError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's doubts about a file end in the sentence below or in nothing
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise StageError(
             f"{path}: cannot be read as a state dict; save one with torch.save(network.state_dict(), FILE)"
@@ -92,20 +117,22 @@ def read_state(path: Path) -> State:
     return dict(state)
 
 
-def read_safetensors(path: Path) -> State:
-    """The tensors of a safetensors file. Raises StageError if they are not those that its record tells of."""
+def parse_safetensors(raw: bytes, path: Path) -> State:
+    """The tensors of the bytes of a safetensors file. Raises StageError if they are not those of its record."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        state = load_file(path)
+        state: State = load(raw)
     except (SafetensorError, OSError) as error:
         raise StageError(f"{path}: cannot be read as safetensors ({error}); import or fetch the file again") from error
-    record = read_record(path)
+    record = read_record(path, raw)
     if record is not None and tensors_digest(state) != record.tensors:
         raise StageError(
             f"{path}: is damaged (its tensors have another SHA-256 than it says); import the weights again"
         )
+    for name in state:  # where PyTorch allocates: how memory is aligned can change the last bit of a product
+        state[name] = state[name].clone()
     return state
 
 

@@ -8,11 +8,12 @@ SHA-256 of the tensors, which is compared when they are loaded. The same import 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from stages.errors import StageError
 from stages.networks.cards import Preprocessing
@@ -67,18 +68,28 @@ class WeightsRecord:
         )
 
 
-def read_header(path: Path) -> dict[str, Any] | None:
-    """The header of a safetensors file, or None for a file of another kind. Raises StageError if it is not whole."""
+def read_header(path: Path, content: bytes | None = None) -> dict[str, Any] | None:
+    """The header of a safetensors file, or None for a file of another kind. Raises StageError if it is not whole.
+
+    `content` are the file's bytes, where they have been read already.
+    """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(LENGTH), "little")
-            if file.read(1) != b"{" or length > LONGEST_HEADER:
-                return None
-            header = json.loads(b"{" + file.read(length - 1))
-        end = max((int(one["data_offsets"][1]) for name, one in header.items() if name != "__metadata__"), default=0)
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
+            return header_in(file, path)
     except OSError as error:
         raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
+
+
+def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:
+    """The header in an open file, as above; `path` is for messages."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    length = int.from_bytes(file.read(LENGTH), "little")
+    if file.read(1) != b"{" or length > LONGEST_HEADER:
+        return None
+    try:
+        header = json.loads(b"{" + file.read(length - 1))
+        end = max((int(one["data_offsets"][1]) for name, one in header.items() if name != "__metadata__"), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise StageError(f"{path}: its header is damaged; import or fetch the file again") from error
     if size != LENGTH + length + end:
@@ -88,9 +99,9 @@ def read_header(path: Path) -> dict[str, Any] | None:
     return header
 
 
-def read_record(path: Path) -> WeightsRecord | None:
+def read_record(path: Path, content: bytes | None = None) -> WeightsRecord | None:
     """What a file that `write_weights` made holds; None for any other. Raises StageError if it is damaged."""
-    header = read_header(path)
+    header = read_header(path, content)
     text = (header or {}).get("__metadata__", {}).get(KEY)
     if text is None:
         return None

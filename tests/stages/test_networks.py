@@ -16,7 +16,7 @@ import pytest
 import torch
 import torchvision
 
-from stages.errors import BadSetting, StageError
+from stages.errors import BadSetting, ChangedInput, StageError
 from stages.networks import CAFFE, NETWORKS, TORCHVISION, NetworkSettings, NetworkSource
 from stages.networks.architectures import build, empty_module
 from stages.networks.network import Network
@@ -165,8 +165,27 @@ def test_identity_tells_sources_apart(state_file):
     identities = [repr(source.identity()) for source in sources]
     torch.save({}, state_file)
     os.utime(state_file, ns=(1, 1))
-    identities.append(repr(sources[0].identity()))
+    identities.append(repr(source_of(weights=state_file).identity()))
     assert len(set(identities)) == len(identities)
+    assert repr(sources[0].identity()) == identities[0]  # a source stands for what was there when it was made
+
+
+def test_weights_that_were_replaced_are_not_loaded(state_file):
+    """Another network's numbers of the same size, then the old ones back: by the source, and by its pickled copy."""
+    source = source_of(weights=state_file)
+    original, status = state_file.read_bytes(), state_file.stat()
+    torch.manual_seed(6)
+    torch.save(build(NETWORKS["shapenet"], 10).state_dict(), state_file)
+    os.utime(state_file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert state_file.stat().st_size == status.st_size
+    for one in (source, pickle.loads(pickle.dumps(source))):
+        with pytest.raises(ChangedInput, match=r"shapenet\.pth: is not the file it was") as error:
+            one.load()
+        one_sentence(error)
+    state_file.write_bytes(original)
+    assert np.array_equal(
+        flatten_state(source.load().module), flatten_state(source_of(weights=state_file).load().module)
+    )
 
 
 def test_random_weights_follow_the_seed():
