@@ -7,6 +7,9 @@ What a file may look like:
 - `.npz`: an array [n, 4] per image id.
 - `.mat` (up to version 7): a cell array `boxes` of [n, 4] and a cell array `images` of as many ids.
 
+The flat HDF5 layout may be a view of other files (virtual datasets, external links): the cache's key is made from the
+boxes. For every other layout it is made from the file's bytes, so a file whose boxes lie elsewhere is refused.
+
 Ids that are numbers in the file (`image_ids` of integers, `images` of numbers) are those of the images whose ids are
 these numbers in decimal digits, with or without leading zeros.
 """
@@ -15,9 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +31,12 @@ import h5py
 import numpy as np
 
 from stages.boxes import Boxes, clip_boxes
-from stages.errors import StageError
+from stages.errors import ChangedInput, StageError
 
 Lookup = Callable[[str], Any]
+FLAT = ("boxes", "offsets", "image_ids")
+BLOCK = 1 << 18  # rows
+ODD = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)  # what h5py makes of odd files
 
 
 def resolve_path(file: str) -> Path:
@@ -43,16 +52,21 @@ def resolve_path(file: str) -> Path:
 class BoxFile:
     """Boxes of images by their ids, from one open file. Not for threads."""
 
-    def __init__(self, path: Path, box_format: str = "auto") -> None:
-        """Opens `path`; raises StageError for a file that is none of the formats above."""
+    def __init__(self, path: Path, box_format: str = "auto", sha256: str | None = None) -> None:
+        """Opens `path`; raises StageError for a file that is none of the formats above.
+
+        `sha256` is the `content_sha256` that a key was made from. A file of other content, now or whenever boxes are
+        read from it, is ChangedInput.
+        """
         self.path = path
         self.one_based = box_format == "mat-yxyx" or (box_format == "auto" and path.suffix.lower() == ".mat")
-        self.lookup = open_lookup(path)
+        self.lookup = open_lookup(path, sha256)
 
     def boxes(self, image_id: str) -> Boxes:
         """The image's boxes, float32 [n, 4] zero-based half-open, in the file's order, unclipped.
 
-        Raises StageError, naming file and id, if the id is not there or has anything but n boxes with an area.
+        Raises StageError, naming file and id, if the id is not there or has anything but n boxes with an area, and
+        ChangedInput.
         """
         try:
             values = np.asarray(self.lookup(image_id))
@@ -85,9 +99,44 @@ class BoxFile:
         return StageError(f"{self.path}: the boxes of image '{image_id}' are or contain {found}; {advice}")
 
 
-def open_lookup(path: Path) -> Lookup:
-    """The function from an image id to the file's array (KeyError if it has none)."""
-    openers: dict[str, Callable[[Path], Lookup]] = {
+class Source:
+    """A file that stays open, and must stay as it was when it was opened. Raises StageError if it cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.stream = path.open("rb")
+            self.state = self.state_now()
+        except OSError as error:
+            raise StageError(f"{path}: cannot be read ({error.strerror}); correct propose's setting 'file'") from error
+
+    def state_now(self) -> tuple[int, int, int]:
+        """Size and times of the open file: whatever is written into it shows in them."""
+        status = os.fstat(self.stream.fileno())
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def check(self) -> None:
+        """Raises ChangedInput if the file has been written to or replaced."""
+        if self.state_now() != self.state:
+            raise ChangedInput.of(self.path)
+
+    def sha256(self) -> str:
+        """The SHA-256 (hex) of the file's bytes."""
+        self.stream.seek(0)
+        return hashlib.file_digest(self.stream, "sha256").hexdigest()
+
+    def check_bytes(self, sha256: str | None) -> None:
+        """Raises ChangedInput unless this is the SHA-256 of the bytes, if one is given."""
+        if sha256 is not None and self.sha256() != sha256:
+            raise ChangedInput.of(self.path)
+
+
+def open_lookup(path: Path, sha256: str | None = None) -> Lookup:
+    """The function from an image id to the file's array (KeyError if it has none).
+
+    It raises ChangedInput where the content is no longer that of the `sha256`.
+    """
+    openers: dict[str, Callable[[Source, str | None], Lookup]] = {
         ".h5": hdf5_lookup,
         ".hdf5": hdf5_lookup,
         ".npz": npz_lookup,
@@ -96,28 +145,58 @@ def open_lookup(path: Path) -> Lookup:
     opener = openers.get(path.suffix.lower())
     if opener is None:
         raise StageError(f"{path}: a proposal file must end in .h5, .hdf5, .npz or .mat; rename or convert it")
-    return opener(path)
+    return opener(Source(path), sha256)
 
 
-def hdf5_lookup(path: Path) -> Lookup:
+def hdf5_lookup(source: Source, sha256: str | None) -> Lookup:
     """Of an HDF5 file: flat with offsets, or one dataset or group per image."""
+    path = source.path
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(source.stream, "r")  # by the open file, so that no other is read
     except OSError as error:
         raise StageError(f"{path}: is not a whole HDF5 file; copy it anew") from error
-    if {"boxes", "offsets", "image_ids"} <= set(file):
-        return flat_lookup(path, file)
+    if is_flat(file):
+        return flat_lookup(path, h5py.File(path, "r"), sha256)
+    check_links(path, file)
+    source.check_bytes(sha256)
 
     def lookup(image_id: str) -> Any:
         node = file[image_id]
-        return (node["boxes"] if isinstance(node, h5py.Group) else node)[()]
+        array = node["boxes"] if isinstance(node, h5py.Group) else node
+        if array.is_virtual or array.external:
+            raise StageError(f"{path}: the boxes of image '{image_id}' lie in another file; copy them into this one")
+        values = array[()]
+        source.check()
+        return values
 
     return lookup
 
 
-def flat_lookup(path: Path, file: h5py.File) -> Lookup:
+def check_links(path: Path, file: h5py.File) -> None:
+    """Raises StageError if a link of the file leads to another file."""
+
+    def external(name: bytes, info: Any) -> bytes | None:
+        return name if info.type == h5py.h5l.TYPE_EXTERNAL else None
+
+    found = file.id.links.visit(external, info=True)
+    if found is not None:
+        raise StageError(
+            f"{path}: '{found.decode()}' is a link into another file, which may change unseen; copy the boxes into one "
+            "file, or write 'boxes', 'offsets' and 'image_ids'"
+        )
+
+
+def is_flat(file: h5py.File) -> bool:
+    """Whether the file has the boxes of all images in one dataset."""
+    return set(FLAT) <= set(file)
+
+
+def flat_lookup(path: Path, file: h5py.File, sha256: str | None) -> Lookup:
     """Of `boxes`, `offsets` and `image_ids`; StageError if they do not fit each other."""
-    boxes, offsets, ids = file["boxes"], file["offsets"][()], flat_ids(path, file)
+    ids, digests = flat_ids(path, file), flat_digests(path, file)
+    if sha256 is not None and digests.whole != sha256:
+        raise ChangedInput.of(path)
+    boxes, offsets = file["boxes"], file["offsets"][()]
     fits = offsets.shape == (len(ids) + 1,) and offsets[0] == 0 and offsets[-1] == len(boxes)
     if not fits or (np.diff(offsets) < 0).any():
         raise StageError(f"{path}: 'offsets' does not divide 'boxes' among 'image_ids'; write [0, n1, n1 + n2, ...]")
@@ -125,7 +204,10 @@ def flat_lookup(path: Path, file: h5py.File) -> Lookup:
 
     def lookup(image_id: str) -> Any:
         number = place(image_id)
-        return boxes[offsets[number] : offsets[number + 1]]
+        rows = boxes[offsets[number] : offsets[number + 1]]
+        if hashlib.sha256(as_bytes(rows)).digest() != digests.of_images[number]:
+            raise ChangedInput.of(path)
+        return rows
 
     return lookup
 
@@ -168,10 +250,13 @@ def by_id(path: Path, ids: Sequence[str | int]) -> Callable[[str], int]:
     return place_of
 
 
-def npz_lookup(path: Path) -> Lookup:
+def npz_lookup(source: Source, sha256: str | None) -> Lookup:
     """Of a .npz file, one array an image, read when asked for."""
+    path = source.path
+    source.check_bytes(sha256)
+    source.stream.seek(0)
     try:
-        arrays: Mapping[str, Any] = np.load(path, allow_pickle=False)
+        arrays: Mapping[str, Any] = np.load(source.stream, allow_pickle=False)
         names = set(arrays)
     except Exception as error:  # zipfile, zlib and numpy each have their own
         raise StageError(f"{path}: is not a .npz file; write it with numpy.savez(path, **boxes_by_image_id)") from error
@@ -180,8 +265,11 @@ def npz_lookup(path: Path) -> Lookup:
         if image_id not in names:
             raise KeyError(image_id)
         try:
-            return arrays[image_id]
-        except ValueError as error:
+            values = arrays[image_id]
+            source.check()
+            return values
+        except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            source.check()
             raise StageError(
                 f"{path}: the array '{image_id}' cannot be read ({error}); write numbers [n, 4]"
             ) from error
@@ -189,12 +277,15 @@ def npz_lookup(path: Path) -> Lookup:
     return lookup
 
 
-def mat_lookup(path: Path) -> Lookup:
+def mat_lookup(source: Source, sha256: str | None) -> Lookup:
     """Of the published .mat format; the whole file is read into memory."""
     import scipy.io
 
+    path, raw = source.path, source.stream.read()
+    if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
+        raise ChangedInput.of(path)
     try:
-        content = scipy.io.loadmat(path, variable_names=("boxes", "images"))
+        content = scipy.io.loadmat(io.BytesIO(raw), variable_names=("boxes", "images"))
     except NotImplementedError as error:
         raise StageError(f"{path}: is a version 7.3 .mat; convert it in MATLAB with save(..., '-v7')") from error
     except Exception as error:  # scipy raises several types, by where the bytes stop making sense
@@ -230,25 +321,85 @@ def fit_to_image(boxes: Boxes, width: int, height: int, place: str) -> tuple[Box
 
 
 def content_sha256(path: Path) -> str:
-    """What the file holds, as hex: its bytes; the three arrays of a flat HDF5 file, which may be a view of others."""
-    digest = hashlib.sha256()
+    """What the file holds, as hex: its bytes; the three arrays of a flat HDF5 file, which may be a view of others.
+
+    Raises StageError for an HDF5 file of another layout that links to others.
+    """
+    source = Source(path)
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
-            if {"boxes", "offsets", "image_ids"} <= set(file):
-                for chunk in flat_chunks(file):
-                    digest.update(chunk)
-                return digest.hexdigest()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+            if is_flat(file):
+                return flat_digests(path, file, of_images=False).whole
+            check_links(path, file)
+    return source.sha256()
 
 
-def flat_chunks(file: h5py.File) -> Any:
-    """The bytes of a flat HDF5 file's ids, offsets and boxes, some at a time."""
+class FlatDigests:
+    """Digests of a flat HDF5 file: `whole` (hex) of all it holds, `of_images` of each image's boxes."""
+
+    def __init__(self, head: Iterator[bytes], boxes: Any, offsets: np.ndarray) -> None:
+        """Reads all boxes once, a block of rows at a time."""
+        whole, image = hashlib.sha256(), hashlib.sha256()
+        for piece in head:
+            whole.update(piece)
+        self.of_images: list[bytes] = []
+        ends = offsets[1:].tolist()
+        for start in range(0, len(boxes), BLOCK):
+            block = boxes[start : start + BLOCK]
+            whole.update(as_bytes(block))
+            done = 0
+            while len(self.of_images) < len(ends) and ends[len(self.of_images)] <= start + len(block):
+                end = max(done, ends[len(self.of_images)] - start)
+                image.update(as_bytes(block[done:end]))
+                self.of_images.append(image.digest())
+                image, done = hashlib.sha256(), end
+            if ends:
+                image.update(as_bytes(block[done:]))
+        self.of_images += [hashlib.sha256().digest()] * (len(ends) - len(self.of_images))
+        self.whole = whole.hexdigest()
+
+
+def flat_digests(path: Path, file: h5py.File, *, of_images: bool = True) -> FlatDigests:
+    """The digests of a flat HDF5 file. Raises StageError for one that cannot be read, or not all of it."""
+    check_views(path, file)
+    try:
+        offsets = file["offsets"][()].astype(np.int64) if of_images else np.zeros(1, np.int64)
+        return FlatDigests(flat_head(file), file["boxes"], offsets)
+    except ODD as error:
+        raise StageError(
+            f"{path}: its 'boxes', 'offsets' and 'image_ids' cannot be read ({error}); write them anew"
+        ) from error
+
+
+def flat_head(file: h5py.File) -> Iterator[bytes]:
+    """The bytes of a flat HDF5 file's ids and offsets."""
     ids = file["image_ids"]
     yield (ids[()].astype(np.int64).tobytes() if ids.dtype.kind in "iu" else "\n".join(ids.asstr()[()]).encode())
     yield file["offsets"][()].astype(np.int64).tobytes()
-    boxes = file["boxes"]
-    for start in range(0, len(boxes), 1 << 18):
-        yield np.asarray(boxes[start : start + (1 << 18)], np.float64).tobytes()
+
+
+def check_views(path: Path, file: h5py.File) -> None:
+    """Raises StageError if a virtual dataset shows what is not there: HDF5 would fill in, without an error."""
+    for name in FLAT:
+        array = file.get(name)
+        for source in array.virtual_sources() if isinstance(array, h5py.Dataset) and array.is_virtual else ():
+            places = (path,) if source.file_name == "." else (path.parent / source.file_name, Path(source.file_name))
+            if not any(holds(place, source.dset_name) for place in places):
+                raise StageError(
+                    f"{path}: '{name}' is a view of '{source.dset_name}' in {source.file_name}, which is not there; "
+                    "bring it back, or copy the boxes into one file"
+                )
+
+
+def holds(path: Path, dataset: str) -> bool:
+    """Whether the HDF5 file `path` is there and has this dataset."""
+    try:
+        with h5py.File(path, "r") as file:
+            return isinstance(file.get(dataset), h5py.Dataset)
+    except ODD:
+        return False
+
+
+def as_bytes(rows: Any) -> bytes:
+    """What is hashed of boxes, whatever numbers they are stored as."""
+    return np.asarray(rows, np.float64).tobytes()

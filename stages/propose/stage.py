@@ -91,7 +91,10 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     Raises BadImage for an image that cannot be read (unless it may be skipped) and StageError for a missing library or
     proposals that do not fit.
     """
-    listed = BoxFile(resolve_path(settings.file), settings.box_format) if settings.method == "file" else None
+    listed = None
+    if settings.method == "file":
+        content = output.identity.settings.get("file_sha256")
+        listed = BoxFile(resolve_path(settings.file), settings.box_format, content)
     if settings.method == "selective-search":
         from stages.propose.selective_search import check_available
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 
-from stages.errors import StageError
+from stages.errors import ChangedInput, StageError
 from stages.propose.box_file import BoxFile, content_sha256, fit_to_image, resolve_path
 
 BOXES = {
@@ -33,15 +35,15 @@ def write_datasets(path):
     return path
 
 
-def write_groups(path):
+def write_groups(path, boxes=BOXES):
     with h5py.File(path, "w") as file:
-        for image_id, boxes in BOXES.items():
-            file[f"{image_id}/boxes"] = boxes
+        for image_id, values in boxes.items():
+            file[f"{image_id}/boxes"] = values
     return path
 
 
-def write_npz(path):
-    np.savez(path, **BOXES)
+def write_npz(path, boxes=BOXES):
+    np.savez(path, **boxes)
     return path
 
 
@@ -244,3 +246,111 @@ def test_the_checksum_is_of_what_the_file_holds(tmp_path):
     assert content_sha256(write_flat(tmp_path / "c.h5", renamed)) != first
     (tmp_path / "a.npz").write_bytes(b"abc")
     assert content_sha256(tmp_path / "a.npz") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# Boxes that lie in other files, and files that change
+
+
+def write_boxes(path, boxes, name="boxes"):
+    with h5py.File(path, "w") as file:
+        file[name] = np.asarray(boxes, np.float32)
+    return path
+
+
+def test_links_into_other_files_are_refused_where_the_key_is_of_the_bytes(tmp_path):
+    write_boxes(tmp_path / "elsewhere.h5", [[0, 0, 5, 5]])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["y"] = np.array([[1, 1, 2, 2]], np.float32)
+        file["group/x"] = h5py.ExternalLink("elsewhere.h5", "boxes")
+    for read in (content_sha256, BoxFile):
+        with pytest.raises(StageError, match=r"a\.h5: 'group/x' is a link into another file"):
+            read(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("kind", ["virtual", "external"])
+def test_arrays_that_lie_in_other_files_are_refused(tmp_path, kind):
+    write_boxes(tmp_path / "elsewhere.h5", [[0, 0, 5, 5]])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        if kind == "virtual":
+            layout = h5py.VirtualLayout((1, 4), "f4")
+            layout[:] = h5py.VirtualSource("elsewhere.h5", "boxes", (1, 4), "f4")
+            file.create_virtual_dataset("x", layout)
+        else:
+            np.array([[0, 0, 5, 5]], np.float32).tofile(tmp_path / "raw")
+            file.create_dataset("x", (1, 4), "f4", external=[(str(tmp_path / "raw"), 0, 16)])
+    with pytest.raises(StageError, match=r"the boxes of image 'x' lie in another file"):
+        BoxFile(tmp_path / "a.h5").boxes("x")
+
+
+def write_view(path, part):
+    """A flat file whose boxes are a view of those in `part`."""
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((2, 4), "f4")
+        layout[:] = h5py.VirtualSource(part.name, "boxes", (2, 4), "f4")
+        file.create_virtual_dataset("boxes", layout)
+        file["offsets"], file["image_ids"] = [0, 1, 2], ["x", "y"]
+    return path
+
+
+def test_the_checksum_of_a_view_is_of_the_boxes_that_it_shows(tmp_path):
+    part = write_boxes(tmp_path / "part.h5", [[0, 0, 5, 5], [1, 1, 4, 4]])
+    view = write_view(tmp_path / "view.h5", part)
+    before = content_sha256(view)
+    np.testing.assert_array_equal(BoxFile(view, sha256=before).boxes("y"), [[1, 1, 4, 4]])
+    write_boxes(part, [[0, 0, 5, 5], [2, 2, 4, 4]])
+    assert content_sha256(view) != before
+    with pytest.raises(ChangedInput, match=r"view\.h5"):
+        BoxFile(view, sha256=before)
+    part.unlink()
+    for read in (content_sha256, BoxFile):
+        with pytest.raises(StageError, match=r"'boxes' is a view of 'boxes' in part\.h5, which is not there"):
+            read(view)
+
+
+FORMATS = [(write_flat, "a.h5"), (write_groups, "a.h5"), (write_npz, "a.npz"), (write_mat, "a.mat")]
+
+
+@pytest.mark.parametrize(("write", "name"), FORMATS)
+def test_a_file_that_was_replaced_is_not_read(tmp_path, write, name):
+    path = write(tmp_path / name)
+    sha256 = content_sha256(path)
+    moved = {image_id: boxes + 1 for image_id, boxes in BOXES.items()}
+    write(path, moved)
+    with pytest.raises(ChangedInput, match=rf"{name}: is not the file it was"):
+        BoxFile(path, sha256=sha256)
+    write(path)
+    np.testing.assert_array_equal(BoxFile(path, "auto", content_sha256(path)).boxes("000005"), BOXES["000005"])
+
+
+@pytest.mark.parametrize(("write", "name"), FORMATS)
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_file_that_is_overwritten_while_it_is_open_gives_no_other_boxes(tmp_path, write, name, put_back):
+    """Either the boxes of the key (a .mat is in memory, a flat file's boxes are compared) or a sentence."""
+    path = write(tmp_path / name)
+    original, opened = path.read_bytes(), BoxFile(path, sha256=content_sha256(path))
+    expected = {image_id: BoxFile(path).boxes(image_id) for image_id in BOXES}
+    moved = {image_id: boxes + 1 for image_id, boxes in BOXES.items()}
+    other = write(tmp_path / f"other-{name}", moved).read_bytes()
+    time.sleep(0.02)  # longer than a tick of the file system's clock
+    with path.open("r+b") as file:  # in place, as cp does
+        file.write(other)
+    if put_back:
+        with path.open("r+b") as file:
+            file.write(original)
+    for image_id, boxes in expected.items():
+        try:
+            found = opened.boxes(image_id)
+        except ChangedInput:
+            continue
+        np.testing.assert_array_equal(found, boxes)
+
+
+def test_digests_of_images_do_not_depend_on_blocks(tmp_path, monkeypatch):
+    path = write_flat(tmp_path / "a.h5", {"none": BOXES["000007"], **BOXES, "last": BOXES["000007"]})
+    whole = content_sha256(path)
+    for block in (1, 2, 3):
+        monkeypatch.setattr("stages.propose.box_file.BLOCK", block)
+        file = BoxFile(path, sha256=whole)
+        for image_id, boxes in BOXES.items():
+            np.testing.assert_array_equal(file.boxes(image_id), boxes)
+        assert len(file.boxes("last")) == len(file.boxes("none")) == 0
