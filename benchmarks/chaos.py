@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -40,6 +41,7 @@ USER_BLOCK = 512
 BATCH = 4
 MOST_PROBLEMS = 30
 LIMIT_SECONDS = 3600.0
+KEPT = re.compile(r"what is finished is kept, of .* \((\d+) of \d+ parts?\)")
 PATIENCE_SECONDS, BEAT_SECONDS = 2.0, 0.2  # of writers of which one is stopped; else a fault would take a minute
 OF_TWO_HUNDRED = {
     "worker": 5,
@@ -409,6 +411,10 @@ class Chaos:
                     how = f"exit {ended.status}, then {how}"
                     if ended.status and (left := list(self.claims(ended))):
                         self.problem(f"SIGTERM left claims: {left}")
+                    told = KEPT.search(ended.text())
+                    if told and len(unit.folders) == 1 and int(told[1]) != len(parts):
+                        self.problem(f"after SIGTERM {len(parts)} parts are kept, not `{told[0]}`")
+                    how += ", as many parts as it had said" if told else ""
                 self.note(kind, unit.stage, how, extra, sound=sum(final.get(one) != parts[one] for one in parts))
 
     def claims(self, command: Command) -> Iterator[str]:

@@ -8,19 +8,22 @@ import os
 # Parts never change once they have their name, so nobody needs HDF5's file locks, which some network filesystems lack.
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
-from cache.errors import CacheError, DamagedPart, DiskFull, IncompleteCache
+from cache.adoption import Adoption, find_adoption
+from cache.errors import CacheError, DamagedPart, DiskFull, IncompleteCache, LostSource
 from cache.identity import Identity, differences
 from cache.reader import Reader
 from cache.schema import Column, Record, Schema
 from cache.writer import Part, Shard, Writer, set_aside
 
 __all__ = [
+    "Adoption",
     "CacheError",
     "Column",
     "DamagedPart",
     "DiskFull",
     "Identity",
     "IncompleteCache",
+    "LostSource",
     "Part",
     "Reader",
     "Record",
@@ -28,5 +31,6 @@ __all__ = [
     "Shard",
     "Writer",
     "differences",
+    "find_adoption",
     "set_aside",
 ]

@@ -25,6 +25,10 @@ class DamagedPart(CacheError):
         return (DamagedPart, (str(self.path), self.reason))
 
 
+class LostSource(CacheError):
+    """A finished cache from which records were to be copied and that is finished no more (removed, say)."""
+
+
 class DiskFull(CacheError):
     """No space left while writing; what was finished before stays finished."""
 

@@ -8,13 +8,15 @@ import os
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cache.adoption import Adoption, write_item_keys
 from cache.claims import Claims, process_start, withdraw
 from cache.errors import CacheError, DamagedPart
 from cache.files import is_temporary, read_json, write_atomically, write_json, writer_of
@@ -29,6 +31,7 @@ PLAN = "plan.json"
 MANIFEST = "manifest.json"
 VIEW = "data.h5"
 CLAIMS = "claims"
+ADOPTED = "adopted-"
 ID_PATTERN = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")  # what can be encoded, on one line
 
 
@@ -107,8 +110,9 @@ class Writer:
         part_size: int = 16,
         shard: Shard | None = None,
         compression: str = "none",
+        adoption: Adoption | None = None,
     ) -> None:
-        """Opens or creates the cache in `folder`.
+        """Opens or creates the cache in `folder`. What `adoption` has is copied instead of being computed.
 
         The first process fixes the part size; others take it over. Raises CacheError if the folder belongs to another
         identity or to a newer version, or if an id is empty, repeated or has a control character or half a surrogate.
@@ -119,6 +123,7 @@ class Writer:
         self.schema = schema
         self.shard = shard or Shard()
         self.compression = compression
+        self.adoption = adoption or Adoption({})
         self.item_ids = tuple(item_ids)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.part_size = self.agree_on_plan(part_size)
@@ -180,8 +185,14 @@ class Writer:
 
     @property
     def remaining_items(self) -> int:
-        """How many items of this shard are in parts that are not there: what a progress bar counts to."""
-        return sum(len(part.item_ids) for part in self.unfinished_here())
+        """How many items of this shard are to be computed: what a progress bar counts to."""
+        return sum(len(self.adoption.missing(part.item_ids)) for part in self.unfinished_here())
+
+    def adopted(self) -> dict[str, int]:
+        """How many items of this shard's unfinished parts are copied from which caches, by the names of folders."""
+        if not self.adoption.places:
+            return {}
+        return self.adoption.counts([item_id for part in self.unfinished_here() for item_id in part.item_ids])
 
     def free(self) -> list[Part]:
         """The parts of this shard that are not there and that no living process works on."""
@@ -194,7 +205,8 @@ class Writer:
     def claim(self) -> Iterator[Part]:
         """The shard's unfinished parts that no living process works on, claimed one by one as they are asked for.
 
-        Never waits: parts that others hold are left to them (see `wait`).
+        Never waits: parts that others hold are left to them (see `wait`). The items of a part are those that are to be
+        computed; a part of which all records can be copied is written here. Raises what reading these raises.
         """
         if self.claims is None:
             raise CacheError("a copy of a Writer cannot claim parts; this is a bug")
@@ -205,15 +217,33 @@ class Writer:
                 self.claims.release(part.name)
                 continue
             self.given.add(part.index)
-            yield part
+            left = replace(part, item_ids=self.adoption.missing(part.item_ids))
+            if left.item_ids:
+                yield left
+            else:
+                self.write(left, [])
+
+    def copy_parts(self) -> None:
+        """Writes the parts of which all records can be copied and that nobody works on."""
+        for part in self.claim():
+            self.given.discard(part.index)
+            if self.claims is not None:
+                self.claims.release(part.name)
 
     def write(self, part: Part, records: Sequence[Record], skipped: Mapping[str, str] | None = None) -> None:
         """Writes a part, whole or not at all. `skipped` maps item ids to the reason why their record is empty.
 
-        Raises CacheError for a record that does not fit the schema, DiskFull when there is no room.
+        Records of items that `claim` left out are copied from where they are. Raises CacheError for a record that does
+        not fit the schema, DiskFull when there is no room, and what reading the copied ones raises.
         """
         if len(records) != len(part.item_ids):
             raise CacheError(f"{part.name}: {len(records)} records for {len(part.item_ids)} items; this is a bug")
+        whole, told = self.parts[part.index], {}
+        if part.item_ids != whole.item_ids:
+            copied = [item_id for item_id in whole.item_ids if item_id not in set(part.item_ids)]
+            told = self.adoption.counts(copied)
+            found = {**dict(self.adoption.records(copied)), **dict(zip(part.item_ids, records, strict=True))}
+            part, records = whole, [found[item_id] for item_id in whole.item_ids]
         for item_id, record in zip(part.item_ids, records, strict=True):
             self.schema.check(record, item_id)
         content = part_bytes(self.schema, part.item_ids, records, skipped or {}, self.compression)
@@ -224,12 +254,21 @@ class Writer:
             "items": len(records),
             "compression": self.compression,
         }
+        note = self.note_of_adopted(part)
+        if told:
+            write_json(note, told, durable=False)
+        else:
+            note.unlink(missing_ok=True)
         self.put(part, header, content)
         self.checkpoint(part).path.unlink(missing_ok=True)
         if self.claims is not None:
             self.claims.release(part.name)
         else:
             withdraw(self.folder / CLAIMS / part.name, self.own_claim)
+
+    def note_of_adopted(self, part: Part) -> Path:
+        """The file that says from which caches records of a part were copied, until the manifest does."""
+        return self.folder / f"{ADOPTED}{part.index:05d}.json"
 
     def put(self, part: Part, header: Mapping[str, Any], content: bytes) -> None:
         """Writes a part unless it is there: whoever took over from this process while it was stopped has made it, and
@@ -277,14 +316,21 @@ class Writer:
 
     # The end
 
-    def finish(self, record: Mapping[str, Any], summarise: Callable[[Reader], Any] | None = None) -> dict[str, Any]:
+    def finish(
+        self,
+        record: Mapping[str, Any],
+        summarise: Callable[[Reader], Any] | None = None,
+        item_keys: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Writes the one-file view and, last, the manifest, with `record` (versions, command line, times) in it.
+
+        `item_keys`, by id, let later caches take records over (`cache.adoption`).
 
         Of several processes that end at the same moment one may sweep up what another is writing: then the manifest
         that is there is returned. Raises DamagedPart if a part is not what was written, CacheError if one is missing.
         """
         try:
-            return self.write_end(record, summarise)
+            return self.write_end(record, summarise, item_keys)
         except DamagedPart:
             raise
         except CacheError:
@@ -293,7 +339,12 @@ class Writer:
                 raise
             return manifest
 
-    def write_end(self, record: Mapping[str, Any], summarise: Callable[[Reader], Any] | None) -> dict[str, Any]:
+    def write_end(
+        self,
+        record: Mapping[str, Any],
+        summarise: Callable[[Reader], Any] | None,
+        item_keys: Mapping[str, str] | None,
+    ) -> dict[str, Any]:
         """The work of `finish`."""
         headers = [self.header(part) for part in self.parts]
         reader = Reader(self.folder, require_complete=False)
@@ -315,9 +366,21 @@ class Writer:
             "summary": summarise(reader) if summarise else {},
             "parts": parts,
         }
+        if copied := self.copied():
+            manifest["adopted"] = copied
+        if item_keys:
+            write_item_keys(self.folder, self.identity.key, item_keys)
         write_manifest(self.folder / MANIFEST, manifest)
         self.sweep()
         return manifest
+
+    def copied(self) -> dict[str, int]:
+        """How many items were copied from which caches, by the notes beside the parts."""
+        total: Counter[str] = Counter()
+        for part in self.parts:
+            with contextlib.suppress(FileNotFoundError):
+                total.update(read_json(self.note_of_adopted(part)))
+        return dict(total.most_common())
 
     def sweep(self) -> None:
         """Removes what others left, once all parts are there: checkpoints, claims, and the temporary files of dead
@@ -328,7 +391,7 @@ class Writer:
                 here = host == socket.gethostname()
                 left = process_start(process) is None if here else name.startswith("part-")
             else:
-                left = name.startswith("checkpoint-")
+                left = name.startswith(("checkpoint-", ADOPTED))
             if left:
                 (self.folder / name).unlink(missing_ok=True)
         claims = self.folder / CLAIMS

@@ -6,6 +6,8 @@ extract, detect) are made once for every split that another node asks of them.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +76,7 @@ class Graph:
         self.open_datasets = {} if open_datasets is None else open_datasets
         self.keys: dict[str, str] = {}
         self.identities: dict[str, Identity] = {}
+        self.keys_of_items: dict[str, dict[str, str]] = {}
         for use in recipe.uses.values():
             if not use.stage.follows_split:
                 self.add(use, use.split or use.stage.split, ())
@@ -278,6 +281,38 @@ class Graph:
             keys.append("crowds")  # an earlier version took them for difficult objects: what it made is another cache
         return key_of(keys)
 
+    def item_keys(self, node: Node) -> dict[str, str]:
+        """What decides each item's record, by the item's id, as a key of 32 hex digits; none for a stage that does not
+        work item by item. An item whose image or annotation cannot be read has no key.
+
+        An image's key covers its id (which seeds the order of proposals), its pixels and, where annotations count, its
+        record; that of an item of a cache is the key there. All else is as in the cache's own identity.
+        """
+        if not node.use.stage.by_item:
+            return {}
+        if node.name not in self.keys_of_items:
+            self.keys_of_items[node.name] = self.make_item_keys(node)
+        return self.keys_of_items[node.name]
+
+    def make_item_keys(self, node: Node) -> dict[str, str]:
+        from cache.identity import canonical_json
+
+        whole = self.identity(node).as_json()
+        whole["inputs"] = dict(whole["inputs"])
+        of_items: dict[str, dict[str, str]] = {}
+        for wanted in node.use.stage.inputs:
+            source = node.sources.get(wanted.role)
+            if isinstance(source, Node) and source.use.stage.by_item:
+                of_items[wanted.role] = self.item_keys(source)
+            elif isinstance(source, str) and wanted.kind == "dataset":
+                of_items[wanted.role] = image_keys(self.dataset(source), wanted.annotations)
+            else:
+                continue
+            del whole["inputs"][wanted.role]
+        common = canonical_json(whole)
+        ids = set.intersection(*map(set, of_items.values())) if of_items else set()
+        return {one: short_digest(common, *(f"{role}={of_items[role][one]}" for role in of_items)) for one in ids}
+
     def folder(self, node: Node) -> Path:
         """Where the node's cache is or will be: an existing folder with its key, whatever its label, else a new one."""
         stage, key = node.use.stage.name, self.identity(node).key
@@ -290,6 +325,24 @@ class Graph:
         use = "" if node.use.name == node.use.stage.name else f"-{node.use.name}"
         split = f"-{node.split}" if node.split else ""
         return f"{self.recipe.name}{use}{split}".replace("/", "-")
+
+
+def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:
+    """What decides each image of a dataset, and with `annotations` its record, by its id: 32 hex digits."""
+    from stages.datasets.records import record_digest
+    from stages.errors import StageError
+
+    keys = {}
+    for image_id in dataset.image_ids:
+        with contextlib.suppress(StageError):
+            described = [record_digest(dataset.record(image_id))] if annotations else []
+            keys[image_id] = short_digest(image_id, dataset.image_digest(image_id), *described)
+    return keys
+
+
+def short_digest(*lines: str) -> str:
+    """The first 32 hex digits of the SHA-256 of some lines."""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def installed_version(distribution: str) -> str:

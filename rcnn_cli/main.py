@@ -27,6 +27,7 @@ from rcnn_cli.completion import (
     complete_value,
 )
 from rcnn_cli.options import (
+    adopt_option,
     dask_options,
     execution_options,
     load_graph,
@@ -87,6 +88,7 @@ def cli(verbose: bool) -> None:
 @recipe_argument
 @execution_options
 @dask_options
+@adopt_option
 @click.option(
     "--only",
     metavar="CACHE",
@@ -154,7 +156,7 @@ def add_stage_command(stage: Stage) -> None:
         ]
         graph = load_graph(recipe, [*changes, *setting_changes(uses, changed)], work)
         nodes = graph.select(stage.name, split)
-        made = make_options(graph.makers(nodes), shard=shard, **options)
+        made = make_options(graph.makers(nodes), shard=shard, **{**options, "adopt": options["adopt"] and not force})
         for node in nodes:
             if force:
                 remove(graph, node)
@@ -165,14 +167,18 @@ def add_stage_command(stage: Stage) -> None:
             show_results(graph, nodes)
 
     command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
-    decorated = recipe_argument(execution_options(dask_options(command), "batch_size" not in setting_names(stage)))
+    decorated = recipe_argument(
+        execution_options(dask_options(adopt_option(command)), "batch_size" not in setting_names(stage))
+    )
     decorated = click.option(
         "--split",
         metavar="NAME",
         shell_complete=complete_split,
         help="Only this dataset of the recipe  [default: all that are needed]",
     )(decorated)
-    decorated = click.option("--force", is_flag=True, help="Remove the cache first and make it anew.")(decorated)
+    decorated = click.option("--force", is_flag=True, help="Remove the cache first; compute it anew, copying nothing.")(
+        decorated
+    )
     decorated = click.option(
         "--shard",
         envvar="RCNN_SHARD",
@@ -565,6 +571,7 @@ def compare(
 @recipe_options
 @execution_options
 @dask_options
+@adopt_option
 @click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
 @click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
 def ablate(
@@ -631,6 +638,7 @@ def run_plan(
 @recipe_argument
 @execution_options
 @dask_options
+@adopt_option
 @click.option(
     "--split",
     metavar="NAME",

@@ -126,6 +126,17 @@ def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def adopt_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--adopt, --no-adopt."""
+    return click.option(
+        "--adopt/--no-adopt",
+        default=True,
+        show_default=True,
+        help="Copy what a new cache has in common with finished ones of the same stage: records of images whose "
+        "content, settings and inputs are the same.",
+    )(command)
+
+
 def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
     """The graph of a recipe."""
     from rcnn_cli.graph import Graph
@@ -161,6 +172,7 @@ def make_options(
     shard: str | None = None,
     dask: str | None = None,
     dask_wait: float = 0.0,
+    adopt: bool = True,
 ) -> Any:
     """The runner's options; the device is only asked for where one of the nodes `makers` (what is to be made, and what
     is computed on the way) runs a network, with --dask by the workers."""
@@ -176,9 +188,9 @@ def make_options(
         if shard:
             raise StageError("--shard: with --dask the workers divide the parts; leave one of the two out")
         wanted = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
-        workers = Workers(dask, dask_wait, wanted, compression)
+        workers = Workers(dask, dask_wait, wanted, compression, adopt)
         click.get_current_context().call_on_close(workers.close)
-        return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts)
+        return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts, adopt=adopt)
     needs_network = any(runs_network(node.use.stage) for node in makers)
     rank, local_rank, ranks = torchrun_ranks(os.environ)
     execution = Execution(
@@ -190,7 +202,7 @@ def make_options(
         rank=rank,
         ranks=ranks,
     )
-    return Options(execution, parse_shard(shard, os.environ), compression, part_size)
+    return Options(execution, parse_shard(shard, os.environ), compression, part_size, adopt=adopt)
 
 
 def cores() -> int:

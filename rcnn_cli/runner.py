@@ -16,7 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache import CacheError, DamagedPart, IncompleteCache, Reader, Shard, Writer, set_aside
+from cache import (
+    CacheError,
+    DamagedPart,
+    IncompleteCache,
+    LostSource,
+    Reader,
+    Shard,
+    Writer,
+    find_adoption,
+    set_aside,
+)
+from cache.adoption import read_item_keys, write_item_keys
 from cache.files import read_json
 from cache.manifest import read_manifest
 from cache.parts import part_name
@@ -37,7 +48,8 @@ REPAIRS = 20
 class Options:
     """How to run: the execution of stages, the shard, compression and part size of new caches.
 
-    `make_parts` makes all missing parts elsewhere; without it they are made in this process.
+    `make_parts` makes all missing parts elsewhere; without it they are made in this process. `adopt`: records that a
+    finished cache of the same stage has for the same items are copied (`cache.adoption`).
     """
 
     execution: Execution = field(default_factory=Execution)
@@ -45,6 +57,7 @@ class Options:
     compression: str = "none"
     part_size: int | None = None
     make_parts: Callable[[Graph, Node, Writer], None] | None = None
+    adopt: bool = True
 
 
 def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
@@ -142,6 +155,9 @@ def repairable(graph: Graph, node: Node, error: Exception, done: set[str]) -> bo
     """
     if isinstance(error, DamagedPart):
         put_aside(error)
+    if isinstance(error, LostSource):
+        log.warning("%s", error)
+        return True
     lost = {source.name for source in graph.reads(node) if not complete(graph, source)}
     again = lost & done
     done -= lost
@@ -180,18 +196,21 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
     if complete(graph, node):
         manifest = read_manifest(folder / "manifest.json") or {}
         log.info("%s: complete (%s), skipped: %s", node.name, counted(manifest), folder)
+        keep_item_keys(graph, node)
         return True
     stage, settings, inputs = node.use.stage, node.settings, open_inputs(graph, node, options.execution)
     module = stage.load()
     started = time.time()
+    schema = module.schema(settings, inputs)
     writer = Writer(
         folder,
         graph.identity(node),
         module.items(settings, inputs),
-        module.schema(settings, inputs),
+        schema,
         part_size=options.part_size or part_size_of(stage, settings, inputs),
         shard=options.shard,
         compression=options.compression,
+        adoption=find_adoption(folder, graph.item_keys(node), schema) if options.adopt else None,
     )
     with being_made(node, writer):
         announce(node, writer)
@@ -217,10 +236,20 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
         manifest = writer.finish(
             provenance(graph, node, started),
             (lambda reader: summarise(settings, inputs, reader)) if summarise else None,
+            graph.item_keys(node),
         )
     log.info("%s: done (%s) in %s: %s", node.name, counted(manifest), duration(time.time() - started), folder)
     tell_skipped(node, manifest)
     return True
+
+
+def keep_item_keys(graph: Graph, node: Node) -> None:
+    """Gives a finished cache the keys of its items if it has none that are sound (one of an earlier version, say)."""
+    if node.use.stage.by_item and read_item_keys(graph.folder(node), graph.identity(node).key) is None:
+        try:
+            write_item_keys(graph.folder(node), graph.identity(node).key, graph.item_keys(node))
+        except CacheError as error:  # a work folder that may only be read is no reason to end
+            log.debug("%s: %s", node.name, error)
 
 
 making: tuple[str, Writer] | None = None
@@ -283,11 +312,11 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
             return run_node(graph, node, options)
         except DamagedPart as error:
             put_aside(error)
-            if error.path.parent != graph.folder(node):
-                raise next(
-                    (needed(graph, node, one) for one in graph.reads(node) if graph.folder(one) == error.path.parent),
-                    error,
-                ) from error
+            for source in graph.reads(node):
+                if graph.folder(source) == error.path.parent:
+                    raise needed(graph, node, source) from error
+        except LostSource as error:
+            log.warning("%s", error)
     raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
@@ -308,8 +337,9 @@ def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Mapping[s
         log.info("%s: waiting for %d parts that another process is making", node.name, parts)
 
     while True:
-        before = len(writer.unfinished_here())
-        if before:
+        if not writer.remaining_items:
+            writer.copy_parts()
+        else:
             node.use.stage.load().run(settings, inputs, writer, execution)
         if not writer.unfinished_here():
             return
@@ -321,8 +351,15 @@ def announce(node: Node, writer: Writer) -> None:
     """Says what is going to be made, and what is already there."""
     left, total = writer.remaining_items, len(writer.item_ids)
     there = total - sum(len(part.item_ids) for part in writer.unfinished())
+    copied = writer.adopted()
+    adopted = f", {sum(copied.values())} copied from {listed_caches(copied)}" if copied else ""
     resumed = f", resuming: {there} of {total} are there" if there else ""
-    log.info("%s: %d %s%s", node.name, left, plural(writer.schema.item, left), resumed)
+    log.info("%s: %d %s%s%s", node.name, left, plural(writer.schema.item, left), adopted, resumed)
+
+
+def listed_caches(counts: Mapping[str, int]) -> str:
+    """The caches from which records are copied: the name of one, else their number."""
+    return next(iter(counts)) if len(counts) == 1 else f"{len(counts)} caches"
 
 
 def not_cached(graph: Graph, node: Node) -> str:
@@ -403,8 +440,9 @@ def counted(manifest: Mapping[str, Any]) -> str:
     """ "500 images, 1,145,000 rows, 2.3 GB" of a manifest."""
     rows = f", {manifest['rows']:,} rows" if manifest.get("rows") else ""
     skipped = f", {len(manifest['skipped'])} skipped" if manifest.get("skipped") else ""
+    adopted = f", {sum(manifest['adopted'].values()):,} copied" if manifest.get("adopted") else ""
     items = manifest.get("items", 0)
-    return f"{items:,} {plural('item', items)}{rows}{skipped}, {size(manifest.get('bytes', 0))}"
+    return f"{items:,} {plural('item', items)}{rows}{skipped}{adopted}, {size(manifest.get('bytes', 0))}"
 
 
 def plural(word: str, count: int) -> str:

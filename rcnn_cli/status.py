@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cache import CacheError, Identity, differences
+from cache import CacheError, Identity, differences, find_adoption
 from cache.files import is_temporary, read_json
 from cache.manifest import read_manifest
 from cache.parts import part_name, read_header
 from rcnn_cli.graph import Graph, Node
-from rcnn_cli.runner import counted, not_cached, plural
+from rcnn_cli.runner import counted, listed_caches, missing_parts, not_cached, plural
 
 DAMAGED = ".h5.damaged-"
 
@@ -21,7 +21,7 @@ DAMAGED = ".h5.damaged-"
 class State:
     """The state of one cache: "complete", "partial", "damaged", "missing" or, without a cache of its own, "on demand".
 
-    The rest of the text is for people.
+    The rest of the text is for people. `adoptable`: items whose records can be copied from finished caches.
     """
 
     name: str
@@ -32,6 +32,7 @@ class State:
     key: str
     items: int
     items_done: int
+    adoptable: int = 0
     jobs: tuple[str, ...] = ()
 
 
@@ -39,7 +40,7 @@ def describe(graph: Graph) -> list[State]:
     """The states of all caches of a recipe, inputs first, with the jobs that were submitted for those not complete."""
     from rcnn_cli.jobs import job_lines
 
-    states = [state_of(graph, node) for node in graph.nodes.values()]
+    states = [with_adoptable(graph, node, state_of(graph, node)) for node in graph.nodes.values()]
     jobs = job_lines(graph, [graph.nodes[state.name] for state in states if state.state != "complete"])
     return [replace(state, jobs=tuple(jobs.get(state.name, ()))) for state in states]
 
@@ -74,6 +75,25 @@ def state_of(graph: Graph, node: Node) -> State:
         detail = f"{parts_lost}; {items} of {total} {plural(item, 2)}"
         return State(node.name, "damaged", detail, (), str(folder), key, total, items)
     return State(node.name, "partial", f"{items} of {total} {plural(item, 2)}", (), str(folder), key, total, items)
+
+
+def with_adoptable(graph: Graph, node: Node, state: State) -> State:
+    """The state of a cache that is not complete, with what can be copied from finished ones of the same stage."""
+    keys = graph.item_keys(node) if state.state in ("missing", "partial", "damaged") else {}
+    if not keys:
+        return state
+    folder = Path(state.folder)
+    missing, item = list(keys), "image"
+    if (folder / "plan.json").exists():
+        plan = read_json(folder / "plan.json")
+        ids, size, item = plan["item_ids"], plan["part_size"], plan["schema"]["item"]
+        missing = [one for index in missing_parts(folder) or () for one in ids[index * size : (index + 1) * size]]
+    counts = find_adoption(folder, keys).counts(missing)
+    if not counts:
+        return state
+    count = sum(counts.values())
+    told = f"{count} of {len(missing)} {plural(item, len(missing))} can be copied from {listed_caches(counts)}"
+    return replace(state, detail=f"{state.detail}; {told}", adoptable=count)
 
 
 def set_aside_parts(folder: Path) -> set[int]:

@@ -19,7 +19,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from cache import CacheError, DamagedPart, Identity, Shard, Writer, differences
+from cache import CacheError, DamagedPart, Identity, Shard, Writer, differences, find_adoption
 from rcnn_cli.device import resolve_device, runs_network
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.main import PATIENCE, end_at_once
@@ -118,7 +118,7 @@ def do(job: dict[str, Any]) -> None:
         raise WorkerError(f"{job['worker']}: {error}") from error
     except ImportError as error:
         raise WorkerError(f"{job['worker']}: {error}; install there what is installed here") from error
-    make_parts(job, node, inputs, execution)
+    make_parts(job, graph, node, inputs, execution)
 
 
 def prepare(job: dict[str, Any]) -> tuple[Graph, Node]:
@@ -165,17 +165,19 @@ def wait_for_inputs(job: dict[str, Any], graph: Graph, node: Node) -> None:
             time.sleep(1.0)
 
 
-def make_parts(job: dict[str, Any], node: Node, inputs: dict[str, Any], execution: Execution) -> None:
+def make_parts(job: dict[str, Any], graph: Graph, node: Node, inputs: dict[str, Any], execution: Execution) -> None:
     """Makes the parts of the job's shard, then helps with those that nobody works on; returns when the shard is there.
 
     A job without a shard only helps.
     """
     module = node.use.stage.load()
     items, schema = module.items(node.settings, inputs), module.schema(node.settings, inputs)
-    identity, options = Identity.from_json(job["identity"]), {"compression": job["compression"]}
-    helped = Writer(Path(job["cache"]), identity, items, schema, **options)
+    identity, folder = Identity.from_json(job["identity"]), Path(job["cache"])
+    adoption = find_adoption(folder, graph.item_keys(node), schema) if job["adopt"] else None
+    options: dict[str, Any] = {"compression": job["compression"], "adoption": adoption}
+    helped = Writer(folder, identity, items, schema, **options)
     shard = Shard.parse(job["shard"]) if job["shard"] else None
-    own = Writer(Path(job["cache"]), identity, items, schema, shard=shard, **options) if shard else None
+    own = Writer(folder, identity, items, schema, shard=shard, **options) if shard else None
     try:
         for output in (own, helped):
             if output is not None and output.free():

@@ -55,7 +55,9 @@ class Workers:
     device is as the user wrote it, for each worker to resolve, and no jobs mean as many as a worker has threads.
     """
 
-    def __init__(self, address: str, patience: float, execution: Execution, compression: str) -> None:
+    def __init__(
+        self, address: str, patience: float, execution: Execution, compression: str, adopt: bool = True
+    ) -> None:
         """Raises StageError for an address that is none, or if Dask is not installed."""
         if importlib.util.find_spec("distributed") is None:
             raise StageError(
@@ -68,6 +70,7 @@ class Workers:
         self.patience = patience
         self.execution = execution
         self.compression = compression
+        self.adopt = adopt
         self.token = uuid.uuid4().hex
         self.open = contextlib.ExitStack()
         self.client: Any = None
@@ -212,6 +215,7 @@ class Workers:
             "batch_size": self.execution.batch_size,
             "skip_bad_images": self.execution.skip_bad_images,
             "compression": self.compression,
+            "adopt": self.adopt,
             "level": log.getEffectiveLevel(),
             # Recipes name data and weights by variables, which a worker that runs already does not have.
             "environment": {name: value for name, value in os.environ.items() if name.startswith("RCNN_")},

@@ -56,7 +56,9 @@ class Stage:
     `reads_files=True`: the module has `identity(settings, inputs)`, which adds to the key what the settings only name
     (a file's checksum); without it, a key is known without importing the stage. `example` is a recipe that has the
     stage. `on_demand=True`: the settings have `cache`, and the module has `on_demand(settings, inputs, execution)`,
-    which computes each item as it is read.
+    which computes each item as it is read. `by_item=True`: an item's record depends on the settings, on what its
+    datasets and caches `by_item` have for this item alone, and on its other inputs; so it may be copied from a cache of
+    other items. What is drawn from all items together is `summarise`'s.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Stage:
     reads_files: bool = False
     example: str = "recipes/shapes.toml"
     on_demand: bool = False
+    by_item: bool = False
 
     def load(self) -> ModuleType:
         """The module with the stage's `items`, `schema` and `run`."""

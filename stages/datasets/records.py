@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,18 @@ class ImageRecord:
     def crowds(self) -> NDArray[np.bool_]:
         """Which objects are crowds: bool [n]."""
         return np.zeros(len(self.labels), bool) if self.stated_crowds is None else self.stated_crowds
+
+
+def record_digest(record: ImageRecord) -> str:
+    """SHA-256 (hex) over all that a record says, whatever file its image lies in."""
+    digest = hashlib.sha256()
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if field.name == "path":
+            continue
+        if isinstance(value, np.ndarray):
+            digest.update(f"{field.name} {value.dtype} {value.shape}\n".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        else:
+            digest.update(f"{field.name} {value!r}\n".encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()

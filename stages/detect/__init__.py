@@ -65,4 +65,5 @@ STAGE = Stage(
     module="stages.detect.stage",
     follows_split=True,
     part_size=16,
+    by_item=True,
 )

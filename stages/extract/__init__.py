@@ -74,4 +74,5 @@ STAGE = Stage(
     follows_split=True,
     part_size=4,
     on_demand=True,
+    by_item=True,
 )

@@ -121,4 +121,5 @@ STAGE = Stage(
     follows_split=True,
     reads_files=True,
     part_size=16,
+    by_item=True,
 )

@@ -82,8 +82,9 @@ def test_sigkill_at_random_moments_loses_nothing_that_was_finished(tmp_path):
     assert sorted(os.listdir(folder)) == sorted(os.listdir(tmp_path / "undisturbed"))
 
 
-def count_writes(folder, counts, number):
+def count_writes(folder, counts, number, both_are_there):
     writer = open_writer(folder, sample_ids(40), 2)
+    both_are_there.wait()
     for part in writer.claim():
         time.sleep(0.01)
         writer.write(part, [sample_record(one) for one in part.item_ids])
@@ -97,8 +98,9 @@ def count_writes(folder, counts, number):
 def test_two_processes_fill_one_cache_and_share_the_work(tmp_path):
     fill(tmp_path / "alone", sample_ids(40), 2)
     context = multiprocessing.get_context("spawn")
-    counts = context.Array("i", 2)
-    processes = [context.Process(target=count_writes, args=(tmp_path / "c", counts, n)) for n in range(2)]
+    counts, both_are_there = context.Array("i", 2), context.Barrier(2)
+    arguments = [(tmp_path / "c", counts, number, both_are_there) for number in range(2)]
+    processes = [context.Process(target=count_writes, args=given) for given in arguments]
     for process in processes:
         process.start()
     for process in processes:

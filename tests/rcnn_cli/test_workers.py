@@ -286,6 +286,16 @@ def test_a_damaged_part_of_an_input_is_made_again(pair, tmp_path):
     assert part.read_bytes() == whole
 
 
+def test_workers_copy_what_a_grown_dataset_shares_with_the_old_one(pair, plain, tmp_path):
+    recipe = short(tmp_path)
+    rcnn("propose", recipe, "--set", "datasets.train.images=10", "--part-size", 4, work=tmp_path / "work")
+    said = Run(pair, tmp_path, "propose", recipe, *PROPOSE).end(0)
+    assert "propose@train: 14 images, 10 copied from small-train." in said
+    assert ", 10 copied, " in said
+    found = contents(tmp_path / "work")
+    assert {name: found[name] for name in plain} == plain
+
+
 def test_ctrl_c_gives_everything_back_and_the_next_run_goes_on(pair, tmp_path):
     recipe = short(tmp_path)
     run = Run(pair, tmp_path, "propose", recipe, *PROPOSE, **SLOWLY)

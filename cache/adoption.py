@@ -1,0 +1,121 @@
+"""Records that a new cache takes over from finished ones of the same stage, bit for bit what would be computed.
+
+Where a stage works item by item, an item's record depends on that item alone, and so it has a key of its own: whoever
+opens the cache says which (`Writer`'s `item_keys`). A finished cache keeps the keys of its items in `items.json`. An
+item of a new cache whose key is found there need not be computed: its record is copied, each part of the new cache
+holding what is copied and what is computed, in the order of the items. A skipped item is never taken over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache.errors import CacheError, IncompleteCache, LostSource
+from cache.files import read_json, write_json
+from cache.identity import canonical_json
+from cache.manifest import read_manifest
+from cache.reader import Reader
+from cache.schema import Record, Schema
+
+log = logging.getLogger("cache")
+
+ITEMS = "items.json"
+
+
+def write_item_keys(folder: Path, cache_key: str, keys: Mapping[str, str]) -> None:
+    """Writes the keys of a cache's items, whole or not at all, with the SHA-256 of what it writes."""
+    value = {"key": cache_key, "items": dict(keys)}
+    write_json(folder / ITEMS, {**value, "sha256": hashlib.sha256(canonical_json(value).encode()).hexdigest()})
+
+
+def read_item_keys(folder: Path, cache_key: str) -> dict[str, str] | None:
+    """The keys of a cache's items by their ids; None if they are not there, or not what was written for this cache."""
+    path = folder / ITEMS
+    try:
+        value = read_json(path)
+        proof = value.pop("sha256")
+        if value["key"] == cache_key and proof == hashlib.sha256(canonical_json(value).encode()).hexdigest():
+            items: dict[str, str] = value["items"]
+            return items
+    except FileNotFoundError:
+        return None
+    except (CacheError, OSError, AttributeError, KeyError, TypeError, ValueError):
+        pass
+    log.warning("%s: damaged; nothing is taken over from this cache", path)
+    return None
+
+
+@dataclass
+class Adoption:
+    """Where records lie that need not be computed: `places` maps ids of items to folders of finished caches.
+
+    May be pickled, and asked from several threads.
+    """
+
+    places: Mapping[str, Path]
+    guard: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"places": self.places}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(state["places"])  # type: ignore[misc]
+
+    def missing(self, item_ids: Sequence[str]) -> tuple[str, ...]:
+        """Those of the items that have to be computed."""
+        return tuple(item_id for item_id in item_ids if item_id not in self.places)
+
+    def counts(self, item_ids: Sequence[str]) -> dict[str, int]:
+        """How many of the items are taken over from which cache, by its folder's name; the most first."""
+        found = Counter(self.places[item_id].name for item_id in item_ids if item_id in self.places)
+        return dict(found.most_common())
+
+    def records(self, item_ids: Sequence[str]) -> Iterator[tuple[str, Record]]:
+        """(id, record) of those of the items that are taken over. Raises LostSource, DamagedPart, CacheError."""
+        with self.guard:
+            folders = {self.places[item_id] for item_id in item_ids if item_id in self.places}
+            for folder in sorted(folders):
+                try:
+                    reader = Reader(folder)
+                except (IncompleteCache, FileNotFoundError) as error:
+                    raise LostSource(
+                        f"{folder}: records were to be copied from here, but it is no finished cache any more; run the "
+                        "same command again"
+                    ) from error
+                try:
+                    yield from reader.records(None, [one for one in item_ids if self.places.get(one) == folder])
+                finally:
+                    reader.close()
+
+
+def find_adoption(own: Path, keys: Mapping[str, str], schema: Schema | None = None) -> Adoption:
+    """The records for items with these `keys` (by id) in the finished caches beside the folder `own`.
+
+    Where several have one, the cache with the most is taken. `schema`: what the records must have.
+    """
+    found: list[tuple[Path, set[str]]] = []
+    for path in sorted(own.parent.glob("*/manifest.json")):
+        folder = path.parent
+        if folder.name == own.name:
+            continue
+        try:
+            manifest = read_manifest(path)
+            theirs = read_item_keys(folder, manifest["key"]) if manifest is not None else None
+            if manifest is None or theirs is None:
+                continue
+            same = {item_id for item_id, key in keys.items() if theirs.get(item_id) == key} - set(manifest["skipped"])
+            if same and (schema is None or Reader(folder).schema == schema):
+                found.append((folder, same))
+        except CacheError:
+            continue  # whoever reads that cache says what is wrong with it
+    places: dict[str, Path] = {}
+    for folder, same in sorted(found, key=lambda one: -len(one[1])):
+        places |= dict.fromkeys(same - places.keys(), folder)
+    return Adoption(places)
