@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -164,22 +162,24 @@ def remarks(grid: Grid, rows: Sequence[Row]) -> list[str]:
     return [*lines, *([grid.protocol] if grid.protocol else [])]
 
 
-def csv_text(grid: Grid, rows: Sequence[Row]) -> str:
+def table_as_csv(grid: Grid, rows: Sequence[Row]) -> str:
     """A line for each cell with all that is known of it."""
+    from stages.tables import csv_text
+
     classes = list(dict.fromkeys(name for row in rows for name in row.classes))
     numbers = [*grid.metrics, *classes]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     spreads = [heading for name in numbers for heading in (name, f"{name} deviation")]
-    writer.writerow([*grid.columns, "settings", "runs", *spreads, "paper", "paper_source", "protocol", "failed"])
+    table: list[list[Any]] = [
+        [*grid.columns, "settings", "runs", *spreads, "paper", "paper_source", "protocol", "failed"]
+    ]
     for row in rows:
         found = [{**row.classes, **row.values}.get(name) for name in numbers]
         runs = max((value.count for value in found if value is not None), default=0)
         columns = [number for value in found for number in ((value.mean, value.deviation) if value else (None, None))]
         cell = row.cell
         known = [cell.paper, cell.paper_source, cell.protocol or grid.protocol, row.error]
-        writer.writerow([*cell.places, "; ".join(cell.words()), runs, *columns, *known])
-    return file.getvalue()
+        table.append([*cell.places, "; ".join(cell.words()), runs, *columns, *known])
+    return csv_text(table)
 
 
 def as_json(plan: Plan, rows: Sequence[Row], changes: Sequence[str]) -> dict[str, Any]:
@@ -219,9 +219,11 @@ def row_json(grid: Grid, row: Row) -> dict[str, Any]:
 
 def write_tables(plan: Plan, rows: Sequence[Row], changes: Sequence[str], work: Path, name: str) -> Iterator[Path]:
     """Writes NAME.md, NAME.csv and NAME.json to `ablations/` in the work folder."""
-    folder = work / "ablations"
+    from stages.file_names import file_name
+
+    folder, name = work / "ablations", file_name(name)
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix, text in (("md", format_markdown(plan, rows)), ("csv", csv_text(plan.grid, rows))):
+    for suffix, text in (("md", format_markdown(plan, rows)), ("csv", table_as_csv(plan.grid, rows))):
         path = folder / f"{name}.{suffix}"
         write_atomically(path, [text.encode()])
         yield path

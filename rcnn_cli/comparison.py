@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections import Counter
@@ -36,7 +35,7 @@ from stages.eval.by_image import ImageCounts, by_image
 from stages.eval.report import HEADLINES, MEASURES, PRECISION, score_cuts
 from stages.eval.stage import objects_by_class
 from stages.ground_truth import listed
-from stages.tables import aligned, percent
+from stages.tables import aligned, csv_text, percent
 
 log = logging.getLogger("rcnn")
 
@@ -294,15 +293,15 @@ def tell(a: Side, b: Side, told: dict[str, Any], folder: Path | None, as_json: b
     """Writes JSON, CSVs and sheets into `folder`; the text, or the JSON, that is to be printed."""
     from rcnn_cli.comparison_sheet import comparison_sheet
     from stages.drawing import save_image
+    from stages.file_names import file_name
 
-    label = "compare-{}-{}".format(*(side.name.replace(" ", "-") for side in (a, b)))
+    label = file_name("compare-{}-{}".format(*(side.name.replace(" ", "-") for side in (a, b))))
     output = OutputFolder(folder or a.found.graph.work / "results" / label, given=folder is not None)
     output.check(FILES)
     text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
     output.write("compare.json", text + "\n")
     for name, rows in (("compare.csv", class_rows(told)), ("images.csv", image_rows(told))):
-        with output.file(name) as path, path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        output.write(name, csv_text(rows))
     for name, images in changed_images(told).items():
         if not images:
             output.remove(f"{name}.png")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcnn_cli.recipe import Recipe, RecipeError, Use
+from stages.file_names import file_name
 from stages.networks import NetworkSource
 from stages.settings import identity_of, nearest
 from stages.stage import Input
@@ -324,7 +325,7 @@ class Graph:
         """The readable half of the folder's name."""
         use = "" if node.use.name == node.use.stage.name else f"-{node.use.name}"
         split = f"-{node.split}" if node.split else ""
-        return f"{self.recipe.name}{use}{split}".replace("/", "-")
+        return file_name(f"{self.recipe.name}{use}{split}")
 
 
 def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:

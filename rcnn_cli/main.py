@@ -38,6 +38,7 @@ from rcnn_cli.options import (
     table_option,
 )
 from rcnn_cli.sentences import (
+    BAD_INPUT,
     BROKEN_PIPE,
     INCOMPLETE,
     INTERRUPTED,
@@ -49,6 +50,7 @@ from rcnn_cli.sentences import (
     verbose,
 )
 from rcnn_cli.setting_help import setting_help, setting_metavar, setting_values, toml_value
+from rcnn_cli.streams import OutputLost, give_up_output, prepare
 from stages.catalogue import catalogue
 from stages.errors import StageError
 from stages.networks import NETWORKS, PREPROCESSINGS
@@ -1204,27 +1206,37 @@ def children(parent: int) -> list[int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
+    prepare()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-    code = OK
+    try:
+        code = exit_code(arguments)
+        sys.stdout.flush()
+    except OutputLost as lost:
+        give_up_output()
+        if not lost.nobody_reads:
+            click.echo(f"rcnn: {lost}", err=True)
+        code = BROKEN_PIPE if lost.nobody_reads else BAD_INPUT
+    sys.exit(code)
+
+
+def exit_code(arguments: Sequence[str] | None) -> int:
+    """Runs the command; says what went wrong in a sentence. Raises OutputLost."""
     try:
         returned = cli.main(
             args=list(arguments) if arguments is not None else None, prog_name="rcnn", standalone_mode=False
         )
-        code = returned if isinstance(returned, int) else OK
+        return returned if isinstance(returned, int) else OK
     except click.exceptions.Exit as error:
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except SystemExit as error:
         if error.code == TERMINATED:
             click.echo(f"rcnn: terminated; {kept()}", err=True)
-        raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = BROKEN_PIPE
+        return error.code if isinstance(error.code, int) else OK
     except (Exception, KeyboardInterrupt) as error:
         words = sys.argv[1:] if arguments is None else arguments
         called = next((word for word in words if not word.startswith("-")), "")  # the options before it are flags
@@ -1232,7 +1244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if verbose():
             traceback.print_exc()
         click.echo(f"rcnn: {text}", err=True)
-    sys.exit(code)
+        return code
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ After figure 4 of Faster R-CNN (Ren et al., PAMI 2017) and Hosang et al. (PAMI 2
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from rcnn_cli.graph import Graph, Node
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.runner import complete
 from stages.errors import StageError
-from stages.eval.report import aligned
 from stages.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
+from stages.tables import aligned, csv_text
 
 LEVELS = np.round(np.arange(0.5, 1.001, 0.05), 2)
 DRAWN = np.linspace(0.5, 1, 1001)
@@ -98,8 +97,7 @@ def tell(measured: Sequence[Measured], folder: Path | None, as_json: bool) -> st
     told = [as_values(one) for one in measured]
     text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
     output.write("recall.json", text + "\n")
-    with output.file("recall.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(csv_rows(told))
+    output.write("recall.csv", csv_text(csv_rows(told)))
     with output.file("recall.png") as path:
         plot(measured, path)
     return text if as_json else f"{format_table(told)}\nFigure and numbers: {output.path}/"

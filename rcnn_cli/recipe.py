@@ -17,11 +17,14 @@ from typing import Any
 
 from stages.catalogue import catalogue
 from stages.errors import StageError
+from stages.file_names import file_name
 from stages.networks import NetworkSettings
 from stages.settings import all_of, build_settings, nearest
 from stages.stage import Stage
 
 RESERVED = ("stage", "inputs", "split")
+LONGEST = 100
+"""Bytes of a name that folders are called after."""
 PLAIN = ("name", "description", "datasets", "network")
 
 
@@ -130,6 +133,7 @@ def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
     if not isinstance(datasets, dict) or not datasets:
         raise RecipeError(f'{path}: has no dataset; add a table [datasets.train] with a source, as "shapes:train"')
     for name, dataset in datasets.items():
+        check_name(path, f"[datasets.{name}]", name)
         if not isinstance(dataset, dict) or not isinstance(dataset.get("source"), str):
             raise RecipeError(f'{path}: [datasets.{name}] needs source = "voc:DIR:SPLIT" or another kind of dataset')
     uses = {name: build_use(path, name, value, datasets) for name, value in table.items() if name not in PLAIN}
@@ -140,12 +144,24 @@ def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"{path}: network must be a table, [network]")
     if network is not None:
         network = build_settings(NetworkSettings, network, f"{path}: [network]")
-    return Recipe(path, str(table.get("name", path.stem)), str(table.get("description", "")), datasets, network, uses)
+    name = str(table.get("name", file_name(path.stem, LONGEST)))
+    check_name(path, f"name = {name!r}", name)
+    return Recipe(path, name, str(table.get("description", "")), datasets, network, uses)
+
+
+def check_name(path: Path, place: str, name: str) -> None:
+    """Raises RecipeError if a name, which `place` states, cannot be that of a folder for results."""
+    if file_name(name, LONGEST) != name:
+        raise RecipeError(
+            f"{path}: {place[:200]}: a folder for results is called so; take letters, digits, '-' and '_', at most "
+            f"{LONGEST} bytes"
+        )
 
 
 def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) -> Use:
     """One table of a recipe as the use of a stage."""
     stages = catalogue()
+    check_name(path, f"[{name}]", name)
     if not isinstance(table, dict):
         raise RecipeError(f"{path}: '{name}' is not a table{nearest(name, [*PLAIN, *stages])}")
     stage_name = table.get("stage", name)

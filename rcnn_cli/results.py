@@ -5,6 +5,8 @@ All of it goes to `results/RECIPE/` in the work folder; it is remade when the ca
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from cache.files import read_json, write_json
 from rcnn_cli.detectors import detector_of, evaluations_of
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.runner import manifest_of
+
+log = logging.getLogger("rcnn")
 
 MADE_FROM = "made-from.json"
 
@@ -45,10 +49,22 @@ def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
     show_differences(readers)
     folder = results_folder(graph)
     made_from = {name: reader.key for name, reader in readers.items()}
+    if not can_write(folder):
+        return
     if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != made_from:
         write_files(graph, evaluations, readers, folder)
         write_json(folder / MADE_FROM, made_from)
     click.echo(f"Results, precision-recall curves and a sheet of detections: {folder}/")
+
+
+def can_write(folder: Path) -> bool:
+    """Whether files can be written into `folder`, which need not exist; a warning says it if not. What is printed does
+    not need them, and a work folder may be read by those who must not write to it."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if os.access(there, os.W_OK):
+        return True
+    log.warning("%s: cannot be written, so nothing is written into %s", there, folder)
+    return False
 
 
 def show_differences(readers: dict[str, Reader]) -> None:
@@ -93,6 +109,8 @@ def draw_training(graph: Graph, node: Node) -> None:
 
     reader = Reader(graph.folder(node))
     folder = results_folder(graph) / node.use.name
+    if not can_write(folder):
+        return
     if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
         plot_log(read_log(reader, reader.item_ids[0]), folder / "training.png")
         write_json(folder / MADE_FROM, reader.key)
@@ -109,6 +127,8 @@ def show_diagnosis(graph: Graph, node: Node) -> None:
     folder = results_folder(graph) / node.use.name
     summary = reader.manifest["summary"]
     click.echo(f"{format_tables(node.use.name, summary)}\n")
+    if not can_write(folder):
+        return
     if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
         write_diagnosis(summary, folder)
         draw_diagnosis(summary, folder)

@@ -5,12 +5,37 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from pathlib import Path
 
 import click
 
 from stages.errors import BadImage, StageError
 
 OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 70, 130, 143, 141
+
+MACHINE = {
+    errno.EACCES: "check who owns it",
+    errno.EPERM: "check who owns it",
+    errno.EROFS: "name another place",
+    errno.EIO: "check the disk, then run the same command again",
+    errno.ESTALE: "check the network disk, then run the same command again",
+    errno.ETIMEDOUT: "check the network disk, then run the same command again",
+    errno.EMFILE: "raise the limit (ulimit -n) and run the same command again",
+    errno.ENFILE: "close other programs and run the same command again",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name another place",
+    errno.EEXIST: "name another place",
+    errno.ENOENT: "run the same command again if it should be there",
+    errno.ELOOP: "its links lead in a circle; name the file itself",
+}
+"""What to do about errors of the machine and its disks; whoever runs into one has found no bug."""
+NO_MEMORY = (
+    "failed to map segment", "allocate", "start new thread", "insufficient memory", "bad_alloc", "not enough memory",
+    "out of memory",
+)  # fmt: skip
+"""What libraries say, in exceptions of any type, when the system gives them no more memory."""
+NEARLY_ALL = 0.75
 
 
 def sentence(error: BaseException, command: click.Command | None = None) -> tuple[str, int]:
@@ -29,13 +54,47 @@ def sentence(error: BaseException, command: click.Command | None = None) -> tupl
             f"{error.filename or 'the work folder'}: the disk is full; make room and run the same command again",
             BAD_INPUT,
         )
-    if isinstance(error, PermissionError):
-        return f"{error.filename}: permission denied; check who owns it", BAD_INPUT
-    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "TerminatedWorkerError"):
+    if memory_ran_out(error):
         fewer = [("--jobs", "--jobs 1"), ("--batch-size", "a smaller --batch-size")]
         ways = [words for option, words in fewer if has_option(command, option)] or ["a machine with more"]
         return f"memory ran out or a worker was killed ({first_line(error)}); try {' or '.join(ways)}", BAD_INPUT
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; {MACHINE[error.errno]}", BAD_INPUT
     return f"this is a bug: {type(error).__name__}: {first_line(error)}; `rcnn -v ...` shows where", BUG
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether the error, or one that led to it, means that there was no memory left.
+
+    Under a limit of the address space (`ulimit -v`) libraries fail in ways of their own: with nearly all of it taken an
+    unknown error is taken for one of them.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, MemoryError) or type(chain).__name__ in ("OutOfMemoryError", "TerminatedWorkerError"):
+            return True
+        if isinstance(chain, OSError) and chain.errno == errno.ENOMEM:
+            return True
+        if any(words in str(chain).lower() for words in NO_MEMORY):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return isinstance(error, ImportError | RuntimeError | SystemError) and address_space_taken() > NEARLY_ALL
+
+
+def address_space_taken() -> float:
+    """The largest share of its limit of address space that this process has had; 0 without a limit."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        status = Path("/proc/self/status").read_text()
+    except (ImportError, OSError):
+        return 0.0
+    if limit == resource.RLIM_INFINITY:
+        return 0.0
+    peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmPeak:")), 0)
+    return 1024 * peak / limit
 
 
 def has_option(command: click.Command | None, option: str) -> bool:

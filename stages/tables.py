@@ -1,8 +1,14 @@
-"""Tables of numbers as plain text."""
+"""Tables as plain text and as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+"""What a cell may begin with that spreadsheets take for a formula."""
 
 
 def percent(value: float | None) -> str:
@@ -23,3 +29,21 @@ def aligned(rows: Sequence[Sequence[str]], rules_before: Sequence[int]) -> list[
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, None as an empty cell; text that a spreadsheet would run as a formula begins with an apostrophe."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([plain_cell(cell) for cell in row] for row in rows)
+    return file.getvalue()
+
+
+def plain_cell(value: Any) -> Any:
+    """The value of a cell; text that begins like a formula, and is neither a number nor a dash, after an apostrophe."""
+    if not isinstance(value, str) or not value.startswith(FORMULA) or value == "-":
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -1,7 +1,13 @@
 """Bad input to the real commands: one sentence that names the file or option, the right exit code, nothing lost."""
 
+import contextlib
 import errno
+import os
+import re
+import shlex
+import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +15,7 @@ from PIL import Image
 
 from stages.datasets.shapes import ShapesSettings, draw_shapes
 from tests.in_process import caller
-from tests.pipeline import rcnn
+from tests.pipeline import command, rcnn
 
 RECIPE = """
 [datasets.train]
@@ -296,3 +302,70 @@ def test_a_disk_that_really_fills_up_in_the_middle_of_a_run(world, tmp_path):
         assert "mAP" in done.stdout
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """The folder as somebody sees it who must not write there."""
+    if os.geteuid():
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(path.stat().st_mode & ~0o222)
+    elif subprocess.run(["mount", "--bind", folder, folder], capture_output=True).returncode:
+        pytest.skip("root needs the right to mount a folder")
+    else:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+    try:
+        assert not os.access(folder, os.W_OK)
+        yield
+    finally:
+        if os.geteuid():
+            for path in (folder, *folder.rglob("*")):
+                path.chmod(path.stat().st_mode | 0o200)
+        else:
+            subprocess.run(["umount", folder], check=True)
+
+
+def test_a_work_folder_that_cannot_be_written(call, world, tmp_path):
+    recipe, work = world[1], tmp_path / "work"
+    assert call("run", recipe)[0] == 0
+    shutil.rmtree(work / "results")
+    with read_only(work):
+        for command in ("run", "status", "eval"):
+            code, out, errors = call(command, recipe)
+            assert (code, "Traceback" in errors) == (0, False), errors
+            if command in ("run", "eval"):
+                assert "mAP" in out
+                assert "nothing is written" in errors
+        assert call("recall", recipe, "-o", tmp_path / "recall")[0] == 0
+        assert (tmp_path / "recall/recall.csv").exists()
+        assert_sentence(call("recall", recipe), str(work))
+        assert_sentence(call("explain", recipe, "test_00000"), str(work))
+        assert_sentence(call("detect", recipe, "--draw"), str(work))
+        assert_sentence(call("run", recipe, "--set", "train-svm.C=0.1"), str(work))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit is enforced by Linux")
+def test_little_memory(world, tmp_path):
+    line, environment = command("extract", world[1], work=tmp_path / "work")
+    limited = ["bash", "-c", f"ulimit -v 1000000; exec {shlex.join(line)}"]
+    done = subprocess.run(limited, env=environment, capture_output=True, text=True)
+    assert_sentence((done.returncode, "", done.stderr), "memory ran out")
+
+
+def test_classes_named_like_paths_and_formulas(call, world, tmp_path):
+    """Every file is in its folder, and no cell is a formula."""
+    folder, recipe = world
+    names = ["=cmd|' C calc'!A0", "é" * 120, "con", "a" * 300]
+    for path in (folder / "Annotations").glob("*.xml"):
+        text = path.read_text()
+        found = re.findall("<name>(.*?)</name>", text)
+        for number, old in enumerate(dict.fromkeys(found)):
+            text = text.replace(f"<name>{old}</name>", f"<name>{names[number % 4]}</name>")
+        path.write_text(text)
+    before = {path for path in tmp_path.rglob("*") if "work" not in path.parts}
+    code, _, errors = call("run", recipe)
+    assert code == 0, errors
+    results = tmp_path / "work/results/r/eval"
+    assert len(list(results.glob("comp4_det_test_*.txt"))) == 4
+    assert "\n'=cmd" in (results / "results.csv").read_text()
+    assert {path for path in tmp_path.rglob("*") if "work" not in path.parts} == before

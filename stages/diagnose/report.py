@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from stages.diagnose.characteristics import FEWEST
 from stages.diagnose.false_positives import TYPES
-from stages.tables import aligned, percent
+from stages.tables import aligned, csv_text, percent
 
 GAINS = {
     "Loc right": "Loc corrected",
@@ -75,8 +74,7 @@ def write_diagnosis(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     whole.write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     tables = {"false-positives.csv": trend_table(summary), "characteristics.csv": bin_table(summary)}
     for name, rows in tables.items():
-        with (folder / name).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        (folder / name).write_text(csv_text(rows), encoding="utf-8")
     return [whole, *(folder / name for name in tables)]
 
 

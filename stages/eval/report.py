@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from stages.boxes import Boxes
 from stages.detections import DetectionSet
 from stages.eval.average_precision import Curve, lowest_score_at
 from stages.eval.bootstrap import percentile_interval, resampled_mean
-from stages.tables import aligned, percent
+from stages.file_names import file_names
+from stages.tables import aligned, csv_text, percent
 
 MEASURES = {"voc07": "ap_11", "area": "ap_area"}
 HEADLINES = {"voc07": "11-point", "area": "area"}
@@ -148,8 +148,7 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     results, table = folder / "results.json", folder / "results.csv"
     results.write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    with table.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(csv_rows(summary))
+    table.write_text(csv_text(csv_rows(summary)), encoding="utf-8")
     return [results, table, *write_devkit_files(detections, folder, split)]
 
 
@@ -185,12 +184,14 @@ def extend(rows: list[list[Any]], headings: Iterable[str], values: Iterable[Sequ
 
 def write_devkit_files(detections: DetectionSet, folder: Path, split: str = "test") -> list[Path]:
     """Writes `comp4_det_SPLIT_CLASS.txt` for each class: a line "image score x1 y1 x2 y2" for each detection, boxes
-    one-based and inclusive, six decimals, for the devkit's VOCevaldet. Returns the paths."""
+    one-based and inclusive, six decimals, for the devkit's VOCevaldet. A class whose name cannot stand in a file's gets
+    one derived from it. Returns the paths."""
     paths = []
+    names = file_names(detections.classes)
     for name in detections.classes:
         of_class = detections.of_class(name)
         boxes = to_devkit(of_class.boxes)
-        paths.append(folder / f"comp4_det_{split}_{name}.txt")
+        paths.append(folder / f"comp4_det_{split}_{names[name]}.txt")
         with paths[-1].open("w", encoding="utf-8") as file:
             for image, score, box in zip(of_class.images, of_class.scores, boxes, strict=True):
                 numbers = " ".join(f"{number:.6f}" for number in (score, *box))

@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pytest
@@ -246,3 +247,31 @@ def test_what_is_said_before_the_work(tmp_path, caplog, monkeypatch):
         "extract@train: cached in spite of cache = false, for train-svm and train-bbox",
         "extract@test: is computed 2 times, for detect@test and detect-without-bbox@test; cached, once",
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["eval-x/../../../../escaped", "..", ".hidden", "a" * 101, "猫" * 34, "a\nb", "", "nul"]
+)
+@pytest.mark.parametrize("place", ["table", "split", "recipe"])
+def test_a_name_that_can_be_no_folders_is_a_sentence(tmp_path, name, place):
+    told = json.dumps(name)
+    text = {
+        "table": f'{CHAIN}[{told}]\nstage = "eval"\n',
+        "split": f'{CHAIN}[datasets.{told}]\nsource = "shapes:val"\n',
+        "recipe": f"name = {told}\n{CHAIN}",
+    }[place]
+    with pytest.raises(RecipeError, match="a folder for results is called so") as error:
+        recipe(tmp_path, text)
+    assert str(error.value).startswith(f"{tmp_path / 'r.toml'}: ")
+
+
+def test_names_that_can_be_folders_are_kept_and_a_files_name_is_made_one(tmp_path):
+    text = f'{CHAIN}["éval, all of it"]\nstage = "eval"\n'
+    assert list(recipe(tmp_path, text).uses)[-1] == "éval, all of it"
+    path = tmp_path / ("x" * 200 + ".toml")
+    path.write_text(CHAIN)
+    whole = load_recipe(path)
+    assert whole.name.startswith("x" * 90)
+    assert len(whole.name) == 100
+    nodes = Graph(whole, tmp_path / "work")
+    assert len(nodes.label(nodes.nodes["propose@test"]).encode()) <= 160

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from rcnn_cli.main import cli
-from rcnn_cli.sentences import sentence
+from rcnn_cli.sentences import MACHINE, sentence
 from stages.errors import BadImage
 
 
@@ -25,3 +28,40 @@ def test_no_memory(command: str, ways: str) -> None:
     text, code = sentence(MemoryError("12 GB"), cli.commands[command])
     assert text.endswith(f"try {ways}")
     assert code == 2
+
+
+def caused(text: str, cause: Exception) -> Exception:
+    """An error that another one led to."""
+    error = ImportError(text)
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOMEM, "Cannot allocate memory", "/data/a.jpg"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        caused("the install seems to be broken", ImportError("_x.so: failed to map segment from shared object")),
+        RuntimeError("can't start new thread"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        ValueError("array is too big; Unable to allocate 3 GiB"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_memory_in_the_words_of_libraries(error: Exception) -> None:
+    text, code = sentence(error, cli.commands["run"])
+    assert text.startswith("memory ran out or a worker was killed (")
+    assert code == 2
+
+
+@pytest.mark.parametrize("number", [*MACHINE])
+def test_what_the_machine_refuses_is_no_bug(number: int) -> None:
+    text, code = sentence(OSError(number, os.strerror(number), "/data/r"), cli.commands["run"])
+    assert text.startswith(f"/data/r: {os.strerror(number)}; ")
+    assert code == 2
+
+
+def test_a_bug_is_a_bug() -> None:
+    assert sentence(RuntimeError("shapes do not agree"), cli.commands["run"])[1] == 70
+    assert sentence(ValueError("no"), cli.commands["run"])[1] == 70
