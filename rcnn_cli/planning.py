@@ -23,7 +23,7 @@ from cache import Reader
 from cache.parts import USER_BLOCK, part_bytes
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.runner import Options, counted, duration, plural, run_node, size
-from rcnn_cli.status import State, state_of
+from rcnn_cli.status import State, state_of, with_adoptable
 from stages.datasets import ClassificationDataset
 
 log = logging.getLogger("rcnn")
@@ -103,7 +103,7 @@ def make_plan(graph: Graph, options: Options, count: int | None, say: Callable[[
     and the generated ones, which `rcnn run` needs too."""
     jobs = options.execution.jobs
     count = count or max(LEAST_SAMPLE, IMAGES_A_JOB * jobs)
-    states = {node.name: state_of(graph, node) for node in graph.nodes.values()}
+    states = {node.name: with_adoptable(graph, node, state_of(graph, node)) for node in graph.nodes.values()}
     pending = [node.name for node in graph.caches() if states[node.name].state != "complete"]
     with tempfile.TemporaryDirectory(prefix="rcnn-plan-") as folder:
         small = SampleGraph(graph, Path(folder), count)
@@ -191,7 +191,8 @@ def measure(small: SampleGraph, node: Node, options: Options, state: State) -> L
     watch = Stopwatch()
     few = max(1, min(part_size, small.count // (2 * execution.jobs)))  # parts enough for all processes
     with quiet():
-        run_node(small, node, replace(options, execution=replace(execution, progress=watch.opened), part_size=few))
+        watched = replace(options, execution=replace(execution, progress=watch.opened), part_size=few, adopt=False)
+        run_node(small, node, watched)
     finished = watch.elapsed()
     reader = Reader(small.folder(node))
     sample, whole = small.dataset(node.dataset), small.whole.dataset(node.dataset)
@@ -201,11 +202,11 @@ def measure(small: SampleGraph, node: Node, options: Options, state: State) -> L
     scale = factor if grows else 1.0
     items, lengths = round(len(reader) * scale), reader.lengths()
     total = bytes_in_parts(reader, items, part_size, options.compression)
-    left = 1 - state.items_done / state.items if state.items else 1.0
+    left, computed = shares_left(state, items)
     return Line(
         node.name,
         "estimated",
-        state.detail if state.items else "",
+        state.detail if state.items or state.adoptable else "",
         items,
         reader.schema.item,
         round(scale * int(lengths.sum())),
@@ -213,8 +214,14 @@ def measure(small: SampleGraph, node: Node, options: Options, state: State) -> L
         "boxes" in reader.schema.rows,
         total,
         round(left * total),
-        begin + left * (finished - begin) * factor,
+        begin + computed * (finished - begin) * factor,
     )
+
+
+def shares_left(state: State, items: int) -> tuple[float, float]:
+    """Which shares of a cache's `items` are still to be written, and to be computed: the rest of them is copied."""
+    left = 1 - state.items_done / state.items if state.items else 1.0
+    return left, max(0.0, left - state.adoptable / max(1, items))
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ import pytest
 from cache import Column, Identity, Reader, Schema, Writer
 from rcnn_cli.graph import Graph
 from rcnn_cli.main import main
-from rcnn_cli.planning import bytes_in_parts, needed, seconds_an_item, spread, spread_of_total
+from rcnn_cli.planning import bytes_in_parts, needed, seconds_an_item, shares_left, spread, spread_of_total
 from rcnn_cli.recipe import load_recipe
+from rcnn_cli.status import State
 from stages.datasets import open_dataset
 from tests.pipeline import contents
 
@@ -224,3 +225,13 @@ def test_a_disk_without_room_is_told_aloud(call, monkeypatch):
     assert "free in work: 10 B" in printed
     assert "work: THE DISK IS TOO SMALL: 10 B are free of the" in errors
     assert logging.getLogger("rcnn").level == logging.INFO
+
+
+@pytest.mark.parametrize(
+    ("there", "copied", "shares"),
+    [(0, 0, (1.0, 1.0)), (0, 15, (1.0, 0.25)), (10, 5, (0.5, 0.25)), (10, 10, (0.5, 0.0))],
+)
+def test_what_is_copied_is_written_but_not_computed(there, copied, shares):
+    total = 20 if there else 0  # of a cache that nobody has begun the number of items is only estimated
+    state = State("extract@test", "partial", "", (), "", "", total, there, copied)
+    assert shares_left(state, 20) == pytest.approx(shares)
