@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcnn_cli.recipe import Recipe, RecipeError, Use
+from rcnn_cli.recipe import Recipe, RecipeError, Use, sources_of
 from stages.file_names import file_name
 from stages.networks import NetworkSource
 from stages.settings import identity_of, nearest
@@ -219,14 +219,15 @@ class Graph:
         from stages.datasets import ClassificationDataset, open_dataset
 
         table = dict(self.recipe.datasets[name])
-        source = table.pop("source").replace(RECIPE_FOLDER, str(self.recipe.path.parent))
-        described = f"{source} {table}"
+        sources = [one.replace(RECIPE_FOLDER, str(self.recipe.path.parent)) for one in sources_of(table)]
+        del table["source"]
+        described = f"{sources} {table}"
         if described not in self.open_datasets:
-            self.open_datasets[described] = open_dataset(source, work=self.work, options=table)
+            self.open_datasets[described] = open_dataset(sources, work=self.work, options=table)
         dataset = self.open_datasets[described]
         if kind is not None and isinstance(dataset, ClassificationDataset) != (kind == "classification"):
             raise RecipeError(
-                f"{self.recipe.path}: [datasets.{name}] {self.recipe.datasets[name]['source']} is read by a stage that "
+                f"{self.recipe.path}: [datasets.{name}] {', '.join(sources)} is read by a stage that "
                 f"needs a dataset with {DATASET_KINDS[kind]}; name another source, or another split for that stage"
             )
         return dataset
@@ -238,7 +239,7 @@ class Graph:
 
         read = {source for node in self.nodes.values() for source in node.sources.values() if isinstance(source, str)}
         for name, table in self.recipe.datasets.items():
-            if name in read and table["source"].partition(":")[0] not in GENERATED:
+            if name in read and any(one.partition(":")[0] not in GENERATED for one in sources_of(table)):
                 self.dataset(name)
 
     @cached_property

@@ -134,8 +134,10 @@ def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f'{path}: has no dataset; add a table [datasets.train] with a source, as "shapes:train"')
     for name, dataset in datasets.items():
         check_name(path, f"[datasets.{name}]", name)
-        if not isinstance(dataset, dict) or not isinstance(dataset.get("source"), str):
-            raise RecipeError(f'{path}: [datasets.{name}] needs source = "voc:DIR:SPLIT" or another kind of dataset')
+        if not isinstance(dataset, dict) or not sources_of(dataset):
+            raise RecipeError(
+                f'{path}: [datasets.{name}] needs source = "voc:DIR:SPLIT", another kind of dataset, or a list of them'
+            )
     uses = {name: build_use(path, name, value, datasets) for name, value in table.items() if name not in PLAIN}
     if not uses:
         raise RecipeError(f"{path}: uses no stage; add a table, as [propose]")
@@ -156,6 +158,13 @@ def check_name(path: Path, place: str, name: str) -> None:
             f"{path}: {place[:200]}: a folder for results is called so; take letters, digits, '-' and '_', at most "
             f"{LONGEST} bytes"
         )
+
+
+def sources_of(dataset: Mapping[str, Any]) -> list[str]:
+    """The sources that the table of a dataset names, one or several; none if it does not say them as it should."""
+    source = dataset.get("source")
+    named: list[Any] = source if isinstance(source, list) else [source]
+    return named if all(isinstance(one, str) for one in named) else []
 
 
 def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) -> Use:

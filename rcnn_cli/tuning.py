@@ -15,7 +15,7 @@ from rcnn_cli.detectors import detector_of
 from rcnn_cli.graph import RECIPE_FOLDER, Graph, Node
 from rcnn_cli.grid import Cell, Change, Grid, as_text, combinations, merged, nested
 from rcnn_cli.outputs import check_output_file
-from rcnn_cli.recipe import build_recipe, toml_text
+from rcnn_cli.recipe import build_recipe, sources_of, toml_text
 from stages.errors import StageError
 from stages.settings import all_of, build_settings
 
@@ -151,11 +151,12 @@ def write_tuned(
     if path.parent.resolve() != output.parent.resolve():
         there = os.path.relpath(path.parent.resolve(), output.parent.resolve())
         for dataset in document["datasets"].values():
-            if RECIPE_FOLDER in dataset["source"]:
-                dataset["source"] = dataset["source"].replace(RECIPE_FOLDER, f"{RECIPE_FOLDER}/{there}")
+            sources = [one.replace(RECIPE_FOLDER, f"{RECIPE_FOLDER}/{there}") for one in sources_of(dataset)]
+            if sources != sources_of(dataset):
+                dataset["source"] = sources if isinstance(dataset["source"], list) else sources[0]
     value = row.values[METRIC]
     assert value is not None, "it is the best"
-    source = graph.recipe.datasets[split]["source"]
+    source = ", ".join(sources_of(graph.recipe.datasets[split]))
     head = [
         f"# Chosen by `rcnn tune {path}` on the split '{split}' ({source}),",
         f"# the best of {tried} combinations, mAP {value.mean:.1f}: {', '.join(row.cell.words())}",

@@ -28,6 +28,11 @@ def area(boxes: Boxes) -> NDArray[np.float64]:
     return np.asarray(sides[:, 0] * sides[:, 1])
 
 
+def has_area(boxes: Boxes) -> NDArray[np.bool_]:
+    """Which boxes are finite and have a width and a height: bool [N]."""
+    return np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+
+
 def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     """Intersection over union of every pair, float64 [N, M] (0 where the union is empty).
 

@@ -27,7 +27,8 @@ Pixels = NDArray[np.uint8]
 """An image: uint8 [H, W, 3], RGB."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".ppm", ".pgm")
+"""How images' names end, in any case."""
 MAX_PIXELS = 160_000_000
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS decides, not Pillow's warning
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
@@ -194,7 +195,7 @@ def why_unopened(path: Path, error: Exception) -> str:
     if path.is_dir():
         return "is a folder, not an image"
     if not path.exists():
-        return "no such file"
+        return why_missing(path)
     if isinstance(error, PermissionError):
         return "may not be read (permission denied)"
     if path.stat().st_size == 0:
@@ -202,6 +203,17 @@ def why_unopened(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "is not an image of a known format"
     return f"cannot be opened as an image ({first_line(error)})"
+
+
+def why_missing(path: Path) -> str:
+    """What to tell about an image file that is not there: what is there instead, and which endings are taken."""
+    try:
+        there = sorted(one.name for one in path.parent.iterdir() if one.stem == path.stem)
+    except OSError:
+        there = []
+    if not there:
+        return "no such file"
+    return f"no such file, but there is {', '.join(there[:3])} (images end in {', '.join(SUFFIXES)}, in any case)"
 
 
 def first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rcnn_cli.detectors import evaluations_of
 from rcnn_cli.graph import Graph, Node
+from rcnn_cli.recipe import sources_of
 from rcnn_cli.runner import duration, manifest_of, plural, size
 from stages.datasets import ClassificationDataset
 from stages.settings import all_of
@@ -66,7 +67,7 @@ def datasets_of(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
         for split in dict.fromkeys(split for node in graph.nodes.values() for split in splits_of(node)):
             dataset = graph.dataset(split)
             told = found.setdefault(id(dataset), {**counts_of(dataset), "splits": [], "source": ""})
-            told["source"] = graph.recipe.datasets[split]["source"]
+            told["source"] = ", ".join(sources_of(graph.recipe.datasets[split]))
             if split not in told["splits"]:
                 told["splits"].append(split)
     return list(found.values())

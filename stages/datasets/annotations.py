@@ -1,7 +1,13 @@
-"""PASCAL VOC annotation files: one XML file an image, boxes as one-based inclusive corners."""
+"""PASCAL VOC annotation files: one XML file an image, boxes as one-based inclusive corners.
+
+Converters write much that the devkit never did. What can mean one thing only is read: tags in capitals or in a
+namespace, any encoding that is declared and that Python knows, sizes as decimals, -1 for a size that is not known,
+flags as words or as fractions. All else is a sentence that names the file and the object.
+"""
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,20 +15,26 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.boxes import Boxes, as_boxes
+from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
+from stages.datasets.listing import ONE_LINE
 from stages.datasets.orientation import described_size
 from stages.datasets.records import BadAnnotation
 from stages.images import ImageFile
 
 SLACK = 0.01  # pixels: some devkit corners are decimal fractions, and go astray in the fifth digit
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-CLASS_NAME = re.compile(r"[^/\\\x00-\x1f]+")
+FALSE, TRUE = ("0", "false", "no", "unspecified", "unknown"), ("1", "true", "yes")
+DECLARATION = re.compile(rb"""<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([A-Za-z][\w.-]{0,40})["']""")
+NO_ENCODINGS = ("idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7")  # of documents
+SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030"}  # what is called GB2312 mostly has some letters of its successors
 
 
 @dataclass(frozen=True)
 class VocObject:
-    """One object as its file states it; `corners` are (xmin, ymin, xmax, ymax), one-based, inclusive."""
+    """One object as its file states it; `corners` are (xmin, ymin, xmax, ymax), one-based and inclusive or, in an
+    annotation that is `zero_based`, edges. They may be infinite or no numbers."""
 
     name: str
     corners: tuple[float, float, float, float]
@@ -34,119 +46,200 @@ class VocObject:
 
 @dataclass(frozen=True)
 class Annotation:
-    """An annotation file; `size` is (width, height) in pixels, None where the file does not say."""
+    """An annotation file; `size` is (width, height) in pixels, None where the file does not say.
+
+    `zero_based` says that corners are edges counted from 0, so that a box has the width xmax - xmin; `missing`, that
+    there is no such file, and need not be. `unusual` is what is read although the devkit does not write it so.
+    """
 
     path: Path
     size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
+    zero_based: bool = False
+    missing: bool = False
+    unusual: frozenset[str] = frozenset()
 
     @property
     def boxes(self) -> Boxes:
         """The objects' boxes, float32 [n, 4], zero-based and half-open: (xmin - 1, ymin - 1, xmax, ymax)."""
         corners = np.array([one.corners for one in self.objects], np.float64).reshape(-1, 4)
-        return as_boxes(corners - np.array([1, 1, 0, 0]))
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is no box
+            return as_boxes(corners - np.array([1, 1, 0, 0]) * (not self.zero_based))
+
+    def boxes_on(self, size: tuple[int, int]) -> Boxes:
+        """As `boxes`: VOC's are in pixels, whatever the image's size."""
+        return self.boxes
+
+    def where(self, place: int) -> str:
+        """What the object at `place` is called in notes."""
+        return f"{self.path.name} object {place + 1} ({self.objects[place].name})"
+
+    def without_area(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which objects have no area on an image of `size` (width, height), in float32, or corners that are no numbers:
+        bool [n]. They are no objects."""
+        boxes = self.boxes
+        return np.asarray(~has_area(boxes) | ~has_area(clip_boxes(boxes, *size)))
 
 
-def read_annotation(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Annotation:
+def read_annotation(
+    path: Path, read: Callable[[Path], bytes] = Path.read_bytes, *, zero_based: bool = False
+) -> Annotation:
     """The annotation file `path`, whose bytes `read` gives; raises BadAnnotation if it is missing or not VOC's XML."""
     root = parse_xml(path, read)
-    found = [voc_object(node, path, number) for number, node in enumerate(root.iterfind("object"), 1)]
-    return Annotation(path, stated_size(root, path), tuple(found))
+    unusual: set[str] = set()
+    found = [voc_object(node, path, number, unusual) for number, node in enumerate(root.iterfind("object"), 1)]
+    inside = sum(sum(1 for _ in node.iter("bndbox")) for node in root.iterfind("object"))
+    if inside < sum(1 for _ in root.iter("bndbox")):
+        raise BadAnnotation(f"{path}: has a <bndbox> that is in no <object> of its <annotation>; move or remove it")
+    size = stated_size(root, path, unusual)
+    return Annotation(path, size, tuple(found), zero_based, unusual=frozenset(unusual))
 
 
 def parse_xml(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> ElementTree.Element:
-    """The root element of the file `path`; raises BadAnnotation."""
+    """The root element of the file `path`, all tags in lower case and without namespace; raises BadAnnotation."""
     try:
-        root = ElementTree.fromstring(read(path))
+        root = ElementTree.fromstring(decoded(read(path)))
     except FileNotFoundError:
         raise BadAnnotation(f"{path}: no such annotation file; add it, or take its id out of the image set") from None
     except OSError as error:
         raise BadAnnotation(f"{path}: cannot be read ({error.strerror}); repair or remove it") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise BadAnnotation(f"{path}: is not a whole XML file ({error}); repair or remove it") from None
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2].lower()
     if root.tag != "annotation":
         raise BadAnnotation(f"{path}: begins with <{root.tag}>, not with <annotation>; only VOC's XML can be read")
     return root
 
 
-def stated_size(root: ElementTree.Element, path: Path) -> tuple[int, int] | None:
-    """The <size> element as (width, height); None if it is absent or zero, as some annotation programs leave it."""
+def decoded(content: bytes) -> bytes | str:
+    """XML as text where Python is needed to decode it, else as it is; raises ValueError and LookupError.
+
+    Expat itself reads UTF-8, UTF-16, Latin-1 and ASCII. Blank lines before the declaration, which XML forbids, are
+    dropped, and what is called UTF-16 but plainly is not (as .NET writes it) is UTF-8.
+    """
+    if content.startswith(codecs.BOM_UTF8):
+        return content.removeprefix(codecs.BOM_UTF8).decode("utf-8").lstrip()
+    content = content.lstrip()
+    declared = DECLARATION.match(content)
+    if declared is None:
+        return content
+    name = declared[1].decode("ascii").lower()
+    if name.startswith(("utf-16", "utf16", "ucs-2", "iso-10646-ucs-2")):
+        return content.decode("utf-8")
+    if name in ("utf-8", "utf8", "us-ascii", "iso-8859-1"):
+        return content
+    if name.replace("-", "_") in NO_ENCODINGS:
+        raise LookupError(f"unknown encoding: {name}")
+    return content.decode(SUPERSETS.get(name, name))
+
+
+def stated_size(root: ElementTree.Element, path: Path, unusual: set[str]) -> tuple[int, int] | None:
+    """The <size> element as (width, height); None if it is absent, zero or -1, as some annotation programs leave it."""
     if root.find("size") is None:
         return None
-    width, height = (whole_number(root.findtext(f"size/{side}"), path, f"its size's {side}") for side in SIDES)
-    return (width, height) if width and height else None
+    width, height = (side_of(root.findtext(f"size/{side}"), path, f"its size's {side}") for side in SIDES)
+    if min(width, height) < 0:
+        unusual.add("a size of -1, taken for unknown")
+    return (width, height) if width > 0 and height > 0 else None
 
 
 SIDES = ("width", "height")
 
 
-def whole_number(text: str | None, path: Path, what: str) -> int:
-    """`text` as a whole number that is not negative; raises BadAnnotation naming `what`."""
-    if text is None or not re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
+def side_of(text: str | None, path: Path, what: str) -> int:
+    """`text` as a whole number, which may be written as a decimal ("500.0"), or -1; raises BadAnnotation naming `what`.
+
+    An empty element counts as 0.
+    """
+    match = None if text is None else re.fullmatch(r"(?:(\d{1,9}|-1)(?:\.0*)?)?", text.strip(), re.ASCII)
+    if match is None:
         raise BadAnnotation(f"{path}: {what} is {text!r}, not a whole number; correct it")
-    return int(text)
+    return int(match[1] or 0)
 
 
-def voc_object(node: ElementTree.Element, path: Path, number: int) -> VocObject:
-    """One <object>, the `number`-th of its file, counted from 1; raises BadAnnotation."""
+def voc_object(node: ElementTree.Element, path: Path, number: int, unusual: set[str]) -> VocObject:
+    """One <object>, the `number`-th of its file, counted from 1; what is `unusual` is added. Raises BadAnnotation."""
     name = (node.findtext("name") or "").strip()
-    if not CLASS_NAME.fullmatch(name):
-        raise BadAnnotation(f"{path}: object {number} has the class name {name!r}; give it a name without slashes")
+    if not ONE_LINE.fullmatch(name):
+        raise BadAnnotation(f"{path}: object {number} has the class name {name!r}; give it a name, on one line")
     what = f"object {number} ({name})"
-    difficult, truncated, occluded = (flag(node, one, path, what) for one in ("difficult", "truncated", "occluded"))
+    difficult, truncated, occluded = (
+        flag(node, one, path, what, unusual) for one in ("difficult", "truncated", "occluded")
+    )
     pose = (node.findtext("pose") or "").strip() or "Unspecified"
     return VocObject(name, corners_of(node, path, what), difficult, truncated, occluded, pose)
 
 
 def corners_of(node: ElementTree.Element, path: Path, what: str) -> tuple[float, float, float, float]:
-    """The <bndbox> of an object as four finite numbers in the order of CORNERS; raises BadAnnotation."""
+    """The <bndbox> of an object as four numbers in the order of CORNERS, finite or not; raises BadAnnotation."""
+    boxes = node.findall("bndbox")
+    if len(boxes) > 1:
+        raise BadAnnotation(f"{path}: {what} has {len(boxes)} boxes (<bndbox>); write an <object> for each")
     texts = [node.findtext(f"bndbox/{corner}") for corner in CORNERS]
     try:
-        numbers = [float(text or "") for text in texts]
+        numbers = [float((text or "").replace("_", " ")) for text in texts]
     except ValueError:
-        numbers = []
-    if not numbers or not np.isfinite(numbers).all():
         stated = ", ".join(f"{corner} {text}" for corner, text in zip(CORNERS, texts, strict=True))
-        raise BadAnnotation(f"{path}: {what} has the box {stated}; give it four numbers")
+        raise BadAnnotation(f"{path}: {what} has the box {stated}; give it four numbers") from None
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
-def flag(node: ElementTree.Element, name: str, path: Path, what: str) -> bool:
-    """A flag of an object: 0 or 1, false where it is absent or empty, as in the earlier years."""
-    text = (node.findtext(name) or "0").strip() or "0"
-    if text not in ("0", "1"):
-        raise BadAnnotation(f"{path}: {what} has {name} = {text!r}; write 0 or 1")
-    return text == "1"
+def flag(node: ElementTree.Element, name: str, path: Path, what: str, unusual: set[str]) -> bool:
+    """A flag of an object: 0 or 1, or a word for it; false where it is absent, empty or said to be unknown.
+
+    A fraction says how much of the object is truncated or occluded: true above 0.
+    """
+    text = (node.findtext(name) or "").strip()
+    word = text.lower() or "0"
+    if word in (*FALSE, *TRUE):
+        if word not in ("0", "1"):
+            unusual.add(f"{name} = {text}, taken for {int(word in TRUE)}")
+        return word in TRUE
+    fraction = float(word) if re.fullmatch(r"\d+\.?\d*(e-\d{1,3})?|\.\d+", word, re.ASCII) else -1.0
+    if fraction in (0, 1) or (0 < fraction < 1 and name != "difficult"):
+        unusual.add(f"{name} as a fraction, taken for 1 above 0")
+        return fraction > 0
+    raise BadAnnotation(f"{path}: {what} has {name} = {text!r}; write 0 or 1")
 
 
 def problems(
-    annotation: Annotation, size: tuple[int, int], classes: Sequence[str], image: ImageFile | None = None
+    annotation: Annotation, size: tuple[int, int], classes: Sequence[str] | None, image: ImageFile | None = None
 ) -> Iterator[str]:
     """What is impossible about the annotation of an image of `size` (width, height), one sentence each.
 
-    `image` is the image file itself, where it could be read.
+    `classes` are those that objects may have, None for any; `image` is the image file itself, where it could be read.
+    Objects without area (`Annotation.without_area`) are no problem, but those that are turned inside out are.
     """
     if image is not None and image.header is not None and image.size != size:
         told = f"states {size[0]} x {size[1]} pixels but its image has {described_size(image)}"
         yield f"{annotation.path}: {told}; correct one of the two"
+    first, counted = 1, "count from 1 and include the last pixel (zero_based = true reads those that count from 0)"
+    if annotation.zero_based:
+        first, counted = 0, "count from 0, to the right edge of the last pixel"
     for number, one in enumerate(annotation.objects, 1):
         what = f"{annotation.path}: object {number} ({one.name})"
-        if one.name not in classes:
-            yield f"{what} is of no listed class ({', '.join(classes)}); list the class or correct the name"
+        if classes is not None and one.name not in classes:
+            advice = 'list the class, correct the name, or set other_classes = "leave-out"'
+            yield f"{what} is of no listed class ({', '.join(classes)}); {advice}"
         xmin, ymin, xmax, ymax = one.corners
         box = f"the box ({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g})"
+        if not np.isfinite(one.corners).all():
+            continue
         if xmax < xmin or ymax < ymin:
             yield f"{what} has {box}, which is turned inside out; correct its corners"
-        elif xmin < 1 - SLACK or ymin < 1 - SLACK or xmax > size[0] + SLACK or ymax > size[1] + SLACK:
+        elif min(xmin, ymin) < first - SLACK or xmax > size[0] + SLACK or ymax > size[1] + SLACK:
             yield (
                 f"{what} has {box}, outside its image of {size[0]} x {size[1]} pixels; "
-                "correct its corners, which count from 1 and include the last pixel"
+                f"correct its corners, which {counted}"
             )
 
 
 def class_names(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> set[str]:
-    """The class names in an annotation file; none if it cannot be read (its own reading will say why)."""
+    """The class names in an annotation file, whatever else is wrong with it; none if it is no XML of VOC's kind."""
     try:
-        return {one.name for one in read_annotation(path, read).objects}
+        root = parse_xml(path, read)
     except BadAnnotation:
         return set()
+    names = ((node.findtext("name") or "").strip() for node in root.iterfind("object"))
+    return {name for name in names if ONE_LINE.fullmatch(name)}

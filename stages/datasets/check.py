@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.datasets.records import BadAnnotation
+from stages.datasets.records import BadAnnotation, first_of
 from stages.datasets.voc import Dataset
 from stages.errors import BadImage
 from stages.execution import Progress, silent
@@ -26,13 +26,17 @@ class ClassCount:
 
 @dataclass
 class CheckReport:
-    """What was found: each class's counts, `problems`, and `notes` of what is no problem, one sentence each."""
+    """What was found: each class's counts, `problems`, and `notes` of what is no problem, one sentence each.
+
+    `unusual` has the names of the annotation files in which something is not written as the format has it, by what.
+    """
 
     name: str
     images: int
     classes: dict[str, ClassCount]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unusual: dict[str, list[str]] = field(default_factory=dict)
 
 
 def check_dataset(
@@ -43,20 +47,21 @@ def check_dataset(
     What is remembered of the files is not believed, but remembered anew.
     """
     dataset.forget()
-    report = CheckReport(
-        dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes}, notes=dataset.notes()
-    )
+    report = CheckReport(dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes})
     with progress("check", len(dataset), "images") as bar:
         for image_id in dataset.image_ids:
-            report.problems.extend(check_image(dataset, image_id, report.classes))
+            report.problems.extend(check_image(dataset, image_id, report))
             bar.advance(1)
-    report.notes.extend(dataset.orientation_notes())
+    for what, names in sorted(report.unusual.items()):
+        many = f"{len(names)} annotation files have" if len(names) > 1 else "1 annotation file has"
+        report.notes.append(f"{dataset.name}: {many} {what}: {first_of(names)}")
+    report.notes.extend([*dataset.notes(), *dataset.choice_notes(), *dataset.orientation_notes()])
     dataset.remember()
     return report
 
 
-def check_image(dataset: Dataset, image_id: str, counts: dict[str, ClassCount]) -> Iterator[str]:
-    """The problems of one image and its annotation; its objects are added to the `counts`."""
+def check_image(dataset: Dataset, image_id: str, report: CheckReport) -> Iterator[str]:
+    """The problems of one image and its annotation; its objects, and what is unusual, are added to the `report`."""
     image: ImageFile | None = None
     size: tuple[int, int] | None = None
     try:
@@ -70,15 +75,18 @@ def check_image(dataset: Dataset, image_id: str, counts: dict[str, ClassCount]) 
     except BadAnnotation as error:
         yield str(error)
         return
+    for what in getattr(annotation, "unusual", ()):
+        report.unusual.setdefault(what, []).append(annotation.path.name)
     size = annotation.size or size
     if size is not None:
         yield from dataset.problems(image_id, annotation, size, image)
-    count(annotation.objects, counts)
+        kept, _ = dataset.split_objects(image_id, annotation, size)
+        count((annotation.objects[place] for place in kept), report.classes)
 
 
 def count(objects: Iterable[Any], counts: dict[str, ClassCount]) -> None:
-    """Adds the annotated objects of known classes to the `counts`."""
-    known = [one for one in objects if one.name in counts]
+    """Adds annotated objects to the `counts`."""
+    known = list(objects)
     for one in known:
         counts[one.name].objects += 1
         counts[one.name].difficult += one.difficult

@@ -77,7 +77,7 @@ def scan(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.int
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         names = sorted(path.name for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
         if not names:
-            raise BadDataset(f"{place}: holds no image (.jpg, .jpeg or .png); fill this class's folder or remove it")
+            raise BadDataset(f"{place}: holds no image ({', '.join(SUFFIXES)}); fill this class's folder or remove it")
         images[place.name] = [f"{place.name}/{name}" for name in names]
     if len(images) < 2:
         raise BadDataset(f"{folder}: holds {len(images)} folders of images; classification needs one for each class")

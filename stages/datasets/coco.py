@@ -2,17 +2,20 @@
 
 Boxes are (x, y, width, height) in pixels from the image's upper left corner: (x, y, x + width, y + height) in the
 project. A crowd (`iscrowd`: 1) is a difficult object: it counts neither as missed nor as found. No stage trains on it.
-Annotations with a box of no width or height, of which COCO's own files have a few, are left out, and said so.
+Annotations that have no area on their image (after clipping, in float32; COCO's own files have a few), a negative area
+or numbers that are no numbers are left out, and said so. So are those of other classes, where classes are listed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,19 +23,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import as_boxes, clip_boxes
-from stages.datasets.annotations import CLASS_NAME
+from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
 from stages.datasets.digests import combined
-from stages.datasets.orientation import AUTO, described_size
-from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
-from stages.datasets.voc import Dataset, image_size, plain_label
+from stages.datasets.listing import ONE_LINE, on_disk
+from stages.datasets.orientation import described_size
+from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, shown
+from stages.datasets.voc import (
+    OF_ALL_IMAGES,
+    ClassOptions,
+    Dataset,
+    VocOptions,
+    checked_classes,
+    image_size,
+    plain_label,
+)
+from stages.errors import BadImage
 from stages.images import ImageFile
+from stages.settings import nearest
 
 log = logging.getLogger("stages.datasets")
 
 SLACK = 1.0  # pixels: boxes drawn around polygons may reach over the edge by rounding
+FAR = 1e30
 TABLES = ("images", "categories", "annotations")
-NAMED = 5  # so many ids of annotations that are left out are said
+Identity = int | str
+"""An id in the file: COCO's are numbers, others' may be text."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class CocoObject:
     """One annotation: `box` is (x, y, width, height), `area` in square pixels (of the segmentation, where the file has
     one), `difficult` whether it is a crowd."""
 
-    number: int
+    number: Identity
     name: str
     box: tuple[float, float, float, float]
     area: float
@@ -60,59 +75,131 @@ class CocoAnnotation:
 class CocoFile:
     """The file's content, K categories and the images by ascending id, n annotations in the images' order.
 
-    `category_ids` and `classes` [K]; `images` maps an image's id to its place; `files` relative to the folder of
-    images; `sizes` int64 [images, 2] (width, height), (0, 0) where not stated; `offsets` int64 [images + 1] into
-    `numbers` int64 (ids), `labels` int32, `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 and `crowds`
-    bool, all [n]. `left_out` has the ids of the annotations that are not among them. `sha256` (hex) is of the bytes
-    that all this was read from.
+    `category_ids` and `classes` [K]; `images` maps an image's id, as text, to its place; `numbers_of_images` [images]
+    are the ids as the file has them; `files` relative to the folder of images; `sizes` int64 [images, 2] (width,
+    height), (0, 0) where not stated; `offsets` int64 [images + 1] into
+    `numbers` (ids, int64 or text), `labels` int32, `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 and
+    `crowds` bool, all [n]. `left_out` has the annotations that are not among them, `clipped` the ids of those for which
+    the stated width and height are not the reason. `sha256` (hex) is of the bytes that all this was read from.
     """
 
     path: Path
     sha256: str
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Identity, ...]
     classes: tuple[str, ...]
     images: Mapping[str, int]
+    numbers_of_images: tuple[Identity, ...]
     files: tuple[str, ...]
     sizes: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    numbers: NDArray[np.int64]
+    numbers: NDArray[Any]
     labels: NDArray[np.int32]
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
     crowds: NDArray[np.bool_]
-    left_out: tuple[int, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
+    clipped: tuple[Identity, ...] = ()
+
+    @property
+    def corners(self) -> Boxes:
+        """The boxes as (x, y, x + width, y + height), float32 [n, 4], not clipped."""
+        corners = self.boxes.copy()
+        corners[:, 2:] += corners[:, :2]
+        return as_boxes(np.clip(corners, -FAR, FAR))  # what float32 cannot hold is outside of its image all the same
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The place of each annotation's image: int64 [n]."""
+        return np.repeat(np.arange(len(self.files)), np.diff(self.offsets))
+
+    def without(self, gone: NDArray[np.bool_]) -> CocoFile:
+        """The file without the annotations that are `gone`, bool [n]; nothing is said of them."""
+        kept = ~gone
+        return replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(kept)])[self.offsets].astype(np.int64),
+            numbers=self.numbers[kept],
+            labels=self.labels[kept],
+            boxes=self.boxes[kept],
+            areas=self.areas[kept],
+            crowds=self.crowds[kept],
+        )
+
+    def with_area(self, sizes: NDArray[np.int64]) -> CocoFile:
+        """The file without the annotations that have no area, on images of these `sizes` [images, 2], (0, 0) unknown.
+
+        Those that are turned inside out or reach outside of their image are kept: reading them is an error.
+        """
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.areas) & (self.areas >= 0)
+            least = self.boxes[:, 2:].min(axis=1, initial=np.inf)
+            limits: NDArray[np.int64] = sizes[self.places]
+            sized: NDArray[np.bool_] = np.min(limits, axis=1, keepdims=True) > 0
+            corners = self.corners
+            seen = has_area(np.where(sized, np.clip(corners, 0, np.tile(limits, 2)), corners).astype(np.float32))
+            gone = ~finite | (least == 0) | ((least > 0) & ~seen & ~(sized[:, 0] & outside(self.boxes, limits)))
+        left_out = LeftOut([*self.left_out.without_area, *map(str, self.numbers[gone].tolist())])
+        left_out.other_classes = self.left_out.other_classes
+        clipped = (*self.clipped, *self.numbers[gone & (least != 0)].tolist())
+        return replace(self.without(gone), left_out=left_out, clipped=clipped)
+
+    def only(self, classes: Sequence[str]) -> CocoFile:
+        """The file with these classes alone, in this order; annotations of others are left out. Raises BadDataset."""
+        for name in classes:
+            if name not in self.classes:
+                raise BadDataset(f"{self.path}: has no category {name!r}{nearest(name, self.classes)}")
+        labels = np.array([classes.index(name) if name in classes else -1 for name in self.classes], np.int32)
+        gone = labels[self.labels] < 0
+        counts = Counter(self.classes[label] for label in self.labels[gone])
+        chosen = self.without(gone)
+        return replace(
+            chosen,
+            classes=tuple(classes),
+            category_ids=tuple(self.category_ids[self.classes.index(name)] for name in classes),
+            labels=labels[chosen.labels],
+            left_out=replace(self.left_out, other_classes=self.left_out.other_classes + counts),
+        )
 
 
 class CocoDataset(Dataset):
     """The images of a file in COCO's format. An image's id is its `id` as text; the classes are the categories. Both
-    are in the order of their ids, as in pycocotools, which need not be contiguous."""
+    are in the order of their ids, as in pycocotools, which need not be contiguous; text comes after numbers."""
 
-    def __init__(self, name: str, file: CocoFile, folder: Path, *, work: Path, exif: str = AUTO) -> None:
-        super().__init__(name, folder, tuple(file.images), work=work, classes=file.classes, exif=exif)
+    def __init__(self, name: str, file: CocoFile, folder: Path, *, work: Path, exif: str) -> None:
+        options = VocOptions(classes=file.classes, exif=exif)
+        super().__init__(name, folder, tuple(file.images), work=work, options=options)
         self.file = file
 
     @property
-    def category_ids(self) -> tuple[int, ...]:
+    def category_ids(self) -> tuple[Identity, ...]:
         """The file's id of each class."""
         return self.file.category_ids
 
     def notes(self) -> list[str]:
-        """Which annotations of the file are left out, in one sentence, if any are."""
-        ids = self.file.left_out
-        if not ids:
-            return []
-        shown = ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
-        many = f"{len(ids)} annotations have boxes" if len(ids) > 1 else "1 annotation has a box"
-        return [f"{self.file.path}: {many} of no width or height, left out: {shown}"]
+        """Which annotations of the file are left out, one sentence for each reason."""
+        return self.file.left_out.notes(str(self.file.path), "annotation")
 
-    def image_number(self, image_id: str) -> int:
+    @property
+    def left_out(self) -> LeftOut:
+        """The annotations that are no objects of the dataset."""
+        return self.file.left_out
+
+    def split_objects(self, image_id: str, annotation: Any, size: tuple[int, int]) -> tuple[list[int], LeftOut]:
+        """All of them: what is left out was so when the file was read."""
+        return list(range(len(annotation.objects))), LeftOut()
+
+    def choice_notes(self) -> list[str]:
+        """None: the file names every image."""
+        return []
+
+    def image_number(self, image_id: str) -> Identity:
         """The file's id of an image."""
-        return int(image_id)
+        return self.file.numbers_of_images[self.file.images[image_id]]
 
     def subset(self, positions: Sequence[int]) -> CocoDataset:
         """The images at these positions alone, with all classes."""
         chosen = copy.copy(self)
-        for known in ("image_digests", "images_key", "annotations_key", "key", "images_with_crowds"):
+        for known in OF_ALL_IMAGES:
             vars(chosen).pop(known, None)
         chosen.image_ids = tuple(self.image_ids[position] for position in positions)
         chosen._known = frozenset(chosen.image_ids)
@@ -128,7 +215,7 @@ class CocoDataset(Dataset):
     def image_path(self, image_id: str) -> Path:
         """The image's file, which need not exist."""
         self._check_id(image_id)
-        return self.folder / self.file.files[self.file.images[image_id]]
+        return on_disk(self.folder, self.file.files[self.file.images[image_id]])
 
     def annotation_path(self, image_id: str) -> Path:
         """The file of all annotations."""
@@ -141,7 +228,7 @@ class CocoDataset(Dataset):
         file, place = self.file, self.file.images[image_id]
         objects = [
             CocoObject(
-                int(file.numbers[row]),
+                file.numbers[row : row + 1].tolist()[0],
                 file.classes[file.labels[row]],
                 (*file.boxes[row].tolist(),),
                 float(file.areas[row]),
@@ -169,18 +256,9 @@ class CocoDataset(Dataset):
             x, y, width, height = one.box
             what = f"{self.file.path}: annotation {one.number} ({one.name}) of image {image_id}"
             box = f"the box [{x:g}, {y:g}, {width:g}, {height:g}]"
-            if not np.isfinite([*one.box, one.area]).all():
-                yield f"{what} has {box} and the area {one.area:g}; give it finite numbers"
-            elif width < 0 or height < 0:
+            if width < 0 or height < 0:
                 yield f"{what} has {box}, of negative width or height; correct it or remove the annotation"
-            elif (
-                min(x, y) < -SLACK
-                or x + width > size[0] + SLACK
-                or y + height > size[1] + SLACK
-                or min(x + width, y + height) <= 0
-                or x >= size[0]
-                or y >= size[1]
-            ):
+            elif outside(np.array([one.box]), np.array([size]))[0]:
                 yield (
                     f"{what} has {box}, outside its image of {size[0]} x {size[1]} pixels; "
                     "correct it: x and y from the upper left corner, then width and height"
@@ -189,7 +267,13 @@ class CocoDataset(Dataset):
     @cached_property
     def annotations_key(self) -> str:
         """SHA-256 (hex) over the classes, the ids, in order, and the bytes of the annotations' file."""
-        return combined("coco", [self.file.sha256, *self.image_ids, "classes", *self.classes])
+        less = ["without area", *map(str, self.file.clipped)] if self.file.clipped else []
+        return combined("coco", [self.file.sha256, *self.image_ids, "classes", *self.classes, *less])
+
+    @property
+    def _annotations_digest(self) -> str:
+        """SHA-256 (hex) over the bytes of the annotations' file."""
+        return self.file.sha256
 
     def _read_record(self, image_id: str) -> ImageRecord:
         annotation = self.annotation(image_id)
@@ -199,7 +283,7 @@ class CocoDataset(Dataset):
             raise BadAnnotation(problem)
         place = self.file.images[image_id]
         rows = slice(self.file.offsets[place], self.file.offsets[place + 1])
-        corners = self.file.boxes[rows].copy()
+        corners = np.array([one.box for one in annotation.objects], np.float64).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         none = np.zeros(len(corners), np.bool_)
         return ImageRecord(
@@ -218,58 +302,82 @@ class CocoDataset(Dataset):
         )
 
 
-def open_coco(path: Path, folder: Path, *, work: Path, exif: str = AUTO) -> CocoDataset:
+def outside(boxes: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which boxes [n, 4] (x, y, width, height) reach over the edges of images of these sizes [n, 2] (width, height), by
+    more than SLACK: bool [n]."""
+    reach = boxes[:, :2] + boxes[:, 2:]
+    return np.asarray((boxes[:, :2] < -SLACK).any(axis=1) | (reach > sizes + SLACK).any(axis=1))
+
+
+def open_coco(
+    path: Path, folder: Path, *, work: Path, options: ClassOptions | None = None, partial: bool = False
+) -> CocoDataset:
     """The dataset in the file `path` with the images in `folder`; raises BadDataset.
 
-    A warning says which annotations are left out.
+    Listed classes must be the file's; some of them, if it is `partial`. Warnings say which annotations are left out.
     """
+    options = options or ClassOptions()
     file = read_coco(path)
+    checked_classes(options.classes)
+    if options.classes is not None:
+        file = file.only(options.classes if not partial else [one for one in options.classes if one in file.classes])
     if not folder.is_dir():
         raise BadDataset(f"{folder}: no such folder; end the source with the folder of the images of {path.name}")
-    dataset = CocoDataset(plain_label(path.stem), file, folder, work=work, exif=exif)
+    dataset = CocoDataset(plain_label(path.stem), file, folder, work=work, exif=options.exif)
+    dataset.file = file.with_area(found_sizes(dataset))
     for note in dataset.notes():
         log.warning("%s", note)
     return dataset
 
 
+def found_sizes(dataset: CocoDataset) -> NDArray[np.int64]:
+    """(width, height) of each image as the file states it or, where it does not and there are annotations, as the image
+    has it: int64 [images, 2]; (0, 0) where neither tells."""
+    sizes = dataset.file.sizes.copy()
+    for place in np.flatnonzero((sizes == 0).any(axis=1) & (np.diff(dataset.file.offsets) > 0)):
+        with contextlib.suppress(BadImage):
+            sizes[place] = dataset.image_size(dataset.image_ids[place])
+    return sizes
+
+
 def read_coco(path: Path) -> CocoFile:
     """The file `path`, its structure checked: entries are whole, ids unique and known. Raises BadDataset.
 
-    Whether a box fits into its image is checked when the image's record is read; boxes without an area are left out.
+    Whether a box fits into its image is checked when the image's record is read.
     """
     content, sha256 = read_json(path)
     images: dict[str, int] = {}
     files, sizes = [], []
-    numbered = [(whole(path, f"image {n}", entry, "id"), entry) for n, entry in enumerate(content["images"], 1)]
-    for identity, entry in sorted(numbered, key=lambda pair: pair[0]):
+    numbered = [(identity_of(path, f"image {n}", entry, "id"), entry) for n, entry in enumerate(content["images"], 1)]
+    numbered.sort(key=lambda pair: in_order(pair[0]))
+    for identity, entry in numbered:
         what = f"image {identity}"
         if str(identity) in images:
             raise BadDataset(f"{path}: {what} is there twice; give each image an id of its own")
         images[str(identity)] = len(images)
         files.append(relative_file(path, what, entry.get("file_name")))
-        sizes.append([whole(path, what, {side: 0, **entry}, side) for side in ("width", "height")])
+        sizes.append([side_of(path, what, entry, side) for side in ("width", "height")])
     names = category_names(path, content["categories"])
-    label_of = {identity: label for label, identity in enumerate(names)}
+    label_of = {str(identity): label for label, identity in enumerate(names)}
     rows = [annotation_row(path, n, entry, images, label_of) for n, entry in enumerate(content["annotations"], 1)]
-    left_out = tuple(row[1] for row in rows if min(row[3][2:]) == 0)
-    rows = [row for row in rows if min(row[3][2:]) != 0]
     rows.sort(key=lambda row: row[0])  # stable: within an image as in the file
     places = np.array([row[0] for row in rows], np.int64)
+    numbers = [row[1] for row in rows]
     return CocoFile(
         path=path,
         sha256=sha256,
         category_ids=tuple(names),
         classes=tuple(names.values()),
         images=images,
+        numbers_of_images=tuple(identity for identity, _ in numbered),
         files=tuple(files),
         sizes=np.array(sizes, np.int64).reshape(-1, 2),
         offsets=np.searchsorted(places, np.arange(len(images) + 1)).astype(np.int64),
-        numbers=np.array([row[1] for row in rows], np.int64),
+        numbers=np.array(numbers, np.int64 if all(isinstance(one, int) for one in numbers) else object),
         labels=np.array([row[2] for row in rows], np.int32),
         boxes=np.array([row[3] for row in rows], np.float64).reshape(-1, 4),
         areas=np.array([row[4] for row in rows], np.float64),
         crowds=np.array([row[5] for row in rows], np.bool_),
-        left_out=left_out,
     )
 
 
@@ -296,61 +404,83 @@ def read_json(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
     return {table: content[table] for table in TABLES}, hashlib.sha256(raw).hexdigest()
 
 
-def whole(path: Path, what: str, entry: Mapping[str, Any], key: str) -> int:
-    """The entry's whole number `key`, not negative; raises BadDataset."""
+def identity_of(path: Path, what: str, entry: Mapping[str, Any], key: str) -> Identity:
+    """The entry's id `key`, a whole number that is not negative or text on one line; raises BadDataset."""
     value = entry.get(key)
+    if isinstance(value, str) and ONE_LINE.fullmatch(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        told = f"has {key} = {value!r}, not a whole number" if key in entry else f"has no '{key}'"
+        told = f"has {key} = {shown(value)}, neither a whole number nor text" if key in entry else f"has no '{key}'"
         raise BadDataset(f"{path}: {what} {told}; correct it")
+    return value
+
+
+def in_order(identity: Identity) -> tuple[bool, Identity]:
+    """What ids are sorted by: numbers come before text."""
+    return isinstance(identity, str), identity
+
+
+def side_of(path: Path, what: str, entry: Mapping[str, Any], key: str) -> int:
+    """The width or height of an image, which may be a decimal (640.0), 0 where it is not known; raises BadDataset."""
+    value = entry.get(key)
+    if value is None or value == -1:
+        return 0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise BadDataset(f"{path}: {what} has {key} = {shown(value)}, not a whole number; correct it")
     return value
 
 
 def relative_file(path: Path, what: str, name: Any) -> str:
     """The image's file name, relative to the folder of images; raises BadDataset."""
-    if not isinstance(name, str) or not name:
-        raise BadDataset(f"{path}: {what} has file_name = {name!r}; name its file in the folder of images")
+    if not isinstance(name, str) or not ONE_LINE.fullmatch(name):
+        raise BadDataset(f"{path}: {what} has file_name = {shown(name)}; name its file in the folder of images")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise BadDataset(f"{path}: {what} has file_name = {name!r}; name a file inside the folder of images")
     return name
 
 
-def category_names(path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+def category_names(path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[Identity, str]:
     """The name of each category, by ascending id; raises BadDataset."""
-    names: dict[int, str] = {}
+    names: dict[str, str] = {}
+    identities: list[Identity] = []
     for number, entry in enumerate(entries, 1):
-        identity = whole(path, f"category {number}", entry, "id")
+        identity = identity_of(path, f"category {number}", entry, "id")
         name = entry.get("name")
-        if not isinstance(name, str) or not CLASS_NAME.fullmatch(name):
-            raise BadDataset(f"{path}: category {identity} has the name {name!r}; give it a name without slashes")
-        if identity in names or name in names.values():
+        if not isinstance(name, str) or not ONE_LINE.fullmatch(name):
+            raise BadDataset(f"{path}: category {identity} has the name {shown(name)}; give it a name, on one line")
+        if str(identity) in names or name in names.values():
             raise BadDataset(f"{path}: category {identity} ({name}): its id or name is there twice; rename one")
-        names[identity] = name
-    return dict(sorted(names.items()))
+        names[str(identity)] = name
+        identities.append(identity)
+    return {identity: names[str(identity)] for identity in sorted(identities, key=in_order)}
 
 
 def annotation_row(
-    path: Path, number: int, entry: Mapping[str, Any], images: Mapping[str, int], label_of: Mapping[int, int]
-) -> tuple[int, int, int, list[float], float, bool]:
+    path: Path, number: int, entry: Mapping[str, Any], images: Mapping[str, int], label_of: Mapping[str, int]
+) -> tuple[int, Identity, int, list[float], float, bool]:
     """The `number`-th annotation as (image's place, id, label, box, area, crowd); raises BadDataset."""
-    identity = whole(path, f"annotation {number}", {"id": number, **entry}, "id")
+    identity = identity_of(path, f"annotation {number}", {"id": number, **entry}, "id")
     what = f"annotation {identity}"
-    image, category = whole(path, what, entry, "image_id"), whole(path, what, entry, "category_id")
-    if str(image) not in images:
+    image, category = (str(identity_of(path, what, entry, key)) for key in ("image_id", "category_id"))
+    if image not in images:
         raise BadDataset(f"{path}: {what} is of image {image}, which the file does not list; add or remove it")
     if category not in label_of:
         raise BadDataset(f"{path}: {what} is of category {category}, which the file does not list; add or remove it")
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(side) for side in box):
-        raise BadDataset(f"{path}: {what} has bbox = {box!r}; give it four numbers, [x, y, width, height]")
-    area = entry.get("area", box[2] * box[3])
+        raise BadDataset(f"{path}: {what} has bbox = {shown(box)}; give it four numbers, [x, y, width, height]")
+    sides = [float(side) for side in box]
+    area = entry.get("area", max(sides[2], 0) * max(sides[3], 0))
     crowd = entry.get("iscrowd", 0)
     if not is_number(area):
-        raise BadDataset(f"{path}: {what} has area = {area!r}; give it a number or leave it out")
+        raise BadDataset(f"{path}: {what} has area = {shown(area)}; give it a number or leave it out")
     if crowd not in (0, 1):
-        raise BadDataset(f"{path}: {what} has iscrowd = {crowd!r}; write 0 or 1")
-    return images[str(image)], identity, label_of[category], [float(side) for side in box], float(area), bool(crowd)
+        raise BadDataset(f"{path}: {what} has iscrowd = {shown(crowd)}; write 0 or 1")
+    return images[image], identity, label_of[category], sides, float(area), bool(crowd)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a JSON value is a number, finite or not, that float64 can hold."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)

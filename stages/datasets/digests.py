@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.errors import BadImage, ChangedInput
-from stages.images import Header, read_header
+from stages.images import Header, read_header, why_missing
 
 log = logging.getLogger("stages.datasets")
 
 CHECK_CONTENT = "RCNN_CHECK_CONTENT"
 SETTLED_NS = 2_000_000_000  # a file younger than this may change again without its times or size showing it
 READERS = 4
+REMEMBERED = 32  # values of one kind, the last ones that were worked out
 
 
 class FileEntry(NamedTuple):
@@ -105,7 +106,8 @@ class DigestMemory:
                 return known
             content = path.read_bytes()
         except OSError as error:
-            raise BadImage(path, f"cannot be read ({error.strerror})") from None
+            missing = image and isinstance(error, FileNotFoundError)
+            raise BadImage(path, why_missing(path) if missing else f"cannot be read ({error.strerror})") from None
         return FileEntry(*state, hashlib.sha256(content).hexdigest(), read_header(content, path) if image else None)
 
     def read(self, path: Path) -> bytes:
@@ -180,16 +182,28 @@ def remembered_names(digests: DigestMemory, files: Sequence[Path], read: Callabl
     `read` should read by `digests.read`, so that it sees the content that is remembered.
     """
     key = combined("names", digests.of(files))
-    memory = digests.memory.with_suffix(".names.json")
+    names = remembered(digests, "classes", key, lambda: sorted(set().union(*map(read, files))))
+    return [str(name) for name in names]
+
+
+def remembered(digests: DigestMemory, kind: str, key: str, compute: Callable[[], Any]) -> Any:
+    """The JSON value that `compute` gives, remembered beside the digests; `key` covers all that decides it.
+
+    Losing or damaging what is remembered costs time alone: it is kept with its own checksum.
+    """
+    memory = digests.memory.with_suffix(f".{kind}.json")
+    entries: dict[str, Any] = {}
     try:
-        known = json.loads(memory.read_text("utf-8"))
-        if known["key"] == key:
-            return [str(name) for name in known["names"]]
+        entries = json.loads(memory.read_text("utf-8"))["entries"]
+        value, checksum = entries[key]
+        if checksum == combined(key, [json.dumps(value, sort_keys=True)]):
+            return value
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    names = sorted(set().union(*map(read, files)))
-    remember(memory, {"key": key, "names": names})
-    return names
+    value = compute()
+    kept = dict(list(entries.items())[1 - REMEMBERED :]) if isinstance(entries, dict) else {}
+    remember(memory, {"entries": {**kept, key: [value, combined(key, [json.dumps(value, sort_keys=True)])]}})
+    return value
 
 
 def memory_of(folder: Path, work: Path) -> DigestMemory:

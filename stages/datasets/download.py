@@ -23,8 +23,8 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from stages.datasets.layout import read_image_set
 from stages.datasets.records import BadDataset
-from stages.datasets.voc import read_image_set
 from stages.errors import StageError
 from stages.execution import Progress, silent
 from stages.settings import nearest

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +62,79 @@ class ImageRecord:
 def record_digest(record: ImageRecord) -> str:
     """SHA-256 (hex) over all that a record says, whatever file its image lies in."""
     digest = hashlib.sha256()
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if field.name == "path":
+    for one in fields(record):
+        value = getattr(record, one.name)
+        if one.name == "path":
             continue
         if isinstance(value, np.ndarray):
-            digest.update(f"{field.name} {value.dtype} {value.shape}\n".encode())
+            digest.update(f"{one.name} {value.dtype} {value.shape}\n".encode())
             digest.update(np.ascontiguousarray(value).tobytes())
         else:
-            digest.update(f"{field.name} {value!r}\n".encode("utf-8", "backslashreplace"))
+            digest.update(f"{one.name} {value!r}\n".encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
+
+
+NAMED = 5  # so many of what is left out are named
+
+
+@dataclass
+class LeftOut:
+    """What annotations hold that is no object: names of those that have no area on their image (after clipping, in
+    float32) or numbers that are no numbers; how many are of each class that is not listed; how many images have no
+    annotation file at all."""
+
+    without_area: list[str] = field(default_factory=list)
+    other_classes: Counter[str] = field(default_factory=Counter)
+    unannotated: int = 0
+
+    def add(self, other: LeftOut) -> None:
+        """Adds what another part of a dataset leaves out."""
+        self.without_area += other.without_area
+        self.other_classes += other.other_classes
+        self.unannotated += other.unannotated
+
+    def notes(self, place: str, what: str = "object") -> list[str]:
+        """One sentence for each kind, beginning with `place`; `what` an annotation is called."""
+        found = []
+        if names := self.without_area:
+            many = f"{len(names)} {what}s have" if len(names) > 1 else f"1 {what} has"
+            found.append(f"{place}: {many} no area, left out: {first_of(names)}")
+        if total := self.other_classes.total():
+            counts = [f"{name} {count}" for name, count in self.other_classes.most_common()]
+            many = f"{total} {what}s are" if total > 1 else f"1 {what} is"
+            found.append(f"{place}: {many} of classes that are not listed, left out: {first_of(counts)}")
+        if count := self.unannotated:
+            many = (
+                f"{count} images have no annotation file and count as images"
+                if count > 1
+                else ("1 image has no annotation file and counts as an image")
+            )
+            found.append(f"{place}: {many} without objects")
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**vars(self), "other_classes": dict(self.other_classes)}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> LeftOut:
+        """What `as_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        counts = Counter({str(name): int(count) for name, count in value["other_classes"].items()})
+        return LeftOut([str(name) for name in value["without_area"]], counts, int(value["unannotated"]))
+
+
+def first_of(names: list[str]) -> str:
+    """The first of the names, and dots if there are more."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def shown(value: Any) -> str:
+    """A value from a JSON or YAML file as messages show it, in one line and not long."""
+    if isinstance(value, list) and len(value) <= 8 and not any(isinstance(one, list | dict) for one in value):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, list | dict | set | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number of very many digits"
+    text = repr(value[:100]) if isinstance(value, str | bytes) else repr(value)
+    return f"{text}..." if isinstance(value, str | bytes) and len(value) > 100 else text

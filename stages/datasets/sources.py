@@ -4,83 +4,129 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from stages.datasets.classification import ClassificationDataset
 from stages.datasets.coco import open_coco
-from stages.datasets.orientation import AUTO, CHOICES
-from stages.datasets.records import BadDataset
-from stages.datasets.voc import Dataset, open_voc, plain_label
-from stages.settings import build_settings, setting
+from stages.datasets.combined import CombinedDataset
+from stages.datasets.records import BadDataset, shown
+from stages.datasets.voc import ClassOptions, Dataset, ImageOptions, VocOptions, checked_classes, open_voc, plain_label
+from stages.datasets.yolo import open_yolo
+from stages.errors import BadSetting
+from stages.settings import build_settings, nearest, setting
+
+FORMS = (
+    "voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT, shapes:SPLIT, "
+    "shapes-classification:SPLIT or folder:DIR"
+)
+
+
+Source = str | Sequence[str]
+"""One source, or several whose images are to be one dataset."""
 
 
 @dataclass(frozen=True)
-class ImageOptions:
-    """What a recipe may say of `folder:DIR` and `coco:ANNOTATIONS.json:IMAGES`: whether images with an EXIF orientation
-    are read upright or as they are stored (`stages.datasets.orientation`)."""
+class CombinedOptions:
+    """What a recipe may say of several sources, too."""
 
-    exif: str = setting(
-        AUTO,
-        "Images with an EXIF orientation: read upright, as they are stored, or whichever fits the annotated size.",
-        choices=CHOICES,
-    )
-
-
-@dataclass(frozen=True)
-class VocOptions(ImageOptions):
-    """What a recipe may say of `voc:DIR:SPLIT`: its classes, where they are not to be found, and its year, too."""
-
-    classes: tuple[str, ...] | None = setting(
-        None, "The classes, in their order; none: VOC's twenty, or those that the annotations name."
-    )
-    year: int | None = setting(
-        None, "The year of the VOC set, where the folder's name does not tell.", at_least=1900, at_most=2099
-    )
-
-
-FORMS = "voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES, shapes:SPLIT, shapes-classification:SPLIT or folder:DIR"
+    prefix_ids: bool = setting(False, "Put the name of the set that an image is from, and a slash, before its id.")
 
 
 def open_dataset(
-    source: str,
+    source: Source,
     *,
     work: Path,
     classes: tuple[str, ...] | None = None,
     year: str | int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Dataset | ClassificationDataset:
-    """The dataset that `source` names: voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES (a folder) and
-    shapes:SPLIT have scenes with boxes; shapes-classification:SPLIT and folder:DIR (one folder a class) have single
-    objects for pre-training.
+    """The dataset that `source` names: voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES (a folder),
+    yolo:DATA.yaml:SPLIT and shapes:SPLIT have scenes with boxes, and several of them may be one dataset;
+    shapes-classification:SPLIT and folder:DIR (one folder a class) have single objects for pre-training.
 
-    `work` keeps digests and generated sets. `options` is the rest of a recipe's table: `classes` and `year` for `voc`,
-    where they may also be given directly; `exif` for all that are not generated; `seed` and `images`, or `per_class`
-    and `side`, for those that are. `~` and $VARIABLES are expanded. Raises BadDataset and BadSetting.
+    `work` keeps digests and generated sets. `options` is the rest of a recipe's table: those of `VocOptions` for `voc`
+    (`classes` and `year` may also be given directly), of `ClassOptions` for `coco` and `yolo`, `exif` for `folder`;
+    `seed` and `images`, or `per_class` and `side`, for the generated sets; those of the sources and `prefix_ids` for
+    several. `~` and $VARIABLES are expanded. Raises BadDataset and BadSetting.
     """
-    kind, _, rest = source.partition(":")
     values = dict(options or {})
+    values |= {name: value for name, value in (("classes", classes), ("year", year)) if value is not None}
+    if isinstance(source, str):
+        return open_one(source, Path(work), values)
+    if len(source) == 1:
+        return open_one(source[0], Path(work), values)
+    return open_combined(source, Path(work), values)
+
+
+def open_one(
+    source: str, work: Path, values: Mapping[str, Any], *, partial: bool = False
+) -> Dataset | ClassificationDataset:
+    """The dataset of one source. `partial`: it is one of several, and need not have all classes that are listed."""
+    kind, _, rest = source.partition(":")
     if kind in GENERATED and rest:
-        return GENERATED[kind](rest, Path(work), values)
+        return GENERATED[kind](rest, work, dict(values))
     if kind == "voc" and ":" in rest:
-        chosen = build_settings(VocOptions, values, source)
-        listed = classes if classes is not None else chosen.classes
-        folder, split, stated_year = voc_parts(expanded(rest, source), year if year is not None else chosen.year)
-        return open_voc(folder, split, work=Path(work), classes=listed, year=stated_year, exif=chosen.exif)
-    if kind == "coco" and ":" in rest:
-        exif = build_settings(ImageOptions, values, source).exif
-        path, _, images = expanded(rest, source).rpartition(":")
-        return open_coco(Path(path), Path(images), work=Path(work), exif=exif)
+        voc_options = build_settings(VocOptions, as_numbers(values), source)
+        folder, split, year = voc_parts(expanded(rest, source), voc_options.year)
+        return open_voc(folder, split, work=work, options=voc_options, year=year)
+    if kind in ("coco", "yolo") and ":" in rest:
+        options = build_settings(ClassOptions, values, source)
+        path, _, last = expanded(rest, source).rpartition(":")
+        if kind == "coco":
+            return open_coco(Path(path), Path(last), work=work, options=options, partial=partial)
+        return open_yolo(Path(path), last, work=work, options=options, partial=partial)
     if kind == "folder" and rest:
         exif = build_settings(ImageOptions, values, source).exif
         folder = Path(expanded(rest, source))
-        return ClassificationDataset(plain_label(folder.resolve().name), folder, work=Path(work), exif=exif)
-    raise BadDataset(f"'{source}' is not a dataset; write {FORMS}")
+        return ClassificationDataset(plain_label(folder.resolve().name), folder, work=work, exif=exif)
+    raise BadDataset(f"{shown(source)} is not a dataset; write {FORMS}")
 
 
-def open_detection(source: str, *, work: Path, options: Mapping[str, Any] | None = None) -> Dataset:
+def as_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the year as a number, which may be given as text."""
+    year = values.get("year")
+    return {**values, "year": int(year)} if isinstance(year, str) and year.isdecimal() else dict(values)
+
+
+def open_combined(sources: Sequence[str], work: Path, values: Mapping[str, Any]) -> CombinedDataset:
+    """Several sources with boxes as one dataset; each takes those of the options that it knows."""
+    told = ", ".join(sources)
+    if not sources or len(set(sources)) < len(sources):
+        raise BadDataset(f"source = [{told}]: list each source once, and at least one")
+    known = [names_of_options(source) for source in sources]
+    own = {name: value for name, value in values.items() if name == "prefix_ids"}
+    for name in values:
+        if name not in own and not any(name in names for names in known):
+            every = sorted({"prefix_ids", *(one for names in known for one in names)})
+            raise BadSetting(f"{told}: unknown setting '{name}'{nearest(name, every)}")
+    parts = []
+    for source, names in zip(sources, known, strict=True):
+        chosen = {name: value for name, value in values.items() if name in names}
+        part = open_one(source, work, chosen, partial=True)
+        if not isinstance(part, Dataset):
+            raise BadDataset(
+                f"{source}: has classes but no boxes; several sources are sets with boxes, as voc:DIR:SPLIT"
+            )
+        parts.append(part)
+    combined_options = build_settings(CombinedOptions, own, told)
+    listed = build_settings(ClassOptions, {"classes": values.get("classes")}, told).classes
+    checked_classes(listed)
+    return CombinedDataset(parts, classes=listed, prefix_ids=combined_options.prefix_ids)
+
+
+def names_of_options(source: str) -> set[str]:
+    """The names of the options that a source knows."""
+    from stages.datasets.shapes import ShapesOptions
+
+    kinds = {"voc": VocOptions, "coco": ClassOptions, "yolo": ClassOptions, "shapes": ShapesOptions}
+    options = kinds.get(source.partition(":")[0], ImageOptions)
+    return {field.name for field in fields(options)}
+
+
+def open_detection(source: Source, *, work: Path, options: Mapping[str, Any] | None = None) -> Dataset:
     """As `open_dataset`, and BadDataset if `source` names a set without boxes."""
     dataset = open_dataset(source, work=work, options=options)
     if not isinstance(dataset, Dataset):
@@ -88,7 +134,9 @@ def open_detection(source: str, *, work: Path, options: Mapping[str, Any] | None
     return dataset
 
 
-def open_classification(source: str, *, work: Path, options: Mapping[str, Any] | None = None) -> ClassificationDataset:
+def open_classification(
+    source: Source, *, work: Path, options: Mapping[str, Any] | None = None
+) -> ClassificationDataset:
     """As `open_dataset`, and BadDataset if `source` names a set of scenes with boxes."""
     dataset = open_dataset(source, work=work, options=options)
     if not isinstance(dataset, ClassificationDataset):
@@ -122,7 +170,7 @@ def open_shapes(split: str, work: Path, options: dict[str, Any]) -> Dataset:
 
     chosen = build_settings(ShapesOptions, options, f"shapes:{split}")
     folder = materialised_shapes(settings_for(split, chosen), work)
-    return open_voc(folder, split, work=work, classes=tuple(SHAPES), name=f"shapes-{split}")
+    return open_voc(folder, split, work=work, options=VocOptions(classes=tuple(SHAPES)), name=f"shapes-{split}")
 
 
 def open_shapes_classification(split: str, work: Path, options: dict[str, Any]) -> ClassificationDataset:

@@ -1,9 +1,13 @@
-"""Datasets in the layout of the PASCAL VOC devkit: JPEGImages/, Annotations/, ImageSets/Main/."""
+"""Datasets with PASCAL VOC's annotations: in the devkit's layout (JPEGImages/, Annotations/, ImageSets/Main/) or beside
+the images."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.boxes import clip_boxes
-from stages.datasets.annotations import Annotation, class_names, problems, read_annotation
-from stages.datasets.digests import combined, memory_of, remembered_names
+from stages.datasets.annotations import Annotation, class_names, parse_xml, problems, read_annotation
+from stages.datasets.digests import combined, memory_of, remembered, remembered_names
 from stages.datasets.image_set import ImageSet, images_digest
-from stages.datasets.orientation import AUTO
-from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
+from stages.datasets.layout import XML, Layout, find_images
+from stages.datasets.listing import Listing, composed
+from stages.datasets.orientation import AUTO, CHOICES
+from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, first_of
 from stages.errors import BadImage
 from stages.execution import silent
 from stages.images import SUFFIXES, ImageFile
-from stages.settings import nearest
+from stages.settings import nearest, setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,14 +40,64 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-YEAR_FOLDER = re.compile(r"VOC(?:19|20)\d\d")
-IMAGE_ID = re.compile(r"[A-Za-z0-9_.-]+")
+ERROR, BACKGROUND, LEAVE_OUT = "error", "background", "leave-out"
+OF_ALL_IMAGES = (
+    "image_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out", "images_with_crowds",
+    "_places",
+)  # fmt: skip
+"""What is worked out once and is another for a subset."""
+NO_FILE = "none"
+"""In keys, in place of the digest of an annotation file that is not there."""
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What a recipe may say of any dataset that is not generated: whether images with an EXIF orientation are read
+    upright or as they are stored (`stages.datasets.orientation`)."""
+
+    exif: str = setting(
+        AUTO,
+        "Images with an EXIF orientation: read upright, as they are stored, or whichever fits the annotated size.",
+        choices=CHOICES,
+    )
+
+
+@dataclass(frozen=True)
+class ClassOptions(ImageOptions):
+    """What it may say of one with boxes, too: its classes, in this order."""
+
+    classes: tuple[str, ...] | None = setting(
+        None, "The classes, in their order; none: those of the file, or those that the annotations name."
+    )
+
+
+@dataclass(frozen=True)
+class VocOptions(ClassOptions):
+    """What it may say of `voc:DIR:SPLIT`, too.
+
+    `other_classes`: whether an object of a class that is not listed is an error, or is left out. `unannotated`: whether
+    an image without annotation file is an error, or an image without objects. `zero_based`: corners count from 0 and
+    are edges, so that a box over a whole image is (0, 0) to (width, height).
+    """
+
+    year: int | None = setting(
+        None, "The year of the VOC set, where the folder's name does not tell.", at_least=1900, at_most=2099
+    )
+    other_classes: str = setting(
+        ERROR,
+        "Objects of a class that is not listed: an error, or left out, neither found nor missed.",
+        choices=(ERROR, LEAVE_OUT),
+    )
+    unannotated: str = setting(
+        ERROR, "Images without annotation file: an error, or images without objects.", choices=(ERROR, BACKGROUND)
+    )
+    zero_based: bool = setting(False, "Corners count from 0 and are edges, not from 1 and the last pixel.")
 
 
 class Dataset(ImageSet):
     """One image set of a folder in VOC's layout; everything about it is read when first asked for, and then kept.
 
-    `name` is a short label; `image_ids` are in the order of the image set; `folder` holds JPEGImages and Annotations.
+    `name` is a short label; `image_ids` are in the order of the image set; `folder` holds images and annotations.
     """
 
     def __init__(
@@ -51,16 +107,20 @@ class Dataset(ImageSet):
         image_ids: tuple[str, ...],
         *,
         work: Path,
-        classes: tuple[str, ...] | None = None,
-        exif: str = AUTO,
+        options: VocOptions | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self.name = name
         self.folder = folder
         self.image_ids = image_ids
-        self.exif = exif
+        self.options = options or VocOptions()
+        self.exif = self.options.exif
         self._work = work
         self._files = memory_of(folder, work)
-        self._listed = classes
+        self._listed = self.options.classes
+        self._layout = layout or Layout.of(folder)
+        self._images = Listing(self._layout.images, SUFFIXES)
+        self._annotations = Listing(self._layout.annotations, XML)
         self._records: dict[str, ImageRecord] = {}
         self._known = frozenset(image_ids)
 
@@ -72,19 +132,20 @@ class Dataset(ImageSet):
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes: as listed, else VOC's twenty in the devkit's order, else those found, sorted.
+        """The classes: as listed, else those found, sorted; in a folder of the devkit VOC's twenty.
 
         They are looked for in every annotation of the folder, so that all its image sets number them alike.
         """
         if self._listed is not None:
             return self._listed
-        paths = sorted((self.folder / "Annotations").glob("*.xml"))
-        found = set(remembered_names(self._files, paths, lambda path: class_names(path, self._files.read)))
+        place = self.folder if self._layout.images == self._layout.annotations else self._layout.annotations
+        paths = Listing(place, XML).files
+        found = remembered_names(self._files, paths, lambda path: class_names(path, self._files.read))
         if not found:
-            raise BadDataset(
-                f"{self.folder / 'Annotations'}: no annotated object; list the classes, or add annotations"
-            )
-        return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
+            for path in paths:
+                read_annotation(path, self._files.read)  # which says what is wrong with it
+            raise BadDataset(f"{place}: no annotated object; list the classes, or add annotations")
+        return VOC_CLASSES if self._layout.is_year and set(found) <= set(VOC_CLASSES) else tuple(found)
 
     @property
     def images_with_crowds(self) -> frozenset[str]:
@@ -93,22 +154,47 @@ class Dataset(ImageSet):
 
     def subset(self, positions: Sequence[int]) -> Dataset:
         """The images at these positions alone, with all classes."""
-        ids = tuple(self.image_ids[position] for position in positions)
-        chosen = Dataset(self.name, self.folder, ids, work=self._work, classes=self.classes, exif=self.exif)
-        chosen._files = self._files
+        chosen = copy.copy(self)
+        for known in OF_ALL_IMAGES:
+            vars(chosen).pop(known, None)
+        chosen._listed = self.classes
+        chosen.image_ids = tuple(self.image_ids[position] for position in positions)
+        chosen._known = frozenset(chosen.image_ids)
         return chosen
 
     def image_path(self, image_id: str) -> Path:
-        """The image's file (.jpg, .jpeg or .png); where there is none, the .jpg that should be there."""
+        """The image's file, of any of SUFFIXES; where there is none, the .jpg that should be there.
+
+        Of several files of this name it is the one that the annotation's <filename> names. Raises BadImage if that
+        does not decide.
+        """
         self._check_id(image_id)
-        stem = self.folder / "JPEGImages" / image_id
-        candidates = [stem.with_name(stem.name + suffix) for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))]
-        return next((path for path in candidates if path.exists()), candidates[0])
+        found = self._images.find(image_id)
+        if len(found) > 1:
+            named = composed(self._stated_name(image_id)).lower()
+            decided = [path for path in found if composed(path.name).lower() == named]
+            if len(decided) != 1:
+                others = " and ".join(path.name for path in found[1:])
+                raise BadImage(found[0], f"has the name of {others}, and <filename> does not say which is '{image_id}'")
+            return decided[0]
+        return found[0] if found else self._images.expected(image_id)
+
+    def _stated_name(self, image_id: str) -> str:
+        """What the annotation says that its image is called, "" if it does not say."""
+        try:
+            text = parse_xml(self.annotation_path(image_id), self._files.read).findtext("filename")
+        except BadAnnotation:
+            return ""
+        return (text or "").replace("\\", "/").rpartition("/")[2].strip()
 
     def annotation_path(self, image_id: str) -> Path:
-        """The image's annotation file, which need not exist."""
+        """The image's annotation file, which need not exist. Raises BadAnnotation if there are several."""
         self._check_id(image_id)
-        return self.folder / "Annotations" / f"{image_id}.xml"
+        found = self._annotations.find(image_id)
+        if len(found) > 1:
+            names = " and ".join(str(path) for path in found)
+            raise BadAnnotation(f"{names}: are both annotations of '{image_id}'; remove one of them")
+        return found[0] if found else self._annotations.expected(image_id)
 
     def record(self, image_id: str) -> ImageRecord:
         """The image's size and objects. Raises BadAnnotation for a bad file or object (the first that is found).
@@ -122,15 +208,66 @@ class Dataset(ImageSet):
         return self._records[image_id]
 
     @property
-    def category_ids(self) -> tuple[int, ...]:
+    def category_ids(self) -> tuple[int | str, ...]:
         """The number of each class in COCO's format: from 1 on."""
         return tuple(range(1, len(self.classes) + 1))
 
     def notes(self) -> list[str]:
         """What is to be known of the annotations as a whole and is no problem, one sentence each."""
-        return []
+        return self.left_out.notes(self.name)
 
-    def image_number(self, image_id: str) -> int:
+    def choice_notes(self) -> list[str]:
+        """Which images were chosen among several files of one name, in one sentence, if any were."""
+        chosen = []
+        for image_id in self.image_ids:
+            if len(found := self._images.find(image_id)) > 1:
+                with contextlib.suppress(BadImage):
+                    path = self.image_path(image_id)
+                    chosen.append(f"{path.name} (not {', '.join(one.name for one in found if one != path)})")
+        if not chosen:
+            return []
+        many = f"{len(chosen)} images have" if len(chosen) > 1 else "1 image has"
+        return [f"{self.name}: {many} several files of one name, <filename> decides: {first_of(chosen)}"]
+
+    @cached_property
+    def left_out(self) -> LeftOut:
+        """The annotated objects that are no objects of the dataset; remembered by what the files hold.
+
+        What cannot be read is passed over: its own reading says why.
+        """
+        try:
+            key = combined("left out", [self._annotations_digest, *self.image_digests])
+        except (BadImage, BadAnnotation):
+            return self._find_left_out()
+        value = remembered(self._files, "left-out", key, lambda: self._find_left_out().as_json())
+        return LeftOut.from_json(value)
+
+    def _find_left_out(self) -> LeftOut:
+        found = LeftOut()
+        for image_id in self.image_ids:
+            try:
+                annotation = self.annotation(image_id)
+                size = annotation.size or self.image_file(image_id).size
+            except (BadAnnotation, BadImage):
+                continue
+            found.add(self.split_objects(image_id, annotation, size)[1])
+        return found
+
+    def split_objects(self, image_id: str, annotation: Any, size: tuple[int, int]) -> tuple[list[int], LeftOut]:
+        """(places of the objects that are the dataset's, the others), on an image of `size` (width, height)."""
+        kept, left_out = [], LeftOut(unannotated=int(annotation.missing))
+        for place, (one, without_area) in enumerate(
+            zip(annotation.objects, annotation.without_area(size), strict=True)
+        ):
+            if one.name not in self.classes:
+                left_out.other_classes[one.name] += 1
+            elif without_area:
+                left_out.without_area.append(annotation.where(place))
+            else:
+                kept.append(place)
+        return kept, left_out
+
+    def image_number(self, image_id: str) -> int | str:
         """The number of an image in COCO's format: its place, from 1 on."""
         self._check_id(image_id)
         return self._places[image_id] + 1
@@ -141,7 +278,14 @@ class Dataset(ImageSet):
 
     def annotation(self, image_id: str) -> Any:
         """What the image's annotation file says, unchecked. Raises BadAnnotation."""
-        return read_annotation(self.annotation_path(image_id), self._files.read)
+        path = self.annotation_path(image_id)
+        if self._is_background(path):
+            return Annotation(path, None, (), missing=True)
+        return read_annotation(path, self._files.read, zero_based=self.options.zero_based)
+
+    def _is_background(self, path: Path) -> bool:
+        """Whether an annotation file is not there and need not be."""
+        return self.options.unannotated == BACKGROUND and not path.exists()
 
     def stated_size(self, image_id: str) -> tuple[int, int] | None:
         """(width, height) as the image's annotation states it, None if it does not or cannot be read."""
@@ -153,7 +297,8 @@ class Dataset(ImageSet):
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
         """What is impossible about an image's annotation, one sentence each; `image` is its file, if it is there."""
-        return problems(annotation, size, self.classes, image)
+        strict = self.options.other_classes == ERROR
+        return problems(annotation, size, self.classes if strict else None, image)
 
     def annotation_digest(self, image_id: str) -> str:
         """What decides the image's record beside the image: SHA-256 (hex) over its annotation and the classes.
@@ -162,10 +307,15 @@ class Dataset(ImageSet):
         """
         path = self.annotation_path(image_id)
         try:
-            content = self._files.entry(path, image=False).sha256
+            content = NO_FILE if self._is_background(path) else self._files.entry(path, image=False).sha256
         except BadImage as error:
             raise BadAnnotation(f"{path}: {error.reason}; add it, or take its id out of the image set") from None
-        return combined("annotation", [content, "classes", *self.classes])
+        return combined("annotation", [content, *self._reading, "classes", *self.classes])
+
+    @property
+    def _reading(self) -> list[str]:
+        """What else decides what the objects are, for keys; nothing where it is as usual."""
+        return ["zero-based"] if self.options.zero_based else []
 
     @cached_property
     def images_key(self) -> str:
@@ -174,13 +324,28 @@ class Dataset(ImageSet):
 
     @cached_property
     def annotations_key(self) -> str:
-        """SHA-256 (hex) over the classes, the ids, in order, and their annotation files' bytes."""
+        """SHA-256 (hex) over the classes, the ids, in order, and their annotation files' bytes.
+
+        Warnings say what is left out.
+        """
+        key = combined("classes", [self._annotations_digest, *self._reading, *self.classes])
+        for note in self.notes():
+            log.warning("%s", note)
+        return key
+
+    @cached_property
+    def _annotations_digest(self) -> str:
+        """SHA-256 (hex) over the ids, in order, and the annotation files' bytes; raises BadAnnotation if one lacks."""
         paths = [self.annotation_path(image_id) for image_id in self.image_ids]
-        missing = next((path for path in paths if not path.exists()), None)
+        there = [path for path in paths if not self._is_background(path)]
+        missing = next((path for path in there if not path.exists()), None)
         if missing is not None:
-            raise BadAnnotation(f"{missing}: no such annotation file; add it, or take its id out of the image set")
-        files = images_digest("annotations", self.image_ids, self._files.of(paths))
-        return combined("classes", [files, *self.classes])
+            raise BadAnnotation(
+                f"{missing}: no such annotation file; add it, or take its id out of the image set "
+                f'(unannotated = "{BACKGROUND}" takes such images as images without objects)'
+            )
+        digests = dict(zip(there, self._files.of(there), strict=True))
+        return images_digest("annotations", self.image_ids, [digests.get(path, NO_FILE) for path in paths])
 
     @cached_property
     def key(self) -> str:
@@ -201,9 +366,10 @@ class Dataset(ImageSet):
         annotation = self.annotation(image_id)
         image = self._image_if_there(image_id, must=annotation.size is None)
         size = annotation.size or image_size(image)
-        for problem in problems(annotation, size, self.classes, image):
+        for problem in self.problems(image_id, annotation, size, image):
             raise BadAnnotation(problem)
-        return as_record(annotation, image_id, self.image_path(image_id), size, self.classes)
+        kept, _ = self.split_objects(image_id, annotation, size)
+        return as_record(annotation, kept, image_id, self.image_path(image_id), size, self.classes)
 
     def _image_if_there(self, image_id: str, *, must: bool) -> ImageFile | None:
         """The image's file; None if it is not there, or BadImage if it `must` be."""
@@ -222,16 +388,21 @@ def image_size(image: ImageFile | None) -> tuple[int, int]:
 
 
 def as_record(
-    annotation: Annotation, image_id: str, path: Path, size: tuple[int, int], classes: tuple[str, ...]
+    annotation: Annotation,
+    kept: Sequence[int],
+    image_id: str,
+    path: Path,
+    size: tuple[int, int],
+    classes: tuple[str, ...],
 ) -> ImageRecord:
-    """The record of an image of `size` (width, height) whose annotation has been checked."""
-    objects = annotation.objects
+    """The record of an image of `size` (width, height) whose annotation has been checked; of its objects the `kept`."""
+    objects = [annotation.objects[place] for place in kept]
     return ImageRecord(
         image_id=image_id,
         path=path,
         width=size[0],
         height=size[1],
-        boxes=clip_boxes(annotation.boxes, *size),
+        boxes=clip_boxes(annotation.boxes_on(size)[list(kept)], *size),
         labels=np.array([classes.index(one.name) for one in objects], np.int32),
         difficult=np.array([one.difficult for one in objects], np.bool_),
         truncated=np.array([one.truncated for one in objects], np.bool_),
@@ -245,85 +416,20 @@ def open_voc(
     split: str,
     *,
     work: Path,
-    classes: tuple[str, ...] | None = None,
+    options: VocOptions | None = None,
     year: str | None = None,
     name: str | None = None,
-    exif: str = AUTO,
 ) -> Dataset:
-    """The image set `split` below `folder` (the devkit's folder or the year's); raises BadDataset.
-
-    `split` names ImageSets/Main/SPLIT.txt, or is itself a file of ids ending in .txt.
-    """
-    home = locate(folder, year)
-    image_set = Path(split).expanduser() if split.endswith(".txt") else home / "ImageSets" / "Main" / f"{split}.txt"
-    if not image_set.is_file():
-        sets = sorted(path.stem for path in image_set.parent.glob("*.txt"))
-        advice = nearest(split, sets) or "; write it, a text file with one image id a line (a file's name, no ending)"
-        raise BadDataset(f"{image_set}: no such image set{advice}")
-    label = name or f"{home.name}-{image_set.stem}"
-    ids, listed = read_image_set(image_set), checked_classes(classes)
-    return Dataset(plain_label(label), home, ids, work=work, classes=listed, exif=exif)
+    """The image set `split` below `folder`, which `find_images` finds; raises BadDataset."""
+    checked_classes(options.classes if options else None)
+    layout, ids, label = find_images(folder, split, year)
+    return Dataset(plain_label(name or label), layout.home, ids, work=work, options=options, layout=layout)
 
 
-def locate(folder: Path, year: str | None) -> Path:
-    """The folder with JPEGImages: `folder` itself, or the one VOC20xx (of that `year`) in it or in its VOCdevkit."""
-    if not folder.is_dir():
-        raise BadDataset(f"{folder}: no such folder; name the VOCdevkit folder or the VOC20xx folder inside it")
-    if (folder / "JPEGImages").is_dir():
-        return folder
-    inside = [path for place in (folder, folder / "VOCdevkit") for path in sorted(place.glob("VOC*")) if is_year(path)]
-    homes = [path for path in inside if year is None or path.name == f"VOC{year}"]
-    if len(homes) == 1:
-        return homes[0]
-    found = ", ".join(path.name for path in inside)
-    if len(inside) > 1 and year is None:
-        raise BadDataset(
-            f"{folder}: holds {found}; end the source with the year, as in voc:DIR:SPLIT:{inside[0].name[3:]}"
-        )
-    if inside:
-        raise BadDataset(f"{folder}: holds {found} but no VOC{year}; correct the year, or fetch that one")
-    raise BadDataset(f"{folder}: holds no dataset in VOC's layout; it needs JPEGImages, Annotations and ImageSets/Main")
-
-
-def is_year(path: Path) -> bool:
-    """Whether `path` is a folder such as VOC2007 with images in it."""
-    return bool(YEAR_FOLDER.fullmatch(path.name)) and (path / "JPEGImages").is_dir()
-
-
-def read_image_set(path: Path) -> tuple[str, ...]:
-    """The ids in an image set's file, one a line, in their order; raises BadDataset if any is twice or impossible."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise BadDataset(f"{path}: is not a text file; an image set holds one image id a line") from None
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        image_id = line.strip()
-        if not image_id:
-            continue
-        if not IMAGE_ID.fullmatch(image_id) or set(image_id) == {"."}:
-            raise BadDataset(
-                f"{path}: line {number}, {image_id!r}, is not an image id; "
-                "write one id a line, of letters, digits, '_', '.' and '-'"
-            )
-        if image_id.lower().endswith(SUFFIXES):
-            raise BadDataset(
-                f"{path}: line {number}, '{image_id}', is the name of a file; "
-                f"write image ids, names without their ending: {Path(image_id).stem}"
-            )
-        if image_id in seen:
-            raise BadDataset(f"{path}: '{image_id}' is on lines {seen[image_id]} and {number}; remove one of them")
-        seen[image_id] = number
-    if not seen:
-        raise BadDataset(f"{path}: lists no image; add one id a line")
-    return tuple(seen)
-
-
-def checked_classes(classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The listed classes, if any; raises BadDataset if there are none or one is there twice."""
+def checked_classes(classes: tuple[str, ...] | None) -> None:
+    """Raises BadDataset if classes are listed, but none, or one twice."""
     if classes is not None and (not classes or len(set(classes)) < len(classes)):
         raise BadDataset(f"classes = {list(classes)}: list each class once, and at least one")
-    return classes
 
 
 def plain_label(name: str) -> str:

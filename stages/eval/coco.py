@@ -89,7 +89,7 @@ def write_coco_results(dataset: Any, detections: DetectionSet, path: Path) -> No
             scores = one.scores.astype(str)  # the shortest text that is this float32
             for box, score, label in zip(boxes, scores, one.labels, strict=True):
                 if ids[label] is not None:
-                    head = f'{{"image_id": {number}, "category_id": {ids[label]}'
+                    head = f'{{"image_id": {json.dumps(number)}, "category_id": {json.dumps(ids[label])}'
                     file.write(f'{separator}{head}, "bbox": {json.dumps(box)}, "score": {score}}}')
                     separator = ",\n"
         file.write("[]\n" if separator == "[\n" else "\n]\n")

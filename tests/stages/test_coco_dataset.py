@@ -16,7 +16,10 @@ from PIL import Image
 
 from rcnn_cli.main import main
 from stages.datasets import BadAnnotation, BadDataset, CocoDataset, open_detection
+from stages.datasets.digests import combined
+from stages.detections import Detections, detections_from_arrays
 from stages.errors import BadImage, BadSetting
+from stages.eval.coco import write_coco_results
 
 Content = dict[str, Any]
 
@@ -134,13 +137,17 @@ REFUSED: dict[str, tuple[Callable[[Content], object], str]] = {
     "no images": (lambda stated: stated["images"].clear(), "its list 'images' is empty"),
     "a list of numbers": (lambda stated: stated.update(categories=[3, 90]), "has no list 'categories' of objects"),
     "no id": (without("images", 1, "id"), "image 2 has no 'id'"),
-    "a text as id": (put("images", 0, "id", "a"), "image 1 has id = 'a', not a whole number"),
+    "a decimal as id": (put("images", 0, "id", 1.5), "image 1 has id = 1.5, neither a whole number nor text"),
+    "an id of two lines": (put("images", 0, "id", "a\nb"), r"image 1 has id = 'a\nb', neither a whole number nor text"),
+    "half a surrogate": (put("images", 0, "file_name", "\ud800.jpg"), r"image 42 has file_name = '\ud800.jpg'"),
+    "a size of text": (put("images", 0, "width", "60"), "image 42 has width = '60', not a whole number"),
+    "a huge number": (put("annotations", 1, "area", 10**400), "annotation 6 has area = a number of very many digits"),
     "an id twice": (put("images", 0, "id", 7), "image 7 is there twice"),
     "no file": (without("images", 0, "file_name"), "image 42 has file_name = None"),
     "a file elsewhere": (put("images", 0, "file_name", "../a.jpg"), "name a file inside the folder"),
     "a category twice": (put("categories", 0, "id", 3), "category 3 (traffic light): its id or name is there twice"),
     "a name twice": (put("categories", 0, "name", "traffic light"), "its id or name is there twice"),
-    "a slash": (put("categories", 0, "name", "a/b"), "category 90 has the name 'a/b'"),
+    "a name of two lines": (put("categories", 0, "name", "a\nb"), r"category 90 has the name 'a\nb'"),
     "an unknown image": (put("annotations", 0, "image_id", 1), "annotation 5 is of image 1, which the file does not"),
     "an unknown category": (put("annotations", 0, "category_id", 1), "annotation 5 is of category 1, which the file"),
     "no category": (without("annotations", 2, "category_id"), "annotation 8 has no 'category_id'"),
@@ -168,8 +175,8 @@ BAD_BOXES = {
     "a negative width": ([5, 5, -3, 10], "of negative width or height"),
     "a negative height": ([5, 5, 10, -1], "of negative width or height"),
     "over the edge": ([50, 5, 12, 10], "outside its image of 60 x 40 pixels"),
-    "beyond the edge": ([60, 5, 0.5, 10], "outside its image"),
-    "nan": ([math.nan, 5, 0.5, 10], "give it finite numbers"),
+    "beyond the edge": ([61.5, 5, 0.5, 10], "outside its image"),
+    "far beyond": ([1e39, 5, 10, 10], "outside its image"),
 }
 
 
@@ -202,12 +209,126 @@ def test_boxes_without_an_area_are_left_out_and_said_once(tmp_path: Path, monkey
         assert len(dataset.record("7").boxes) == 0
     (said,) = warnings
     assert said == (
-        f"{tmp_path / 'instances_toy.json'}: 7 annotations have boxes of no width or height, left out: "
-        "6, 100, 101, 102, 103, ..."
+        f"{tmp_path / 'instances_toy.json'}: 7 annotations have no area, left out: 100, 101, 102, 103, 104, ..."
     )
     assert dataset.check().notes == [said]
     assert dataset.check().problems == []
     assert opened(tmp_path / "other").notes() == []
+
+
+NO_AREA = {
+    "a width that float32 rounds away": ([10, 5, 1e-7, 10], None),
+    "beyond the edge by less than a pixel": ([60, 5, 0.5, 10], None),
+    "clipped to nothing": ([59.9999999, 5, 0.5, 10], None),
+    "above the upper edge": ([5, -0.5, 10, 0.5], None),
+    "not a number": ([math.nan, 5, 5, 10], None),
+    "infinite": ([5, 5, math.inf, 10], None),
+    "an area below zero": ([5, 5, 10, 10], -1.0),
+    "an area that is not a number": ([5, 5, 10, 10], math.nan),
+}
+
+
+@pytest.mark.parametrize("sized", [True, False], ids=["stated size", "size of the file"])
+@pytest.mark.parametrize("case", NO_AREA)
+def test_what_has_no_area_is_no_object_and_changes_the_key(
+    tmp_path: Path, case: str, sized: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither an example nor missed; results of before, when it was an object, have another key."""
+    stated = content()
+    box, area = NO_AREA[case]
+    stated["annotations"][1].update({"bbox": box} if area is None else {"bbox": box, "area": area})
+    if not sized:
+        stated["images"][0].update(width=-1, height=None)
+    with caplog.at_level(logging.WARNING, "stages.datasets"):
+        dataset = opened(tmp_path, stated)
+    assert [one.getMessage() for one in caplog.records] == [
+        f"{tmp_path / 'instances_toy.json'}: 1 annotation has no area, left out: 6"
+    ]
+    record = dataset.record("42")
+    assert record.labels.tolist() == [0]
+    assert record.boxes.tolist() == [[50, 30, 60, 40]]
+    assert dataset.check().classes["toothbrush"].objects == 0
+    as_before = combined("coco", [dataset.file.sha256, *dataset.image_ids, "classes", *dataset.classes])
+    assert dataset.annotations_key != as_before
+    stated["annotations"][1].update({"bbox": [1, 2, 0, 4], "area": 1})
+    assert opened(tmp_path, stated).annotations_key == combined(
+        "coco", [opened(tmp_path, stated).file.sha256, *dataset.image_ids, "classes", *dataset.classes]
+    )
+
+
+def test_listed_classes_are_a_subset_in_their_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, content())
+    source = f"coco:{path}:{tmp_path / 'images'}"
+    whole = open_detection(source, work=tmp_path)
+    with caplog.at_level(logging.WARNING, "stages.datasets"):
+        one = open_detection(source, work=tmp_path, options={"classes": ["toothbrush"]})
+    assert [line.getMessage() for line in caplog.records] == [
+        f"{path}: 2 annotations are of classes that are not listed, left out: traffic light 2"
+    ]
+    assert one.classes == ("toothbrush",)
+    assert one.category_ids == (90,)
+    assert one.image_ids == whole.image_ids
+    assert one.record("42").labels.tolist() == [0]
+    assert one.record("42").boxes.tolist() == [[10.5, 5.25, 30.5, 35.75]]
+    assert len(one.record("9").boxes) == len(one.record("9").difficult) == 0
+    assert one.images_key == whole.images_key
+    assert one.annotations_key != whole.annotations_key
+    both = open_detection(source, work=tmp_path, options={"classes": ["toothbrush", "traffic light"]})
+    assert both.record("42").labels.tolist() == [0, 1]
+    assert both.category_ids == (90, 3)
+    same = open_detection(source, work=tmp_path, options={"classes": ["traffic light", "toothbrush"]})
+    assert same.annotations_key == whole.annotations_key
+    with pytest.raises(
+        BadDataset, match=r"instances_toy\.json: has no category 'tothbrush', did you mean 'toothbrush'"
+    ):
+        open_detection(source, work=tmp_path, options={"classes": ["tothbrush"]})
+
+
+def test_ids_may_be_text_and_names_may_have_slashes(tmp_path: Path) -> None:
+    stated = content()
+    names = {42: "night/0001", 7: "caf\u00e9 (1)", 9: 9}
+    for image in stated["images"]:
+        image["id"] = names[image["id"]]
+    for number, one in enumerate(stated["annotations"]):
+        one.update(image_id=names[one["image_id"]], id=f"a{number}", category_id=str(one["category_id"]))
+    stated["categories"][0].update(id="90", name="cups/mugs")
+    stated["categories"][1].update(id="3")
+    dataset = opened(tmp_path, stated)
+    assert dataset.image_ids == ("9", "caf\u00e9 (1)", "night/0001")
+    assert dataset.classes == ("traffic light", "cups/mugs")
+    assert dataset.record("night/0001").labels.tolist() == [1, 0]
+    assert [dataset.image_number(one) for one in dataset.image_ids] == [9, "caf\u00e9 (1)", "night/0001"]
+    stated["annotations"][1]["bbox"] = [50, 5, 12, 10]
+    with pytest.raises(BadAnnotation, match=r"annotation a1 \(cups/mugs\) of image night/0001 has the box"):
+        opened(tmp_path, stated).record("night/0001")
+    stated["images"].append({"id": "9", "file_name": "a.jpg"})
+    with pytest.raises(BadDataset, match="image 9 is there twice"):
+        opened(tmp_path, stated)
+
+
+def test_results_have_the_ids_of_the_file(tmp_path: Path) -> None:
+    """pycocotools takes them for those of the annotations, numbers or text."""
+    from pycocotools.coco import COCO
+
+    stated = content()
+    stated["images"][0]["id"] = stated["annotations"][1]["image_id"] = stated["annotations"][2]["image_id"] = "a"
+    dataset = opened(tmp_path, stated)
+    found = Detections(np.float32([[1, 2, 3, 4]]), np.float32([0.5]), np.int32([1]))
+    detections = detections_from_arrays(dataset.classes, [("a", found)], {"a": (60, 40)})
+    write_coco_results(dataset, detections, tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text()) == [
+        {"image_id": "a", "category_id": 90, "bbox": [1, 2, 2, 2], "score": 0.5}
+    ]
+    assert len(COCO(str(dataset.file.path)).loadRes(str(tmp_path / "results.json")).anns) == 1
+
+
+def test_a_file_name_is_found_whatever_the_form_of_its_accents(tmp_path: Path) -> None:
+    stated = content()
+    stated["images"][0]["file_name"] = "caf\u00e9/\u00e9.jpg"
+    path = tmp_path / "images" / "cafe\u0301" / "e\u0301.jpg"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(path)
+    assert opened(tmp_path, stated).image_path("42") == path
 
 
 def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -229,7 +350,7 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     dataset = opened(tmp_path)
     (tmp_path / "images" / "b.png").unlink()
     assert len(dataset.record("7").boxes) == 0
-    with pytest.raises(BadImage, match=r"b\.png: cannot be read"):
+    with pytest.raises(BadImage, match=r"b\.png: no such file"):
         _ = dataset.images_key
 
 
@@ -252,7 +373,7 @@ def test_the_command_checks_every_image_and_box(
         main(["data", "check", source])
     printed = capsys.readouterr()
     assert ended.value.code == 0
-    told = f"{path}: 1 annotation has a box of no width or height, left out: 8"
+    told = f"{path}: 1 annotation has no area, left out: 8"
     assert printed.out.splitlines()[-2:] == [told, "3 images, 0 problems"]
     assert printed.err.splitlines() == [f"warning: {told}"]
     stated["annotations"][2]["bbox"][2] = -2

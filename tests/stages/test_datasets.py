@@ -152,12 +152,13 @@ BAD = {
     "<ymin>1<": ("<ymin>0<", r"\(5, 0\) to \(60, 30\), outside its image"),
     "<xmin>5<": ("<xmin>61<", r"object 1 \(dog\).*turned inside out"),
     "<ymax>30<": ("<ymax>thirty<", r"object 1 \(dog\) has the box .* ymax thirty; give it four numbers"),
-    "<ymax>40<": ("<ymax>nan<", r"object 2 \(person\) has the box"),
+    "<ymax>40<": ("<ymax>4_0<", r"object 2 \(person\) has the box"),
     "<xmax>12</xmax>": ("", r"object 2 \(person\) has the box .*xmax None"),
-    "<difficult>1<": ("<difficult>yes<", r"object 2 \(person\) has difficult = 'yes'; write 0 or 1"),
+    "<difficult>1<": ("<difficult>2<", r"object 2 \(person\) has difficult = '2'; write 0 or 1"),
     "<width>60<": ("<width>61<", r"states 61 x 40 pixels but its image has 60 x 40"),
     "<width>60</width>": ("", r"its size's width is None, not a whole number"),
-    "<name>dog<": ("<name>../dog<", r"object 1 has the class name '\.\./dog'"),
+    "<name>dog<": ("<name> <", r"object 1 has the class name ''; give it a name"),
+    "<name>person<": ("<name>../person<", r"object 2 \(\.\./person\) is of no listed class \(dog, person\)"),
     "</annotation>": ("", r"is not a whole XML file"),
 }
 
@@ -268,7 +269,10 @@ def test_a_text_file_of_ids_is_an_image_set(voc: Path, tmp_path: Path) -> None:
         ("000001\n000002\n000001\n", "'000001' is on lines 1 and 3"),
         ("../../etc/passwd\n", "line 1, '../../etc/passwd', is not an image id"),
         ("..\n", "is not an image id"),
-        ("000001 -1\n", "line 1, '000001 -1', is not an image id"),
+        ("/etc/passwd\n", "is not an image id"),
+        ("a//b\n", "is not an image id"),
+        (f"{'x' * 256}\n", "is not an image id"),
+        ("caf\u00e9\ncafe\u0301\n", "is on lines 1 and 2"),
     ],
 )
 def test_an_impossible_image_set_is_refused(voc: Path, tmp_path: Path, text: str, words: str) -> None:
@@ -278,7 +282,7 @@ def test_an_impossible_image_set_is_refused(voc: Path, tmp_path: Path, text: str
 
 
 def test_an_image_set_that_is_no_text_is_refused(voc: Path, tmp_path: Path) -> None:
-    (voc / "ImageSets/Main/odd.txt").write_bytes(b"\xff\xfe\x00\x80")
+    (voc / "ImageSets/Main/odd.txt").write_bytes(b"\xff\x80\x00")
     with pytest.raises(BadDataset, match="is not a text file"):
         opened(voc, tmp_path, "odd")
 

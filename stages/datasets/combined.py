@@ -1,0 +1,187 @@
+"""Several datasets as one: the papers' 07+12 (VOC 2007 trainval and VOC 2012 trainval), for example."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.datasets.digests import combined
+from stages.datasets.image_set import images_digest
+from stages.datasets.records import BadDataset, ImageRecord, LeftOut
+from stages.datasets.voc import OF_ALL_IMAGES, Dataset, plain_label
+from stages.images import ImageFile
+from stages.settings import nearest
+
+
+class CombinedDataset(Dataset):
+    """The images of the `parts`, one after the other, with the classes of all (those of the first part first).
+
+    Ids stay what they are; with `prefix_ids` they are the part's name, a slash and the id. Raises BadDataset if an id
+    is in two parts.
+    """
+
+    def __init__(
+        self, parts: Sequence[Dataset], *, classes: tuple[str, ...] | None = None, prefix_ids: bool = False
+    ) -> None:
+        self.parts = tuple(parts)
+        self.name = plain_label("-".join(part.name for part in parts))
+        self.origins = origins_of(parts, prefix_ids)
+        self.image_ids = tuple(self.origins)
+        found = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+        for name in found:
+            if classes is not None and name not in classes:
+                raise BadDataset(f"{self.name}: has the class {name!r}, which is not listed; list it")
+        for name in classes or ():
+            if name not in found:
+                raise BadDataset(f"{self.name}: has no class {name!r}{nearest(name, found)}")
+        self._listed = found if classes is None else classes
+        self._records: dict[str, ImageRecord] = {}
+        self._known = frozenset(self.image_ids)
+
+    def part_of(self, image_id: str) -> tuple[Dataset, str]:
+        """(the part that has the image, its id there)."""
+        self._check_id(image_id)
+        place, own_id = self.origins[image_id]
+        return self.parts[place], own_id
+
+    def subset(self, positions: Sequence[int]) -> CombinedDataset:
+        """The images at these positions alone, with all classes."""
+        chosen = copy.copy(self)
+        for known in OF_ALL_IMAGES:
+            vars(chosen).pop(known, None)
+        chosen.image_ids = tuple(self.image_ids[position] for position in positions)
+        chosen._known = frozenset(chosen.image_ids)
+        own_ids: list[list[str]] = [[] for _ in self.parts]
+        for image_id in chosen.image_ids:
+            place, own_id = self.origins[image_id]
+            own_ids[place].append(own_id)
+        places = [{own_id: place for place, own_id in enumerate(part.image_ids)} for part in self.parts]
+        chosen.parts = tuple(
+            part.subset([own[one] for one in ids]) for part, own, ids in zip(self.parts, places, own_ids, strict=True)
+        )
+        return chosen
+
+    @cached_property
+    def images_with_crowds(self) -> frozenset[str]:
+        """The ids of the images with a crowd among their objects."""
+        crowded = [part.images_with_crowds for part in self.parts]
+        return frozenset(one for one in self.image_ids if self.origins[one][1] in crowded[self.origins[one][0]])
+
+    def image_path(self, image_id: str) -> Path:
+        """The image's file, which need not exist."""
+        part, own_id = self.part_of(image_id)
+        return part.image_path(own_id)
+
+    def image_file(self, image_id: str) -> ImageFile:
+        """The image's file, its content and which way up it is read. Raises BadImage if it is not there."""
+        part, own_id = self.part_of(image_id)
+        return part.image_file(own_id)
+
+    @cached_property
+    def image_digests(self) -> tuple[str, ...]:
+        """`image_digest` of every image, in order. Raises BadImage."""
+        digests = [dict(zip(part.image_ids, part.image_digests, strict=True)) for part in self.parts]
+        return tuple(digests[place][own_id] for place, own_id in map(self.origins.__getitem__, self.image_ids))
+
+    def forget(self) -> None:
+        """Has every file read anew, whatever is remembered of it or was found out before."""
+        for part in self.parts:
+            part.forget()
+
+    def remember(self) -> None:
+        """Keeps what was found out of the files for the next opening."""
+        for part in self.parts:
+            part.remember()
+
+    def annotation_path(self, image_id: str) -> Path:
+        """The image's annotation file, which need not exist."""
+        part, own_id = self.part_of(image_id)
+        return part.annotation_path(own_id)
+
+    def annotation(self, image_id: str) -> Any:
+        """What the image's annotation says, unchecked. Raises BadAnnotation."""
+        part, own_id = self.part_of(image_id)
+        return part.annotation(own_id)
+
+    def stated_size(self, image_id: str) -> tuple[int, int] | None:
+        """(width, height) as the image's annotation states it, None if it does not or cannot be read."""
+        part, own_id = self.part_of(image_id)
+        return part.stated_size(own_id)
+
+    def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
+        """What is impossible about an image's annotation, one sentence each."""
+        part, own_id = self.part_of(image_id)
+        return part.problems(own_id, annotation, size, image)
+
+    def split_objects(self, image_id: str, annotation: Any, size: tuple[int, int]) -> tuple[list[int], LeftOut]:
+        """(places of the objects that are the dataset's, the others), on an image of `size` (width, height)."""
+        part, own_id = self.part_of(image_id)
+        return part.split_objects(own_id, annotation, size)
+
+    def annotation_digest(self, image_id: str) -> str:
+        """What decides the image's record beside the image. Raises BadAnnotation if the annotation is not there."""
+        part, own_id = self.part_of(image_id)
+        return combined("of several", [part.annotation_digest(own_id), "classes", *self.classes])
+
+    @cached_property
+    def _annotations_digest(self) -> str:
+        for part in self.parts:
+            _ = part._annotations_digest  # which reads the files by several threads, and names one that lacks
+        digests = [self.annotation_digest(image_id) for image_id in self.image_ids]
+        return images_digest("annotations", self.image_ids, digests)
+
+    @property
+    def _reading(self) -> list[str]:
+        return []
+
+    def notes(self) -> list[str]:
+        """What is to be known of the annotations as a whole and is no problem, one sentence each."""
+        return [note for part in self.parts for note in part.notes()]
+
+    def choice_notes(self) -> list[str]:
+        """Which images were chosen among several files of one name."""
+        return [note for part in self.parts for note in part.choice_notes()]
+
+    def orientation_notes(self) -> list[str]:
+        """What is to be known of the EXIF orientations of the images that are there, one sentence each."""
+        return [note for part in self.parts for note in part.orientation_notes()]
+
+    def _read_record(self, image_id: str) -> ImageRecord:
+        part, own_id = self.part_of(image_id)
+        record = part.record(own_id)
+        numbers = np.array([self.classes.index(name) for name in part.classes], np.int32)
+        return replace(record, image_id=image_id, labels=numbers[record.labels])
+
+
+def origins_of(parts: Sequence[Dataset], prefix_ids: bool) -> dict[str, tuple[int, str]]:
+    """Each image's id, and (the place of its part, its id there), in order; raises BadDataset if two have one id."""
+    found: dict[str, tuple[int, str]] = {}
+    names = distinct([part.name for part in parts])
+    for place, part in enumerate(parts):
+        for own_id in part.image_ids:
+            image_id = f"{names[place]}/{own_id}" if prefix_ids else own_id
+            other, _ = found.setdefault(image_id, (place, own_id))
+            if other != place:
+                raise BadDataset(
+                    f"image '{image_id}' is in {parts[other].name} and in {part.name}; name each image once, or set "
+                    "prefix_ids = true where they are different images"
+                )
+    return found
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered from their second use on."""
+    found: list[str] = []
+    for name in names:
+        number, new = 1, name
+        while new in found:
+            number += 1
+            new = f"{name}-{number}"
+        found.append(new)
+    return found

@@ -1,0 +1,154 @@
+"""Where the files of a dataset with VOC's annotations lie, and which images an image set lists."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from stages.datasets.listing import Listing, composed, is_id, walk
+from stages.datasets.records import BadDataset, shown
+from stages.images import SUFFIXES
+from stages.settings import nearest
+
+YEAR_FOLDER = re.compile(r"VOC(?:19|20)\d\d")
+MARKED = re.compile(r"(.*\S)\s+(?:-1|0|1)")
+"""A line of VOC's CLASS_train.txt: an id, and whether the class is in the image (1), only difficult (0) or not (-1)."""
+XML = (".xml",)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of `images` and `annotations`, both below `home`; they may be the same."""
+
+    home: Path
+    images: Path
+    annotations: Path
+
+    @staticmethod
+    def of(home: Path) -> Layout:
+        """The devkit's, JPEGImages and Annotations; the XML may also lie beside the images."""
+        images, annotations = home / "JPEGImages", home / "Annotations"
+        if not images.is_dir():
+            return Layout(home, home, home)
+        beside = not annotations.is_dir() and has_xml(images)
+        return Layout(home, images, images if beside else annotations)
+
+    @property
+    def is_year(self) -> bool:
+        """Whether this is a folder of the devkit, such as VOC2007."""
+        return any(YEAR_FOLDER.fullmatch(path.name) for path in (self.home, self.home.resolve()))
+
+
+def find_images(folder: Path, split: str, year: str | None) -> tuple[Layout, tuple[str, ...], str]:
+    """(where the files lie, the ids of the image set `split`, its label) below `folder`; raises BadDataset.
+
+    `folder` is a VOC20xx folder, one that holds or whose VOCdevkit holds the one VOC20xx (of that `year`), or one with
+    XML beside its images. `split` names a list of ids (ImageSets/Main/SPLIT.txt, or SPLIT.txt), is itself a file of ids
+    ending in .txt, or, where XML lies beside the images, is the sub-folder of all images that are meant.
+    """
+    home = locate(folder, split, year)
+    layout = Layout.of(home)
+    label = f"{home.name}-{Path(split).stem if split.endswith('.txt') else split}"
+    whole = home / split
+    if layout.images == home and not split.endswith(".txt") and os.path.isdir(whole):
+        ids = sorted({*Listing(whole, SUFFIXES).ids(), *Listing(whole, XML).ids()})
+        if not ids:
+            raise BadDataset(f"{whole}: holds no image; images end in {', '.join(SUFFIXES)}")
+        return Layout(home, whole, whole), tuple(ids), label
+    lists = [home / "ImageSets" / "Main" / f"{split}.txt", home / f"{split}.txt"]
+    if split.endswith(".txt"):
+        lists = [Path(split).expanduser()]
+    image_set = next((path for path in lists if os.path.isfile(path)), None)
+    if image_set is None:
+        sets = sorted(path.stem for path in lists[0].parent.glob("*.txt"))
+        advice = nearest(split, sets) or "; write it, a text file with one image id a line (a file's name, no ending)"
+        raise BadDataset(f"{lists[0]}: no such image set{advice}")
+    return layout, read_image_set(image_set, Listing(layout.images, SUFFIXES)), label
+
+
+def locate(folder: Path, split: str, year: str | None) -> Path:
+    """The folder with JPEGImages: `folder` itself, or the one VOC20xx (of that `year`) in it or in its VOCdevkit.
+
+    Without any of these, `folder` where XML files lie in it or in its sub-folder `split`.
+    """
+    if not os.path.isdir(folder):
+        raise BadDataset(f"{folder}: no such folder; name the VOCdevkit folder or the VOC20xx folder inside it")
+    if (folder / "JPEGImages").is_dir():
+        return folder
+    inside = [path for place in (folder, folder / "VOCdevkit") for path in sorted(place.glob("VOC*")) if is_year(path)]
+    homes = [path for path in inside if year is None or path.name == f"VOC{year}"]
+    if len(homes) == 1:
+        return homes[0]
+    found = ", ".join(path.name for path in inside)
+    if len(inside) > 1 and year is None:
+        raise BadDataset(
+            f"{folder}: holds {found}; end the source with the year, as in voc:DIR:SPLIT:{inside[0].name[3:]}"
+        )
+    if inside:
+        raise BadDataset(f"{folder}: holds {found} but no VOC{year}; correct the year, or fetch that one")
+    if any(path.suffix.lower() == ".xml" for path in folder.iterdir()) or has_xml(folder / split):
+        return folder
+    raise BadDataset(
+        f"{folder}: holds no dataset in VOC's layout; it needs JPEGImages, Annotations and ImageSets/Main, "
+        "or XML files beside the images"
+    )
+
+
+def has_xml(folder: Path) -> bool:
+    """Whether an XML file lies below the folder."""
+    return any(path.suffix.lower() == ".xml" for path in walk(folder))
+
+
+def is_year(path: Path) -> bool:
+    """Whether `path` is a folder such as VOC2007 with images in it."""
+    return bool(YEAR_FOLDER.fullmatch(path.name)) and (path / "JPEGImages").is_dir()
+
+
+def read_image_set(path: Path, images: Listing | None = None) -> tuple[str, ...]:
+    """The ids in an image set's file, one a line, in their order; raises BadDataset if any is twice or impossible.
+
+    In a file like VOC's CLASS_train.txt, where a mark -1, 0 or 1 follows each id, all lines are of the set: the marks
+    say what is in an image, and so does its annotation. `images` tells ids with such an ending from marked ones.
+    """
+    lines = {number: line.strip() for number, line in enumerate(read_lines(path), 1) if line.strip()}
+    if lines and is_marked(list(lines.values()), images):
+        lines = {number: MARKED.sub(r"\1", line) for number, line in lines.items()}
+    seen: dict[str, int] = {}
+    for number, image_id in lines.items():
+        if not is_id(image_id):
+            raise BadDataset(
+                f"{path}: line {number}, {shown(image_id)}, is not an image id; write one id a line, the path of "
+                "an image below the folder of images, without its ending"
+            )
+        if image_id.lower().endswith(SUFFIXES) and not (images and images.find(image_id)):
+            raise BadDataset(
+                f"{path}: line {number}, '{image_id}', is the name of a file; "
+                f"write image ids, names without their ending: {PurePosixPath(image_id).with_suffix('')}"
+            )
+        first = seen.setdefault(composed(image_id), number)
+        if first != number:
+            raise BadDataset(f"{path}: '{image_id}' is on lines {first} and {number}; remove one of them")
+    if not lines:
+        raise BadDataset(f"{path}: lists no image; add one id a line")
+    return tuple(lines.values())
+
+
+def is_marked(lines: Sequence[str], images: Listing | None) -> bool:
+    """Whether a mark follows every id; not if an image is named as the whole line."""
+    return all(MARKED.fullmatch(line) for line in lines) and not (
+        images and any(images.find(line) for line in lines if is_id(line))
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list of ids, in UTF-8 or, as PowerShell writes it, in UTF-16 with its mark; raises BadDataset."""
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").splitlines()
+    except OSError as error:
+        raise BadDataset(f"{path}: cannot be read ({error.strerror}); name a list of image ids") from None
+    except UnicodeDecodeError:
+        raise BadDataset(f"{path}: is not a text file in UTF-8; an image set holds one image id a line") from None

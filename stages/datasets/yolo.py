@@ -1,0 +1,364 @@
+"""Datasets with YOLO's labels: a data.yaml as Ultralytics' programs read it, and a text file beside each image.
+
+A line of a label file is an object: `class x y width height`, centre and sides as fractions of the image, or
+`class x1 y1 x2 y2 x3 y3 ...`, a polygon, of which the box is taken. Where the image's path has a folder `images`, the
+label file lies in a folder `labels` in its place. An image without label file, or with an empty one, has no objects.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
+from stages.datasets.layout import read_lines
+from stages.datasets.listing import ONE_LINE, Listing, is_id, on_disk, without_suffix
+from stages.datasets.records import BadAnnotation, BadDataset, LeftOut, first_of, shown
+from stages.datasets.voc import BACKGROUND, ClassOptions, Dataset, VocOptions, checked_classes, plain_label
+from stages.images import SUFFIXES, ImageFile
+from stages.settings import nearest
+
+SLACK = 0.01
+"""Of the image's sides: so far may a number, or an edge of a box, lie outside, as in Ultralytics' own check."""
+MOST_BYTES = 1 << 20
+"""Of a data.yaml: no list of classes is longer, and YAML is slow to read."""
+IMAGES, LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
+
+
+@dataclass(frozen=True)
+class YoloObject:
+    """One line: its number, the class, and (x1, y1, x2, y2) as fractions of the image's width and height."""
+
+    line: int
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool = False
+    truncated: bool = False
+    occluded: bool = False
+    pose: str = "Unspecified"
+
+
+@dataclass(frozen=True)
+class YoloAnnotation:
+    """A label file; `missing` says that there is none."""
+
+    path: Path
+    objects: tuple[YoloObject, ...]
+    missing: bool = False
+    size: tuple[int, int] | None = None
+    unusual: frozenset[str] = frozenset()
+
+    def boxes_on(self, size: tuple[int, int]) -> Boxes:
+        """The boxes on an image of `size` (width, height): (x1, y1, x2, y2) in pixels, float32 [n, 4], not clipped."""
+        corners = np.array([one.corners for one in self.objects], np.float64).reshape(-1, 4)
+        return as_boxes(corners * np.tile(size, 2))
+
+    def without_area(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which objects have no area on an image of `size` (width, height), or numbers that are none: bool [n]."""
+        return np.asarray(~has_area(clip_boxes(self.boxes_on(size), *size)))
+
+    def where(self, place: int) -> str:
+        """What the object at `place` is called in notes."""
+        one = self.objects[place]
+        return f"{self.path.name} line {one.line} ({one.name})"
+
+
+@dataclass(frozen=True)
+class YoloFile:
+    """What a data.yaml says: the folder `root` that paths are relative to, the classes by their numbers, the table
+    itself. `keypoints` says that more numbers than a box may follow, which are no polygon."""
+
+    path: Path
+    root: Path
+    names: tuple[str, ...]
+    table: Mapping[str, Any]
+    keypoints: bool
+
+
+class YoloDataset(Dataset):
+    """The images of one split of a data.yaml. An image's id is its path without ending, relative to the split's folder.
+
+    `images` are the files by id; `names` the classes by the numbers that label files have.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, images: Mapping[str, Path], file: YoloFile, *, work: Path, options: ClassOptions
+    ) -> None:
+        voc = VocOptions(
+            classes=file.names if options.classes is None else options.classes,
+            exif=options.exif,
+            unannotated=BACKGROUND,
+        )
+        super().__init__(name, folder, tuple(images), work=work, options=voc)
+        self.images = images
+        self.file = file
+
+    def image_path(self, image_id: str) -> Path:
+        """The image's file."""
+        self._check_id(image_id)
+        return self.images[image_id]
+
+    def annotation_path(self, image_id: str) -> Path:
+        """The image's label file, which need not exist."""
+        return label_path(self.image_path(image_id))
+
+    def annotation(self, image_id: str) -> YoloAnnotation:
+        """What the image's label file says. Raises BadAnnotation, which names the line."""
+        path = self.annotation_path(image_id)
+        try:
+            content = self._files.read(path)
+        except FileNotFoundError:
+            return YoloAnnotation(path, (), missing=True)
+        except OSError as error:
+            raise BadAnnotation(f"{path}: cannot be read ({error.strerror}); repair or remove it") from None
+        return YoloAnnotation(path, read_labels(path, content, self.file))
+
+    def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
+        """The boxes that reach out of an image of `size` (width, height), one sentence each."""
+        slack = np.maximum(SLACK, 1 / np.array(size))
+        for one in annotation.objects:
+            x1, y1, x2, y2 = one.corners
+            if min(x1, 1 - x2) < -slack[0] or min(y1, 1 - y2) < -slack[1]:
+                box = f"a box from ({x1:.4g}, {y1:.4g}) to ({x2:.4g}, {y2:.4g})"
+                yield (
+                    f"{annotation.path}: line {one.line} ({one.name}) is {box} in parts of the image, outside of it; "
+                    "correct it: class, centre x and y, width and height, between 0 and 1"
+                )
+
+    def split_objects(self, image_id: str, annotation: Any, size: tuple[int, int]) -> tuple[list[int], LeftOut]:
+        """(places of the objects that are the dataset's, the others), on an image of `size` (width, height)."""
+        kept, left_out = super().split_objects(image_id, annotation, size)
+        left_out.unannotated = 0  # no label file is YOLO's way to say that there is no object
+        return kept, left_out
+
+    def choice_notes(self) -> list[str]:
+        """How many images have no label file, in one sentence, if any have none."""
+        missing = [one for one in self.image_ids if not self.annotation_path(one).exists()]
+        if not missing:
+            return []
+        many = f"{len(missing)} images have" if len(missing) > 1 else "1 image has"
+        return [f"{self.name}: {many} no label file, and so no objects: {first_of(missing)}"]
+
+    @property
+    def _reading(self) -> list[str]:
+        """What else decides what the objects are, for keys: what the numbers of classes mean."""
+        return ["yolo", *(["keypoints"] if self.file.keypoints else []), *self.file.names]
+
+
+def open_yolo(
+    path: Path, split: str, *, work: Path, options: ClassOptions | None = None, partial: bool = False
+) -> YoloDataset:
+    """The images of `split` ("train", "val", "test") of the data.yaml `path`; raises BadDataset.
+
+    Listed classes must be the file's; some of them, if it is `partial`.
+    """
+    options = options or ClassOptions()
+    checked_classes(options.classes)
+    file = read_yaml(path)
+    if partial and options.classes is not None:
+        options = replace(options, classes=tuple(name for name in options.classes if name in file.names))
+    for name in options.classes or ():
+        if name not in file.names:
+            raise BadDataset(f"{path}: has no class {name!r}{nearest(name, file.names)}")
+    found, home = images_of(file, split)
+    images: dict[str, Path] = {}
+    for one in found:
+        image_id = without_suffix(os.path.relpath(one, home)).replace(os.sep, "/")
+        if not is_id(image_id):
+            raise BadDataset(f"{path}: {split} has the image {str(one)!r}, whose name cannot be an id; rename it")
+        other = images.setdefault(image_id, one)
+        if other != one:
+            raise BadDataset(f"{other} and {one}: are both image '{image_id}' of one label file; remove or rename one")
+    labels = [label_path(one) for one in images.values()]
+    if not any(label.exists() for label in labels):
+        raise BadDataset(
+            f"{path}: none of the {len(images)} images of {split} has a label file; that of {found[0]} would be "
+            f"{labels[0]}"
+        )
+    folder = Path(os.path.commonpath([one.parent for one in (*images.values(), *labels)]))
+    name = plain_label(f"{file.root.name}-{split}")
+    return YoloDataset(name, folder, images, file, work=work, options=options)
+
+
+def label_path(image: Path) -> Path:
+    """The label file of an image: the last folder `images` of its path becomes `labels`, the ending .txt."""
+    return Path(f"{without_suffix(LABELS.join(str(image).rsplit(IMAGES, 1)))}.txt")
+
+
+def read_yaml(path: Path) -> YoloFile:
+    """The data.yaml `path`, its classes checked; raises BadDataset."""
+    import yaml
+
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BadDataset(f"{path}: has more than {MOST_BYTES:,} bytes; name a data.yaml with classes and folders")
+        table = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError:
+        raise BadDataset(f"{path}: no such file; name a data.yaml, yolo:DATA.yaml:SPLIT") from None
+    except OSError as error:
+        raise BadDataset(f"{path}: cannot be read ({error.strerror}); name a data.yaml, yolo:DATA.yaml:SPLIT") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise BadDataset(f"{path}: is not valid YAML ({told}); correct it") from None
+    if not isinstance(table, dict):
+        raise BadDataset(f"{path}: is no table; a data.yaml has names, train and val")
+    names = class_list(path, table.get("names"))
+    if table.get("nc", len(names)) != len(names):
+        raise BadDataset(f"{path}: nc = {shown(table['nc'])}, but there are {len(names)} names; correct one of them")
+    return YoloFile(path, root_of(path, table.get("path")), names, table, keypoints="kpt_shape" in table)
+
+
+def class_list(path: Path, stated: Any) -> tuple[str, ...]:
+    """`names` of a data.yaml, a list or a table by numbers, in the order of the numbers; raises BadDataset."""
+    if isinstance(stated, list):
+        stated = dict(enumerate(stated))
+    if not isinstance(stated, dict) or not stated:
+        raise BadDataset(f"{path}: has no list 'names' of classes; add it, as names: [cat, dog]")
+    numbered = {
+        int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,9}", key) else key: name
+        for key, name in stated.items()
+    }
+    if {*numbered} != {*range(len(stated))} or any(isinstance(key, bool | float) for key in numbered):
+        raise BadDataset(f"{path}: names are not numbered from 0 to {len(stated) - 1}; number the classes so")
+    names = [numbered[number] for number in range(len(numbered))]
+    for number, name in enumerate(names):
+        if isinstance(name, bool) or not isinstance(name, str | int) or not ONE_LINE.fullmatch(text_of(name)):
+            raise BadDataset(f"{path}: class {number} has the name {shown(name)}; write a name in quotes, on one line")
+    texts = [text_of(name) for name in names]
+    twice = next((name for place, name in enumerate(texts) if name in texts[:place]), None)
+    if twice is not None:
+        raise BadDataset(f"{path}: the class {twice!r} is there twice; rename one")
+    return tuple(texts)
+
+
+def text_of(name: Any) -> str:
+    """A name as text; one that is a number in digits, if these are not too many."""
+    return str(name) if isinstance(name, str) or abs(name) < 2**63 else ""
+
+
+def root_of(path: Path, stated: Any) -> Path:
+    """The folder that the paths of a data.yaml are relative to: `path` in it, else its own; raises BadDataset."""
+    own = Path(os.path.abspath(path)).parent
+    if stated is None or stated == "":
+        return own
+    if not isinstance(stated, str) or not ONE_LINE.fullmatch(stated):
+        raise BadDataset(f"{path}: path = {shown(stated)} is no folder; correct it")
+    root = Path(os.path.normpath(own / os.path.expanduser(stated)))
+    if not os.path.isdir(root):
+        raise BadDataset(
+            f"{path}: path = {shown(stated)}, but there is no folder {root}; correct it, or remove it where the images "
+            "lie beside the file"
+        )
+    return root
+
+
+def images_of(file: YoloFile, split: str) -> tuple[list[Path], Path]:
+    """(the image files of a split, the folder that ids are relative to); raises BadDataset."""
+    stated = file.table.get(split)
+    splits = [str(key) for key in file.table if key in ("train", "val", "test", "minival")]
+    if stated is None or stated == "" or stated == []:
+        raise BadDataset(f"{file.path}: has no images for '{split}'{nearest(split, splits)}")
+    places = stated if isinstance(stated, list) else [stated]
+    found: dict[Path, None] = {}
+    for place in places:
+        if not isinstance(place, str) or not ONE_LINE.fullmatch(place):
+            raise BadDataset(f"{file.path}: {split} has {shown(place)}, which is no folder and no list of images")
+        found |= dict.fromkeys(images_at(file, split, place))
+    if not found:
+        raise BadDataset(f"{file.path}: {split} has no image; images end in {', '.join(SUFFIXES)}")
+    alone = located(file, places[0]) if len(places) == 1 else None
+    if alone is not None and os.path.isdir(alone):
+        return list(found), alone
+    return list(found), Path(os.path.commonpath([one.parent for one in found]))
+
+
+def images_at(file: YoloFile, split: str, place: str) -> list[Path]:
+    """The images in a folder and those below it, sorted, or those of a list, in its order; raises BadDataset."""
+    path = located(file, place)
+    if os.path.isdir(path):
+        return Listing(path, SUFFIXES).files
+    if path.suffix.lower() != ".txt" or not os.path.isfile(path):
+        raise BadDataset(
+            f"{file.path}: {split} has {shown(place)}, but {path} is no folder and no list of images; correct it"
+        )
+    found = []
+    for number, line in enumerate(read_lines(path), 1):
+        if name := line.strip():
+            image = listed_image(file, path, name)
+            if image is None or not name.lower().endswith(SUFFIXES):
+                raise BadDataset(
+                    f"{path}: line {number}, {shown(name)}, is no image file; write paths relative to {path.parent} "
+                    f"or to {file.root}"
+                )
+            found.append(image)
+    return found
+
+
+def located(file: YoloFile, place: str) -> Path:
+    """A folder or list that a data.yaml names. Where "../x" is not there, "x" is meant, as Roboflow writes it."""
+    path = Path(os.path.normpath(file.root / os.path.expanduser(place)))
+    if not os.path.exists(path) and place.startswith("../"):
+        return Path(os.path.normpath(file.root / place.removeprefix("../")))
+    return path
+
+
+def listed_image(file: YoloFile, path: Path, name: str) -> Path | None:
+    """The image that a line of the list `path` names, relative to the list's folder or to the root; None if there is
+    none."""
+    if not ONE_LINE.fullmatch(name):
+        return None
+    for place in (path.parent, file.root):
+        image = Path(os.path.normpath(on_disk(place, name)))
+        if os.path.isfile(image):
+            return image
+    return None
+
+
+def read_labels(path: Path, content: bytes, file: YoloFile) -> tuple[YoloObject, ...]:
+    """The objects in a label file; raises BadAnnotation, which names the line."""
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise BadAnnotation(f"{path}: is not a text file; a label file holds numbers") from None
+    return tuple(read_label(path, number, line.split(), file) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def read_label(path: Path, number: int, words: Sequence[str], file: YoloFile) -> YoloObject:
+    """The object on line `number`; raises BadAnnotation."""
+    place = f"{path}: line {number}"
+    try:
+        label, *numbers = (float(word.replace("_", " ")) for word in words)
+    except ValueError:
+        raise BadAnnotation(f"{place}, {' '.join(words)[:60]!r}, is not a list of numbers; correct it") from None
+    if file.keypoints:
+        numbers = numbers[:4]
+    if label not in range(len(file.names)):
+        raise BadAnnotation(
+            f"{place} is of class {words[0][:30]}, but {file.path} has the classes 0 to {len(file.names) - 1}; correct "
+            "one of the two"
+        )
+    name = file.names[int(label)]
+    if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
+        raise BadAnnotation(
+            f"{place} ({name}) has {len(words)} numbers; write class x y width height, or class and a polygon of three "
+            "points or more"
+        )
+    if not np.isfinite(numbers).all():
+        return YoloObject(number, name, (np.nan,) * 4)
+    if min(numbers) < -SLACK or max(numbers) > 1 + SLACK:
+        odd = next(one for one in numbers if not -SLACK <= one <= 1 + SLACK)
+        raise BadAnnotation(f"{place} ({name}) has the number {odd:g}; write parts of the image, between 0 and 1")
+    if len(numbers) > 4:
+        xs, ys = numbers[::2], numbers[1::2]
+        return YoloObject(number, name, (min(xs), min(ys), max(xs), max(ys)))
+    x, y, width, height = numbers
+    if min(width, height) < 0:
+        raise BadAnnotation(f"{place} ({name}) has a width or height below zero; correct it")
+    return YoloObject(number, name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
