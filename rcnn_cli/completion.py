@@ -24,7 +24,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from rcnn_cli.recipe import Recipe, load_recipe
+from rcnn_cli.recipe import Recipe, load_recipe, sources_of
 from stages.catalogue import catalogue
 from stages.errors import StageError
 from stages.networks import NetworkSettings
@@ -169,7 +169,10 @@ def recipe_settings(recipe: Recipe) -> Iterator[tuple[str, tuple[str, ...]]]:
     if recipe.network is not None:
         yield from settings_of("network", NetworkSettings)
     for split, table in recipe.datasets.items():
-        yield from ((f"datasets.{split}.{key}", ()) for key in table)
+        options: dict[str, tuple[str, ...]] = dict.fromkeys(table, ())
+        for source in sources_of(table):
+            options |= SOURCE_OPTIONS.get(source.partition(":")[0], {})
+        yield from ((f"datasets.{split}.{key}", values) for key, values in options.items())
 
 
 def catalogue_settings() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -186,6 +189,78 @@ def settings_of(section: str, settings: type) -> Iterator[tuple[str, tuple[str, 
         yield f"{section}.{field.name}", tuple(map(str, values))
 
 
+# Sources of datasets
+
+EXIF: dict[str, tuple[str, ...]] = {"exif": ("auto", "upright", "stored")}
+SOURCE_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "voc": {
+        **EXIF,
+        "classes": (),
+        "year": (),
+        "other_classes": ("error", "leave-out"),
+        "unannotated": ("error", "background"),
+        "zero_based": ("true", "false"),
+    },
+    "coco": {**EXIF, "classes": ()},
+    "yolo": {**EXIF, "classes": ()},
+    "shapes": {"seed": (), "images": ()},
+    "shapes-classification": {"seed": (), "per_class": (), "side": ()},
+    "folder": EXIF,
+}
+"""The options of each kind of source, and their values where these are few: those of `stages.datasets`, which is not
+imported here, since it needs numpy."""
+WITH_BOXES = ("voc:", "coco:", "yolo:", "shapes:")
+SPLITS = ("train", "val", "trainval", "test")
+
+
+@completer
+def complete_source(context: click.Context, incomplete: str) -> Iterable[str]:
+    """For `rcnn data check`: the kinds of sources, then the folders and files that are there, then their splits."""
+    kind, colon, rest = incomplete.partition(":")
+    if f"{kind}:" not in WITH_BOXES or not colon:
+        return () if colon else WITH_BOXES
+    if kind == "shapes":
+        return [f"shapes:{split}" for split in SPLITS]
+    place, colon, _ = rest.rpartition(":")
+    if colon:
+        return [f"{kind}:{place}:{last}" for last in last_parts(kind, Path(os.path.expanduser(place)), rest)]
+    ending = {"coco": (".json",), "yolo": (".yaml", ".yml")}.get(kind, ())
+    return [f"{kind}:{name}{'' if name.endswith('/') else ':'}" for name in entries(rest, ending)]
+
+
+def last_parts(kind: str, place: Path, rest: str) -> list[str]:
+    """What may end a source that names the folder or file `place`."""
+    if kind == "coco":
+        return entries(rest.rpartition(":")[2], ())
+    if kind == "yolo":
+        return list(SPLITS)
+    sets = sorted(path.stem for path in (place / "ImageSets" / "Main").glob("*.txt"))
+    return sets or [name for name in entries(f"{place}/", (".txt",), relative=True) if not name.startswith(".")]
+
+
+def entries(typed: str, endings: tuple[str, ...], relative: bool = False) -> list[str]:
+    """The folders ("photos/") and the files of these `endings` where it is typed, or only their names, `relative`."""
+    shown = typed[: typed.rfind("/") + 1]
+    found = sorted(os.scandir(os.path.expanduser(shown) or "."), key=lambda entry: entry.name)
+    names = [
+        f"{entry.name}/" if entry.is_dir() else entry.name
+        for entry in found
+        if entry.is_dir() or entry.name.endswith(endings)
+    ]
+    return [name.removesuffix("/").removesuffix(".txt") for name in names] if relative else [shown + n for n in names]
+
+
+@completer
+def complete_source_option(context: click.Context, incomplete: str) -> Iterable[str]:
+    """For `rcnn data check --set`: KEY=, then the values where these are few."""
+    sources = [*(context.params.get("sources") or ()), *context.args]
+    options: dict[str, tuple[str, ...]] = {}
+    for source in sources or ["voc:"]:
+        options |= SOURCE_OPTIONS.get(str(source).partition(":")[0], {})
+    name, equals, _ = incomplete.partition("=")
+    return [f"{name}={value}" for value in options.get(name, ())] if equals else [f"{key}=" for key in options]
+
+
 # Shells
 
 
@@ -199,7 +274,7 @@ class Bash(BashComplete):
     source_template = BashComplete.source_template.replace(
         "COMP_CWORD=$COMP_CWORD",
         'COMP_CWORD=$COMP_CWORD COMP_LINE="$COMP_LINE" COMP_POINT=$COMP_POINT COMP_REPLACED="$2"',
-    ).replace("COMPREPLY+=($value)", "COMPREPLY+=($value)\n            [[ $value == *[=./] ]] && compopt -o nospace")
+    ).replace("COMPREPLY+=($value)", "COMPREPLY+=($value)\n            [[ $value == *[=./:] ]] && compopt -o nospace")
     before = ""
 
     def get_completion_args(self) -> tuple[list[str], str]:
@@ -224,7 +299,7 @@ class Zsh(ZshComplete):
 
     source_template = ZshComplete.source_template.replace(
         'if [[ "$descr" == "_" ]]; then',
-        'if [[ "$key" == *[=./] ]]; then\n                compadd -U -S "" -- "$key"\n'
+        'if [[ "$key" == *[=./:] ]]; then\n                compadd -U -S "" -- "$key"\n'
         '            elif [[ "$descr" == "_" ]]; then',
     )
 

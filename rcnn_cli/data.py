@@ -13,15 +13,24 @@ from stages.datasets import Dataset, open_dataset
 from stages.errors import StageError
 
 
-def check_source(source: str, work: Path, say: Callable[[str], None], changes: Sequence[str] = ()) -> bool:
+def check_source(
+    sources: Sequence[str],
+    work: Path,
+    say: Callable[[str], None],
+    changes: Sequence[str] = (),
+    classes: str | None = None,
+) -> bool:
     """Reads every image and annotation; says each problem and what there is. True if there is no problem.
 
-    `changes` are the dataset's options as KEY=VALUE.
+    `changes` are the dataset's options as KEY=VALUE, `classes` names with commas between them.
     """
-    dataset = open_dataset(source, work=work, options=parsed(changes))
+    options = parsed(changes)
+    if classes is not None:
+        options["classes"] = [name.strip() for name in classes.split(",")]
+    dataset = open_dataset(sources, work=work, options=options)
     if not isinstance(dataset, Dataset):
         raise StageError(
-            f"{source}: is a classification set; `rcnn data check` reads sets with boxes, as voc:DIR:SPLIT"
+            f"{sources[0]}: is a classification set; `rcnn data check` reads sets with boxes, as voc:DIR:SPLIT"
         )
     report = dataset.check(progress)
     for problem in report.problems:

@@ -21,6 +21,8 @@ from rcnn_cli.commands import SETTING, Commands, StageCommand
 from rcnn_cli.completion import (
     complete_cache,
     complete_image,
+    complete_source,
+    complete_source_option,
     complete_split,
     complete_table,
     complete_toml,
@@ -1009,28 +1011,35 @@ def data() -> None:
 
 
 @data.command(name="check", short_help="Read every image and annotation of a dataset.")
-@click.argument("source")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, shell_complete=complete_source)
+@click.option(
+    "--classes",
+    metavar="A,B",
+    help="The classes, where they are not to be found, or a subset of a COCO or YOLO file's.",
+)
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_source_option,
     help="An option of the dataset, as in its table of a recipe, exif=stored for example; repeatable.",
 )
-def data_check(source: str, changes: tuple[str, ...]) -> None:
+def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str, ...]) -> None:
     """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
 
-    SOURCE is voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES or another form that docs/recipes.md lists.
+    SOURCE is voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT or another form that docs/recipes.md
+    lists; several are checked as one dataset.
 
     \b
     Examples: rcnn data check voc:VOCdevkit/VOC2007:trainval
-              rcnn data check coco:annotations/instances_val2017.json:val2017
+              rcnn data check coco:annotations/instances_val2017.json:val2017 --classes cat,dog
               rcnn data check voc:my-folder:train --set exif=stored
     """
     from rcnn_cli.data import check_source
     from rcnn_cli.runner import work_folder
 
-    if not check_source(source, work_folder(None), click.echo, changes):
+    if not check_source(sources, work_folder(None), click.echo, changes, classes):
         raise SystemExit(INCOMPLETE)
 
 

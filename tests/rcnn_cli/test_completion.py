@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from rcnn_cli.completion import complete_image
+from rcnn_cli.completion import SOURCE_OPTIONS, complete_image
 from rcnn_cli.main import cli
 from tests.cache.samples import open_writer, sample_ids
 from tests.pipeline import PROJECT, SMALL
@@ -76,12 +77,54 @@ def test_settings(folder: Path) -> None:
     assert offered("run", two, "--set", "extract.pa") == ["extract.padding="]
     assert {"extract.layers=", "extract.test."} < set(offered("run", two, "--set", "extract."))
     assert offered("run", two, "--set", "extract.test.pa") == ["extract.test.padding="]
-    assert offered("run", two, "--set", "datasets.test.") == ["datasets.test.source=", "datasets.test.images="]
+    of_test = [f"datasets.test.{name}=" for name in ("source", "images", "seed")]
+    assert offered("run", two, "--set", "datasets.test.") == of_test
     assert offered("run", two, "--set", "extract.mode=w") == ["extract.mode=warp"]
     assert offered("run", two, "--set", "eval.coco=") == ["eval.coco=true", "eval.coco=false"]
     assert offered("run", two, "--set", "extract.padding=") == []
     assert offered("run", two, "--set", "extract.padding=0", "--set", "detect-a") == ["detect-again."]
     assert offered("ablate", "recipes/grids/g.toml", "--set", "detect-again.nms") == ["detect-again.nms_iou="]
+
+
+def test_sources_of_datasets(folder: Path) -> None:
+    (folder / "photos/ImageSets/Main").mkdir(parents=True)
+    for name in ("train", "test"):
+        (folder / "photos/ImageSets/Main" / f"{name}.txt").write_text("")
+    (folder / "beside/day").mkdir(parents=True)
+    (folder / "beside/few.txt").write_text("")
+    for name in ("toy.json", "data.yaml"):
+        (folder / name).write_text("")
+    check = ("data", "check")
+    assert offered(*check, "") == ["voc:", "coco:", "yolo:", "shapes:"]
+    assert offered(*check, "voc:ph") == ["voc:photos/"]
+    assert offered(*check, "voc:photos:") == ["voc:photos:test", "voc:photos:train"]
+    assert offered(*check, "voc:photos:tr") == ["voc:photos:train"]
+    assert offered(*check, "voc:beside:") == ["voc:beside:day", "voc:beside:few"]
+    assert offered(*check, "coco:t") == ["coco:toy.json:"]
+    assert offered(*check, "coco:toy.json:pic") == ["coco:toy.json:pictures/"]
+    assert offered(*check, "yolo:d") == ["yolo:data.yaml:"]
+    assert offered(*check, "yolo:data.yaml:v") == ["yolo:data.yaml:val"]
+    assert offered(*check, "shapes:te") == ["shapes:test"]
+    assert offered(*check, "other:") == offered(*check, "voc:nowhere:") == []
+    assert offered(*check, "coco:toy.json:pictures", "--set", "") == ["exif=", "classes="]
+    assert offered(*check, "voc:photos:train", "--set", "una") == ["unannotated="]
+    assert offered(*check, "voc:photos:train", "--set", "exif=u") == ["exif=upright"]
+
+
+def test_the_options_of_sources_are_those_that_datasets_know() -> None:
+    from stages.datasets.shapes import ClassificationSettings, ShapesOptions
+    from stages.datasets.voc import ClassOptions, ImageOptions, VocOptions
+
+    kinds = {
+        "voc": VocOptions, "coco": ClassOptions, "yolo": ClassOptions, "shapes": ShapesOptions, "folder": ImageOptions,
+        "shapes-classification": ClassificationSettings,
+    }  # fmt: skip
+    assert set(kinds) == set(SOURCE_OPTIONS)
+    for kind, options in kinds.items():
+        assert set(SOURCE_OPTIONS[kind]) == {field.name for field in dataclasses.fields(options)}
+        for field in dataclasses.fields(options):
+            if choices := field.metadata.get("choices"):
+                assert SOURCE_OPTIONS[kind][field.name] == choices
 
 
 def test_images_are_those_of_cached_detections(folder: Path) -> None:
