@@ -229,6 +229,6 @@ def test_the_scripts(command: Path, shell: str) -> None:
     script = subprocess.check_output([command], env=environment, text=True)
     assert "_rcnn_completion" in script
     if shell != "fish":  # fish itself puts no space after = . /
-        assert "== *[=./] ]]" in script
+        assert "== *[=./:] ]]" in script
     if shutil.which(shell):
         subprocess.run([shell, "-n"], input=script, text=True, check=True)
