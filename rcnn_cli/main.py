@@ -1015,7 +1015,7 @@ def data() -> None:
 @click.option(
     "--classes",
     metavar="A,B",
-    help="The classes, where they are not to be found, or a subset of a COCO or YOLO file's.",
+    help="The classes, or a subset of a COCO or YOLO file's  [default: those that the data names]",
 )
 @click.option(
     "--set",
