@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rcnn_cli.evaluated import NAMES
-from stages.diagnose.false_positives import DIFFICULT
-from stages.drawing import INK, PAPER, font_of, shortened
+from stages.diagnose.false_positives import DIFFICULT, TYPES
+from stages.drawing import font_of, shortened
 from stages.images import Pixels
-from stages.marks import FALSE, IGNORED, MISSED, TRUE, Mark, draw_marks
+from stages.marks import Mark, draw_marks
+from stages.palette import INK, PAPER, kind_colour, rgb, series_colour
 
 if TYPE_CHECKING:
     from rcnn_cli.comparison import Side
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CELL = (340, 280)
 GAP = 14
 COLUMNS = 2
+KEY = {"true": "true", **{kind: kind for kind in TYPES}, "missed": "missed", "ignored": "ignored"}
 
 
 def comparison_sheet(a: Side, b: Side, images: Sequence[Mapping[str, Any]]) -> Pixels:
@@ -71,16 +73,21 @@ def marks(side: Side, image: int) -> list[Mark]:
     rows = rows[np.argsort(-found.precision[rows], kind="stable")]
     false, true, ignored = [], [], []
     for row in rows:
-        text = f"{classes[every.labels[row]]} {found.precision[row]:.2f}"
+        text, kind = f"{classes[every.labels[row]]} {found.precision[row]:.2f}", NAMES[int(found.verdicts[row])]
         if side.false[row]:
-            false.append(Mark(every.boxes[row], FALSE, f"{NAMES[int(found.verdicts[row])]}: {text}"))
+            false.append(Mark(every.boxes[row], kind_colour(kind), f"{kind}: {text}"))
         elif side.true[row]:
-            true.append(Mark(every.boxes[row], TRUE, text))
+            true.append(Mark(every.boxes[row], kind_colour(kind), text))
         elif found.verdicts[row] == DIFFICULT:
-            ignored.append(Mark(every.boxes[row], IGNORED, text))
+            ignored.append(Mark(every.boxes[row], kind_colour(kind), text))
     objects = found.objects
     missed = [
-        Mark(objects.boxes[one], MISSED, f"missed {found.dataset.classes[objects.labels[one]]}", dashed=True)
+        Mark(
+            objects.boxes[one],
+            kind_colour("missed"),
+            f"missed {found.dataset.classes[objects.labels[one]]}",
+            dashed=True,
+        )
         for one in np.flatnonzero((objects.images == image) & ~objects.difficult & ~side.has_found)
     ]
     return [*false, *missed, *true, *ignored]
@@ -92,14 +99,18 @@ def heading(a: Side, b: Side, width: int) -> Pixels:
     line = sum(font.getmetrics()) + 6
     canvas = Image.new("RGB", (width, 2 * line + 2 * GAP), PAPER)
     pen = ImageDraw.Draw(canvas)
-    title = f"left A: {a.name}      right B: {b.name}"
-    pen.text((0, GAP), shortened(title, font, width), fill=INK, font=font)
     left = 0.0
-    for colour, words in ((TRUE, "true"), (FALSE, "false, with its type"), (MISSED, "missed"), (IGNORED, "ignored")):
+    for number, words in enumerate((f"left A: {a.name}", f"right B: {b.name}")):
+        pen.rectangle((left, GAP + 8, left + 22, GAP + 11), fill=rgb(series_colour(number)))
+        text = shortened(words, font, int(width / 2 - 54))
+        pen.text((left + 28, GAP), text, fill=INK, font=font)
+        left += 28 + font.getlength(text) + 26
+    left = 0.0
+    for kind, words in KEY.items():
         top = GAP + line
-        pen.rectangle((left, top + 3, left + 14, top + 15), fill=colour, outline=INK)
+        pen.rectangle((left, top + 3, left + 14, top + 15), fill=kind_colour(kind), outline=INK)
         pen.text((left + 20, top), words, fill=INK, font=font)
-        left += 20 + font.getlength(words) + 22
+        left += 20 + font.getlength(words) + 16
     note = "numbers: the detector's precision at that score"
     pen.text((left, GAP + line), shortened(note, font, int(width - left)), fill=INK, font=font)
     return np.asarray(canvas).copy()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from stages.diagnose.false_positives import DIFFICULT, FOUND, LOCALISATION
-from stages.drawing import INK, PAPER, Colour, font_of, shortened
+from stages.diagnose.false_positives import DIFFICULT, FOUND, LOCALISATION, TYPES
+from stages.drawing import font_of, shortened, wrapped
 from stages.images import Pixels
-from stages.marks import FALSE, IGNORED, MISSED, PROPOSED, TRUE, Mark, draw_many, draw_marks
+from stages.marks import Mark, draw_many, draw_marks
+from stages.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
 
 if TYPE_CHECKING:
     from rcnn_cli.explanation import Explained
@@ -23,10 +23,8 @@ STRIP = 164
 GAP = 14
 BARS = 4
 WIDTH = 3 * PANEL[0] + 4 * GAP
-SUPPRESSED: Colour = (190, 190, 190)
-RULE: Colour = (205, 205, 200)
-FAINT: Colour = (110, 110, 110)
-COLOURS = {"found": TRUE, "true": TRUE, "missed": MISSED, "difficult": IGNORED, "ignored": IGNORED, "": PROPOSED}
+KINDS = {"found": "true", "difficult": "ignored"}
+"""The verdicts on objects that have another name than the palette's kinds."""
 ROOM = 1.7
 """How much larger than its boxes the cut-out of a strip is."""
 
@@ -52,21 +50,17 @@ def heading(explained: Explained) -> Pixels:
     recipe = explained.chosen.graph.recipe.name
     title = f"{explained.name}: {explained.chosen.detector.name} of {recipe}"
     pen.text((GAP, GAP), shortened(title, font, WIDTH - 2 * GAP), fill=INK, font=font)
-    legend = [(PROPOSED, "proposal")]
+    legend = [(PROPOSAL, "proposal")]
     if explained.trace.regressors is not None:
-        legend.append(((255, 255, 255), "after regression"))
+        legend.append((REGRESSED, "after regression"))
     if explained.split is not None:
-        legend += [
-            (TRUE, "true"),
-            (FALSE, "false, with its type"),
-            (MISSED, "missed"),
-            (IGNORED, "ignored or suppressed"),
-        ]
+        legend += [(kind_colour(kind), kind) for kind in ("true", *TYPES, "missed")]
+        legend += [(kind_colour("ignored"), "ignored or suppressed"), (TRUTH, "annotated, dashed")]
     left = float(GAP)
     for colour, words in legend:
         pen.rectangle((left, 51, left + 14, 63), fill=colour, outline=INK)
         pen.text((left + 20, 48), words, fill=INK, font=font_of(15))
-        left += 44 + font_of(15).getlength(words)
+        left += 38 + font_of(15).getlength(words)
     return np.asarray(canvas).copy()
 
 
@@ -76,7 +70,7 @@ def panels(explained: Explained, told: Told) -> Pixels:
     opacity = float(np.clip(60 / max(1, len(trace.boxes)), 0.12, 1))
     above = np.flatnonzero(trace.moved.scores >= explained.least[trace.moved.labels])
     scenes = [
-        (draw_many(pixels, trace.boxes, PROPOSED, PANEL, opacity), f"{len(trace.boxes):,} proposals"),
+        (draw_many(pixels, trace.boxes, PROPOSAL, PANEL, opacity), f"{len(trace.boxes):,} proposals"),
         (
             draw_marks(pixels, candidate_marks(explained, above), PANEL),
             f"{len(above):,} candidates above the cuts, suppressed: grey",
@@ -100,9 +94,10 @@ def candidate_marks(explained: Explained, candidates: NDArray[np.int64]) -> list
     left = candidates[trace.removed_by[candidates] < 0]
     removed = candidates[trace.removed_by[candidates] >= 0]
     names = [trace.classes[trace.moved.labels[one]] for one in left]
+    moved = PROPOSAL if trace.regressors is None else REGRESSED
     return [
-        *(Mark(trace.moved.boxes[one], PROPOSED, name) for one, name in zip(left, names, strict=True)),
-        *(Mark(trace.moved.boxes[one], SUPPRESSED, thin=True) for one in removed),
+        *(Mark(trace.moved.boxes[one], moved, name) for one, name in zip(left, names, strict=True)),
+        *(Mark(trace.moved.boxes[one], kind_colour("ignored"), thin=True) for one in removed),
     ]
 
 
@@ -115,16 +110,17 @@ def detection_marks(explained: Explained, told: Told) -> list[Mark]:
         text = explained.trace.classes[label] + ("" if np.isnan(score) else f" {score:.2f}")
         verdict = int(explained.judged.verdicts[row])
         if explained.split is None:
-            marks["other"].append(Mark(box, PROPOSED, text))
+            marks["other"].append(Mark(box, REGRESSED if explained.trace.regressors else PROPOSAL, text))
         elif verdict == FOUND:
-            marks["true"].append(Mark(box, TRUE, text))
+            marks["true"].append(Mark(box, kind_colour("true"), text))
         elif verdict >= LOCALISATION:
-            marks["false"].append(Mark(box, FALSE, f"{kind_of(verdict)}: {text}"))
+            kind = kind_of(verdict)
+            marks["false"].append(Mark(box, kind_colour(kind), f"{kind}: {text}"))
         elif verdict == DIFFICULT:
-            marks["other"].append(Mark(box, IGNORED, text))
+            marks["other"].append(Mark(box, kind_colour("ignored"), text))
     for line in told.objects:
         if line.verdict == "missed" and line.box is not None:
-            marks["missed"].append(Mark(line.box, MISSED, f"missed {line.name}", dashed=True))
+            marks["missed"].append(Mark(line.box, kind_colour("missed"), f"missed {line.name}", dashed=True))
     return [mark for kind in marks.values() for mark in kind]
 
 
@@ -140,7 +136,7 @@ def strip(explained: Explained, line: Line) -> Pixels:
     canvas = Image.new("RGB", (WIDTH, STRIP + 2 * GAP), PAPER)
     pen = ImageDraw.Draw(canvas)
     pen.line((GAP, 0, WIDTH - GAP, 0), fill=RULE)
-    colour = COLOURS.get(line.verdict, FALSE)
+    colour = kind_colour(KINDS.get(line.verdict, line.verdict)) if line.verdict else PROPOSAL
     pen.rectangle((GAP, GAP, GAP + 5, GAP + STRIP - 1), fill=colour)
     left = 2 * GAP + 5
     if line.proposal is not None:
@@ -170,11 +166,11 @@ def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
     trace = explained.trace
     assert line.proposal is not None
     proposal = trace.boxes[line.proposal]
-    marks = [Mark(proposal, PROPOSED)]
+    marks = [Mark(proposal, PROPOSAL)]
     if line.label is not None and trace.regressors is not None:
-        marks.insert(0, Mark(trace.after_regression(line.proposal, line.label), (255, 255, 255)))
+        marks.insert(0, Mark(trace.after_regression(line.proposal, line.label), REGRESSED))
     if line.box is not None:
-        marks.append(Mark(line.box, colour, dashed=line.verdict == "missed"))
+        marks.append(Mark(line.box, colour if line.verdict == "missed" else TRUTH, dashed=True))
     boxes = np.array([mark.box for mark in marks])
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     side = max(float((high - low).max()) * ROOM, 16.0)
@@ -212,7 +208,7 @@ def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels
         pen.text(
             (name_width, top + 11), shortened(trace.classes[row], font, name_width), fill=INK, font=font, anchor="rm"
         )
-        pen.rectangle((place(low), top + 2, place(value), top + 18), fill=PROPOSED if own else (176, 176, 172))
+        pen.rectangle((place(low), top + 2, place(value), top + 18), fill=PROPOSAL if own else RULE)
         if np.isfinite(cut):
             pen.line((place(cut), top - 1, place(cut), top + 21), fill=INK, width=2)
         right = canvas.width - 2
@@ -236,15 +232,3 @@ def write(
     for number, line in enumerate(lines):
         pen.text((place[0], place[1] + number * step), line, fill=colour, font=font)
     return place[1] + len(lines) * step
-
-
-def wrapped(text: str, points: int, width: int) -> Sequence[str]:
-    """`text` in lines that fit `width` pixels; a word that is wider has a line of its own."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font_of(points).getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

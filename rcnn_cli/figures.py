@@ -19,7 +19,7 @@ from rcnn_cli.units import features_nodes
 from stages.diagnose.objects import Objects, read_objects
 from stages.drawing import save_image
 from stages.errors import StageError
-from stages.eval.pictures import plot_box_plots, plot_precision_recall, precision_sheet
+from stages.eval.pictures import DetectionSheet, detection_sheet, plot_box_plots, plot_precision_recall
 from stages.eval.report import MEASURES, headline, read_curves
 from stages.file_names import file_name
 from stages.images import Pixels
@@ -136,17 +136,21 @@ def detections(graph: Graph, wish: Wish) -> Pictures:
     sizes = zip(found.detections.image_ids, found.detections.image_sizes, strict=True)
     readable = [image_id for image_id, size in sizes if size.all()]
     ids = chosen_images(wish, readable, found.node.dataset)
-    sheets = [ids[first : first + A_SHEET] for first in range(0, len(ids), A_SHEET)]
-    pictures = {
-        f"-{number}" if len(sheets) > 1 else "": precision_sheet(
-            found.dataset, found.detections, found.precision, wish.precision, sheet
-        )
-        for number, sheet in enumerate(sheets, start=1)
-    }
+    sheets = [
+        detection_sheet(found.dataset, found.detections, found.precision, wish.precision, ids[first : first + A_SHEET])
+        for first in range(0, len(ids), A_SHEET)
+    ]
+    pictures = {f"-{number}" if len(sheets) > 1 else "": sheet.pixels for number, sheet in enumerate(sheets, start=1)}
     how = "chosen" if wish.images else f"random (seed {wish.seed})"
     by = f" by {found.detector.name}" if len(evaluations_of(graph)) > 1 else ""
     what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.dataset}'{by}"
-    return pictures, f"{what}, precision above {wish.precision:g}"
+    return pictures, "; ".join([f"{what}, precision above {wish.precision:g}", *bare_images(sheets)])
+
+
+def bare_images(sheets: Sequence[DetectionSheet]) -> list[str]:
+    """What is to be said of images without a detection above the precision: a sentence, or nothing."""
+    bare, images = sum(one.bare for one in sheets), sum(one.images for one in sheets)
+    return [f"{bare} of the {images} have none: their best are shown, whatever their score"] if bare else []
 
 
 def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]:

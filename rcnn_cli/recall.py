@@ -19,6 +19,8 @@ from rcnn_cli.graph import Graph, Node
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.runner import complete
 from stages.errors import StageError
+from stages.palette import line_of
+from stages.plots import new_figure, plain, save
 from stages.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
 from stages.tables import aligned, csv_text
 
@@ -29,7 +31,6 @@ ORDERS = {
     "selective-search": "no ranking: a random order that is weighted by the root of the box's area",
     "sliding-window": "no ranking: a random order that is weighted by the root of the box's area",
 }
-STYLES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -163,32 +164,26 @@ def panels(measured: Sequence[Measured]) -> list[int]:
 def plot(measured: Sequence[Measured], path: Path) -> None:
     """A PNG with recall against IoU, a panel for each number of proposals and in it a line for each cache, with its
     average recall; numbers of proposals that no cache exceeds are left out, as they are the last panel's."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     drawn = panels(measured)
     names = [f"{one.name} ({len(one.found.overlaps):,} objects)" for one in measured]
     width = 3.1 * len(drawn) + 0.5
     columns = max(1, int(width / (0.6 + 0.075 * max(map(len, names)))))
-    figure = Figure(figsize=(width, 3.2 + 0.2 * -(-len(names) // columns)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, 3.2 + 0.2 * -(-len(names) // columns))
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for column, ax in zip(drawn, axes, strict=True):
         for number, one in enumerate(measured):
             overlaps = one.found.overlaps[:, column]
             average = f"{100 * average_recall(overlaps):.1f}"
-            style = STYLES[number % len(STYLES)]
-            ax.plot(DRAWN, 100 * recall_at(overlaps, DRAWN), style, label=average, linewidth=1.5, clip_on=False)
+            recall = 100 * recall_at(overlaps, DRAWN)
+            ax.plot(DRAWN, recall, label=average, linewidth=1.5, clip_on=False, **line_of(number))
         count = measured[0].found.counts[column]
         boxes = sorted({f"{one.found.boxes[column]:,.0f}" for one in measured}, key=lambda text: (len(text), text))
         spread = boxes[0] if len(boxes) == 1 else f"{boxes[0]} to {boxes[-1]}"
         ax.set_title(f"all proposals: {spread} an image" if count is None else f"{count:,} proposals", fontsize=10)
         ax.set(xlim=(0.5, 1), ylim=(0, 100), xlabel="IoU", xticks=LEVELS[::2])
         ax.xaxis.set_major_formatter("{x:g}")
-        ax.grid(color="#e3e3e3", linewidth=0.6)
+        plain(ax)
         ax.legend(title="average recall", loc="best", fontsize=8, title_fontsize=8, framealpha=0.85)
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
     axes[0].set_ylabel("recall, percent")
     figure.legend(axes[0].get_lines(), names, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=130)
+    save(figure, path)

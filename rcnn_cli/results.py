@@ -51,10 +51,13 @@ def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
     made_from = {name: reader.key for name, reader in readers.items()}
     if not can_write(folder):
         return
-    if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != made_from:
-        write_files(graph, evaluations, readers, folder)
-        write_json(folder / MADE_FROM, made_from)
+    before = read_json(folder / MADE_FROM) if (folder / MADE_FROM).exists() else {}
+    if not isinstance(before, dict) or before.get("evaluations") != made_from:
+        before = {"evaluations": made_from, "remarks": write_files(graph, evaluations, readers, folder)}
+        write_json(folder / MADE_FROM, before)
     click.echo(f"Results, precision-recall curves and a sheet of detections: {folder}/")
+    for remark in before.get("remarks", ()):
+        click.echo(remark)
 
 
 def can_write(folder: Path) -> bool:
@@ -78,18 +81,21 @@ def show_differences(readers: dict[str, Reader]) -> None:
             click.echo(format_difference(first, name, found, base.manifest["summary"]["bootstrap"]))
 
 
-def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader], folder: Path) -> None:
-    """The files of every evaluation and the pictures of all of them."""
+def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader], folder: Path) -> list[str]:
+    """The files of every evaluation and the pictures of all of them; what is to be said of these."""
+    from rcnn_cli.evaluated import precisions
     from stages.datasets import CocoDataset
     from stages.detections import read_detections
     from stages.drawing import save_image
     from stages.eval.coco import write_coco_annotations, write_coco_results
-    from stages.eval.pictures import detection_sheet, plot_precision_recall
-    from stages.eval.report import read_curves, score_cuts, write_results
+    from stages.eval.pictures import detection_sheet, images_to_show, plot_precision_recall
+    from stages.eval.report import PRECISION, read_curves, write_results
 
     folder.mkdir(parents=True, exist_ok=True)
-    curves = {name: read_curves(reader) for name, reader in readers.items()}
+    in_order = [node.use.name for node in evaluations_of(graph) if node.use.name in readers]
+    curves = {name: read_curves(readers[name]) for name in in_order}
     plot_precision_recall(curves, folder / "precision-recall.png")
+    remarks = []
     for node in nodes:
         name = node.use.name
         detections = read_detections(Reader(graph.folder(detector_of(node))))
@@ -98,9 +104,16 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
         write_coco_results(dataset, detections, folder / name / "coco-results.json")
         if not isinstance(dataset, CocoDataset):
             write_coco_annotations(dataset, folder / name / "coco-annotations.json")
-        cuts = score_cuts(curves[name], detections.classes)
-        sheet = detection_sheet(dataset, detections, cuts)
-        save_image(sheet, folder / name / "detections.png")
+        precision = precisions(detections, curves[name])
+        ids = images_to_show(detections, precision, PRECISION)
+        sheet = detection_sheet(dataset, detections, precision, PRECISION, ids)
+        save_image(sheet.pixels, folder / name / "detections.png")
+        if sheet.bare:
+            remarks.append(
+                f"{name}/detections.png: {sheet.bare} of its {sheet.images} images have no detection of a precision "
+                f"above {PRECISION:g}; there the best are shown, whatever their score, with the annotated objects"
+            )
+    return remarks
 
 
 def draw_training(graph: Graph, node: Node) -> None:
@@ -140,6 +153,7 @@ def draw_results(graph: Graph, node: Node) -> None:
     """Draws a detect node's detections on every image of its dataset; the path is printed."""
     from stages.detections import read_detections
     from stages.drawing import draw_detections, save_image
+    from stages.eval.pictures import draw_best
     from stages.file_names import file_names
 
     detections = read_detections(Reader(graph.folder(node)))
@@ -149,13 +163,20 @@ def draw_results(graph: Graph, node: Node) -> None:
     skipped = Reader(graph.folder(node)).manifest["skipped"]
     drawn = [image_id for image_id in detections.image_ids if image_id not in skipped]
     names = file_names(detections.image_ids)
+    bare = 0
     for image_id in drawn:
-        found = detections.of_image(image_id).above(cuts)
-        image = draw_detections(
-            dataset.read_image(image_id), found.boxes, found.labels, found.scores, detections.classes
-        )
+        image, every = dataset.read_image(image_id), detections.of_image(image_id)
+        found = every.above(cuts)
+        if len(found):
+            image = draw_detections(image, found.boxes, found.labels, found.scores, detections.classes)
+        else:
+            image = draw_best(image, every, dataset.record(image_id), (detections.classes, dataset.classes))
+            bare += 1
         save_image(image, folder / f"{names[image_id]}.jpg")
-    click.echo(f"{len(drawn)} images drawn: {folder}/")
+    told = (
+        f"; on {bare} of them nothing is above the thresholds: there the best are shown, in thin lines, and the objects"
+    )
+    click.echo(f"{len(drawn)} images drawn: {folder}/{told if bare else ''}")
 
 
 def drawing_cuts(graph: Graph, detector: Node, classes: Sequence[str]) -> Any:

@@ -16,11 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stages.boxes import Boxes
 from stages.detections import Detections
+from stages.palette import INK, PAPER, Colour
 
-Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
-PAPER: Colour = (246, 246, 244)
-INK: Colour = (40, 40, 40)
 PADDING = 2
 SMALLEST_FONT = 7
 MOST_HIDDEN = 0.15
@@ -212,11 +210,16 @@ def draw_fitted(
 
 
 def contact_sheet(
-    images: Sequence[NDArray[np.uint8]], columns: int = 4, titles: Sequence[str] = (), gap: int = 12
+    images: Sequence[NDArray[np.uint8]],
+    columns: int = 4,
+    titles: Sequence[str] = (),
+    gap: int = 12,
+    heading: Sequence[str] = (),
 ) -> NDArray[np.uint8]:
     """The images [H, W, 3] in rows of `columns`, each centred in a cell as large as the largest, a title under each.
 
-    Returns uint8 RGB; an empty sequence gives an empty sheet of one `gap` square. Titles too long are cut.
+    Returns uint8 RGB; an empty sequence gives an empty sheet of one `gap` square. Titles too long are cut; the
+    paragraphs of `heading` are set above the images, in as many lines as they need.
     """
     columns = min(columns, max(len(images), 1))
     width = max((image.shape[1] for image in images), default=0)
@@ -224,13 +227,17 @@ def contact_sheet(
     font = font_of(13)
     caption = sum(font.getmetrics()) + 2 * PADDING if titles else 0
     rows = math.ceil(len(images) / columns)
-    sheet = Image.new(
-        "RGB", (gap + columns * (width + gap) * bool(images), gap + rows * (height + caption + gap)), PAPER
-    )
+    across = gap + columns * (width + gap) * bool(images)
+    lines = [line for paragraph in heading for line in wrapped(paragraph, 13, across - 2 * gap)]
+    step = sum(font.getmetrics()) + 3
+    start = gap + (len(lines) * step + gap) * bool(lines)
+    sheet = Image.new("RGB", (across, start + rows * (height + caption + gap)), PAPER)
     pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        pen.text((gap, gap + number * step), line, fill=INK, font=font)
     for number, image in enumerate(images):
         left = gap + number % columns * (width + gap)
-        top = gap + number // columns * (height + caption + gap)
+        top = start + number // columns * (height + caption + gap)
         shift = ((width - image.shape[1]) // 2, (height - image.shape[0]) // 2)
         sheet.paste(Image.fromarray(image), (left + shift[0], top + shift[1]))
         if number < len(titles):
@@ -302,6 +309,18 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…" if text else ""
+
+
+def wrapped(text: str, points: int, width: int) -> list[str]:
+    """`text` in lines that fit `width` pixels in type of `points`; a word that is wider has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font_of(points).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def save_image(image: NDArray[np.uint8], path: Path) -> None:

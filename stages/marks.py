@@ -10,27 +10,24 @@ from numpy.typing import NDArray
 from PIL import ImageDraw
 
 from stages.boxes import Boxes
-from stages.drawing import Colour, Rectangle, draw_box, draw_label, fitted, pixel_corners
+from stages.drawing import Rectangle, draw_box, draw_label, fitted, pixel_corners
 from stages.images import Pixels
+from stages.palette import Colour
 
-TRUE: Colour = (26, 152, 80)
-FALSE: Colour = (215, 48, 39)
-MISSED: Colour = (255, 190, 0)
-PROPOSED: Colour = (64, 120, 220)
-IGNORED: Colour = (150, 150, 150)
 DASH = 7
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A box float32 [4] in pixels of the image, its colour and label; `dashed` for what is missed, `thin` for one of
-    many."""
+    """A box float32 [4] in pixels of the image, its colour and label; `dashed` for what is annotated, `thin` for one of
+    many; `stroke` is the width of its line in pixels, None for that of all marks."""
 
     box: NDArray[np.floating]
     colour: Colour
     text: str = ""
     dashed: bool = False
     thin: bool = False
+    stroke: int | None = None
 
 
 def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stroke: int = 2) -> Pixels:
@@ -42,12 +39,13 @@ def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stro
     pen = ImageDraw.Draw(canvas)
     boxes = [mark.box * scale for mark in marks]
     for mark, box in reversed(list(zip(marks, boxes, strict=True))):
+        width = stroke if mark.stroke is None else mark.stroke
         if mark.dashed:
-            draw_dashed(pen, pixel_corners(box, canvas.size), mark.colour, stroke)
+            draw_dashed(pen, pixel_corners(box, canvas.size), mark.colour, width)
         elif mark.thin:
             pen.rectangle(pixel_corners(box, canvas.size), outline=mark.colour)
         else:
-            draw_box(pen, box, mark.colour, stroke, canvas.size)
+            draw_box(pen, box, mark.colour, width, canvas.size)
     taken: list[Rectangle] = []
     for mark, box in zip(marks, boxes, strict=True):
         if mark.text:

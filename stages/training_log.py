@@ -14,13 +14,14 @@ import numpy as np
 
 from cache import Reader
 from cache.files import write_atomically
+from stages.palette import line_of
+from stages.plots import new_figure, save
 
 Log = Mapping[str, Any]  # of lists or arrays
 
 FILE = "training.csv"
 TABLE = "log"
 SHOWN_POINTS = 100
-LINES = ("#2563ab", "#d1602b", "#3c8f57", "#8a5aa8")
 
 
 def write_log(folder: Path, log: Log) -> None:
@@ -51,13 +52,9 @@ def running_means(values: Sequence[float], points: int = SHOWN_POINTS) -> tuple[
 
 def plot_log(log: Log, path: Path) -> None:
     """Writes a PNG of loss, accuracies and learning rate, each the mean of short stretches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     step, *columns = log
     accuracies = [name for name in columns if name not in ("loss", "learning_rate", "seconds")]
-    figure = Figure(figsize=(7, 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 6.5)
     panels: list[tuple[str, list[str]]] = [("loss", ["loss"]), ("accuracy", accuracies)]
     panels.append(("learning rate", ["learning_rate"]))
     axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=(3, 3, 1.3))
@@ -68,17 +65,16 @@ def plot_log(log: Log, path: Path) -> None:
     axes[1].set_ylim(-0.02, 1.02)
     axes[2].set_yscale("log")
     axes[-1].set_xlabel(step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def draw_panel(ax: Any, log: Log, names: Sequence[str]) -> None:
     """One panel: a line for each of the columns `names` against the first one."""
     steps = np.asarray(next(iter(log.values())), np.float64)
-    for name, colour in zip(names, LINES, strict=False):
+    for number, name in enumerate(names):
         means, places = running_means(log[name])
         marker = "." if len(means) < 20 else ""
-        ax.plot(np.interp(places, np.arange(len(steps)), steps), means, color=colour, marker=marker, linewidth=1.3)
+        ax.plot(np.interp(places, np.arange(len(steps)), steps), means, marker=marker, linewidth=1.3, **line_of(number))
         ax.lines[-1].set_label(name.replace("_", " "))
     if len(names) > 1:
         ax.legend(frameon=False, fontsize=9)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rcnn_cli.main import main
+from stages.palette import KINDS, SERIES, rgb
 from tests.pipeline import SMALL, rcnn, write_recipe
 
 MORE = """
@@ -29,6 +30,8 @@ bootstrap = 50
 [eval-strict]
 stage = "eval"
 iou = 0.7
+
+[diagnose]
 """
 PATIENCE = 180_000  # milliseconds, for a busy machine
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -129,6 +132,94 @@ def test_the_same_caches_give_the_same_bytes_and_are_not_read_again(made: tuple[
     assert text.count("<script") == page.read_text().count("<script")
 
 
+def manifest(work: Path, cache: str) -> dict[str, Any]:
+    """The summary that a stage recorded in the only cache of this name."""
+    (path,) = (work / "caches").glob(f"{cache}.*/manifest.json")
+    summary: dict[str, Any] = json.loads(path.read_text())["summary"]
+    return summary
+
+
+def test_the_page_begins_with_the_numbers_of_the_caches(opened: Any, made: tuple[Path, Path, Path]) -> None:
+    """mAP as the evaluation's manifest has it, the recall as `rcnn recall` measures it, the error whose remedy gains
+    most as the diagnosis's; then the sheet, before any table."""
+    recipe, work, _ = made
+    evaluation, diagnosis = manifest(work, "eval/small-test"), manifest(work, "diagnose/small-test")
+    page = opened(viewport={"width": 1280, "height": 900})
+    first = page.locator("main section").first
+    assert first.get_attribute("id") == "summary"
+    told = [one.split("\n") for one in first.locator("dl.headline > div").all_inner_texts()]
+    assert [one[0] for one in told] == ["mAP", "Recall of the proposals", "Costliest error"]
+    low, high = evaluation["bootstrap"]["map"]
+    assert told[0][1] == f"{100 * evaluation['map']:.1f} %"
+    objects = sum(one["positives"] for one in evaluation["classes"].values())
+    assert f"{objects} objects; {100 * low:.1f} to {100 * high:.1f}" in told[0][2]
+    recall = json.loads(rcnn("recall", recipe, "--json", "-o", work / "recall", work=work).stdout)[0]["recall"]
+    every = next(one for one in recall if one["group"] == "all" and one["proposals"] is None)
+    assert told[1][1] == f"{100 * every['recall']['0.5']:.1f} %"
+    remedies = ("Loc corrected", *(f"{kind} removed" for kind in ("Loc", "Sim", "Oth", "BG")))
+    gains = {name: diagnosis["remedies"][name] - diagnosis["ap"] for name in remedies}
+    best = max(gains, key=lambda name: gains[name])
+    assert told[2][1].strip() == f"{best.split()[0]}: {100 * gains[best]:+.1f}"
+    shown = first.locator(".sheet svg")
+    assert shown.count() == 8
+    assert shown.first.bounding_box()["y"] < page.locator("table").first.bounding_box()["y"]
+    assert shown.first.locator("rect.truth").count() > 0
+
+
+def test_the_sheet_says_where_nothing_is_precise(opened: Any) -> None:
+    """As many images as carry the words are counted below them; all of them show something."""
+    page = opened()
+    captions = page.locator(".sheet figcaption").all_inner_texts()
+    bare = [one for one in captions if "none above 50 %" in one or "no detection" in one]
+    assert len(captions) == 8
+    assert bare
+    note = page.locator("#summary .bare").inner_text()
+    assert note.startswith("No detection on these images" if len(bare) == 8 else f"On {len(bare)} of these 8 images")
+    shown = page.locator(".sheet svg").evaluate_all(
+        "all => all.map(one => one.querySelectorAll('[class^=box-]').length)"
+    )
+    assert [count > 0 for count in shown] == ["no detection" not in one for one in captions]
+
+
+def test_one_palette_in_tables_plots_and_gallery(opened: Any) -> None:
+    """A type of error in the key, in the areas and bars of the plots, and as a box on photographs."""
+    page = opened()
+    for kind, colour in KINDS.items():
+        if kind == "ignored":
+            continue
+        expected = f"rgb{rgb(colour)}"
+        assert page.locator(f".patch.kind-{kind.lower()}").first.evaluate(
+            "one => getComputedStyle(one).backgroundColor") == expected  # fmt: skip
+        boxes = page.locator(f"svg .box-{kind.lower()}")
+        if boxes.count():
+            assert boxes.first.evaluate("one => getComputedStyle(one).stroke") == expected
+        if kind not in ("true", "missed"):
+            assert page.locator("#errors svg.plot").first.evaluate("one => one.outerHTML").count(colour) > 0
+            assert page.locator("#errors .panels").nth(1).evaluate("one => one.outerHTML").count(colour) > 0
+    for number, letter in enumerate("AB"):
+        mark = page.locator("#precision thead .letter", has_text=letter).first
+        assert mark.evaluate("one => getComputedStyle(one).borderBottomColor") == f"rgb{rgb(SERIES[number])}"
+        assert SERIES[number] in page.locator("#curves svg.plot").first.evaluate("one => one.outerHTML")
+
+
+def test_on_a_phone_the_first_column_keeps_its_rules_and_map_is_in_sight(opened: Any) -> None:
+    page = opened(viewport={"width": 390, "height": 844})
+    assert page.locator(".sheet svg").first.bounding_box()["y"] < 844
+    table = page.locator("#run table").first
+    headings = table.locator("thead th").all_inner_texts()
+    assert headings[:3] == ["Run", "mAP, 11-point", "mAP, area"]
+    cell = table.locator("tbody td").nth(1).bounding_box()
+    assert cell["x"] + cell["width"] <= 390
+    rules = "one => [getComputedStyle(one).borderTopWidth, getComputedStyle(one).borderBottomWidth].map(parseFloat)"
+    for box in page.locator(".scroll").all():
+        box.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+        heading = box.locator("thead th").first
+        assert min(heading.evaluate(rules)) > 0
+        if heading.is_visible():
+            assert abs(heading.bounding_box()["x"] - box.bounding_box()["x"]) < 1  # it stayed
+            assert heading.evaluate("one => getComputedStyle(one.closest('table')).borderCollapse") == "separate"
+
+
 def test_what_is_missing_is_said(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     recipe, work, _ = made
     shutil.copytree(work / "caches", tmp_path / "caches")
@@ -183,6 +274,7 @@ def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: t
     assert page.title() == "Detection report: small"
     sections = page.locator("main section h2").all_inner_texts()
     assert [re.sub(r"\d+\s*", "", one) for one in sections] == [
+        "Summary",
         "What was run",
         "Average precision",
         "Precision and recall",
@@ -262,6 +354,7 @@ def test_filters_and_threshold_change_what_is_shown(opened: Any, made: tuple[Pat
     for kind in sorted(every - {4}):
         page.locator(f"input[name=kind][value='{kind}']").uncheck()
     assert check(1, -1, SCORE, set()) == []
+    assert page.locator("#tiles").inner_text().startswith("No detection: choose another class")
     page.locator(f"input[name=kind][value='{MISSED}']").check()
     check(1, -1, SCORE, {MISSED})
 

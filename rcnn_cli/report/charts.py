@@ -2,8 +2,8 @@
 
 Matplotlib draws them, not Plotly, whose 4.8 MB of script would leave the plots empty without JavaScript and slow down a
 phone: what is to be filtered here are pictures, not curves. Each plot is one panel whose text keeps its size on any
-screen; the page lays the panels out. Colours are placeholders that become the page's CSS variables, so that light and
-dark are one drawing.
+screen; the page lays the panels out. Ink and rules are placeholders that become the page's CSS variables, so that light
+and dark are one drawing; the other colours are the palette's, which suit both.
 """
 
 from __future__ import annotations
@@ -18,21 +18,16 @@ import numpy as np
 from rcnn_cli.report.selection import thinned
 from stages.diagnose.false_positives import TYPES
 from stages.eval.average_precision import Curve
+from stages.eval.pictures import why_empty
+from stages.palette import KINDS, SERIES, line_of, series_colour, series_dashes
+from stages.plots import apart, say
 from stages.training_log import running_means
 
-INK, MUTED, RULE = "#000001", "#000002", "#000003"
-SERIES = tuple(f"#0001{number:02x}" for number in range(8))
-KINDS = {name: f"#0002{number:02x}" for number, name in enumerate(TYPES)}
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    RULE: "--rule",
-    **{colour: f"--series-{number}" for number, colour in enumerate(SERIES)},
-    **{colour: f"--kind-{name.lower()}" for name, colour in KINDS.items()},
-}
-STYLES = ("-", "--", "-.", ":")
-DASHES = ("", "5 2.5", "6 2.5 1.5 2.5", "1.5 2.5")
+INK, MUTED, RULE, GROUND = "#000001", "#000002", "#000003", "#000004"
+VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", GROUND: "--paper"}
 WIDTH, HEIGHT = 3.1, 2.3
+LABEL_HEIGHT = 11.0
+"""Of a number in the plot of sensitivities, in points of normalised AP."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -96,14 +91,9 @@ def for_the_page(drawn: str) -> str:
     return re.sub("|".join(VARIABLES), lambda found: f"var({VARIABLES[found[0]]})", body).strip()
 
 
-def line_of(number: int) -> dict[str, Any]:
-    """Colour and dashes of the run with this number."""
-    return {"color": SERIES[number % len(SERIES)], "linestyle": STYLES[number // 2 % len(STYLES)]}
-
-
 def key_of_line(number: int) -> dict[str, Any]:
-    """The same for a legend in HTML: the number of the colour, the dashes in SVG's words."""
-    return {"colour": number % len(SERIES), "dashes": DASHES[number // 2 % len(STYLES)]}
+    """A run's line for a legend in HTML: the number of its colour, the dashes in SVG's words."""
+    return {"colour": number % len(SERIES), "dashes": " ".join(map(str, series_dashes(number)))}
 
 
 def precision_recall(name: str, curves: Mapping[int, Curve]) -> str:
@@ -114,6 +104,9 @@ def precision_recall(name: str, curves: Mapping[int, Curve]) -> str:
             at = thinned(curve.recall)
             recall, precision = np.append(0.0, curve.recall[at]), np.append(curve.precision[:1], curve.precision[at])
             ax.plot(100 * recall[: len(precision)], 100 * precision, **line_of(number))
+        reason = why_empty(list(curves.values()))
+        if reason:
+            say(ax, reason, INK, GROUND)
         ax.set(xlim=(0, 100), ylim=(0, 102), xticks=(0, 25, 50, 75, 100), yticks=(0, 25, 50, 75, 100))
         ax.set(xlabel="recall, %", ylabel="precision, %")
 
@@ -127,7 +120,7 @@ def error_trend(name: str, counts: Mapping[str, Mapping[str, int]]) -> str:
     def draw(ax: Any) -> None:
         places = range(len(counts))
         shares = [[100 * seen[kind] / max(1, sum(seen.values())) for seen in counts.values()] for kind in TYPES]
-        ax.stackplot(places, shares, colors=list(KINDS.values()), linewidth=0)
+        ax.stackplot(places, shares, colors=[KINDS[kind] for kind in TYPES], edgecolor=GROUND, linewidth=0.6)
         ax.set(xlim=(0, len(counts) - 1), ylim=(0, 100), yticks=(0, 25, 50, 75, 100))
         ax.set_xticks(places, list(counts), fontsize=7.5)
         ax.set(xlabel="top-ranked false positives", ylabel="of each type, %")
@@ -141,7 +134,7 @@ def remedies(name: str, gains: Mapping[str, float]) -> str:
 
     def draw(ax: Any) -> None:
         values = [100 * gain for gain in gains.values()]
-        colours = [KINDS[next(kind for kind in TYPES if kind in remedy)] for remedy in gains]
+        colours = [KINDS[remedied(remedy)] for remedy in gains]
         places = np.arange(len(values))[::-1]
         ax.barh(places, values, color=colours, height=0.62)
         for place, value in zip(places, values, strict=True):
@@ -154,19 +147,24 @@ def remedies(name: str, gains: Mapping[str, float]) -> str:
     return panel(f"remedies {name}", draw)
 
 
+def remedied(remedy: str) -> str:
+    """The type that a remedy is for: "Loc" for "no Loc" and "Loc right"."""
+    return next(kind for kind in TYPES if kind in remedy)
+
+
 def sensitivity(name: str, found: Mapping[str, Mapping[str, float]], overall: float | None) -> str:
     """Figure 6: the normalised AP of the worst and of the best subset by each characteristic; dashed: of all."""
 
     def draw(ax: Any) -> None:
         for place, one in enumerate(found.values()):
             ends = [100 * one["lowest"], 100 * one["highest"]]
-            ax.plot([place, place], ends, "_-", color=SERIES[1], markersize=9)
-            for value, side, shift in zip(ends, ("top", "bottom"), (-3, 3), strict=True):
-                away = {"xytext": (0, shift), "textcoords": "offset points", "ha": "center", "va": side}
-                ax.annotate(f"{value:.0f}", (place, value), **away)
+            ax.plot([place, place], ends, "_-", color=series_colour(0), markersize=9)
+            heights = apart(ends, LABEL_HEIGHT, LABEL_HEIGHT / 2, 112 - LABEL_HEIGHT / 2)
+            for value, height in zip(ends, heights, strict=True):
+                ax.annotate(f"{value:.0f}", (place, height), (7, 0), textcoords="offset points", va="center")
         if overall is not None:
             ax.axhline(100 * overall, color=MUTED, linestyle="--", linewidth=1)
-        ax.set(xlim=(-0.6, max(1, len(found)) - 0.4), ylim=(0, 112), yticks=(0, 25, 50, 75, 100))
+        ax.set(xlim=(-0.6, max(1, len(found)) - 0.2), ylim=(0, 112), yticks=(0, 25, 50, 75, 100))
         ax.set_ylabel("normalised AP, %")
         ax.set_xticks(range(len(found)), [one.replace(" ", "\n") for one in found])
         ax.grid(visible=False, axis="x")
@@ -186,6 +184,8 @@ def lines(
     def draw(ax: Any) -> None:
         for number, x, y in series:
             ax.plot(x, y, marker="." if len(x) < 20 else "", **line_of(number))
+        if all(np.isnan(y).all() for _, _, y in series):
+            say(ax, "nothing to show", INK, GROUND)
         ax.set(xlabel=labels[0], ylabel=labels[1])
         if limits[0]:
             ax.set_xlim(limits[0])

@@ -88,7 +88,15 @@
     at("tiles").replaceChildren();
     drawn = 0;
     draw();
+    if (!matched.length) at("tiles").append(nothing());
     tell();
+  }
+
+  function nothing() {
+    const said = document.createElement("li");
+    said.className = "nothing";
+    said.textContent = "No detection: choose another class, more kinds or a lower threshold.";
+    return said;
   }
 
   function tell() {

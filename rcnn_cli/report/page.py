@@ -19,13 +19,15 @@ from rcnn_cli.graph import Graph, installed_version
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recall import DRAWN, Measured, count_words, measure, proposals_of
 from rcnn_cli.report import charts, provenance, tables
-from rcnn_cli.report.pictures import Album, Picture
+from rcnn_cli.report.headline import headline, main_runs
+from rcnn_cli.report.pictures import Album, Picture, labels_of
 from rcnn_cli.report.runs import (
     KINDS,
     MISSED,
     MOST_CLASSES,
     MOST_ITEMS,
     MOST_OF_EACH,
+    SHEET_IMAGES,
     Item,
     Look,
     Run,
@@ -43,7 +45,9 @@ from rcnn_cli.results import MADE_FROM, results_folder
 from rcnn_cli.runner import complete, listed, manifest_of
 from stages.errors import StageError
 from stages.eval.average_precision import Curve
+from stages.eval.pictures import evenly
 from stages.eval.report import PRECISION
+from stages.palette import as_css
 from stages.proposals import recall_at
 
 log = logging.getLogger("rcnn")
@@ -103,7 +107,7 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
 def origin(graphs: Sequence[Graph], changes: Sequence[str]) -> dict[str, Any]:
     """All that decides the page: the caches, the recipes' text, and this package's version and own files."""
     own = sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
-    program = key_of([installed_version("rcnn"), [sha256(path.read_bytes()).hexdigest() for path in own]])
+    program = key_of([installed_version("rcnn"), as_css(), [sha256(path.read_bytes()).hexdigest() for path in own]])
     recipes = []
     for graph in graphs:
         manifests = {node.name: manifest_of(graph, node) for node in graph.caches()}
@@ -118,6 +122,8 @@ def render(
     graphs: Sequence[Graph], runs: Sequence[Run], changes: Sequence[str], missing: Sequence[str]
 ) -> Iterator[bytes]:
     """The page in chunks; it says what is `missing`."""
+    from markupsafe import Markup
+
     groups = by_protocol(runs)
     unopened: list[str] = []
     looks: dict[int, Look] = {}
@@ -134,6 +140,9 @@ def render(
                 continue
             looks[run.number] = look(run, found, most)
             diagnoses[run.number] = diagnosis_of(run, similar, found)
+    measured = [measured_of(of_data) for of_data in by_data(runs)]
+    by_key = {one.key: one for _, found in measured for one in found}
+    mains = main_runs(runs)
     context = {
         "title": listed(list(dict.fromkeys(graph.recipe.name for graph in graphs))),
         "version": installed_version("rcnn"),
@@ -143,25 +152,36 @@ def render(
         "recipes": [provenance.recipe_of(graph, changes) for graph in graphs],
         "datasets": provenance.datasets_of(graphs),
         **what_was_made(graphs),
+        "headlines": [
+            headline(
+                run,
+                diagnoses[run.number][0] if run.number in diagnoses else None,
+                by_key,
+                looks[run.number].totals[MISSED] if run.number in looks else None,
+            )
+            for run in mains
+        ],
+        "palette": Markup(as_css()),
         "precision": [tables.precision_table(group) for group in groups],
         "curves": [curve_panels(group) for group in groups],
         "errors": error_panels(runs, diagnoses),
-        "recall": [told for of_data in by_data(runs) if (told := recall_of(of_data))],
+        "recall": [
+            recall_of(of_data, *found) for of_data, found in zip(by_data(runs), measured, strict=True) if found[1]
+        ],
         "training": training_panels(graphs),
         "kinds": WORDS,
         "precision_cut": PRECISION,
         "most": most,
     }
-    from markupsafe import Markup
-
     template = environment().get_template("page.html")
-    empty: dict[str, Any] = {"gallery": None, "scenes": [], "album": None, "store": ""}
+    empty: dict[str, Any] = {"gallery": None, "scenes": [], "sheets": {}, "album": None, "store": ""}
     room = MOST_BYTES - RESERVE - len(template.render(**context, **empty).encode())
-    album = fill_album(runs, looks, max(0, min(MOST_PICTURES, room)))
+    album = fill_album(runs, mains, looks, max(0, min(MOST_PICTURES, room)))
     items = [item for one in looks.values() for item in one.items]
-    wanted = {item.image for item in items} | {scene.image for scene in scenes_in(looks)}
+    wanted = {item.image for item in items} | {scene.image for scene in scenes_in(mains, looks)}
     shown = {
         "gallery": gallery(runs, looks, album),
+        "sheets": sheets(mains, looks, album),
         "scenes": scene_tables(runs, looks, album),
         "album": {
             "pictures": len(album.pictures),
@@ -259,13 +279,16 @@ def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, Diagnosis]) -> lis
     return told
 
 
-def recall_of(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """How well the proposals that the runs' recipes have on their data cover the objects, None without any."""
+def measured_of(runs: Sequence[Run]) -> tuple[list[Graph], list[Measured]]:
+    """The recipes of runs on the same data that have proposals there, and how well these cover the objects."""
     split = runs[0].node.dataset
     graphs = [graph for graph in dict.fromkeys(run.graph for run in runs) if has_proposals(graph, split)]
-    if not graphs:
-        return None
-    measured = measure(graphs, split, COUNTS)
+    return graphs, measure(graphs, split, COUNTS) if graphs else []
+
+
+def recall_of(runs: Sequence[Run], graphs: Sequence[Graph], measured: Sequence[Measured]) -> dict[str, Any]:
+    """How well the proposals that the runs' recipes have on their data cover the objects, as plots and a table."""
+    split = runs[0].node.dataset
     names = [one.name + also(one, graphs, split) for one in measured]
     most = max(float(one.found.boxes[-1]) for one in measured)
     columns = {place: count for place, count in enumerate(COUNTS) if count is None or count < most}
@@ -320,21 +343,22 @@ def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
 # Pictures
 
 
-def scenes_in(looks: Mapping[int, Look]) -> list[Scene]:
-    """All best and worst images: of all runs over all classes first, then class by class, the best and the worst."""
+def scenes_in(mains: Sequence[Run], looks: Mapping[int, Look]) -> list[Scene]:
+    """The images of the recipes' sheets, then all best and worst images: of all runs over all classes first, then class
+    by class, the best and the worst."""
     names = dict.fromkeys(name for one in looks.values() for name in one.scenes)
-    told = []
+    told = [scene for run in mains if run.number in looks for scene in looks[run.number].sheet]
     for name in names:
         for one in looks.values():
             told += [scene for end in one.scenes.get(name, ()) for scene in end]
     return told
 
 
-def fill_album(runs: Sequence[Run], looks: Mapping[int, Look], budget: int) -> Album:
-    """The images that the page has room for: at most half of the room for the best and worst images, then those of the
-    gallery, of each run, class and kind one in turn."""
+def fill_album(runs: Sequence[Run], mains: Sequence[Run], looks: Mapping[int, Look], budget: int) -> Album:
+    """The images that the page has room for: at most half of the room for the sheets, the best and the worst images,
+    then those of the gallery, of each run, class and kind one in turn."""
     album = Album({run.data: run.dataset for run in runs})
-    album.add((scene.image for scene in scenes_in(looks)), budget // 2)
+    album.add((scene.image for scene in scenes_in(mains, looks)), budget // 2)
     items = [item for one in looks.values() for item in one.items]
     names: dict[tuple[int, str, str], int] = {}
     groups = [names.setdefault((item.run, item.class_name, item.kind), len(names)) for item in items]
@@ -399,6 +423,20 @@ def scene_tables(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -
                 groups.append({"class": name, **ends})
         if groups:
             told.append({"run": run, "groups": groups})
+    return told
+
+
+def sheets(mains: Sequence[Run], looks: Mapping[int, Look], album: Album) -> dict[int, list[dict[str, Any]]]:
+    """The images of the main runs' sheets that are in the album, their detections labelled: by the run's number."""
+    most = SHEET_IMAGES if len(mains) == 1 else SHEET_IMAGES // 2
+    told = {}
+    for run in mains:
+        scenes = [one for one in looks[run.number].sheet if one.image in album.pictures] if run.number in looks else []
+        shown = [as_shown(one, "", album) for one in evenly(scenes, most)]
+        for one in shown:
+            one["labels"] = labels_of(one["detections"], one["picture"])
+        if shown:
+            told[run.number] = shown
     return told
 
 

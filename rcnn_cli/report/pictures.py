@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from rcnn_cli.report.selection import fitted
+from stages.drawing import (
+    MOST_HIDDEN,
+    SMALLEST_FONT,
+    Rectangle,
+    font_of,
+    hidden_by,
+    label_place,
+    label_size,
+    pixel_corners,
+    readable_on,
+    shortened,
+)
 from stages.errors import BadImage
 from stages.images import Pixels
+from stages.palette import kind_colour
 
 LONGEST = 480
+LETTERS_ACROSS = 19
+"""How many times the height of a label's type goes into the width of an image's frame, which is 4:3."""
 QUALITY = 80
 
 
@@ -71,6 +89,33 @@ class Album:
             (*box, name, bool(difficult)) for box, name, difficult in zip(boxes, classes, record.difficult, strict=True)
         )
         return Picture(len(self.pictures), image_id, record.width, record.height, jpeg_uri(pixels), objects)
+
+
+def labels_of(detections: Sequence[Mapping[str, Any]], picture: Picture) -> list[dict[str, Any]]:
+    """Labels for an image's detections ("box", "kind", "class", "precision"), the first the most important: their
+    corner, size and text in pixels of the image, and black or white. One that would hide another is left out, as on the
+    pictures of `stages.drawing`."""
+    size = (picture.width, picture.height)
+    points = max(SMALLEST_FONT, round(max(picture.width, 4 / 3 * picture.height) / LETTERS_ACROSS))
+    font = font_of(points)
+    taken: list[Rectangle] = []
+    labels = []
+    for one in detections:
+        known = "" if math.isnan(one["precision"]) else f" {one['precision']:.2f}"
+        text = shortened(one["class"], font, int(0.6 * picture.width)) + known
+        width, height = label_size(text, font)
+        if width > size[0] or height > size[1]:
+            continue
+        place = label_place(pixel_corners(np.array(one["box"]), size), (width, height), size, taken)
+        if hidden_by(place, taken) > MOST_HIDDEN:
+            continue
+        taken.append(place)
+        ink = "#000" if readable_on(kind_colour(one["kind"])) == (0, 0, 0) else "#fff"
+        labels.append(
+            {"x": place[0], "y": place[1], "width": width, "height": height, "base": round(place[1] + 0.76 * height, 1),
+             "points": points, "text": text, "kind": one["kind"], "ink": ink}
+        )  # fmt: skip
+    return labels
 
 
 def jpeg_uri(image: Pixels, longest: int = LONGEST) -> str:

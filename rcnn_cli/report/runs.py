@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from stages.diagnose import Settings
 from stages.diagnose.false_positives import BACKGROUND, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
 from stages.diagnose.stage import diagnosis, normal_count, summary_of
 from stages.eval.average_precision import Curve
-from stages.eval.report import read_curves, score_cuts
+from stages.eval.pictures import evenly, rows_to_show
+from stages.eval.report import PRECISION, read_curves, score_cuts
 
 KINDS = {"true": FOUND, "Loc": LOCALISATION, "Sim": SIMILAR, "Oth": OTHER, "BG": BACKGROUND}
 MISSED = "missed"
 OVERALL_IMAGES, CLASS_IMAGES = 4, 2
+SHEET_IMAGES = 8
 MOST_CLASSES = 60
 MOST_ITEMS = 20_000
 MOST_OF_EACH = 60
@@ -100,14 +102,16 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image as one of the best or worst: how many `objects` it has, how many were `found`, how many detections are
-    `false`, and the detections that counted: (box float32 [4], kind, class, precision)."""
+    """An image with its detections: how many `objects` it has, how many were `found`, how many detections are `false`,
+    and the detections that counted: (box float32 [4], kind, class, precision). Without `enough` none was precise enough
+    to count, and these are its best whatever their score."""
 
     image: tuple[str, str]
     objects: int
     found: int
     false: int
     detections: tuple[tuple[Any, str, str, float], ...]
+    enough: bool = True
 
     @property
     def share(self) -> float:
@@ -117,11 +121,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Look:
-    """What of one evaluation is to be looked at. `totals` says of each kind how many there are in all; `scenes` maps
-    "" (all classes) and the classes to the best and the worst images."""
+    """What of one evaluation is to be looked at. `totals` says of each kind how many there are in all; `sheet` are
+    images at equal distances in the dataset; `scenes` maps "" (all classes) and the classes to the best and the worst
+    images."""
 
     items: tuple[Item, ...]
     totals: Mapping[str, int]
+    sheet: tuple[Scene, ...]
     scenes: Mapping[str, tuple[tuple[Scene, ...], tuple[Scene, ...]]]
 
 
@@ -206,7 +212,7 @@ def look(run: Run, found: Evaluated, most: int) -> Look:
     largest = missed[best_of_each(found.objects.labels[missed].astype(np.int64), areas[missed], most)]
     items += [missed_item(run, found, int(row)) for row in largest]
     totals = {**{name: len(of_kind) for name, of_kind in kinds.items()}, MISSED: len(missed)}
-    return Look(tuple(items), totals, scenes_of(run, found, rows))
+    return Look(tuple(items), totals, sheet_of(run, found, rows), scenes_of(run, found, rows))
 
 
 def counted_rows(found: Evaluated) -> Rows:
@@ -269,6 +275,22 @@ def scenes_of(run: Run, found: Evaluated, rows: Rows) -> dict[str, tuple[tuple[S
             for of_end in chosen_images
         )
     return scenes  # type: ignore[return-value]
+
+
+def sheet_of(run: Run, found: Evaluated, rows: Rows) -> tuple[Scene, ...]:
+    """SHEET_IMAGES images at equal distances, the same for every run on the same data, with the detections of a
+    precision above PRECISION, or, where there are none, the best: see `stages.eval.pictures.rows_to_show`."""
+    rows = rows[np.isin(found.verdicts[rows], list(KINDS.values()))]
+    readable = np.flatnonzero((found.detections.image_sizes > 0).all(axis=1)).tolist()
+    plain = found.objects.images[~found.objects.difficult]
+    objects = np.bincount(plain, minlength=len(found.detections.image_ids))
+    scenes = []
+    for image in evenly(readable, SHEET_IMAGES):
+        ours = rows[found.images[rows] == image]
+        scores, least = found.detections.every.scores[ours], max(1, int(objects[image]))
+        best, enough = rows_to_show(found.precision[ours], scores, PRECISION, least)
+        scenes.append(replace(scene(run, found, image, ours[best], int(objects[image])), enough=enough))
+    return tuple(scenes)
 
 
 def scene(run: Run, found: Evaluated, image: int, rows: Rows, objects: int) -> Scene:

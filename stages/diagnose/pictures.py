@@ -9,15 +9,20 @@ from typing import Any
 
 from stages.diagnose.characteristics import FEWEST
 from stages.diagnose.false_positives import TYPES
+from stages.palette import KINDS, series_colour
+from stages.plots import GROUNDED, apart, cut, new_figure, plain, save, say
 
-COLOURS = ("#4f81bd", "#c0504d", "#6aa84f", "#8064a2")
-RED = "#c0392b"
-GRID = "#e3e3e3"
+COLOURS = tuple(KINDS[name] for name in TYPES)
+MEASURED = series_colour(0)
+PLOT_WIDTH, CLASS_WIDTH = 2.4, 1.3
+"""Inches of a plot of figure 5, and of a class's subsets."""
 SHORT = {
     "extra-small": "XS", "small": "S", "medium": "M", "large": "L", "extra-large": "XL",
     "extra-tall": "XT", "tall": "T", "wide": "W", "extra-wide": "XW",
     "visible": "vis", "occluded": "occ", "truncated": "trunc", "Frontal": "front",
 }  # fmt: skip
+LABEL_HEIGHT = 0.055
+"""Of a number in figure 6, in units of normalised AP."""
 MOST_PLOTS = 60
 MOST_CLASSES = 20
 
@@ -33,14 +38,14 @@ def plot_trends(summary: Mapping[str, Any], path: Path) -> None:
     shown = [name for name in names if len(trends[name]) > 1][:MOST_PLOTS]
     columns = min(5, max(1, math.ceil(math.sqrt(len(shown)))))
     rows = max(1, math.ceil(len(shown) / columns))
-    figure = new_figure(2.4 * columns + 0.6, 2.2 * rows + 0.9)
+    figure = new_figure(PLOT_WIDTH * columns + 0.6, 2.2 * rows + 0.9)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for name, ax in zip(shown, axes, strict=False):
         draw_trend(ax, name, trends[name])
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     if not shown:
-        axes[0].text(0.5, 0.5, "too few false positives", ha="center", va="center", fontsize=9)
+        say(axes[0], "too few false positives")
     figure.supxlabel("top-ranked false positives", fontsize=9)
     figure.supylabel("percentage of each type", fontsize=9)
     if shown:
@@ -53,8 +58,8 @@ def draw_trend(ax: Any, name: str, counts: Mapping[str, Mapping[str, int]]) -> N
     """One stacked plot; the numbers are at equal distances, as they double."""
     places = range(len(counts))
     shares = [[100 * seen[kind] / sum(seen.values()) for seen in counts.values()] for kind in TYPES]
-    ax.stackplot(places, shares, labels=list(TYPES), colors=COLOURS)
-    ax.set_title(name if len(name) < 28 else f"{name[:26]}…", fontsize=9)
+    ax.stackplot(places, shares, labels=list(TYPES), colors=COLOURS, edgecolor="white", linewidth=0.6)
+    ax.set_title(cut(name, 9, PLOT_WIDTH - 0.3), fontsize=9)
     ax.set(xlim=(0, len(counts) - 1), ylim=(0, 100), yticks=(0, 50, 100))
     ax.set_xticks(places, list(counts), fontsize=7)
     ax.tick_params(labelsize=7, length=2)
@@ -69,18 +74,23 @@ def plot_sensitivity(summary: Mapping[str, Any], path: Path) -> None:
     figure = new_figure(1.1 * max(3, len(found)) + 1.2, 3.2)
     ax = figure.subplots()
     for place, one in enumerate(found.values()):
-        ax.plot([place, place], [one["lowest"], one["highest"]], "+-", color=RED, markersize=9, linewidth=1.2)
+        ends = (one["lowest"], one["highest"])
+        ax.plot([place, place], ends, "+-", color=MEASURED, markersize=9, linewidth=1.2)
         ax.plot([place], [one["overall"]], "_", color="black", markersize=9)
-        for value in (one["lowest"], one["highest"]):
-            ax.annotate(f"{value:.3f}", (place, value), xytext=(6, 0), textcoords="offset points", fontsize=8)
+        for value, height in zip(ends, apart(ends, LABEL_HEIGHT, LABEL_HEIGHT / 2, 1.0), strict=True):
+            at = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+            ax.annotate(f"{value:.3f}", (place, height), fontsize=8, bbox=GROUNDED, **at)
     if summary["ap_n"] is not None:
         ax.axhline(summary["ap_n"], color="black", linestyle="--", linewidth=1)
         ax.annotate(
             f"{summary['ap_n']:.3f}", (-0.55, summary["ap_n"]), xytext=(2, 3), textcoords="offset points", fontsize=8
         )
-    ax.set(xlim=(-0.6, max(1, len(found)) - 0.4), ylim=(0, 1.02), ylabel="normalised AP")
+    if not found:
+        say(ax, "no class has two subsets with enough objects")
+    ax.set(xlim=(-0.6, max(1, len(found)) - 0.3), ylim=(0, 1.08), ylabel="normalised AP")
     ax.set_xticks(range(len(found)), list(found), fontsize=8)
     plain(ax)
+    ax.tick_params(labelsize=8, length=2)
     save(figure, path)
 
 
@@ -95,10 +105,10 @@ def plot_characteristics(summary: Mapping[str, Any], path: Path) -> None:
     with_objects = [name for name, one in summary["classes"].items() if one["positives"]]
     most = sorted(with_objects, key=lambda name: -summary["classes"][name]["positives"])[:MOST_CLASSES]
     classes = {name: summary["classes"][name] for name in with_objects if name in most}
-    figure = new_figure(1.3 * max(3, len(classes)) + 0.8, 1.75 * max(1, len(names)) + 0.3)
+    figure = new_figure(CLASS_WIDTH * max(3, len(classes)) + 0.8, 1.75 * max(1, len(names)) + 0.3)
     axes = figure.subplots(max(1, len(names)), squeeze=False).ravel()
     if not names:
-        axes[0].text(0.5, 0.5, "nothing tells objects apart", ha="center", va="center", fontsize=9)
+        say(axes[0], "nothing tells objects apart")
     for name, ax in zip(names, axes, strict=False):
         draw_characteristic(ax, name, classes)
     save(figure, path)
@@ -112,43 +122,21 @@ def draw_characteristic(ax: Any, name: str, classes: Mapping[str, Mapping[str, A
         bins = one["characteristics"][name]
         start = number * width
         ax.plot([start - 0.4, start + len(bins) - 0.6], [one["ap_n"]] * 2, color="black", linestyle="--", linewidth=0.8)
-        ax.annotate(of_class, (start - 0.4, 1.08), fontsize=8, annotation_clip=False)
+        ax.annotate(cut(of_class, 8, CLASS_WIDTH - 0.25), (start - 0.4, 1.1), fontsize=8, annotation_clip=False)
         for place, (label, found) in enumerate(bins.items(), start):
             ticks[place] = SHORT.get(label, label.lower())
             if found["ap_n"] is not None:
                 alpha = 1.0 if found["positives"] >= FEWEST else 0.3
                 error = found["ap_n_error"] or 0.0
-                ax.errorbar(place, found["ap_n"], error, fmt="o", color=RED, markersize=3.5, capsize=2, alpha=alpha)
+                ax.errorbar(
+                    place, found["ap_n"], error, fmt="o", color=MEASURED, markersize=3.5, capsize=2, alpha=alpha
+                )
     ax.set(xlim=(-0.8, len(classes) * width - 1.2), ylim=(0, 1.05), yticks=(0, 0.5, 1))
     ax.set_ylabel(name, fontsize=8)
     ax.set_xticks(list(ticks), list(ticks.values()))
     plain(ax)
-    ax.tick_params(axis="x", labelsize=7 if width > 5 else 6)
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def plain(ax: Any) -> None:
-    """A light grid, no frame."""
-    ax.grid(color=GRID, linewidth=0.6)
-    ax.set_axisbelow(True)
     ax.tick_params(labelsize=7, length=2)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-
-
-def save(figure: Any, path: Path) -> None:
-    """Writes the figure as a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    ax.tick_params(axis="x", labelsize=7 if width > 5 else 6)
 
 
 def draw_diagnosis(summary: Mapping[str, Any], folder: Path) -> Sequence[Path]:

@@ -5,64 +5,68 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.detections import Detections, DetectionSet
-from stages.drawing import contact_sheet, draw_fitted
+from stages.drawing import class_colours, contact_sheet, font_of, shortened
 from stages.eval.average_precision import Curve
 from stages.images import Pixels
+from stages.marks import Mark, draw_marks
+from stages.palette import MUTED, TRUTH, line_of, series_colour
+from stages.plots import apart, cut, new_figure, plain, save, say
 
-LINES = ("#2563ab", "#d1602b", "#3c8f57", "#8a5aa8", "#6b6b6b")
-STYLES = ("-", "--", "-.", ":")
+One = TypeVar("One")
 MOST_PLOTS = 200
+PLOT_WIDTH = 2.4
 OUTLIER = 1.5
 MOST_OUTLIERS = 6
 MOST_BESIDE = 2
 WIDEST_NAME = 26
+TITLE_WIDTH = 200
+LABEL_HEIGHT = 0.036
+LABEL_WIDTH = 1.0
+"""Of a class's name in a box plot, as a share of its height, and in inches."""
 
 
 def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
     """Writes a PNG with a small plot for each class and in it a line for each evaluation.
 
     `evaluations` maps a name (as "with regression") to the curves of its classes. Classes with nothing to find are
-    left out; of more than MOST_PLOTS classes those with the most objects are shown.
+    left out; of more than MOST_PLOTS classes those with the most objects are shown. A plot of a class of which nothing
+    was found says so.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     every = plotted_classes(evaluations)
     classes = most_objects(every, evaluations, MOST_PLOTS)
     columns = min(5, max(1, math.ceil(math.sqrt(len(classes)))))
     rows = max(1, math.ceil(len(classes) / columns))
-    figure = Figure(figsize=(2.4 * columns + 0.6, 2.3 * rows + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(PLOT_WIDTH * columns + 0.6, 2.3 * rows + 0.9)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for name, ax in zip(classes, axes.ravel(), strict=False):
         draw_class(ax, name, evaluations)
     for ax in axes.ravel()[len(classes) :]:
         ax.set_axis_off()
+    if not classes:
+        say(axes[0, 0], "no objects to find")
     for ax in lowest_axes(axes, len(classes)):
         ax.tick_params(labelbottom=True)
     which = "" if len(classes) == len(every) else f"; the {len(classes)} of {len(every)} classes with the most objects"
-    figure.supxlabel(f"recall (beside each class: 11-point AP in percent{which})", fontsize=9)
+    told = textwrap.fill(f"recall (beside each class: 11-point AP in percent{which})", 30 * columns)
+    figure.supxlabel(told, fontsize=9)
     figure.supylabel("precision", fontsize=9)
     if len(evaluations) > 1:
-        handles = [Line2D([], [], label=label, **line_of(number)) for number, label in enumerate(evaluations)]
-        longest = max(len(label) for label in evaluations)
-        columns = max(1, min(len(handles), int(figure.get_figwidth() * 11 / (longest + 6))))
+        width = figure.get_figwidth()
+        names = [cut(label, 9, width - 0.8) for label in evaluations]
+        handles = [Line2D([], [], label=label, linewidth=1.3, **line_of(number)) for number, label in enumerate(names)]
+        columns = max(1, min(len(handles), int(width * 11 / (max(map(len, names)) + 6))))
         figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-
-
-def line_of(number: int) -> dict[str, Any]:
-    """Colour and style of the evaluation with this number."""
-    return {"color": LINES[number % len(LINES)], "linestyle": STYLES[number % len(STYLES)], "linewidth": 1.3}
+    save(figure, path)
 
 
 def plotted_classes(evaluations: Mapping[str, Mapping[str, Curve]]) -> list[str]:
@@ -90,53 +94,52 @@ def lowest_axes(axes: NDArray[np.object_], used: int) -> list[Any]:
 def draw_class(ax: Any, name: str, evaluations: Mapping[str, Mapping[str, Curve]]) -> None:
     """One class's plot: its curves, and their APs in the title."""
     aps = []
+    known: list[Curve] = []
     for number, curves in enumerate(evaluations.values()):
         curve = curves.get(name)
         if curve is None or not curve.positives:
             continue
         recall, precision = np.append(0.0, curve.recall), np.append(curve.precision[:1], curve.precision)
-        ax.plot(recall[: len(precision)], precision, **line_of(number))
+        ax.plot(recall[: len(precision)], precision, linewidth=1.3, **line_of(number))
         aps.append(f"{100 * curve.ap_11:.1f}")
+        known.append(curve)
+    reason = why_empty(known)
+    if reason:
+        say(ax, reason)
     few = len(aps) <= MOST_BESIDE
-    ax.set_title(f"{name}{'  ' if few else chr(10)}{' / '.join(aps)}", fontsize=9 if few else 7.5)
+    values = " / ".join(aps)
+    if few:
+        ax.set_title(f"{cut(name, 9, PLOT_WIDTH - 0.35 - 0.09 * len(values))}  {values}", fontsize=9)
+    else:
+        ax.set_title(f"{cut(name, 8, PLOT_WIDTH - 0.3)}\n{textwrap.fill(values, 36)}", fontsize=7.5)
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     ax.tick_params(labelsize=8, length=2)
-    ax.grid(color="#e3e3e3", linewidth=0.6)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    plain(ax)
+
+
+def why_empty(curves: Sequence[Curve]) -> str:
+    """Why there is nothing to be seen of a class's `curves`, "" where there is."""
+    if any(len(curve.recall) and curve.recall[-1] > 0 for curve in curves):
+        return ""
+    counts = [len(curve.recall) for curve in curves]
+    if not any(counts):
+        return "no detection"
+    ends = dict.fromkeys((min(counts), max(counts)))
+    return f"no right detection\n{' to '.join(f'{count:,}' for count in ends)} false"
+
+
+@dataclass(frozen=True)
+class DetectionSheet:
+    """A contact sheet, `pixels` uint8 [H, W, 3] RGB, of `images` images; on `bare` of them no detection has a precision
+    above `above`, so that their best are shown."""
+
+    pixels: Pixels
+    images: int
+    bare: int
+    above: float
 
 
 def detection_sheet(
-    dataset: Any,
-    detections: DetectionSet,
-    cuts: NDArray[np.floating],
-    *,
-    count: int = 12,
-    columns: int = 4,
-    cell: tuple[int, int] = (360, 300),
-) -> Pixels:
-    """A contact sheet of `count` images with their detections of at least their class's score in `cuts` [classes].
-
-    Images are taken evenly from those that show any detection (from all that could be read, if none does); `cell` is
-    (width, height).
-    """
-    sizes = zip(detections.image_ids, detections.image_sizes, strict=True)
-    readable = [image_id for image_id, size in sizes if size.all()]
-    shown = [image_id for image_id in readable if len(detections.of_image(image_id).above(cuts))]
-    chosen = evenly(shown or readable, count)
-    cells = [
-        draw_fitted(
-            dataset.read_image(image_id),
-            detections.of_image(image_id).above(cuts),
-            detections.classes,
-            cell,
-        )
-        for image_id in chosen
-    ]
-    return contact_sheet(cells, columns, titles=chosen)
-
-
-def precision_sheet(
     dataset: Any,
     detections: DetectionSet,
     precision: NDArray[np.floating],
@@ -145,70 +148,150 @@ def precision_sheet(
     *,
     columns: int = 4,
     cell: tuple[int, int] = (360, 300),
-) -> Pixels:
-    """Figures 8 to 11: a contact sheet of the images, each with its detections of a precision above `above`.
+) -> DetectionSheet:
+    """Figures 8 to 11: the images with their detections of a precision above `above`, and the annotated objects.
 
     `precision` [n] is that of each row of `detections.every`, of its detector at its score (nan for none); it stands
-    beside the class's name. `cell` is (width, height).
+    beside the class's name. An image without such a detection shows its best ones whatever their score, in thin lines,
+    as many as it has objects and at least one; its title and the sheet's heading say so. `cell` is (width, height).
     """
-    cells = []
+    cells, titles, bare = [], [], 0
     for image_id in image_ids:
         place = detections.image_index[image_id]
         rows = np.arange(detections.offsets[place], detections.offsets[place + 1])
-        rows = rows[precision[rows] > above]
-        every = detections.every
-        found = Detections(every.boxes[rows], precision[rows].astype(np.float32), every.labels[rows])
-        cells.append(draw_fitted(dataset.read_image(image_id), found, detections.classes, cell))
-    return contact_sheet(cells, columns, titles=image_ids)
+        record = dataset.record(image_id)
+        best, enough = rows_to_show(precision[rows], detections.every.scores[rows], above, max(1, len(record.boxes)))
+        bare += not enough
+        marks = detection_marks(detections, precision, rows[best], enough)
+        marks += [
+            Mark(box, TRUTH, "" if enough else dataset.classes[label], dashed=True)
+            for box, label in zip(record.boxes, record.labels, strict=True)
+        ]
+        cells.append(draw_marks(dataset.read_image(image_id), marks, cell))
+        titles.append(title_of(image_id, len(best), enough, above))
+    heading = [
+        f"With each class the precision of its detections that score as much or more; shown are those above {above:g}. "
+        "White dashes: annotated objects."
+    ]
+    if bare:
+        which = "None" if bare == len(image_ids) else f"{len(image_ids) - bare}"
+        heading.append(
+            f"{which} of these {len(image_ids)} images {'has' if which in ('None', '1') else 'have'} such a detection; "
+            "where there is none, the best are shown whatever their score, in thin lines."
+        )
+    return DetectionSheet(contact_sheet(cells, columns, titles, heading=heading), len(cells), bare, above)
+
+
+def rows_to_show(
+    precision: NDArray[np.floating], scores: NDArray[np.floating], above: float, least: int
+) -> tuple[NDArray[np.int64], bool]:
+    """Which of an image's detections are shown, int64, the best first, and whether any has a precision above `above`.
+
+    `precision` (nan where none is known) and `scores` are [n]. Where none is precise enough, these are the `least`
+    with the highest precision, of equal ones with the highest score.
+    """
+    known = np.nan_to_num(precision, nan=-1.0)
+    order = np.lexsort((-scores, -known))
+    enough = order[known[order] > above]
+    return (enough, True) if len(enough) else (order[:least], False)
+
+
+def detection_marks(
+    detections: DetectionSet, precision: NDArray[np.floating], rows: NDArray[np.int64], enough: bool
+) -> list[Mark]:
+    """The boxes of these rows in their classes' colours, thin ones where they are not precise enough."""
+    every, colours = detections.every, class_colours(len(detections.classes))
+    marks = []
+    for row in rows:
+        known = "" if np.isnan(precision[row]) else f" {precision[row]:.2f}"
+        text = f"{detections.classes[every.labels[row]]}{known}"
+        marks.append(Mark(every.boxes[row], colours[every.labels[row]], text, stroke=None if enough else 1))
+    return marks
+
+
+def draw_best(image: Pixels, found: Detections, record: Any, names: tuple[Sequence[str], Sequence[str]]) -> Pixels:
+    """A copy of an image on which no detection reaches its threshold: the best of those `found` whatever their score,
+    as many as it has objects and at least one, in thin lines, and the objects of its `record`: uint8 [H, W, 3].
+
+    `names` are the detector's classes and the dataset's.
+    """
+    best = np.argsort(-found.scores, kind="stable")[: max(1, len(record.boxes))]
+    colours = class_colours(len(names[0]))
+    marks = [
+        Mark(found.boxes[row], colours[label], f"{names[0][label]} {found.scores[row]:.2f}", stroke=1)
+        for row, label in zip(best, found.labels[best], strict=True)
+    ]
+    marks += [
+        Mark(box, TRUTH, names[1][label], dashed=True) for box, label in zip(record.boxes, record.labels, strict=True)
+    ]
+    return draw_marks(image, marks, (image.shape[1], image.shape[0]))
+
+
+def title_of(image_id: str, shown: int, enough: bool, above: float) -> str:
+    """What stands under an image."""
+    name = shortened(image_id, font_of(13), TITLE_WIDTH)
+    if enough:
+        return name
+    return f"{name}: none above {above:g}, best {shown}" if shown else f"{name}: no detection"
+
+
+def images_to_show(
+    detections: DetectionSet, precision: NDArray[np.floating], above: float, count: int = 12
+) -> list[str]:
+    """`count` images, in their order: evenly spaced among those with a detection of a precision above `above`, and,
+    where these are too few, among the others that could be read."""
+    precise = np.zeros(len(detections.image_ids), bool)
+    images = np.repeat(np.arange(len(precise)), np.diff(detections.offsets))
+    precise[images[np.nan_to_num(precision, nan=-1.0) > above]] = True
+    readable = (detections.image_sizes > 0).all(axis=1)
+    chosen = evenly(np.flatnonzero(readable & precise).tolist(), count)
+    chosen += evenly(np.flatnonzero(readable & ~precise).tolist(), count - len(chosen))
+    return [detections.image_ids[place] for place in sorted(chosen)]
 
 
 def plot_box_plots(evaluations: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """Figure 3 as a PNG: a box plot of the AP of all classes for each evaluation, `evaluations` name to class to AP.
 
-    As in the paper the red line marks the median, the box the quartiles, the whiskers the extremes, and each AP is a
-    green dot; the diamond is the mean. Named are the worst and the best class and those beyond OUTLIER times the height
-    of the box from it.
+    As in the paper a line marks the median, the box the quartiles, the whiskers the extremes, and each AP is a dot, all
+    in the evaluation's colour but for the median, which is black; the diamond is the mean. Named are the worst and the
+    best class and those beyond OUTLIER times the height of the box from it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = list(evaluations)
     values = [100 * np.array(list(aps.values())) for aps in evaluations.values()]
-    figure = Figure(figsize=(1.6 + 1.9 * len(names), 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.6 + 1.9 * len(names), 4.8)
     ax = figure.subplots()
-    ax.boxplot(
+    parts = ax.boxplot(
         values, positions=range(len(names)), whis=(0, 100), widths=0.36, showmeans=True,
-        medianprops={"color": "#d62728", "linewidth": 1.6}, boxprops={"color": LINES[0]},
-        whiskerprops={"color": LINES[0], "linestyle": "--"}, capprops={"color": "#444444"},
-        meanprops={"marker": "D", "markersize": 6, "markerfacecolor": "white", "markeredgecolor": "#444444"},
+        medianprops={"color": "black", "linewidth": 2}, capprops={"color": MUTED}, whiskerprops={"linestyle": "--"},
+        meanprops={"marker": "D", "markersize": 6, "markerfacecolor": "white", "markeredgecolor": MUTED},
     )  # fmt: skip
+    for number, box in enumerate(parts["boxes"]):
+        for part in (box, *parts["whiskers"][2 * number : 2 * number + 2]):
+            part.set_color(series_colour(number))
     lowest = max(0.0, 10 * math.floor((min(found.min() for found in values) - 5) / 10))
+    highest = min(101.0, 10 * math.ceil((max(found.max() for found in values) + 5) / 10))
+    line = LABEL_HEIGHT * (highest - lowest)
     for place, (aps, found) in enumerate(zip(evaluations.values(), values, strict=True)):
-        ax.plot(np.full(len(found), place), found, ".", color=LINES[2], markersize=5, alpha=0.8)
+        ax.plot(np.full(len(found), place), found, ".", color=series_colour(place), markersize=5, alpha=0.8, zorder=4)
         labelled = sorted(named_classes(list(aps), found).items(), key=lambda one: one[1])
-        heights = apart([value for _, value in labelled], 0.034 * (100 - lowest))
+        heights = apart([value for _, value in labelled], line, lowest + line / 2, highest - line / 2)
         for (name, value), height in zip(labelled, heights, strict=True):
             ax.annotate(
-                name, (place + 0.1, value), xytext=(place + 0.23, height), fontsize=8, va="center",
-                arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0},
+                cut(name, 8, LABEL_WIDTH), (place + 0.1, value), xytext=(place + 0.23, height), fontsize=8, va="center",
+                arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0},
             )  # fmt: skip
-    ax.set(xlim=(-0.5, len(names) - 0.25), ylim=(lowest, 101))
+    ax.set(xlim=(-0.5, len(names) - 0.25), ylim=(lowest, highest))
     ax.set_ylabel("average precision of each class, percent", fontsize=9)
     told = [f"mean {found.mean():.1f}, median {np.median(found):.1f}" for found in values]
     ax.set_xticks(range(len(names)), [f"{wrapped(name)}\n{words}" for name, words in zip(names, told, strict=True)])
     ax.tick_params(labelsize=8, length=2)
-    ax.grid(axis="y", color="#e3e3e3", linewidth=0.6)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    plain(ax, "y")
+    save(figure, path)
 
 
 def wrapped(name: str) -> str:
-    """A long name in lines of some WIDEST_NAME characters."""
-    return "\n".join(textwrap.wrap(name, WIDEST_NAME)) or name
+    """A long name in lines of some WIDEST_NAME characters, at most three."""
+    return "\n".join(textwrap.wrap(name, WIDEST_NAME, max_lines=3, placeholder="…")) or name
 
 
 def named_classes(names: Sequence[str], values: NDArray[np.floating]) -> dict[str, float]:
@@ -219,15 +302,7 @@ def named_classes(names: Sequence[str], values: NDArray[np.floating]) -> dict[st
     return {names[row]: float(values[row]) for row in (*furthest, int(values.argmin()), int(values.argmax()))}
 
 
-def apart(values: Sequence[float], gap: float) -> list[float]:
-    """Ascending `values`, each moved up as little as keeps `gap` between neighbours."""
-    places: list[float] = []
-    for value in values:
-        places.append(max(value, places[-1] + gap) if places else value)
-    return places
-
-
-def evenly(names: Sequence[str], count: int) -> list[str]:
-    """`count` of the names (or all, if there are fewer), evenly spaced."""
-    picks = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
-    return [names[pick] for pick in picks]
+def evenly(every: Sequence[One], count: int) -> list[One]:
+    """`count` of `every` (or all, if there are fewer), evenly spaced."""
+    picks = np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int)
+    return [every[pick] for pick in picks]

@@ -25,6 +25,7 @@ from stages.boxes import iou_matrix
 from stages.diagnose.objects import read_objects
 from stages.errors import StageError
 from stages.extract.units import TopRegions, strongest_regions
+from stages.palette import TRUTH
 from tests.in_process import caller
 
 RECIPE = """
@@ -229,18 +230,25 @@ def test_all_figures_of_a_recipe(made: Path, call: Call, tmp_path: Path) -> None
 
 
 def test_detections_above_a_precision_on_chosen_images(made: Path, call: Call, tmp_path: Path) -> None:
-    """No precision is above 1, so nothing is drawn; above less, more than at more."""
+    """No precision is above 1: then the best are drawn, which the picture and the line say. Above less, more."""
     ids = graph_of(made).dataset("test").image_ids
-    sheets = []
+    sheets, lines = [], []
     for precision in (1.0, 0.5, 0.0):
         arguments = ("--only", "detections", "--precision", precision, "--image", ids[2], "--image", ids[0])
         code, printed, _ = call("figures", made / "looked.toml", *arguments, "-o", tmp_path)
         assert code == 0
         assert f"2 chosen images of 'test', precision above {precision:g}" in printed
         sheets.append(pixels(tmp_path / "looked-detections.png").astype(int))
+        lines.append(printed)
     bare, half, every = sheets
-    assert bare.shape == half.shape == every.shape
-    assert (every != bare).sum() > (half != bare).sum()
+    assert ["their best are shown" in line for line in lines] == [True, False, False]
+    assert "; 2 of the 2 have none: their best are shown, whatever their score)" in lines[0]
+    assert half.shape == every.shape
+    assert bare.shape[0] > half.shape[0]  # a line of the heading more
+    outlines = [(one == TRUTH).all(axis=2).sum() for one in sheets]
+    assert min(outlines) > 200
+    labels = [(np.abs(one - one.mean(axis=2, keepdims=True)).max(axis=2) > 60).sum() for one in sheets]
+    assert labels[2] > labels[1]
 
 
 def test_many_images_come_in_sheets(made: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

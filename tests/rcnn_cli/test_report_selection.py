@@ -32,6 +32,8 @@ from rcnn_cli.report.selection import (
 )
 from rcnn_cli.report.tables import row
 from stages.eval.average_precision import Curve
+from stages.images import read_image
+from stages.palette import SERIES
 
 PROJECT = Path(__file__).parents[2]
 
@@ -153,8 +155,8 @@ def test_a_plot_is_an_element_of_the_page() -> None:
     drawn = charts.precision_recall("A 0", {0: curve, 1: curve})
     assert drawn == charts.precision_recall("A 0", {0: curve, 1: curve})
     assert drawn.startswith('<svg class="plot"')
-    assert "var(--series-0)" in drawn
-    assert "var(--series-1)" in drawn
+    assert SERIES[0] in drawn
+    assert SERIES[1] in drawn
     assert "var(--ink)" in drawn
     assert not re.search(r"<style|<metadata|xmlns|://|<g id|width=\"[\d.]+pt|#0[0-9a-f]{5}", drawn)
     assert ">precision, %<" in drawn
@@ -189,6 +191,10 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def read_image(self, image_id: str) -> Any:
+        """The image. Raises BadImage."""
+        return read_image(self.folder / f"{image_id}.png")
 
     def record(self, image_id: str) -> Any:
         """What an album asks of an image."""

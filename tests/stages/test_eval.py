@@ -20,7 +20,7 @@ from stages.detections import Detections, detections_from_arrays
 from stages.errors import StageError
 from stages.eval import Settings, stage
 from stages.eval.average_precision import Curve, Objects
-from stages.eval.pictures import detection_sheet, evenly, plot_precision_recall
+from stages.eval.pictures import evenly, plot_precision_recall
 from stages.eval.report import format_table, read_curves, score_cuts, write_devkit_files, write_results
 from stages.execution import Execution
 
@@ -257,24 +257,6 @@ def test_curves_become_a_picture(tmp_path: Path, classes: int) -> None:
 def test_no_class_at_all_is_still_a_picture(tmp_path: Path) -> None:
     plot_precision_recall({"plain": {}}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 0
-
-
-def test_the_sheet_shows_images_with_detections_above_the_cut(tmp_path: Path) -> None:
-    for image, grey in (("a", 10), ("b", 120), ("c", 230)):
-        Image.new("RGB", (60, 40), (grey, grey, grey)).save(tmp_path / f"{image}.png")
-    dataset = dataset_of({"a": [], "b": [], "c": []}, tmp_path)
-    one = Detections(np.array([[5, 5, 30, 30]], np.float32), np.array([0.5], np.float32), np.zeros(1, np.int32))
-    none = one.where(np.zeros(1, bool))
-    sizes = {"a": (60, 40), "b": (60, 40)}  # "c" was skipped as unreadable
-    found = detections_from_arrays(CLASSES, [("a", none), ("b", one), ("c", none)], sizes)
-    cuts = np.array([0.4, np.inf, np.inf])
-    sheet = detection_sheet(dataset, found, cuts, cell=(60, 40))
-    assert (sheet == 120).all(axis=2).any()
-    assert not (sheet == 10).all(axis=2).any()
-    assert sheet.shape[1] == 60 + 2 * 12
-    everything = detection_sheet(dataset, found, np.full(3, np.inf), cell=(60, 40))
-    assert (everything == 10).all(axis=2).any()
-    assert not (everything == 230).all(axis=2).any()
 
 
 def test_evenly() -> None:

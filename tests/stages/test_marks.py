@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from stages.marks import FALSE, MISSED, PROPOSED, TRUE, Mark, draw_many, draw_marks
+from stages.marks import Mark, draw_many, draw_marks
+from stages.palette import PROPOSAL, kind_colour
+
+TRUE, FALSE, MISSED, PROPOSED = kind_colour("true"), kind_colour("BG"), kind_colour("missed"), PROPOSAL
 
 GREY = np.full((50, 100, 3), 90, np.uint8)
 

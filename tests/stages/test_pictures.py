@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from stages.detections import Detections, detections_from_arrays
+from stages.detections import Detections, DetectionSet, detections_from_arrays
 from stages.drawing import class_colours, save_image
 from stages.errors import StageError
-from stages.eval.pictures import apart, named_classes, plot_box_plots, precision_sheet
+from stages.eval.pictures import detection_sheet, draw_best, images_to_show, named_classes, plot_box_plots, rows_to_show
 from stages.images import read_image
 from stages.networks import PREPROCESSINGS
 from stages.networks.pictures import filter_sheet, first_filters
+from stages.palette import TRUTH, series_colour
+from stages.plots import apart
 
 
 def test_a_box_plot_names_the_extremes_and_the_outliers() -> None:
@@ -34,23 +37,33 @@ def test_a_box_plot_names_the_extremes_and_the_outliers() -> None:
 
 @given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.1, 5))
 def test_labels_keep_apart(values: list[float], gap: float) -> None:
+    """Twelve labels of at most 5 have room in 0..100: they keep their order and distance and stay inside; what is far
+    enough apart stays where it is."""
     values = sorted(values)
-    places = apart(values, gap)
-    assert all(place >= value for place, value in zip(places, values, strict=True))
-    assert all(second - first >= gap * 0.999 for first, second in pairwise(places))
+    places = apart(values, gap, 0, 100)
+    assert all(second - first >= gap - 1e-9 for first, second in pairwise(places))
+    assert all(-1e-9 <= place <= 100 + 1e-9 for place in places)
     if all(second - first >= gap for first, second in pairwise(values)):
-        assert places == values
+        assert places == pytest.approx(values)
+
+
+def test_labels_move_as_little_as_they_must() -> None:
+    assert apart([5, 5], 2) == [4, 6]
+    assert apart([0, 0, 9], 2) == [-1, 1, 9]
+    assert apart([0, 0, 9], 2, low=0) == [0, 2, 9]
+    assert apart([9, 9.5, 10], 2, high=10) == [6, 8, 10]
+    assert apart([0, 0, 0], 2, low=0, high=3) == [0, 2, 4]  # no room: in order, from the bottom
 
 
 def test_box_plots_show_median_and_every_class(tmp_path: Path) -> None:
     plot_box_plots({"one": {"cat": 0.9, "dog": 0.5, "owl": 0.1}, "two": {"cat": 0.8}}, tmp_path / "new/box.png")
     picture = np.asarray(Image.open(tmp_path / "new/box.png").convert("RGB")).astype(int)
-    red = np.abs(picture - (0xD6, 0x27, 0x28)).max(axis=2) < 30
-    green = (picture[..., 1] - picture[..., 0] > 50) & (picture[..., 1] - picture[..., 2] > 30)
-    assert red.sum() > 50
-    assert green.sum() > 40
-    medians = np.flatnonzero(red.sum(axis=1) > 20)
-    assert len(np.split(medians, np.flatnonzero(np.diff(medians) > 5) + 1)) == 2  # 50 and 80
+    black = picture.max(axis=2) < 30
+    medians = np.flatnonzero(black[:, 100:].sum(axis=1) > 60)
+    assert len(np.split(medians, np.flatnonzero(np.diff(medians) > 5) + 1)) == 3  # 50, 80 and the axis
+    for number in (0, 1):
+        colour = tuple(bytes.fromhex(series_colour(number)[1:]))
+        assert (np.abs(picture - colour).max(axis=2) < 60).sum() > 10
 
 
 def test_filters_are_those_of_the_image_s_colours() -> None:
@@ -77,19 +90,77 @@ def test_a_network_that_sees_no_colours_has_no_such_filters() -> None:
             first_filters(module, PREPROCESSINGS["plain"])
 
 
-def test_only_precise_detections_are_drawn(tmp_path: Path) -> None:
-    """Above, not at, the limit; of the second image there is none, and it is shown all the same."""
+@pytest.fixture
+def scene(tmp_path: Path) -> tuple[Any, DetectionSet]:
+    """Two grey images, "a" with three detections and an object, "b" with one of a dog and two objects."""
     for name in ("a", "b"):
         save_image(np.full((100, 120, 3), 128, np.uint8), tmp_path / f"{name}.png")
-    dataset = SimpleNamespace(read_image=lambda image_id: read_image(tmp_path / f"{image_id}.png"))
+    objects = {"a": [[60, 5, 70, 30]], "b": [[5, 5, 30, 30], [80, 5, 110, 30]]}
+    dataset = SimpleNamespace(
+        classes=CLASSES,
+        read_image=lambda image_id: read_image(tmp_path / f"{image_id}.png"),
+        record=lambda image_id: SimpleNamespace(
+            boxes=np.array(objects[image_id], np.float32), labels=np.zeros(len(objects[image_id]), int)
+        ),
+    )
     boxes = np.array([[10, 40, 40, 90], [50, 40, 80, 90], [85, 40, 115, 90]], np.float32)
     found = Detections(boxes, np.array([9, 3, 1], np.float32), np.array([0, 1, 2], np.int32))
-    none = Detections(boxes[:0], np.zeros(0, np.float32), np.zeros(0, np.int32))
-    detections = detections_from_arrays(("cat", "dog", "owl"), [("a", found), ("b", none)])
-    sheet = precision_sheet(
-        dataset, detections, np.array([0.9, 0.5, np.nan]), 0.5, ["a", "b"], columns=1, cell=(360, 300)
-    )
-    counts = [(sheet == colour).all(axis=2).sum() for colour in class_colours(3)]
-    assert counts[0] > 300
-    assert counts[1:] == [0, 0]
-    assert ((sheet == 128).all(axis=2)).sum() > 1.8 * 360 * 300
+    other = Detections(boxes[2:], np.array([-5], np.float32), np.array([1], np.int32))
+    sizes = {"a": (120, 100), "b": (120, 100)}
+    return dataset, detections_from_arrays(CLASSES, [("a", found), ("b", other)], sizes)
+
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def test_a_sheet_draws_what_is_precise_and_else_the_best(scene: tuple[Any, DetectionSet]) -> None:
+    """Above, not at, the limit. On the second image nothing is: its best is drawn, thinner, and it is counted."""
+    dataset, detections = scene
+    sheet = detection_sheet(dataset, detections, np.array([0.9, 0.5, np.nan, 0.1]), 0.5, ["a", "b"], columns=1)
+    cat, dog, owl = ((sheet.pixels == colour).all(axis=2).sum() for colour in class_colours(3))
+    assert cat > dog > 100  # of the dog the outline of one pixel and the label, of the cat two pixels
+    assert owl == 0
+    assert (sheet.images, sheet.bare) == (2, 1)
+    everything = detection_sheet(dataset, detections, np.full(4, 0.9), 0.5, ["a", "b"], columns=1)
+    assert everything.bare == 0
+    assert everything.pixels.shape[0] < sheet.pixels.shape[0]  # no line of the heading says that some are bare
+
+
+def test_a_sheet_draws_the_annotated_objects_in_one_colour(scene: tuple[Any, DetectionSet]) -> None:
+    dataset, detections = scene
+    for precision in (np.full(4, 0.9), np.full(4, np.nan)):
+        sheet = detection_sheet(dataset, detections, precision, 0.5, ["a", "b"], columns=1)
+        assert (sheet.pixels == TRUTH).all(axis=2).sum() > 200
+
+
+def test_rows_to_show() -> None:
+    precision, scores = np.array([0.2, np.nan, 0.7, 0.6, 0.2]), np.array([1.0, 9, 1, 2, 3])
+    rows, enough = rows_to_show(precision, scores, 0.5, 1)
+    assert (rows.tolist(), enough) == ([2, 3], True)
+    rows, enough = rows_to_show(precision, scores, 0.7, 3)
+    assert (rows.tolist(), enough) == ([2, 3, 4], False)
+    rows, enough = rows_to_show(precision[:0], scores[:0], 0.5, 3)
+    assert (rows.tolist(), enough) == ([], False)
+
+
+def test_images_to_show_are_filled_up_with_others() -> None:
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    one = Detections(np.float32([[0, 0, 5, 5]]), np.ones(1, np.float32), np.zeros(1, np.int32))
+    pairs = [(name, one if name in "bdf" else none) for name in "abcdefg"]
+    sizes = dict.fromkeys("abdefg", (9, 9))  # "c" was skipped as unreadable
+    detections = detections_from_arrays(CLASSES, pairs, sizes)
+    precision = np.array([0.9, 0.1, 0.8])
+    assert images_to_show(detections, precision, 0.5, 2) == ["b", "f"]
+    assert images_to_show(detections, precision, 0.5, 4) == ["a", "b", "f", "g"]
+    assert images_to_show(detections, precision, 0.5) == list("abdefg")
+
+
+def test_an_image_without_anything_above_its_threshold_shows_its_best(scene: tuple[Any, DetectionSet]) -> None:
+    dataset, detections = scene
+    image, found = dataset.read_image("a"), detections.of_image("a")
+    drawn = draw_best(image, found, dataset.record("a"), (CLASSES, CLASSES))
+    assert drawn.shape == image.shape
+    cat, dog, _ = ((drawn == colour).all(axis=2).sum() for colour in class_colours(3))
+    assert cat > 100  # it has one object, so the best-scored one
+    assert dog == 0
+    assert (drawn == TRUTH).all(axis=2).any()
