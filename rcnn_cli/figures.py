@@ -150,7 +150,8 @@ def detections(graph: Graph, wish: Wish) -> Pictures:
 def bare_images(sheets: Sequence[DetectionSheet]) -> list[str]:
     """What is to be said of images without a detection above the precision: a sentence, or nothing."""
     bare, images = sum(one.bare for one in sheets), sum(one.images for one in sheets)
-    return [f"{bare} of the {images} have none: their best are shown, whatever their score"] if bare else []
+    have = "has" if bare == 1 else "have"
+    return [f"{bare} of the {images} {have} none: there the best are shown, whatever their score"] if bare else []
 
 
 def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]:

@@ -109,8 +109,9 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
         sheet = detection_sheet(dataset, detections, precision, PRECISION, ids)
         save_image(sheet.pixels, folder / name / "detections.png")
         if sheet.bare:
+            have = "has" if sheet.bare == 1 else "have"
             remarks.append(
-                f"{name}/detections.png: {sheet.bare} of its {sheet.images} images have no detection of a precision "
+                f"{name}/detections.png: {sheet.bare} of its {sheet.images} images {have} no detection of a precision "
                 f"above {PRECISION:g}; there the best are shown, whatever their score, with the annotated objects"
             )
     return remarks

@@ -241,8 +241,8 @@ def test_detections_above_a_precision_on_chosen_images(made: Path, call: Call, t
         sheets.append(pixels(tmp_path / "looked-detections.png").astype(int))
         lines.append(printed)
     bare, half, every = sheets
-    assert ["their best are shown" in line for line in lines] == [True, False, False]
-    assert "; 2 of the 2 have none: their best are shown, whatever their score)" in lines[0]
+    assert ["the best are shown" in line for line in lines] == [True, False, False]
+    assert "; 2 of the 2 have none: there the best are shown, whatever their score)" in lines[0]
     assert half.shape == every.shape
     assert bare.shape[0] > half.shape[0]  # a line of the heading more
     outlines = [(one == TRUTH).all(axis=2).sum() for one in sheets]

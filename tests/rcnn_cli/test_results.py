@@ -1,0 +1,71 @@
+"""What `rcnn run` and `rcnn detect --draw` leave and say of a detector that is right about nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rcnn_cli.graph import Graph
+from rcnn_cli.results import draw_results, show_results
+from stages.drawing import class_colours
+from stages.palette import TRUTH
+from tests.rcnn_cli.evaluations import graph_of, run_tables, write_detections, write_scene
+
+CAT, DOG = (20, 20, 60, 60), (10, 50, 40, 90)
+THINGS = {"a": [("cat", CAT, False)], "b": [("dog", DOG, False), ("cat", CAT, False)], "c": []}
+AWAY = (70, 5, 95, 30)
+
+
+def made(folder: Path, rows: dict[str, list[tuple[str, tuple[int, int, int, int], float]]]) -> Graph:
+    """The scene evaluated."""
+    write_scene(folder, THINGS)
+    graph = graph_of(folder)
+    write_detections(graph, ("cat", "dog"), rows)
+    run_tables(graph, "eval")
+    return graph
+
+
+def has(path: Path, colour: tuple[int, int, int]) -> int:
+    """How many pixels of a picture have about this colour (JPEGs do not keep it exactly)."""
+    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return int((np.abs(picture - colour).max(axis=2) < 50).sum())
+
+
+def test_nothing_right_is_shown_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said also when the files are there already."""
+    graph = made(tmp_path, {name: [("cat", AWAY, 0.5)] for name in "abc"})
+    sentence = (
+        "eval/detections.png: 3 of its 3 images have no detection of a precision above 0.5; there the best are shown, "
+        "whatever their score, with the annotated objects\n"
+    )
+    for _ in range(2):
+        show_results(graph, [graph.nodes["eval"]])
+        assert capsys.readouterr().out.endswith(sentence)
+    sheet = graph.work / "results/r/eval/detections.png"
+    assert has(sheet, class_colours(2)[0]) > 300
+    assert has(sheet, TRUTH) > 300
+
+
+def test_only_images_without_anything_right_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = made(tmp_path, {"a": [("cat", CAT, 0.9)], "b": [("cat", CAT, 0.8)], "c": [("dog", AWAY, 0.1)]})
+    show_results(graph, [graph.nodes["eval"]])
+    assert "eval/detections.png: 1 of its 3 images has no detection" in capsys.readouterr().out
+    draw_results(graph, graph.nodes["detect@test"])
+    told = capsys.readouterr().out
+    assert told.startswith("3 images drawn: ")
+    assert "; on 1 of them nothing is above the thresholds: there the best are shown" in told
+
+
+def test_drawn_images_without_anything_above_the_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = made(tmp_path, {"a": [("cat", AWAY, 0.5), ("dog", AWAY, 0.2)], "b": [], "c": []})
+    draw_results(graph, graph.nodes["detect@test"])
+    assert "; on 3 of them nothing is above the thresholds" in capsys.readouterr().out
+    folder = graph.work / "results/r/detect@test"
+    cat, dog = class_colours(2)
+    assert has(folder / "a.jpg", cat) > 50  # the best, as many as there are objects
+    assert has(folder / "a.jpg", dog) == 0
+    assert has(folder / "b.jpg", TRUTH) > 50
+    assert has(folder / "c.jpg", TRUTH) == 0
