@@ -434,7 +434,8 @@ def units(
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Draw the detections whose score has more than this precision on the whole split.",
+    help="Draw the detections whose score has more than this precision on the whole split; of an image without such "
+    "the best, in thin lines.",
 )
 @click.option(
     "--image", "images", multiple=True, metavar="ID", help="An image for detections and transformations; repeatable."

@@ -20,7 +20,7 @@ from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.runner import complete
 from stages.errors import StageError
 from stages.palette import line_of
-from stages.plots import new_figure, plain, save
+from stages.plots import cut, new_figure, plain, save, say
 from stages.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
 from stages.tables import aligned, csv_text
 
@@ -165,17 +165,19 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
     """A PNG with recall against IoU, a panel for each number of proposals and in it a line for each cache, with its
     average recall; numbers of proposals that no cache exceeds are left out, as they are the last panel's."""
     drawn = panels(measured)
-    names = [f"{one.name} ({len(one.found.overlaps):,} objects)" for one in measured]
     width = 3.1 * len(drawn) + 0.5
+    names = [f"{cut(one.name, 9, width - 2)} ({len(one.found.overlaps):,} objects)" for one in measured]
     columns = max(1, int(width / (0.6 + 0.075 * max(map(len, names)))))
     figure = new_figure(width, 3.2 + 0.2 * -(-len(names) // columns))
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for column, ax in zip(drawn, axes, strict=True):
         for number, one in enumerate(measured):
             overlaps = one.found.overlaps[:, column]
-            average = f"{100 * average_recall(overlaps):.1f}"
+            average = f"{100 * average_recall(overlaps):.1f}" if len(overlaps) else "-"
             recall = 100 * recall_at(overlaps, DRAWN)
             ax.plot(DRAWN, recall, label=average, linewidth=1.5, clip_on=False, **line_of(number))
+        if not any(len(one.found.overlaps) for one in measured):
+            say(ax, "no objects to cover")
         count = measured[0].found.counts[column]
         boxes = sorted({f"{one.found.boxes[column]:,.0f}" for one in measured}, key=lambda text: (len(text), text))
         spread = boxes[0] if len(boxes) == 1 else f"{boxes[0]} to {boxes[-1]}"

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rcnn_cli.recall import Measured
+from rcnn_cli.recall import plot as plot_recall
 from rcnn_cli.report import charts
 from stages.diagnose.pictures import plot_characteristics, plot_sensitivity, plot_trends
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import plot_box_plots, plot_precision_recall, why_empty
+from stages.proposals import Coverage
 from stages.training_log import plot_log
 from tests.plotted import clashes, drawn, texts_of
 
@@ -54,6 +57,18 @@ def diagnosis(names: list[str], ap: float) -> dict[str, Any]:
     }
 
 
+def proposals(name: str, objects: int) -> Measured:
+    """Proposals that cover hardly any of so many objects."""
+    found = Coverage(
+        (300, None),
+        np.zeros(objects, np.int32),
+        np.ones(objects),
+        np.linspace(0, 0.51, 2 * objects).reshape(objects, 2),
+        np.array([300.0, 1234.0]),
+    )
+    return Measured(name, name, "", ("cat",), found, Path())
+
+
 TWENTY = {name: curve(number % 3, 40 * number) for number, name in enumerate(CLASSES)}
 SIX = dict(list(TWENTY.items())[:6])
 LOG = {"epoch": [1, 2, 3], "loss": [0.0, 0.0, 0.0], "accuracy": [0, 0.0, 0.01], "learning_rate": [0.1, 0.1, 0.01]}
@@ -71,6 +86,8 @@ PLOTS: dict[str, Callable[[Path], object]] = {
     "figure 6 of nothing": lambda path: plot_sensitivity(diagnosis(CLASSES, 0.0), path),
     "figure 6 of the best": lambda path: plot_sensitivity(diagnosis(CLASSES, 0.9), path),
     "subsets": lambda path: plot_characteristics(diagnosis(CLASSES[:6], 0.01), path),
+    "recall": lambda path: plot_recall([proposals("x" * 200, 30), proposals("windows", 30)], path),
+    "recall of nothing": lambda path: plot_recall([proposals("windows", 0)], path),
     "training": lambda path: plot_log(LOG, path),
     "report: curve": lambda _: charts.precision_recall("x", {0: curve(1, 50), 1: curve(0, 9)}),
     "report: errors": lambda _: charts.error_trend("x", diagnosis(SHORT, 0.01)["trends"]["all classes"]),
@@ -119,10 +136,13 @@ def test_empty_plots_say_so(tmp_path: Path, drawn: list[Any]) -> None:
         {**diagnosis(SHORT, 0.1), "trends": {name: {} for name in ("all classes", *SHORT)}}, tmp_path / "few.png"
     )
     plot_sensitivity({**diagnosis(SHORT, 0.1), "characteristics": {}}, tmp_path / "sensitivity.png")
+    plot_recall([proposals("windows", 0)], tmp_path / "recall.png")
     said = [[text for text, _ in texts_of(figure)] for figure in drawn]
     assert [text for text in said[0] if text.startswith("no ")] == ["no detection", "no right detection\n7 false"]
     assert "no objects to find" in said[1]
     assert "too few false positives" in said[2]
     assert "no class has two subsets with enough objects" in said[3]
+    assert "no objects to cover" in said[4]
+    assert "nan" not in said[4]
     assert "no right detection" in re.sub(r"<[^>]*>", "", charts.precision_recall("x", {0: curves["wrong"]}))
     assert "nothing to show" in charts.lines("x", [(0, [0, 1], [np.nan, np.nan])], ("IoU", "recall"))
