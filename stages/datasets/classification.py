@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +72,7 @@ class ClassificationDataset(ImageSet):
 
 def scan(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.int64]]:
     """The classes, the images' relative paths and their labels int64 [images]; raises BadDataset."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise BadDataset(f"{folder}: no such folder; name one that holds a folder of images for each class")
     images: dict[str, list[str]] = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):

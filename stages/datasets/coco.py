@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -321,7 +322,7 @@ def open_coco(
     checked_classes(options.classes)
     if options.classes is not None:
         file = file.only(options.classes if not partial else [one for one in options.classes if one in file.classes])
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise BadDataset(f"{folder}: no such folder; end the source with the folder of the images of {path.name}")
     dataset = CocoDataset(plain_label(path.stem), file, folder, work=work, exif=options.exif)
     dataset.file = file.with_area(found_sizes(dataset))

@@ -12,6 +12,7 @@ from typing import Any
 from stages.datasets.classification import ClassificationDataset
 from stages.datasets.coco import open_coco
 from stages.datasets.combined import CombinedDataset
+from stages.datasets.listing import ONE_LINE
 from stages.datasets.records import BadDataset, shown
 from stages.datasets.voc import ClassOptions, Dataset, ImageOptions, VocOptions, checked_classes, open_voc, plain_label
 from stages.datasets.yolo import open_yolo
@@ -66,6 +67,8 @@ def open_one(
 ) -> Dataset | ClassificationDataset:
     """The dataset of one source. `partial`: it is one of several, and need not have all classes that are listed."""
     kind, _, rest = source.partition(":")
+    if not ONE_LINE.fullmatch(source):
+        raise BadDataset(f"{shown(source)} is not a dataset; write {FORMS}, on one line")
     if kind in GENERATED and rest:
         return GENERATED[kind](rest, work, dict(values))
     if kind == "voc" and ":" in rest:

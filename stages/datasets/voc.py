@@ -19,9 +19,9 @@ from stages.datasets.annotations import Annotation, class_names, parse_xml, prob
 from stages.datasets.digests import combined, memory_of, remembered, remembered_names
 from stages.datasets.image_set import ImageSet, images_digest
 from stages.datasets.layout import XML, Layout, find_images
-from stages.datasets.listing import Listing, composed
+from stages.datasets.listing import ONE_LINE, Listing, composed
 from stages.datasets.orientation import AUTO, CHOICES
-from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, first_of
+from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, first_of, shown
 from stages.errors import BadImage
 from stages.execution import silent
 from stages.images import SUFFIXES, ImageFile
@@ -427,7 +427,10 @@ def open_voc(
 
 
 def checked_classes(classes: tuple[str, ...] | None) -> None:
-    """Raises BadDataset if classes are listed, but none, or one twice."""
+    """Raises BadDataset if classes are listed, but none, or one twice, or one whose name is not one line of text."""
+    for name in classes or ():
+        if not ONE_LINE.fullmatch(name):
+            raise BadDataset(f"classes: {shown(name)} is not the name of a class; give it a name, on one line")
     if classes is not None and (not classes or len(set(classes)) < len(classes)):
         raise BadDataset(f"classes = {list(classes)}: list each class once, and at least one")
 

@@ -222,8 +222,8 @@ def test_listed_classes_keep_their_order_and_an_unlisted_one_is_an_error(voc: Pa
     assert dataset.record("000001").labels.tolist() == [1, 0]
     with pytest.raises(BadAnnotation, match=r"object 2 \(person\) is of no listed class \(dog\)"):
         opened(voc, tmp_path, classes=["dog"]).record("000001")
-    for classes in ([], ["dog", "dog"]):
-        with pytest.raises(BadDataset, match="list each class once"):
+    for classes in ([], ["dog", "dog"], [""], ["a\nb"]):
+        with pytest.raises(BadDataset, match=r"list each class once|give it a name, on one line"):
             opened(voc, tmp_path, classes=classes)
 
 
@@ -315,6 +315,24 @@ def test_variables_and_home_are_expanded(voc: Path, tmp_path: Path, monkeypatch:
 def test_what_is_no_source_shows_the_forms(tmp_path: Path, source: str) -> None:
     with pytest.raises(BadDataset, match="is not a dataset; write voc:DIR:SPLIT"):
         open_dataset(source, work=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "voc:a\nb:train",
+        "folder:\x00",
+        "voc:\ud800:train",
+        f"folder:{'x' * 300}",
+        f"coco:{'x' * 300}:y",
+        f"yolo:{'x' * 300}:y",
+    ],
+)
+def test_a_source_that_cannot_be_a_path_is_one_sentence(tmp_path: Path, source: str) -> None:
+    for several in (source, [source, "shapes:nosuch"]):
+        with pytest.raises(BadDataset) as raised:
+            open_dataset(several, work=tmp_path)
+        assert "\n" not in str(raised.value)
 
 
 def test_options_are_checked(voc: Path, tmp_path: Path) -> None:
