@@ -48,8 +48,11 @@ def part_bytes(
     records: Sequence[Record],
     skipped: Mapping[str, str],
     compression: str = "none",
+    digests: Sequence[str] = (),
 ) -> bytes:
     """The HDF5 file (what follows the user block) as bytes: same input, same bytes of data.
+
+    `digests` says of each item what it was made from (the SHA-256 of its image file, say), if that is known.
 
     Built in memory, so that a full disk or a kill meets one plain write and not HDF5's own.
     """
@@ -58,6 +61,8 @@ def part_bytes(
     ) as file:
         file.attrs["skipped"] = json.dumps(dict(skipped), ensure_ascii=False)
         write_dataset(file, f"{schema.item}_ids", ids_array(item_ids), "none")
+        if digests:
+            write_dataset(file, f"{schema.item}_sha256", ids_array(digests), "none")
         for prefix, columns in schema.ragged():
             lengths = [len(record[prefix + next(iter(columns))]) for record in records]
             write_dataset(file, f"{prefix}offsets", offsets_of(lengths), "none")
@@ -172,6 +177,11 @@ class OpenPart:
             self.skipped: dict[str, str] = json.loads(self.file.attrs["skipped"])
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise DamagedPart(path, first_line(error)) from error
+
+    def digest(self, position: int) -> str | None:
+        """What the part's item number `position` was made from, None where that is not known."""
+        name = f"{self.schema.item}_sha256"
+        return bytes(self.read(name, position).item()).decode() or None if name in self.file else None
 
     def record(self, position: int, columns: Sequence[str]) -> Record:
         """The `columns` of the part's item number `position`."""

@@ -96,6 +96,11 @@ class Reader:
         index, position = divmod(self.position(item_id), self.part_size)
         return self.open_part(index).record(position, wanted)
 
+    def digest(self, item_id: str) -> str | None:
+        """What an item was made from, as its writer was told (the SHA-256 of its image file, say); None if unknown."""
+        index, position = divmod(self.position(item_id), self.part_size)
+        return self.open_part(index).digest(position)
+
     def rows(self, item_id: str, column: str, indices: np.ndarray) -> np.ndarray:
         """The rows `indices` (int [k], any order) of one ragged column of an item: [k, ...]."""
         self.check_columns([column])

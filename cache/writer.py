@@ -111,8 +111,10 @@ class Writer:
         shard: Shard | None = None,
         compression: str = "none",
         adoption: Adoption | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         """Opens or creates the cache in `folder`. What `adoption` has is copied instead of being computed.
+        `digests` says of each item (by its id) what it is made from; the parts keep it.
 
         The first process fixes the part size; others take it over. Raises CacheError if the folder belongs to another
         identity or to a newer version, or if an id is empty, repeated or has a control character or half a surrogate.
@@ -124,6 +126,7 @@ class Writer:
         self.shard = shard or Shard()
         self.compression = compression
         self.adoption = adoption or Adoption({})
+        self.digests = digests or {}
         self.item_ids = tuple(item_ids)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.part_size = self.agree_on_plan(part_size)
@@ -246,7 +249,8 @@ class Writer:
             part, records = whole, [found[item_id] for item_id in whole.item_ids]
         for item_id, record in zip(part.item_ids, records, strict=True):
             self.schema.check(record, item_id)
-        content = part_bytes(self.schema, part.item_ids, records, skipped or {}, self.compression)
+        digests = [self.digests.get(item_id, "") for item_id in part.item_ids] if self.digests else []
+        content = part_bytes(self.schema, part.item_ids, records, skipped or {}, self.compression, digests)
         header = {
             "stage": self.identity.stage,
             "key": self.identity.key,

@@ -296,6 +296,21 @@ class Graph:
             self.keys_of_items[node.name] = self.make_item_keys(node)
         return self.keys_of_items[node.name]
 
+    def image_digests(self, node: Node) -> dict[str, str]:
+        """What decides the pixels of each image that the node reads, by its id; none if its items are no images.
+
+        Whoever decodes an image has compared its file with this.
+        """
+        if not node.use.stage.by_item:
+            return {}
+        names = [node.sources.get(wanted.role) for wanted in node.use.stage.inputs if wanted.kind == "dataset"]
+        datasets = [self.dataset(name) for name in names if isinstance(name, str)]
+        return {
+            image_id: digest
+            for dataset in datasets
+            for image_id, digest in zip(dataset.image_ids, dataset.image_digests, strict=True)
+        }
+
     def make_item_keys(self, node: Node) -> dict[str, str]:
         from cache.identity import canonical_json
 

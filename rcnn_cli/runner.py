@@ -211,6 +211,7 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
         shard=options.shard,
         compression=options.compression,
         adoption=find_adoption(folder, graph.item_keys(node), schema) if options.adopt else None,
+        digests=graph.image_digests(node),
     )
     with being_made(node, writer):
         announce(node, writer)

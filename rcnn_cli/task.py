@@ -174,7 +174,8 @@ def make_parts(job: dict[str, Any], graph: Graph, node: Node, inputs: dict[str, 
     items, schema = module.items(node.settings, inputs), module.schema(node.settings, inputs)
     identity, folder = Identity.from_json(job["identity"]), Path(job["cache"])
     adoption = find_adoption(folder, graph.item_keys(node), schema) if job["adopt"] else None
-    options: dict[str, Any] = {"compression": job["compression"], "adoption": adoption}
+    digests = graph.image_digests(node)
+    options: dict[str, Any] = {"compression": job["compression"], "adoption": adoption, "digests": digests}
     helped = Writer(folder, identity, items, schema, **options)
     shard = Shard.parse(job["shard"]) if job["shard"] else None
     own = Writer(folder, identity, items, schema, shard=shard, **options) if shard else None

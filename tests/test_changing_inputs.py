@@ -5,6 +5,7 @@ made and before the stage reads it; when the stage has ended, the old one is put
 sentence, and the next one with the very caches of a run that nobody disturbed.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cache import Reader
 from rcnn_cli import runner
 from stages.datasets.shapes import ShapesSettings, draw_shapes
 from stages.networks import NETWORKS
@@ -175,3 +177,7 @@ def test_what_is_made_of_another_file_is_never_kept(
     monkeypatch.setenv("RCNN_WORK", str(world / "undisturbed"))
     assert call(*arguments)[0] == 0
     assert contents(world / "work") == contents(world / "undisturbed")
+    if "@" in node:  # its items are images: their parts say which
+        (folder,) = (world / "work/caches" / node.partition("@")[0]).iterdir()
+        image = (world / f"voc/JPEGImages/{one}.jpg").read_bytes()
+        assert Reader(folder).digest(one) == hashlib.sha256(image).hexdigest()

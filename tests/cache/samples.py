@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,12 +37,12 @@ def sample_record(item_id: str) -> Record:
     }
 
 
-def open_writer(folder: Path, ids: Sequence[str], part_size: int = 4, shard: str = "1/1", **options: str) -> Writer:
+def open_writer(folder: Path, ids: Sequence[str], part_size: int = 4, shard: str = "1/1", **options: Any) -> Writer:
     """A writer for the sample cache."""
     return Writer(folder, IDENTITY, ids, SCHEMA, part_size=part_size, shard=Shard.parse(shard), **options)
 
 
-def fill(folder: Path, ids: Sequence[str], part_size: int = 4, shard: str = "1/1", **options: str) -> Writer:
+def fill(folder: Path, ids: Sequence[str], part_size: int = 4, shard: str = "1/1", **options: Any) -> Writer:
     """Fills the shard's parts; finishes the cache if all parts are there."""
     writer = open_writer(folder, ids, part_size, shard, **options)
     for part in writer.claim():

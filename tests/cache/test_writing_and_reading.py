@@ -191,3 +191,15 @@ def test_a_checkpoint_is_whole_or_not_there_and_goes_with_its_part(tmp_path):
     writer.write(part, [sample_record("a")])
     assert not path.exists()
     writer.release()
+
+
+def test_a_part_says_what_its_items_were_made_from(tmp_path):
+    """As the writer was told; nothing where it was told nothing, and the bytes are then those of earlier versions."""
+    ids = sample_ids(5)
+    fill(tmp_path / "plain", ids, part_size=2)
+    fill(tmp_path / "told", ids, part_size=2, digests={one: f"made from {one}" for one in ids[:4]})
+    told, plain = Reader(tmp_path / "told"), Reader(tmp_path / "plain")
+    assert [told.digest(one) for one in ids] == [*(f"made from {one}" for one in ids[:4]), None]
+    assert plain.digest(ids[0]) is None
+    with h5py.File(tmp_path / "plain" / "part-00000.h5") as file:
+        assert "image_sha256" not in file
