@@ -24,6 +24,10 @@ from stages.datasets.records import BadAnnotation
 from stages.images import ImageFile
 
 SLACK = 0.01  # pixels: some devkit corners are decimal fractions, and go astray in the fifth digit
+MISSING = (
+    "no such annotation file; add it, or take its id out of the image set "
+    '(unannotated = "background" takes such images for images without objects)'
+)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FALSE, TRUE = ("0", "false", "no", "unspecified", "unknown"), ("1", "true", "yes")
 DECLARATION = re.compile(rb"""<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([A-Za-z][\w.-]{0,40})["']""")
@@ -100,7 +104,7 @@ def parse_xml(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> El
     try:
         root = ElementTree.fromstring(decoded(read(path)))
     except FileNotFoundError:
-        raise BadAnnotation(f"{path}: no such annotation file; add it, or take its id out of the image set") from None
+        raise BadAnnotation(f"{path}: {MISSING}") from None
     except OSError as error:
         raise BadAnnotation(f"{path}: cannot be read ({error.strerror}); repair or remove it") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.boxes import clip_boxes
-from stages.datasets.annotations import Annotation, class_names, parse_xml, problems, read_annotation
+from stages.datasets.annotations import MISSING, Annotation, class_names, parse_xml, problems, read_annotation
 from stages.datasets.digests import combined, memory_of, remembered, remembered_names
 from stages.datasets.image_set import ImageSet, images_digest
 from stages.datasets.layout import XML, Layout, find_images
@@ -236,9 +236,10 @@ class Dataset(ImageSet):
         What cannot be read is passed over: its own reading says why.
         """
         try:
-            key = combined("left out", [self._annotations_digest, *self.image_digests])
+            files = [self._annotations_digest, *self.image_digests]
         except (BadImage, BadAnnotation):
             return self._find_left_out()
+        key = combined("left out", [*files, *self._reading, "classes", *self.classes])
         value = remembered(self._files, "left-out", key, lambda: self._find_left_out().as_json())
         return LeftOut.from_json(value)
 
@@ -309,7 +310,7 @@ class Dataset(ImageSet):
         try:
             content = NO_FILE if self._is_background(path) else self._files.entry(path, image=False).sha256
         except BadImage as error:
-            raise BadAnnotation(f"{path}: {error.reason}; add it, or take its id out of the image set") from None
+            raise BadAnnotation(f"{path}: {error.reason}; repair or remove it") from None
         return combined("annotation", [content, *self._reading, "classes", *self.classes])
 
     @property
@@ -340,10 +341,7 @@ class Dataset(ImageSet):
         there = [path for path in paths if not self._is_background(path)]
         missing = next((path for path in there if not path.exists()), None)
         if missing is not None:
-            raise BadAnnotation(
-                f"{missing}: no such annotation file; add it, or take its id out of the image set "
-                f'(unannotated = "{BACKGROUND}" takes such images as images without objects)'
-            )
+            raise BadAnnotation(f"{missing}: {MISSING}")
         digests = dict(zip(there, self._files.of(there), strict=True))
         return images_digest("annotations", self.image_ids, [digests.get(path, NO_FILE) for path in paths])
 

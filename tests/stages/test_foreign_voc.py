@@ -193,6 +193,21 @@ def test_objects_without_area_are_no_objects(tmp_path: Path, caplog: pytest.LogC
         assert report.classes["gear"].objects == 1
 
 
+def test_what_is_left_out_follows_the_options(tmp_path: Path) -> None:
+    """It is remembered, but not from one reading of the same files for another."""
+    two = NAMED.replace("</annotation>", xml_of("bolt", (5, 5, 5, 9)).removeprefix("<annotation>"))
+    folder = make(tmp_path / "mine", {"a": two})
+    for _ in range(2):
+        assert opened(folder).notes() == []
+        assert opened(folder, zero_based=True).notes() == [
+            "mine-train: 1 object has no area, left out: a.xml object 2 (bolt)"
+        ]
+        assert opened(folder, classes=["gear"], other_classes="leave-out").notes() == [
+            "mine-train: 1 object is of classes that are not listed, left out: bolt 1"
+        ]
+        assert opened(folder, classes=["gear", "bolt"], other_classes="leave-out").notes() == []
+
+
 def test_zero_based_corners_are_edges(tmp_path: Path) -> None:
     folder = make(tmp_path / "mine", {"a": xml_of(box=(0, 0, 60, 40)), "b": xml_of(box=(1.5, 2, 3, 4))})
     dataset = opened(folder, zero_based=True)
