@@ -27,7 +27,9 @@ from rcnn_cli.evaluated import (
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.prediction import Detector
 from rcnn_cli.runner import complete, open_inputs
+from rcnn_cli.showing import evaluation_for
 from stages.boxes import Boxes
+from stages.detect import SCORES
 from stages.detect.trace import Trace
 from stages.detections import DetectionSet, detections_from_arrays, read_thresholds
 from stages.diagnose.objects import Objects, read_objects
@@ -55,6 +57,11 @@ class Chosen:
     def curves(self) -> Mapping[str, Curve]:
         """The evaluation's curves by class."""
         return read_curves(Reader(self.graph.folder(self.evaluation))) if self.evaluation else {}
+
+    @property
+    def least(self) -> float:
+        """The score from which detections are shown where there is no evaluation."""
+        return SCORES[self.detector.settings.score].least
 
     @property
     def rules(self) -> EvalSettings:
@@ -140,10 +147,13 @@ def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen
     if detector or not evaluations_of(graph):
         node = detector_node(graph, detector)
         tell_choice(graph, node, detector)
-        reading = [one for one in evaluations_of(graph) if detector_of(one) == node and complete(graph, one)]
-        if not reading:
-            log.warning("no complete evaluation of %s: detections are shown from a score of 0 on", node.name)
-        return Chosen(graph, node, reading[0] if reading else None)
+        reading = evaluation_for(graph, node)
+        chosen = Chosen(graph, node, reading)
+        if reading is None:
+            log.warning(
+                "no complete evaluation of %s: detections are shown from a score of %g on", node.name, chosen.least
+            )
+        return chosen
     node = complete_evaluation(graph, evaluation)
     tell_choice(graph, detector_of(node), evaluation)
     return Chosen(graph, detector_of(node), node)
@@ -271,7 +281,7 @@ def put_together(
         pixels,
         trace,
         Crops(Detector.network_source(graph, features), features.settings),
-        cuts if chosen.evaluation else np.zeros(len(trace.classes), np.float32),
+        cuts if chosen.evaluation else np.full(len(trace.classes), chosen.least, np.float32),
         thresholds,
         trace.kept(thresholds),
         found,

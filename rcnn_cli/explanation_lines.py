@@ -417,7 +417,8 @@ def format_text(explained: Explained, told: Told) -> str:
     """What is printed."""
     steps, chosen = counts(explained), explained.chosen
     where = f" ({explained.split})" if explained.split else ""
-    by = f"; cuts at precision {PRECISION} of {chosen.evaluation.name}" if chosen.evaluation else "; cuts at score 0"
+    precise = f"precision {PRECISION} of {chosen.evaluation.name}" if chosen.evaluation else ""
+    by = f"; cuts at {precise or f'score {chosen.least:g}'}"
     capped = f", the cap {steps['left_by_the_cap']:,}" if np.isfinite(explained.thresholds).any() else ""
     head = [
         f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",

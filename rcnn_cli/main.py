@@ -823,9 +823,9 @@ def inspect(file: Path) -> None:
     click.echo(inspect_file(file))
 
 
-@cli.command(short_help="Detect objects in any photos: PNGs with boxes, JSON.")
+@cli.command(short_help="Detect objects in photos and videos: PNGs with boxes, JSON.")
 @recipe_argument
-@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("photos", nargs=-1, required=True, type=click.Path())
 @click.option(
     "-o",
     "--output",
@@ -835,28 +835,56 @@ def inspect(file: Path) -> None:
     help="The folder to write to.",
 )
 @table_option("--detector", "detections", "The detect table to use  [default: detect, else the recipe's first]")
-@click.option("--threshold", type=float, help="Least score to draw  [default: precision 0.5 on the recipe's test set]")
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1),
+    help="Draw what scores at least as much as detections of this precision  [default: 0.5, if an evaluation is there]",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="SCORE",
+    help="Draw what has at least this score  [default: as --precision; without an evaluation 0, of a softmax 0.5]",
+)
+@click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    metavar="N",
+    help="Of a video take each N-th frame.",
+)
 @execution_options
 def predict(
     recipe: Path,
     changes: tuple[str, ...],
     work: Path | None,
-    photos: tuple[Path, ...],
+    photos: tuple[str, ...],
     output: Path,
     detector: str | None,
+    precision: float | None,
     threshold: float | None,
+    every: int,
     **options: Any,
 ) -> None:
-    """Detect objects in any PHOTOS with RECIPE's trained detector: PNGs with boxes, and JSON.
+    """Detect objects in PHOTOS with RECIPE's trained detector: a PNG with boxes and a JSON file for each.
+
+    PHOTOS are images, videos, folders of them, and patterns in quotes, as 'photos/**/*.jpg'.
 
     \b
-    Example: rcnn predict recipes/shapes.toml photo.jpg -o out/
+    Examples: rcnn predict recipes/shapes.toml photo.jpg -o out/
+              rcnn predict recipes/shapes.toml photos/ clip.mp4 --every 10
     """
-    from rcnn_cli.prediction import predict_photos
+    from rcnn_cli.photos import find_photos
 
+    found = find_photos(photos, every)
+    from rcnn_cli.prediction import Wish, predict_photos, prepare
+
+    wish = Wish(detector, threshold, precision)
+    sound, folder = prepare(found, output, options["skip_bad_images"])
     graph = load_graph(recipe, changes, work)
     made = make_options(list(graph.nodes.values()), **options)
-    for line in predict_photos(graph, photos, output, made.execution, detector, threshold):
+    for line in predict_photos(graph, sound, folder, made.execution, wish):
         click.echo(line)
 
 

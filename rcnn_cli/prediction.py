@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +15,85 @@ from cache import IncompleteCache, Reader
 from rcnn_cli.detectors import choice_told, detector_node
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.outputs import OutputFolder
-from rcnn_cli.results import drawing_cuts
+from rcnn_cli.photos import Photo, check_photos
 from rcnn_cli.runner import complete
-from stages.errors import BadImage
+from rcnn_cli.showing import Showing, showing_of
+from stages.errors import BadImage, StageError
 from stages.execution import Execution
-from stages.file_names import file_name
-from stages.images import read_image
+from stages.images import Pixels
 
 log = logging.getLogger("rcnn")
 
+BOXES = "x1, y1, x2, y2 in pixels of the image, zero-based, half-open: width = x2 - x1"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: the detector's name (None: the main one), the least score or precision that is drawn (None:
+    what `showing_of` says). Raises StageError where both are given."""
+
+    detector: str | None = None
+    threshold: float | None = None
+    precision: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and self.precision is not None:
+            raise StageError("--threshold is a score and --precision a share of 1: leave one of the two out")
+
+
+def prepare(photos: Sequence[Photo], output: Path, skip_bad_images: bool) -> tuple[list[Photo], OutputFolder]:
+    """The photos that can be opened, and the folder for what becomes of them; nothing heavy is loaded yet.
+
+    Raises BadImage for a photo that cannot be opened, StageError where a file is there that must not be replaced.
+    """
+    sound = check_photos(photos, skip_bad_images)
+    folder = OutputFolder(output, inputs=[photo.path for photo in photos])
+    folder.check(f"{name}{ending}" for photo in sound for name in photo.output_names() for ending in (".png", ".json"))
+    return sound, folder
+
 
 def predict_photos(
-    graph: Graph,
-    photos: Sequence[Path],
-    output: Path,
-    execution: Execution,
-    detector: str | None,
-    threshold: float | None,
+    graph: Graph, photos: Sequence[Photo], folder: OutputFolder, execution: Execution, wish: Wish
 ) -> Iterator[str]:
-    """Writes NAME.png and NAME.json for every photo into `output`; yields a line for each."""
-    from stages.detections import detections_as_json
-    from stages.drawing import draw_detections, save_image
-
-    names = output_names(photos)
-    folder = OutputFolder(output, inputs=photos)
-    folder.check(f"{name}{ending}" for name in names for ending in (".png", ".json"))
-    node = detector_node(graph, detector)
-    if detector is None and choice_told(graph, node):
+    """Writes NAME.png and NAME.json for every photo and frame into `folder`; yields a line for each."""
+    node = detector_node(graph, wish.detector)
+    if wish.detector is None and choice_told(graph, node):
         log.info(choice_told(graph, node))
     detect = Detector(graph, node, execution)
-    cuts = drawing_cuts(graph, node, detect.classes)
-    if threshold is not None:
-        cuts = np.full(len(detect.classes), threshold, np.float32)
-    for path, name in zip(photos, names, strict=True):
+    showing = showing_of(graph, node, detect.classes, wish.threshold, wish.precision)
+    made = {"written_by": "rcnn predict", "recipe": str(graph.recipe.path), "detector": node.name}
+    for photo in photos:
         try:
-            image = read_image(path)
+            for frame, image in photo.pictures():
+                yield predict_one(photo, frame, image, detect, showing, made, folder)
         except BadImage as error:
             if not execution.skip_bad_images:
                 raise
             log.warning("skipped: %s", error)
-            continue
-        found = detect(image, name)
-        shown = found.above(cuts)
-        drawn = draw_detections(image, shown.boxes, shown.labels, shown.scores, detect.classes)
-        with folder.file(f"{name}.png") as file:
-            save_image(drawn, file)
-        described = detections_as_json(found, detect.classes, path.name, image.shape[1], image.shape[0])
-        folder.write(f"{name}.json", json.dumps(described, indent=1) + "\n")
-        listed = ", ".join(detect.classes[label] for label in shown.labels) or "nothing above the thresholds"
-        yield f"{path}: {listed} -> {output / name}.png, .json"
 
 
-def output_names(photos: Sequence[Path]) -> list[str]:
-    """A name for each photo's files, sound on every disk; photos of the same name are numbered."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for path in photos:
-        stem = file_name(path.stem)
-        name, number = stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+def predict_one(
+    photo: Photo,
+    frame: int | None,
+    image: Pixels,
+    detect: Detector,
+    showing: Showing,
+    made: Mapping[str, str],
+    folder: OutputFolder,
+) -> str:
+    """Writes PNG and JSON of a photo or a frame of a video; a line that says what is drawn."""
+    from stages.drawing import save_image
+
+    name = photo.name if frame is None else photo.frame_name(frame)
+    found = detect(image, photo.path.stem if frame is None else f"{photo.path.stem}-{frame:05d}")
+    which = {"image": photo.path.name, "path": str(photo.path), **({} if frame is None else {"frame": frame})}
+    size = {"width": image.shape[1], "height": image.shape[0]}
+    told = {**made, **which, **size, "boxes": BOXES, **showing.as_json(found)}
+    with folder.file(f"{name}.png") as file:
+        save_image(showing.picture(image, found), file)
+    folder.write(f"{name}.json", json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    at = "" if frame is None else f", frame {frame}"
+    return f"{photo.path}{at}: {showing.told(found)} -> {folder.path / name}.png, .json"
 
 
 class Detector:

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -152,13 +151,14 @@ def show_diagnosis(graph: Graph, node: Node) -> None:
 
 def draw_results(graph: Graph, node: Node) -> None:
     """Draws a detect node's detections on every image of its dataset; the path is printed."""
+    from rcnn_cli.showing import showing_of
     from stages.detections import read_detections
-    from stages.drawing import draw_detections, save_image
+    from stages.drawing import save_image
     from stages.eval.pictures import draw_best
     from stages.file_names import file_names
 
     detections = read_detections(Reader(graph.folder(node)))
-    cuts = drawing_cuts(graph, node, detections.classes)
+    showing = showing_of(graph, node, detections.classes)
     dataset = graph.dataset(node.dataset)
     folder = results_folder(graph) / node.name
     skipped = Reader(graph.folder(node)).manifest["skipped"]
@@ -166,38 +166,14 @@ def draw_results(graph: Graph, node: Node) -> None:
     names = file_names(detections.image_ids)
     bare = 0
     for image_id in drawn:
-        image, every = dataset.read_image(image_id), detections.of_image(image_id)
-        found = every.above(cuts)
-        if len(found):
-            image = draw_detections(image, found.boxes, found.labels, found.scores, detections.classes)
+        image, found = dataset.read_image(image_id), detections.of_image(image_id)
+        if showing.choose(found)[1]:
+            image = showing.picture(image, found)
         else:
-            image = draw_best(image, every, dataset.record(image_id), (detections.classes, dataset.classes))
+            image = draw_best(image, found, dataset.record(image_id), (detections.classes, dataset.classes))
             bare += 1
         save_image(image, folder / f"{names[image_id]}.jpg")
     told = (
         f"; on {bare} of them nothing is above the thresholds: there the best are shown, in thin lines, and the objects"
     )
     click.echo(f"{len(drawn)} images drawn: {folder}/{told if bare else ''}")
-
-
-def drawing_cuts(graph: Graph, detector: Node, classes: Sequence[str]) -> Any:
-    """For each class the least score worth drawing: precision 0.5 on the detector's evaluation, 0 without one."""
-    import numpy as np
-
-    from stages.eval.report import read_curves, score_cuts
-
-    node = evaluation_for(graph, detector)
-    if node is not None:
-        return score_cuts(read_curves(Reader(graph.folder(node))), classes)
-    return np.zeros(len(classes), np.float32)
-
-
-def evaluation_for(graph: Graph, detector: Node) -> Node | None:
-    """The complete evaluation whose curves hold for a detector: of its own images, else of the same table on another
-    split; of several the main one, else the first in the file. None where there is none."""
-    complete = [node for node in evaluations_of(graph) if manifest_of(graph, node)]
-    for same in (lambda source: source == detector, lambda source: source.use is detector.use):
-        found = next((node for node in complete if same(detector_of(node))), None)
-        if found is not None:
-            return found
-    return None

@@ -233,18 +233,34 @@ def class_thresholds(
     return best.thresholds()
 
 
+def best_first(detections: Detections, precision: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The detections' rows, int64 [n], by `precision` [n] from the best down (nan last), of equal ones by score.
+
+    Scores of different classes have no common scale, their precisions have.
+    """
+    return np.lexsort((-detections.scores, -np.nan_to_num(precision, nan=-1.0)))
+
+
+def shortest(score: np.float32) -> float:
+    """The number with the fewest digits that is this score in 32 bits: what is compared with it compares the same."""
+    return float(str(np.float32(score)))
+
+
 def detections_as_json(
-    detections: Detections, classes: Sequence[str], image: str, width: int, height: int
-) -> dict[str, Any]:
-    """One image's detections as JSON values, from the best score down; boxes as in the project, zero-based and
-    half-open (x1, y1, x2, y2) in pixels of the image of `width` x `height`."""
-    order = np.argsort(-detections.scores, kind="stable")
-    found = [
+    detections: Detections,
+    classes: Sequence[str],
+    precision: NDArray[np.floating],
+    drawn: NDArray[np.bool_],
+) -> list[dict[str, Any]]:
+    """Detections as JSON values, in the order of `best_first`; boxes as in the project, zero-based and half-open
+    (x1, y1, x2, y2). `precision` [n] is null where it is nan, `drawn` [n] is whether a picture shows them."""
+    return [
         {
             "class": classes[detections.labels[row]],
-            "score": round(float(detections.scores[row]), 6),
+            "score": shortest(detections.scores[row]),
+            "precision": None if np.isnan(precision[row]) else float(precision[row]),
             "box": [round(float(corner), 2) for corner in detections.boxes[row]],
+            "drawn": bool(drawn[row]),
         }
-        for row in order
+        for row in best_first(detections, precision)
     ]
-    return {"image": image, "width": int(width), "height": int(height), "detections": found}

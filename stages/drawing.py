@@ -22,6 +22,8 @@ Rectangle = tuple[int, int, int, int]
 PADDING = 2
 SMALLEST_FONT = 7
 MOST_HIDDEN = 0.15
+LEGEND_WIDTH = 320
+GREY: Colour = (200, 200, 198)
 
 
 def draw_detections(
@@ -30,24 +32,47 @@ def draw_detections(
     labels: NDArray[np.integer],
     scores: NDArray[np.floating],
     classes: Sequence[str],
+    numbers: Sequence[Sequence[str]] | None = None,
+    thin: bool = False,
 ) -> NDArray[np.uint8]:
     """A copy of `image` uint8 [H, W, 3] RGB with `boxes` [n, 4] and their labels, "dog 0.93", the best score on top.
 
     `labels` int [n] index `classes`, `scores` [n]. A label stays inside the image, beside its box where there is room.
     One that would hide much of a better-scored one's label, or does not fit even in the smallest type, is left out;
-    the box still has its class's colour.
+    the box still has its class's colour. `numbers` [n] are what stands behind a class's name in place of the score:
+    the first that has room. `thin` lines and grey labels are for boxes that are shown although they count for nothing.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     order = np.argsort(scores, kind="stable")
-    stroke = max(2, round(min(canvas.size) / 160))
+    stroke = 1 if thin else max(2, round(min(canvas.size) / 160))
     for row in order:
         draw_box(pen, boxes[row], class_colours(len(classes))[labels[row]], stroke, canvas.size)
     taken: list[Rectangle] = []
     for row in order[::-1]:
-        text = f"{classes[labels[row]]} {scores[row]:.2f}"
-        colour = class_colours(len(classes))[labels[row]]
-        taken += draw_label(pen, text, boxes[row], colour, canvas.size, taken)
+        colour = GREY if thin else class_colours(len(classes))[labels[row]]
+        texts = [f"{classes[labels[row]]} {one}" for one in (numbers[row] if numbers else [f"{scores[row]:.2f}"])]
+        for text in [one for one in texts[:-1] if needs_no_smaller_font(one, canvas.size)] + texts[-1:]:
+            place = draw_label(pen, text, boxes[row], colour, canvas.size, taken)
+            if place:
+                taken += place
+                break
+    return np.asarray(canvas).copy()
+
+
+def with_legend(image: NDArray[np.uint8], paragraphs: Sequence[str], points: int = 13) -> NDArray[np.uint8]:
+    """`image` uint8 [H, W, 3] with the paragraphs on a strip below it, in lines as wide as the image or LEGEND_WIDTH;
+    the image's own pixels stay where they are."""
+    height, width = image.shape[:2]
+    across = max(width, LEGEND_WIDTH)
+    lines = [line for one in paragraphs for line in wrapped(one, points, across - 4 * PADDING)]
+    step = sum(font_of(points).getmetrics()) + PADDING
+    canvas = Image.new("RGB", (across, height + (len(lines) * step + 4 * PADDING) * bool(lines)), PAPER)
+    canvas.paste(Image.fromarray(image), (0, 0))
+    pen = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        place = (2 * PADDING, height + 2 * PADDING + number * step)
+        pen.text(place, line, fill=INK, font=font_of(points))
     return np.asarray(canvas).copy()
 
 
@@ -92,13 +117,23 @@ def draw_label(
 
 def fitting_font(text: str, size: tuple[int, int]) -> ImageFont.FreeTypeFont | None:
     """The font for labels on an image of `size`, smaller where `text` would be too wide; None if nothing fits."""
-    points = int(np.clip(min(size) / 28, 11, 40))
+    points = largest_points(size)
     while points >= SMALLEST_FONT:
         width, height = label_size(text, font_of(points))
         if width <= size[0] and height <= size[1]:
             return font_of(points)
         points -= 1
     return None
+
+
+def largest_points(size: tuple[int, int]) -> int:
+    """The type size of labels on an image of `size` that has room for it."""
+    return int(np.clip(min(size) / 28, 11, 40))
+
+
+def needs_no_smaller_font(text: str, size: tuple[int, int]) -> bool:
+    """Whether a label fits an image of `size` in the largest type."""
+    return label_size(text, font_of(largest_points(size)))[0] <= size[0]
 
 
 @lru_cache(maxsize=64)

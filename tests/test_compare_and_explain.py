@@ -133,7 +133,7 @@ def test_a_photo_is_explained_as_predict_would_detect(finished: tuple[Path, Path
         one for one in predicted if limits[one["class"]] is not None and one["score"] >= limits[one["class"]] - 1e-6
     ]
     expected = sorted((one["class"], round(one["score"], 6)) for one in told["detections"])
-    assert sorted((one["class"], one["score"]) for one in shown) == expected
+    assert sorted((one["class"], round(one["score"], 6)) for one in shown) == expected
 
 
 def test_features_on_demand_tell_the_same(finished: tuple[Path, Path], call: Any, tmp_path: Path) -> None:

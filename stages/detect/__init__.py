@@ -15,6 +15,18 @@ from stages.stage import Input, Stage
 
 
 @dataclass(frozen=True)
+class Score:
+    """What the scores of detections are called, and the least that is drawn where no evaluation says more."""
+
+    name: str
+    least: float
+
+
+SCORES = {"svm": Score("SVM margin", 0.0), "softmax": Score("softmax probability", 0.5)}
+"""By the setting `score`."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """How proposals become detections."""
 
@@ -45,7 +57,7 @@ class Settings:
     score: str = setting(
         "svm",
         "What scores a region: the SVMs, or the fine-tuned network's own softmax (3.3 points worse in the paper).",
-        choices=("svm", "softmax"),
+        choices=tuple(SCORES),
         later=True,
         source="R-CNN section 2.2; Appendix B",
     )

@@ -5,20 +5,27 @@ The network is random; SVMs tested on the images of their training find some obj
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from cache import Reader
 from rcnn_cli.main import main
+from stages.eval.average_precision import calibrated_precision
+from stages.eval.report import read_curves
 from tests.in_process import caller
+from tests.stages.test_videos import write_video
 
 RECIPE = """
 [datasets.train]
 source = "shapes:train"
-images = 5
+images = 4
 [datasets.test]
 source = "shapes:train"
 images = 4
@@ -26,7 +33,7 @@ images = 4
 name = "shapenet"
 weights = "random"
 [propose]
-max_boxes = 60
+max_boxes = 40
 resize_width = 160
 [extract]
 layers = ["pool4"]
@@ -157,3 +164,101 @@ def test_no_command_writes_over_what_is_not_its_own(
         assert content(folder) == {there: b"mine"}
     for _ in range(2):
         assert call(name, *recipes, *rest, "-o", tmp_path / "own")[0] == 0
+
+
+# What is drawn and written
+
+
+def told(folder: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return found
+
+
+def test_picture_and_json_follow_one_rule_that_the_json_states(
+    call: Call, made: Path, photos: Path, tmp_path: Path
+) -> None:
+    assert call("predict", made / "small.toml", photos, "-o", tmp_path)[0] == 0
+    curves = read_curves(next(Reader(path) for path in (made / "work/caches/eval").glob("small-test*")))
+    some = 0
+    for name in "ab":
+        found = told(tmp_path, name)
+        assert (found["written_by"], found["image"], found["detector"]) == (
+            "rcnn predict",
+            f"{name}.jpg",
+            "detect@test",
+        )
+        assert (found["score"], found["precision"]["dataset"]) == ("SVM margin", "test")
+        assert found["drawn"]["rule"] == "a precision of 0.5 or more"
+        detections, least = found["detections"], found["drawn"]["least_score"]
+        for one in detections:
+            reached = least[one["class"]] is not None and one["score"] >= least[one["class"]]
+            assert reached == (one["precision"] is not None and one["precision"] >= 0.5)
+            assert one["drawn"] == reached or found["drawn"]["whatever_the_score"]
+            (expected,) = calibrated_precision(curves[one["class"]], np.float32([one["score"]]))
+            assert one["precision"] == (None if np.isnan(expected) else expected)
+        assert any(one["drawn"] for one in detections)
+        some += not found["drawn"]["whatever_the_score"]
+        ranks = [(-1 if one["precision"] is None else one["precision"], one["score"]) for one in detections]
+        assert ranks == sorted(ranks, reverse=True)
+        width, height = Image.open(photos / f"{name}.jpg").size
+        assert (found["width"], found["height"]) == (width, height)
+        drawn = np.asarray(Image.open(tmp_path / f"{name}.png"))
+        assert drawn.shape[0] > height
+    assert some > 0
+
+
+def test_where_nothing_is_good_enough_the_best_are_drawn_and_this_is_said(
+    call: Call, made: Path, photos: Path, tmp_path: Path
+) -> None:
+    code, printed, _ = call("predict", made / "small.toml", photos / "a.jpg", "--threshold", 99, "-o", tmp_path)
+    assert code == 0
+    assert "none has a score of 99, the best: " in printed
+    found = told(tmp_path, "a")
+    assert found["drawn"]["whatever_the_score"]
+    assert set(found["drawn"]["least_score"].values()) == {99.0}
+    assert [one["drawn"] for one in found["detections"]] == [True] * 3 + [False] * (len(found["detections"]) - 3)
+
+
+def test_without_an_evaluation_there_are_scores_alone(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    without = made / "without.toml"
+    without.write_text(RECIPE.split("[eval-without-bbox]")[0])
+    assert call("predict", without, photos / "a.jpg", "-o", tmp_path)[0] == 0
+    found = told(tmp_path, "a")
+    assert (found["precision"], found["drawn"]["rule"]) == (None, "a score of 0 or more")
+    assert {one["precision"] for one in found["detections"]} == {None}
+    code, _, errors = call("predict", without, photos / "a.jpg", "--precision", 0.9, "-o", tmp_path)
+    assert (code, "--precision: no evaluation of detect@test is complete" in errors) == (2, True)
+
+
+def test_precision_and_threshold_choose_what_is_drawn(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = ("predict", made / "small.toml", photos / "a.jpg", "-o", tmp_path)
+    drawn = []
+    for option in (("--precision", 0.05), ("--precision", 0.5), ("--threshold", -99)):
+        assert call(*arguments, *option)[0] == 0
+        drawn.append(sum(one["drawn"] for one in told(tmp_path, "a")["detections"]))
+    assert drawn[0] >= drawn[1]
+    assert drawn[2] == len(told(tmp_path, "a")["detections"])
+    code, _, errors = call(*arguments, "--precision", 0.5, "--threshold", 0)
+    assert (code, "leave one of the two out" in errors) == (2, True)
+
+
+def test_frames_of_a_video(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    write_video(photos / "clip.avi", 5)
+    code, printed, _ = call("predict", made / "small.toml", photos / "clip.avi", "--every", 4, "-o", tmp_path / "out")
+    assert code == 0
+    assert [line.split(":")[0] for line in printed.splitlines()] == [
+        f"{photos}/clip.avi, frame 0",
+        f"{photos}/clip.avi, frame 4",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == ["clip-00000.json", "clip-00004.json"]
+    assert told(tmp_path / "out", "clip-00004")["frame"] == 4
+
+
+def test_photos_are_looked_for_before_anything_is_loaded(
+    call: Call, made: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rcnn_cli.prediction.Detector.__init__", lambda *_: pytest.fail("the network is loaded"))
+    (photos / "no.jpg").write_text("no picture")
+    for name, said in (("c.jpg", "no such file"), ("no.jpg", "is not an image")):
+        code, _, errors = call("predict", made / "small.toml", photos / "a.jpg", photos / name)
+        assert (code, said in errors) == (2, True)

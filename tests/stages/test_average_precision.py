@@ -18,6 +18,7 @@ from stages.eval.average_precision import (
     Objects,
     average_precision_11_point,
     average_precision_area,
+    calibrated_precision,
     lowest_score_at,
     match_detections,
     precision_recall,
@@ -334,3 +335,39 @@ def test_order_does_not_matter_without_ties(rows: list[Row], things: list[Thing]
     again = precision_recall_curve(detections_of(shuffled), objects_of(things))
     np.testing.assert_array_equal(curve.precision, again.precision)
     np.testing.assert_array_equal(curve.scores, again.scores)
+
+
+def curve_of(scores: Sequence[float], found: Sequence[bool]) -> Curve:
+    recall, precision = precision_recall(np.array(found, bool), max(1, sum(found)))
+    return Curve(np.array(scores, np.float32), recall, precision, max(1, sum(found)), len(found))
+
+
+def test_calibrated_precision_by_hand() -> None:
+    """Precisions 1, 1/2, 2/3, 1/2 from the best score down: 1/2 at the second score becomes the 2/3 of the third."""
+    curve = curve_of([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
+    scores = np.array([2.0, 0.9, 0.85, 0.8, 0.7, 0.65, 0.6, -1.0])
+    third, half = 2 / 3, 1 / 2
+    np.testing.assert_allclose(
+        calibrated_precision(curve, scores), [1, 1, third, third, third, half, half, half], rtol=1e-12
+    )
+    assert np.isnan(calibrated_precision(curve_of([], []), scores)).all()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=20),
+    st.sampled_from([0.1, 0.3, 0.5, 0.75, 1.0]),
+    st.lists(st.integers(-3, 15), min_size=1, max_size=10),
+)
+def test_calibrated_precision_never_falls_and_agrees_with_the_cut(
+    ranked: list[tuple[int, bool]], precision: float, asked: list[int]
+) -> None:
+    """Ties of scores included: a score has the precision of a cut exactly where it reaches the cut."""
+    ranked = sorted(ranked, key=lambda one: -one[0])
+    curve = curve_of([score for score, _ in ranked], [found for _, found in ranked])
+    scores = np.sort(np.array(asked, np.float32))
+    calibrated = calibrated_precision(curve, scores)
+    assert (np.diff(calibrated) >= 0).all()
+    cut = lowest_score_at(precision, curve)
+    inside = scores >= curve.scores[-1]
+    reached = np.zeros(len(scores), bool) if cut is None else scores >= cut
+    np.testing.assert_array_equal((calibrated >= precision)[inside], reached[inside])

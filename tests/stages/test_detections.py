@@ -113,14 +113,11 @@ def test_read_detections_applies_the_recorded_thresholds() -> None:
     assert every.image_sizes.tolist() == [[40, 30]]
 
 
-def test_json_is_from_the_best_score_down() -> None:
-    value = detections_as_json(found((0.25, 1), (0.75, 0)), ["cat", "dog"], "x.jpg", 30, 20)
-    assert value == {
-        "image": "x.jpg",
-        "width": 30,
-        "height": 20,
-        "detections": [
-            {"class": "cat", "score": 0.75, "box": [10.0, 0.0, 15.0, 5.0]},
-            {"class": "dog", "score": 0.25, "box": [0.0, 0.0, 5.0, 5.0]},
-        ],
-    }
+def test_json_is_from_the_best_precision_down_and_then_by_score() -> None:
+    three = found((0.25, 1), (0.75, 0), (0.5, 1))
+    value = detections_as_json(three, ["cat", "dog"], np.array([0.9, np.nan, 0.9]), np.array([True, False, True]))
+    assert value == [
+        {"class": "dog", "score": 0.5, "precision": 0.9, "box": [20.0, 0.0, 25.0, 5.0], "drawn": True},
+        {"class": "dog", "score": 0.25, "precision": 0.9, "box": [0.0, 0.0, 5.0, 5.0], "drawn": True},
+        {"class": "cat", "score": 0.75, "precision": None, "box": [10.0, 0.0, 15.0, 5.0], "drawn": False},
+    ]

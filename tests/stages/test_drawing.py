@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from stages.detections import Detections
 from stages.drawing import (
+    GREY,
+    LEGEND_WIDTH,
     class_colours,
     contact_sheet,
     draw_detections,
@@ -22,6 +24,8 @@ from stages.drawing import (
     rgb_to_lab,
     shared_area,
     shortened,
+    with_legend,
+    wrapped,
 )
 
 CLASSES = ("cat", "dog")
@@ -170,3 +174,40 @@ def test_a_crowd_keeps_the_labels_of_its_best() -> None:
     crowd = draw_detections(image, boxes, np.arange(12) % 2, np.append(0.9, np.linspace(0.8, 0.1, 11)), CLASSES)
     label = (slice(9, 24), slice(42, 80))
     np.testing.assert_array_equal(crowd[label], alone[label])
+
+
+def test_the_longest_number_that_has_room_is_written() -> None:
+    image = np.zeros((60, 200, 3), np.uint8)
+    box, labels, scores = np.float32([[20, 30, 60, 50]]), np.array([0]), np.float32([0.5])
+
+    def drawn(*numbers: str, width: int = 200) -> np.ndarray:
+        return draw_detections(image[:, :width], box, labels, scores, CLASSES, [numbers])
+
+    np.testing.assert_array_equal(drawn("0.50 (-0.27)", "0.50"), drawn("0.50 (-0.27)"))
+    np.testing.assert_array_equal(drawn("0.50 (-0.27)", "0.50", width=60), drawn("0.50", width=60))
+    np.testing.assert_array_equal(draw_detections(image, box, labels, scores, CLASSES), drawn("0.50"))
+
+
+def test_thin_lines_are_one_pixel_of_the_classs_colour_and_their_labels_grey() -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    box, labels, scores = np.float32([[20, 40, 160, 90]]), np.array([1]), np.float32([0.5])
+    colour = class_colours(2)[1]
+    counts = []
+    for thin in (False, True):
+        drawn = draw_detections(image, box, labels, scores, CLASSES, thin=thin)
+        counts.append(int((drawn[70] == colour).all(axis=-1).sum()))
+        assert (drawn == GREY).all(axis=-1).any() == thin
+    assert counts == [4, 2]
+
+
+@given(st.integers(1, 400), st.integers(1, 40), st.text("abc ", max_size=120))
+def test_a_legend_stands_below_the_image_and_leaves_it_as_it_is(width: int, height: int, text: str) -> None:
+    image = np.arange(height * width * 3, dtype=np.uint64).astype(np.uint8).reshape(height, width, 3)
+    framed = with_legend(image, [text])
+    np.testing.assert_array_equal(framed[:height, :width], image)
+    assert framed.shape[1] == max(width, LEGEND_WIDTH)
+    assert (framed.shape[0] > height) == bool(text.split())
+    assert all(
+        font_of(13).getlength(line) <= LEGEND_WIDTH or " " not in line for line in wrapped(text, 13, LEGEND_WIDTH)
+    )
+    assert " ".join(wrapped(text, 13, LEGEND_WIDTH)).split() == text.split()
