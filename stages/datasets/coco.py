@@ -445,15 +445,17 @@ def relative_file(path: Path, what: str, name: Any) -> str:
 def category_names(path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[Identity, str]:
     """The name of each category, by ascending id; raises BadDataset."""
     names: dict[str, str] = {}
+    taken: set[str] = set()
     identities: list[Identity] = []
     for number, entry in enumerate(entries, 1):
         identity = identity_of(path, f"category {number}", entry, "id")
         name = entry.get("name")
         if not isinstance(name, str) or not ONE_LINE.fullmatch(name):
             raise BadDataset(f"{path}: category {identity} has the name {shown(name)}; give it a name, on one line")
-        if str(identity) in names or name in names.values():
+        if str(identity) in names or name in taken:
             raise BadDataset(f"{path}: category {identity} ({name}): its id or name is there twice; rename one")
         names[str(identity)] = name
+        taken.add(name)
         identities.append(identity)
     return {identity: names[str(identity)] for identity in sorted(identities, key=in_order)}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.datasets.digests import combined
 from stages.datasets.image_set import images_digest
@@ -153,10 +154,15 @@ class CombinedDataset(Dataset):
         return [note for part in self.parts for note in part.orientation_notes()]
 
     def _read_record(self, image_id: str) -> ImageRecord:
-        part, own_id = self.part_of(image_id)
-        record = part.record(own_id)
-        numbers = np.array([self.classes.index(name) for name in part.classes], np.int32)
-        return replace(record, image_id=image_id, labels=numbers[record.labels])
+        place, own_id = self.origins[image_id]
+        record = self.part_of(image_id)[0].record(own_id)
+        return replace(record, image_id=image_id, labels=self._labels[place][record.labels])
+
+    @cached_property
+    def _labels(self) -> list[NDArray[np.int32]]:
+        """For each part the label of each of its classes here."""
+        label_of = {name: label for label, name in enumerate(self.classes)}
+        return [np.array([label_of[name] for name in part.classes], np.int32) for part in self.parts]
 
 
 def origins_of(parts: Sequence[Dataset], prefix_ids: bool) -> dict[str, tuple[int, str]]:

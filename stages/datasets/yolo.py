@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -232,9 +233,9 @@ def class_list(path: Path, stated: Any) -> tuple[str, ...]:
         if isinstance(name, bool) or not isinstance(name, str | int) or not ONE_LINE.fullmatch(text_of(name)):
             raise BadDataset(f"{path}: class {number} has the name {shown(name)}; write a name in quotes, on one line")
     texts = [text_of(name) for name in names]
-    twice = next((name for place, name in enumerate(texts) if name in texts[:place]), None)
-    if twice is not None:
-        raise BadDataset(f"{path}: the class {twice!r} is there twice; rename one")
+    if len(set(texts)) < len(texts):
+        twice, _ = Counter(texts).most_common(1)[0]
+        raise BadDataset(f"{path}: the class {shown(twice)} is there twice; rename one")
     return tuple(texts)
 
 
