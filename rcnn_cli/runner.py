@@ -335,7 +335,7 @@ def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Mapping[s
     """Calls the stage until the shard's parts are all there, waiting for parts that other processes hold."""
 
     def tell(parts: int) -> None:
-        log.info("%s: waiting for %d parts that another process is making", node.name, parts)
+        log.info("%s: waiting for %d %s that another process is making", node.name, parts, plural("part", parts))
 
     while True:
         if not writer.remaining_items:
