@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -12,11 +13,14 @@ from cache.parts import ids_array, offsets_of, part_name
 from cache.reader import Reader
 from cache.schema import Column
 
+ATTRIBUTES = "attributes"
 
-def write_view(path: Path, reader: Reader) -> None:
+
+def write_view(path: Path, reader: Reader, attributes: Mapping[str, Any] | None = None) -> None:
     """Writes `path`: ids and offsets over all items for real, every column as a virtual dataset over the parts.
 
-    The parts are named relative to the view, so that the folder can be moved as a whole.
+    The parts are named relative to the view, so that the folder can be moved as a whole. `attributes` become the file's
+    own, by default those that the manifest of a complete cache records.
     """
     schema = reader.schema
     with h5py.File("view", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
@@ -28,9 +32,17 @@ def write_view(path: Path, reader: Reader) -> None:
             add_virtual(file, prefix, columns, bounds)
         bounds = [min(i * reader.part_size, len(reader)) for i in range(reader.part_count + 1)]
         add_virtual(file, "", schema.per_item, bounds)
+        set_attributes(file, reader.manifest.get(ATTRIBUTES, {}) if attributes is None else attributes)
         file.flush()
         content = file.id.get_file_image()
     write_atomically(path, [content])
+
+
+def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Gives a file attributes: texts, numbers and lists of them; texts come back as `str`."""
+    for name, value in attributes.items():
+        texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+        file.attrs.create(name, value, dtype=h5py.string_dtype() if texts else None)
 
 
 def add_virtual(file: h5py.File, prefix: str, columns: Mapping[str, Column], bounds: list[int]) -> None:

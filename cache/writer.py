@@ -25,7 +25,7 @@ from cache.manifest import read_manifest, write_manifest
 from cache.parts import check_place, part_bytes, part_name, read_header, write_part
 from cache.reader import Reader
 from cache.schema import Record, Schema
-from cache.view import write_view
+from cache.view import ATTRIBUTES, write_view
 
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
@@ -354,7 +354,7 @@ class Writer:
         reader = Reader(self.folder, require_complete=False)
         skipped = reader.skipped()
         lengths = reader.lengths()
-        write_view(self.folder / VIEW, reader)
+        write_view(self.folder / VIEW, reader, record.get(ATTRIBUTES, {}))
         parts = [
             {"name": part.name, **{name: header[name] for name in ("items", "bytes", "sha256")}}
             for part, header in zip(self.parts, headers, strict=True)

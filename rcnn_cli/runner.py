@@ -31,6 +31,7 @@ from cache.adoption import read_item_keys, write_item_keys
 from cache.files import read_json
 from cache.manifest import read_manifest
 from cache.parts import part_name
+from cache.view import ATTRIBUTES
 from rcnn_cli.graph import Graph, Node, installed_version
 from stages.errors import StageError
 from stages.execution import Execution
@@ -233,9 +234,10 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
             while not complete(graph, node):
                 time.sleep(0.2)
             return True
-        summarise = stage.function("summarise")
+        summarise, attributes = stage.function("summarise"), stage.function("attributes")
+        named = {ATTRIBUTES: attributes(settings, inputs)} if attributes else {}
         manifest = writer.finish(
-            provenance(graph, node, started),
+            {**provenance(graph, node, started), **named},
             (lambda reader: summarise(settings, inputs, reader)) if summarise else None,
             graph.item_keys(node),
         )

@@ -51,8 +51,8 @@ class Stage:
     `split` is the dataset it works on when the recipe does not say. `follows_split=True`: it is made once for every
     split that another stage asks for (propose, extract, detect). `module` has `items`, `schema`, `run` and perhaps
     `summarise` and is imported on first use; its `part_size(settings, inputs)`, if it has one, takes the place of the
-    card's `part_size`, the items of a part of a new cache. `libraries` are the distributions whose version is part of
-    the key.
+    card's `part_size`, the items of a part of a new cache; its `attributes(settings, inputs)`, if it has one, are those
+    of data.h5: the names of what its columns count. `libraries` are the distributions whose version is part of the key.
     `reads_files=True`: the module has `identity(settings, inputs)`, which adds to the key what the settings only name
     (a file's checksum); without it, a key is known without importing the stage. `example` is a recipe that has the
     stage. `on_demand=True`: the settings have `cache`, and the module has `on_demand(settings, inputs, execution)`,

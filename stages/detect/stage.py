@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Schema, Writer
 from stages.boxes import Boxes
-from stages.detect import STAGE, Settings
+from stages.detect import SCORES, STAGE, Settings
 from stages.detect.scoring import Scorer, best_candidates, class_probabilities, suppress
 from stages.detect.trace import Trace, trace_image
 from stages.detections import class_thresholds
@@ -105,6 +105,11 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
         "detections_per_image": kept / max(len(reader), 1),
         "bbox_regression": settings.bbox_regression and "regressor" in inputs,
     }
+
+
+def attributes(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of the classes that `label` counts, and what `score` is."""
+    return {"classes": list(chosen_scorer(settings, inputs).classes), "score": SCORES[settings.score].name}
 
 
 class Detector:

@@ -21,6 +21,8 @@ TRUE, IGNORED, FALSE = 1, 0, -1
 FOUND, DIFFICULT, LOCALISATION, SIMILAR, OTHER, BACKGROUND = range(6)
 TYPES = {"Loc": LOCALISATION, "Sim": SIMILAR, "Oth": OTHER, "BG": BACKGROUND}
 """The types of false positives by the names of figure 5."""
+TYPE_NAMES = ("found", "difficult", *TYPES)
+"""What the numbers of detections' types stand for, in their order."""
 COUNTS = (25, 50, 100, 200, 400, 800, 1600, 3200)
 """Figure 5's numbers of top-ranked false positives."""
 

@@ -23,6 +23,7 @@ from stages.diagnose.characteristics import (
     sensitivity_of,
 )
 from stages.diagnose.false_positives import (
+    TYPE_NAMES,
     average_precision,
     by_rank,
     effects,
@@ -82,6 +83,11 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
             "bin_ap_n_error": Column("float64", (len(BINS),)),
         },
     )
+
+
+def attributes(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers in `type` stand for."""
+    return {"types": list(TYPE_NAMES)}
 
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:

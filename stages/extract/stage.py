@@ -89,6 +89,11 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     }
 
 
+def attributes(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of the classes that `label` counts."""
+    return {"classes": list(inputs["images"].classes)}
+
+
 @dataclass(frozen=True)
 class Extraction:
     """What a process needs to compute the features of any image; may be pickled."""

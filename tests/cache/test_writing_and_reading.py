@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, Column, Identity, IncompleteCache, Reader, Schema, Writer
+from cache.manifest import read_manifest
+from cache.view import write_view
 from tests.cache.samples import IDENTITY, SCHEMA, fill, open_writer, sample_ids, sample_record
 
 
@@ -203,3 +205,24 @@ def test_a_part_says_what_its_items_were_made_from(tmp_path):
     assert plain.digest(ids[0]) is None
     with h5py.File(tmp_path / "plain" / "part-00000.h5") as file:
         assert "image_sha256" not in file
+
+
+@pytest.mark.parametrize(
+    "classes", [[], ["cat", "Zürich", "a/b"], [f"class number {number}" for number in range(20_000)]]
+)
+def test_attributes_of_the_view_are_in_the_manifest_and_survive_its_loss(tmp_path, classes):
+    """20,000 names take more than the 64 kB that HDF5 allows an attribute in its oldest format."""
+    schema = Schema(rows={"label": Column("int32")})
+    writer = Writer(tmp_path / "c", Identity("detect", 1), ["x", "y"], schema, part_size=1)
+    for part in writer.claim():
+        writer.write(part, [{"label": np.arange(2, dtype=np.int32)}])
+    given = {"classes": classes, "score": "SVM margin", "side": 3}
+    writer.finish({"attributes": given})
+    writer.release()
+    assert read_manifest(tmp_path / "c" / "manifest.json")["attributes"] == given
+    (tmp_path / "again").mkdir()
+    write_view(tmp_path / "again" / "data.h5", Reader(tmp_path / "c"))
+    for folder in ("c", "again"):
+        with h5py.File(tmp_path / folder / "data.h5") as file:
+            assert list(file.attrs["classes"]) == classes
+            assert (file.attrs["score"], file.attrs["side"]) == ("SVM margin", 3)

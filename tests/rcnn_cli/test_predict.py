@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,7 +51,9 @@ inputs = { regressor = "none" }
 stage = "eval"
 inputs = { detections = "detect-without-bbox" }
 [eval]
+[diagnose]
 """
+CLASSES = ["arrow", "crescent", "cross", "disc", "heart", "hexagon", "ring", "square", "star", "triangle"]
 
 Call = Callable[..., tuple[Any, str, str]]
 
@@ -85,6 +88,25 @@ def photos(made: Path, tmp_path: Path) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# The names in data.h5
+
+
+@pytest.mark.parametrize(
+    ("cache", "column", "name", "among"),
+    [
+        ("detect/small-test.*", "label", "classes", CLASSES),
+        ("extract/small-train.*", "label", "classes", CLASSES),
+        ("diagnose/small-test.*", "type", "types", ["found", "difficult", "Loc", "Sim", "Oth", "BG"]),
+    ],
+)
+def test_numbers_have_names_in_the_attributes(made: Path, cache: str, column: str, name: str, among: list[str]) -> None:
+    (folder,) = (made / "work/caches").glob(cache)
+    with h5py.File(folder / "data.h5") as file:
+        assert list(file.attrs[name]) == among
+        assert file[column][()].max() < len(among)
+        assert cache[:6] != "detect" or file.attrs["score"] == "SVM margin"
 
 
 # Which detector
