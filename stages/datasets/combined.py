@@ -154,9 +154,9 @@ class CombinedDataset(Dataset):
         return [note for part in self.parts for note in part.orientation_notes()]
 
     def _read_record(self, image_id: str) -> ImageRecord:
-        place, own_id = self.origins[image_id]
-        record = self.part_of(image_id)[0].record(own_id)
-        return replace(record, image_id=image_id, labels=self._labels[place][record.labels])
+        part, own_id = self.part_of(image_id)
+        record, numbers = part.record(own_id), self._labels[self.origins[image_id][0]]
+        return replace(record, image_id=image_id, labels=numbers[record.labels])
 
     @cached_property
     def _labels(self) -> list[NDArray[np.int32]]:

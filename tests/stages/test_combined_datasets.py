@@ -118,6 +118,13 @@ def test_ids_that_clash_are_refused_or_get_the_name_of_their_set(tmp_path: Path)
     assert dataset.record("toy-2/3").image_id == "toy-2/3"
 
 
+def test_an_unknown_id_is_named(tmp_path: Path) -> None:
+    sources = [make_voc(tmp_path / "one", {"a": "dog"}), make_coco(tmp_path / "other", "dog")]
+    for ask in (Dataset.record, Dataset.image_path, Dataset.image_number, Dataset.annotation):
+        with pytest.raises(BadDataset, match="has no image 'c'"):
+            ask(opened(sources, tmp_path), "c")
+
+
 def test_a_subset_and_keys(tmp_path: Path) -> None:
     one = make_voc(tmp_path / "one", {"a": "dog", "b": "cat"})
     other = make_coco(tmp_path / "other", "dog")
