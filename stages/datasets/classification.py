@@ -70,13 +70,18 @@ class ClassificationDataset(ImageSet):
         return combined("classification-dataset", [self.images_key, self.annotations_key])
 
 
+def is_image(name: str) -> bool:
+    """Whether a file's name is an image's, and not of those that macOS leaves in archives (`._0001.jpg`)."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
+
+
 def scan(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.int64]]:
     """The classes, the images' relative paths and their labels int64 [images]; raises BadDataset."""
     if not os.path.isdir(folder):
         raise BadDataset(f"{folder}: no such folder; name one that holds a folder of images for each class")
     images: dict[str, list[str]] = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        names = sorted(path.name for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
+        names = sorted(path.name for path in place.iterdir() if is_image(path.name))
         if not names:
             raise BadDataset(f"{place}: holds no image ({', '.join(SUFFIXES)}); fill this class's folder or remove it")
         images[place.name] = [f"{place.name}/{name}" for name in names]

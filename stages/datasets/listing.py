@@ -19,8 +19,8 @@ MOST_BYTES = 255
 class Listing:
     """The files below `folder` that end in one of the `suffixes` (lower case, with dots); ids may have sub-folders.
 
-    Each folder is read once, when it is first asked for. Hidden files and folders are passed over, among them what
-    macOS leaves in archives (`._0001.xml`).
+    Each folder is read once, when it is first asked for. What macOS leaves in archives (`._0001.xml`) is passed over,
+    and where all files are asked for, so is every hidden file and folder.
     """
 
     def __init__(self, folder: Path, suffixes: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ class Listing:
         if parent not in self.known:
             found: dict[str, list[str]] = {}
             for name in sorted(names_in(self.place(parent))):
-                if name.lower().endswith(self.suffixes) and not name.startswith("."):
+                if name.lower().endswith(self.suffixes) and not name.startswith("._"):
                     found.setdefault(composed(without_suffix(name)), []).append(name)
             self.known[parent] = found
         return self.known[parent]

@@ -503,7 +503,9 @@ def test_a_clean_dataset_has_no_problems(voc: Path, tmp_path: Path) -> None:
 
 
 def class_folders(folder: Path) -> Path:
-    for number, name in enumerate(("pie/2.png", "pie/10.jpg", "ant/1.jpeg", "ant/note.txt", ".hidden/1.png")):
+    for number, name in enumerate(
+        ("pie/2.png", "pie/10.jpg", "ant/1.jpeg", "ant/note.txt", ".hidden/1.png", "ant/._1.jpeg")
+    ):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".txt":

@@ -345,6 +345,8 @@ def test_files_that_macos_leaves_are_no_images_and_no_annotations(tmp_path: Path
     (folder / "Annotations" / ".ipynb_checkpoints").mkdir()
     (folder / "Annotations" / ".ipynb_checkpoints" / "a-checkpoint.xml").write_text(xml_of("old"))
     assert opened(folder).classes == ("gear",)
+    make(folder, {".b": NAMED})
+    assert opened(folder).image_path(".b").name == ".b.png"
 
 
 # Image sets
