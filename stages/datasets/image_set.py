@@ -26,6 +26,7 @@ class ImageSet:
     name: str
     image_ids: tuple[str, ...]
     exif: str = AUTO
+    warns: bool = True
     _files: DigestMemory
 
     def image_path(self, image_id: str) -> Path:
@@ -66,13 +67,17 @@ class ImageSet:
         entries = self._files.entries(paths, images=True)
         files = [self._as_file(*one) for one in zip(self.image_ids, paths, entries, strict=True)]
         undecided = self.undecided(list(zip(self.image_ids, files, strict=True)))
-        if undecided:
+        if undecided and self.warns:
             log.warning("%s", turned_note(self.name, undecided))
         return tuple(map(digest_of, files))
 
     def forget(self) -> None:
-        """Has every file read anew, whatever is remembered of it or was found out before."""
+        """Has every file read anew, whatever is remembered of it or was found out before.
+
+        That is for who looks at all of it and tells the `orientation_notes`, which therefore are no warning.
+        """
         self._files.forget()
+        self.warns = False
 
     def remember(self) -> None:
         """Keeps what was found out of the files for the next opening."""
