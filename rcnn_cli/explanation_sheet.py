@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from stages.detect import SCORES
 from stages.diagnose.false_positives import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.drawing import font_of, shortened, wrapped
 from stages.images import Pixels
@@ -69,13 +70,14 @@ def panels(explained: Explained, told: Told) -> Pixels:
     trace, pixels = explained.trace, explained.pixels
     opacity = float(np.clip(60 / max(1, len(trace.boxes)), 0.12, 1))
     above = np.flatnonzero(trace.moved.scores >= explained.least[trace.moved.labels])
+    numbers = ", with their precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
     scenes = [
         (draw_many(pixels, trace.boxes, PROPOSAL, PANEL, opacity), f"{len(trace.boxes):,} proposals"),
         (
             draw_marks(pixels, candidate_marks(explained, above), PANEL),
             f"{len(above):,} candidates above the cuts, suppressed: grey",
         ),
-        (draw_marks(pixels, detection_marks(explained, told), PANEL), f"{len(explained.shown):,} detections"),
+        (draw_marks(pixels, detection_marks(explained, told), PANEL), f"{len(explained.shown):,} detections{numbers}"),
     ]
     height = max(scene.shape[0] for scene, _ in scenes)
     canvas = Image.new("RGB", (WIDTH, height + 40), PAPER)
@@ -213,7 +215,8 @@ def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels
             pen.line((place(cut), top - 1, place(cut), top + 21), fill=INK, width=2)
         right = canvas.width - 2
         pen.text((right, top + 11), f"{value:.2f}", fill=INK, font=font, anchor="rm")
-    note = "scores there; lines: the cuts" if explained.chosen.evaluation else "scores there"
+    scores = f"{SCORES[explained.chosen.detector.settings.score].name}s"
+    note = f"{scores}; lines: the cuts" if explained.chosen.evaluation else scores
     pen.text((name_width + 6 + span / 2, STRIP - 20), note, fill=FAINT, font=font_of(13), anchor="ma")
     return np.asarray(canvas).copy()
 

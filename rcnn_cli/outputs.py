@@ -52,10 +52,18 @@ class OutputFolder:
 
     def is_own(self, path: Path) -> bool:
         """Whether the file is one that rcnn wrote into this folder, unchanged since."""
-        try:
-            return f"{digest_of(path)}  {path.name}" in self.listed()
-        except OSError:
-            return False
+        return path in self.own_among([path])
+
+    def own_among(self, paths: Iterable[Path]) -> set[Path]:
+        """Those of the folder's files that rcnn wrote, unchanged since; only files of listed names are read."""
+        lines = set(self.listed())
+        names = {line.partition("  ")[2] for line in lines}
+        own = set()
+        for path in paths:
+            with contextlib.suppress(OSError):
+                if path.name in names and f"{digest_of(path)}  {path.name}" in lines:
+                    own.add(path)
+        return own
 
     def listed(self) -> list[str]:
         """The lines of the list: "SHA-256  name"."""

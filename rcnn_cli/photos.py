@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rcnn_cli.outputs import OutputFolder
+from rcnn_cli.runner import plural
 from stages import images, videos
 from stages.errors import BadImage, StageError
 from stages.file_names import file_name
@@ -116,9 +117,12 @@ def files_in(folder: Path) -> list[Path]:
 def without_drawings(paths: Sequence[Path]) -> list[Path]:
     """Those of the paths that are images and videos, without pictures that rcnn itself left there, which is said."""
     found = [path for path in paths if is_photo(path) and path.is_file()]
-    drawn = {path for path in found if OutputFolder(path.parent).is_own(path)}
+    folders: dict[Path, list[Path]] = {}
+    for path in found:
+        folders.setdefault(path.parent, []).append(path)
+    drawn = {path for folder, files in folders.items() for path in OutputFolder(folder).own_among(files)}
     if drawn:
-        log.info("left out: %d pictures that rcnn drew, as %s", len(drawn), min(drawn))
+        log.info("left out: %d %s that rcnn drew, as %s", len(drawn), plural("picture", len(drawn)), min(drawn))
     return [path for path in found if path not in drawn]
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.boxes import Boxes
-from stages.detections import Detections
 from stages.palette import INK, PAPER, Colour
 
 Rectangle = tuple[int, int, int, int]
@@ -233,15 +232,6 @@ def fitted(image: NDArray[np.uint8], cell: tuple[int, int]) -> tuple[Image.Image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     return small, np.array([size[0] / width, size[1] / height] * 2, np.float32)
-
-
-def draw_fitted(
-    image: NDArray[np.uint8], detections: Detections, classes: Sequence[str], cell: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """`image` scaled to fit `cell` (width, height) and then drawn on, so that labels keep their size: uint8."""
-    small, scales = fitted(image, cell)
-    boxes = detections.boxes * scales
-    return draw_detections(np.asarray(small), boxes, detections.labels, detections.scores, classes)
 
 
 def contact_sheet(

@@ -45,7 +45,7 @@ def test_what_rcnn_drew_is_not_taken_for_a_photo(folder: Path, caplog: pytest.Lo
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
     with caplog.at_level(logging.INFO, logger="rcnn"):
         assert paths(".") == ["a.PNG", "b.jpg"]
-    assert "left out: 1 pictures that rcnn drew, as b.png" in caplog.text
+    assert "left out: 1 picture that rcnn drew, as b.png" in caplog.text
     assert paths("b.png") == ["b.png"]
 
 

@@ -7,14 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.detections import Detections
 from stages.drawing import (
     GREY,
     LEGEND_WIDTH,
     class_colours,
     contact_sheet,
     draw_detections,
-    draw_fitted,
     fitting_font,
     font_of,
     label_place,
@@ -138,14 +136,6 @@ def test_nothing_to_draw_changes_nothing() -> None:
     np.testing.assert_array_equal(drawn, image)
     drawn[0] = 0
     assert (image == 77).all()
-
-
-def test_a_fitted_image_scales_its_boxes() -> None:
-    image = np.full((100, 200, 3), 90, np.uint8)
-    found = Detections(np.array([[100, 40, 180, 80]], np.float32), np.array([0.5], np.float32), np.zeros(1, np.int32))
-    drawn = draw_fitted(image, found, CLASSES, (400, 400))
-    assert drawn.shape == (200, 400, 3)
-    assert tuple(drawn[120, 200]) == tuple(drawn[120, 359]) == class_colours(2)[0]
 
 
 def test_the_sheet_is_in_reading_order() -> None:
