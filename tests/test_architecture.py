@@ -14,6 +14,7 @@ PROJECT = Path(__file__).parents[1]
 ROOMS = ("cache", "stages", "rcnn_cli")
 MAY_IMPORT = {"cache": {"cache"}, "stages": {"stages", "cache"}, "rcnn_cli": {"rcnn_cli", "stages", "cache"}}
 FILES = sorted(path for room in ROOMS for path in (PROJECT / room).rglob("*.py"))
+READ_PHOTOGRAPHS = ("explanation", "inspection", "photos")
 STAGES = {path.parent.name for path in (PROJECT / "stages").glob("*/stage.py")}
 
 
@@ -46,6 +47,15 @@ def test_a_stage_never_imports_another(path):
         parts = module.split(".")
         if parts[0] == "stages" and len(parts) > 1 and parts[1] in STAGES:
             assert parts[1] == own, f"{path.relative_to(PROJECT)} imports {module}"
+
+
+def test_images_of_datasets_are_read_by_their_datasets():
+    """Which way up, and that the content is still the key's, only they know: `read_image` is for photographs."""
+    for path in FILES:
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        froms = [node for node in tree if isinstance(node, ast.ImportFrom) and node.module == "stages.images"]
+        if {"read_image", "image_size"} & {one.name for node in froms for one in node.names}:
+            assert path.relative_to(PROJECT).as_posix() in {f"rcnn_cli/{one}.py" for one in READ_PHOTOGRAPHS}
 
 
 def test_there_are_stages_to_hold_to_this():
