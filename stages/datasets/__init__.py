@@ -1,10 +1,12 @@
-"""Datasets: VOC's devkit layout, COCO's format, the project's generated sets, folders of classes for pre-training."""
+"""Datasets: annotations of VOC, COCO and YOLO, several as one, the project's generated sets, folders of classes."""
 
 from stages.datasets.classification import ClassificationDataset
 from stages.datasets.coco import CocoDataset
+from stages.datasets.combined import CombinedDataset
 from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
 from stages.datasets.sources import open_classification, open_dataset, open_detection
 from stages.datasets.voc import VOC_CLASSES, Dataset
+from stages.datasets.yolo import YoloDataset
 
 __all__ = [
     "VOC_CLASSES",
@@ -12,8 +14,10 @@ __all__ = [
     "BadDataset",
     "ClassificationDataset",
     "CocoDataset",
+    "CombinedDataset",
     "Dataset",
     "ImageRecord",
+    "YoloDataset",
     "open_classification",
     "open_dataset",
     "open_detection",

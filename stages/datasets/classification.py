@@ -72,7 +72,7 @@ class ClassificationDataset(ImageSet):
 
 def is_image(name: str) -> bool:
     """Whether a file's name is an image's, and not of those that macOS leaves in archives (`._0001.jpg`)."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith("._")
 
 
 def scan(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.int64]]:
