@@ -25,6 +25,7 @@ from rcnn_cli.evaluated import (
     precisions,
 )
 from rcnn_cli.graph import Graph, Node
+from rcnn_cli.photos import readable
 from rcnn_cli.prediction import Detector
 from rcnn_cli.runner import complete, open_inputs
 from rcnn_cli.showing import evaluation_for
@@ -205,10 +206,11 @@ def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained
     """A photo: proposals and features are computed now."""
     pixels = read_image(path)
     detect = Detector(chosen.graph, chosen.detector, execution)
-    trace = detect.trace(pixels, path.stem)
+    name = Path(readable(path))
+    trace = detect.trace(pixels, name.stem)
     nothing = read_objects(None, [])
     unlimited = np.full(len(trace.classes), -np.inf, np.float32)
-    return put_together(chosen, path.name, None, pixels, trace, unlimited, nothing, ())
+    return put_together(chosen, name.name, None, pixels, trace, unlimited, nothing, ())
 
 
 def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:

@@ -154,6 +154,11 @@ def named(paths: Sequence[Path], every: int) -> list[Photo]:
     return [found[path] for path in paths]
 
 
+def readable(path: Path | str) -> str:
+    """A path as text that can be printed: bytes of its name that are no UTF-8 become question marks."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def is_video(path: Path) -> bool:
     """Whether a file's name is that of a video."""
     return path.suffix.lower() in videos.SUFFIXES

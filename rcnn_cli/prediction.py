@@ -15,7 +15,7 @@ from cache import IncompleteCache, Reader
 from rcnn_cli.detectors import choice_told, detector_node
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.outputs import OutputFolder
-from rcnn_cli.photos import Photo, check_photos
+from rcnn_cli.photos import Photo, check_photos, readable
 from rcnn_cli.runner import complete
 from rcnn_cli.showing import Showing, showing_of
 from stages.errors import BadImage, StageError
@@ -85,15 +85,16 @@ def predict_one(
     from stages.drawing import save_image
 
     name = photo.name if frame is None else photo.frame_name(frame)
-    found = detect(image, photo.path.stem if frame is None else f"{photo.path.stem}-{frame:05d}")
-    which = {"image": photo.path.name, "path": str(photo.path), **({} if frame is None else {"frame": frame})}
+    path = Path(readable(photo.path))
+    found = detect(image, path.stem if frame is None else f"{path.stem}-{frame:05d}")
+    which = {"image": path.name, "path": str(path), **({} if frame is None else {"frame": frame})}
     size = {"width": image.shape[1], "height": image.shape[0]}
     told = {**made, **which, **size, "boxes": BOXES, **showing.as_json(found)}
     with folder.file(f"{name}.png") as file:
         save_image(showing.picture(image, found), file)
-    folder.write(f"{name}.json", json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    folder.write(f"{name}.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
     at = "" if frame is None else f", frame {frame}"
-    return f"{photo.path}{at}: {showing.told(found)} -> {folder.path / name}.png, .json"
+    return f"{path}{at}: {showing.told(found)} -> {folder.path / name}.png, .json"
 
 
 class Detector:

@@ -6,6 +6,7 @@ The network is random; SVMs tested on the images of their training find some obj
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -284,3 +285,18 @@ def test_photos_are_looked_for_before_anything_is_loaded(
     for name, said in (("c.jpg", "no such file"), ("no.jpg", "is not an image")):
         code, _, errors = call("predict", made / "small.toml", photos / "a.jpg", photos / name)
         assert (code, said in errors) == (2, True)
+
+
+def test_a_name_that_is_no_text(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    """Names are bytes; those of an old camera or another system may be no UTF-8."""
+    odd = photos / os.fsdecode(b"caf\xe9.jpg")
+    try:
+        shutil.copy(photos / "a.jpg", odd)
+    except OSError:
+        pytest.skip("this disk has only names in UTF-8")
+    for command in ("predict", "explain"):
+        code, printed, errors = call(command, made / "small.toml", odd, "-o", tmp_path / command)
+        assert code == 0, errors
+        assert "caf\ufffd.jpg" in printed
+        (path,) = (tmp_path / command).glob("*.json")
+        assert json.loads(path.read_text())["image"] == "caf\ufffd.jpg"
