@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import re
@@ -33,11 +34,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.files import read_json
+from cache.parts import USER_BLOCK, write_part
 from tests.pipeline import SMALL, contents, write_recipe
 
 PROJECT = Path(__file__).parents[1]
 PART_SIZE = 3
-USER_BLOCK = 512
+NAMED = ("stage", "key", "part", "items", "compression")  # what a writer puts in a part's header
 BATCH = 4
 MOST_PROBLEMS = 30
 LIMIT_SECONDS = 3600.0
@@ -55,6 +57,9 @@ OF_TWO_HUNDRED = {
     "manifest": 3,
     "part": 4,
     "plan": 2,
+    "bit": 4,
+    "view": 3,
+    "foreign": 3,
     "claim": 2,
     "checkpoint": 2,
     "disk": 4,
@@ -72,15 +77,19 @@ WORDS = {
     "manifest": "a manifest removed",
     "part": "a part removed",
     "plan": "a plan torn",
+    "bit": "a bit of a plan or a manifest flipped",
+    "view": "a view (data.h5) removed, cut short or flipped",
+    "foreign": "a part of another cache put in a part's place",
     "claim": "a claim torn",
     "checkpoint": "a checkpoint torn",
     "disk": "the disk full (tmpfs)",
 }
+BESIDES = {"manifest": ("manifest.json",), "bit": ("plan.json", "manifest.json"), "view": ("data.h5",)}
 SIGNS = {
+    "written again, the parts are kept": "named as damaged by the next run and written again",
     "set aside as": "named and set aside by the run",
     "the file is missing": "named as missing",
     "its SHA-256 is not": "named by cache verify",
-    "is not valid JSON": "exit 2: not valid JSON, delete the file",
     "the disk is full": "exit 2: the disk is full",
     "going on after epoch": "resumed from the checkpoint",
     "resuming: ": "resumed from the finished parts",
@@ -490,13 +499,15 @@ class Chaos:
             count -= count // 2
         while count > 0:
             batch = min(count, BATCH)
-            removed = self.remove_downstream() if kind in ("flip", "header") and self.random.random() < 0.5 else []
+            removed = (
+                self.remove_downstream() if kind in ("flip", "header", "foreign") and self.random.random() < 0.5 else []
+            )
             verify_first = not removed and kind != "manifest" and self.random.random() < 0.5
             before = {name: stamp for unit in self.units for name, stamp in self.stamps(unit).items()}
             spoilt: list[Path] = []
             for _ in range(batch):
                 path = self.a_part(spoilt)
-                path = path.with_name("manifest.json") if kind == "manifest" else path
+                path = path.with_name(self.random.choice(BESIDES[kind])) if kind in BESIDES else path
                 spoil(path, kind, self.random)
                 spoilt.append(path)
             texts = [self.verify().text()] if verify_first else []
@@ -574,7 +585,7 @@ class Chaos:
                 self.problem(f"{unit.stage}: a part was written again by a process that had been stopped")
 
     def tear_plan(self, count: int) -> None:
-        """Cuts a plan short, of a finished cache or of one without a manifest; does what the message says; runs."""
+        """Cuts a plan short, of a finished cache or of one without a manifest; runs."""
         for _ in range(count):
             removed = self.remove_downstream()
             unfinished = self.random.random() < 0.5
@@ -584,13 +595,11 @@ class Chaos:
                 plan.with_name("manifest.json").unlink()
             before = self.stamps(unit)
             cut(plan, self.random)
-            runs = [self.expect(self.start("run"), 2)]
-            how = sign(runs[0].text()) or "not noticed"
-            plan.unlink()
-            runs.append(self.expect(self.start("run")))
+            command = self.expect(self.start("run"))
             self.compare(f"{WORDS['plan']} in {unit.stage}")
-            extra = sum(one.seconds - self.nothing for one in runs) - sum(self.cost[one] for one in removed)
+            extra = command.seconds - self.nothing - sum(self.cost[one] for one in removed)
             final = self.stamps(unit)
+            how = sign(command.text()) or "not noticed"
             self.note("plan", unit.stage, how, extra, sound=sum(final.get(one) != before[one] for one in before))
 
     def tear_claims(self, count: int) -> None:
@@ -683,7 +692,7 @@ class Chaos:
                 tasks.append(partial(self.interrupt, kind, unit, count))
         for kind in ("worker", "main"):
             tasks.append(partial(self.kill_with_workers, kind, counts[kind]))
-        for kind in ("truncate", "flip", "header", "manifest", "part"):
+        for kind in ("truncate", "flip", "header", "manifest", "part", "bit", "view", "foreign"):
             tasks.append(partial(self.damage, kind, counts[kind]))
         for once, kind in (
             (self.writers, "writers"),
@@ -745,26 +754,31 @@ def sign(text: str) -> str | None:
 
 def noticed(path: Path, texts: Sequence[str], verify_first: bool) -> str:
     """Who named the damaged file first, and with which words."""
-    if path.name == "manifest.json":
-        return "written again by the next run from the parts"
     for number, text in enumerate(texts):
         for line in text.splitlines():
             if str(path) in line:
                 by_verify = verify_first == (number == 0)
                 reason = "missing" if "missing" in line else "damaged"
                 return f"named as {reason} by {'cache verify' if by_verify else 'the next run'}"
-    return "not noticed"
+    return "written again by the next run from the parts" if path.name == "manifest.json" else "not noticed"
 
 
 def spoil(path: Path, kind: str, chance: random.Random) -> None:
-    """Truncates, flips a bit of the data or of the header, or removes."""
+    """Truncates, flips a bit of the data, of the header or anywhere, removes, or makes a part one of another cache."""
+    if kind == "view":
+        kind = chance.choice(("part", "truncate", "bit"))
     if kind in ("manifest", "part"):
         path.unlink()
+    elif kind == "foreign":
+        block, data = path.read_bytes()[:USER_BLOCK], path.read_bytes()[USER_BLOCK:]
+        header = json.loads(block)
+        write_part(path, {name: header[name] for name in NAMED} | {"key": header["key"][::-1]}, data)
     elif kind == "truncate":
         cut(path, chance)
     else:
         content = bytearray(path.read_bytes())
-        place = chance.randrange(USER_BLOCK) if kind == "header" else chance.randrange(USER_BLOCK, len(content))
+        first, end = {"header": (0, USER_BLOCK), "bit": (0, len(content))}.get(kind, (USER_BLOCK, len(content)))
+        place = chance.randrange(first, end)
         content[place] ^= 1 << chance.randrange(8)
         path.write_bytes(content)
 

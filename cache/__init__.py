@@ -9,9 +9,19 @@ import os
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
 from cache.adoption import Adoption, find_adoption
-from cache.errors import CacheError, DamagedPart, DiskFull, IncompleteCache, LostSource
+from cache.errors import (
+    CacheError,
+    DamagedFile,
+    DamagedManifest,
+    DamagedPart,
+    DamagedPlan,
+    DiskFull,
+    IncompleteCache,
+    LostSource,
+)
 from cache.identity import Identity, differences
 from cache.reader import Reader
+from cache.reader import open_cache as open  # noqa: A004  said as `cache.open`
 from cache.schema import Column, Record, Schema
 from cache.writer import Part, Shard, Writer, set_aside
 
@@ -19,7 +29,10 @@ __all__ = [
     "Adoption",
     "CacheError",
     "Column",
+    "DamagedFile",
+    "DamagedManifest",
     "DamagedPart",
+    "DamagedPlan",
     "DiskFull",
     "Identity",
     "IncompleteCache",
@@ -32,5 +45,6 @@ __all__ = [
     "Writer",
     "differences",
     "find_adoption",
+    "open",
     "set_aside",
 ]

@@ -13,16 +13,37 @@ class IncompleteCache(CacheError):
     """A cache that is missing or unfinished where a finished one is needed."""
 
 
-class DamagedPart(CacheError):
-    """A part whose bytes are not those that were written (`folder` and `path` say which)."""
+class DamagedFile(CacheError):
+    """A file of a cache (`path`) that was read and is not what was written (`reason`). What could not be read is no
+    damage: that is a CacheError of another kind."""
+
+    advice = "run the same command again"
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path}: damaged ({reason}); run the same command again and this part alone is recomputed")
+        super().__init__(f"{path}: damaged ({reason}); {self.advice}")
         self.path = Path(path)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[DamagedPart], tuple[str, str]]:
-        return (DamagedPart, (str(self.path), self.reason))
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
+        return (type(self), (str(self.path), self.reason))
+
+
+class DamagedPart(DamagedFile):
+    """A part whose bytes are not those that were written, or that belongs elsewhere."""
+
+    advice = "run the same command again and this part alone is recomputed"
+
+
+class DamagedPlan(DamagedFile):
+    """A plan.json that is not what was written. It is made again from the inputs; the parts are kept."""
+
+    advice = "`rcnn run` writes it again and keeps the parts"
+
+
+class DamagedManifest(DamagedFile):
+    """A manifest.json that is not what was written. It is made again from the parts."""
+
+    advice = "`rcnn run` writes it again from the parts"
 
 
 class LostSource(CacheError):

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import socket
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cache.errors import CacheError, DiskFull
+from cache.errors import CacheError, DamagedFile, DiskFull
 
 TEMPORARY = ".tmp-"
 SWEPT = 3  # times that a temporary file may be swept up under its writer
+SEAL = "sha256"
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
+PAUSES = (0.1, 0.5, 2.0)  # seconds between the attempts to read what a network disk may give later
+
+Result = TypeVar("Result")
 
 
 def temporary_name(path: Path) -> Path:
@@ -93,11 +100,106 @@ def write_json(path: Path, value: Any, *, exclusive: bool = False, durable: bool
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; CacheError if it is not JSON, FileNotFoundError if it is not there."""
+    """The JSON value in `path`. Raises CacheError if it is not JSON or cannot be read, FileNotFoundError if it is not
+    there."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parse_json(read_bytes(path))
+    except ValueError as error:
         raise CacheError(f"{path}: is not valid JSON; delete this file and run the same command again") from error
+
+
+def parse_json(content: bytes) -> Any:
+    """The value of JSON in UTF-8. Raises ValueError, also for what is nested too deep or has numbers too long."""
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+# Reading
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file. Raises as `patiently`."""
+    return patiently(path, path.read_bytes)
+
+
+def size_of(path: Path) -> int:
+    """The file's length in bytes. Raises as `patiently`."""
+    return patiently(path, lambda: os.stat(path).st_size)
+
+
+def is_there(path: Path) -> bool:
+    """Whether the file is there. Raises CacheError where that cannot be told (a network disk that does not answer)."""
+    try:
+        size_of(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def patiently(path: Path, read: Callable[[], Result]) -> Result:
+    """What `read` returns, tried again a few times where a disk, above all a network disk, may answer later.
+
+    Raises FileNotFoundError, and CacheError for any other error of the operating system: that a file could not be read
+    says nothing about what is in it.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return read()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if pause is None or error.errno not in PASSING:
+                raise unreadable(path, error) from error
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def unreadable(path: Path, error: OSError) -> CacheError:
+    """The sentence for a file that is there and cannot be read."""
+    advice = {
+        errno.EMFILE: "raise the limit (`ulimit -n`) or use fewer threads",
+        errno.ENFILE: "end other programs or raise the machine's limit",
+        errno.EACCES: "check who may read it",
+        errno.EPERM: "check who may read it",
+        errno.ENOMEM: "memory ran out: use fewer --jobs",
+    }.get(error.errno or 0, "check the disk or the network and run the same command again")
+    return CacheError(f"{path}: cannot be read ({error.strerror or error}); {advice}")
+
+
+# JSON that proves by itself that it is what was written
+
+
+def seal_of(value: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON (sorted names, no spaces) of `value` without its seal."""
+    rest = {name: one for name, one in value.items() if name != SEAL}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def write_sealed(path: Path, value: Mapping[str, Any], *, exclusive: bool = False) -> bool:
+    """`value` as JSON whose last member, "sha256", is the SHA-256 of the rest; options as `write_atomically`."""
+    as_read = json.loads(json.dumps(value))  # names that are numbers become strings, tuples lists
+    return write_json(path, {**as_read, SEAL: seal_of(as_read)}, exclusive=exclusive)
+
+
+def read_sealed(path: Path, damaged: type[DamagedFile]) -> tuple[dict[str, Any], bool]:
+    """The object in `path` without its seal, and whether it had one: versions before wrote none.
+
+    Raises `damaged` if it is no JSON object or not what was sealed, FileNotFoundError, CacheError as `patiently`.
+    """
+    try:
+        value = parse_json(read_bytes(path))
+    except ValueError as error:
+        raise damaged(path, "it is not valid JSON") from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it is not a JSON object")
+    if SEAL not in value:
+        return value, False
+    if value.pop(SEAL) != seal_of(value):
+        raise damaged(path, "its SHA-256 is not the one it was written with")
+    return value, True
 
 
 def fsync_folder(folder: Path) -> None:

@@ -1,29 +1,42 @@
 """A part: the records of some tens of items in one immutable HDF5 file, written by one process and never reopened.
 
 The file begins with a 512-byte HDF5 user block, a line of JSON that `head -c 512` shows: format, stage, key, part, the
-length of what follows and its SHA-256. So every part proves by itself that it is whole. Inside, HDF5's fletcher32
-guards each chunk, so that a flipped bit is an error on reading and never a wrong number.
+length of what follows and its SHA-256. So every part proves by itself that it is whole, and which part of which cache
+it is. Inside, HDF5's fletcher32 guards each chunk and HDF5 1.10's own checksums all else.
+
+A process compares a part's SHA-256 before it first reads a column of it (`OpenPart`), so that a changed byte is an
+error and never a wrong number; RCNN_TRUST_DISK=1 leaves that to `rcnn cache verify` and to HDF5's checksums.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
 from cache.errors import CacheError, DamagedPart
-from cache.files import write_atomically
+from cache.files import parse_json, patiently, write_atomically
 from cache.schema import Record, Schema
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # a later format must have other names in its header: see read_header
+HEADER_NAMES = {"format", "stage", "key", "part", "items", "compression", "bytes", "sha256"}
 USER_BLOCK = 512
+CHECKSUMMED_SUPERBLOCK = 3  # HDF5 1.10: since then all that HDF5 writes besides the data has a checksum
+READ_BYTES = 1 << 22
+KEPT_HEADERS = 1 << 14  # that a process remembers
+TRUST_DISK = "RCNN_TRUST_DISK"
 CHUNK_BYTES = 1 << 19
 COMPRESSIONS = ("none", "gzip", "zstd")
+HDF5_ERRORS = (OSError, KeyError, ValueError, RuntimeError)  # what h5py makes of HDF5's; no kind says "damaged"
+
+Result = TypeVar("Result")
 
 
 def part_name(index: int) -> str:
@@ -57,7 +70,7 @@ def part_bytes(
     Built in memory, so that a full disk or a kill meets one plain write and not HDF5's own.
     """
     with h5py.File(
-        "part", "w", driver="core", backing_store=False, libver=("v108", "v108"), userblock_size=USER_BLOCK
+        "part", "w", driver="core", backing_store=False, libver=("v110", "v110"), userblock_size=USER_BLOCK
     ) as file:
         file.attrs["skipped"] = json.dumps(dict(skipped), ensure_ascii=False)
         write_dataset(file, f"{schema.item}_ids", ids_array(item_ids), "none")
@@ -121,67 +134,188 @@ def write_part(path: Path, header: Mapping[str, Any], content: bytes, *, exclusi
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The user block of a part, checked against the file's length (cheap: one small read). Raises DamagedPart."""
-    try:
+    """The user block of a part, checked against the file's length (cheap: one small read).
+
+    Raises FileNotFoundError, DamagedPart if it is not a part's header, CacheError if it is from a newer version or
+    cannot be read.
+    """
+
+    def beginning() -> tuple[bytes, int]:
         with path.open("rb") as file:
-            header = json.loads(file.read(USER_BLOCK))
-            length = file.seek(0, 2) - USER_BLOCK
+            return file.read(USER_BLOCK), file.seek(0, os.SEEK_END)
+
+    return parse_header(path, *patiently(path, beginning))
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """`read_header`, read again only if the file has changed."""
+    state = patiently(path, lambda: os.stat(path))
+    return header_in(path, (state.st_dev, state.st_ino, *change_of(state)))
+
+
+@functools.lru_cache(maxsize=KEPT_HEADERS)
+def header_in(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
+    """The header of the part `path`, whose `state` says whether it is still the same file."""
+    return read_header(path)
+
+
+def parse_header(path: Path, block: bytes, length: int) -> dict[str, Any]:
+    """The header in a file's first 512 bytes; the file has `length` bytes. Raises DamagedPart or CacheError.
+
+    A greater format is believed only with other names than ours: else a flipped bit of the number could hide a part.
+    """
+    try:
+        header = parse_json(block)
         version, expected = header["format"], header["bytes"]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        newer = version > FORMAT_VERSION and set(header) != HEADER_NAMES
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedPart(path, "its first 512 bytes are not a part's header") from error
-    if version > FORMAT_VERSION:
+    if newer:
         raise CacheError(f"{path}: written by a newer version (format {version}); update rcnn, or use another --work")
-    if length != expected:
-        raise DamagedPart(path, f"{length} bytes of {expected}")
-    return header
+    if set(header) != HEADER_NAMES:
+        raise DamagedPart(path, "its header is not the one it was written with")
+    if length - USER_BLOCK != expected:
+        raise DamagedPart(path, f"{length - USER_BLOCK} bytes of {expected}")
+    return dict(header)
 
 
-def check_place(path: Path, header: Mapping[str, Any], stage: str, key: str, part: int, items: int) -> None:
-    """Raises DamagedPart if a header is not that of this part of this cache (a flipped bit can leave it readable)."""
+def check_place(path: Path, header: Mapping[str, Any], stage: str, key: str, part: int | None, items: int) -> None:
+    """Raises DamagedPart if a header is not that of this part of this cache: it is another's, or a flipped bit has left
+    it readable."""
     expected = {"format": FORMAT_VERSION, "stage": stage, "key": key, "part": part, "items": items}
     proof = {name: header.get(name) for name in ("compression", "bytes", "sha256")}
+    other = [name for name in expected if name in header and header[name] != expected[name]]
+    if other:
+        told = ", ".join(f"{name} {header[name]!r} instead of {expected[name]!r}" for name in other)
+        raise DamagedPart(path, f"its header says {told}")
     if header != {**expected, **proof} or proof["compression"] not in COMPRESSIONS:
         raise DamagedPart(path, "its header is not the one it was written with")
 
 
+# Verifying
+
+
+State = tuple[int, int, int]
+VERIFIED: dict[tuple[int, int], State] = {}  # (device, inode) of the files that this process has found right
+
+
+def trusts_disk() -> bool:
+    """Whether RCNN_TRUST_DISK=1 spares the SHA-256 on reading. Raises CacheError for another value than 0 and 1."""
+    value = os.environ.get(TRUST_DISK, "")
+    if value not in ("", "0", "1"):
+        raise CacheError(f"{TRUST_DISK}={value}: may be 1 (parts are read without comparing their SHA-256) or 0")
+    return value == "1"
+
+
 def verify_part(path: Path) -> dict[str, Any]:
-    """Reads every byte of a part and compares its SHA-256; returns the header. Raises DamagedPart."""
-    header = read_header(path)
-    digest = hashlib.sha256()
-    try:
+    """Reads every byte of a part and compares its SHA-256; returns the header.
+
+    Raises FileNotFoundError, DamagedPart, CacheError if it is from a newer version or cannot be read.
+    """
+
+    def verified() -> dict[str, Any]:
         with path.open("rb") as file:
-            file.seek(USER_BLOCK)
-            while block := file.read(1 << 22):
-                digest.update(block)
-    except OSError as error:
-        raise DamagedPart(path, f"cannot be read: {error.strerror}") from error
+            return verify_descriptor(path, file.fileno())
+
+    return patiently(path, verified)
+
+
+def verify_descriptor(path: Path, descriptor: int) -> dict[str, Any]:
+    """`verify_part` for an open file; the process remembers that the file, as long as it does not change, is sound."""
+    state = os.fstat(descriptor)
+    header = parse_header(path, os.pread(descriptor, USER_BLOCK, 0), state.st_size)
+    digest, buffer, place = hashlib.sha256(), bytearray(READ_BYTES), USER_BLOCK
+    while count := os.preadv(descriptor, [buffer], place):
+        digest.update(memoryview(buffer)[:count])
+        place += count
     if digest.hexdigest() != header["sha256"]:
+        VERIFIED.pop((state.st_dev, state.st_ino), None)
         raise DamagedPart(path, "its SHA-256 is not the one it was written with")
+    VERIFIED[state.st_dev, state.st_ino] = change_of(state)
     return header
 
 
-class OpenPart:
-    """A part open for reading; every access to damaged bytes raises DamagedPart."""
+def change_of(state: os.stat_result) -> State:
+    """What differs once a file was written to, or is another file with the same inode."""
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
-    def __init__(self, path: Path, schema: Schema) -> None:
-        if read_header(path).get("compression") == "zstd":
-            zstd_plugin()
+
+class OpenPart:
+    """A part open for reading; every access to damaged bytes raises DamagedPart.
+
+    Opening compares the header with the part's place (stage, key, index, items). The SHA-256 is compared when the
+    first column is read, once for a process and a file that does not change; offsets and ids, which opening reads, HDF5
+    has checksummed. In a part of before, whose index of chunks has no checksum, it is compared on opening.
+    """
+
+    def __init__(self, path: Path, schema: Schema, stage: str, key: str, index: int, items: int) -> None:
+        """Raises FileNotFoundError, DamagedPart, CacheError if the part cannot be read."""
         self.path = path
         self.schema = schema
+        self.place = (stage, key, index, items)
+        self.file: h5py.File | None = None
+        self.has_digests = False
+        header = read_header(path)
+        check_place(path, header, *self.place)
+        if header["compression"] == "zstd":
+            zstd_plugin()
         try:
-            self.file = h5py.File(path, "r")
-            self.offsets = {prefix: self.file[f"{prefix}offsets"][()] for prefix, _ in schema.ragged()}
-            self.item_ids = tuple(one.decode() for one in self.file[f"{schema.item}_ids"][()])
-            self.skipped: dict[str, str] = json.loads(self.file.attrs["skipped"])
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise DamagedPart(path, first_line(error)) from error
+            self.offsets, self.item_ids, self.skipped = self.trying(self.open)
+        except BaseException:
+            self.close()
+            raise
+
+    def trying(self, read: Callable[[], Result]) -> Result:
+        """What `read` returns. Where HDF5 fails, the file is read byte by byte: if it is not what was written, it is
+        damaged; if it is, the failure passed (a network disk, memory) and `read` is tried once more.
+
+        Raises FileNotFoundError, DamagedPart, CacheError.
+        """
+        try:
+            return read()
+        except HDF5_ERRORS:
+            self.close()
+            check_place(self.path, verify_part(self.path), *self.place)
+        try:
+            return read()
+        except HDF5_ERRORS as error:
+            self.close()
+            raise CacheError(
+                f"{self.path}: HDF5 cannot read it ({first_line(error)}) although its SHA-256 is right; run the same "
+                "command again, and if it stays so, install the version of h5py that wrote it"
+            ) from error
+
+    def open(self) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, str]]:
+        """Opens the file; returns offsets of each ragged table, ids, skipped items."""
+        self.close()
+        self.file = h5py.File(self.path, "r", driver="sec2")
+        if not is_checksummed(self.descriptor):
+            self.verify()
+        offsets = {prefix: self.file[f"{prefix}offsets"][()] for prefix, _ in self.schema.ragged()}
+        item_ids = tuple(one.decode() for one in self.file[f"{self.schema.item}_ids"][()])
+        skipped: dict[str, str] = json.loads(self.file.attrs["skipped"])
+        self.has_digests = f"{self.schema.item}_sha256" in self.file
+        return offsets, item_ids, skipped
+
+    @property
+    def descriptor(self) -> int:
+        """The file descriptor that HDF5 reads from."""
+        assert self.file is not None
+        return int(self.file.id.get_vfd_handle())
+
+    def verify(self) -> None:
+        """Compares the SHA-256 of the file that HDF5 has open, unless this process has and it has not changed since, or
+        the disk is trusted. Raises DamagedPart, OSError."""
+        if trusts_disk():
+            return
+        state = os.fstat(self.descriptor)
+        if VERIFIED.get((state.st_dev, state.st_ino)) != change_of(state):
+            check_place(self.path, verify_descriptor(self.path, self.descriptor), *self.place)
 
     def digest(self, position: int) -> str | None:
         """What the part's item number `position` was made from, None where that is not known."""
         name = f"{self.schema.item}_sha256"
-        return bytes(self.read(name, position).item()).decode() or None if name in self.file else None
+        return bytes(self.read(name, position).item()).decode() or None if self.has_digests else None
 
     def record(self, position: int, columns: Sequence[str]) -> Record:
         """The `columns` of the part's item number `position`."""
@@ -196,15 +330,27 @@ class OpenPart:
         return slice(int(offsets[position]), int(offsets[position + 1]))
 
     def read(self, column: str, where: Any) -> np.ndarray:
-        """`column[where]`."""
-        try:
+        """`column[where]`. Raises DamagedPart, CacheError if it cannot be read."""
+
+        def values() -> np.ndarray:
+            if self.file is None:
+                self.open()
+            assert self.file is not None
+            self.verify()
             return np.asarray(self.file[column][where])
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise DamagedPart(self.path, first_line(error)) from error
+
+        return self.trying(values)
 
     def close(self) -> None:
         """Closes the file."""
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def is_checksummed(descriptor: int) -> bool:
+    """Whether HDF5 has a checksum for all that the file holds besides data."""
+    return os.pread(descriptor, 1, USER_BLOCK + 8) >= bytes([CHECKSUMMED_SUPERBLOCK])
 
 
 def first_line(error: Exception) -> str:

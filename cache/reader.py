@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheError, DamagedPart, IncompleteCache
-from cache.files import read_json
-from cache.manifest import read_manifest
+from cache.errors import CacheError, DamagedManifest, DamagedPart, DamagedPlan, IncompleteCache
+from cache.files import is_there
+from cache.manifest import MANIFEST, read_manifest
 from cache.parts import OpenPart, part_name
-from cache.schema import Record, Schema
+from cache.plan import PLAN, Plan, read_plan
+from cache.schema import Record
 
 
 class Reader:
     """A finished cache, open for reading. May be pickled; every process opens its own files."""
 
     def __init__(self, folder: Path, *, require_complete: bool = True) -> None:
-        """Raises IncompleteCache if the cache in `folder` is missing or (unless told otherwise) unfinished."""
+        """Raises IncompleteCache if the cache in `folder` is missing or (unless told otherwise) unfinished,
+        DamagedPlan, DamagedManifest, CacheError if it cannot be read. Without `require_complete` a manifest is not
+        looked at."""
         self.folder = Path(folder)
-        manifest = read_manifest(self.folder / "manifest.json")
+        manifest = read_manifest(self.folder / MANIFEST)
         if manifest is None and require_complete:
             raise IncompleteCache(f"{self.folder}: is not a finished cache; run the stage that makes it")
         try:
-            plan = read_json(self.folder / "plan.json")
+            self.plan = read_plan(self.folder)
         except FileNotFoundError as error:
             raise IncompleteCache(
                 f"{self.folder}: has no plan.json, so it is not a cache; run the stage again"
             ) from error
+        if manifest is not None:
+            check_agreement(self.folder, self.plan, manifest)
         self.manifest: dict[str, Any] = manifest or {}
-        self.key: str = plan["key"]
-        self.schema = Schema.from_json(plan["schema"])
-        self.part_size: int = plan["part_size"]
-        self.item_ids: tuple[str, ...] = tuple(plan["item_ids"])
+        self.key = self.plan.key
+        self.schema = self.plan.schema
+        self.part_size = self.plan.part_size
+        self.item_ids = self.plan.item_ids
         self.positions = {item_id: position for position, item_id in enumerate(self.item_ids)}
         self.current: tuple[int, OpenPart] | None = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "current": None}
@@ -47,22 +58,31 @@ class Reader:
     @property
     def part_count(self) -> int:
         """How many parts there are."""
-        return -(-len(self.item_ids) // self.part_size)
+        return self.plan.part_count
 
     def open_part(self, index: int) -> OpenPart:
-        """The part with this index; the one opened before is closed. Raises DamagedPart or IncompleteCache."""
+        """The part with this index; the one opened before is closed. Raises DamagedPart, DamagedPlan for a plan
+        without a SHA-256 that a sound part contradicts, CacheError if it cannot be read."""
         if self.current is not None and self.current[0] == index:
             return self.current[1]
         self.close()
-        path = self.folder / part_name(index)
+        path, item_ids = self.folder / part_name(index), self.plan.items_of(index)
         try:
-            part = OpenPart(path, self.schema)
+            part = OpenPart(path, self.schema, self.plan.identity.stage, self.key, index, len(item_ids))
         except FileNotFoundError as error:
-            raise DamagedPart(path, "the file is missing") from error
-        if part.item_ids != self.item_ids[index * self.part_size : (index + 1) * self.part_size]:
+            raise missing_part(path) from error
+        if part.item_ids != item_ids:
+            part.close()
             raise DamagedPart(path, f"it holds other {self.schema.item}s than its place says")
         self.current = (index, part)
         return part
+
+    def verify(self) -> None:
+        """Reads every byte of every part that this process has not verified yet (nothing if the disk is trusted).
+        Raises DamagedPart, CacheError if one cannot be read."""
+        for index in range(self.part_count):
+            part = self.open_part(index)
+            part.trying(part.verify)
 
     def close(self) -> None:
         """Closes the open part."""
@@ -139,3 +159,34 @@ class Reader:
     def skipped(self) -> dict[str, str]:
         """Items that were skipped on request and why."""
         return {item: why for index in range(self.part_count) for item, why in self.open_part(index).skipped.items()}
+
+
+def missing_part(path: Path) -> CacheError:
+    """The error for a part that is not there: DamagedPart, unless the whole folder is away (a network disk, say)."""
+    if is_there(path.parent / PLAN):
+        return DamagedPart(path, "the file is missing")
+    return CacheError(f"{path.parent}: the folder is gone or its disk is away; run the same command again")
+
+
+def check_agreement(folder: Path, plan: Plan, manifest: Mapping[str, Any]) -> None:
+    """Raises DamagedManifest, or DamagedPlan for one without a SHA-256, unless both describe the same parts."""
+    told = [(part["name"], part["items"]) for part in manifest["parts"]]
+    planned = [(part_name(index), len(plan.items_of(index))) for index in range(plan.part_count)]
+    if manifest["key"] != plan.key:
+        raise DamagedManifest(folder / MANIFEST, "it is the manifest of another cache than plan.json beside it")
+    if told != planned:
+        if plan.sealed:
+            raise DamagedManifest(folder / MANIFEST, "its parts are not those of plan.json beside it")
+        raise DamagedPlan(folder / PLAN, "its parts are not those of manifest.json beside it")
+
+
+def open_cache(path: Path | str) -> Reader:
+    """The finished cache in the folder `path` (or beside the file `path`, its data.h5 say), for reading in Python:
+
+        with cache.open("work/caches/extract/shapes-train.3fa9c1d2be04") as features:
+            record = features.read(features.item_ids[0], ["boxes", "fc5"])
+
+    Every part is checked as it is read, one is open at a time. Raises as `Reader`.
+    """
+    place = Path(path)
+    return Reader(place.parent if place.is_file() else place)

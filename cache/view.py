@@ -1,41 +1,82 @@
-"""The one-file view: `data.h5` shows all parts as one HDF5 file, without copying them (virtual datasets)."""
+"""The one-file view: `data.h5` shows all parts as one HDF5 file.
+
+Columns of floats are not copied: they are virtual datasets over the parts. Where a part cannot be opened (it was set
+aside, or the process may open no more files), HDF5 fills in without an error, so the fill value is NaN. Whole numbers
+and booleans have no such value: they are copied, compressed and with checksums. `Reader` needs no view.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
-from cache.files import write_atomically
-from cache.parts import ids_array, offsets_of, part_name
+from cache.errors import CacheError, DamagedPart
+from cache.files import patiently
+from cache.parts import (
+    CHUNK_BYTES,
+    USER_BLOCK,
+    check_place,
+    ids_array,
+    offsets_of,
+    part_name,
+    read_header,
+    verify_part,
+    write_part,
+)
+from cache.plan import Plan
 from cache.reader import Reader
 from cache.schema import Column
 
+VIEW = "data.h5"
 ATTRIBUTES = "attributes"
+OF_BEFORE = "it is from an earlier version, whose gaps read as zeros"
+ALL_PARTS = None  # the part that a view's header names
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+END_OF_FILE = slice(28, 36)  # where HDF5's superblock (version 2 or 3) says how long the file is
+OTHER_FILES = 64  # that a process has open besides parts
 
 
-def write_view(path: Path, reader: Reader, attributes: Mapping[str, Any] | None = None) -> None:
-    """Writes `path`: ids and offsets over all items for real, every column as a virtual dataset over the parts.
+def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None) -> None:
+    """Writes data.h5: ids, offsets and whole numbers for real, columns of floats as virtual datasets over the parts.
 
-    The parts are named relative to the view, so that the folder can be moved as a whole. `attributes` become the file's
-    own, by default those that the manifest of a complete cache records.
+    The parts are named relative to the view, so that the folder can be moved as a whole. Like a part, the file begins
+    with 512 bytes of text with its length and SHA-256. `attributes` become the file's own, by default those that the
+    manifest of a complete cache records. Raises DamagedPart, DiskFull, CacheError.
     """
     schema = reader.schema
-    with h5py.File("view", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+    firsts = [min(index * reader.part_size, len(reader)) for index in range(reader.part_count + 1)]
+    with h5py.File(
+        "view", "w", driver="core", backing_store=False, libver=("v110", "v110"), userblock_size=USER_BLOCK
+    ) as file:
         file.create_dataset(f"{schema.item}_ids", data=ids_array(reader.item_ids))
+        bounds = dict.fromkeys(schema.per_item, firsts)
         for prefix, columns in schema.ragged():
             offsets = offsets_of(reader.lengths(prefix.rstrip("/")))
             file.create_dataset(f"{prefix}offsets", data=offsets)
-            bounds = [int(offsets[min(i * reader.part_size, len(reader))]) for i in range(reader.part_count + 1)]
-            add_virtual(file, prefix, columns, bounds)
-        bounds = [min(i * reader.part_size, len(reader)) for i in range(reader.part_count + 1)]
-        add_virtual(file, "", schema.per_item, bounds)
+            bounds |= {prefix + name: [int(offsets[first]) for first in firsts] for name in columns}
+        columns = schema.columns()
+        copied = {name: bounds[name] for name, column in columns.items() if not is_float(column)}
+        for name, column in columns.items():
+            if name in copied:
+                add_empty(file, name, column, bounds[name][-1])
+            else:
+                add_virtual(file, name, column, bounds[name])
+        for index in range(reader.part_count if copied else 0):
+            part = reader.open_part(index)
+            for name, ends in copied.items():
+                if ends[index + 1] > ends[index]:
+                    file[name][ends[index] : ends[index + 1]] = part.read(name, slice(None))
         set_attributes(file, reader.manifest.get(ATTRIBUTES, {}) if attributes is None else attributes)
         file.flush()
         content = file.id.get_file_image()
-    write_atomically(path, [content])
+    header = {"stage": reader.plan.identity.stage, "key": reader.key, "part": ALL_PARTS, "items": len(reader)}
+    write_part(reader.folder / VIEW, {**header, "compression": "none"}, content)
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
@@ -45,15 +86,30 @@ def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
         file.attrs.create(name, value, dtype=h5py.string_dtype() if texts else None)
 
 
-def add_virtual(file: h5py.File, prefix: str, columns: Mapping[str, Column], bounds: list[int]) -> None:
-    """One virtual dataset a column; part i has the rows from bounds[i] to bounds[i + 1]."""
-    for name, column in columns.items():
-        layout = h5py.VirtualLayout((bounds[-1], *column.shape), column.dtype)
-        for index, low, high in spans(bounds):
-            layout[low:high] = h5py.VirtualSource(
-                part_name(index), prefix + name, (high - low, *column.shape), column.dtype
-            )
-        file.create_virtual_dataset(prefix + name, layout)
+def is_float(column: Column) -> bool:
+    """Whether the column's values have a NaN."""
+    return np.dtype(column.dtype).kind == "f"
+
+
+def add_virtual(file: h5py.File, name: str, column: Column, bounds: list[int]) -> None:
+    """One virtual dataset of floats; part i has the rows from bounds[i] to bounds[i + 1]; without it they are NaN."""
+    layout = h5py.VirtualLayout((bounds[-1], *column.shape), column.dtype)
+    for index, low, high in spans(bounds):
+        layout[low:high] = h5py.VirtualSource(part_name(index), name, (high - low, *column.shape), column.dtype)
+    file.create_virtual_dataset(name, layout, fillvalue=np.array(np.nan, column.dtype)[()])
+
+
+def add_empty(file: h5py.File, name: str, column: Column, rows: int) -> None:
+    """One dataset of whole numbers, to be filled."""
+    shape = (rows, *column.shape)
+    if 0 in shape:
+        file.create_dataset(name, shape, column.dtype)
+        return
+    row_bytes = np.dtype(column.dtype).itemsize * int(np.prod(column.shape, dtype=np.int64))
+    chunk = (max(1, min(rows, CHUNK_BYTES // row_bytes)), *column.shape)
+    file.create_dataset(
+        name, shape, column.dtype, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True
+    )
 
 
 def spans(bounds: list[int]) -> Iterator[tuple[int, int, int]]:
@@ -61,3 +117,98 @@ def spans(bounds: list[int]) -> Iterator[tuple[int, int, int]]:
     for index in range(len(bounds) - 1):
         if bounds[index + 1] > bounds[index]:
             yield index, bounds[index], bounds[index + 1]
+
+
+# Whether a view is what was written
+
+
+def view_fault(folder: Path, plan: Plan, *, thorough: bool = False) -> str | None:
+    """What is wrong with the view of a complete cache (missing, cut short, another's), None if nothing is.
+
+    With `thorough` every byte is read. A view of before, which has no SHA-256 and reads as zeros where a part cannot be
+    opened, is at fault only then. Raises CacheError if it cannot be read.
+    """
+    path = folder / VIEW
+    try:
+        if not thorough and is_of_before(path):
+            return None
+        header = verify_part(path) if thorough else read_header(path)
+        check_place(path, header, plan.identity.stage, plan.key, ALL_PARTS, len(plan.item_ids))
+    except FileNotFoundError:
+        return "the file is missing"
+    except DamagedPart as error:
+        return OF_BEFORE if is_of_before(path) else error.reason
+    return None
+
+
+def is_of_before(path: Path) -> bool:
+    """Whether the file is a whole view of an earlier version: HDF5 from the first byte on."""
+
+    def beginning() -> tuple[bytes, int]:
+        with path.open("rb") as file:
+            return file.read(END_OF_FILE.stop), file.seek(0, os.SEEK_END)
+
+    head, length = patiently(path, beginning)
+    return head.startswith(SIGNATURE) and int.from_bytes(head[END_OF_FILE], "little") == length
+
+
+# Opening a view, or another file with virtual datasets
+
+
+@contextlib.contextmanager
+def open_view(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file, open for reading, whose virtual datasets show only values that are there.
+
+    Raises CacheError if a file that they show is missing or if the process may not open all of them at once; OSError
+    if HDF5 cannot open the file itself.
+    """
+    raise_file_limit()
+    with h5py.File(path, "r") as file:
+        check_sources(path, sources_of(file))
+        yield file
+
+
+def sources_of(file: h5py.File) -> set[str]:
+    """The files that the virtual datasets show, as they are named there."""
+    found: set[str] = set()
+
+    def look(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(node, h5py.Dataset) and node.is_virtual:
+            found.update(source.file_name for source in node.virtual_sources())
+
+    file.visititems(look)
+    return found - {"."}
+
+
+def check_sources(path: Path, sources: set[str]) -> None:
+    """Raises CacheError unless all `sources`, named relative to `path`, are there and can be open at once."""
+    missing = sorted(name for name in sources if not (path.parent / name).exists())
+    if missing:
+        others = f" and {len(missing) - 1} others" if missing[1:] else ""
+        raise CacheError(f"{path}: shows {missing[0]}{others}, which is not there; run the recipe again to make it")
+    limit = file_limit()
+    if limit is not None and len(sources) + OTHER_FILES > limit:
+        raise CacheError(
+            f"{path}: shows {len(sources)} files, and this process may open {limit}; raise the limit (`ulimit -n`), or "
+            "read the cache with `cache.open`, which opens one at a time"
+        )
+
+
+def raise_file_limit() -> None:
+    """Lets this process open as many files as the system allows it."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def file_limit() -> int | None:
+    """How many files this process may open, None if nothing limits it."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return None if soft == resource.RLIM_INFINITY else soft
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import socket
@@ -18,18 +19,26 @@ import numpy as np
 
 from cache.adoption import Adoption, write_item_keys
 from cache.claims import Claims, process_start, withdraw
-from cache.errors import CacheError, DamagedPart
-from cache.files import is_temporary, read_json, write_atomically, write_json, writer_of
+from cache.errors import CacheError, DamagedFile, DamagedPart, DamagedPlan
+from cache.files import (
+    as_cache_error,
+    is_temporary,
+    read_bytes,
+    read_json,
+    write_atomically,
+    write_json,
+    writer_of,
+)
 from cache.identity import Identity
-from cache.manifest import read_manifest, write_manifest
-from cache.parts import check_place, part_bytes, part_name, read_header, write_part
+from cache.manifest import MANIFEST, read_manifest, write_manifest
+from cache.parts import OpenPart, part_bytes, part_name, read_header, write_part
+from cache.plan import PLAN, Plan, plan_in, read_plan, write_plan
 from cache.reader import Reader
 from cache.schema import Record, Schema
 from cache.view import ATTRIBUTES, write_view
 
-PLAN = "plan.json"
-MANIFEST = "manifest.json"
-VIEW = "data.h5"
+log = logging.getLogger(__name__)
+
 CLAIMS = "claims"
 ADOPTED = "adopted-"
 ID_PATTERN = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")  # what can be encoded, on one line
@@ -84,11 +93,12 @@ class Checkpoint:
         write_atomically(self.path, [hashlib.sha256(content).digest(), content])
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """The last checkpoint, None if there is none or its bytes are not those that were saved."""
+        """The last checkpoint, None if there is none or its bytes are not those that were saved. Raises CacheError if
+        it cannot be read."""
         import io
 
         try:
-            content = self.path.read_bytes()
+            content = read_bytes(self.path)
         except FileNotFoundError:
             return None
         if hashlib.sha256(content[32:]).digest() != content[:32]:
@@ -129,11 +139,9 @@ class Writer:
         self.digests = digests or {}
         self.item_ids = tuple(item_ids)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.part_size = self.agree_on_plan(part_size)
-        count = -(-len(self.item_ids) // self.part_size)
-        self.parts = tuple(
-            Part(index, self.item_ids[index * self.part_size : (index + 1) * self.part_size]) for index in range(count)
-        )
+        self.plan = self.agree_on_plan(part_size)
+        self.part_size = self.plan.part_size
+        self.parts = tuple(Part(index, self.plan.items_of(index)) for index in range(self.plan.part_count))
         self.claims: Claims | None = Claims(self.folder / CLAIMS)
         self.own_claim = self.claims.text  # so that a copy knows which claims are this process's
         self.given: set[int] = set()
@@ -141,25 +149,32 @@ class Writer:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "claims": None}
 
-    def agree_on_plan(self, part_size: int) -> int:
-        """Writes plan.json if nobody has; returns the part size that it names."""
-        plan = {
-            "identity": self.identity.as_json(),
-            "key": self.identity.key,
-            "part_size": part_size,
-            "items_sha256": hashlib.sha256("\n".join(self.item_ids).encode()).hexdigest(),
-            "schema": self.schema.as_json(),
-            "item_ids": list(self.item_ids),
-        }
-        path = self.folder / PLAN
-        if write_json(path, plan, exclusive=True):
-            return part_size
-        found = read_json(path)
-        if found.get("key") != self.identity.key or found.get("items_sha256") != plan["items_sha256"]:
-            raise CacheError(f"{path}: is the plan of another cache; delete the folder {self.folder} and run again")
-        if found["schema"] != plan["schema"]:
-            raise CacheError(f"{path}: has other columns than this version of {self.identity.stage}; delete the folder")
-        return int(found["part_size"])
+    def agree_on_plan(self, part_size: int) -> Plan:
+        """The plan that the first process wrote; ours, with a part size that fits the parts that are there, if nobody
+        has or the plan is damaged."""
+        ours = Plan(self.identity, self.item_ids, self.schema, part_size)
+        while True:
+            try:
+                found = read_plan(self.folder)
+                if not found.sealed:
+                    check_unsealed(self.folder, found, ours)
+            except FileNotFoundError:
+                fitting = replace(ours, part_size=part_size_that_fits(self.folder, ours))
+                if write_plan(self.folder, fitting):
+                    return fitting
+                continue
+            except DamagedPlan as error:
+                moved = set_aside(error)
+                log.warning("%s: damaged (%s); set aside as %s, written again", error.path, error.reason, moved.name)
+                continue
+            path = self.folder / PLAN
+            if found.key != ours.key or found.item_ids != ours.item_ids:
+                raise CacheError(f"{path}: is the plan of another cache; delete the folder {self.folder} and run again")
+            if found.schema.as_json() != ours.schema.as_json():
+                raise CacheError(
+                    f"{path}: has other columns than this version of {self.identity.stage}; delete the folder"
+                )
+            return found
 
     # What is done, what is left
 
@@ -172,11 +187,8 @@ class Writer:
         return True
 
     def header(self, part: Part) -> dict[str, Any]:
-        """The header of a part that is there. Raises FileNotFoundError if it is not, DamagedPart."""
-        path = self.folder / part.name
-        header = read_header(path)
-        check_place(path, header, self.identity.stage, self.identity.key, part.index, len(part.item_ids))
-        return header
+        """The header of a part that is there. Raises as `Plan.header`."""
+        return self.plan.header(self.folder, part.index)
 
     def unfinished(self) -> list[Part]:
         """The parts of the whole cache (not only of this shard) that are not there. Raises DamagedPart."""
@@ -335,7 +347,7 @@ class Writer:
         """
         try:
             return self.write_end(record, summarise, item_keys)
-        except DamagedPart:
+        except DamagedFile:
             raise
         except CacheError:
             manifest = read_manifest(self.folder / MANIFEST)
@@ -349,12 +361,13 @@ class Writer:
         summarise: Callable[[Reader], Any] | None,
         item_keys: Mapping[str, str] | None,
     ) -> dict[str, Any]:
-        """The work of `finish`."""
+        """The work of `finish`: every byte of the parts is read first, unless the disk is trusted."""
         headers = [self.header(part) for part in self.parts]
         reader = Reader(self.folder, require_complete=False)
+        reader.verify()
         skipped = reader.skipped()
         lengths = reader.lengths()
-        write_view(self.folder / VIEW, reader, record.get(ATTRIBUTES, {}))
+        write_view(reader, record.get(ATTRIBUTES, {}))
         parts = [
             {"name": part.name, **{name: header[name] for name in ("items", "bytes", "sha256")}}
             for part, header in zip(self.parts, headers, strict=True)
@@ -418,13 +431,62 @@ def check_ids(item_ids: Sequence[str], item: str) -> None:
         seen.add(item_id)
 
 
-def set_aside(error: DamagedPart) -> Path:
-    """Moves a damaged part out of the way (and removes the manifest first), so that it alone is made again."""
-    folder = error.path.parent
-    (folder / MANIFEST).unlink(missing_ok=True)
-    number = 0
-    while (moved := error.path.with_name(f"{error.path.name}.damaged-{number}")).exists():
-        number += 1
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(error.path, moved)
+def part_size_that_fits(folder: Path, plan: Plan) -> int:
+    """The part size with which the parts that are there were made, the plan's if there are none.
+
+    The ids in one sound part tell: part i begins with item i times the size. Raises CacheError if it cannot be read.
+    """
+    positions = {item_id: position for position, item_id in enumerate(plan.item_ids)}
+    for path in sorted(folder.glob("part-?????.h5"), reverse=True):
+        with contextlib.suppress(DamagedPart, FileNotFoundError):
+            header = read_header(path)
+            index, items = header["part"], header["items"]
+            part = OpenPart(path, plan.schema, plan.identity.stage, plan.key, index, items)
+            try:
+                part.trying(part.verify)
+                first = positions.get(part.item_ids[0], -1)
+            finally:
+                part.close()
+            sizes = (first // index,) if index else (plan.part_size, items)
+            for size in sizes:
+                if size > 0 and replace(plan, part_size=size).items_of(index) == part.item_ids:
+                    return size
+    return plan.part_size
+
+
+def check_unsealed(folder: Path, found: Plan, ours: Plan) -> None:
+    """Raises DamagedPlan for a plan without a SHA-256, of this cache, that contradicts the parts."""
+    if found.key == ours.key and found.part_size != part_size_that_fits(folder, found):
+        raise DamagedPlan(folder / PLAN, "its part size is not that of the parts")
+
+
+def is_sound_plan(path: Path) -> bool:
+    """Whether the file holds a plan with a SHA-256, and the right one."""
+    try:
+        return plan_in(path, ()).sealed
+    except (DamagedPlan, FileNotFoundError):
+        return False
+
+
+def set_aside(error: DamagedFile) -> Path:
+    """Moves a damaged file of a cache out of the way, so that it alone is made again; returns its new path.
+
+    Before a part the manifest goes: what lacks a part is not complete. Raises CacheError if the folder cannot be
+    written.
+    """
+    folder, path = error.path.parent, error.path
+    try:
+        if isinstance(error, DamagedPart):
+            (folder / MANIFEST).unlink(missing_ok=True)
+        number = 0
+        while (moved := path.with_name(f"{path.name}.damaged-{number}")).exists():
+            number += 1
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, moved)
+        if isinstance(error, DamagedPlan) and is_sound_plan(moved):  # another process had written it again already
+            with contextlib.suppress(FileExistsError):
+                os.link(moved, path)
+            moved.unlink()
+    except OSError as refused:
+        raise as_cache_error(path, refused) from refused
     return moved

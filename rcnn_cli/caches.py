@@ -5,21 +5,27 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cache import CacheError, DamagedPart, set_aside
-from cache.files import read_json
-from cache.manifest import read_manifest
+from cache import CacheError, DamagedFile, DamagedManifest, Reader, set_aside
+from cache.manifest import MANIFEST, read_manifest
 from cache.parts import check_place, part_name, verify_part
+from cache.plan import PLAN, Plan, read_plan
+from cache.reader import check_agreement, missing_part
+from cache.view import OF_BEFORE, VIEW, view_fault, write_view
 from rcnn_cli.runner import counted, plural, size
 from stages.errors import StageError
 
+Result = TypeVar("Result")
+
 
 def cache_folders(work: Path) -> Iterator[Path]:
-    """The folders of all caches, complete or not."""
-    for plan in sorted((work / "caches").glob("*/*/plan.json")):
-        yield plan.parent
+    """The folders of all caches, complete or not, also those whose plan was lost."""
+    for folder in sorted((work / "caches").glob("*/*")):
+        if (folder / PLAN).exists() or (folder / MANIFEST).exists() or any(folder.glob("part-*.h5")):
+            yield folder
 
 
 def folder_bytes(folder: Path) -> int:
@@ -32,12 +38,16 @@ def list_caches(work: Path, now: float) -> str:
     the epoch) that was, folder, size."""
     lines = []
     for folder in cache_folders(work):
-        manifest = read_manifest(folder / "manifest.json")
+        manifest, broken = None, False
+        try:
+            manifest = read_manifest(folder / MANIFEST)
+        except DamagedManifest:
+            broken = True
         if manifest is not None:
             state, content = "complete", counted(manifest)
             written = datetime.fromisoformat(manifest["finished"]).timestamp()
         else:
-            state, content = "partial", size(folder_bytes(folder))
+            state, content = "damaged" if broken else "partial", size(folder_bytes(folder))
             written = max(path.stat().st_mtime for path in folder.rglob("*"))
         at = datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M")
         lines.append(f"{state:<8}  {at}  {age(now - written):<14}  {folder.relative_to(work)}  ({content})")
@@ -54,43 +64,97 @@ def age(seconds: float) -> str:
 
 
 def verify_caches(work: Path, graph: Any | None, say: Callable[[str], None]) -> int:
-    """Reads every part of all caches, or of the graph's; sets damaged ones aside; returns how many there were."""
+    """Reads every byte of all caches, or of the graph's; sets damaged files aside; returns how many files were damaged
+    or could not be read."""
     folders = list(cache_folders(work))
     if graph is not None:
         wanted = {graph.folder(node) for node in graph.nodes.values()}
         folders = [folder for folder in folders if folder in wanted]
-    damaged = 0
+    damaged = unread = 0
     for folder in folders:
-        found = verify_folder(folder, say)
-        damaged += found
-        if not found:
+        verification = Verification(folder, say)
+        verification.verify()
+        damaged += verification.damaged
+        unread += verification.unread
+        if not verification.damaged + verification.unread:
             say(f"sound    {folder.relative_to(work)}")
-    advice = "; run the recipe again to recompute them" if damaged else ""
-    say(f"{len(folders)} caches read, {damaged} damaged parts{advice}")
-    return damaged
+    advice = "; run the recipe again to make them again" if damaged else ""
+    not_read = f", {unread} could not be read" if unread else ""
+    say(f"{len(folders)} caches read, {damaged} damaged {plural('file', damaged)}{not_read}{advice}")
+    return damaged + unread
 
 
-def verify_folder(folder: Path, say: Callable[[str], None]) -> int:
-    """Reads every part of one cache; returns how many were damaged."""
-    plan = read_json(folder / "plan.json")
-    complete = read_manifest(folder / "manifest.json") is not None
-    damaged = 0
-    for index in range(-(-len(plan["item_ids"]) // plan["part_size"])):
-        path = folder / part_name(index)
+class Verification:
+    """One cache of which every byte is read: plan, manifest, parts, view. `damaged` and `unread` count files."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.say = say
+        self.damaged = 0
+        self.unread = 0
+
+    def verify(self) -> None:
+        """Verifies all files; what is damaged is named and set aside, a view is written again at once."""
+        plan = self.of(lambda: read_plan(self.folder))
+        manifest = self.of(lambda: read_manifest(self.folder / MANIFEST))
+        if plan is not None and manifest is not None:
+            self.of(lambda: check_agreement(self.folder, plan, manifest))
+        names = sorted(path.name for path in self.folder.glob("part-?????.h5"))
+        if plan is not None:
+            names = [part_name(index) for index in range(plan.part_count)]
+        digests = {
+            name: self.of(partial(self.verify_part, self.folder / name, plan, index, manifest is not None))
+            for index, name in enumerate(names)
+        }
+        if plan is None or manifest is None or self.damaged or self.unread:
+            return
+        if digests != {part["name"]: part["sha256"] for part in manifest["parts"]}:
+            self.tell(DamagedManifest(self.folder / MANIFEST, "it names other SHA-256s than those of the parts"))
+            return
+        self.of(lambda: self.verify_view(plan))
+
+    def of(self, read: Callable[[], Result]) -> Result | None:
+        """What `read` returns; None for a file that is not there, is damaged or could not be read, which is said."""
+        try:
+            return read()
+        except FileNotFoundError:
+            return None
+        except DamagedFile as error:
+            self.tell(error)
+        except CacheError as error:
+            self.unread += 1
+            self.say(f"failed   {error}")
+        return None
+
+    def tell(self, error: DamagedFile) -> None:
+        """Sets a damaged file aside and says so."""
+        self.damaged += 1
+        there = error.path.exists()
+        moved = set_aside(error)
+        aside = f"set aside as {moved.name}" if there else "it alone will be recomputed"
+        self.say(f"damaged  {error.path}: {error.reason}; {aside}")
+
+    def verify_part(self, path: Path, plan: Plan | None, index: int, complete: bool) -> str:
+        """The SHA-256 of a part that is what was written, in its place if there is a plan that tells."""
         try:
             header = verify_part(path)
-            items = min(plan["part_size"], len(plan["item_ids"]) - index * plan["part_size"])
-            check_place(path, header, plan["identity"]["stage"], plan["key"], index, items)
         except FileNotFoundError:
-            if complete:
-                damaged += 1
-                say(f"damaged  {path}: the file is missing; it alone will be recomputed")
-                (folder / "manifest.json").unlink(missing_ok=True)
-        except DamagedPart as error:
-            damaged += 1
-            moved = set_aside(error)
-            say(f"damaged  {path}: {error.reason}; set aside as {moved.name}")
-    return damaged
+            if not complete:
+                raise
+            raise missing_part(path) from None
+        if plan is not None:
+            check_place(path, header, plan.identity.stage, plan.key, index, len(plan.items_of(index)))
+        return str(header["sha256"])
+
+    def verify_view(self, plan: Plan) -> None:
+        """Reads the view; writes it again, and says so, if it is not what was written."""
+        fault = view_fault(self.folder, plan, thorough=True)
+        if fault is None:
+            return
+        with Reader(self.folder) as reader:
+            write_view(reader)
+        self.damaged += fault != OF_BEFORE
+        self.say(f"{'replaced' if fault == OF_BEFORE else 'damaged '} {self.folder / VIEW}: {fault}; written again")
 
 
 def collect_garbage(
@@ -120,6 +184,6 @@ def collect_garbage(
         say(f"{work}: every cache is in use by {', '.join(str(path) for path in paths)}")
     elif confirm():
         for folder in unused:
-            (folder / "manifest.json").unlink(missing_ok=True)
+            (folder / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(folder)
         say(f"{len(unused)} caches deleted")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cache import Reader
-from cache.manifest import read_manifest
+from cache.manifest import MANIFEST, read_manifest
 from cache.parts import verify_part
+from cache.plan import PLAN, read_plan
+from cache.view import VIEW, open_view, view_fault
 from rcnn_cli.runner import counted, manifest_json
 from stages.errors import BadImage, StageError
 
@@ -22,10 +24,10 @@ def inspect_file(path: Path) -> str:
     if not path.exists():
         raise StageError(f"{path}: there is no such file or folder; `rcnn cache ls` lists the caches")
     if path.is_dir():
-        if not (path / "plan.json").exists():
+        if not (path / PLAN).exists():
             raise StageError(f"{path}: is not a cache's folder (it has no plan.json); `rcnn cache ls` lists the caches")
         return inspect_cache(path)
-    if path.name == "manifest.json":
+    if path.name == MANIFEST:
         return manifest_json(read_manifest(path) or {})
     if path.suffix in (".h5", ".hdf5"):
         return inspect_hdf5(path)
@@ -60,8 +62,8 @@ def inspect_cache(folder: Path) -> str:
     manifest = reader.manifest
     lines = [f"{folder}: {'complete' if manifest else 'unfinished'} cache of {len(reader)} {reader.schema.item}s"]
     if manifest:
-        lines.append(f"made by {manifest['stage']} in {manifest['seconds']} s, {counted(manifest)}")
-        lines.append("settings: " + json.dumps(manifest["all_settings"], ensure_ascii=False))
+        lines.append(f"made by {manifest['stage']} in {manifest.get('seconds', 0)} s, {counted(manifest)}")
+        lines.append("settings: " + json.dumps(manifest.get("all_settings", manifest["settings"]), ensure_ascii=False))
         lines.append("inputs: " + json.dumps(manifest["inputs"]))
         lines.append("summary: " + shortened(json.dumps(manifest["summary"], ensure_ascii=False)))
     lines += [f"  {name}: {column.dtype} {list(column.shape)}" for name, column in reader.schema.columns().items()]
@@ -73,20 +75,24 @@ def inspect_cache(folder: Path) -> str:
 
 
 def inspect_hdf5(path: Path) -> str:
-    """An HDF5 file's datasets; a part is read whole and compared with its checksum first."""
+    """An HDF5 file's datasets; a part and a cache's view are read whole and compared with their checksum first."""
     import h5py
 
     lines = [f"{path}: HDF5"]
     if path.name.startswith("part-"):
         header = verify_part(path)
         lines = [f"{path}: part {header['part']} of {header['stage']} {header['key']}, {header['items']} items, sound"]
+    elif path.name == VIEW and (path.parent / PLAN).exists():
+        fault = view_fault(path.parent, read_plan(path.parent), thorough=True)
+        if fault is not None:
+            raise StageError(f"{path}: {fault}; `rcnn cache verify` writes it again")
 
     def describe(name: str, value: Any) -> None:
         if isinstance(value, h5py.Dataset):
             lines.append(f"  {name}: {value.dtype} {list(value.shape)}{range_of(value)}")
 
     try:
-        with h5py.File(path, "r") as file:
+        with open_view(path) as file:
             file.visititems(describe)
     except OSError as error:
         raise StageError(f"{path}: is not an HDF5 file that can be read ({error}); make it again") from error

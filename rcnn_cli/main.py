@@ -985,7 +985,7 @@ def cache_list(work: Path | None) -> None:
     help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
 )
 def cache_verify(recipe: Path | None, work: Path | None) -> None:
-    """Read every byte of all caches (or of RECIPE's); damaged parts are set aside. Exit status 1 if there was one.
+    """Read every byte of all caches (or of RECIPE's); damaged files are set aside. Exit status 1 if there was one.
 
     \b
     Example: rcnn cache verify recipes/shapes.toml

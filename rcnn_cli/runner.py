@@ -18,7 +18,10 @@ from typing import Any
 
 from cache import (
     CacheError,
+    DamagedFile,
+    DamagedManifest,
     DamagedPart,
+    DamagedPlan,
     IncompleteCache,
     LostSource,
     Reader,
@@ -28,10 +31,12 @@ from cache import (
     set_aside,
 )
 from cache.adoption import read_item_keys, write_item_keys
-from cache.files import read_json
-from cache.manifest import read_manifest
+from cache.files import is_there
+from cache.manifest import MANIFEST, read_manifest
 from cache.parts import part_name
-from cache.view import ATTRIBUTES
+from cache.plan import read_plan
+from cache.reader import check_agreement, missing_part
+from cache.view import ATTRIBUTES, VIEW, view_fault, write_view
 from rcnn_cli.graph import Graph, Node, installed_version
 from stages.errors import StageError
 from stages.execution import Execution
@@ -62,34 +67,66 @@ class Options:
 
 
 def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
-    """The manifest of a complete cache, None if it is not complete (a missing or shortened part shows at once)."""
+    """The manifest of a complete cache, None if it is not complete.
+
+    Raises DamagedManifest or DamagedPlan for one that is not what was written, DamagedPart for a part that is missing,
+    has another length or belongs elsewhere, CacheError for what cannot be read.
+    """
     folder = graph.folder(node)
-    manifest = read_manifest(folder / "manifest.json")
-    if manifest is None or not (folder / "plan.json").exists():
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest is None:
         return None
-    for part in manifest["parts"]:
-        path = folder / part["name"]
-        if not path.exists():
-            raise DamagedPart(path, "the file is missing")
-        if path.stat().st_size != part["bytes"] + 512:
-            raise DamagedPart(path, "it is shorter or longer than what was written")
+    if manifest["key"] != graph.identity(node).key:
+        raise DamagedManifest(folder / MANIFEST, f"it is the manifest of another cache, {manifest['key']}")
+    try:
+        plan = read_plan(folder)
+    except FileNotFoundError:
+        return None
+    check_agreement(folder, plan, manifest)
+    for index, part in enumerate(manifest["parts"]):
+        try:
+            header = plan.header(folder, index)
+        except FileNotFoundError as error:
+            raise missing_part(folder / part["name"]) from error
+        if header["sha256"] != part["sha256"]:
+            raise DamagedManifest(folder / MANIFEST, f"it names another SHA-256 of {part['name']} than the part itself")
     return manifest
 
 
 def complete(graph: Graph, node: Node) -> bool:
-    """Whether the node's cache is complete; a damaged part is set aside, aloud."""
+    """Whether the node's cache is complete; a damaged part, plan or manifest is set aside, aloud."""
     while True:
         try:
             return manifest_of(graph, node) is not None
-        except DamagedPart as error:
+        except DamagedFile as error:
             put_aside(error)
 
 
-def put_aside(error: DamagedPart) -> None:
-    """Sets a damaged part aside and says so."""
+def put_aside(error: DamagedFile) -> None:
+    """Sets a damaged file of a cache aside and says so."""
     moved = set_aside(error)
-    where = f"set aside as {moved.name}, it" if moved.exists() else "it"
-    log.warning("%s: damaged (%s); %s alone is made again", error.path, error.reason, where)
+    again = "it alone is made again" if isinstance(error, DamagedPart) else "written again, the parts are kept"
+    aside = f"set aside as {moved.name}, " if moved.exists() else ""
+    log.warning("%s: damaged (%s); %s%s", error.path, error.reason, aside, again)
+
+
+def mend_view(folder: Path) -> None:
+    """Writes the view of a complete cache again, aloud, if it is missing or not what was written.
+
+    Nothing but people and their programs reads a view: where the folder cannot be written, that is only said.
+    """
+    fault = view_fault(folder, read_plan(folder))
+    if fault is None:
+        return
+    try:
+        with Reader(folder) as reader:
+            write_view(reader)
+    except DamagedFile:
+        raise
+    except CacheError as error:
+        log.warning("%s: %s, and it could not be written again: %s", folder / VIEW, fault, error)
+    else:
+        log.warning("%s: %s; written again from the parts", folder / VIEW, fault)
 
 
 def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options) -> None:
@@ -151,10 +188,10 @@ def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
 def repairable(graph: Graph, node: Node, error: Exception, done: set[str]) -> bool:
     """Whether a node failed because a part of it or something of its inputs is lost; lost inputs leave `done`.
 
-    A damaged part is set aside. Any other error counts if an input is not complete any longer: a process elsewhere that
+    A damaged file is set aside. Any other error counts if an input is not complete any longer: a process elsewhere that
     does not see what is complete here is no reason to make it again.
     """
-    if isinstance(error, DamagedPart):
+    if isinstance(error, DamagedFile):
         put_aside(error)
     if isinstance(error, LostSource):
         log.warning("%s", error)
@@ -164,7 +201,7 @@ def repairable(graph: Graph, node: Node, error: Exception, done: set[str]) -> bo
     done -= lost
     for name in sorted(again):
         log.warning("%s: is no longer complete; what is missing is made again for %s", name, node.name)
-    return isinstance(error, DamagedPart) or bool(again)
+    return isinstance(error, DamagedFile) or bool(again)
 
 
 def run_until_shown(graph: Graph, nodes: Sequence[Node], options: Options, show: Callable[[], None]) -> None:
@@ -174,7 +211,7 @@ def run_until_shown(graph: Graph, nodes: Sequence[Node], options: Options, show:
         try:
             return show()
         except (CacheError, StageError) as error:
-            if isinstance(error, DamagedPart):
+            if isinstance(error, DamagedFile):
                 put_aside(error)
             elif all(complete(graph, node) for node in nodes):
                 raise
@@ -195,7 +232,8 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
     """
     folder = graph.folder(node)
     if complete(graph, node):
-        manifest = read_manifest(folder / "manifest.json") or {}
+        manifest = read_manifest(folder / MANIFEST) or {}
+        mend_view(folder)
         log.info("%s: complete (%s), skipped: %s", node.name, counted(manifest), folder)
         keep_item_keys(graph, node)
         return True
@@ -313,7 +351,7 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
                 if not complete(graph, source) and missing_parts(graph.folder(source)) == []:
                     run_node(graph, source, options)
             return run_node(graph, node, options)
-        except DamagedPart as error:
+        except DamagedFile as error:
             put_aside(error)
             for source in graph.reads(node):
                 if graph.folder(source) == error.path.parent:
@@ -324,13 +362,12 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
 
 
 def missing_parts(folder: Path) -> list[int] | None:
-    """The indices of the parts that are not there, None for a cache that nobody has begun."""
+    """The indices of the parts that are not there, None for a cache without a plan that can be read."""
     try:
-        plan = read_json(folder / "plan.json")
-    except FileNotFoundError:
+        plan = read_plan(folder)
+    except (FileNotFoundError, DamagedPlan):
         return None
-    parts = range(-(-len(plan["item_ids"]) // plan["part_size"]))
-    return [index for index in parts if not (folder / part_name(index)).exists()]
+    return [index for index in range(plan.part_count) if not is_there(folder / part_name(index))]
 
 
 def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Mapping[str, Any], execution: Execution) -> None:
@@ -429,7 +466,7 @@ def remove(graph: Graph, node: Node) -> None:
     folder = graph.folder(node)
     if folder.exists():
         log.info("%s: --force removes %s", node.name, folder)
-        (folder / "manifest.json").unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder)
 
 

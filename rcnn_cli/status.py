@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cache import CacheError, Identity, differences, find_adoption
-from cache.files import is_temporary, read_json
-from cache.manifest import read_manifest
-from cache.parts import part_name, read_header
+from cache import CacheError, DamagedFile, DamagedPart, DamagedPlan, Identity, differences, find_adoption
+from cache.files import is_temporary, is_there
+from cache.manifest import MANIFEST, read_manifest
+from cache.plan import Plan, read_plan
+from cache.view import VIEW, view_fault
 from rcnn_cli.graph import Graph, Node
-from rcnn_cli.runner import counted, listed_caches, missing_parts, not_cached, plural
+from rcnn_cli.runner import counted, listed_caches, manifest_of, missing_parts, not_cached, plural
 
 DAMAGED = ".h5.damaged-"
 
@@ -48,28 +50,30 @@ def describe(graph: Graph) -> list[State]:
 def state_of(graph: Graph, node: Node) -> State:
     """The state of one cache; nothing is changed."""
     folder, key = graph.folder(node), graph.identity(node).key
-    if not graph.is_cached(node) and not (folder / "manifest.json").exists():
+    if not graph.is_cached(node) and not is_there(folder / MANIFEST):
         return State(node.name, "on demand", not_cached(graph, node), (), str(folder), key, 0, 0)
-    if not (folder / "plan.json").exists():
+    try:
+        plan = read_plan(folder)
+    except FileNotFoundError:
         why = tuple(nearest_relative(graph, node))
         return State(node.name, "missing", "missing", why, str(folder), key, 0, 0)
-    plan = read_json(folder / "plan.json")
-    total, size, item = len(plan["item_ids"]), plan["part_size"], plan["schema"]["item"]
-    parts = -(-total // size)
-    done, broken = [], []
-    for index in range(parts):
-        try:
-            read_header(folder / part_name(index))
-            done.append(index)
-        except FileNotFoundError:
-            pass
-        except CacheError:
-            broken.append(index)
-    manifest = read_manifest(folder / "manifest.json")
+    except DamagedPlan as error:
+        return State(node.name, "damaged", f"damaged plan.json ({error.reason})", (), str(folder), key, 0, 0)
+    total, item = len(plan.item_ids), plan.schema.item
+    done, broken = parts_there(folder, plan)
     lost = sorted({*broken, *(set_aside_parts(folder) - set(done))})
-    items = sum(min(size, total - index * size) for index in done)
-    if manifest is not None and len(done) == parts:
-        return State(node.name, "complete", f"complete ({counted(manifest)})", (), str(folder), key, total, total)
+    items = sum(len(plan.items_of(index)) for index in done)
+    if len(done) == plan.part_count:
+        try:
+            manifest, fault = manifest_of(graph, node), view_fault(folder, plan)
+        except DamagedFile as error:
+            detail = f"damaged {error.path.name} ({error.reason}); {items} of {total} {plural(item, 2)}"
+            return State(node.name, "damaged", detail, (), str(folder), key, total, items)
+        if manifest is not None and fault is not None:
+            detail = f"damaged {VIEW} ({fault}); otherwise complete ({counted(manifest)})"
+            return State(node.name, "damaged", detail, (), str(folder), key, total, total)
+        if manifest is not None:
+            return State(node.name, "complete", f"complete ({counted(manifest)})", (), str(folder), key, total, total)
     if lost:
         parts_lost = f"damaged part{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}"
         detail = f"{parts_lost}; {items} of {total} {plural(item, 2)}"
@@ -84,16 +88,30 @@ def with_adoptable(graph: Graph, node: Node, state: State) -> State:
         return state
     folder = Path(state.folder)
     missing, item = list(keys), "image"
-    if (folder / "plan.json").exists():
-        plan = read_json(folder / "plan.json")
-        ids, size, item = plan["item_ids"], plan["part_size"], plan["schema"]["item"]
-        missing = [one for index in missing_parts(folder) or () for one in ids[index * size : (index + 1) * size]]
+    with contextlib.suppress(FileNotFoundError, DamagedPlan):
+        plan = read_plan(folder)
+        item = plan.schema.item
+        missing = [one for index in missing_parts(folder) or () for one in plan.items_of(index)]
     counts = find_adoption(folder, keys).counts(missing)
     if not counts:
         return state
     count = sum(counts.values())
     told = f"{count} of {len(missing)} {plural(item, len(missing))} can be copied from {listed_caches(counts)}"
     return replace(state, detail=f"{state.detail}; {told}", adoptable=count)
+
+
+def parts_there(folder: Path, plan: Plan) -> tuple[list[int], list[int]]:
+    """The indices of the parts that are there, and of those whose header or length is not what it should be."""
+    done, broken = [], []
+    for index in range(plan.part_count):
+        try:
+            plan.header(folder, index)
+            done.append(index)
+        except FileNotFoundError:
+            pass
+        except DamagedPart:
+            broken.append(index)
+    return done, broken
 
 
 def set_aside_parts(folder: Path) -> set[int]:
@@ -111,8 +129,11 @@ def nearest_relative(graph: Graph, node: Node) -> list[str]:
 
 def relatives(work: Path, stage: str) -> Iterator[Identity]:
     """The identities of the complete caches of a stage."""
-    for path in sorted((work / "caches" / stage).glob("*/manifest.json")):
-        manifest = read_manifest(path)
+    for path in sorted((work / "caches" / stage).glob(f"*/{MANIFEST}")):
+        try:
+            manifest = read_manifest(path)
+        except CacheError:  # said where that cache itself is asked for
+            continue
         if manifest is not None:
             yield Identity.from_json(manifest)
 

@@ -19,7 +19,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from cache import CacheError, DamagedPart, Identity, Shard, Writer, differences, find_adoption
+from cache import CacheError, DamagedFile, Identity, Shard, Writer, differences, find_adoption
 from rcnn_cli.device import resolve_device, runs_network
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.main import PATIENCE, end_at_once
@@ -112,7 +112,7 @@ def do(job: dict[str, Any]) -> None:
             log.info("networks run on %s", device)
         execution = Execution(device, job["jobs"], job["batch_size"], job["skip_bad_images"])
         inputs = open_inputs(graph, node, execution)
-    except (WorkerError, DamagedPart):
+    except (WorkerError, DamagedFile):
         raise
     except (StageError, CacheError, OSError) as error:
         raise WorkerError(f"{job['worker']}: {error}") from error
@@ -145,7 +145,7 @@ def prepare(job: dict[str, Any]) -> tuple[Graph, Node]:
 def wait_for_inputs(job: dict[str, Any], graph: Graph, node: Node) -> None:
     """Waits, for a while, until inputs that are complete for the client are complete here too.
 
-    Raises WorkerError, or DamagedPart for a part that is still not what it should be.
+    Raises WorkerError, or DamagedFile for a file that is still not what it should be.
     """
     end = time.monotonic() + LATE_SECONDS
     for source in graph.reads(node):
@@ -154,7 +154,7 @@ def wait_for_inputs(job: dict[str, Any], graph: Graph, node: Node) -> None:
             try:
                 if manifest_of(graph, source) is not None:
                     break
-            except DamagedPart:
+            except DamagedFile:
                 if late:
                     raise
             if late:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from cache import DamagedPart
+from cache import DamagedFile
 from rcnn_cli.graph import Graph, Node
 from rcnn_cli.runner import duration, manifest_of
 from rcnn_cli.status import state_of
@@ -45,5 +45,5 @@ def is_complete(graph: Graph, node: Node) -> bool:
     """Whether the cache is complete; nothing is set aside."""
     try:
         return manifest_of(graph, node) is not None
-    except DamagedPart:
+    except DamagedFile:
         return False

@@ -15,6 +15,7 @@ import h5py
 import psutil
 import pytest
 
+from cache.parts import write_part
 from tests.pipeline import SMALL, STAGES, command, contents, rcnn, write_recipe
 
 KILLS = 20
@@ -183,6 +184,50 @@ def test_a_flipped_bit_in_a_readable_header_is_found_by_verify(copied, finished)
     assert f"damaged  {part}" in rcnn("cache", "verify", work=work, check=False).stdout
     rcnn("run", recipe, work=work)
     assert contents(work) == contents(finished[1])
+
+
+def test_plans_manifests_views_and_parts_of_another_cache_are_named_and_mended(copied, finished):
+    """Nothing that is sound is made again, and no damaged number is shown."""
+    recipe, work = copied
+    folder = {one: next((work / "caches").glob(one)) for one in
+              ("extract/small-train.*", "eval/*", "detect/*", "train-svm/*", "propose/small-test.*")}  # fmt: skip
+    plan, manifest = folder["extract/small-train.*"] / "plan.json", folder["eval/*"] / "manifest.json"
+    for path, words in ((plan, b'"train_00003'), (manifest, b'"map_11": 0.0')):
+        content = bytearray(path.read_bytes())
+        content[content.index(words) + len(words) - 1] ^= 1
+        path.write_bytes(content)
+    (folder["detect/*"] / "data.h5").unlink()
+    os.truncate(folder["train-svm/*"] / "data.h5", 700)
+    foreign = folder["propose/small-test.*"] / "part-00000.h5"
+    header, content = json.loads(foreign.read_bytes()[:512]), foreign.read_bytes()[512:]
+    kept = {name: header[name] for name in ("stage", "part", "items", "compression")}
+    write_part(foreign, {**kept, "key": header["key"][::-1]}, content)
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("part-*.h5")}
+
+    status = rcnn("status", recipe, work=work, check=False)
+    assert status.returncode == 1
+    for words in (
+        "damaged plan.json",
+        "damaged manifest.json",
+        "data.h5 (the file is missing)",
+        "bytes of",
+        "damaged part 0",
+    ):
+        assert words in status.stdout
+    told = rcnn("run", recipe, work=work).stderr
+    for path in (plan, manifest, folder["detect/*"] / "data.h5", folder["train-svm/*"] / "data.h5"):
+        assert str(path) in told
+    assert contents(work) == contents(finished[1])
+    assert {path: path.stat().st_mtime_ns for path in before if path.exists()} == before | {
+        foreign: foreign.stat().st_mtime_ns
+    }
+    assert "0 damaged files" in rcnn("cache", "verify", work=work).stdout
+    flipped = bytearray(manifest.read_bytes())
+    flipped[-100] ^= 1
+    manifest.write_bytes(flipped)
+    verified = rcnn("cache", "verify", work=work, check=False)
+    assert (verified.returncode, "1 damaged file;" in verified.stdout) == (1, True)
+    assert f"damaged  {manifest}" in verified.stdout
 
 
 def test_a_stage_alone_says_what_must_be_run_first(finished, tmp_path):

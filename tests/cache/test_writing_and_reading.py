@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, Column, Identity, IncompleteCache, Reader, Schema, Writer
+from cache.files import write_sealed
 from cache.manifest import read_manifest
 from cache.view import write_view
 from tests.cache.samples import IDENTITY, SCHEMA, fill, open_writer, sample_ids, sample_record
@@ -160,7 +161,7 @@ def test_the_first_process_fixes_the_part_size(tmp_path):
 def test_a_cache_from_a_newer_version_says_so(tmp_path):
     fill(tmp_path / "c", sample_ids(3))
     manifest = tmp_path / "c" / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
+    write_sealed(manifest, {**json.loads(manifest.read_text()), "format": 99})
     with pytest.raises(CacheError, match="newer version"):
         Reader(tmp_path / "c")
 
@@ -220,9 +221,9 @@ def test_attributes_of_the_view_are_in_the_manifest_and_survive_its_loss(tmp_pat
     writer.finish({"attributes": given})
     writer.release()
     assert read_manifest(tmp_path / "c" / "manifest.json")["attributes"] == given
-    (tmp_path / "again").mkdir()
-    write_view(tmp_path / "again" / "data.h5", Reader(tmp_path / "c"))
-    for folder in ("c", "again"):
-        with h5py.File(tmp_path / folder / "data.h5") as file:
+    for _ in range(2):
+        with h5py.File(tmp_path / "c" / "data.h5") as file:
             assert list(file.attrs["classes"]) == classes
             assert (file.attrs["score"], file.attrs["side"]) == ("SVM margin", 3)
+        (tmp_path / "c" / "data.h5").unlink()
+        write_view(Reader(tmp_path / "c"))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cache import Identity, Schema
+from cache.plan import Plan, write_plan
 from rcnn_cli.batch import log_file
 from rcnn_cli.jobs import Job, missing_tasks, read_jobs, record_path, write_jobs
 from rcnn_cli.slurm import TaskState
@@ -157,7 +159,7 @@ def test_status_shows_recorded_jobs_without_slurm(call, tmp_path):
 
 def test_the_shards_that_have_parts_to_make(tmp_path):
     assert missing_tasks(tmp_path, 3) == [1, 2, 3]
-    (tmp_path / "plan.json").write_text(json.dumps({"item_ids": list("abcdefg"), "part_size": 1}))
+    assert write_plan(tmp_path, Plan(Identity("propose", 1), tuple("abcdefg"), Schema(), 1))
     for index in (0, 1, 3, 4, 6):
         (tmp_path / f"part-{index:05d}.h5").touch()
     assert missing_tasks(tmp_path, 3) == [3]
@@ -176,7 +178,7 @@ def test_a_task_that_is_gone_without_its_parts_has_failed(tmp_path):
     assert job.failed({("12", 1): running, ("12", 2): never}, tmp_path) == [2]
     assert job.failed({("12", 1): running, ("12", 2): another}, tmp_path) == [2]
     assert job.failed({}, tmp_path) == [1, 2]
-    (tmp_path / "plan.json").write_text(json.dumps({"item_ids": ["a", "b"], "part_size": 1}))
+    assert write_plan(tmp_path, Plan(Identity("propose", 1), ("a", "b"), Schema(), 1))
     (tmp_path / "part-00000.h5").touch()
     assert job.failed({}, tmp_path) == [2]
     (tmp_path / "part-00001.h5").touch()

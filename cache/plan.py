@@ -1,0 +1,109 @@
+"""The plan: what a cache will hold and how it is divided, fixed by the first process that works on it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cache.errors import DamagedPlan
+from cache.files import patiently, read_sealed, write_sealed
+from cache.identity import Identity
+from cache.parts import check_place, header_of, part_name
+from cache.schema import Schema
+
+PLAN = "plan.json"
+KEPT = 32  # plans that a process remembers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Identity, items and columns of a cache, and how many items a part has.
+
+    `sealed`: it was read from a file that carries its own SHA-256 (files from before have none).
+    """
+
+    identity: Identity
+    item_ids: tuple[str, ...]
+    schema: Schema
+    part_size: int
+    sealed: bool = field(default=True, compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """The cache's key."""
+        return self.identity.key
+
+    @property
+    def part_count(self) -> int:
+        """How many parts there are."""
+        return -(-len(self.item_ids) // self.part_size)
+
+    def items_of(self, index: int) -> tuple[str, ...]:
+        """The ids of a part's items."""
+        return self.item_ids[index * self.part_size : (index + 1) * self.part_size]
+
+    def header(self, folder: Path, index: int) -> dict[str, Any]:
+        """The header of a part that is there. Raises FileNotFoundError if it is not, DamagedPart if it is not this
+        part of this cache, CacheError if it cannot be read."""
+        path = folder / part_name(index)
+        header = header_of(path)
+        check_place(path, header, self.identity.stage, self.key, index, len(self.items_of(index)))
+        return header
+
+    def as_json(self) -> dict[str, Any]:
+        """What plan.json holds, without its seal."""
+        return {
+            "identity": self.identity.as_json(),
+            "key": self.key,
+            "part_size": self.part_size,
+            "items_sha256": items_digest(self.item_ids),
+            "schema": self.schema.as_json(),
+            "item_ids": list(self.item_ids),
+        }
+
+
+def items_digest(item_ids: Sequence[str]) -> str:
+    """SHA-256 of the ids, one a line."""
+    return hashlib.sha256("\n".join(item_ids).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def write_plan(folder: Path, plan: Plan) -> bool:
+    """Writes plan.json with the SHA-256 of itself unless there is one; whether it was written."""
+    return write_sealed(folder / PLAN, plan.as_json(), exclusive=True)
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of the cache in `folder`; read again only if the file has changed.
+
+    Raises FileNotFoundError if there is none, DamagedPlan if it is not what was written, CacheError if it cannot be
+    read.
+    """
+    path = folder / PLAN
+    state = patiently(path, lambda: os.stat(path))
+    return plan_in(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def plan_in(path: Path, state: tuple[int, ...]) -> Plan:
+    """The plan in the file `path`, whose `state` says whether it is still the same file."""
+    value, sealed = read_sealed(path, DamagedPlan)
+    try:
+        identity = Identity.from_json(value["identity"])
+        item_ids, schema, part_size = tuple(value["item_ids"]), Schema.from_json(value["schema"]), value["part_size"]
+        plan = Plan(identity, item_ids, schema, part_size, sealed)
+        texts = all(isinstance(one, str) for one in (identity.stage, schema.item, *item_ids))
+        if not (texts and item_ids and isinstance(part_size, int) and part_size > 0):
+            raise DamagedPlan(path, "it is not a cache's plan")
+        if value["items_sha256"] != items_digest(item_ids):
+            raise DamagedPlan(path, "its list of items is not the one it was written with")
+        if value["key"] != plan.key:
+            raise DamagedPlan(path, "its key is not that of what it says made the cache")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedPlan(path, "it is not a cache's plan") from error
+    return plan
