@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.boxes import Boxes
-from stages.palette import INK, PAPER, Colour
+from stages.palette import GREY, INK, PAPER, Colour
 
 Rectangle = tuple[int, int, int, int]
 PADDING = 2
 SMALLEST_FONT = 7
 MOST_HIDDEN = 0.15
 LEGEND_WIDTH = 320
-GREY: Colour = (200, 200, 198)
 
 
 def draw_detections(

@@ -20,7 +20,8 @@ DASH = 7
 @dataclass(frozen=True)
 class Mark:
     """A box float32 [4] in pixels of the image, its colour and label; `dashed` for what is annotated, `thin` for one of
-    many; `stroke` is the width of its line in pixels, None for that of all marks."""
+    many; `stroke` is the width of its line in pixels, None for that of all marks; `ground` is the label's, None for
+    `colour`."""
 
     box: NDArray[np.floating]
     colour: Colour
@@ -28,6 +29,7 @@ class Mark:
     dashed: bool = False
     thin: bool = False
     stroke: int | None = None
+    ground: Colour | None = None
 
 
 def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stroke: int = 2) -> Pixels:
@@ -49,7 +51,7 @@ def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stro
     taken: list[Rectangle] = []
     for mark, box in zip(marks, boxes, strict=True):
         if mark.text:
-            taken += draw_label(pen, mark.text, box, mark.colour, canvas.size, taken)
+            taken += draw_label(pen, mark.text, box, mark.ground or mark.colour, canvas.size, taken)
     return np.asarray(canvas).copy()
 
 

@@ -34,6 +34,9 @@ PROPOSAL: Colour = (255, 214, 64)
 REGRESSED: Colour = (120, 224, 255)
 """A proposal before and after box regression, on photographs."""
 
+GREY: Colour = (200, 200, 198)
+"""The ground of labels of detections below their threshold, whose boxes are thin."""
+
 PAPER: Colour = (246, 246, 244)
 INK: Colour = (40, 40, 40)
 FAINT: Colour = (110, 110, 110)

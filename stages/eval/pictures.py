@@ -17,7 +17,7 @@ from stages.drawing import class_colours, contact_sheet, font_of, shortened
 from stages.eval.average_precision import Curve
 from stages.images import Pixels
 from stages.marks import Mark, draw_marks
-from stages.palette import MUTED, TRUTH, line_of, series_colour
+from stages.palette import GREY, MUTED, TRUTH, Colour, line_of, series_colour
 from stages.plots import apart, cut, new_figure, plain, save, say
 
 One = TypeVar("One")
@@ -205,8 +205,14 @@ def detection_marks(
     for row in rows:
         known = "" if np.isnan(precision[row]) else f" {precision[row]:.2f}"
         text = f"{detections.classes[every.labels[row]]}{known}"
-        marks.append(Mark(every.boxes[row], colours[every.labels[row]], text, stroke=None if enough else 1))
+        colour = colours[every.labels[row]]
+        marks.append(Mark(every.boxes[row], colour, text) if enough else thin_mark(every.boxes[row], colour, text))
     return marks
+
+
+def thin_mark(box: NDArray[np.floating], colour: Colour, text: str) -> Mark:
+    """A detection that is not precise enough: a thin line, a grey label, as `draw_detections` has it."""
+    return Mark(box, colour, text, stroke=1, ground=GREY)
 
 
 def draw_best(image: Pixels, found: Detections, record: Any, names: tuple[Sequence[str], Sequence[str]]) -> Pixels:
@@ -218,7 +224,7 @@ def draw_best(image: Pixels, found: Detections, record: Any, names: tuple[Sequen
     best = np.argsort(-found.scores, kind="stable")[: max(1, len(record.boxes))]
     colours = class_colours(len(names[0]))
     marks = [
-        Mark(found.boxes[row], colours[label], f"{names[0][label]} {found.scores[row]:.2f}", stroke=1)
+        thin_mark(found.boxes[row], colours[label], f"{names[0][label]} {found.scores[row]:.2f}")
         for row, label in zip(best, found.labels[best], strict=True)
     ]
     marks += [
