@@ -48,6 +48,7 @@ log = logging.getLogger("rcnn")
 
 VERSIONS = ("torch", "torchvision", "numpy", "h5py", "scikit-learn", "opencv")
 REPAIRS = 20
+MANY_PARTS = 500
 
 
 @dataclass(frozen=True)
@@ -240,13 +241,13 @@ def run_node(graph: Graph, node: Node, options: Options) -> bool:
     stage, settings, inputs = node.use.stage, node.settings, open_inputs(graph, node, options.execution)
     module = stage.load()
     started = time.time()
-    schema = module.schema(settings, inputs)
+    schema, item_ids = module.schema(settings, inputs), module.items(settings, inputs)
     writer = Writer(
         folder,
         graph.identity(node),
-        module.items(settings, inputs),
+        item_ids,
         schema,
-        part_size=options.part_size or part_size_of(stage, settings, inputs),
+        part_size=options.part_size or part_size_of(stage, settings, inputs, len(item_ids)),
         shard=options.shard,
         compression=options.compression,
         adoption=find_adoption(folder, graph.item_keys(node), schema) if options.adopt else None,
@@ -329,10 +330,16 @@ def kept_of_interrupted() -> str:
     return f", of {name} {kept} of {total} {plural(writer.schema.item, total)} ({parts}){checkpoint}"
 
 
-def part_size_of(stage: Stage, settings: Any, inputs: Mapping[str, Any]) -> int:
-    """How many items a part of a new cache gets if nobody says."""
+def part_size_of(stage: Stage, settings: Any, inputs: Mapping[str, Any], count: int) -> int:
+    """How many of `count` items a part of a new cache gets if nobody says."""
     chosen = stage.function("part_size")
-    return chosen(settings, inputs) if chosen else stage.part_size
+    return chosen(settings, inputs) if chosen else grown_part_size(stage.part_size, count)
+
+
+def grown_part_size(part_size: int, count: int) -> int:
+    """A stage's usual part size, up to twice as large where `count` items would make more than MANY_PARTS: whoever
+    opens `data.h5` opens them all. No larger: a part is built in memory, and lost when its process is killed."""
+    return min(2 * part_size, max(part_size, -(-count // MANY_PARTS)))
 
 
 def run_alone(graph: Graph, node: Node, options: Options) -> bool:

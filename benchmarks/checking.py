@@ -1,0 +1,177 @@
+"""What checking notices and what it costs: `python -m benchmarks.checking --gigabytes 10 --repeats 5`.
+
+Flips every bit of a small part, once with the SHA-256 compared and once with a trusted disk (RCNN_TRUST_DISK=1), and
+counts what was noticed, what was harmless and what was read wrongly. Then reads a cache of features, and runs a recipe,
+with and without comparing, alternately, each time in a process of its own. Exit status 1 if anything was read wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cache import Column, DamagedPart, Identity, Reader, Schema, Writer
+from cache.parts import TRUST_DISK, VERIFIED
+from tests.pipeline import PROJECT, SMALL, write_recipe
+
+BOXES, DIMENSION, IMAGES_A_PART = 2000, 4096, 4
+READ = """
+import sys, time
+from pathlib import Path
+from cache import Reader
+started, total = time.perf_counter(), 0
+for _, record in Reader(Path(sys.argv[1])).records(["fc7"]):
+    total += record["fc7"].nbytes
+print(time.perf_counter() - started, total)
+"""
+
+
+def small_part(folder: Path) -> Path:
+    """A part of two images with boxes and labels."""
+    schema = Schema(rows={"boxes": Column("float32", (4,)), "label": Column("int32")})
+    writer = Writer(folder, Identity("flips", 1), ["a", "b"], schema, part_size=2)
+    for part in writer.claim():
+        records = [
+            {"boxes": np.full((rows, 4), rows, np.float32), "label": np.arange(rows, dtype=np.int32)} for rows in (2, 3)
+        ]
+        writer.write(part, records)
+    writer.finish({})
+    writer.release()
+    return folder / "part-00000.h5"
+
+
+def flip_every_bit(path: Path) -> Counter[str]:
+    """What reading the whole part gives, for each of its bits flipped."""
+    content, counts = path.read_bytes(), Counter({"noticed": 0, "harmless": 0, "wrong": 0})
+    expected = [(item, record) for item, record in Reader(path.parent).records()]
+    with path.open("r+b") as file:
+        for place, byte in enumerate(content):
+            for bit in range(8):
+                os.pwrite(file.fileno(), bytes([byte ^ 1 << bit]), place)
+                VERIFIED.clear()
+                counts[outcome(path.parent, expected)] += 1
+            os.pwrite(file.fileno(), bytes([byte]), place)
+    return counts
+
+
+def outcome(folder: Path, expected: list[tuple[str, dict[str, np.ndarray]]]) -> str:
+    """ "noticed", "harmless" or "wrong"."""
+    try:
+        with Reader(folder) as reader:
+            found = list(reader.records())
+    except DamagedPart:
+        return "noticed"
+    same = len(found) == len(expected) and all(
+        item == other and all(np.array_equal(record[name], values) for name, values in right.items())
+        for (item, record), (other, right) in zip(found, expected, strict=True)
+    )
+    return "harmless" if same else "wrong"
+
+
+def write_features(folder: Path, gigabytes: float) -> None:
+    """A cache of fc7 of so many bytes, of images of 2000 boxes."""
+    record_bytes = BOXES * DIMENSION * 2
+    ids = [f"{number:06d}" for number in range(max(1, round(gigabytes * 1e9 / record_bytes)))]
+    schema = Schema(rows={"fc7": Column("float16", (DIMENSION,))})
+    values = np.random.default_rng(0).random((BOXES, DIMENSION), np.float32).astype(np.float16)
+    writer = Writer(folder, Identity("extract", 1), ids, schema, part_size=IMAGES_A_PART)
+    for part in writer.claim():
+        writer.write(part, [{"fc7": np.roll(values, int(item_id), 0)} for item_id in part.item_ids])
+    writer.finish({})
+    writer.release()
+
+
+def seconds_to_read(folder: Path, trust: bool) -> float:
+    """Seconds that a new process takes to read all features."""
+    line = [sys.executable, "-c", READ, str(folder)]
+    told = subprocess.run(line, env=environment(trust), cwd=PROJECT, capture_output=True, text=True, check=True)
+    return float(told.stdout.split()[0])
+
+
+def seconds_to_run(recipe: Path, folder: Path, trust: bool) -> float:
+    """Processor seconds of `rcnn run` of the whole recipe, from the beginning."""
+    shutil.rmtree(folder, ignore_errors=True)
+    line = [sys.executable, "-m", "rcnn_cli", "run", str(recipe), "--work", str(folder), "--jobs", "1"]
+    before = os.times()
+    subprocess.run(line, env=environment(trust), cwd=PROJECT, capture_output=True, check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def environment(trust: bool) -> dict[str, str]:
+    """The environment of a process that compares SHA-256s or does not."""
+    return {**os.environ, TRUST_DISK: str(int(trust)), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+
+
+def alternately(measure: Callable[[bool], float], repeats: int) -> dict[bool, list[float]]:
+    """`measure(trust)` for both values, in turn, after one of each that does not count."""
+    measure(True)
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(repeats):
+        for trust in (False, True):
+            found[trust].append(measure(trust))
+    return found
+
+
+def row(name: str, found: dict[bool, list[float]]) -> str:
+    """One line of the table: medians (least to most) and the share of checking."""
+    cells = [f"{statistics.median(one):.2f} ({min(one):.2f} to {max(one):.2f})" for one in (found[False], found[True])]
+    share = statistics.median(found[False]) / statistics.median(found[True]) - 1
+    return f"| {name} | {cells[0]} | {cells[1]} | {100 * share:+.1f} % |"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gigabytes", type=float, default=10, help="of features to be read; 0: not measured")
+    parser.add_argument("--repeats", type=int, default=5, help="0: only flips")
+    parser.add_argument("--no-flips", action="store_true")
+    arguments = parser.parse_args()
+    wrong = 0
+    folder = Path(tempfile.mkdtemp(prefix="checking-"))
+    try:
+        if not arguments.no_flips:
+            path = small_part(folder / "flips")
+            print(f"a part of {path.stat().st_size} bytes, every bit flipped:")
+            for trust in ("0", "1"):
+                os.environ[TRUST_DISK] = trust
+                counts = flip_every_bit(path)
+                wrong += counts["wrong"]
+                print(f"{TRUST_DISK}={trust}: {json.dumps(counts)}", flush=True)
+            del os.environ[TRUST_DISK]
+        if arguments.repeats:
+            print("| seconds, median (least to most) | compared | trusted | more |\n|---|---:|---:|---:|")
+        if arguments.repeats and arguments.gigabytes:
+            started = time.perf_counter()
+            write_features(folder / "features", arguments.gigabytes)
+            print(f"written in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+            measured = alternately(lambda trust: seconds_to_read(folder / "features", trust), arguments.repeats)
+            print(row(f"reading {arguments.gigabytes:g} GB of features", measured), flush=True)
+            shutil.rmtree(folder / "features")
+        if arguments.repeats:
+            recipe = write_recipe(folder, SMALL)
+            measured = alternately(lambda trust: seconds_to_run(recipe, folder / "work", trust), arguments.repeats)
+            print(row("the tests' small recipe, processor seconds", measured))
+        versions = f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}, NumPy {np.__version__}"
+        print(f"Python {platform.python_version()}, {versions}, {platform.system()} {platform.release()}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
