@@ -8,11 +8,12 @@ RECIPE ?= recipes/shapes.toml
 WORK ?= $(if $(RCNN_WORK),$(RCNN_WORK),work)
 DEVICE ?= auto
 JOBS ?=
+EXAMPLES ?= 2000
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
-.PHONY: all install test lint bench chaos clean
+.PHONY: all install test lint bench chaos fuzz clean
 
 all: $(INSTALLED)
 	$(BIN)/rcnn run $(RECIPE) --work $(WORK) --device $(DEVICE) $(if $(JOBS),--jobs $(JOBS))
@@ -55,6 +56,10 @@ bench: $(TESTABLE)
 # Two hundred faults, and the caches are those of an undisturbed run: docs/faults.md
 chaos: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chaos --faults 200 --seed 0
+
+# Spoilt files of every kind, new ones each time: read, or refused in a sentence: docs/faults.md
+fuzz: $(TESTABLE)
+	OMP_NUM_THREADS=1 RCNN_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n 2 tests/fuzz
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

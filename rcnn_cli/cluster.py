@@ -8,14 +8,13 @@
 from __future__ import annotations
 
 import shlex
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rcnn_cli.graph import Node
-from rcnn_cli.recipe import Recipe, toml_text
+from rcnn_cli.recipe import NOT_TOML, Recipe, read_tables
 from stages.catalogue import catalogue
 from stages.errors import StageError
 from stages.settings import build_settings, nearest, setting
@@ -78,14 +77,14 @@ class Cluster:
 def load_cluster(path: Path, recipe: Recipe) -> Cluster:
     """Reads cluster.toml for a recipe. Raises ClusterError or BadSetting, naming the nearest valid key."""
     try:
-        found = tomllib.loads(toml_text(path))
+        found = read_tables(path)
     except FileNotFoundError as error:
         raise ClusterError(f"{path}: there is no such file; docs/cluster.md has an example") from error
     except UnicodeDecodeError as error:
         raise ClusterError(f"{path}: is not text in UTF-8 ({error}); save it with that encoding") from error
     except OSError as error:
-        raise ClusterError(f"{path}: cannot be read ({error}); name a text file in TOML") from error
-    except tomllib.TOMLDecodeError as error:
+        raise ClusterError(f"{path}: cannot be read ({error.strerror}); name a text file in TOML") from error
+    except NOT_TOML as error:
         raise ClusterError(f"{path}: is not valid TOML ({error}); correct that line") from error
     known = [DEFAULT, *catalogue(), *recipe.uses]
     for name, table in found.items():

@@ -13,6 +13,7 @@ from cache.plan import PLAN, read_plan
 from cache.view import VIEW, open_view, view_fault
 from rcnn_cli.runner import counted, manifest_json
 from stages.errors import BadImage, StageError
+from stages.input_files import read_whole
 
 SAMPLE_ITEMS = 3
 LINE_LENGTH = 100
@@ -89,20 +90,24 @@ def inspect_hdf5(path: Path) -> str:
 
     def describe(name: str, value: Any) -> None:
         if isinstance(value, h5py.Dataset):
-            lines.append(f"  {name}: {value.dtype} {list(value.shape)}{range_of(value)}")
+            shape = "empty" if value.shape is None else list(value.shape)
+            lines.append(f"  {name}: {value.dtype} {shape}{range_of(value)}")
 
     try:
         with open_view(path) as file:
             file.visititems(describe)
-    except OSError as error:
-        raise StageError(f"{path}: is not an HDF5 file that can be read ({error}); make it again") from error
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # what h5py makes of damaged files
+        reason = " ".join(str(error).split())
+        raise StageError(f"{path}: is not an HDF5 file that can be read ({reason}); make it again") from error
     return "\n".join(lines)
 
 
 def inspect_json(path: Path) -> str:
     """A JSON file's values, of nested ones how many there are."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_whole(path))
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read ({error.strerror}); name another file") from error
     except (ValueError, RecursionError) as error:
         raise StageError(f"{path}: is not valid JSON ({error}); make it again") from error
     if not isinstance(value, dict):
@@ -126,7 +131,7 @@ def range_of(dataset: Any) -> str:
     """The least and largest value of a dataset's first rows."""
     import numpy as np
 
-    if dataset.dtype.kind not in "fiu" or dataset.size == 0:
+    if dataset.dtype.kind not in "fiu" or not dataset.shape or dataset.size == 0:
         return ""
     values = np.asarray(dataset[:1000], np.float64)
     return f", {values.min():.4g} to {values.max():.4g} (first {len(values)} rows)"

@@ -18,10 +18,15 @@ from typing import Any
 from stages.catalogue import catalogue
 from stages.errors import StageError
 from stages.file_names import file_name
+from stages.input_files import read_whole
 from stages.networks import NetworkSettings
 from stages.settings import all_of, build_settings, nearest
 from stages.stage import Stage
 
+LARGEST = 1_000_000
+"""Bytes of a TOML file: what is larger is none that a person wrote."""
+NOT_TOML = (ValueError, RecursionError)
+"""What tomllib raises: TOMLDecodeError, ValueError for a number of thousands of digits, RecursionError."""
 RESERVED = ("stage", "inputs", "split")
 LONGEST = 100
 """Bytes of a name that folders are called after."""
@@ -86,7 +91,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dict[str, Any]:
     """The tables in a TOML file. Raises RecipeError, which calls it a `kind` of which there are some in `folder`."""
     try:
-        return tomllib.loads(toml_text(path))
+        return read_tables(path)
     except FileNotFoundError as error:
         raise RecipeError(
             f"{path}: there is no such {kind}; `ls {folder}` shows those that come with the project"
@@ -96,15 +101,21 @@ def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dic
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: is not text in UTF-8 ({error}); save the {kind} with that encoding") from error
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error}); name a {kind}, a text file in TOML") from error
-    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); name a {kind}, a text file in TOML") from error
+    except NOT_TOML as error:
         raise RecipeError(f"{path}: is not valid TOML ({error}); correct that line") from error
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """What a TOML file says. Raises as `toml_text`, and NOT_TOML."""
+    return tomllib.loads(toml_text(path))
 
 
 def toml_text(path: Path) -> str:
     """The text of a TOML file, without the byte order mark that some editors put first. Raises OSError and
     UnicodeDecodeError."""
-    return path.read_text(encoding="utf-8-sig")
+    text = read_whole(path, LARGEST).decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def apply_change(table: dict[str, Any], change: str) -> None:
@@ -115,7 +126,7 @@ def apply_change(table: dict[str, Any], change: str) -> None:
         raise RecipeError(f"--set {change}: must be written section.key=value, as --set extract.padding=0")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except NOT_TOML:
         value = text
     if keys[0] not in PLAIN and keys[0] not in table:
         known = [section for section in table if isinstance(table[section], dict)]
@@ -174,7 +185,7 @@ def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) ->
     if not isinstance(table, dict):
         raise RecipeError(f"{path}: '{name}' is not a table{nearest(name, [*PLAIN, *stages])}")
     stage_name = table.get("stage", name)
-    if stage_name not in stages:
+    if not isinstance(stage_name, str) or stage_name not in stages:
         advice = nearest(str(stage_name), stages)
         raise RecipeError(f'{path}: [{name}] is no stage{advice} (or name the stage with stage = "...")')
     stage = stages[stage_name]
@@ -186,7 +197,7 @@ def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) ->
         if role not in roles:
             raise RecipeError(f"{path}: [{name}] has no input '{role}'{nearest(role, roles)}")
     split = table.get("split")
-    if split is not None and split not in datasets:
+    if split is not None and (not isinstance(split, str) or split not in datasets):
         raise RecipeError(
             f"{path}: [{name}] split = {split!r} is no dataset of this recipe{nearest(str(split), datasets)}"
         )

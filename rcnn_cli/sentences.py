@@ -39,8 +39,21 @@ NEARLY_ALL = 0.75
 
 
 def sentence(error: BaseException, command: click.Command | None = None) -> tuple[str, int]:
-    """What the user reads, and the exit code. `command` (else the one that is running) is the command that failed: only
-    options that it has are advised."""
+    """What the user reads, on one line, and the exit code. `command` (else the one that is running) is the command that
+    failed: only options that it has are advised."""
+    text, code = told(error, command)
+    return on_one_line(text), code
+
+
+def on_one_line(text: str) -> str:
+    """The text with line breaks, control characters and halves of surrogates, which data may hold, escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def told(error: BaseException, command: click.Command | None) -> tuple[str, int]:
+    """`sentence` before its text is put on one line."""
     from cache import CacheError
 
     if isinstance(error, BadImage) and has_option(command, "--skip-bad-images"):

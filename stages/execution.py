@@ -17,6 +17,7 @@ from stages.errors import StageError
 
 if TYPE_CHECKING:
     from cache import Part, Writer
+    from cache.writer import Checkpoint
 
 
 @contextlib.contextmanager
@@ -90,6 +91,19 @@ class Execution:
     def in_worker(self) -> Execution:
         """The same for one of several processes: one job, silent, picklable."""
         return replace(self, jobs=1, progress=silent)
+
+
+@contextlib.contextmanager
+def restoring(checkpoint: Checkpoint) -> Iterator[None]:
+    """What does not fit in a block that restores from the checkpoint is a StageError: it is of another training, or of
+    another version of the program."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        raise StageError(
+            f"{checkpoint.path}: this checkpoint does not fit what is to be trained ({error}); delete it and run the "
+            "same command again, which begins this part anew"
+        ) from error
 
 
 Fill = Callable[["Iterable[Part]", Progress], None]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from stages.errors import BadImage, ChangedInput
+from stages.input_files import check_is_file
 
 Pixels = NDArray[np.uint8]
 """An image: uint8 [H, W, 3], RGB."""
@@ -166,6 +167,8 @@ def opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterat
     `content` are the file's bytes, where they have been read already.
     """
     try:
+        if content is None:
+            check_is_file(path)
         image = Image.open(Path(path) if content is None else io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise BadImage(path, f"has more than the {MAX_PIXELS:,} pixels allowed") from None

@@ -22,6 +22,7 @@ from stages.datasets.listing import ONE_LINE
 from stages.datasets.orientation import described_size
 from stages.datasets.records import BadAnnotation
 from stages.images import ImageFile
+from stages.input_files import read_whole
 
 SLACK = 0.01  # pixels: some devkit corners are decimal fractions, and go astray in the fifth digit
 MISSING = (
@@ -85,9 +86,7 @@ class Annotation:
         return np.asarray(~has_area(boxes) | ~has_area(clip_boxes(boxes, *size)))
 
 
-def read_annotation(
-    path: Path, read: Callable[[Path], bytes] = Path.read_bytes, *, zero_based: bool = False
-) -> Annotation:
+def read_annotation(path: Path, read: Callable[[Path], bytes] = read_whole, *, zero_based: bool = False) -> Annotation:
     """The annotation file `path`, whose bytes `read` gives; raises BadAnnotation if it is missing or not VOC's XML."""
     root = parse_xml(path, read)
     unusual: set[str] = set()
@@ -99,7 +98,7 @@ def read_annotation(
     return Annotation(path, size, tuple(found), zero_based, unusual=frozenset(unusual))
 
 
-def parse_xml(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> ElementTree.Element:
+def parse_xml(path: Path, read: Callable[[Path], bytes] = read_whole) -> ElementTree.Element:
     """The root element of the file `path`, all tags in lower case and without namespace; raises BadAnnotation."""
     try:
         root = ElementTree.fromstring(decoded(read(path)))
@@ -239,7 +238,7 @@ def problems(
             )
 
 
-def class_names(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> set[str]:
+def class_names(path: Path, read: Callable[[Path], bytes] = read_whole) -> set[str]:
     """The class names in an annotation file, whatever else is wrong with it; none if it is no XML of VOC's kind."""
     try:
         root = parse_xml(path, read)

@@ -40,6 +40,7 @@ from stages.datasets.voc import (
 )
 from stages.errors import BadImage
 from stages.images import ImageFile
+from stages.input_files import read_whole
 from stages.settings import nearest
 
 log = logging.getLogger("stages.datasets")
@@ -385,7 +386,7 @@ def read_coco(path: Path) -> CocoFile:
 def read_json(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
     """The file's three TABLES, each a list of objects, and the SHA-256 (hex) of its bytes; raises BadDataset."""
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path)
         content = json.loads(raw)
     except FileNotFoundError:
         raise BadDataset(f"{path}: no such file; name one in COCO's format, coco:ANNOTATIONS.json:IMAGES") from None

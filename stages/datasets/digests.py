@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from stages.errors import BadImage, ChangedInput
 from stages.images import Header, read_header, why_missing
+from stages.input_files import read_whole
 
 log = logging.getLogger("stages.datasets")
 
@@ -104,7 +105,7 @@ class DigestMemory:
             state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             if known is not None and known.state == state and not (image and known.header is None):
                 return known
-            content = path.read_bytes()
+            content = read_whole(path)
         except OSError as error:
             missing = image and isinstance(error, FileNotFoundError)
             raise BadImage(path, why_missing(path) if missing else f"cannot be read ({error.strerror})") from None
@@ -115,11 +116,11 @@ class DigestMemory:
         name = self.name(path)
         if name not in self.found:
             status = path.stat()
-            content = path.read_bytes()
+            content = read_whole(path)
             state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             self.found[name] = FileEntry(*state, hashlib.sha256(content).hexdigest())
             return content
-        content = path.read_bytes()
+        content = read_whole(path)
         if hashlib.sha256(content).hexdigest() != self.found[name].sha256:
             raise ChangedInput.of(path)
         return content

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from stages.datasets.listing import Listing, composed, is_id, walk
 from stages.datasets.records import BadDataset, shown
 from stages.images import SUFFIXES
+from stages.input_files import read_whole
 from stages.settings import nearest
 
 YEAR_FOLDER = re.compile(r"VOC(?:19|20)\d\d")
@@ -146,7 +147,7 @@ def is_marked(lines: Sequence[str], images: Listing | None) -> bool:
 def read_lines(path: Path) -> list[str]:
     """The lines of a list of ids, in UTF-8 or, as PowerShell writes it, in UTF-16 with its mark; raises BadDataset."""
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
         return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").splitlines()
     except OSError as error:
         raise BadDataset(f"{path}: cannot be read ({error.strerror}); name a list of image ids") from None

@@ -24,6 +24,7 @@ from stages.datasets.listing import ONE_LINE, Listing, is_id, on_disk, without_s
 from stages.datasets.records import BadAnnotation, BadDataset, LeftOut, first_of, shown
 from stages.datasets.voc import BACKGROUND, ClassOptions, Dataset, VocOptions, checked_classes, plain_label
 from stages.images import SUFFIXES, ImageFile
+from stages.input_files import read_whole
 from stages.settings import nearest
 
 SLACK = 0.01
@@ -200,7 +201,7 @@ def read_yaml(path: Path) -> YoloFile:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise BadDataset(f"{path}: has more than {MOST_BYTES:,} bytes; name a data.yaml with classes and folders")
-        table = yaml.safe_load(path.read_bytes())
+        table = yaml.safe_load(read_whole(path, MOST_BYTES))
     except FileNotFoundError:
         raise BadDataset(f"{path}: no such file; name a data.yaml, yolo:DATA.yaml:SPLIT") from None
     except OSError as error:

@@ -13,7 +13,7 @@ from cache import Column, Part, Reader, Schema, Writer
 from stages.datasets import Dataset
 from stages.errors import BadImage, BadSetting, StageError
 from stages.examples import unused_regions
-from stages.execution import Execution
+from stages.execution import Execution, restoring
 from stages.finetune import Settings
 from stages.finetune.ranks import Ranks, joined
 from stages.finetune.reading import MEGABYTE, BatchReader, ImageMemory
@@ -69,7 +69,8 @@ def fine_tune(
     trainer = Trainer(settings, source, len(dataset.classes), execution.device, ranks)
     saved = checkpoint.load()
     if saved is not None:
-        trainer.restore(saved)
+        with restoring(checkpoint):
+            trainer.restore(saved)
         log.info("going on after iteration %d of %d", len(trainer.log), settings.iterations)
     ranks.check_agreement(len(trainer.log))
     memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)

@@ -121,6 +121,8 @@ class Trainer:
         restore_training(self.card, self.background + 1, self.module, self.optimiser, state)
         columns = [state[f"log_{name}"].tolist() for name in LOG_COLUMNS]
         self.log = [IterationResult(*row) for row in zip(*columns, strict=True)]
+        if len(self.log) > self.settings.iterations:
+            raise ValueError(f"it is of {len(self.log)} iterations")
         self.seconds = state["seconds"].tolist()
 
     def log_record(self, prefix: str) -> Record:

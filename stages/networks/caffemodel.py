@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.errors import StageError
+from stages.input_files import read_whole
 
 Blobs = list[NDArray[np.float32]]
 
@@ -70,7 +71,7 @@ def read_caffemodel(path: Path, content: bytes | None = None) -> dict[str, Blobs
     from google.protobuf.message import DecodeError
 
     try:
-        net = net_message().FromString(path.read_bytes() if content is None else content)
+        net = net_message().FromString(read_whole(path) if content is None else content)
     except OSError as error:
         raise StageError(f"{path}: cannot be read ({error.strerror}); name a file of weights") from error
     except DecodeError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from stages.errors import StageError
+from stages.input_files import check_is_file, read_whole
 from stages.networks.architectures import empty_module
 from stages.networks.caffemodel import Blobs, read_caffemodel
 from stages.networks.cards import NETWORKS, NetworkCard, Preprocessing
@@ -63,7 +64,7 @@ def import_weights(
         state = torchvision_names(card, read_state(path, f"sha256:{sha256}"))
     else:
         form, usual = "caffemodel", card.preprocessing
-        content = path.read_bytes()
+        content = read_whole(path)
         sha256 = hashlib.sha256(content).hexdigest()
         state, notes = caffe_state(card, read_caffemodel(path, content), scores, path)
     if scores is not None and form != "caffemodel":
@@ -86,6 +87,7 @@ def import_weights(
 def is_state_dict(path: Path) -> bool:
     """Whether a file looks like a state dict of PyTorch or safetensors. Raises StageError for imported weights."""
     try:
+        check_is_file(path)
         with path.open("rb") as file:
             beginning = file.read(8)
     except OSError as error:

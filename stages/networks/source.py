@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadSetting, StageError
+from stages.input_files import check_is_file
 from stages.networks.cards import NETWORKS, PREPROCESSINGS, NetworkCard, Preprocessing
 from stages.networks.weights_file import WeightsRecord, read_record
 from stages.settings import setting
@@ -205,6 +206,7 @@ def expand_path(text: str) -> Path:
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, computed once per process while its size, times and inode stay the same."""
     try:
+        check_is_file(path)
         status = path.stat()
         return hashed(path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
     except OSError as error:

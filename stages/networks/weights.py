@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stages.errors import ChangedInput, StageError
+from stages.input_files import read_whole
 from stages.networks.architectures import build, empty_module
 from stages.networks.cards import NetworkCard
 from stages.networks.source import RANDOM_WEIGHTS, TORCHVISION_WEIGHTS, NetworkSource, sha256_of
 from stages.networks.weights_file import read_header, read_record, tensors_digest
 
 State = dict[str, torch.Tensor]
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError)
 
 
 def load_module(source: NetworkSource) -> nn.Module:
@@ -87,7 +86,7 @@ def read_state(path: Path, content: str = "") -> State:
     StageError if the file holds anything else than tensors.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path)
     except OSError as error:
         raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
     kind, _, expected = content.partition(":")
@@ -106,15 +105,21 @@ def parse_torch(raw: bytes, path: Path) -> State:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's doubts about a file end in the sentence below or in nothing
             state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except Exception as error:  # an unpickler raises whatever the bytes lead it to
         raise StageError(
             f"{path}: cannot be read as a state dict; save one with torch.save(network.state_dict(), FILE)"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(map(is_named_tensor, state.items())):
         raise StageError(
             f"{path}: is not a state dict of tensors; save one with torch.save(network.state_dict(), FILE)"
         )
     return dict(state)
+
+
+def is_named_tensor(entry: tuple[object, object]) -> bool:
+    """Whether an entry of a state dict is one that a network can have: a plain tensor with its name."""
+    name, value = entry
+    return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
 
 
 def parse_safetensors(raw: bytes, path: Path) -> State:

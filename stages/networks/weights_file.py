@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from stages.errors import StageError
+from stages.input_files import check_is_file
 from stages.networks.cards import Preprocessing
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def read_header(path: Path, content: bytes | None = None) -> dict[str, Any] | No
     `content` are the file's bytes, where they have been read already.
     """
     try:
+        if content is None:
+            check_is_file(path)
         with path.open("rb") if content is None else io.BytesIO(content) as file:
             return header_in(file, path)
     except OSError as error:
@@ -89,8 +92,10 @@ def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:
         return None
     try:
         header = json.loads(b"{" + file.read(length - 1))
+        if not isinstance(header.get("__metadata__", {}), dict):
+            raise TypeError("its metadata are no table")
         end = max((int(one["data_offsets"][1]) for name, one in header.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StageError(f"{path}: its header is damaged; import or fetch the file again") from error
     if size != LENGTH + length + end:
         raise StageError(
@@ -107,7 +112,7 @@ def read_record(path: Path, content: bytes | None = None) -> WeightsRecord | Non
         return None
     try:
         return WeightsRecord.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise StageError(
             f"{path}: its record is damaged or from a newer version ({error}); import the weights again"
         ) from error

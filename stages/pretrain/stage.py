@@ -13,7 +13,7 @@ from PIL import Image
 from cache import Column, Reader, Schema, Writer
 from stages.datasets import ClassificationDataset
 from stages.errors import BadImage, StageError
-from stages.execution import Execution
+from stages.execution import Execution, restoring
 from stages.memory import keep_large_buffers
 from stages.networks import BACKGROUND, NETWORKS
 from stages.pretrain import Settings
@@ -50,7 +50,8 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             trainer = Trainer(settings, NETWORKS[settings.network], len(dataset.classes), execution.device)
             saved = checkpoint.load()
             if saved is not None:
-                trainer.restore(saved)
+                with restoring(checkpoint):
+                    trainer.restore(saved)
                 log.info("going on after epoch %d of %d", len(trainer.log), settings.epochs)
             training, held_out = read_examples(dataset, trainer.card.input_size, settings.held_out, execution)
             with execution.progress("pretrain", settings.epochs - len(trainer.log), "epochs") as bar:

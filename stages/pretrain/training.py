@@ -134,6 +134,8 @@ class Trainer:
         restore_training(self.card, self.background + 1, self.module, self.optimiser, state)
         columns = [state[f"log_{name}"].tolist() for name in LOG_COLUMNS]
         self.log = [EpochResult(*row) for row in zip(*columns, strict=True)]
+        if len(self.log) > self.settings.epochs:
+            raise ValueError(f"it is of {len(self.log)} epochs")
         self.seconds = state.get("seconds", np.zeros(len(self.log))).tolist()  # older versions did not keep them
 
     def log_record(self, prefix: str) -> Record:

@@ -18,11 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +29,17 @@ import numpy as np
 
 from stages.boxes import Boxes, clip_boxes
 from stages.errors import ChangedInput, StageError
+from stages.propose.mat_file import read_variables
 
 Lookup = Callable[[str], Any]
 FLAT = ("boxes", "offsets", "image_ids")
 BLOCK = 1 << 18  # rows
-ODD = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)  # what h5py makes of odd files
+ODD = (OSError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What h5py makes of odd files."""
+MOST_BOXES = 10_000_000
+"""Of one image: a file that says more is damaged, or made to fill the memory."""
+MOST_IMAGES = 100_000_000
+HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def resolve_path(file: str) -> Path:
@@ -151,25 +154,47 @@ def open_lookup(path: Path, sha256: str | None = None) -> Lookup:
 def hdf5_lookup(source: Source, sha256: str | None) -> Lookup:
     """Of an HDF5 file: flat with offsets, or one dataset or group per image."""
     path = source.path
-    try:
+    with whole_hdf5(path):
         file = h5py.File(source.stream, "r")  # by the open file, so that no other is read
-    except OSError as error:
-        raise StageError(f"{path}: is not a whole HDF5 file; copy it anew") from error
-    if is_flat(file):
-        return flat_lookup(path, h5py.File(path, "r"), sha256)
-    check_links(path, file)
+        if is_flat(file):
+            return flat_lookup(path, h5py.File(path, "r"), sha256)
+        check_links(path, file)
     source.check_bytes(sha256)
 
     def lookup(image_id: str) -> Any:
-        node = file[image_id]
-        array = node["boxes"] if isinstance(node, h5py.Group) else node
-        if array.is_virtual or array.external:
-            raise StageError(f"{path}: the boxes of image '{image_id}' lie in another file; copy them into this one")
-        values = array[()]
+        with whole_hdf5(path):
+            array = file.get(image_id)
+            if isinstance(array, h5py.Group):
+                array = array.get("boxes")
+            if array is not None:
+                values = values_of(path, image_id, array)
+        if array is None:
+            raise KeyError(image_id)
         source.check()
         return values
 
     return lookup
+
+
+@contextlib.contextmanager
+def whole_hdf5(path: Path) -> Iterator[None]:
+    """Whatever h5py makes of a file that is damaged or odd is a StageError."""
+    try:
+        yield
+    except ODD as error:
+        reason = " ".join(str(error).strip("'\"").split())
+        raise StageError(f"{path}: is not a whole HDF5 file of boxes ({reason}); copy it anew") from error
+
+
+def values_of(path: Path, image_id: str, array: Any) -> Any:
+    """The values of an image's dataset. Raises StageError if it is none, or lies in another file."""
+    if not isinstance(array, h5py.Dataset):
+        raise StageError(f"{path}: '{image_id}' is neither a dataset nor a group with 'boxes'; write numbers [n, 4]")
+    if array.is_virtual or array.external:
+        raise StageError(f"{path}: the boxes of image '{image_id}' lie in another file; copy them into this one")
+    if (array.size or 0) > 4 * MOST_BOXES:
+        raise StageError(f"{path}: image '{image_id}' has numbers of shape {list(array.shape)}; write numbers [n, 4]")
+    return array[()]
 
 
 def check_links(path: Path, file: h5py.File) -> None:
@@ -193,6 +218,7 @@ def is_flat(file: h5py.File) -> bool:
 
 def flat_lookup(path: Path, file: h5py.File, sha256: str | None) -> Lookup:
     """Of `boxes`, `offsets` and `image_ids`; StageError if they do not fit each other."""
+    check_flat(path, file)
     ids, digests = flat_ids(path, file), flat_digests(path, file)
     if sha256 is not None and digests.whole != sha256:
         raise ChangedInput.of(path)
@@ -204,12 +230,26 @@ def flat_lookup(path: Path, file: h5py.File, sha256: str | None) -> Lookup:
 
     def lookup(image_id: str) -> Any:
         number = place(image_id)
-        rows = boxes[offsets[number] : offsets[number + 1]]
+        with whole_hdf5(path):
+            rows = boxes[offsets[number] : offsets[number + 1]]
         if hashlib.sha256(as_bytes(rows)).digest() != digests.of_images[number]:
             raise ChangedInput.of(path)
         return rows
 
     return lookup
+
+
+def check_flat(path: Path, file: h5py.File) -> None:
+    """Raises StageError where the sizes of a flat file's datasets do not fit each other, before these are read."""
+    boxes, offsets, ids = (file.get(name) for name in FLAT)
+    for name, array in zip(FLAT, (boxes, offsets, ids), strict=True):
+        if not isinstance(array, h5py.Dataset) or not array.shape:
+            raise StageError(f"{path}: '{name}' is no list of numbers or texts; write a dataset")
+    images, rows = len(ids), len(boxes)
+    if offsets.dtype.kind not in "iu" or offsets.shape != (images + 1,) or images > MOST_IMAGES or offsets[-1] != rows:
+        raise StageError(f"{path}: 'offsets' does not divide 'boxes' among 'image_ids'; write [0, n1, n1 + n2, ...]")
+    if rows > images * MOST_BOXES:
+        raise StageError(f"{path}: has {rows:,} boxes of {images:,} images; write the boxes of one method")
 
 
 def flat_ids(path: Path, file: h5py.File) -> list[str] | list[int]:
@@ -268,7 +308,9 @@ def npz_lookup(source: Source, sha256: str | None) -> Lookup:
             values = arrays[image_id]
             source.check()
             return values
-        except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        except ChangedInput:
+            raise
+        except Exception as error:  # also MemoryError, where a few bytes say that they are terabytes
             source.check()
             raise StageError(
                 f"{path}: the array '{image_id}' cannot be read ({error}); write numbers [n, 4]"
@@ -279,23 +321,37 @@ def npz_lookup(source: Source, sha256: str | None) -> Lookup:
 
 def mat_lookup(source: Source, sha256: str | None) -> Lookup:
     """Of the published .mat format; the whole file is read into memory."""
-    import scipy.io
-
     path, raw = source.path, source.stream.read()
     if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
         raise ChangedInput.of(path)
+    if raw.startswith(b"MATLAB 7.3") or HDF5 in (raw[:8], raw[512:520]):
+        raise StageError(f"{path}: is a version 7.3 .mat; convert it in MATLAB with save(..., '-v7')")
     try:
-        content = scipy.io.loadmat(io.BytesIO(raw), variable_names=("boxes", "images"))
-    except NotImplementedError as error:
-        raise StageError(f"{path}: is a version 7.3 .mat; convert it in MATLAB with save(..., '-v7')") from error
-    except Exception as error:  # scipy raises several types, by where the bytes stop making sense
-        raise StageError(f"{path}: is not a whole .mat file; copy it anew") from error
-    boxes, images = (np.ravel(content.get(name, np.zeros(0))) for name in ("boxes", "images"))
-    if not len(boxes) or len(boxes) != len(images) or boxes.dtype != object or images.dtype != object:
+        content = read_variables(raw, ("boxes", "images"))
+    except ValueError as error:
+        raise StageError(f"{path}: is not a whole .mat file ({error}); copy it anew") from error
+    boxes, images = content.get("boxes"), content.get("images")
+    if not isinstance(boxes, list) or not isinstance(images, list) or not boxes or len(boxes) != len(images):
         raise StageError(f"{path}: needs cell arrays 'boxes' and 'images' of the same length; see the published format")
-    named = [(np.ravel(image)[0], array) for image, array in zip(images, boxes, strict=True) if np.size(image)]
+    named = [
+        (first_of(image), array) for image, array in zip(images, boxes, strict=True) if first_of(image) is not None
+    ]
     place = by_id(path, [as_id(name) for name, _ in named])
-    return lambda image_id: named[place(image_id)][1]
+
+    def lookup(image_id: str) -> Any:
+        array = named[place(image_id)][1]
+        return array if isinstance(array, np.ndarray) else np.array(None)
+
+    return lookup
+
+
+def first_of(image: Any) -> Any:
+    """What a cell of `images` holds: text, a number, the first of several; None for an empty one or anything else."""
+    while isinstance(image, list) and image:
+        image = image[0]
+    if isinstance(image, np.ndarray) and image.size:
+        return image.flat[0]
+    return image if isinstance(image, str) and image else None
 
 
 def as_id(name: Any) -> str | int:
@@ -327,8 +383,9 @@ def content_sha256(path: Path) -> str:
     """
     source = Source(path)
     if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
+        with whole_hdf5(path), h5py.File(path, "r") as file:
             if is_flat(file):
+                check_flat(path, file)
                 return flat_digests(path, file, of_images=False).whole
             check_links(path, file)
     return source.sha256()

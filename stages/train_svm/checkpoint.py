@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from stages.train_svm.mining import LOG_COLUMNS, ClassMiner, log_table
+from stages.train_svm.pool import ROW_BITS
 
 
 def as_arrays(miners: Iterable[ClassMiner]) -> dict[str, np.ndarray]:
@@ -25,12 +26,24 @@ def as_arrays(miners: Iterable[ClassMiner]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def restore(miners: Sequence[ClassMiner], arrays: dict[str, np.ndarray]) -> None:
-    """Sets `miners` to where `as_arrays` left them."""
+def restore(miners: Sequence[ClassMiner], arrays: dict[str, np.ndarray], images: int) -> None:
+    """Sets `miners`, whose weights have the right shape, to where `as_arrays` left them on their way through so many
+    `images`. Raises KeyError, TypeError or ValueError for arrays that are not theirs."""
     for miner in miners:
         state = {name: arrays[f"{miner.label}.{name}"] for name in ("weights", "bias", "negatives", "added")}
+        check(state["weights"], miner.weights.shape, miner.weights.dtype)
+        check(state["negatives"], (len(state["negatives"]),), np.dtype(np.int64))
         miner.weights, miner.negatives = state["weights"], state["negatives"]
         miner.bias, miner.added = float(state["bias"]), int(state["added"])
         miner.next_image = int(arrays[f"{miner.label}.next_image"])
+        seen = miner.negatives >> ROW_BITS
+        if not 0 <= miner.next_image <= images or ((seen < 0) | (seen >= miner.next_image)).any():
+            raise ValueError(f"it is of other images than these {images}")
         columns = {name: arrays[f"{miner.label}.log.{name}"].tolist() for name in LOG_COLUMNS}
         miner.log = [dict(zip(columns, entry, strict=True)) for entry in zip(*columns.values(), strict=True)]
+
+
+def check(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raises ValueError unless the array has this shape and type."""
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"{array.dtype} {list(array.shape)} instead of {dtype} {list(shape)}")

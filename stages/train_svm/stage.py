@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.errors import BadSetting
 from stages.examples import unused_rows
-from stages.execution import Execution, workers_deaf_to_interrupts
+from stages.execution import Execution, restoring, workers_deaf_to_interrupts
 from stages.features import feature_scale, layer_dimension, scaled
 from stages.ground_truth import check_images
 from stages.linear_models import NEVER_DETECTED
@@ -195,7 +195,8 @@ def start_part(
     ]
     saved = output.checkpoint(part).load()
     if saved is not None:
-        restore(miners, saved)
+        with restoring(output.checkpoint(part)):
+            restore(miners, saved, len(features))
     for miner in miners:
         if not len(miner.positives):
             miner.next_image = len(features)

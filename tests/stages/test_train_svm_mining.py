@@ -23,7 +23,7 @@ from stages.train_svm import Settings
 from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.duality import relative_gap
 from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_negatives, is_due, negative_rows
-from stages.train_svm.pool import FeaturePool, images_and_rows, keys_of
+from stages.train_svm.pool import ROW_BITS, FeaturePool, images_and_rows, keys_of
 from stages.train_svm.solver import fit_svm, minimise, sparse_rows, svm_objective
 
 
@@ -110,10 +110,15 @@ def test_a_checkpoint_brings_a_class_back() -> None:
         "converged": True,
     }
     before = miner(
-        weights=np.array([1.0, 2, 3]), bias=0.1, negatives=np.array([3, 1 << 40]), added=2, next_image=6, log=[entry]
+        weights=np.array([1.0, 2, 3]),
+        bias=0.1,
+        negatives=np.array([3, 5 << ROW_BITS]),
+        added=2,
+        next_image=6,
+        log=[entry],
     )
     after = miner()
-    restore([after], as_arrays([before]))
+    restore([after], as_arrays([before]), 6)
     assert after.log == before.log
     assert (after.bias, after.added, after.next_image) == (0.1, 2, 6)
     np.testing.assert_array_equal(after.weights, before.weights)

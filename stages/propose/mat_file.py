@@ -1,0 +1,119 @@
+"""Reading cell arrays of numbers and texts from MATLAB's files, level 5 ("MAT-File Format", versions 5 to 7).
+
+The published boxes of selective search are such files. SciPy's reader crashes the process on some damaged ones.
+Letters as in that document: a file is data elements, each a tag (type, number of bytes) and its bytes, padded to eight.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Container, Iterator
+from typing import Any
+
+import numpy as np
+
+HEADER = 128
+MATRIX, COMPRESSED = 14, 15
+CELL, TEXT = 1, 4
+NUMBERS = {
+    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
+    16: "u1", 17: "u2", 18: "u4",
+}  # fmt: skip
+"""NumPy's names of the types of elements; 16 to 18 are text in UTF-8, UTF-16 and UTF-32."""
+CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+COMPLEX, LOGICAL = 0x800, 0x200
+ENCODINGS = {16: "utf-8", 17: "utf-16", 18: "utf-32"}
+DEEPEST = 8
+
+
+def read_variables(raw: bytes, names: Container[str]) -> dict[str, Any]:
+    """The variables of these `names` in a file's bytes: a list for a cell array (in MATLAB's order, by columns), str
+    for text, an array [rows, columns, ...] for numbers, None for anything else.
+
+    Raises ValueError for bytes that are no such file, or not a whole one.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(raw[126:HEADER])
+    if order is None or len(raw) < HEADER:
+        raise ValueError("it has no header of a .mat file of version 5 to 7")
+    found: dict[str, Any] = {}
+    for kind, content in elements(memoryview(raw)[HEADER:], order):
+        inner = [(kind, content)]
+        if kind == COMPRESSED:
+            inner = list(elements(memoryview(decompressed(content)), order))
+        for inner_kind, matrix in inner:
+            if inner_kind == MATRIX:
+                name, value = variable(matrix, order, names, DEEPEST)
+                if name in names:
+                    found[name] = value
+    return found
+
+
+def decompressed(content: memoryview) -> bytes:
+    """The bytes that were compressed. Raises ValueError."""
+    try:
+        return zlib.decompress(content)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+
+
+def elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """The type and the bytes of each data element. Raises ValueError where one is longer than what is left."""
+    place = 0
+    while place < len(content):
+        if len(content) - place < 8:
+            raise ValueError("it ends within the tag of an element")
+        kind, size = (int(one) for one in np.frombuffer(content[place : place + 8], f"{order}u4"))
+        start, end = place + 8, place + 8 + size
+        place = end if kind == COMPRESSED else end + -end % 8
+        if kind >> 16:  # a small element: its bytes stand in the tag
+            kind, size = kind & 0xFFFF, kind >> 16
+            start, end, place = start - 4, start - 4 + size, start
+            if size > 4:
+                raise ValueError("an element of more than four bytes stands in its tag")
+        if end > len(content):
+            raise ValueError("it ends within an element")
+        yield kind, content[start:end]
+
+
+def variable(content: memoryview, order: str, names: Container[str] | None, depth: int) -> tuple[str, Any]:
+    """The name and value of a matrix element; the value only if the name is among `names` (None: whatever it is)."""
+    parts = elements(content, order)
+    try:
+        flags = numbers(*next(parts), order)
+        shape = [int(side) for side in numbers(*next(parts), order)]
+        name = bytes(next(parts)[1]).decode("ascii", "replace")
+        if names is not None and name not in names:
+            return name, None
+        kind, count = int(flags[0]) & 0xFF, math.prod(shape)
+        if not shape or min(shape) < 0:
+            raise ValueError(f"an array has the sides {shape}")
+        if kind == CELL:
+            if depth == 0 or count > len(content):
+                raise ValueError(f"a cell array has {count} cells or lies too deep")
+            return name, [variable(next(parts)[1], order, None, depth - 1)[1] for _ in range(count)]
+        if kind == TEXT:
+            return name, text(*next(parts), order)
+        if kind in CLASSES and not int(flags[0]) & (COMPLEX | LOGICAL):
+            values = numbers(*next(parts), order)
+            if len(values) != count:
+                raise ValueError(f"an array of the sides {shape} has {len(values)} numbers")
+            return name, values.astype(CLASSES[kind]).reshape(shape, order="F")
+    except (StopIteration, IndexError) as error:
+        raise ValueError("an array ends too early") from error
+    return name, None
+
+
+def numbers(kind: int, content: memoryview, order: str) -> np.ndarray:
+    """The numbers of an element. Raises ValueError."""
+    if kind not in NUMBERS:
+        raise ValueError(f"an element of the type {kind} stands in the place of numbers")
+    return np.frombuffer(content, f"{order}{NUMBERS[kind]}")
+
+
+def text(kind: int, content: memoryview, order: str) -> str:
+    """The text of an element, characters by columns. Raises ValueError."""
+    if kind in ENCODINGS:
+        suffix = "" if kind == 16 else "-le" if order == "<" else "-be"
+        return bytes(content).decode(ENCODINGS[kind] + suffix)
+    return "".join(chr(one) for one in numbers(kind, content, order).astype(np.int64) if 0 < one < 0x110000)
