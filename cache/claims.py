@@ -9,12 +9,14 @@ leaves nothing for a human to clean up:
 - an owner on this host is dead when its process is gone (process id and start time, in this boot and pid namespace);
 - any owner, on this host too, is as good as dead when an observer has seen its counter stand still for PATIENCE_SECONDS
   of his own clock: it may be stopped (SIGSTOP, a suspended job), and its work is then done by others;
-- a claim is only removed by somebody who has read it: it is renamed, read again, and put back if it is another's.
+- a dead owner's claim is replaced by one observer at a time, who reads it again before; an owner gives back only what
+  is still his: the claim is renamed, read again, and put back if it is another's by now.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -164,7 +166,30 @@ class Claims:
     def take_over(self, path: Path) -> bool:
         """Replaces a dead owner's claim by ours; of several that try, one succeeds."""
         dead, claim = self.judge(path)
-        return dead and (claim is None or self.take_away(path, claim)) and self.put(path)
+        if not dead or claim is None:
+            return dead and self.put(path)
+        return self.replace(path, claim)
+
+    def replace(self, path: Path, claim: str) -> bool:
+        """Puts our claim in the place of the dead one whose text is `claim`, if that is still there.
+
+        Whoever replaces that very claim holds a file named after it, so that nobody else does at the same time.
+        """
+        alone = path.with_name(f"{path.name}{GONE}{hashlib.sha256(claim.encode()).hexdigest()[:16]}")
+        if not self.put(alone):
+            if self.judge(alone)[0]:  # who held it died before it was done: the next one that tries goes on
+                alone.unlink(missing_ok=True)
+            return False
+        try:
+            if read_text(path) != claim:
+                return False
+            write_atomically(path, [self.text.encode()], durable=False)
+        finally:
+            alone.unlink(missing_ok=True)
+        *_, token = owner_of(claim)
+        with contextlib.suppress(OSError):
+            (self.folder / f"{BEAT}{token}").unlink(missing_ok=True)  # one that goes on after all writes it anew
+        return True
 
     def put(self, path: Path) -> bool:
         """Creates our claim; False if there is one. Whoever finishes the cache may sweep the folder away meanwhile."""
@@ -176,15 +201,6 @@ class Claims:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
         return False
-
-    def take_away(self, path: Path, claim: str) -> bool:
-        """Removes a dead owner's claim, and the heartbeat file that it left; False if another's is there by now."""
-        if not withdraw(path, claim):
-            return False
-        *_, token = owner_of(claim)
-        with contextlib.suppress(OSError):
-            (self.folder / f"{BEAT}{token}").unlink(missing_ok=True)  # one that goes on after all writes it anew
-        return True
 
     def owner_is_dead(self, path: Path) -> bool:
         """Whether the claim at `path` belongs to nobody that still works (see the module's text)."""

@@ -1,6 +1,7 @@
 """Nothing finished is ever lost or torn: kills at random moments, several writers, flipped bits, a full disk."""
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -158,7 +159,7 @@ def test_a_claim_is_not_taken_from_who_took_it_over_in_the_meantime(tmp_path):
     assert is_dead
     assert judged == dead.text
     assert first.try_claim("part-00000.h5")
-    assert not second.take_away(path, judged)
+    assert not second.replace(path, judged)
     assert path.read_text() == first.text
     assert not second.try_claim("part-00000.h5")
     for one in (dead, second, first):
@@ -202,6 +203,18 @@ def test_of_many_that_take_over_one_claim_one_succeeds(tmp_path):
         assert sum(taken) == 1
         for claims in (dead, *observers):
             claims.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_who_died_while_it_took_a_claim_over_holds_nobody_up(tmp_path):
+    dead, killed, mine = Claims(tmp_path), Claims(tmp_path), Claims(tmp_path)
+    dead.owner["started"] = killed.owner["started"] = "another process of that number"
+    assert dead.try_claim("part-00000.h5")
+    assert killed.put(tmp_path / f"part-00000.h5.gone-{hashlib.sha256(dead.text.encode()).hexdigest()[:16]}")
+    assert not mine.try_claim("part-00000.h5")
+    assert mine.try_claim("part-00000.h5")
+    for one in (dead, killed, mine):
+        one.close()
     assert os.listdir(tmp_path) == []
 
 
