@@ -28,6 +28,8 @@ class OutputFolder:
         self.path = path
         self.given = given
         self.inputs = {place for one in inputs if (place := place_of(one)) is not None}
+        self.digests: dict[str, set[str]] = {}
+        self.read_up_to = 0
 
     def check(self, names: Iterable[str]) -> None:
         """Raises StageError where one of the files `names` could not be written: to be called before the work."""
@@ -56,21 +58,25 @@ class OutputFolder:
 
     def own_among(self, paths: Iterable[Path]) -> set[Path]:
         """Those of the folder's files that rcnn wrote, unchanged since; only files of listed names are read."""
-        lines = set(self.listed())
-        names = {line.partition("  ")[2] for line in lines}
-        own = set()
+        listed, own = self.listed(), set()
         for path in paths:
             with contextlib.suppress(OSError):
-                if path.name in names and f"{digest_of(path)}  {path.name}" in lines:
+                if path.name in listed and digest_of(path) in listed[path.name]:
                     own.add(path)
         return own
 
-    def listed(self) -> list[str]:
-        """The lines of the list: "SHA-256  name"."""
-        try:
-            return (self.path / LIST).read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
+    def listed(self) -> dict[str, set[str]]:
+        """The list: by name, the SHA-256 of each content that rcnn wrote.
+
+        The list only grows, and a folder may have 100,000 files: lines that were read before are not read again.
+        """
+        with contextlib.suppress(FileNotFoundError), (self.path / LIST).open("rb") as file:
+            file.seek(self.read_up_to)
+            for line in file:
+                digest, _, name = line.decode("utf-8", "replace").rstrip("\n").partition("  ")
+                self.digests.setdefault(name, set()).add(digest)
+                self.read_up_to += len(line) * line.endswith(b"\n")
+        return self.digests
 
     @contextlib.contextmanager
     def file(self, name: str) -> Iterator[Path]:
@@ -89,10 +95,10 @@ class OutputFolder:
         temporary = self.path / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"  # its ending says which format to write
         try:
             yield temporary
-            line = f"{digest_of(temporary)}  {name}"
-            if line not in self.listed():
+            digest = digest_of(temporary)
+            if digest not in self.listed().get(name, ()):
                 with (self.path / LIST).open("a", encoding="utf-8") as file:  # before the file: a kill leaves it ours
-                    file.write(f"{line}\n")
+                    file.write(f"{digest}  {name}\n")
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -26,6 +26,16 @@ def test_own_files_are_replaced_and_the_list_is_that_of_sha256sum(tmp_path: Path
     assert sorted(os.listdir(tmp_path / "new/out")) == [LIST, "a.csv"]
 
 
+def test_what_another_command_lists_meanwhile_is_seen_and_nothing_is_read_twice(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    folder.write("a.csv", "one\n")
+    OutputFolder(tmp_path).write("b.csv", "other\n")
+    folder.write("b.csv", "two\n")
+    assert (tmp_path / "b.csv").read_text() == "two\n"
+    assert {name: len(digests) for name, digests in folder.listed().items()} == {"a.csv": 1, "b.csv": 2}
+    assert folder.read_up_to == (tmp_path / LIST).stat().st_size
+
+
 @pytest.mark.parametrize(
     "whose", ["the user's", "edited", "of another folder", "a link", "a dangling link", "a folder"]
 )
