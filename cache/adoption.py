@@ -8,7 +8,6 @@ holding what is copied and what is computed, in the order of the items. A skippe
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections import Counter
@@ -17,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CacheError, IncompleteCache, LostSource
-from cache.files import read_json, write_json
-from cache.identity import canonical_json
+from cache.errors import CacheError, DamagedFile, IncompleteCache, LostSource
+from cache.files import read_sealed, write_sealed
 from cache.manifest import read_manifest
 from cache.reader import Reader
 from cache.schema import Record, Schema
@@ -31,22 +29,20 @@ ITEMS = "items.json"
 
 def write_item_keys(folder: Path, cache_key: str, keys: Mapping[str, str]) -> None:
     """Writes the keys of a cache's items, whole or not at all, with the SHA-256 of what it writes."""
-    value = {"key": cache_key, "items": dict(keys)}
-    write_json(folder / ITEMS, {**value, "sha256": hashlib.sha256(canonical_json(value).encode()).hexdigest()})
+    write_sealed(folder / ITEMS, {"key": cache_key, "items": dict(keys)})
 
 
 def read_item_keys(folder: Path, cache_key: str) -> dict[str, str] | None:
     """The keys of a cache's items by their ids; None if they are not there, or not what was written for this cache."""
     path = folder / ITEMS
     try:
-        value = read_json(path)
-        proof = value.pop("sha256")
-        if value["key"] == cache_key and proof == hashlib.sha256(canonical_json(value).encode()).hexdigest():
+        value, sealed = read_sealed(path, DamagedFile)
+        if sealed and value["key"] == cache_key:
             items: dict[str, str] = value["items"]
             return items
     except FileNotFoundError:
         return None
-    except (CacheError, OSError, AttributeError, KeyError, TypeError, ValueError):
+    except (CacheError, KeyError):
         pass
     log.warning("%s: damaged; nothing is taken over from this cache", path)
     return None
