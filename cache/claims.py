@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import CacheError
-from cache.files import as_cache_error, write_atomically, write_json
+from cache.files import as_cache_error, read_bytes, write_atomically, write_json
 
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0
@@ -69,11 +69,9 @@ def running_without_proc(process_id: int) -> str | None:
 def read_text(path: Path) -> str | None:
     """The text of a claim or heartbeat, None if it is not there. Raises CacheError."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_bytes(path).decode("utf-8", "replace")
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise as_cache_error(path, error) from error
 
 
 def owner_of(claim: str) -> tuple[str, int, str | None, str]:

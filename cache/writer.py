@@ -255,7 +255,8 @@ class Writer:
             raise CacheError(f"{part.name}: {len(records)} records for {len(part.item_ids)} items; this is a bug")
         whole, told = self.parts[part.index], {}
         if part.item_ids != whole.item_ids:
-            copied = [item_id for item_id in whole.item_ids if item_id not in set(part.item_ids)]
+            computed = set(part.item_ids)
+            copied = [item_id for item_id in whole.item_ids if item_id not in computed]
             told = self.adoption.counts(copied)
             found = {**dict(self.adoption.records(copied)), **dict(zip(part.item_ids, records, strict=True))}
             part, records = whole, [found[item_id] for item_id in whole.item_ids]
