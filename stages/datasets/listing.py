@@ -26,7 +26,7 @@ class Listing:
     def __init__(self, folder: Path, suffixes: Sequence[str]) -> None:
         self.folder = folder
         self.suffixes = tuple(suffixes)
-        self.known: dict[str, dict[str, list[str]]] = {}
+        self.known: dict[str, tuple[Path, dict[str, list[str]]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "known": {}}
@@ -37,22 +37,23 @@ class Listing:
         Accents may be composed in one of the two and not in the other, as archives from macOS have them.
         """
         parent, _, stem = file_id.rpartition("/")
-        names = self.names(parent).get(composed(stem), [])
+        place, names_of = self.folder_of(parent)
+        names = names_of.get(composed(stem), [])
         exact = [name for name in names if without_suffix(name) == stem]
-        return [self.place(parent) / name for name in exact or names]
+        return [place / name for name in exact or names]
 
     def expected(self, file_id: str) -> Path:
         """Where a file of this id would be, with the first of the endings."""
         return self.folder / f"{file_id}{self.suffixes[0]}"
 
-    def names(self, parent: str) -> dict[str, list[str]]:
-        """The names of the files in the sub-folder `parent`, by what they are without ending, accents composed."""
+    def folder_of(self, parent: str) -> tuple[Path, dict[str, list[str]]]:
+        """The sub-folder `parent`, and the names of its files by what they are without ending, accents composed."""
         if parent not in self.known:
-            found: dict[str, list[str]] = {}
-            for name in sorted(names_in(self.place(parent))):
+            place, found = self.place(parent), dict[str, list[str]]()
+            for name in sorted(names_in(place)):
                 if name.lower().endswith(self.suffixes) and not name.startswith("._"):
                     found.setdefault(composed(without_suffix(name)), []).append(name)
-            self.known[parent] = found
+            self.known[parent] = place, found
         return self.known[parent]
 
     def place(self, parent: str) -> Path:
