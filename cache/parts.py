@@ -149,8 +149,13 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def header_of(path: Path) -> dict[str, Any]:
     """`read_header`, read again only if the file has changed."""
+    return header_in(path, state_of(path))
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """What tells a file from every other, and from itself once it was written to. Raises as `patiently`."""
     state = patiently(path, lambda: os.stat(path))
-    return header_in(path, (state.st_dev, state.st_ino, *change_of(state)))
+    return (state.st_dev, state.st_ino, *change_of(state))
 
 
 @functools.lru_cache(maxsize=KEPT_HEADERS)

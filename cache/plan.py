@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import DamagedPlan
-from cache.files import patiently, read_sealed, write_sealed
+from cache.files import read_sealed, write_sealed
 from cache.identity import Identity
-from cache.parts import check_place, header_of, part_name
+from cache.parts import check_place, header_of, part_name, state_of
 from cache.schema import Schema
 
 PLAN = "plan.json"
@@ -85,8 +84,7 @@ def read_plan(folder: Path) -> Plan:
     read.
     """
     path = folder / PLAN
-    state = patiently(path, lambda: os.stat(path))
-    return plan_in(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    return plan_in(path, state_of(path))
 
 
 @functools.lru_cache(maxsize=KEPT)
