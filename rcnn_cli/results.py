@@ -170,7 +170,8 @@ def draw_results(graph: Graph, node: Node) -> None:
         if showing.choose(found)[1]:
             image = showing.picture(image, found)
         else:
-            image = draw_best(image, found, dataset.record(image_id), (detections.classes, dataset.classes))
+            names_of_classes = detections.classes, dataset.classes
+            image = draw_best(image, found, showing.precision(found), dataset.record(image_id), names_of_classes)
             bare += 1
         save_image(image, folder / f"{names[image_id]}.jpg")
     told = (

@@ -52,7 +52,7 @@ class Showing:
 
     def choose(self, found: Detections) -> tuple[NDArray[np.int64], bool]:
         """The rows to draw, the best first, and whether they are good enough."""
-        order = best_first(found, self.precision(found))
+        order = best_first(found.scores, self.precision(found))
         enough = order[found.scores[order] >= self.cuts[found.labels[order]]]
         return (enough, True) if len(enough) else (order[:FEW], False)
 

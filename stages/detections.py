@@ -233,12 +233,12 @@ def class_thresholds(
     return best.thresholds()
 
 
-def best_first(detections: Detections, precision: NDArray[np.floating]) -> NDArray[np.int64]:
-    """The detections' rows, int64 [n], by `precision` [n] from the best down (nan last), of equal ones by score.
+def best_first(scores: NDArray[np.floating], precision: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The rows of detections, int64 [n], by `precision` [n] from the best down (nan last), equal ones by `scores` [n].
 
     Scores of different classes have no common scale, their precisions have.
     """
-    return np.lexsort((-detections.scores, -np.nan_to_num(precision, nan=-1.0)))
+    return np.lexsort((-scores, -np.nan_to_num(precision, nan=-1.0)))
 
 
 def shortest(score: np.float32) -> float:
@@ -262,5 +262,5 @@ def detections_as_json(
             "box": [round(float(corner), 2) for corner in detections.boxes[row]],
             "drawn": bool(drawn[row]),
         }
-        for row in best_first(detections, precision)
+        for row in best_first(detections.scores, precision)
     ]

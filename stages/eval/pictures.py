@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.detections import Detections, DetectionSet
+from stages.detections import Detections, DetectionSet, best_first
 from stages.drawing import class_colours, contact_sheet, font_of, shortened
 from stages.eval.average_precision import Curve
 from stages.images import Pixels
@@ -190,9 +190,8 @@ def rows_to_show(
     `precision` (nan where none is known) and `scores` are [n]. Where none is precise enough, these are the `least`
     with the highest precision, of equal ones with the highest score.
     """
-    known = np.nan_to_num(precision, nan=-1.0)
-    order = np.lexsort((-scores, -known))
-    enough = order[known[order] > above]
+    order = best_first(scores, precision)
+    enough = order[precision[order] > above]
     return (enough, True) if len(enough) else (order[:least], False)
 
 
@@ -215,13 +214,20 @@ def thin_mark(box: NDArray[np.floating], colour: Colour, text: str) -> Mark:
     return Mark(box, colour, text, stroke=1, ground=GREY)
 
 
-def draw_best(image: Pixels, found: Detections, record: Any, names: tuple[Sequence[str], Sequence[str]]) -> Pixels:
+def draw_best(
+    image: Pixels,
+    found: Detections,
+    precision: NDArray[np.floating],
+    record: Any,
+    names: tuple[Sequence[str], Sequence[str]],
+) -> Pixels:
     """A copy of an image on which no detection reaches its threshold: the best of those `found` whatever their score,
     as many as it has objects and at least one, in thin lines, and the objects of its `record`: uint8 [H, W, 3].
 
-    `names` are the detector's classes and the dataset's.
+    `precision` [n] is that of each of those `found`, nan where none is known (see `best_first`); `names` are the
+    detector's classes and the dataset's.
     """
-    best = np.argsort(-found.scores, kind="stable")[: max(1, len(record.boxes))]
+    best = best_first(found.scores, precision)[: max(1, len(record.boxes))]
     colours = class_colours(len(names[0]))
     marks = [
         thin_mark(found.boxes[row], colours[label], f"{names[0][label]} {found.scores[row]:.2f}")

@@ -158,9 +158,10 @@ def test_images_to_show_are_filled_up_with_others() -> None:
 def test_an_image_without_anything_above_its_threshold_shows_its_best(scene: tuple[Any, DetectionSet]) -> None:
     dataset, detections = scene
     image, found = dataset.read_image("a"), detections.of_image("a")
-    drawn = draw_best(image, found, dataset.record("a"), (CLASSES, CLASSES))
-    assert drawn.shape == image.shape
-    cat, dog, _ = ((drawn == colour).all(axis=2).sum() for colour in class_colours(3))
-    assert cat > 100  # it has one object, so the best-scored one
-    assert dog == 0
-    assert (drawn == TRUTH).all(axis=2).any()
+    for precision, best in ((np.full(len(found), np.nan), 0), (np.array([0.1, 0.2, 0.1]), 1)):  # by score, by precision
+        drawn = draw_best(image, found, precision, dataset.record("a"), (CLASSES, CLASSES))
+        assert drawn.shape == image.shape
+        inked = [int((drawn == colour).all(axis=2).sum()) for colour in class_colours(3)]
+        assert inked[best] > 100  # it has one object, so one detection is drawn
+        assert sum(inked) == inked[best]
+        assert (drawn == TRUTH).all(axis=2).any()
