@@ -10,7 +10,7 @@ from typing import Any
 
 from rcnn_cli.detectors import evaluations_of
 from rcnn_cli.graph import Graph, Node
-from rcnn_cli.recipe import sources_of
+from rcnn_cli.recipe import sources_of, toml_text
 from rcnn_cli.runner import duration, manifest_of, plural, size
 from stages.datasets import ClassificationDataset
 from stages.settings import all_of
@@ -22,7 +22,7 @@ def recipe_of(graph: Graph, changes: Sequence[str]) -> dict[str, Any]:
         "name": graph.recipe.name,
         "path": str(graph.recipe.path),
         "description": graph.recipe.description,
-        "text": graph.recipe.path.read_text(encoding="utf-8"),
+        "text": toml_text(graph.recipe.path),
         "changes": list(changes),
         "settings": changed_settings(graph),
     }
