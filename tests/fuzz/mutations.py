@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -56,6 +57,12 @@ def mutated(content: bytes, wanted: Sequence[Mutation], words: Sequence[bytes], 
             cut = choice * len(other) // (1 << 16)
             spoilt[at:] = other[cut:]
     return bytes(spoilt)
+
+
+def written(path: Path, content: bytes) -> Path:
+    """The file with this content."""
+    path.write_bytes(content)
+    return path
 
 
 def word_around(text: bytes | bytearray, at: int) -> tuple[int, int]:

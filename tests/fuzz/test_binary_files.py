@@ -29,24 +29,12 @@ from stages.networks.importer import import_weights
 from stages.networks.source import NetworkSource
 from stages.networks.weights import load_module, read_state
 from stages.propose.box_file import BoxFile, content_sha256
-from tests.fuzz.mutations import ODD_VALUES, Mutation, as_json, mutated, mutated_tree, mutations
+from tests.fuzz.mutations import ODD_VALUES, Mutation, as_json, mutated, mutated_tree, mutations, written
 from tests.fuzz.verdict import fuzz, read_or_said
 from tests.stages.caffe_files import caffemodel
 
 IDS = ("a", "b", "c/d")
 NUMBERS = np.array([[0, 0, 10, 10], [5, 5, 20, 30]], np.float32)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which each example writes its file over the last one's."""
-    return tmp_path_factory.mktemp("fuzz")
-
-
-def written(path: Path, content: bytes) -> Path:
-    """The file with this content."""
-    path.write_bytes(content)
-    return path
 
 
 # Images

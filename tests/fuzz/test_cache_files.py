@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -12,22 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import Reader
+from cache.files import SEAL, seal_of
 from rcnn_cli.inspection import inspect_file
 from tests.cache.samples import fill, open_writer, sample_ids
-from tests.fuzz.mutations import Mutation, as_json, mutated, mutated_tree, mutations
+from tests.fuzz.mutations import Mutation, as_json, mutated, mutated_tree, mutations, written
 from tests.fuzz.verdict import fuzz, read_or_said
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which each example writes its files over the last one's."""
-    return tmp_path_factory.mktemp("fuzz")
-
-
-def written(path: Path, content: bytes) -> Path:
-    """The file with this content."""
-    path.write_bytes(content)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +68,16 @@ def test_files_of_a_cache(made: Path, place: Path, name: str, wanted: list[Mutat
 @fuzz(15)
 @given(st.sampled_from(FILES[:2]), st.data())
 def test_plans_and_manifests_with_odd_values(made: Path, place: Path, name: str, data: st.DataObject) -> None:
+    """Beyond their SHA-256: without one, as versions before wrote them, or with the right one."""
     folder = copied(made, place)
     tree = json.loads((folder / name).read_bytes())
-    written(folder / name, as_json(data.draw(mutated_tree(tree))))
+    del tree[SEAL]
+    content = as_json(data.draw(mutated_tree(tree)))
+    with contextlib.suppress(ValueError, RecursionError):  # what as_json writes need not be JSON that Python reads
+        odd = json.loads(content)
+        if isinstance(odd, dict) and data.draw(st.booleans()):
+            content = json.dumps({**odd, SEAL: seal_of(odd)}).encode()
+    written(folder / name, content)
     cache_read(folder)
 
 

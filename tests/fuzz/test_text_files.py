@@ -21,7 +21,7 @@ from rcnn_cli.grid import is_grid, load_grid
 from rcnn_cli.inspection import inspect_file
 from rcnn_cli.recipe import load_recipe
 from stages.datasets import open_detection
-from tests.fuzz.mutations import ODD_VALUES, Mutation, as_json, mutated, mutated_json, mutated_tree, mutations
+from tests.fuzz.mutations import ODD_VALUES, Mutation, as_json, mutated, mutated_json, mutated_tree, mutations, written
 from tests.fuzz.verdict import fuzz, read_or_said
 
 PROJECT = Path(__file__).parents[2]
@@ -90,12 +90,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"voc/Annotations/{name}.xml").write_bytes(ANNOTATION)
     (folder / "voc/ImageSets/Main/train.txt").write_text("a\nb\n")
     return folder
-
-
-def written(path: Path, content: bytes) -> Path:
-    """The file with this content."""
-    path.write_bytes(content)
-    return path
 
 
 def wired(path: Path) -> None:

@@ -19,7 +19,8 @@ def test_sound_names_stay_as_they_are():
 def test_a_slash_becomes_a_dash_and_a_hash():
     assert file_name("night/0001") == "night-0001-" + file_name("night/0001")[-8:]
     assert file_name("night/0001") != file_name("night-0001")
-    assert file_name("../../etc/passwd").startswith("etc-passwd-") or ".." not in Path(file_name("../x")).parts
+    assert file_name("../../etc/passwd").startswith("etc-passwd-")
+    assert file_name("../x").startswith("x-")
 
 
 def test_devices_hidden_files_and_nothing_get_names():
