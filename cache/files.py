@@ -96,7 +96,8 @@ def as_cache_error(path: Path, error: OSError) -> CacheError:
 def write_json(path: Path, value: Any, *, exclusive: bool = False, durable: bool = True) -> bool:
     """`value` as indented JSON, atomically; options as `write_atomically`."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    return write_atomically(path, [text.encode()], exclusive=exclusive, durable=durable)
+    content = text.encode("utf-8", "backslashreplace")  # names of files that are no UTF-8: JSON has that escape
+    return write_atomically(path, [content], exclusive=exclusive, durable=durable)
 
 
 def read_json(path: Path) -> Any:

@@ -225,7 +225,7 @@ def write_tables(plan: Plan, rows: Sequence[Row], changes: Sequence[str], work: 
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in (("md", format_markdown(plan, rows)), ("csv", table_as_csv(plan.grid, rows))):
         path = folder / f"{name}.{suffix}"
-        write_atomically(path, [text.encode()])
+        write_atomically(path, [text.encode("utf-8", "replace")])
         yield path
     write_json(folder / f"{name}.json", as_json(plan, rows, changes))
     yield folder / f"{name}.json"

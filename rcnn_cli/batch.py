@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 import sys
@@ -64,7 +65,7 @@ def job_name(submission: Submission, node: Node, key: str) -> str:
 
     A cluster that has lost its state counts from 1 again: the name tells which jobs of a known number are others.
     """
-    digest = hashlib.sha256(f"{submission.work}\n{key}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(os.fsencode(f"{submission.work}\n{key}")).hexdigest()[:8]
     return f"{readable_name(submission, node)}.{digest}"
 
 

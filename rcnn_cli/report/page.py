@@ -175,7 +175,7 @@ def render(
     }
     template = environment().get_template("page.html")
     empty: dict[str, Any] = {"gallery": None, "scenes": [], "sheets": {}, "album": None, "store": ""}
-    room = MOST_BYTES - RESERVE - len(template.render(**context, **empty).encode())
+    room = MOST_BYTES - RESERVE - len(template.render(**context, **empty).encode("utf-8", "replace"))
     album = fill_album(runs, mains, looks, max(0, min(MOST_PICTURES, room)))
     items = [item for one in looks.values() for item in one.items]
     wanted = {item.image for item in items} | {scene.image for scene in scenes_in(mains, looks)}
@@ -190,13 +190,13 @@ def render(
         },
     }
     before, after = template.render(**context, **shown, store=Markup(STORE)).split(STORE)
-    yield before.encode()
+    yield before.encode("utf-8", "replace")  # paths that are no UTF-8 are printed with question marks
     for picture in album.pictures.values():
         yield (
             f'<image id="picture-{picture.number}" width="{picture.width}" height="{picture.height}" '
             f'preserveAspectRatio="none" href="{picture.uri}"/>\n'
         ).encode()
-    yield after.encode()
+    yield after.encode("utf-8", "replace")
 
 
 def environment() -> Any:

@@ -209,7 +209,7 @@ def remembered(digests: DigestMemory, kind: str, key: str, compute: Callable[[],
 
 def memory_of(folder: Path, work: Path) -> DigestMemory:
     """The memory of a dataset's folder, in `work`/digests."""
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return DigestMemory(folder, work / "digests" / f"{folder.name}-{name}.json")
 
 

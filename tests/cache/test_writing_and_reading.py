@@ -1,4 +1,5 @@
 import json
+import os
 
 import h5py
 import numpy as np
@@ -6,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache import CacheError, Column, Identity, IncompleteCache, Reader, Schema, Writer
-from cache.files import write_sealed
+from cache import CacheError, Column, DamagedPlan, Identity, IncompleteCache, Reader, Schema, Writer
+from cache.files import read_sealed, write_sealed
 from cache.manifest import read_manifest
 from cache.view import write_view
 from tests.cache.samples import IDENTITY, SCHEMA, fill, open_writer, sample_ids, sample_record
@@ -143,6 +144,17 @@ def test_ids_are_kept_as_data(tmp_path):
     assert list(Reader(tmp_path / "c").item_ids) == ids
     with h5py.File(tmp_path / "c" / "data.h5") as file:
         assert file["image_ids"].asstr()[()].tolist() == ids
+
+
+def test_names_of_files_that_are_no_utf8_are_kept(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    writer = fill(folder, sample_ids(3))
+    writer.finish({"command": ["rcnn", str(folder)]})
+    assert read_manifest(folder / "manifest.json")["command"] == ["rcnn", str(folder)]
+    assert_holds_samples(folder, sample_ids(3))
+    write_sealed(tmp_path / "a.json", {"path": str(folder), "é": "é"})
+    assert "é" in (tmp_path / "a.json").read_text("utf-8")
+    assert read_sealed(tmp_path / "a.json", DamagedPlan) == ({"path": str(folder), "é": "é"}, True)
 
 
 def test_a_folder_of_another_identity_is_not_written_to(tmp_path):

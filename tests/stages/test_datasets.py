@@ -242,6 +242,16 @@ def test_the_folder_may_be_named_at_each_level(voc: Path, tmp_path: Path) -> Non
         assert opened(folder, tmp_path).folder == voc
 
 
+def test_a_folder_whose_name_is_no_utf8(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path from there can be stated, from the root it is no text."""
+    key, place = opened(voc, tmp_path / "work").key, tmp_path / os.fsdecode(b"caf\xe9")
+    place.mkdir()
+    shutil.move(voc, place / "VOC2007")
+    monkeypatch.chdir(place)
+    assert opened(Path("VOC2007"), Path("work")).key == key
+    assert opened(Path("VOC2007"), Path("work")).key == key  # by what is remembered
+
+
 def test_several_years_ask_for_one(voc: Path, tmp_path: Path) -> None:
     shutil.copytree(voc, voc.parent / "VOC2012")
     with pytest.raises(BadDataset, match="holds VOC2007, VOC2012; end the source with the year"):
