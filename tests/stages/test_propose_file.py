@@ -191,12 +191,13 @@ def test_a_mat_without_the_two_cell_arrays(tmp_path, content):
         BoxFile(tmp_path / "a.mat")
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint32", "uint64"])
 @pytest.mark.parametrize("offsets", [[0, 2, 2], [0, 2, 2, 4], [1, 2, 2, 3], [0, 3, 2, 3]])
-def test_offsets_must_divide_the_boxes(tmp_path, offsets):
+def test_offsets_must_divide_the_boxes(tmp_path, offsets, dtype):
     path = write_flat(tmp_path / "a.h5")
     with h5py.File(path, "a") as file:
         del file["offsets"]
-        file["offsets"] = offsets
+        file["offsets"] = np.array(offsets, dtype)
     with pytest.raises(StageError, match="'offsets' does not divide"):
         BoxFile(path)
 
