@@ -55,6 +55,12 @@ class FileEntry(NamedTuple):
         return self[:4]
 
 
+def state_of(path: Path) -> tuple[int, int, int, int]:
+    """The first four values of a `FileEntry`; to be looked at before the file is read. Raises OSError."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 class DigestMemory:
     """Digests of the files below `folder`, kept in `memory` (a JSON file) with each file's state.
 
@@ -101,8 +107,7 @@ class DigestMemory:
     def look(self, path: Path, known: FileEntry | None, image: bool) -> FileEntry:
         """What is known of the file, by what is remembered of it or by reading it."""
         try:
-            status = path.stat()
-            state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            state = state_of(path)
             if known is not None and known.state == state and not (image and known.header is None):
                 return known
             content = read_whole(path)
@@ -113,15 +118,9 @@ class DigestMemory:
 
     def read(self, path: Path) -> bytes:
         """The bytes of a file, which stay what they are known to be. Raises OSError and ChangedInput."""
-        name = self.name(path)
-        if name not in self.found:
-            status = path.stat()
-            content = read_whole(path)
-            state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-            self.found[name] = FileEntry(*state, hashlib.sha256(content).hexdigest())
-            return content
-        content = read_whole(path)
-        if hashlib.sha256(content).hexdigest() != self.found[name].sha256:
+        state, content = state_of(path), read_whole(path)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if self.found.setdefault(self.name(path), FileEntry(*state, sha256)).sha256 != sha256:
             raise ChangedInput.of(path)
         return content
 
