@@ -143,12 +143,14 @@ def named(paths: Sequence[Path], every: int) -> list[Photo]:
     """
     found: dict[Path, Photo] = {}
     taken: set[str] = set()
+    numbers: dict[str, int] = {}  # how far each stem is: many folders may have a 0001.jpg
     for path in sorted(paths, key=is_video):
         stem = file_name(path.stem)
-        name, number = stem, 1
+        name, number = stem, numbers.get(stem, 1)
         while is_taken(name, taken, is_video(path)):
             number += 1
             name = f"{stem}-{number}"
+        numbers[stem] = number
         taken.add(name.casefold())
         found[path] = Photo(path, name, every if is_video(path) else 0)
     return [found[path] for path in paths]
