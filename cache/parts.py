@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from cache.errors import CacheError, DamagedPart
-from cache.files import parse_json, patiently, write_atomically
+from cache.files import parse_json, patiently, unreadable, write_atomically
 from cache.schema import Record, Schema
 
 FORMAT_VERSION = 1  # a later format must have other names in its header: see read_header
@@ -285,6 +285,8 @@ class OpenPart:
             return read()
         except HDF5_ERRORS as error:
             self.close()
+            if isinstance(error, OSError) and error.errno:
+                raise unreadable(self.path, OSError(error.errno, os.strerror(error.errno))) from error
             raise CacheError(
                 f"{self.path}: HDF5 cannot read it ({first_line(error)}) although its SHA-256 is right; run the same "
                 "command again, and if it stays so, install the version of h5py that wrote it"

@@ -27,6 +27,7 @@ from cache.parts import (
     part_name,
     read_header,
     verify_part,
+    write_dataset,
     write_part,
 )
 from cache.plan import Plan
@@ -54,11 +55,11 @@ def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None) -> N
     with h5py.File(
         "view", "w", driver="core", backing_store=False, libver=("v110", "v110"), userblock_size=USER_BLOCK
     ) as file:
-        file.create_dataset(f"{schema.item}_ids", data=ids_array(reader.item_ids))
+        write_dataset(file, f"{schema.item}_ids", ids_array(reader.item_ids), "none")
         bounds = dict.fromkeys(schema.per_item, firsts)
         for prefix, columns in schema.ragged():
             offsets = offsets_of(reader.lengths(prefix.rstrip("/")))
-            file.create_dataset(f"{prefix}offsets", data=offsets)
+            write_dataset(file, f"{prefix}offsets", offsets, "none")
             bounds |= {prefix + name: [int(offsets[first]) for first in firsts] for name in columns}
         columns = schema.columns()
         copied = {name: bounds[name] for name, column in columns.items() if not is_float(column)}

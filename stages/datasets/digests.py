@@ -9,16 +9,16 @@ the environment variable RCNN_CHECK_CONTENT, which `--check-content` sets, every
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cache.errors import CacheError, DamagedFile
+from cache.files import read_sealed, write_sealed
 from stages.errors import BadImage, ChangedInput
 from stages.images import Header, read_header, why_missing
 from stages.input_files import read_whole
@@ -146,11 +146,8 @@ class DigestMemory:
     def load(self) -> dict[str, FileEntry]:
         """The entries in the memory; none if there is no memory, or it cannot be understood."""
         try:
-            entries = json.loads(self.memory.read_text("utf-8"))["files"]
-            return {str(name): FileEntry.from_json(value) for name, value in entries.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {name: FileEntry.from_json(value) for name, value in read_memory(self.memory, "files").items()}
+        except (ValueError, TypeError):
             log.info("%s: not understood, reading the files again", self.memory)
             return {}
 
@@ -164,16 +161,27 @@ class DigestMemory:
         remember(self.memory, {"folder": str(self.folder), "files": entries})
 
 
-def remember(memory: Path, value: object) -> None:
-    """Writes `value` as JSON to the file `memory` in one step; only logs a warning if that cannot be done."""
+def remember(memory: Path, value: Mapping[str, Any]) -> None:
+    """Writes `value` as JSON with its SHA-256 to the file `memory`, in one step; only logs a warning if it cannot."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=memory.name, suffix=".tmp", dir=memory.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, sort_keys=True)
-        os.replace(temporary, memory)
-    except OSError as error:
-        log.warning("%s: could not be written, so files will be read again (%s)", memory, error.strerror)
+        write_sealed(memory, value)
+    except (OSError, CacheError) as error:
+        log.warning("%s: could not be written, so files will be read again (%s)", memory, error)
+
+
+def read_memory(memory: Path, table: str) -> dict[str, Any]:
+    """The entries of `table` in a file that `remember` wrote; none if it is missing or not what was written."""
+    try:
+        value, sealed = read_sealed(memory, DamagedFile)
+    except FileNotFoundError:
+        return {}
+    except CacheError as error:
+        reason = error.reason if isinstance(error, DamagedFile) else error
+        log.info("%s: is not believed (%s); the files are read again", memory, reason)
+        return {}
+    entries = value.get(table)
+    return entries if sealed and isinstance(entries, dict) else {}
 
 
 def remembered_names(digests: DigestMemory, files: Sequence[Path], read: Callable[[Path], set[str]]) -> list[str]:
@@ -189,21 +197,14 @@ def remembered_names(digests: DigestMemory, files: Sequence[Path], read: Callabl
 def remembered(digests: DigestMemory, kind: str, key: str, compute: Callable[[], Any]) -> Any:
     """The JSON value that `compute` gives, remembered beside the digests; `key` covers all that decides it.
 
-    Losing or damaging what is remembered costs time alone: it is kept with its own checksum.
+    Losing or damaging what is remembered costs time alone.
     """
     memory = digests.memory.with_suffix(f".{kind}.json")
-    entries: dict[str, Any] = {}
-    try:
-        entries = json.loads(memory.read_text("utf-8"))["entries"]
-        value, checksum = entries[key]
-        if checksum == combined(key, [json.dumps(value, sort_keys=True)]):
-            return value
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    value = compute()
-    kept = dict(list(entries.items())[1 - REMEMBERED :]) if isinstance(entries, dict) else {}
-    remember(memory, {"entries": {**kept, key: [value, combined(key, [json.dumps(value, sort_keys=True)])]}})
-    return value
+    entries = read_memory(memory, "entries")
+    if key not in entries:
+        entries = dict([*list(entries.items())[1 - REMEMBERED :], (key, compute())])
+        remember(memory, {"entries": entries})
+    return entries[key]
 
 
 def memory_of(folder: Path, work: Path) -> DigestMemory:

@@ -446,6 +446,19 @@ def test_a_damaged_memory_costs_time_but_never_truth(voc: Path, tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("settled")
+def test_no_flipped_bit_of_a_memory_is_believed(voc: Path, tmp_path: Path) -> None:
+    keys(voc, tmp_path)
+    memory = memory_of(voc, tmp_path)
+    known, content = memory.load(), memory.memory.read_bytes()
+    assert known
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        memory.memory.write_bytes(flipped)
+        assert memory.load() in ({}, known), f"bit {bit}"
+
+
+@pytest.mark.usefixtures("settled")
 def test_a_work_folder_that_cannot_be_written_only_warns(
     voc: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
