@@ -32,7 +32,7 @@ from stages.diagnose.false_positives import (
 )
 from stages.diagnose.objects import Objects, read_objects
 from stages.errors import StageError
-from stages.eval.average_precision import Curve, best_objects, match_detections
+from stages.eval.average_precision import Curve, best_objects, calibrated_precision, match_detections
 from stages.eval.average_precision import Objects as ClassObjects
 from stages.eval.report import read_curves
 
@@ -212,19 +212,13 @@ def judge(
 
 
 def precisions(detections: DetectionSet, curves: Mapping[str, Curve]) -> NDArray[np.float64]:
-    """The precision of each detection's class at its score, float64 [n], nan for a class without a curve."""
+    """The precision of each class at its detections' scores (`calibrated_precision`), float64 [n]; nan without a
+    curve."""
     precision = np.full(len(detections), np.nan)
     for name, rows in detections.class_rows.items():
         if name in curves:
-            precision[rows] = precision_at(curves[name], detections.every.scores[rows])
+            precision[rows] = calibrated_precision(curves[name], detections.every.scores[rows])
     return precision
-
-
-def precision_at(curve: Curve, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The precision of all detections that score at least each of `scores` [n]: float64 [n], nan where none counts."""
-    last = np.searchsorted(-curve.scores, -scores, side="right") - 1
-    known = np.concatenate([curve.precision, [np.nan]])
-    return known[last]
 
 
 def error_settings(graph: Graph) -> DiagnoseSettings:

@@ -36,7 +36,7 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: detections above `precision`; `count` images, or those with the ids `images`; the seed of
+    """What is asked for: detections of `precision` or more; `count` images, or those with the ids `images`; the seed of
     every random choice; the folder."""
 
     precision: float
@@ -144,11 +144,11 @@ def detections(graph: Graph, wish: Wish) -> Pictures:
     how = "chosen" if wish.images else f"random (seed {wish.seed})"
     by = f" by {found.detector.name}" if len(evaluations_of(graph)) > 1 else ""
     what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.dataset}'{by}"
-    return pictures, "; ".join([f"{what}, precision above {wish.precision:g}", *bare_images(sheets)])
+    return pictures, "; ".join([f"{what}, precision {wish.precision:g} or more", *bare_images(sheets)])
 
 
 def bare_images(sheets: Sequence[DetectionSheet]) -> list[str]:
-    """What is to be said of images without a detection above the precision: a sentence, or nothing."""
+    """What is to be said of images without a detection of that precision: a sentence, or nothing."""
     bare, images = sum(one.bare for one in sheets), sum(one.images for one in sheets)
     have = "has" if bare == 1 else "have"
     return [f"{bare} of the {images} {have} none: there the best are shown, whatever their score"] if bare else []

@@ -434,7 +434,7 @@ def units(
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Draw the detections whose score has more than this precision on the whole split; of an image without such "
+    help="Draw the detections whose score has this precision or more on the whole split; of an image without such "
     "the best, in thin lines.",
 )
 @click.option(

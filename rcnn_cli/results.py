@@ -111,7 +111,7 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
             have = "has" if sheet.bare == 1 else "have"
             remarks.append(
                 f"{name}/detections.png: {sheet.bare} of its {sheet.images} images {have} no detection of a precision "
-                f"above {PRECISION:g}; there the best are shown, whatever their score, with the annotated objects"
+                f"of {PRECISION:g} or more; there the best are shown, whatever their score, with the annotated objects"
             )
     return remarks
 

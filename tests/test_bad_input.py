@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cache.files import write_sealed
+from cache.manifest import read_manifest
 from stages.datasets.shapes import ShapesSettings, draw_shapes
 from tests.in_process import caller
 from tests.pipeline import command, rcnn
@@ -274,7 +276,7 @@ def test_tune_does_not_overwrite_its_recipe(call, world):
 def test_a_cache_from_a_newer_version(call, world, tmp_path):
     call("propose", world[1])
     manifest = next((tmp_path / "work" / "caches" / "propose").glob("r-train.*")) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    write_sealed(manifest, {**read_manifest(manifest), "format": 99})
     assert_sentence(call("run", world[1]), "newer version")
 
 

@@ -279,7 +279,7 @@ def scenes_of(run: Run, found: Evaluated, rows: Rows) -> dict[str, tuple[tuple[S
 
 def sheet_of(run: Run, found: Evaluated, rows: Rows) -> tuple[Scene, ...]:
     """SHEET_IMAGES images at equal distances, the same for every run on the same data, with the detections of a
-    precision above PRECISION, or, where there are none, the best: see `stages.eval.pictures.rows_to_show`."""
+    precision of PRECISION or more, or, where there are none, the best: see `stages.eval.pictures.rows_to_show`."""
     rows = rows[np.isin(found.verdicts[rows], list(KINDS.values()))]
     readable = np.flatnonzero((found.detections.image_sizes > 0).all(axis=1)).tolist()
     plain = found.objects.images[~found.objects.difficult]

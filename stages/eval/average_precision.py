@@ -141,12 +141,13 @@ def average_precision_area(recall: NDArray[np.float64], precision: NDArray[np.fl
 def calibrated_precision(curve: Curve, scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """The precision that a class's detections have at `scores` [n], never falling as the score rises: float64 [n].
 
-    It is the best precision down to any score that is not higher: what counts to reach `lowest_score_at(p)` has p or
-    more, all else less. A score below all of the curve's has the precision of the whole curve; nan without a curve.
+    It is the best precision down to any score that is not higher, all detections of that score counted: what reaches
+    `lowest_score_at(p)` has p or more, all else less. A score below all of the curve's has the precision of the whole
+    curve; nan without a curve.
     """
     if not len(curve.scores):
         return np.full(len(scores), np.nan)
-    best = np.maximum.accumulate(curve.precision[::-1])[::-1]
+    best = np.maximum.accumulate(precision_with_ties(curve)[::-1])[::-1]
     first = np.searchsorted(-curve.scores, -np.asarray(scores), side="left")
     return np.asarray(best[np.minimum(first, len(best) - 1)], np.float64)
 
@@ -154,5 +155,11 @@ def calibrated_precision(curve: Curve, scores: NDArray[np.floating]) -> NDArray[
 def lowest_score_at(precision: float, curve: Curve) -> float | None:
     """The lowest score down to which the class's detections are still right with at least this `precision`, None if
     they never are."""
-    good = np.flatnonzero(curve.precision >= precision)
+    good = np.flatnonzero(precision_with_ties(curve) >= precision)
     return float(curve.scores[good[-1]]) if len(good) else None
+
+
+def precision_with_ties(curve: Curve) -> NDArray[np.float64]:
+    """The precision down to each of the curve's n scores with all detections of that score, float64 [n]: a threshold
+    cannot part equal scores, although the devkit's curve has a point for each."""
+    return curve.precision[np.searchsorted(-curve.scores, -curve.scores, side="right") - 1]

@@ -131,27 +131,27 @@ def why_empty(curves: Sequence[Curve]) -> str:
 @dataclass(frozen=True)
 class DetectionSheet:
     """A contact sheet, `pixels` uint8 [H, W, 3] RGB, of `images` images; on `bare` of them no detection has a precision
-    above `above`, so that their best are shown."""
+    of `at_least`, so that their best are shown."""
 
     pixels: Pixels
     images: int
     bare: int
-    above: float
+    at_least: float
 
 
 def detection_sheet(
     dataset: Any,
     detections: DetectionSet,
     precision: NDArray[np.floating],
-    above: float,
+    at_least: float,
     image_ids: Sequence[str],
     *,
     columns: int = 4,
     cell: tuple[int, int] = (360, 300),
 ) -> DetectionSheet:
-    """Figures 8 to 11: the images with their detections of a precision above `above`, and the annotated objects.
+    """Figures 8 to 11: the images with their detections of a precision of `at_least`, and the annotated objects.
 
-    `precision` [n] is that of each row of `detections.every`, of its detector at its score (nan for none); it stands
+    `precision` [n] is that of each row of `detections.every` (`calibrated_precision`, nan for none); it stands
     beside the class's name. An image without such a detection shows its best ones whatever their score, in thin lines,
     as many as it has objects and at least one; its title and the sheet's heading say so. `cell` is (width, height).
     """
@@ -160,7 +160,7 @@ def detection_sheet(
         place = detections.image_index[image_id]
         rows = np.arange(detections.offsets[place], detections.offsets[place + 1])
         record = dataset.record(image_id)
-        best, enough = rows_to_show(precision[rows], detections.every.scores[rows], above, max(1, len(record.boxes)))
+        best, enough = rows_to_show(precision[rows], detections.every.scores[rows], at_least, max(1, len(record.boxes)))
         bare += not enough
         marks = detection_marks(detections, precision, rows[best], enough)
         marks += [
@@ -168,10 +168,10 @@ def detection_sheet(
             for box, label in zip(record.boxes, record.labels, strict=True)
         ]
         cells.append(draw_marks(dataset.read_image(image_id), marks, cell))
-        titles.append(title_of(image_id, len(best), enough, above))
+        titles.append(title_of(image_id, len(best), enough, at_least))
     heading = [
-        f"With each class the precision of its detections that score as much or more; shown are those above {above:g}. "
-        "White dashes: annotated objects."
+        "With each class the precision of its detections that score as much or more; shown are those of "
+        f"{at_least:g} or more. White dashes: annotated objects."
     ]
     if bare:
         which = "None" if bare == len(image_ids) else f"{len(image_ids) - bare}"
@@ -179,19 +179,19 @@ def detection_sheet(
             f"{which} of these {len(image_ids)} images {'has' if which in ('None', '1') else 'have'} such a detection; "
             "where there is none, the best are shown whatever their score, in thin lines."
         )
-    return DetectionSheet(contact_sheet(cells, columns, titles, heading=heading), len(cells), bare, above)
+    return DetectionSheet(contact_sheet(cells, columns, titles, heading=heading), len(cells), bare, at_least)
 
 
 def rows_to_show(
-    precision: NDArray[np.floating], scores: NDArray[np.floating], above: float, least: int
+    precision: NDArray[np.floating], scores: NDArray[np.floating], at_least: float, least: int
 ) -> tuple[NDArray[np.int64], bool]:
-    """Which of an image's detections are shown, int64, the best first, and whether any has a precision above `above`.
+    """Which of an image's detections are shown, int64, the best first, and whether any has a precision of `at_least`.
 
     `precision` (nan where none is known) and `scores` are [n]. Where none is precise enough, these are the `least`
     with the highest precision, of equal ones with the highest score.
     """
     order = best_first(scores, precision)
-    enough = order[precision[order] > above]
+    enough = order[precision[order] >= at_least]
     return (enough, True) if len(enough) else (order[:least], False)
 
 
@@ -239,22 +239,22 @@ def draw_best(
     return draw_marks(image, marks, (image.shape[1], image.shape[0]))
 
 
-def title_of(image_id: str, shown: int, enough: bool, above: float) -> str:
+def title_of(image_id: str, shown: int, enough: bool, at_least: float) -> str:
     """What stands under an image."""
     name = shortened(image_id, font_of(13), TITLE_WIDTH)
     if enough:
         return name
-    return f"{name}: none above {above:g}, best {shown}" if shown else f"{name}: no detection"
+    return f"{name}: none of {at_least:g}, best {shown}" if shown else f"{name}: no detection"
 
 
 def images_to_show(
-    detections: DetectionSet, precision: NDArray[np.floating], above: float, count: int = 12
+    detections: DetectionSet, precision: NDArray[np.floating], at_least: float, count: int = 12
 ) -> list[str]:
-    """`count` images, in their order: evenly spaced among those with a detection of a precision above `above`, and,
+    """`count` images, in their order: evenly spaced among those with a detection of a precision of `at_least`, and,
     where these are too few, among the others that could be read."""
     precise = np.zeros(len(detections.image_ids), bool)
     images = np.repeat(np.arange(len(precise)), np.diff(detections.offsets))
-    precise[images[np.nan_to_num(precision, nan=-1.0) > above]] = True
+    precise[images[np.nan_to_num(precision, nan=-1.0) >= at_least]] = True
     readable = (detections.image_sizes > 0).all(axis=1)
     chosen = evenly(np.flatnonzero(readable & precise).tolist(), count)
     chosen += evenly(np.flatnonzero(readable & ~precise).tolist(), count - len(chosen))

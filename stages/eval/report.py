@@ -36,7 +36,7 @@ COCO_ROWS = {
 }
 RESAMPLED = ("ap_11_resampled", "ap_area_resampled")
 PRECISION = 0.5
-"""R-CNN, figures 8 to 11: detections with a precision above 0.5 are shown."""
+"""R-CNN, figures 8 to 11: detections with a precision of 0.5 or more are shown (the paper: above 0.5)."""
 PAIRED = ("resamples", "seed", "confidence", "images")
 
 

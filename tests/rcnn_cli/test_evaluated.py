@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import IncompleteCache, Reader
-from rcnn_cli.evaluated import NAMES, evaluation_node, judge, open_evaluation, precision_at
+from rcnn_cli.evaluated import NAMES, evaluation_node, judge, open_evaluation
 from stages.detections import Detections, detections_from_arrays, detections_of
 from stages.diagnose.objects import Objects
 from stages.errors import StageError
-from stages.eval.average_precision import Curve, precision_recall_curve
 from stages.eval.average_precision import Objects as ClassObjects
+from stages.eval.average_precision import precision_recall_curve
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 
 CAT, DIFFICULT_CAT, DOG, CAR, OWL = range(5)
@@ -69,8 +69,8 @@ def test_what_each_detection_is_by_hand(scene: Path) -> None:
     assert found.found_by.tolist() == [1, -1, 0, 10, -1]
     assert found.own.tolist() == [DOG, CAT, CAT, DIFFICULT_CAT, DIFFICULT_CAT, CAT, -1, -1, -1, -1, CAR]
     np.testing.assert_allclose(found.overlaps[[0, 2, 5, 7]], [[0.7, 0, 0], [0.9, 0, 0], [0, 1, 0], [0, 0, 1]])
-    third = 1 / 3  # cats: right, wrong, wrong with the same score, two ignored, wrong, wrong
-    expected = [1, 1, third, third, third, 0.25, np.nan, 0, third, 0.2, 0.5]
+    third = 1 / 3  # cats: right, wrong, wrong with the same score, two ignored (between scores), wrong, wrong; cars: wrong, right
+    expected = [1, 1, third, 0.25, 0.25, 0.25, np.nan, 0.5, third, 0.2, 0.5]
     np.testing.assert_allclose(found.precision, expected)
     assert found.summary["classes"]["cat"]["positives"] == 1
     assert found.name == "eval"
@@ -126,15 +126,6 @@ def test_an_evaluation_of_another_dataset(scene: Path) -> None:
     graph = graph_of(scene, recipe, "again")
     run_tables(graph, "eval")
     assert open_evaluation(graph).dataset is graph.dataset("again")
-
-
-def test_precision_with_ties_by_hand() -> None:
-    scores = np.float32([3, 2, 2, 1])
-    curve = Curve(scores, np.array([0.5, 0.5, 1, 1]), np.array([1, 0.5, 2 / 3, 0.5]), 2, 4)
-    found = precision_at(curve, np.float32([4, 3, 2.5, 2, 1.5, 1, 0]))
-    np.testing.assert_allclose(found, [np.nan, 1, 1, 2 / 3, 2 / 3, 0.5, 0.5])
-    nothing = Curve(scores[:0], np.zeros(0), np.zeros(0), 2, 0)
-    assert np.isnan(precision_at(nothing, np.float32([1, 2]))).all()
 
 
 side = st.integers(1, 6)

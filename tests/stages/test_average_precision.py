@@ -353,6 +353,14 @@ def test_calibrated_precision_by_hand() -> None:
     assert np.isnan(calibrated_precision(curve_of([], []), scores)).all()
 
 
+def test_equal_scores_are_not_parted_by_hand() -> None:
+    """Right, then right and wrong and wrong with one score: 2/4 at that score, whatever the order of the three."""
+    curve = curve_of([0.9, 0.5, 0.5, 0.5], [True, True, False, False])
+    np.testing.assert_allclose(calibrated_precision(curve, np.array([0.9, 0.5, 0.1])), [1, 0.5, 0.5])
+    assert lowest_score_at(0.6, curve) == pytest.approx(0.9)
+    assert lowest_score_at(0.5, curve) == 0.5
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=20),
     st.sampled_from([0.1, 0.3, 0.5, 0.75, 1.0]),

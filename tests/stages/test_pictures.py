@@ -114,9 +114,9 @@ CLASSES = ("cat", "dog", "owl")
 
 
 def test_a_sheet_draws_what_is_precise_and_else_the_best(scene: tuple[Any, DetectionSet]) -> None:
-    """Above, not at, the limit. On the second image nothing is: its best is drawn, thinner, and it is counted."""
+    """At the limit or above. On the second image nothing is: its best is drawn, thinner, and it is counted."""
     dataset, detections = scene
-    sheet = detection_sheet(dataset, detections, np.array([0.9, 0.5, np.nan, 0.1]), 0.5, ["a", "b"], columns=1)
+    sheet = detection_sheet(dataset, detections, np.array([0.9, 0.49, np.nan, 0.1]), 0.5, ["a", "b"], columns=1)
     cat, dog, owl = ((sheet.pixels == colour).all(axis=2).sum() for colour in class_colours(3))
     assert cat > dog > 100  # of the dog the outline of one pixel and the label, of the cat two pixels
     assert owl == 0
@@ -137,7 +137,8 @@ def test_rows_to_show() -> None:
     precision, scores = np.array([0.2, np.nan, 0.7, 0.6, 0.2]), np.array([1.0, 9, 1, 2, 3])
     rows, enough = rows_to_show(precision, scores, 0.5, 1)
     assert (rows.tolist(), enough) == ([2, 3], True)
-    rows, enough = rows_to_show(precision, scores, 0.7, 3)
+    assert rows_to_show(precision, scores, 0.6, 1)[0].tolist() == [2, 3]  # 0.6 is enough
+    rows, enough = rows_to_show(precision, scores, 0.71, 3)
     assert (rows.tolist(), enough) == ([2, 3, 4], False)
     rows, enough = rows_to_show(precision[:0], scores[:0], 0.5, 3)
     assert (rows.tolist(), enough) == ([], False)
