@@ -69,7 +69,8 @@ def test_what_each_detection_is_by_hand(scene: Path) -> None:
     assert found.found_by.tolist() == [1, -1, 0, 10, -1]
     assert found.own.tolist() == [DOG, CAT, CAT, DIFFICULT_CAT, DIFFICULT_CAT, CAT, -1, -1, -1, -1, CAR]
     np.testing.assert_allclose(found.overlaps[[0, 2, 5, 7]], [[0.7, 0, 0], [0.9, 0, 0], [0, 1, 0], [0, 0, 1]])
-    third = 1 / 3  # cats: right, wrong, wrong with the same score, two ignored (between scores), wrong, wrong; cars: wrong, right
+    # Cats: right, wrong, wrong with the same score, two ignored at scores between, wrong, wrong; cars: wrong, right.
+    third = 1 / 3
     expected = [1, 1, third, 0.25, 0.25, 0.25, np.nan, 0.5, third, 0.2, 0.5]
     np.testing.assert_allclose(found.precision, expected)
     assert found.summary["classes"]["cat"]["positives"] == 1
