@@ -1025,8 +1025,16 @@ def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
         recipes,
         lambda path: load_graphs(path, folder),
         click.echo,
-        lambda: yes or click.confirm("Delete these?"),
+        lambda: yes or confirmed("Delete these?"),
     )
+
+
+def confirmed(question: str) -> bool:
+    """The answer to a question. Raises StageError where nobody is there to give one."""
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        raise StageError("nobody answered, so nothing was done; give --yes to go ahead without the question") from None
 
 
 @cli.group()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import shlex
@@ -271,6 +272,16 @@ def test_tune_does_not_overwrite_its_recipe(call, world):
     text = world[1].read_text()
     assert_sentence(call("tune", world[1], "-o", world[1], "--force"), "is read by this command")
     assert world[1].read_text() == text
+
+
+def test_a_question_that_nobody_answers_deletes_nothing(call, world, tmp_path, monkeypatch):
+    call("propose", world[1])
+    (tmp_path / "other.toml").write_text(world[1].read_text().replace("max_boxes = 20", "max_boxes = 10"))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert_sentence(call("cache", "gc", tmp_path / "other.toml"), "nobody answered, so nothing was done", "--yes")
+    assert len(list((tmp_path / "work" / "caches" / "propose").iterdir())) == 2
+    assert call("cache", "gc", tmp_path / "other.toml", "--yes")[0] == 0
+    assert not list((tmp_path / "work" / "caches" / "propose").iterdir())
 
 
 def test_a_cache_from_a_newer_version(call, world, tmp_path):
