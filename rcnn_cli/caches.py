@@ -78,7 +78,7 @@ def verify_caches(work: Path, graph: Any | None, say: Callable[[str], None]) -> 
         unread += verification.unread
         if not verification.damaged + verification.unread:
             say(f"sound    {folder.relative_to(work)}")
-    advice = "; run the recipe again to make them again" if damaged else ""
+    advice = "; run the recipe again to mend them" if damaged else ""
     not_read = f", {unread} could not be read" if unread else ""
     say(f"{len(folders)} caches read, {damaged} damaged {plural('file', damaged)}{not_read}{advice}")
     return damaged + unread

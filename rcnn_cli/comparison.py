@@ -130,7 +130,7 @@ def check_comparable(one: Evaluated, other: Evaluated) -> None:
         )
     if one.dataset.annotations_key != other.dataset.annotations_key:
         raise StageError(
-            f"{a} and {b} evaluate the same images with other annotations or other classes "
+            f"{a} and {b} evaluate the same images with other annotations, or other classes or another order of them "
             f"({listed(one.dataset.classes)}; {listed(other.dataset.classes)}); compare runs on one dataset"
         )
     for setting in ("iou", "metric", "use_difficult"):

@@ -11,7 +11,7 @@ from cache.manifest import MANIFEST, read_manifest
 from cache.parts import verify_part
 from cache.plan import PLAN, read_plan
 from cache.view import VIEW, open_view, view_fault
-from rcnn_cli.runner import counted, manifest_json
+from rcnn_cli.runner import counted, manifest_json, plural
 from stages.errors import BadImage, StageError
 from stages.input_files import read_whole
 
@@ -61,7 +61,8 @@ def inspect_cache(folder: Path) -> str:
     """A cache: what made it, its columns, its first items."""
     reader = Reader(folder, require_complete=False)
     manifest = reader.manifest
-    lines = [f"{folder}: {'complete' if manifest else 'unfinished'} cache of {len(reader)} {reader.schema.item}s"]
+    items = f"{len(reader)} {plural(reader.schema.item, len(reader))}"
+    lines = [f"{folder}: {'complete' if manifest else 'unfinished'} cache of {items}"]
     if manifest:
         lines.append(f"made by {manifest['stage']} in {manifest.get('seconds', 0)} s, {counted(manifest)}")
         lines.append("settings: " + json.dumps(manifest.get("all_settings", manifest["settings"]), ensure_ascii=False))
@@ -72,6 +73,8 @@ def inspect_cache(folder: Path) -> str:
         for item_id in reader.item_ids[:SAMPLE_ITEMS]:
             shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in reader.read(item_id).items())
             lines.append(f"  {item_id}: {shapes}")
+        if (more := len(reader) - SAMPLE_ITEMS) > 0:
+            lines.append(f"  and {more:,} more")
     return "\n".join(lines)
 
 

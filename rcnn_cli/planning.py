@@ -286,8 +286,9 @@ def format_plan(plan: Plan, work: Path, as_json: bool) -> str:
         return "\n".join([*told, "Everything is complete: nothing to do."])
     told.append(f"To do: {size(plan.bytes_left)} and {duration(plan.seconds)}; free in {work}: {size(plan.bytes_free)}")
     told.append(
-        f"Estimated from {plan.sample} images of each split on {plan.device}, {plan.jobs} jobs; +- is twice the "
-        "standard error.\nTimes of training and evaluation are guesses: in proportion to the images."
+        f"Estimated from up to {plan.sample} images of each split on {plan.device}, {plan.jobs} "
+        f"{plural('job', plan.jobs)}; +- is twice the standard error.\n"
+        "Times of training and evaluation are guesses: in proportion to the images."
     )
     return "\n".join(told)
 
