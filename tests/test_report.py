@@ -170,7 +170,7 @@ def test_the_sheet_says_where_nothing_is_precise(opened: Any) -> None:
     """As many images as carry the words are counted below them; all of them show something."""
     page = opened()
     captions = page.locator(".sheet figcaption").all_inner_texts()
-    bare = [one for one in captions if "none above 50 %" in one or "no detection" in one]
+    bare = [one for one in captions if "none reaches 50 %" in one or "no detection" in one]
     assert len(captions) == 8
     assert bare
     note = page.locator("#summary .bare").inner_text()

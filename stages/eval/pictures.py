@@ -244,7 +244,7 @@ def title_of(image_id: str, shown: int, enough: bool, at_least: float) -> str:
     name = shortened(image_id, font_of(13), TITLE_WIDTH)
     if enough:
         return name
-    return f"{name}: none of {at_least:g}, best {shown}" if shown else f"{name}: no detection"
+    return f"{name}: none reaches {at_least:g}, best {shown}" if shown else f"{name}: no detection"
 
 
 def images_to_show(
