@@ -32,7 +32,7 @@ from rcnn_cli.showing import evaluation_for
 from stages.boxes import Boxes
 from stages.detect import SCORES
 from stages.detect.trace import Trace
-from stages.detections import DetectionSet, detections_from_arrays, read_thresholds
+from stages.detections import DetectionSet, best_first, detections_from_arrays, read_thresholds
 from stages.diagnose.objects import Objects, read_objects
 from stages.errors import StageError
 from stages.eval import Settings as EvalSettings
@@ -109,7 +109,7 @@ class Explained:
         """The detections from the cut on, the best precision and score first."""
         every = self.found.every
         rows = np.flatnonzero(every.scores >= self.cuts[every.labels])
-        return rows[np.lexsort((-every.scores[rows], -np.nan_to_num(self.precision[rows])))]
+        return rows[best_first(every.scores[rows], self.precision[rows])]
 
     def is_shown(self, row: int) -> bool:
         """Whether a detection (-1: none) is."""
