@@ -2,7 +2,8 @@
 
 Flips every bit of a small part, once with the SHA-256 compared and once with a trusted disk (RCNN_TRUST_DISK=1), and
 counts what was noticed, what was harmless and what was read wrongly. Then reads a cache of features, and runs a recipe,
-with and without comparing, alternately, each time in a process of its own. Exit status 1 if anything was read wrongly.
+with and without comparing, alternately, each time in a process of its own. `--recipe recipes/shapes.toml` runs what
+`make all` runs and times each comparison in all its processes. Exit status 1 if anything was read wrongly.
 """
 
 from __future__ import annotations
@@ -37,6 +38,22 @@ started, total = time.perf_counter(), 0
 for _, record in Reader(Path(sys.argv[1])).records(["fc7"]):
     total += record["fc7"].nbytes
 print(time.perf_counter() - started, total)
+"""
+
+# Imported by every process at its start, from PYTHONPATH: a line for each comparison, its bytes and processor seconds.
+TIMED = """
+import os, time
+import cache.parts as parts
+compare = parts.verify_descriptor
+def timed(path, descriptor):
+    started = time.thread_time()
+    try:
+        return compare(path, descriptor)
+    finally:
+        line = f"{os.fstat(descriptor).st_size} {time.thread_time() - started}\\n"
+        with open(os.environ["COMPARISONS"], "a") as file:
+            file.write(line)
+parts.verify_descriptor = timed
 """
 
 
@@ -111,6 +128,27 @@ def seconds_to_run(recipe: Path, folder: Path, trust: bool) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
+def share_of(recipe: Path, folder: Path) -> str:
+    """Runs the recipe and its report as `make all` does; one line on what its comparisons took."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(TIMED)
+    comparisons = folder / "comparisons"
+    path = os.pathsep.join([str(folder), str(PROJECT)])
+    environment = {**os.environ, TRUST_DISK: "0", "PYTHONPATH": path, "COMPARISONS": str(comparisons)}
+    before = os.times()
+    for command in ("run", "report"):
+        line = [sys.executable, "-m", "rcnn_cli", command, str(recipe), "--work", str(folder / "work")]
+        subprocess.run(line, env=environment, cwd=PROJECT, capture_output=True, check=True)
+    after = os.times()
+    total = after.children_user + after.children_system - before.children_user - before.children_system
+    found = [[float(cell) for cell in row.split()] for row in comparisons.read_text().splitlines()]
+    size, seconds = sum(row[0] for row in found) / 1e9, sum(row[1] for row in found)
+    return (
+        f"{recipe}: {len(found)} comparisons of {size:.2f} GB in {seconds:.1f} of {total:.0f} processor seconds "
+        f"({100 * seconds / total:.2f} %), {after.elapsed - before.elapsed:.0f} s in all"
+    )
+
+
 def environment(trust: bool) -> dict[str, str]:
     """The environment of a process that compares SHA-256s or does not."""
     return {**os.environ, TRUST_DISK: str(int(trust)), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
@@ -139,6 +177,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=10, help="of features to be read; 0: not measured")
     parser.add_argument("--repeats", type=int, default=5, help="0: only flips")
     parser.add_argument("--no-flips", action="store_true")
+    parser.add_argument("--recipe", type=Path, help="run it, and say what share its comparisons have")
     arguments = parser.parse_args()
     wrong = 0
     folder = Path(tempfile.mkdtemp(prefix="checking-"))
@@ -165,6 +204,8 @@ def main() -> None:
             recipe = write_recipe(folder, SMALL)
             measured = alternately(lambda trust: seconds_to_run(recipe, folder / "work", trust), arguments.repeats)
             print(row("the tests' small recipe, processor seconds", measured))
+        if arguments.recipe:
+            print(share_of(arguments.recipe.resolve(), folder / "recipe"), flush=True)
         versions = f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}, NumPy {np.__version__}"
         print(f"Python {platform.python_version()}, {versions}, {platform.system()} {platform.release()}")
     finally:
