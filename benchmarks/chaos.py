@@ -378,8 +378,8 @@ class Chaos:
 
     def find_units(self) -> list[Unit]:
         """The recipe's stage commands, inputs first."""
-        from rcnn_cli.graph import Graph
-        from rcnn_cli.recipe import load_recipe
+        from rcnn_cli.recipes.graph import Graph
+        from rcnn_cli.recipes.recipe import load_recipe
 
         graph = Graph(load_recipe(self.recipe, ()), self.reference)
         grouped: dict[tuple[str, str | None], list[str]] = {}

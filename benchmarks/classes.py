@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 
 from cache import Column, Identity, Reader, Record, Schema, Writer
-from stages.execution import Execution
-from stages.settings import identity_of
+from stages.contract.execution import Execution
+from stages.contract.settings import identity_of
 
 DIMENSION, LATENT, PROPOSALS, POSITIVES = 4096, 64, 2000, 2
 WIDTH, HEIGHT = 500, 375
@@ -199,7 +199,7 @@ def score(features: Path, svms: Path, repeats: int) -> dict[str, float]:
 
     from stages.detect import Settings
     from stages.detect.scoring import detect_image
-    from stages.linear_models import read_svms
+    from stages.features.linear_models import read_svms
 
     start = time.perf_counter()
     models = read_svms(Reader(svms))

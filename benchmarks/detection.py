@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.memory import keep_large_buffers
+from stages.networks.memory import keep_large_buffers
 
 PROPOSALS, CLASSES, LIMIT = 2000, 20, 0.05
 WIDTHS = {"fc7 4096, pool5 9216": (4096, 9216), "2048, 2048": (2048, 2048)}
@@ -71,7 +71,7 @@ def detection_work(svm_width: int, regressor_width: int) -> Callable[[], Any]:
     """What detect does with one image of 500 x 375 pixels, features of these widths in memory as float16."""
     from stages.detect import Settings
     from stages.detect.scoring import detect_image
-    from stages.linear_models import BoxRegressors, LinearSvms
+    from stages.features.linear_models import BoxRegressors, LinearSvms
 
     random = np.random.default_rng(0)
     names = tuple(f"class{number}" for number in range(CLASSES))

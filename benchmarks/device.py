@@ -32,7 +32,7 @@ import torch
 
 from benchmarks.extraction import LAYERS, Case, describe_machine, median_ratio, our_extraction, recipe
 from stages.extract.features import COMPUTED_IN, ONLY_ON_CUDA, arithmetic, load_network
-from stages.memory import keep_large_buffers
+from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
 
 PRECISIONS = tuple(COMPUTED_IN)

@@ -206,7 +206,7 @@ def bare_forward(case: Case, folder: Path) -> Callable[[int], None]:
     import torch
 
     from stages.extract.features import load_network
-    from stages.memory import keep_large_buffers
+    from stages.networks.memory import keep_large_buffers
 
     keep_large_buffers()
     settings, source = recipe(case)
@@ -244,7 +244,7 @@ class OneImage:
 
     def read_image(self, image_id: str) -> np.ndarray:
         """The same pixels, decoded anew."""
-        from stages.images import read_image
+        from stages.images.reading import read_image
 
         return read_image(self.path)
 
@@ -260,7 +260,7 @@ class OneImage:
 def our_extraction(case: Case, folder: Path) -> Callable[[int], None]:
     """The extract stage as the command runs it, into a new cache each time."""
     from cache import Column, Identity, Reader, Schema, Writer
-    from stages.execution import Execution
+    from stages.contract.execution import Execution
     from stages.extract import STAGE, stage
 
     settings, source = recipe(case)

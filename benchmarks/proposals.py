@@ -19,7 +19,7 @@ import numpy as np
 
 from stages.boxes import Boxes, area
 from stages.datasets import Dataset, ImageRecord, open_detection
-from stages.proposals import proposal_recall
+from stages.matching.proposals import proposal_recall
 from stages.propose import Settings
 from stages.propose.selection import by_priority, canonical_boxes
 from stages.propose.stage import search

@@ -37,8 +37,8 @@ from benchmarks.scaling_model import (
 
 if TYPE_CHECKING:
     from cache import Reader
-    from rcnn_cli.graph import Graph
-    from rcnn_cli.recipe import Recipe
+    from rcnn_cli.recipes.graph import Graph
+    from rcnn_cli.recipes.recipe import Recipe
 
 RECIPE = """
 [datasets.train]
@@ -124,7 +124,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def write_recipe(folder: Path, options: argparse.Namespace) -> Path:
     """The recipe on a list of images spread over the dataset."""
-    from rcnn_cli.planning import spread
+    from rcnn_cli.running.planning import spread
     from stages.datasets import open_detection
 
     dataset = open_detection(options.dataset, work=folder)
@@ -212,8 +212,8 @@ def processor_seconds() -> float:
 def measured_costs(recipe: Path, folder: Path, options: argparse.Namespace) -> Costs:
     """The model's numbers: measured in this process, on one core, or as the options say."""
     from cache import Reader
-    from rcnn_cli.graph import Graph
-    from rcnn_cli.recipe import load_recipe
+    from rcnn_cli.recipes.graph import Graph
+    from rcnn_cli.recipes.recipe import load_recipe
 
     graph = Graph(load_recipe(recipe), folder / "costs")
     propose, _ = core_seconds(graph, "propose@train")
@@ -247,9 +247,9 @@ def measured_costs(recipe: Path, folder: Path, options: argparse.Namespace) -> C
 def core_seconds(graph: Graph, name: str) -> tuple[float, float]:
     """(processor seconds an image, rows an image) of a stage in this process, one image a part."""
     from cache import Reader
-    from rcnn_cli.planning import Stopwatch, seconds_an_item
-    from rcnn_cli.runner import Options, run_node
-    from stages.execution import Execution
+    from rcnn_cli.running.planning import Stopwatch, seconds_an_item
+    from rcnn_cli.running.runner import Options, run_node
+    from stages.contract.execution import Execution
 
     watch, node = Stopwatch(time.process_time), graph.nodes[name]
     run_node(graph, node, Options(Execution(progress=watch.opened), part_size=1))
@@ -259,7 +259,7 @@ def core_seconds(graph: Graph, name: str) -> tuple[float, float]:
 
 def pass_seconds(features: Reader) -> float:
     """Processor seconds an image of train-svm's pass: reading a layer, scaling it, scoring 20 classes."""
-    from stages.features import scaled
+    from stages.features.reading import scaled
     from stages.train_svm.mining import BlockScorer, ClassMiner
 
     layer = next(iter(features.manifest["summary"]["layers"]))
@@ -320,8 +320,8 @@ def part_costs(folder: Path) -> tuple[float, float]:
 def looks_a_part(recipe: Recipe, folder: Path) -> tuple[float, float]:
     """How often a worker looks at each part of a cache, and besides at each of its own: from 1 of 2 and 1 of 4."""
     from cache import Shard
-    from rcnn_cli.graph import Graph
-    from rcnn_cli.runner import Options, run_node
+    from rcnn_cli.recipes.graph import Graph
+    from rcnn_cli.running.runner import Options, run_node
 
     opened: list[str] = []
     sys.addaudithook(lambda event, told: opened.append(str(told[0])) if event == "open" else None)

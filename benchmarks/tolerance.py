@@ -30,11 +30,11 @@ import numpy as np
 
 from benchmarks.classes import describe
 from cache import Reader
-from rcnn_cli.graph import Graph, Node
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.runner import Options, run_node
-from stages.execution import Execution
-from stages.linear_models import read_svms
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.recipe import load_recipe
+from rcnn_cli.running.runner import Options, run_node
+from stages.contract.execution import Execution
+from stages.features.linear_models import read_svms
 from stages.train_svm import Settings
 from stages.train_svm import stage as train_svm
 from stages.train_svm.duality import relative_gap

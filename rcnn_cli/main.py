@@ -17,8 +17,7 @@ from typing import Any, get_type_hints
 
 import click
 
-from rcnn_cli.commands import SETTING, Commands, StageCommand
-from rcnn_cli.completion import (
+from rcnn_cli.commands.completion import (
     complete_cache,
     complete_image,
     complete_source,
@@ -28,7 +27,8 @@ from rcnn_cli.completion import (
     complete_toml,
     complete_value,
 )
-from rcnn_cli.options import (
+from rcnn_cli.commands.group import SETTING, Commands, StageCommand
+from rcnn_cli.commands.options import (
     adopt_option,
     dask_options,
     execution_options,
@@ -39,6 +39,7 @@ from rcnn_cli.options import (
     recipe_options,
     table_option,
 )
+from rcnn_cli.commands.setting_help import setting_help, setting_metavar, setting_values, toml_value
 from rcnn_cli.sentences import (
     BAD_INPUT,
     BROKEN_PIPE,
@@ -51,12 +52,11 @@ from rcnn_cli.sentences import (
     sentence,
     verbose,
 )
-from rcnn_cli.setting_help import setting_help, setting_metavar, setting_values, toml_value
 from rcnn_cli.streams import OutputLost, give_up_output, prepare
-from stages.catalogue import catalogue
-from stages.errors import StageError
+from stages.contract.card import Stage
+from stages.contract.catalogue import catalogue
+from stages.contract.errors import StageError
 from stages.networks import NETWORKS, PREPROCESSINGS
-from stages.stage import Stage
 
 PATIENCE = 10.0  # seconds that an interrupted process has to end in order
 COUNTING = 2.0  # seconds more to count what it leaves
@@ -110,8 +110,8 @@ def run(
     \b
     Example: rcnn run recipes/shapes.toml --jobs 2
     """
-    from rcnn_cli.results import show_results
-    from rcnn_cli.runner import complete, run_alone, run_nodes, run_until_shown
+    from rcnn_cli.looking.results import show_results
+    from rcnn_cli.running.runner import complete, run_alone, run_nodes, run_until_shown
 
     if shard and not only:
         raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
@@ -150,9 +150,9 @@ def add_stage_command(stage: Stage) -> None:
         draw: bool = False,
         **options: Any,
     ) -> None:
-        from rcnn_cli.recipe import load_recipe
-        from rcnn_cli.results import draw_results, show_results
-        from rcnn_cli.runner import remove, run_alone
+        from rcnn_cli.looking.results import draw_results, show_results
+        from rcnn_cli.recipes.recipe import load_recipe
+        from rcnn_cli.running.runner import remove, run_alone
 
         changed = {name: options.pop(setting_option(name)) for name in setting_names(stage)}
         uses = [
@@ -250,7 +250,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
     \b
     Example: rcnn status recipes/shapes.toml --json
     """
-    from rcnn_cli.status import describe, format_status
+    from rcnn_cli.running.status import describe, format_status
 
     states = describe(load_graph(recipe, changes, work))
     click.echo(format_status(states, as_json_text))
@@ -281,9 +281,9 @@ def plan(
     \b
     Example: rcnn plan recipes/shapes.toml --sample 8
     """
-    from rcnn_cli.planning import format_plan, make_plan
-    from rcnn_cli.runner import size
-    from rcnn_cli.waiting import is_complete
+    from rcnn_cli.running.planning import format_plan, make_plan
+    from rcnn_cli.running.runner import size
+    from rcnn_cli.running.waiting import is_complete
 
     graph = load_graph(recipe, changes, work)
     graph.open_own_data()
@@ -341,7 +341,7 @@ def recall(
     Examples: rcnn recall recipes/shapes.toml
               rcnn recall quality.toml fast.toml --split val --counts 100,1000 -o recall/
     """
-    from rcnn_cli.recall import measure, parse_counts, tell
+    from rcnn_cli.looking.recall import measure, parse_counts, tell
 
     wanted = parse_counts(counts)
     measured = measure([load_graph(recipe, changes, work) for recipe in recipes], split, wanted)
@@ -414,7 +414,7 @@ def units(
     Examples: rcnn units recipes/shapes.toml
               rcnn units recipes/voc2007-alexnet.toml --layer pool5 --unit 3,4,80 --unit 4,5,110 --top 96
     """
-    from rcnn_cli.units import show_units
+    from rcnn_cli.looking.units import show_units
 
     graph = load_graph(recipe, changes, work)
     click.echo(show_units(graph, split, layer, features, units, montage, top, overlap, output, as_json_text))
@@ -478,9 +478,9 @@ def figures(
               rcnn figures recipes/shapes.toml recipes/shapes-finetuned.toml --only box-plots -o out/
               rcnn figures recipes/shapes.toml --only detections --image test_00003 --precision 0.8
     """
-    from rcnn_cli.figures import Wish, draw_figures, figure_names
+    from rcnn_cli.looking.figures import Wish, draw_figures, figure_names
     from rcnn_cli.outputs import OutputFolder
-    from rcnn_cli.runner import work_folder
+    from rcnn_cli.running.runner import work_folder
 
     names = figure_names(only)
     graphs = [load_graph(recipe, changes, work) for recipe in recipes]
@@ -556,8 +556,8 @@ def compare(
     Examples: rcnn compare recipes/shapes.toml recipes/shapes-finetuned.toml
               rcnn compare r.toml r.toml --evaluation eval-without-bbox --evaluation-b eval
     """
-    from rcnn_cli.comparison import compare as compare_sides
-    from rcnn_cli.comparison import open_sides, tell
+    from rcnn_cli.looking.comparison import compare as compare_sides
+    from rcnn_cli.looking.comparison import open_sides, tell
 
     first, second = load_graph(a, changes, work), load_graph(b, changes, work)
     sides = open_sides(first, second, evaluation, evaluation_b)
@@ -599,9 +599,9 @@ def ablate(
       rcnn ablate recipes/grids/shapes-table2.toml --seeds 0 --set datasets.test.images=20
       rcnn ablate recipes/grids/table2.toml --recipe my-recipe.toml --device cuda
     """
-    from rcnn_cli.ablation import base_recipe, make_plan
-    from rcnn_cli.grid import load_grid
-    from rcnn_cli.runner import work_folder
+    from rcnn_cli.experiments.ablation import base_recipe, make_plan
+    from rcnn_cli.experiments.grid import load_grid
+    from rcnn_cli.running.runner import work_folder
 
     loaded = load_grid(grid, seeds)
     plan = make_plan(loaded, base_recipe(loaded, recipe), changes, work_folder(work), explain)
@@ -617,8 +617,8 @@ def run_plan(
     """Says what there is to make, makes it, prints and writes the table; its rows (none of a dry run)."""
     import json
 
-    from rcnn_cli import ablation_table
-    from rcnn_cli.ablation import execute
+    from rcnn_cli.experiments import ablation_table
+    from rcnn_cli.experiments.ablation import execute
 
     counts = plan.counts()
     if dry_run:
@@ -697,10 +697,10 @@ def tune(
       rcnn tune recipes/shapes.toml --split val -o shapes-tuned.toml
       rcnn tune recipes/shapes.toml --c 0.001 --nms-iou 0.3 --dry-run
     """
-    from rcnn_cli.ablation import evaluation_of, make_plan
-    from rcnn_cli.detectors import choice_told, detector_of
-    from rcnn_cli.evaluated import evaluation_node
-    from rcnn_cli.tuning import best_row, check_output, check_split, parse_values, tuning_grid, write_tuned
+    from rcnn_cli.experiments.ablation import evaluation_of, make_plan
+    from rcnn_cli.experiments.tuning import best_row, check_output, check_split, parse_values, tuning_grid, write_tuned
+    from rcnn_cli.looking.evaluated import evaluation_node
+    from rcnn_cli.recipes.detectors import choice_told, detector_of
 
     values = {
         "negative_overlap": ("--negative-overlap", negative_overlap),
@@ -743,9 +743,9 @@ def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: P
     \b
     Example: rcnn submit recipes/shapes.toml --cluster cluster.toml --dry-run
     """
-    from rcnn_cli.batch import Submission
-    from rcnn_cli.cluster import load_cluster
-    from rcnn_cli.jobs import Submitter, alone, scripts
+    from rcnn_cli.clusters.cluster_file import load_cluster
+    from rcnn_cli.clusters.jobs import Submitter, alone, scripts
+    from rcnn_cli.clusters.slurm_scripts import Submission
 
     graph = load_graph(recipe, changes, work)
     wanted = load_cluster(cluster, graph.recipe)
@@ -766,10 +766,10 @@ def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
     \b
     Example: rcnn cancel recipes/shapes.toml
     """
-    from rcnn_cli.jobs import alone
-    from rcnn_cli.jobs import cancel as cancel_recipe
-    from rcnn_cli.recipe import load_recipe
-    from rcnn_cli.runner import work_folder
+    from rcnn_cli.clusters.jobs import alone
+    from rcnn_cli.clusters.jobs import cancel as cancel_recipe
+    from rcnn_cli.recipes.recipe import load_recipe
+    from rcnn_cli.running.runner import work_folder
 
     folder, name = work_folder(work), load_recipe(recipe, changes).name
     with alone(folder, click.echo):
@@ -789,8 +789,8 @@ def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, 
     \b
     Example: rcnn wait recipes/shapes.toml extract@train --timeout 3600
     """
-    from rcnn_cli.runner import not_cached
-    from rcnn_cli.waiting import wait_for
+    from rcnn_cli.running.runner import not_cached
+    from rcnn_cli.running.waiting import wait_for
 
     graph = load_graph(recipe, changes, work)
     nodes = graph.select(stage)
@@ -804,7 +804,7 @@ def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, 
 @cli.command(hidden=True)
 def task() -> None:
     """Make parts of a cache as a Dask worker's process: a job on standard input, messages on standard output."""
-    from rcnn_cli.task import work
+    from rcnn_cli.clusters.dask_task import work
 
     work()
 
@@ -818,7 +818,7 @@ def inspect(file: Path) -> None:
     Examples: rcnn inspect work/caches/extract/shapes-train.3fa9c1d2be04
               rcnn inspect work/results/shapes/eval/results.json
     """
-    from rcnn_cli.inspection import inspect_file
+    from rcnn_cli.looking.inspection import inspect_file
 
     click.echo(inspect_file(file))
 
@@ -875,10 +875,10 @@ def predict(
     Examples: rcnn predict recipes/shapes.toml photo.jpg -o out/
               rcnn predict recipes/shapes.toml photos/ clip.mp4 --every 10
     """
-    from rcnn_cli.photos import find_photos
+    from rcnn_cli.looking.photos import find_photos
 
     found = find_photos(photos, every)
-    from rcnn_cli.prediction import Wish, predict_photos, prepare
+    from rcnn_cli.looking.prediction import Wish, predict_photos, prepare
 
     wish = Wish(detector, threshold, precision)
     sound, folder = prepare(found, output, options["skip_bad_images"])
@@ -935,8 +935,8 @@ def explain_command(
               rcnn explain recipes/shapes.toml test_00016 --object 2 -o out/
               rcnn explain recipes/shapes.toml photo.jpg
     """
-    from rcnn_cli.explanation import choose, computed, explain_image, split_of
-    from rcnn_cli.explanation_lines import output_of, tell, tell_lines
+    from rcnn_cli.looking.explanation import choose, computed, explain_image, split_of
+    from rcnn_cli.looking.explanation_lines import output_of, tell, tell_lines
 
     graph = load_graph(recipe, changes, work)
     chosen = choose(graph, evaluation, detector)
@@ -971,8 +971,8 @@ def cache_list(work: Path | None) -> None:
     """
     import time
 
-    from rcnn_cli.caches import list_caches
-    from rcnn_cli.runner import work_folder
+    from rcnn_cli.running.caches import list_caches
+    from rcnn_cli.running.runner import work_folder
 
     click.echo(list_caches(work_folder(work), time.time()))
 
@@ -990,8 +990,8 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
     \b
     Example: rcnn cache verify recipes/shapes.toml
     """
-    from rcnn_cli.caches import verify_caches
-    from rcnn_cli.runner import work_folder
+    from rcnn_cli.running.caches import verify_caches
+    from rcnn_cli.running.runner import work_folder
 
     folder = work_folder(work)
     graph = load_graph(recipe, (), folder) if recipe else None
@@ -1016,8 +1016,8 @@ def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
     \b
     Example: rcnn cache gc recipes/shapes.toml recipes/grids/shapes-table2.toml
     """
-    from rcnn_cli.caches import collect_garbage
-    from rcnn_cli.runner import work_folder
+    from rcnn_cli.running.caches import collect_garbage
+    from rcnn_cli.running.runner import work_folder
 
     folder = work_folder(work)
     collect_garbage(
@@ -1073,8 +1073,8 @@ def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str
               rcnn data check coco:annotations/instances_val2017.json:val2017 --classes cat,dog
               rcnn data check voc:my-folder:train --set exif=stored
     """
-    from rcnn_cli.data import check_source
-    from rcnn_cli.runner import work_folder
+    from rcnn_cli.commands.data import check_source
+    from rcnn_cli.running.runner import work_folder
 
     if not check_source(sources, work_folder(None), click.echo, changes, classes):
         raise SystemExit(INCOMPLETE)
@@ -1095,7 +1095,7 @@ def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
     \b
     Example: rcnn data shapes shapes/ --set seed=7
     """
-    from rcnn_cli.data import draw_dataset
+    from rcnn_cli.commands.data import draw_dataset
 
     click.echo(draw_dataset(directory, changes))
 
@@ -1112,7 +1112,7 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
     \b
     Example: rcnn data fetch voc2007 data/
     """
-    from rcnn_cli.data import fetch_dataset
+    from rcnn_cli.commands.data import fetch_dataset
 
     click.echo(fetch_dataset(name, directory, mirror))
 
@@ -1155,7 +1155,7 @@ def weights_import(
     Examples: rcnn weights import bvlc_reference_caffenet.caffemodel --network tnet -o tnet.safetensors
               rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
     """
-    from rcnn_cli.weights import import_file
+    from rcnn_cli.commands.weights import import_file
 
     click.echo(import_file(source, network, output, preprocessing, mean, scores))
 
@@ -1168,7 +1168,7 @@ def weights_show(file: Path) -> None:
     \b
     Example: rcnn weights show tnet.safetensors
     """
-    from rcnn_cli.weights import show_file
+    from rcnn_cli.commands.weights import show_file
 
     click.echo(show_file(file))
 
@@ -1195,7 +1195,7 @@ def set_up_logging(verbose: bool) -> None:
 
     Of several processes that torchrun started the first one speaks for all.
     """
-    from rcnn_cli.device import torchrun_ranks
+    from rcnn_cli.running.device import torchrun_ranks
 
     quiet = torchrun_ranks(os.environ)[0] > 0
     for name in ("rcnn", "stages", "cache"):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cache.files import TEMPORARY
-from stages.errors import StageError
+from stages.contract.errors import StageError
 
 LIST = ".rcnn-files"
 

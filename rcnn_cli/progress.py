@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from stages.execution import Progress
+from stages.contract.execution import Progress
 
 log = logging.getLogger("rcnn")
 

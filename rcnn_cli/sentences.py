@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from stages.errors import BadImage, StageError
+from stages.contract.errors import BadImage, StageError
 
 OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 70, 130, 143, 141
 
@@ -119,7 +119,7 @@ def has_option(command: click.Command | None, option: str) -> bool:
 
 def kept() -> str:
     """What an interrupted process leaves, with the number of items of the cache that it was making."""
-    runner = sys.modules.get("rcnn_cli.runner")
+    runner = sys.modules.get("rcnn_cli.running.runner")
     of_one_cache = runner.kept_of_interrupted() if runner else ""
     return f"what is finished is kept{of_one_cache}; the same command goes on from there"
 

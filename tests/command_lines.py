@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from rcnn_cli.grid import is_grid, load_grid
+from rcnn_cli.experiments.grid import is_grid, load_grid
 from rcnn_cli.main import cli
-from rcnn_cli.recipe import load_recipe
+from rcnn_cli.recipes.recipe import load_recipe
 
 PROJECT = Path(__file__).parents[1]
 FOLDERS = tuple(f"{name}/" for name in ("recipes", "docs", "benchmarks", "tests"))

@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 
 from cache import Shard
 from cache.files import read_json
-from rcnn_cli.graph import Graph
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.runner import Options, run_alone, run_nodes
-from rcnn_cli.status import describe
-from stages.execution import Execution
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
+from rcnn_cli.running.runner import Options, run_alone, run_nodes
+from rcnn_cli.running.status import describe
+from stages.contract.execution import Execution
 from tests.in_process import caller
 from tests.pipeline import contents, rcnn
 

@@ -53,9 +53,9 @@ def test_images_of_datasets_are_read_by_their_datasets():
     """Which way up, and that the content is still the key's, only they know: `read_image` is for photographs."""
     for path in FILES:
         tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        froms = [node for node in tree if isinstance(node, ast.ImportFrom) and node.module == "stages.images"]
+        froms = [node for node in tree if isinstance(node, ast.ImportFrom) and node.module == "stages.images.reading"]
         if {"read_image", "image_size"} & {one.name for node in froms for one in node.names}:
-            assert path.relative_to(PROJECT).as_posix() in {f"rcnn_cli/{one}.py" for one in READ_PHOTOGRAPHS}
+            assert path.relative_to(PROJECT).as_posix() in {f"rcnn_cli/looking/{name}.py" for name in READ_PHOTOGRAPHS}
 
 
 def test_there_are_stages_to_hold_to_this():
@@ -75,8 +75,9 @@ def test_the_keys_of_a_whole_recipe_need_no_torch(tmp_path):
     (tmp_path / "r.toml").write_text(SMALL)
     code = (
         "import sys, json; from pathlib import Path;"
-        "from rcnn_cli.graph import Graph; from rcnn_cli.status import describe;"
-        "from rcnn_cli.recipe import load_recipe; describe(Graph(load_recipe(Path(sys.argv[1])), Path(sys.argv[2])));"
+        "from rcnn_cli.recipes.graph import Graph; from rcnn_cli.running.status import describe;"
+        "from rcnn_cli.recipes.recipe import load_recipe;"
+        "describe(Graph(load_recipe(Path(sys.argv[1])), Path(sys.argv[2])));"
         "print(json.dumps(sorted(sys.modules)))"
     )
     line = [sys.executable, "-c", code, str(tmp_path / "r.toml"), str(tmp_path / "work")]

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from cache import Reader
-from rcnn_cli.explanation import choose, explain_image, split_of
-from rcnn_cli.explanation_lines import tell_lines
-from rcnn_cli.graph import Graph
+from rcnn_cli.looking.explanation import choose, explain_image, split_of
+from rcnn_cli.looking.explanation_lines import tell_lines
 from rcnn_cli.main import main
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.runner import open_inputs
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
+from rcnn_cli.running.runner import open_inputs
+from stages.contract.execution import Execution
 from stages.detections import read_detections
-from stages.execution import Execution
 from tests.pipeline import SMALL, rcnn, write_recipe
 
 RECIPE = f"""{SMALL}
@@ -52,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, finished: tuple[Path, Path]) -> Any:
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr("rcnn_cli.options.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.commands.options.cores", lambda: 1)
 
     def run(*arguments: object, work: Path = finished[1]) -> tuple[Any, str, str]:
         capsys.readouterr()
@@ -155,7 +155,7 @@ def test_features_on_demand_tell_the_same(finished: tuple[Path, Path], call: Any
 def test_detections_that_were_made_otherwise_are_noticed(
     finished: tuple[Path, Path], call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.linear_models import LinearSvms
+    from stages.features.linear_models import LinearSvms
 
     score = LinearSvms.score
     monkeypatch.setattr(LinearSvms, "score", lambda *all: score(*all) * np.float32(1.0001))
@@ -209,7 +209,7 @@ def test_an_image_that_was_skipped_is_one_sentence(
         opened["features"].manifest["skipped"] = {"test_00001": "is empty (0 bytes)"}
         return opened
 
-    monkeypatch.setattr("rcnn_cli.explanation.open_inputs", skipping)
+    monkeypatch.setattr("rcnn_cli.looking.explanation.open_inputs", skipping)
     code, _, errors = call("explain", finished[0], "test_00001")
     assert code == 2
     assert "test_00001: was skipped as unreadable (is empty (0 bytes)); there is nothing to explain" in errors

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from rcnn_cli.cluster import load_cluster
-from rcnn_cli.grid import load_grid
-from rcnn_cli.inspection import inspect_file
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.weights import import_file, show_file
+from rcnn_cli.clusters.cluster_file import load_cluster
+from rcnn_cli.commands.weights import import_file, show_file
+from rcnn_cli.experiments.grid import load_grid
+from rcnn_cli.looking.inspection import inspect_file
+from rcnn_cli.recipes.recipe import load_recipe
+from stages.contract.errors import StageError
 from stages.datasets import open_detection
-from stages.errors import StageError
-from stages.images import read_image
+from stages.images.reading import read_image
 from stages.input_files import read_whole
 from stages.networks.source import expand_path
 from stages.propose.box_file import resolve_path

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rcnn_cli.main import main
-from stages.palette import KINDS, SERIES, rgb
+from stages.pictures.palette import KINDS, SERIES, rgb
 from tests.pipeline import SMALL, rcnn, write_recipe
 
 MORE = """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rcnn_cli.recipe import load_recipe
+from rcnn_cli.recipes.recipe import load_recipe
 from tests.pipeline import PROJECT
 
 TUTORIAL = PROJECT / "docs" / "tutorial.md"

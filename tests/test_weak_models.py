@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rcnn_cli.recall import Measured
-from rcnn_cli.recall import plot as plot_recall
+from rcnn_cli.looking.recall import Measured
+from rcnn_cli.looking.recall import plot as plot_recall
 from rcnn_cli.report import charts
 from stages.diagnose.pictures import plot_characteristics, plot_sensitivity, plot_trends
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import plot_box_plots, plot_precision_recall, why_empty
-from stages.proposals import Coverage
-from stages.training_log import plot_log
+from stages.matching.proposals import Coverage
+from stages.training.log import plot_log
 from tests.plotted import clashes, drawn, texts_of
 
 __all__ = ["drawn"]
@@ -110,7 +110,7 @@ def test_no_text_lies_on_another_or_is_cut_off(name: str, tmp_path: Path, drawn:
 
 def test_clashes_are_seen(tmp_path: Path) -> None:
     """The test above would fail on what it is there for."""
-    from stages.plots import new_figure
+    from stages.pictures.plots import new_figure
 
     figure = new_figure(3, 2)
     for x, text in ((0.3, "one"), (0.31, "two"), (0.9, "a long text at the edge")):

@@ -19,9 +19,9 @@ from rcnn_cli.report.selection import thinned
 from stages.diagnose.false_positives import TYPES
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import why_empty
-from stages.palette import KINDS, SERIES, line_of, series_colour, series_dashes
-from stages.plots import apart, say
-from stages.training_log import running_means
+from stages.pictures.palette import KINDS, SERIES, line_of, series_colour, series_dashes
+from stages.pictures.plots import apart, say
+from stages.training.log import running_means
 
 INK, MUTED, RULE, GROUND = "#000001", "#000002", "#000003", "#000004"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", GROUND: "--paper"}

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from rcnn_cli.graph import Graph, Node
-from rcnn_cli.recall import Measured
+from rcnn_cli.looking.recall import Measured
+from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.report.charts import remedied
 from rcnn_cli.report.runs import Run
 from rcnn_cli.report.tables import gains
 from stages.eval.report import HEADLINES, MEASURES
-from stages.proposals import recall_at
+from stages.matching.proposals import recall_at
 from stages.tables import percent
 
 REMEDIES = {

@@ -13,11 +13,12 @@ import numpy as np
 from cache import Reader
 from cache.files import read_json, write_json
 from cache.identity import key_of
-from rcnn_cli.detectors import evaluations_of
-from rcnn_cli.evaluated import Evaluated
-from rcnn_cli.graph import Graph, installed_version
+from rcnn_cli.looking.evaluated import Evaluated
+from rcnn_cli.looking.recall import DRAWN, Measured, count_words, measure, proposals_of
+from rcnn_cli.looking.results import MADE_FROM, results_folder
 from rcnn_cli.outputs import OutputFolder
-from rcnn_cli.recall import DRAWN, Measured, count_words, measure, proposals_of
+from rcnn_cli.recipes.detectors import evaluations_of
+from rcnn_cli.recipes.graph import Graph, installed_version
 from rcnn_cli.report import charts, provenance, tables
 from rcnn_cli.report.headline import headline, main_runs
 from rcnn_cli.report.pictures import Album, Picture, labels_of
@@ -41,14 +42,13 @@ from rcnn_cli.report.runs import (
     similar_of,
 )
 from rcnn_cli.report.selection import crop_window, in_turn
-from rcnn_cli.results import MADE_FROM, results_folder
-from rcnn_cli.runner import complete, listed, manifest_of
-from stages.errors import StageError
+from rcnn_cli.running.runner import complete, listed, manifest_of
+from stages.contract.errors import StageError
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import evenly
 from stages.eval.report import PRECISION
-from stages.palette import as_css
-from stages.proposals import recall_at
+from stages.matching.proposals import recall_at
+from stages.pictures.palette import as_css
 
 log = logging.getLogger("rcnn")
 
@@ -323,7 +323,7 @@ def also(measured: Measured, graphs: Sequence[Graph], split: str) -> str:
 
 def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
     """The curves of each network that was trained, each once."""
-    from stages.training_log import read_log
+    from stages.training.log import read_log
 
     found: dict[str, dict[str, Any]] = {}
     for graph in graphs:

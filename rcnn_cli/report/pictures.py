@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from rcnn_cli.report.selection import fitted
-from stages.drawing import (
+from stages.contract.errors import BadImage
+from stages.images.reading import Pixels
+from stages.pictures.drawing import (
     MOST_HIDDEN,
     SMALLEST_FONT,
     Rectangle,
@@ -24,9 +26,7 @@ from stages.drawing import (
     readable_on,
     shortened,
 )
-from stages.errors import BadImage
-from stages.images import Pixels
-from stages.palette import kind_colour
+from stages.pictures.palette import kind_colour
 
 LONGEST = 480
 LETTERS_ACROSS = 19
@@ -94,7 +94,7 @@ class Album:
 def labels_of(detections: Sequence[Mapping[str, Any]], picture: Picture) -> list[dict[str, Any]]:
     """Labels for an image's detections ("box", "kind", "class", "precision"), the first the most important: their
     corner, size and text in pixels of the image, and black or white. One that would hide another is left out, as on the
-    pictures of `stages.drawing`."""
+    pictures of `stages.pictures.drawing`."""
     size = (picture.width, picture.height)
     points = max(SMALLEST_FONT, round(max(picture.width, 4 / 3 * picture.height) / LETTERS_ACROSS))
     font = font_of(points)

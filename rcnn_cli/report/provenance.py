@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rcnn_cli.detectors import evaluations_of
-from rcnn_cli.graph import Graph, Node
-from rcnn_cli.recipe import sources_of, toml_text
-from rcnn_cli.runner import duration, manifest_of, plural, size
+from rcnn_cli.recipes.detectors import evaluations_of
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.recipe import sources_of, toml_text
+from rcnn_cli.running.runner import duration, manifest_of, plural, size
+from stages.contract.settings import all_of
 from stages.datasets import ClassificationDataset
-from stages.settings import all_of
 
 
 def recipe_of(graph: Graph, changes: Sequence[str]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from cache import CacheError, Reader
-from rcnn_cli.detectors import detector_of, evaluations_of
-from rcnn_cli.evaluated import Evaluated, open_evaluation, similar_sets
-from rcnn_cli.graph import Graph, Node
-from rcnn_cli.recipe import load_recipe
+from rcnn_cli.looking.evaluated import Evaluated, open_evaluation, similar_sets
+from rcnn_cli.recipes.detectors import detector_of, evaluations_of
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.report.selection import Rows, best_and_worst, best_of_each, letters, shares_right
-from rcnn_cli.runner import complete, manifest_of, work_folder
+from rcnn_cli.running.runner import complete, manifest_of, work_folder
 from stages.detections import detections_of
 from stages.diagnose import Settings
 from stages.diagnose.false_positives import BACKGROUND, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels

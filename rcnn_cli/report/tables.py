@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rcnn_cli.recall import Measured, as_values, count_words
+from rcnn_cli.looking.recall import Measured, as_values, count_words
 from rcnn_cli.report.papers import PROTOCOL, TABLE_2, is_voc_2007_test
 from rcnn_cli.report.runs import Run
 from stages.diagnose.report import GAINS
 from stages.eval.report import COCO_ROWS, HEADLINES, MEASURES, format_difference, paired_difference
-from stages.proposals import SIZES
+from stages.matching.proposals import SIZES
 from stages.tables import percent
 
 MOST_ROWS = 500

@@ -21,7 +21,7 @@ from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
 from stages.datasets.listing import ONE_LINE
 from stages.datasets.orientation import described_size
 from stages.datasets.records import BadAnnotation
-from stages.images import ImageFile
+from stages.images.reading import ImageFile
 from stages.input_files import read_whole
 
 SLACK = 0.01  # pixels: some devkit corners are decimal fractions, and go astray in the fifth digit

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from stages.contract.errors import BadImage
+from stages.contract.execution import Progress, silent
 from stages.datasets.records import BadAnnotation, first_of
 from stages.datasets.voc import Dataset
-from stages.errors import BadImage
-from stages.execution import Progress, silent
-from stages.images import ImageFile
+from stages.images.reading import ImageFile
 
 
 @dataclass

@@ -15,7 +15,7 @@ from stages.datasets.digests import combined, memory_of
 from stages.datasets.image_set import ImageSet
 from stages.datasets.orientation import AUTO
 from stages.datasets.records import BadDataset
-from stages.images import SUFFIXES, ImageFile
+from stages.images.reading import SUFFIXES, ImageFile
 
 
 class ClassificationDataset(ImageSet):

@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
+from stages.contract.errors import BadImage
+from stages.contract.settings import nearest
 from stages.datasets.digests import combined
 from stages.datasets.listing import ONE_LINE, on_disk
 from stages.datasets.orientation import described_size
@@ -38,10 +40,8 @@ from stages.datasets.voc import (
     image_size,
     plain_label,
 )
-from stages.errors import BadImage
-from stages.images import ImageFile
+from stages.images.reading import ImageFile
 from stages.input_files import read_whole
-from stages.settings import nearest
 
 log = logging.getLogger("stages.datasets")
 

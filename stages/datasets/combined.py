@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.contract.settings import nearest
 from stages.datasets.digests import combined
 from stages.datasets.image_set import images_digest
 from stages.datasets.records import BadDataset, ImageRecord, LeftOut
 from stages.datasets.voc import OF_ALL_IMAGES, Dataset, plain_label
-from stages.images import ImageFile
-from stages.settings import nearest
+from stages.images.reading import ImageFile
 
 
 class CombinedDataset(Dataset):

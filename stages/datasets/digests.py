@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from cache.errors import CacheError, DamagedFile
 from cache.files import read_sealed, write_sealed
-from stages.errors import BadImage, ChangedInput
-from stages.images import Header, read_header, why_missing
+from stages.contract.errors import BadImage, ChangedInput
+from stages.images.reading import Header, read_header, why_missing
 from stages.input_files import read_whole
 
 log = logging.getLogger("stages.datasets")

@@ -23,11 +23,11 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from stages.contract.errors import StageError
+from stages.contract.execution import Progress, silent
+from stages.contract.settings import nearest
 from stages.datasets.layout import read_image_set
 from stages.datasets.records import BadDataset
-from stages.errors import StageError
-from stages.execution import Progress, silent
-from stages.settings import nearest
 
 log = logging.getLogger("stages.datasets")
 

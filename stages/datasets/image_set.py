@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from stages.contract.errors import BadImage
 from stages.datasets.digests import DigestMemory, FileEntry, combined
 from stages.datasets.orientation import AUTO, is_undecided, reads_upright, turned_note
-from stages.errors import BadImage
-from stages.images import ImageFile, Pixels
+from stages.images.reading import ImageFile, Pixels
 
 log = logging.getLogger("stages.datasets")
 

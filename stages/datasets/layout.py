@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from stages.contract.settings import nearest
 from stages.datasets.listing import Listing, composed, is_id, walk
 from stages.datasets.records import BadDataset, shown
-from stages.images import SUFFIXES
+from stages.images.reading import SUFFIXES
 from stages.input_files import read_whole
-from stages.settings import nearest
 
 YEAR_FOLDER = re.compile(r"VOC(?:19|20)\d\d")
 MARKED = re.compile(r"(.*\S)\s+(?:-1|0|1)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.images import Header, ImageFile
+from stages.images.reading import Header, ImageFile
 
 AUTO, UPRIGHT, STORED = "auto", "upright", "stored"
 CHOICES = (AUTO, UPRIGHT, STORED)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes, area
-from stages.errors import StageError
+from stages.contract.errors import StageError
 
 
 class BadDataset(StageError):

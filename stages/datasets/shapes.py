@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from stages.contract.settings import all_of, setting
 from stages.datasets.materialise import materialised
 from stages.datasets.records import BadDataset
 from stages.datasets.silhouettes import CLASSIFICATION, DETECTION, Silhouette, placed, rasterise
@@ -30,7 +31,6 @@ from stages.datasets.textures import (
     windows,
 )
 from stages.datasets.voc_writer import WrittenObject, write_annotation, write_image_sets
-from stages.settings import all_of, setting
 
 SHAPES = tuple(DETECTION)
 SHAPES_CLASSIFICATION = tuple(CLASSIFICATION)

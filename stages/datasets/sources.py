@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from stages.contract.errors import BadSetting
+from stages.contract.settings import build_settings, nearest, setting
 from stages.datasets.classification import ClassificationDataset
 from stages.datasets.coco import open_coco
 from stages.datasets.combined import CombinedDataset
@@ -16,8 +18,6 @@ from stages.datasets.listing import ONE_LINE
 from stages.datasets.records import BadDataset, shown
 from stages.datasets.voc import ClassOptions, Dataset, ImageOptions, VocOptions, checked_classes, open_voc, plain_label
 from stages.datasets.yolo import open_yolo
-from stages.errors import BadSetting
-from stages.settings import build_settings, nearest, setting
 
 FORMS = (
     "voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT, shapes:SPLIT, "

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.boxes import clip_boxes
+from stages.contract.errors import BadImage
+from stages.contract.execution import silent
+from stages.contract.settings import nearest, setting
 from stages.datasets.annotations import MISSING, Annotation, class_names, parse_xml, problems, read_annotation
 from stages.datasets.digests import combined, memory_of, remembered, remembered_names
 from stages.datasets.image_set import ImageSet, images_digest
@@ -22,17 +25,14 @@ from stages.datasets.layout import XML, Layout, find_images
 from stages.datasets.listing import ONE_LINE, Listing, composed
 from stages.datasets.orientation import AUTO, CHOICES
 from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, first_of, shown
-from stages.errors import BadImage
-from stages.execution import silent
-from stages.images import SUFFIXES, ImageFile
-from stages.settings import nearest, setting
+from stages.images.reading import SUFFIXES, ImageFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from stages.contract.execution import Progress
     from stages.datasets.check import CheckReport
-    from stages.execution import Progress
 
 log = logging.getLogger("stages.datasets")
 

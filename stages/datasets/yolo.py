@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
+from stages.contract.settings import nearest
 from stages.datasets.layout import read_lines
 from stages.datasets.listing import ONE_LINE, Listing, is_id, on_disk, without_suffix
 from stages.datasets.records import BadAnnotation, BadDataset, LeftOut, first_of, shown
 from stages.datasets.voc import BACKGROUND, ClassOptions, Dataset, VocOptions, checked_classes, plain_label
-from stages.images import SUFFIXES, ImageFile
+from stages.images.reading import SUFFIXES, ImageFile
 from stages.input_files import read_whole
-from stages.settings import nearest
 
 SLACK = 0.01
 """Of the image's sides: so far may a number, or an edge of a box, lie outside, as in Ultralytics' own check."""

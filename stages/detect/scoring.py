@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes, clip_boxes
+from stages.contract.errors import StageError
 from stages.detect import Settings
 from stages.detections import Detections, by_class, falling
-from stages.errors import StageError
-from stages.linear_models import BoxRegressors
+from stages.features.linear_models import BoxRegressors
 from stages.networks import BACKGROUND, SOFTMAX
 
 

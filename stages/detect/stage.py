@@ -15,14 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Schema, Writer
 from stages.boxes import Boxes
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution, Progress, in_processes
 from stages.detect import SCORES, STAGE, Settings
 from stages.detect.scoring import Scorer, best_candidates, class_probabilities, suppress
 from stages.detect.trace import Trace, trace_image
 from stages.detections import class_thresholds
-from stages.errors import StageError
-from stages.execution import Execution, Progress, in_processes
-from stages.features import Features
-from stages.linear_models import BoxRegressors, read_regressors, read_svms
+from stages.features.linear_models import BoxRegressors, read_regressors, read_svms
+from stages.features.reading import Features
 
 log = logging.getLogger("stages.detect")
 

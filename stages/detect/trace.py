@@ -17,7 +17,7 @@ from stages.boxes import Boxes, iou_matrix
 from stages.detect import Settings
 from stages.detect.scoring import Candidates, Scorer, best_candidates, move, removers, score_blocks
 from stages.detections import Detections
-from stages.linear_models import BoxRegressors
+from stages.features.linear_models import BoxRegressors
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from stages.diagnose.characteristics import FEWEST
 from stages.diagnose.false_positives import TYPES
-from stages.palette import KINDS, series_colour
-from stages.plots import GROUNDED, apart, cut, new_figure, plain, save, say
+from stages.pictures.palette import KINDS, series_colour
+from stages.pictures.plots import GROUNDED, apart, cut, new_figure, plain, save, say
 
 COLOURS = tuple(KINDS[name] for name in TYPES)
 MEASURED = series_colour(0)

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from cache import Column, Reader, Record, Schema, Writer
+from stages.contract.errors import BadSetting
+from stages.contract.execution import Execution
+from stages.contract.settings import nearest
 from stages.detections import ClassDetections, detections_of, read_detections
 from stages.diagnose import SIMILAR, Settings
 from stages.diagnose.characteristics import (
@@ -35,10 +38,7 @@ from stages.diagnose.false_positives import (
     types_of,
 )
 from stages.diagnose.objects import Objects, read_objects
-from stages.errors import BadSetting
-from stages.execution import Execution
-from stages.ground_truth import check_classes, check_images, listed, warn_of_skipped
-from stages.settings import nearest
+from stages.matching.ground_truth import check_classes, check_images, listed, warn_of_skipped
 
 log = logging.getLogger("stages.diagnose")
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.detections import Detections, DetectionSet, best_first
-from stages.drawing import class_colours, contact_sheet, font_of, shortened
 from stages.eval.average_precision import Curve
-from stages.images import Pixels
-from stages.marks import Mark, draw_marks
-from stages.palette import GREY, MUTED, TRUTH, Colour, line_of, series_colour
-from stages.plots import apart, cut, new_figure, plain, save, say
+from stages.images.reading import Pixels
+from stages.pictures.drawing import class_colours, contact_sheet, font_of, shortened
+from stages.pictures.marks import Mark, draw_marks
+from stages.pictures.palette import GREY, MUTED, TRUTH, Colour, line_of, series_colour
+from stages.pictures.plots import apart, cut, new_figure, plain, save, say
 
 One = TypeVar("One")
 MOST_PLOTS = 200

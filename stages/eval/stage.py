@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Column, Reader, Record, Schema, Writer
+from stages.contract.execution import Execution
 from stages.detections import NO_ROWS, ClassDetections, by_class, detections_of, no_boxes, read_detections
 from stages.eval import Settings
 from stages.eval.average_precision import Curve, Objects, match_detections, precision_recall_curve
 from stages.eval.bootstrap import CONFIDENCE, image_weights, percentile_interval, resampled_average_precision
 from stages.eval.coco import MEASURES, class_measures
 from stages.eval.report import RESAMPLED, read_resampled_maps
-from stages.execution import Execution
-from stages.ground_truth import check_classes, check_images, listed, warn_of_skipped
+from stages.matching.ground_truth import check_classes, check_images, listed, warn_of_skipped
 
 log = logging.getLogger("stages.eval")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.settings import setting
-from stages.stage import Input, Stage
+from stages.contract.card import Input, Stage
+from stages.contract.settings import setting
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.errors import BadSetting, StageError
+from stages.contract.errors import BadSetting, StageError
 from stages.extract import Settings
-from stages.images import Pixels
+from stages.images.reading import Pixels
+from stages.images.warp import warp_batches
 from stages.networks import SOFTMAX, NetworkSource
 from stages.networks.network import Network
-from stages.warp import warp_batches
 
 Features = dict[str, NDArray[np.floating]]
 CPU_BATCH = 32

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.drawing import PAPER, contact_sheet, draw_field, resized, sections
-from stages.images import Pixels
+from stages.images.reading import Pixels
+from stages.images.warp import crop_geometry, warp_regions
 from stages.networks import Preprocessing
-from stages.warp import crop_geometry, warp_regions
+from stages.pictures.drawing import PAPER, contact_sheet, draw_field, resized, sections
 
 PAPER_PADDING = 16 / 227
 """The context of Appendix A, p = 16 of an input of 227 pixels, as a share of the input's side."""
@@ -25,7 +25,7 @@ PAPER_PADDING = 16 / 227
 
 @dataclass(frozen=True)
 class View:
-    """How regions become the network's S x S input: see `stages.warp`."""
+    """How regions become the network's S x S input: see `stages.images.warp`."""
 
     side: int
     mode: str

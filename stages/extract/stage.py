@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from cache import Column, Part, Reader, Record, Schema, Writer
+from stages.contract.errors import BadImage
+from stages.contract.execution import Execution, Progress, in_processes
 from stages.datasets import Dataset
-from stages.errors import BadImage
-from stages.execution import Execution, Progress, in_processes
 from stages.extract import Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network, stored_dtype
-from stages.images import Pixels
-from stages.memory import keep_large_buffers
+from stages.images.reading import Pixels
 from stages.networks import NetworkSource
+from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
 
 log = logging.getLogger("stages.extract")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.errors import BadSetting
+from stages.contract.errors import BadSetting
 from stages.finetune import Settings
 from stages.networks import NetworkCard
 

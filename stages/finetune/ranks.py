@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from cache import Part, Writer
-from stages.errors import StageError
-from stages.execution import Execution
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution
 
 NO_PART = -1
 

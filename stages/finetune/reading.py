@@ -10,15 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
+from stages.contract.execution import Execution
 from stages.datasets import Dataset
-from stages.execution import Execution
 from stages.finetune import Settings
 from stages.finetune.ranks import Ranks
 from stages.finetune.training import Batch
 from stages.finetune.windows import Draw, Windows, draw_batch
-from stages.images import Pixels
+from stages.images.reading import Pixels
+from stages.images.warp import region_grid, warp_prepared
 from stages.networks import NetworkSource
-from stages.warp import region_grid, warp_prepared
 
 BATCHES_AHEAD = 2
 MEGABYTE = 1_000_000

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from cache import Column, Part, Reader, Schema, Writer
+from stages.contract.errors import BadImage, BadSetting, StageError
+from stages.contract.execution import Execution, restoring
 from stages.datasets import Dataset
-from stages.errors import BadImage, BadSetting, StageError
-from stages.examples import unused_regions
-from stages.execution import Execution, restoring
 from stages.finetune import Settings
 from stages.finetune.ranks import Ranks, joined
 from stages.finetune.reading import MEGABYTE, BatchReader, ImageMemory
 from stages.finetune.training import LOG_COLUMNS, IterationResult, Trainer
 from stages.finetune.windows import Windows, joined_windows, positives_of_batch, window_labels
-from stages.memory import keep_large_buffers
+from stages.matching.examples import unused_regions
 from stages.networks import BACKGROUND, NetworkSource
-from stages.training import reproducible
-from stages.training_log import TABLE, write_log
+from stages.networks.memory import keep_large_buffers
+from stages.training.log import TABLE, write_log
+from stages.training.state import reproducible
 
 log = logging.getLogger("stages.finetune")
 

@@ -22,7 +22,7 @@ from stages.finetune.network import (
 from stages.finetune.ranks import Ranks
 from stages.networks import NetworkSource
 from stages.networks.weights import load_module
-from stages.training import check_loss, restore_training, seeded, training_state
+from stages.training.state import check_loss, restore_training, seeded, training_state
 
 LOG_COLUMNS = {
     "iteration": "int32",

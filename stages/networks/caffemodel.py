@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import StageError
+from stages.contract.errors import StageError
 from stages.input_files import read_whole
 
 Blobs = list[NDArray[np.float32]]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadSetting
-from stages.settings import nearest
+from stages.contract.errors import BadSetting
+from stages.contract.settings import nearest
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from stages.errors import StageError
+from stages.contract.errors import StageError
+from stages.contract.settings import nearest
 from stages.input_files import check_is_file, read_whole
 from stages.networks.architectures import empty_module
 from stages.networks.caffemodel import Blobs, read_caffemodel
@@ -21,7 +22,6 @@ from stages.networks.cards import NETWORKS, NetworkCard, Preprocessing
 from stages.networks.source import preprocessing_named, sha256_of, with_mean
 from stages.networks.weights import State, as_float32, check_state, read_state, torchvision_file
 from stages.networks.weights_file import WeightsRecord, read_header, read_record, tensors_digest
-from stages.settings import nearest
 
 TORCHVISION = "torchvision"
 TORCH_FILES = (b"PK\x03\x04", b"\x80\x02")  # torch.save's zip archives, and its files before 2020

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stages.drawing import contact_sheet
-from stages.errors import StageError
+from stages.contract.errors import StageError
 from stages.networks.cards import Preprocessing
+from stages.pictures.drawing import contact_sheet
 
 SMALLEST_FILTER = 60
 

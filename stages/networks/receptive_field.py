@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from stages.errors import BadSetting
+from stages.contract.errors import BadSetting
 from stages.networks.architectures import empty_module, steps_of
 from stages.networks.caffe_layers import CrossChannelNormalisation, WithinChannelNormalisation
 from stages.networks.cards import NETWORKS, NetworkCard

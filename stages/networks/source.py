@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadSetting, StageError
+from stages.contract.errors import BadSetting, StageError
+from stages.contract.settings import setting
 from stages.input_files import check_is_file
 from stages.networks.cards import NETWORKS, PREPROCESSINGS, NetworkCard, Preprocessing
 from stages.networks.weights_file import WeightsRecord, read_record
-from stages.settings import setting
 
 if TYPE_CHECKING:
     from cache import Reader

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stages.errors import ChangedInput, StageError
+from stages.contract.errors import ChangedInput, StageError
 from stages.input_files import read_whole
 from stages.networks.architectures import build, empty_module
 from stages.networks.cards import NetworkCard

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from stages.errors import StageError
+from stages.contract.errors import StageError
 from stages.input_files import check_is_file
 from stages.networks.cards import Preprocessing
 

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from cache import Column, Reader, Schema, Writer
+from stages.contract.errors import BadImage, StageError
+from stages.contract.execution import Execution, restoring
 from stages.datasets import ClassificationDataset
-from stages.errors import BadImage, StageError
-from stages.execution import Execution, restoring
-from stages.memory import keep_large_buffers
 from stages.networks import BACKGROUND, NETWORKS
+from stages.networks.memory import keep_large_buffers
 from stages.pretrain import Settings
 from stages.pretrain.training import LOG_COLUMNS, Examples, Trainer
-from stages.training import reproducible
-from stages.training_log import TABLE, write_log
+from stages.training.log import TABLE, write_log
+from stages.training.state import reproducible
 
 log = logging.getLogger("stages.pretrain")
 

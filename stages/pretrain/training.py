@@ -19,7 +19,7 @@ from stages.networks import NetworkCard
 from stages.networks.architectures import build
 from stages.pretrain import Settings
 from stages.pretrain.views import UNUSED, random_views
-from stages.training import check_loss, restore_training, seeded, training_state
+from stages.training.state import check_loss, restore_training, seeded, training_state
 
 LOG_COLUMNS = {
     "epoch": "int32",

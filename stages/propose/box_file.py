@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 
 from stages.boxes import Boxes, clip_boxes
-from stages.errors import ChangedInput, StageError
+from stages.contract.errors import ChangedInput, StageError
 from stages.propose.mat_file import read_variables
 
 Lookup = Callable[[str], Any]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.errors import StageError
+from stages.contract.errors import StageError
 from stages.propose.selection import canonical_boxes
 
 MISSING = (

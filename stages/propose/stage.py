@@ -12,10 +12,10 @@ import numpy as np
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.boxes import Boxes
+from stages.contract.errors import BadImage, BadSetting, StageError
+from stages.contract.execution import Execution, Progress, workers_deaf_to_interrupts
 from stages.datasets import Dataset
-from stages.errors import BadImage, BadSetting, StageError
-from stages.execution import Execution, Progress, workers_deaf_to_interrupts
-from stages.images import ImageFile, Pixels
+from stages.images.reading import ImageFile, Pixels
 from stages.propose import Settings
 from stages.propose.box_file import BoxFile, content_sha256, fit_to_image, resolve_path
 from stages.propose.selection import by_priority, first_distinct

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cache import Reader, Record
 from stages.boxes import encode_deltas, iou_matrix
-from stages.examples import unused_rows
-from stages.features import scaled
+from stages.features.reading import scaled
+from stages.matching.examples import unused_rows
 
 BLOCK_ROWS = 512
 

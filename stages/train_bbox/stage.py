@@ -11,9 +11,9 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.execution import Execution, workers_deaf_to_interrupts
-from stages.features import feature_scale, layer_dimension
-from stages.ground_truth import check_images
+from stages.contract.execution import Execution, workers_deaf_to_interrupts
+from stages.features.reading import feature_scale, layer_dimension
+from stages.matching.ground_truth import check_images
 from stages.train_bbox import Settings
 from stages.train_bbox.examples import Examples, collect_examples, feature_blocks
 from stages.train_bbox.ridge import fit_ridge, whiten

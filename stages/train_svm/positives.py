@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache import Reader, Record
 from stages.boxes import class_overlaps
-from stages.examples import TRAIN, unused_rows
+from stages.matching.examples import TRAIN, unused_rows
 
 COLUMNS = ["boxes", "is_object", "label", "difficult"]
 """What of a features cache says which regions are examples."""

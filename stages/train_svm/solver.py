@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from stages.features import nonzero, scaled
+from stages.features.reading import nonzero, scaled
 from stages.train_svm import Settings
 from stages.train_svm.duality import relative_gap
 

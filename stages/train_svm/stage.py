@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.errors import BadSetting
-from stages.examples import unused_rows
-from stages.execution import Execution, restoring, workers_deaf_to_interrupts
-from stages.features import feature_scale, layer_dimension, scaled
-from stages.ground_truth import check_images
-from stages.linear_models import NEVER_DETECTED
+from stages.contract.errors import BadSetting
+from stages.contract.execution import Execution, restoring, workers_deaf_to_interrupts
+from stages.features.linear_models import NEVER_DETECTED
+from stages.features.reading import feature_scale, layer_dimension, scaled
+from stages.matching.examples import unused_rows
+from stages.matching.ground_truth import check_images
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.mining import (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cache import Reader
 from cache.files import SEAL, seal_of
-from rcnn_cli.inspection import inspect_file
+from rcnn_cli.looking.inspection import inspect_file
 from tests.cache.samples import fill, open_writer, sample_ids
 from tests.fuzz.mutations import Mutation, as_json, mutated, mutated_tree, mutations, written
 from tests.fuzz.verdict import fuzz, read_or_said

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rcnn_cli.cluster import load_cluster
-from rcnn_cli.graph import Graph
-from rcnn_cli.grid import is_grid, load_grid
-from rcnn_cli.inspection import inspect_file
-from rcnn_cli.recipe import load_recipe
+from rcnn_cli.clusters.cluster_file import load_cluster
+from rcnn_cli.experiments.grid import is_grid, load_grid
+from rcnn_cli.looking.inspection import inspect_file
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
 from stages.datasets import open_detection
 from tests.fuzz.mutations import ODD_VALUES, Mutation, as_json, mutated, mutated_json, mutated_tree, mutations, written
 from tests.fuzz.verdict import fuzz, read_or_said
@@ -116,7 +116,10 @@ def test_recipes(place: Path, good: bytes, wanted: list[Mutation], other: bytes)
 )
 def test_tables_with_odd_values(place: Path, tree: Any) -> None:
     """Whatever TOML may hold, without its syntax: as a recipe, as a grid, as a cluster file."""
-    path, as_toml = place / "r.toml", {"rcnn_cli.recipe.read_tables", "rcnn_cli.cluster.read_tables"}
+    path, as_toml = (
+        place / "r.toml",
+        {"rcnn_cli.recipes.recipe.read_tables", "rcnn_cli.clusters.cluster_file.read_tables"},
+    )
     table = copy.deepcopy(tree) if isinstance(tree, dict) else {}
     recipe = load_recipe(written(place / "good.toml", RECIPES[0]))
     with ExitStack() as stack:

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from cache import CacheError
 from rcnn_cli.sentences import BAD_INPUT, sentence
-from stages.errors import StageError
+from stages.contract.errors import StageError
 
 SECONDS = 30
 """A reader that takes longer hangs: the files are small."""

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from cache import Writer
-from rcnn_cli.graph import Graph
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.runner import Options, run_node
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
+from rcnn_cli.running.runner import Options, run_node
 from stages.datasets.voc_writer import WrittenObject, write_annotation
 from stages.detect.stage import schema
 from stages.detections import by_class

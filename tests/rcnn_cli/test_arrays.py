@@ -3,8 +3,8 @@
 import pytest
 
 from cache import CacheError, Shard
-from rcnn_cli.arrays import parse_shard
-from stages.errors import StageError
+from rcnn_cli.clusters.shards import parse_shard
+from stages.contract.errors import StageError
 
 SLURM = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_STEP": "1"}
 GRID_ENGINE = {"SGE_TASK_FIRST": "1", "SGE_TASK_STEPSIZE": "1", "SGE_TASK_LAST": "8"}

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from cache import Reader
-from rcnn_cli.comparison import compare, format_comparison, open_sides
-from rcnn_cli.evaluated import NAMES
+from rcnn_cli.looking.comparison import compare, format_comparison, open_sides
+from rcnn_cli.looking.evaluated import NAMES
 from rcnn_cli.main import main
 from rcnn_cli.outputs import OutputFolder
-from stages.errors import StageError
+from stages.contract.errors import StageError
 from stages.eval.report import paired_difference
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 
@@ -120,7 +120,7 @@ def test_both_are_judged_by_the_same_similar_classes(folder: Path, warned: list[
 def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is said aloud."""
     said: list[str] = []
-    monkeypatch.setattr("rcnn_cli.comparison.log.warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr("rcnn_cli.looking.comparison.log.warning", lambda text, *values: said.append(text % values))
     return said
 
 

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from rcnn_cli.completion import SOURCE_OPTIONS, complete_image
+from rcnn_cli.commands.completion import SOURCE_OPTIONS, complete_image
 from rcnn_cli.main import cli
 from tests.cache.samples import open_writer, sample_ids
 from tests.pipeline import PROJECT, SMALL

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from rcnn_cli.graph import Graph
-from rcnn_cli.recipe import load_recipe
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
 from stages.datasets.coco import CocoDataset
 
 RECIPE = """

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rcnn_cli.detectors import choice_told, detector_node, detector_of, evaluations_of, main_detector
-from rcnn_cli.evaluated import evaluation_node
-from rcnn_cli.graph import Graph
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.units import features_nodes
-from stages.errors import StageError
+from rcnn_cli.looking.evaluated import evaluation_node
+from rcnn_cli.looking.units import features_nodes
+from rcnn_cli.recipes.detectors import choice_told, detector_node, detector_of, evaluations_of, main_detector
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
+from stages.contract.errors import StageError
 from tests.pipeline import PROJECT
 
 START = """

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import IncompleteCache, Reader
-from rcnn_cli.evaluated import NAMES, evaluation_node, judge, open_evaluation
+from rcnn_cli.looking.evaluated import NAMES, evaluation_node, judge, open_evaluation
+from stages.contract.errors import StageError
 from stages.detections import Detections, detections_from_arrays, detections_of
 from stages.diagnose.objects import Objects
-from stages.errors import StageError
 from stages.eval.average_precision import Objects as ClassObjects
 from stages.eval.average_precision import precision_recall_curve
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene

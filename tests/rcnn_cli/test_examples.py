@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from rcnn_cli.commands import OTHERS, Commands
+from rcnn_cli.commands.group import OTHERS, Commands
 from rcnn_cli.main import cli
 from tests.command_lines import arguments_of, check, every_command, examples_in_help, parse
 
@@ -58,7 +58,7 @@ def test_every_command_stands_under_a_heading() -> None:
     found = cli.headings(click.Context(cli))
     listed = [command.name for commands in found.values() for command in commands]
     assert sorted(listed) == sorted(name for name, command in cli.commands.items() if not command.hidden)
-    assert OTHERS not in found, f"give {[one.name for one in found[OTHERS]]} a heading in rcnn_cli/commands.py"
+    assert OTHERS not in found, f"give {[one.name for one in found[OTHERS]]} a heading in rcnn_cli/commands/group.py"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rcnn_cli.explanation import Chosen, Crops, Explained, choose, chosen_rows, object_names, put_together, split_of
-from rcnn_cli.explanation_lines import as_values, format_text, tell_detection, tell_lines, tell_object
-from rcnn_cli.explanation_sheet import WIDTH, explanation_sheet
+from rcnn_cli.looking.explanation import (
+    Chosen,
+    Crops,
+    Explained,
+    choose,
+    chosen_rows,
+    object_names,
+    put_together,
+    split_of,
+)
+from rcnn_cli.looking.explanation_lines import as_values, format_text, tell_detection, tell_lines, tell_object
+from rcnn_cli.looking.explanation_sheet import WIDTH, explanation_sheet
+from stages.contract.errors import StageError
 from stages.diagnose.objects import Objects
-from stages.errors import StageError
 from stages.extract import Settings as ExtractSettings
 from stages.networks import CAFFE, NetworkSource
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene

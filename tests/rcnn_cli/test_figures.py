@@ -15,18 +15,18 @@ import pytest
 from PIL import Image
 
 from cache import Reader
-from rcnn_cli.figures import OF_ALL, OF_RECIPE, Wish, elongated, figure_names
-from rcnn_cli.graph import Graph
+from rcnn_cli.looking.figures import OF_ALL, OF_RECIPE, Wish, elongated, figure_names
+from rcnn_cli.looking.units import Unit, parse_unit
 from rcnn_cli.main import main
 from rcnn_cli.outputs import OutputFolder
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.units import Unit, parse_unit
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
 from stages.boxes import iou_matrix
+from stages.contract.errors import StageError
 from stages.diagnose.objects import read_objects
-from stages.errors import StageError
 from stages.eval.average_precision import calibrated_precision
 from stages.extract.units import TopRegions, strongest_regions
-from stages.palette import TRUTH
+from stages.pictures.palette import TRUTH
 from tests.in_process import caller
 
 RECIPE = """
@@ -189,7 +189,7 @@ def test_units_that_nothing_excites(made: Path, call: Call, monkeypatch: pytest.
         nothing = (first.activations[:0], first.images[:0], first.boxes[:0], first.labels[:0])
         return [TopRegions(*nothing, channel_maximum=0.0), *others]
 
-    monkeypatch.setattr("rcnn_cli.units.strongest_regions", without_the_first)
+    monkeypatch.setattr("rcnn_cli.looking.units.strongest_regions", without_the_first)
     arguments = ("units", made / "looked.toml", "--unit", "1,1,1", "-o", tmp_path)
     code, printed, _ = call(*arguments, "--unit", "2,2,2")
     assert code == 0
@@ -201,7 +201,7 @@ def test_units_that_nothing_excites(made: Path, call: Call, monkeypatch: pytest.
 
 def test_a_montage_needs_two_classes(made: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "rcnn_cli.units.class_selectivity", lambda reader, layer, classes: np.full((classes, 1536), np.nan)
+        "rcnn_cli.looking.units.class_selectivity", lambda reader, layer, classes: np.full((classes, 1536), np.nan)
     )
     code, _, errors = call("units", made / "looked.toml")
     assert code == 2
@@ -241,7 +241,7 @@ def test_detections_of_a_precision_on_chosen_images(
         with monkeypatch.context() as uncertain:
             if precision == 1.0:
                 uncertain.setattr(
-                    "rcnn_cli.evaluated.calibrated_precision",
+                    "rcnn_cli.looking.evaluated.calibrated_precision",
                     lambda curve, scores: np.minimum(calibrated_precision(curve, scores), 0.99),
                 )
             code, printed, _ = call("figures", made / "looked.toml", *arguments, "-o", tmp_path)
@@ -261,7 +261,7 @@ def test_detections_of_a_precision_on_chosen_images(
 
 
 def test_many_images_come_in_sheets(made: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rcnn_cli.figures.A_SHEET", 3)
+    monkeypatch.setattr("rcnn_cli.looking.figures.A_SHEET", 3)
     code, printed, _ = call("figures", made / "looked.toml", "--only", "detections", "-o", tmp_path)
     assert code == 0
     assert sorted(path.name for path in tmp_path.glob("*.png")) == [

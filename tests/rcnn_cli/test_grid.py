@@ -2,12 +2,12 @@
 
 import pytest
 
-from rcnn_cli.ablation import Spread, base_table, run_table, spread
-from rcnn_cli.ablation_table import shown
-from rcnn_cli.graph import Graph
-from rcnn_cli.grid import Change, load_grid, merged, nested
-from rcnn_cli.recipe import RecipeError, build_recipe
-from stages.errors import StageError
+from rcnn_cli.experiments.ablation import Spread, base_table, run_table, spread
+from rcnn_cli.experiments.ablation_table import shown
+from rcnn_cli.experiments.grid import Change, load_grid, merged, nested
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import RecipeError, build_recipe
+from stages.contract.errors import StageError
 from tests.pipeline import PROJECT, SMALL
 
 GRIDS = sorted((PROJECT / "recipes/grids").glob("*.toml"))

@@ -11,16 +11,17 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from rcnn_cli import cluster, grid
-from rcnn_cli.completion import complete_value
+from rcnn_cli.clusters import cluster_file as cluster
+from rcnn_cli.commands.completion import complete_value
+from rcnn_cli.commands.setting_help import bounds, setting_help, setting_metavar, shown, toml_value
+from rcnn_cli.experiments import grid
 from rcnn_cli.main import cli, setting_changes
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.setting_help import bounds, setting_help, setting_metavar, shown, toml_value
-from stages.catalogue import catalogue
+from rcnn_cli.recipes.recipe import load_recipe
+from stages.contract.catalogue import catalogue
+from stages.contract.settings import setting
 from stages.datasets.shapes import ClassificationSettings, ShapesOptions, ShapesSettings
 from stages.datasets.sources import VocOptions
 from stages.networks import NetworkSettings
-from stages.settings import setting
 from tests.command_lines import PROJECT, every_command
 
 OTHER_SETTINGS = (

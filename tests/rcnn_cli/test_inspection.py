@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from cache import Column, Identity, Schema, Writer
-from rcnn_cli.caches import age, list_caches
-from rcnn_cli.inspection import inspect_file
-from stages.errors import StageError
+from rcnn_cli.looking.inspection import inspect_file
+from rcnn_cli.running.caches import age, list_caches
+from stages.contract.errors import StageError
 from tests.command_lines import PROJECT
 
 

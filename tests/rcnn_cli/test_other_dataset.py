@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from cache import Writer
-from rcnn_cli.figures import Wish, detections
-from rcnn_cli.graph import Graph
-from rcnn_cli.recall import proposals_of
-from rcnn_cli.results import draw_results, show_results
-from rcnn_cli.tuning import check_split, tuning_grid
-from rcnn_cli.units import features_node
+from rcnn_cli.experiments.tuning import check_split, tuning_grid
+from rcnn_cli.looking.figures import Wish, detections
+from rcnn_cli.looking.recall import proposals_of
+from rcnn_cli.looking.results import draw_results, show_results
+from rcnn_cli.looking.units import features_node
+from rcnn_cli.recipes.graph import Graph
+from stages.contract.errors import StageError
 from stages.detect.stage import schema
-from stages.errors import StageError
 from tests.rcnn_cli.evaluations import RECIPE, detection_record, graph_of, run_tables, write_scene
 
 THINGS = {"t1": [("cat", (10, 10, 60, 60), False)], "v1": [("cat", (20, 20, 70, 70), False)]}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rcnn_cli.outputs import LIST, OutputFolder, check_output_file
-from stages.errors import StageError
+from stages.contract.errors import StageError
 
 
 def test_own_files_are_replaced_and_the_list_is_that_of_sha256sum(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rcnn_cli.runner import grown_part_size
+from rcnn_cli.running.runner import grown_part_size
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rcnn_cli.looking.photos import check_photos, find_photos, named
 from rcnn_cli.outputs import OutputFolder
-from rcnn_cli.photos import check_photos, find_photos, named
-from stages.errors import BadImage, StageError
+from stages.contract.errors import BadImage, StageError
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from cache import Column, Identity, Reader, Schema, Writer
-from rcnn_cli.graph import Graph
 from rcnn_cli.main import main
-from rcnn_cli.planning import bytes_in_parts, needed, seconds_an_item, shares_left, spread, spread_of_total
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.status import State
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
+from rcnn_cli.running.planning import bytes_in_parts, needed, seconds_an_item, shares_left, spread, spread_of_total
+from rcnn_cli.running.status import State
 from stages.datasets import open_dataset
 from tests.pipeline import contents
 

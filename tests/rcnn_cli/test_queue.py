@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from cache.claims import Claims
-from rcnn_cli.jobs import SUBMITTING
+from rcnn_cli.clusters.jobs import SUBMITTING
 from tests.in_process import caller
 
 RECIPE = """

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rcnn_cli.recall import Measured, panels
+from rcnn_cli.looking.recall import Measured, panels
 from stages.datasets.shapes import ShapesSettings, draw_shapes
-from stages.proposals import Coverage, average_recall, best_overlaps_of_first, groups, recall_at
+from stages.matching.proposals import Coverage, average_recall, best_overlaps_of_first, groups, recall_at
 from tests.in_process import caller
 
 RECIPE = """
@@ -71,7 +71,7 @@ def test_groups_by_size_and_class() -> None:
 def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr("rcnn_cli.options.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.commands.options.cores", lambda: 1)
     return caller(capsys)
 
 

@@ -3,10 +3,10 @@ import logging
 
 import pytest
 
-from rcnn_cli.graph import Graph
-from rcnn_cli.recipe import RecipeError, load_recipe
-from rcnn_cli.runner import tell_uncached
-from stages.errors import BadSetting
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import RecipeError, load_recipe
+from rcnn_cli.running.runner import tell_uncached
+from stages.contract.errors import BadSetting
 
 CHAIN = """
 [datasets.train]

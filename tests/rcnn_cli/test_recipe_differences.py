@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rcnn_cli.recipe_differences import differences
+from rcnn_cli.recipes.differences import differences
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, write_scene
 
 THINGS = {"a": [("cat", (0, 0, 10, 10), False)], "b": [("dog", (0, 0, 10, 10), False)]}

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from cache import DamagedPart
-from rcnn_cli import runner
-from rcnn_cli.graph import Graph
-from rcnn_cli.recipe import load_recipe
-from rcnn_cli.runner import Options, run_nodes, run_until_shown
-from stages.errors import StageError
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
+from rcnn_cli.running import runner
+from rcnn_cli.running.runner import Options, run_nodes, run_until_shown
+from stages.contract.errors import StageError
 from tests.in_process import caller
 from tests.pipeline import contents
 

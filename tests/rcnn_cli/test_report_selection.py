@@ -32,8 +32,8 @@ from rcnn_cli.report.selection import (
 )
 from rcnn_cli.report.tables import row
 from stages.eval.average_precision import Curve
-from stages.images import read_image
-from stages.palette import SERIES
+from stages.images.reading import read_image
+from stages.pictures.palette import SERIES
 
 PROJECT = Path(__file__).parents[2]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rcnn_cli.graph import Graph
-from rcnn_cli.results import draw_results, show_results
-from stages.drawing import class_colours
-from stages.palette import GREY, TRUTH
+from rcnn_cli.looking.results import draw_results, show_results
+from rcnn_cli.recipes.graph import Graph
+from stages.pictures.drawing import class_colours
+from stages.pictures.palette import GREY, TRUTH
 from tests.rcnn_cli.evaluations import graph_of, run_tables, write_detections, write_scene
 
 CAT, DOG = (20, 20, 60, 60), (10, 50, 40, 90)

@@ -9,7 +9,7 @@ import pytest
 
 from rcnn_cli.main import cli
 from rcnn_cli.sentences import MACHINE, sentence
-from stages.errors import BadImage
+from stages.contract.errors import BadImage
 
 
 @pytest.mark.parametrize(("command", "advised"), [("run", True), ("extract", True), ("units", False), ("data", False)])

@@ -10,9 +10,9 @@ import pytest
 
 from cache import Identity, Schema
 from cache.plan import Plan, write_plan
-from rcnn_cli.batch import log_file
-from rcnn_cli.jobs import Job, missing_tasks, read_jobs, record_path, write_jobs
-from rcnn_cli.slurm import TaskState
+from rcnn_cli.clusters.jobs import Job, missing_tasks, read_jobs, record_path, write_jobs
+from rcnn_cli.clusters.slurm import TaskState
+from rcnn_cli.clusters.slurm_scripts import log_file
 from tests.in_process import caller
 
 RECIPE = """

@@ -4,11 +4,11 @@ import tomllib
 
 import pytest
 
-from rcnn_cli.ablation import Row, Spread, base_table, evaluation_of, run_table
-from rcnn_cli.graph import Graph
-from rcnn_cli.recipe import build_recipe, load_recipe
-from rcnn_cli.tuning import best_row, tuning_grid, write_tuned
-from stages.errors import StageError
+from rcnn_cli.experiments.ablation import Row, Spread, base_table, evaluation_of, run_table
+from rcnn_cli.experiments.tuning import best_row, tuning_grid, write_tuned
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import build_recipe, load_recipe
+from stages.contract.errors import StageError
 
 RECIPE = """
 name = "base"

@@ -22,13 +22,13 @@ import psutil
 import pytest
 
 from cache import DamagedPart, DiskFull, Writer
-from rcnn_cli.graph import Graph
+from rcnn_cli.clusters.dask_workers import Workers
 from rcnn_cli.main import main
-from rcnn_cli.recipe import build_recipe, load_recipe
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import build_recipe, load_recipe
 from rcnn_cli.sentences import sentence
-from rcnn_cli.workers import Workers
-from stages.errors import BadImage
-from stages.execution import Execution
+from stages.contract.errors import BadImage
+from stages.contract.execution import Execution
 from stages.propose.stage import SCHEMA
 from tests.pipeline import PROJECT, command, contents, rcnn, write_recipe
 
@@ -443,7 +443,7 @@ def call(tmp_path, capsys, monkeypatch):
 
 
 def test_where_no_scheduler_is(clusters, call, tmp_path, monkeypatch):
-    monkeypatch.setattr("rcnn_cli.workers.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("rcnn_cli.clusters.dask_workers.CONNECT_SECONDS", 1)
     recipe = short(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

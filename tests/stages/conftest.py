@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cache import Column, Identity, Reader, Record, Schema, Shard, Writer
-from stages.execution import Execution
-from stages.settings import identity_of
-from stages.stage import Stage
+from stages.contract.card import Stage
+from stages.contract.execution import Execution
+from stages.contract.settings import identity_of
 
 FeatureCache = Callable[..., Reader]
 RunStage = Callable[..., Reader]

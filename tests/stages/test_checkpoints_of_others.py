@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cache import Writer
-from stages.errors import StageError
+from stages.contract.errors import StageError
 from stages.train_svm import STAGE, Settings
 
 

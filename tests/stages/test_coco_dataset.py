@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from rcnn_cli.main import main
+from stages.contract.errors import BadImage, BadSetting
 from stages.datasets import BadAnnotation, BadDataset, CocoDataset, open_detection
 from stages.datasets.digests import combined
 from stages.detections import Detections, detections_from_arrays
-from stages.errors import BadImage, BadSetting
 from stages.eval.coco import write_coco_results
 
 Content = dict[str, Any]

@@ -13,13 +13,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from stages.contract.settings import identity_of
 from stages.datasets import CocoDataset, Dataset, open_detection
 from stages.datasets.voc_writer import WrittenObject, write_annotation
 from stages.detections import read_detections
 from stages.eval import Settings, stage
 from stages.eval.coco import MEASURES, class_measures, write_coco_annotations, write_coco_results
 from stages.eval.report import csv_rows, format_difference, format_table, paired_difference
-from stages.settings import identity_of
 from tests.stages.test_eval import CLASSES, dataset_of, detections_cache, evaluate
 
 SIZE = (400, 300)

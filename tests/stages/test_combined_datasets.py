@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rcnn_cli.graph import Graph
-from rcnn_cli.recipe import RecipeError, load_recipe
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import RecipeError, load_recipe
+from stages.contract.errors import BadSetting
 from stages.datasets import VOC_CLASSES, BadDataset, Dataset, open_dataset, open_detection
 from stages.datasets.combined import CombinedDataset
-from stages.errors import BadSetting
 
 SIZE = (60, 40)  # width, height
 

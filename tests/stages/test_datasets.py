@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from stages.contract.errors import BadImage, BadSetting, ChangedInput
 from stages.datasets import (
     VOC_CLASSES,
     BadAnnotation,
@@ -30,7 +31,6 @@ from stages.datasets import (
 from stages.datasets.annotations import read_annotation
 from stages.datasets.digests import memory_of
 from stages.datasets.voc_writer import WrittenObject, write_annotation
-from stages.errors import BadImage, BadSetting, ChangedInput
 
 SIZE = (60, 40)  # width, height
 

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from cache import Column, Identity, Reader, Schema, Shard, Writer
 from stages.boxes import iou_matrix
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution
+from stages.contract.settings import identity_of
 from stages.detect import STAGE, Settings, stage
 from stages.detect.scoring import (
     best_candidates,
@@ -22,10 +25,7 @@ from stages.detect.scoring import (
     suppression_survivors,
 )
 from stages.detections import Detections, read_detections
-from stages.errors import StageError
-from stages.execution import Execution
-from stages.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
-from stages.settings import identity_of
+from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
 
 CLASSES = ("cat", "dog", "owl")
 

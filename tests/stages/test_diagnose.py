@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cache import Identity, Reader, Writer
+from stages.contract.errors import StageError
 from stages.detect.stage import schema as detections_schema
 from stages.detections import ClassDetections
 from stages.diagnose import STAGE, Settings
@@ -53,7 +54,6 @@ from stages.diagnose.false_positives import (
 from stages.diagnose.objects import Objects
 from stages.diagnose.pictures import draw_diagnosis
 from stages.diagnose.report import format_tables, write_diagnosis
-from stages.errors import StageError
 from stages.eval.average_precision import Objects as ClassObjects
 from stages.eval.average_precision import precision_recall_curve
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.drawing import (
+from stages.pictures.drawing import (
     GREY,
     LEGEND_WIDTH,
     class_colours,

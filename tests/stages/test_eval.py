@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 from cache import Identity, Reader, Writer
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution
 from stages.detect.stage import schema as detections_schema
 from stages.detections import Detections, detections_from_arrays
-from stages.errors import StageError
 from stages.eval import Settings, stage
 from stages.eval.average_precision import Curve, Objects
 from stages.eval.pictures import evenly, plot_precision_recall
 from stages.eval.report import format_table, read_curves, score_cuts, write_devkit_files, write_results
-from stages.execution import Execution
 
 CLASSES = ("cat", "dog", "owl")
 SQUARE, AWAY = (0, 0, 10, 10), (20, 20, 30, 30)

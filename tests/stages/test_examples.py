@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pycocotools import mask
 
 from stages.boxes import as_boxes, covered_share
-from stages.errors import StageError
-from stages.examples import unused_regions, unused_rows
+from stages.contract.errors import StageError
+from stages.matching.examples import unused_regions, unused_rows
 
 CROWD, ONE, OWL = (0, 0, 50, 40), (20, 10, 30, 20), (60, 0, 70, 10)
 BOXES = [

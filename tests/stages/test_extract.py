@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from cache import CacheError, Column, Identity, Reader, Schema, Writer
+from stages.contract.errors import BadImage, BadSetting, StageError
+from stages.contract.execution import Execution
 from stages.datasets import open_dataset
-from stages.errors import BadImage, BadSetting, StageError
-from stages.execution import Execution
 from stages.extract import STAGE, Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network
 from stages.extract.stage import PROPOSAL, ahead, on_demand, schema
-from stages.images import read_image
-from stages.memory import keep_large_buffers
+from stages.images.reading import read_image
+from stages.images.warp import warp_regions
 from stages.networks import NetworkSettings, NetworkSource
-from stages.warp import warp_regions
+from stages.networks.memory import keep_large_buffers
 
 SHAPENET = Settings(layers=("fc5", "pool4"), padding=4)
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.errors import StageError
-from stages.features import feature_scale, layer_dimension, scaled
+from stages.contract.errors import StageError
+from stages.features.reading import feature_scale, layer_dimension, scaled
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from torch import nn
 
 from cache import Column, Identity, Reader, Schema, Writer
 from stages.boxes import covered_share, iou_matrix
+from stages.contract.errors import BadImage, BadSetting, StageError
+from stages.contract.execution import Execution
 from stages.datasets import open_dataset
-from stages.errors import BadImage, BadSetting, StageError
-from stages.execution import Execution
 from stages.extract import Settings as ExtractSettings
 from stages.extract.features import arithmetic, extract_features
 from stages.finetune import STAGE, Settings
@@ -38,11 +38,11 @@ from stages.finetune.reading import BatchReader, ImageMemory
 from stages.finetune.stage import find_windows
 from stages.finetune.training import Batch, Trainer
 from stages.finetune.windows import UNUSED, Draw, Windows, draw_batch, joined_windows, window_labels
-from stages.images import read_image
+from stages.images.reading import read_image
+from stages.images.warp import warp_regions
 from stages.networks import CAFFE, NETWORKS, SOFTMAX, NetworkCard, NetworkSettings, NetworkSource
 from stages.networks.architectures import build
 from stages.networks.weights import flatten_state
-from stages.warp import warp_regions
 
 QUICK = Settings(iterations=6, batch_size=16, padding=4, learning_rate=0.01, step=4, checkpoint_seconds=0)
 CPU = Execution()
@@ -407,7 +407,7 @@ def test_batches_do_not_depend_on_threads_or_memory(inputs):
 
 
 def test_windows_are_warped_as_for_extraction(inputs):
-    """The crop of each window is that of `stages.warp`, whatever else is in the batch."""
+    """The crop of each window is that of `stages.images.warp`, whatever else is in the batch."""
     memory = ImageMemory(inputs["images"], 0)
     windows = find_windows(QUICK, inputs["images"], inputs["proposals"], memory, CPU)
     (batch,) = BatchReader(QUICK, memory, windows, inputs["network"], CPU, Ranks()).batches(3, 3)

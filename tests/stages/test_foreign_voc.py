@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from stages.contract.errors import BadImage, StageError
 from stages.datasets import VOC_CLASSES, BadAnnotation, BadDataset, Dataset, open_detection
 from stages.datasets.annotations import read_annotation
-from stages.errors import BadImage, StageError
 
 SIZE = (60, 40)  # width, height
 NAMED = """<annotation><filename>a.jpg</filename><size><width>60</width><height>40</height><depth>3</depth></size>

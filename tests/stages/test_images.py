@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import stages.images
-from stages.errors import BadImage
-from stages.images import image_size, read_image
+import stages.images.reading
+from stages.contract.errors import BadImage
+from stages.images.reading import image_size, read_image
 
 
 def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
@@ -155,9 +155,9 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, si
 
 def test_the_limit_itself_is_allowed(tmp_path: Path, colours: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.png", colours)
-    monkeypatch.setattr(stages.images, "MAX_PIXELS", 15)
+    monkeypatch.setattr(stages.images.reading, "MAX_PIXELS", 15)
     assert read_image(path).shape == (3, 5, 3)
-    monkeypatch.setattr(stages.images, "MAX_PIXELS", 14)
+    monkeypatch.setattr(stages.images.reading, "MAX_PIXELS", 14)
     with pytest.raises(BadImage, match="5 x 3 pixels, more than the 14"):
         read_image(path)
 

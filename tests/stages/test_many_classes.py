@@ -15,8 +15,8 @@ from stages.detect import Settings as DetectSettings
 from stages.detect.scoring import BLOCK_CLASSES, best_rows, detect_image
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import most_objects
-from stages.ground_truth import listed
-from stages.linear_models import NEVER_DETECTED, LinearSvms
+from stages.features.linear_models import NEVER_DETECTED, LinearSvms
+from stages.matching.ground_truth import listed
 from stages.train_svm import STAGE, Settings
 from stages.train_svm import stage as train_svm
 from stages.train_svm.stage import Mining, batches

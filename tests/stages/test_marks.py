@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from stages.marks import Mark, draw_many, draw_marks
-from stages.palette import PROPOSAL, kind_colour
+from stages.pictures.marks import Mark, draw_many, draw_marks
+from stages.pictures.palette import PROPOSAL, kind_colour
 
 TRUE, FALSE, MISSED, PROPOSED = kind_colour("true"), kind_colour("BG"), kind_colour("missed"), PROPOSAL
 

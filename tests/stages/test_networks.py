@@ -16,7 +16,7 @@ import pytest
 import torch
 import torchvision
 
-from stages.errors import BadSetting, ChangedInput, StageError
+from stages.contract.errors import BadSetting, ChangedInput, StageError
 from stages.networks import CAFFE, NETWORKS, TORCHVISION, NetworkSettings, NetworkSource
 from stages.networks.architectures import build, empty_module
 from stages.networks.network import Network

@@ -12,7 +12,7 @@ from PIL import Image
 
 from rcnn_cli.main import cli
 from stages.datasets import BadAnnotation, CocoDataset, Dataset, open_dataset, open_detection
-from stages.images import TURNS, Header, Pixels, image_size, read_header, read_image
+from stages.images.reading import TURNS, Header, Pixels, image_size, read_header, read_image
 
 WIDTH, HEIGHT = 48, 32  # of the picture as people see it
 CORNER = (0, 0, 20, 12)  # of the red corner, upper left: x1, y1, x2, y2

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.palette import KINDS, SERIES, as_css, kind_colour, line_of, rgb, series_colour
+from stages.pictures.palette import KINDS, SERIES, as_css, kind_colour, line_of, rgb, series_colour
 
 PROJECT = Path(__file__).parents[2]
 DARK = "#161513"  # page.css
@@ -74,7 +74,7 @@ def test_no_other_module_has_colours_of_its_own() -> None:
     sources = [path for room in ("stages", "rcnn_cli") for path in (PROJECT / room).rglob("*.py")]
     literal = re.compile(r"""["']#[0-9a-fA-F]{3,8}["']|["']tab:|: Colour = \(|["']C\d["']""")
     others = {
-        "stages/palette.py": None,
+        "stages/pictures/palette.py": None,
         "rcnn_cli/report/charts.py": {'"#000001"', '"#000002"', '"#000003"', '"#000004"'},
     }
     for path in sources:

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from stages.contract.errors import StageError
 from stages.detections import Detections, DetectionSet, detections_from_arrays
-from stages.drawing import class_colours, save_image
-from stages.errors import StageError
 from stages.eval.pictures import detection_sheet, draw_best, images_to_show, named_classes, plot_box_plots, rows_to_show
-from stages.images import read_image
+from stages.images.reading import read_image
 from stages.networks import PREPROCESSINGS
 from stages.networks.pictures import filter_sheet, first_filters
-from stages.palette import TRUTH, series_colour
-from stages.plots import apart
+from stages.pictures.drawing import class_colours, save_image
+from stages.pictures.palette import TRUTH, series_colour
+from stages.pictures.plots import apart
 
 
 def test_a_box_plot_names_the_extremes_and_the_outliers() -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from stages.contract.errors import BadImage, StageError
+from stages.contract.execution import Execution
 from stages.datasets import open_classification
-from stages.errors import BadImage, StageError
-from stages.execution import Execution
 from stages.networks import NetworkSource
 from stages.pretrain import STAGE, Settings
 from stages.pretrain.stage import read_examples, squeezed
@@ -28,7 +28,7 @@ from stages.pretrain.views import (
     random_windows,
     view_labels,
 )
-from stages.training import seeded
+from stages.training.state import seeded
 
 QUICK = Settings(epochs=3, batch_size=16, held_out=4, threads=1)
 

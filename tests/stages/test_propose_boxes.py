@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stages.boxes import area, iou_matrix
-from stages.errors import StageError
+from stages.contract.errors import StageError
 from stages.propose import Settings, selective_search
 from stages.propose.selection import by_priority, canonical_boxes, first_distinct
 from stages.propose.selective_search import (

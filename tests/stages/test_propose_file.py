@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from stages.errors import ChangedInput, StageError
+from stages.contract.errors import ChangedInput, StageError
 from stages.propose.box_file import BoxFile, content_sha256, fit_to_image, resolve_path
 
 BOXES = {

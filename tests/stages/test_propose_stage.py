@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from cache import CacheError, Identity, Reader, Writer
+from stages.contract.errors import BadImage, StageError
+from stages.contract.execution import Execution
+from stages.contract.settings import build_settings, identity_of
 from stages.datasets.digests import DigestMemory
 from stages.datasets.image_set import ImageSet
-from stages.errors import BadImage, StageError
-from stages.execution import Execution
-from stages.proposals import proposal_recall, recall
+from stages.matching.proposals import proposal_recall, recall
 from stages.propose import STAGE, Settings, stage
-from stages.settings import build_settings, identity_of
 
 SMALL = Settings(resize_width=80, min_side=8)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.errors import BadSetting
+from stages.contract.errors import BadSetting
 from stages.networks import NETWORKS
 from stages.networks.architectures import build, steps_of, tnet
 from stages.networks.receptive_field import NotAMap, receptive_fields

@@ -3,9 +3,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from stages.catalogue import catalogue
-from stages.errors import BadSetting
-from stages.settings import all_of, build_settings, identity_of, setting
+from stages.contract.catalogue import catalogue
+from stages.contract.errors import BadSetting
+from stages.contract.settings import all_of, build_settings, identity_of, setting
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages.contract.errors import BadSetting
 from stages.datasets import BadDataset, ImageRecord, open_classification, open_detection
 from stages.datasets.materialise import materialised
 from stages.datasets.shapes import (
@@ -33,7 +34,6 @@ from stages.datasets.shapes import (
 from stages.datasets.silhouettes import CLASSIFICATION, DETECTION, placed, rasterise
 from stages.datasets.textures import paint, windows
 from stages.datasets.voc_writer import presence
-from stages.errors import BadSetting
 
 SMALL = ShapesSettings(seed=5, train=6, val=3, test=4)
 

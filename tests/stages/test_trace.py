@@ -13,7 +13,7 @@ from stages.detect import Settings
 from stages.detect.scoring import class_probabilities, detect_image, removers, suppression_survivors
 from stages.detect.trace import Reason, Trace, trace_image, why_missed
 from stages.detections import Detections
-from stages.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
+from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
 
 CLASSES = ("cat", "dog")
 LEAST = np.float32([0, 0])

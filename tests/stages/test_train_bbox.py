@@ -15,8 +15,8 @@ from sklearn.linear_model import Ridge
 
 from cache import Reader, Shard
 from stages.boxes import encode_deltas, iou_matrix
-from stages.execution import Execution
-from stages.linear_models import read_regressors
+from stages.contract.execution import Execution
+from stages.features.linear_models import read_regressors
 from stages.train_bbox import STAGE, Settings
 from stages.train_bbox.examples import BLOCK_ROWS, collect_examples, feature_blocks, image_examples
 from stages.train_bbox.ridge import fit_ridge, whiten

@@ -17,9 +17,9 @@ from joblib import Parallel, delayed
 from sklearn.svm import LinearSVC
 
 from cache import Reader, Shard
-from stages.errors import BadSetting, StageError
-from stages.execution import Execution
-from stages.linear_models import NEVER_DETECTED, read_svms
+from stages.contract.errors import BadSetting, StageError
+from stages.contract.execution import Execution
+from stages.features.linear_models import NEVER_DETECTED, read_svms
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.mining import ClassMiner
 from stages.train_svm.pool import FeaturePool, keys_of

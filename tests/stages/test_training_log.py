@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from stages.training_log import FILE, plot_log, running_means, write_log
+from stages.training.log import FILE, plot_log, running_means, write_log
 
 LOG = {
     "iteration": np.arange(1, 1_200_001, 400_000, dtype=np.int32),

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from stages.boxes import iou_matrix
-from stages.drawing import draw_field, sections
 from stages.extract.pictures import Region, UnitRow, View, actual_scale, seen_regions, transformation_sheet, unit_sheet
 from stages.extract.units import (
     Strongest,
@@ -23,8 +22,9 @@ from stages.extract.units import (
     strongest_regions,
     survivors,
 )
+from stages.images.warp import warp_regions
 from stages.networks import PREPROCESSINGS
-from stages.warp import warp_regions
+from stages.pictures.drawing import draw_field, sections
 
 NEAR = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 50, 10, 60]], np.float32)
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from stages.errors import BadImage
-from stages.videos import frame_count, read_frames
+from stages.contract.errors import BadImage
+from stages.images.videos import frame_count, read_frames
 
 
 def write_video(path: Path, frames: int) -> Path:

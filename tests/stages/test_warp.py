@@ -11,8 +11,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stages.images.warp import MODES, crop_geometry, round_half_away, warp_batches, warp_regions
 from stages.networks import CAFFE, TORCHVISION
-from stages.warp import MODES, crop_geometry, round_half_away, warp_batches, warp_regions
 
 
 def one_based(*corners: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stages.errors import BadSetting, ChangedInput, StageError
+from stages.contract.errors import BadSetting, ChangedInput, StageError
 from stages.networks import CAFFE, NETWORKS, TORCHVISION, NetworkSettings, NetworkSource, architectures
 from stages.networks.architectures import build
 from stages.networks.caffemodel import read_caffemodel

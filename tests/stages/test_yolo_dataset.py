@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages.contract.errors import BadSetting
 from stages.datasets import BadAnnotation, BadDataset, open_detection
 from stages.datasets.yolo import YoloDataset
-from stages.errors import BadSetting
 
 SIZE = (200, 100)  # width, height
 BOX = "0 0.5 0.5 0.25 0.5"  # the middle of the image: (75, 25) to (125, 75)

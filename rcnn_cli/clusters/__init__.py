@@ -1,0 +1,1 @@
+"""One recipe on many machines: shards, Slurm, Dask."""

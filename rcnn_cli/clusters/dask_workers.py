@@ -1,0 +1,320 @@
+"""`--dask`: the parts of caches made by the workers of a Dask scheduler.
+
+One task for each worker; its shard is a share of the missing parts, and a worker that is done with its own takes parts
+that nobody works on, so that a slow or lost worker holds nobody up. Claims divide the work and caches carry it
+(cache/claims.py): through Dask go only the job, messages and errors. Here the cache is opened, watched and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import importlib.util
+import inspect
+import logging
+import os
+import pickle
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+from cache import Writer
+from rcnn_cli.clusters import dask_supervision as supervision
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.running.runner import duration, plural
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution
+
+log = logging.getLogger("rcnn")
+
+LOCAL = re.compile(r"local(?:/([1-9]\d*))?")
+CONNECT_SECONDS = 10
+ANSWER_SECONDS = 60
+LATE_SECONDS = 90.0  # NFS shows a new file after a minute at most, unless mounted otherwise
+LOOK_SECONDS = 1.0
+POLL_SECONDS = 0.1
+RETRIES = 3  # of a task whose process was killed; as many as Dask allows of a task whose worker was
+
+# The supervision travels as text and needs nothing but Python there. Pickled by name it could not tell that rcnn is not
+# installed, and pickled by value it would have to be run by the same version of Python.
+RUN = "exec(source, scope := {}) or scope['supervise'](job)"
+
+# Ctrl-C reaches every process of a terminal; the local workers leave it to the command that started them.
+DEAF_TO_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
+class Workers:
+    """The workers of the Dask scheduler at `address` ("local" or "local/N": of one started here).
+
+    Connects when there is work. `patience` is how many seconds to wait while no worker is connected. Of `execution` the
+    device is as the user wrote it, for each worker to resolve, and no jobs mean as many as a worker has threads.
+    """
+
+    def __init__(
+        self, address: str, patience: float, execution: Execution, compression: str, adopt: bool = True
+    ) -> None:
+        """Raises StageError for an address that is none, or if Dask is not installed."""
+        if importlib.util.find_spec("distributed") is None:
+            raise StageError(
+                "--dask: needs the package distributed, which is not installed; `pip install 'rcnn[dask]'`, or in a "
+                "checkout `pip install -e '.[dask]'`"
+            )
+        if not LOCAL.fullmatch(address) and not re.fullmatch(r"(\w+://)?[^\s/]+:\d+", address):
+            raise StageError(f"--dask {address}: must be written tcp://HOST:PORT, local or local/N")
+        self.address = address
+        self.patience = patience
+        self.execution = execution
+        self.compression = compression
+        self.adopt = adopt
+        self.token = uuid.uuid4().hex
+        self.open = contextlib.ExitStack()
+        self.client: Any = None
+        self.heard: set[tuple[str, str]] = set()
+
+    def close(self) -> None:
+        """Ends the connection and the local workers."""
+        self.open.close()
+
+    def make_parts(self, graph: Graph, node: Node, writer: Writer) -> None:
+        """Has the workers make all parts that are missing. Raises what a task raised, or StageError."""
+        missing = {part.name: len(part.item_ids) for part in writer.unfinished()}
+        if not missing:
+            return
+        self.connect(graph.work)
+        job = self.job(graph, node, writer)
+        asked = set(self.workers())
+        shards = min(len(missing), len(asked))
+        tasks = [self.submit({**job, "shard": f"{index}/{shards}"}) for index in range(1, shards + 1)]
+        unit = plural(writer.schema.item, 2)
+        try:
+            with self.execution.progress(node.name, sum(missing.values()), unit) as bar:
+                looked = time.monotonic()
+                while tasks := [task for task in tasks if not self.is_done(task)]:
+                    time.sleep(POLL_SECONDS)
+                    if time.monotonic() - looked < LOOK_SECONDS:
+                        continue
+                    looked = time.monotonic()
+                    for name in missing.keys() & set(os.listdir(writer.folder)):
+                        bar.advance(missing.pop(name))
+                    there = self.workers(tasks)
+                    joined = set(there) - asked
+                    asked |= joined
+                    # A worker that takes a lost one's place gets that one's task from Dask.
+                    idle = max(0, min(len(there), len(missing)) - len(tasks))
+                    tasks += [self.submit({**job, "shard": None}) for _ in range(min(len(joined), idle))]
+        finally:
+            for task in tasks:
+                task.release()  # Dask cancels what nobody wants; their processes end in order and give claims back
+        self.wait_until_seen(writer)
+
+    # The connection
+
+    def connect(self, work: Path) -> None:
+        """Connects to the scheduler and leaves a sign in the work folder by which workers know it."""
+        if self.client is not None:
+            return
+        import distributed
+
+        for name in ("distributed", "distributed.client", "distributed.gc", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it becomes a sentence here
+        address: Any = self.address
+        local = LOCAL.fullmatch(self.address)
+        try:
+            if local:
+                address = self.open.enter_context(local_cluster(int(local[1] or 0)))
+            else:
+                asyncio.run(asyncio.wait_for(shake_hands(self.address), CONNECT_SECONDS))
+            self.client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="rcnn")
+        except Exception as error:  # by protocol and by what listens there, of many types
+            raise StageError(
+                f"--dask {self.address}: no connection to a Dask scheduler ({reason(error)}); "
+                "check address and port, and that `dask scheduler` runs there in the version installed here"
+            ) from error
+        self.open.callback(self.disconnect)
+        sign = sign_of(work, self.token)
+        sign.touch()
+        self.open.callback(sign.unlink, missing_ok=True)
+        self.client.subscribe_topic(supervision.TOPIC, self.hear)
+
+    def disconnect(self) -> None:
+        """Closes the client, whatever became of the scheduler."""
+        with contextlib.suppress(Exception):
+            self.client.close(timeout=CONNECT_SECONDS)
+
+    def workers(self, tasks: Sequence[Any] = ()) -> list[str]:
+        """The addresses of the workers; waits, aloud, while there is none and Dask has not given up one of `tasks`.
+
+        Raises StageError when that takes long.
+        """
+        started = time.monotonic()
+        told = False
+        while not (found := self.connected_workers()) and not any(task.status == "error" for task in tasks):
+            if not told:
+                told = True
+                log.warning(
+                    "the Dask scheduler %s has no worker; waiting %s for one", self.address, duration(self.patience)
+                )
+            if time.monotonic() - started > self.patience:
+                raise StageError(
+                    f"--dask {self.address}: no worker has come in {duration(self.patience)}; start some with "
+                    "`dask worker`, or wait longer with --dask-wait; what is finished is kept"
+                )
+            time.sleep(LOOK_SECONDS)
+        return found
+
+    def connected_workers(self) -> list[str]:
+        """The addresses of the workers that the scheduler knows now."""
+        try:
+            if self.client.status == "running":
+                return list(self.client.nthreads(callback_timeout=ANSWER_SECONDS))
+        except Exception as error:
+            raise self.lost() from error
+        raise self.lost()
+
+    def lost(self) -> StageError:
+        """The sentence for a scheduler that is gone."""
+        return StageError(
+            f"--dask {self.address}: the connection to the Dask scheduler is lost; what is finished is kept, the same "
+            "command goes on from there, also without --dask"
+        )
+
+    def hear(self, event: tuple[float, Any]) -> None:
+        """Says, once, what a worker says."""
+        _, message = event
+        if message["token"] != self.token:
+            return
+        level, text = message["say"]
+        if (message["by"], text) not in self.heard:
+            self.heard.add((message["by"], text))
+            log.log(level, "%s: %s", message["by"], text)
+
+    # Tasks
+
+    def job(self, graph: Graph, node: Node, writer: Writer) -> dict[str, Any]:
+        """What a worker needs to know to make the node, as JSON; `task.py` reads it.
+
+        Paths stay as the user wrote them, from `folder` on: so are those in messages.
+        """
+        return {
+            "token": self.token,
+            "folder": str(Path.cwd()),
+            "work": str(graph.work),
+            "sign": str(sign_of(graph.work, self.token)),
+            "cache": str(writer.folder),
+            "recipe": str(graph.recipe.path),
+            "table": graph.recipe.as_json(),
+            "node": node.name,
+            "identity": writer.identity.as_json(),
+            "device": self.execution.device,
+            "jobs": self.execution.jobs,
+            "batch_size": self.execution.batch_size,
+            "skip_bad_images": self.execution.skip_bad_images,
+            "compression": self.compression,
+            "adopt": self.adopt,
+            "level": log.getEffectiveLevel(),
+            # Recipes name data and weights by variables, which a worker that runs already does not have.
+            "environment": {name: value for name, value in os.environ.items() if name.startswith("RCNN_")},
+        }
+
+    def submit(self, job: dict[str, Any]) -> Any:
+        """Gives a task to Dask, which prefers a worker without one.
+
+        Naming a worker would not do, even with allow_other_workers: once all are lost, it runs nowhere.
+        """
+        return self.client.submit(
+            eval,
+            RUN,
+            {"source": inspect.getsource(supervision), "job": job},
+            key=f"rcnn-{job['node']}-{uuid.uuid4().hex}",
+            retries=RETRIES,
+            pure=False,
+        )
+
+    def is_done(self, task: Any) -> bool:
+        """Whether a task has ended well; raises StageError, or what it raised, if it ended otherwise."""
+        if task.status == "cancelled" or self.client.status != "running":
+            raise self.lost()
+        if task.status == "error":
+            raise StageError(f"--dask {self.address}: {explained(task.exception(timeout=ANSWER_SECONDS))}")
+        if task.status != "finished":
+            return False
+        try:
+            outcome = task.result(timeout=LOOK_SECONDS)
+        except (TimeoutError, CancelledError):
+            return False  # its worker was lost after it had ended, and Dask does it again; or the scheduler was
+        if "error" in outcome:
+            raise pickle.loads(base64.b64decode(outcome["error"]))
+        if "refused" in outcome:
+            raise StageError(outcome["refused"])
+        return True
+
+    def wait_until_seen(self, writer: Writer) -> None:
+        """Waits, for a while, until the parts that workers have made can be seen here. Raises StageError."""
+        end = time.monotonic() + LATE_SECONDS
+        while missing := writer.unfinished():
+            if time.monotonic() > end:
+                raise StageError(
+                    f"{writer.folder / missing[0].name}: is not there, although a worker has made it; "
+                    "check that the workers see the same work folder, and run the same command again"
+                )
+            time.sleep(LOOK_SECONDS)
+
+
+def sign_of(work: Path, token: str) -> Path:
+    """The empty file by which workers know the work folder."""
+    return work / f".dask-{token}"
+
+
+async def shake_hands(address: str) -> None:
+    """Connects to a Dask scheduler and leaves: Client itself waits for ever where something else listens."""
+    from distributed import Security
+    from distributed.comm import connect
+
+    comm = await connect(address, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
+    await comm.close()
+
+
+@contextlib.contextmanager
+def local_cluster(count: int) -> Iterator[Any]:
+    """A Dask cluster of `count` worker processes on this machine (0: one for each core), on loopback alone."""
+    import distributed
+
+    from rcnn_cli.commands.options import cores
+
+    workers = count or cores()
+    with distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=max(1, cores() // workers),
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit=0,  # it would watch the worker's memory, not that of the process which does the work
+        silence_logs=logging.CRITICAL,
+        preload=[DEAF_TO_CTRL_C],
+    ) as cluster:
+        yield cluster
+
+
+def explained(error: BaseException) -> str:
+    """Why Dask could not do a task."""
+    if type(error).__name__ == "KilledWorker":
+        return (
+            "the workers that made a cache were killed one after the other, most likely for want of memory; look at "
+            "their logs and give them more memory, fewer threads or --jobs 1; what is finished is kept"
+        )
+    if isinstance(error, RuntimeError) and str(error).startswith("worker "):
+        return str(error)  # the sentence of `supervise`
+    return (
+        f"Dask could not do a task ({type(error).__name__}: {reason(error)}); "
+        "client, scheduler and workers need the same version of distributed"
+    )
+
+
+def reason(error: BaseException) -> str:
+    """What an exception of a library says, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,308 @@
+"""What the shell completes: recipes, and the tables, caches, splits and settings that a recipe has.
+
+Nothing heavy is imported, and whatever is wrong (a broken recipe, a folder that cannot be read) there is just nothing
+to complete: a prompt is no place for an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import glob
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    ZshComplete,
+    add_completion_class,
+    split_arg_string,
+)
+
+from rcnn_cli.recipes.recipe import Recipe, load_recipe, sources_of
+from stages.contract.catalogue import catalogue
+from stages.contract.errors import StageError
+from stages.networks import NetworkSettings
+
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+
+
+def completer(found: Callable[[click.Context, str], Iterable[str]]) -> Complete:
+    """`found(context, incomplete)` as click's `shell_complete`: those that begin as typed; nothing if it fails."""
+
+    @functools.wraps(found)
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        try:
+            return [CompletionItem(name) for name in found(context, incomplete) if name.startswith(incomplete)]
+        except Exception:
+            return []
+
+    return complete
+
+
+# Files
+
+
+def complete_toml(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """TOML files, and folders to look in; any file where there is neither."""
+    try:
+        names = list(toml_files(incomplete))
+    except OSError:
+        names = []
+    if not names or any(letter.isspace() for name in names for letter in name):
+        return [CompletionItem(incomplete, type="file")]  # left to the shell, which also knows how to quote
+    return [CompletionItem(name) for name in names]
+
+
+def toml_files(incomplete: str) -> list[str]:
+    """The TOML files and folders ("recipes/") that begin as typed; a folder that is alone is looked into."""
+    start = incomplete.rpartition("/")[2]
+    shown = incomplete.removesuffix(start)
+    entries = sorted(os.scandir(os.path.expanduser(shown) or "."), key=lambda entry: entry.name)
+    begun = [entry for entry in entries if entry.name.startswith(start) and (start or not entry.name.startswith("."))]
+    folders = [f"{shown}{entry.name}/" for entry in begun if entry.is_dir()]
+    files = [f"{shown}{entry.name}" for entry in begun if entry.name.endswith(".toml") and entry.is_file()]
+    return toml_files(folders[0]) or folders if len(folders) == 1 and not files else [*files, *folders]
+
+
+# What a recipe has
+
+
+def recipe_of(context: click.Context) -> Recipe:
+    """The recipe (of a grid, its base) that the command line names so far, with its --set if these can be applied.
+
+    Raises StageError.
+    """
+    found = context.params
+    # click leaves arguments aside, unparsed, where the option to be completed has no value yet
+    named = [found.get("recipe"), found.get("a"), found.get("grid"), *(found.get("recipes") or ()), *context.args]
+    path = next((Path(name) for name in named if name), None)
+    if path is None:
+        raise StageError("no recipe yet")
+    from rcnn_cli.experiments.grid import is_grid, load_grid
+
+    if is_grid(path):
+        path = load_grid(path).recipe or path
+    try:
+        return load_recipe(path, found.get("changes") or ())
+    except StageError:
+        return load_recipe(path)
+
+
+@completer
+def complete_split(context: click.Context, incomplete: str) -> Iterable[str]:
+    """The recipe's datasets."""
+    return recipe_of(context).datasets
+
+
+@completer
+def complete_cache(context: click.Context, incomplete: str) -> Iterable[str]:
+    """The recipe's caches, as `rcnn status` names them."""
+    from rcnn_cli.recipes.graph import Graph
+
+    return [node.name for node in Graph(recipe_of(context), Path()).caches()]
+
+
+def complete_table(makes: str) -> Complete:
+    """The recipe's tables whose stage makes this, "detections" for example."""
+
+    @completer
+    def complete(context: click.Context, incomplete: str) -> Iterable[str]:
+        return [use.name for use in recipe_of(context).uses.values() if use.stage.makes == makes]
+
+    return complete
+
+
+def complete_value(values: Iterable[str]) -> Complete:
+    """These values."""
+    return completer(lambda context, incomplete: values)
+
+
+@completer
+def complete_image(context: click.Context, incomplete: str) -> Iterable[str]:
+    """The images in which detections are cached, of --split if it is given; read from the caches' plans alone."""
+    from rcnn_cli.recipes.graph import Graph
+
+    work = Path(context.params.get("work") or os.environ.get("RCNN_WORK") or "work")
+    graph, split = Graph(recipe_of(context), work), context.params.get("split")
+    found: dict[str, None] = {}
+    for node in graph.nodes.values():
+        if node.use.stage.makes == "detections" and split in (None, node.dataset):
+            folders = (work / "caches" / node.use.stage.name).glob(f"{glob.escape(graph.label(node))}.*")
+            for plan in sorted(folder / "plan.json" for folder in folders):
+                found |= dict.fromkeys(json.loads(plan.read_bytes())["item_ids"])
+    return found
+
+
+@completer
+def complete_setting(context: click.Context, incomplete: str) -> Iterable[str]:
+    """For --set: SECTION., then SECTION.KEY=, then the values where these are few."""
+    try:
+        recipe = recipe_of(context)
+    except Exception:
+        recipe = None
+    settings = dict(recipe_settings(recipe) if recipe else catalogue_settings())
+    name, equals, _ = incomplete.partition("=")
+    if equals:
+        return [f"{name}={value}" for value in settings.get(name, ())]
+    return dict.fromkeys(up_to_next_dot(f"{setting}=", len(incomplete)) for setting in settings if setting)
+
+
+def up_to_next_dot(name: str, typed: int) -> str:
+    """ "extract.padding=", of which the first `typed` letters are there, as "extract." or whole."""
+    dot = name.find(".", typed)
+    return name if dot < 0 else name[: dot + 1]
+
+
+def recipe_settings(recipe: Recipe) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The dotted name of every setting of a recipe, and its values where these are few."""
+    for use in recipe.uses.values():
+        yield from settings_of(use.name, use.stage.settings)
+        if use.stage.follows_split:
+            for split in recipe.datasets:
+                yield from settings_of(f"{use.name}.{split}", use.stage.settings)
+    if recipe.network is not None:
+        yield from settings_of("network", NetworkSettings)
+    for split, table in recipe.datasets.items():
+        options: dict[str, tuple[str, ...]] = dict.fromkeys(table, ())
+        for source in sources_of(table):
+            options |= SOURCE_OPTIONS.get(source.partition(":")[0], {})
+        yield from ((f"datasets.{split}.{key}", values) for key, values in options.items())
+
+
+def catalogue_settings() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The same for a recipe that is not known: each stage in a table of its own name."""
+    for stage in catalogue().values():
+        yield from settings_of(stage.name, stage.settings)
+
+
+def settings_of(section: str, settings: type) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The dotted names of a table's settings."""
+    hints = get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        values = ("true", "false") if hints[field.name] is bool else field.metadata.get("choices") or ()
+        yield f"{section}.{field.name}", tuple(map(str, values))
+
+
+# Sources of datasets
+
+EXIF: dict[str, tuple[str, ...]] = {"exif": ("auto", "upright", "stored")}
+SOURCE_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "voc": {
+        **EXIF,
+        "classes": (),
+        "year": (),
+        "other_classes": ("error", "leave-out"),
+        "unannotated": ("error", "background"),
+        "zero_based": ("true", "false"),
+    },
+    "coco": {**EXIF, "classes": ()},
+    "yolo": {**EXIF, "classes": ()},
+    "shapes": {"seed": (), "images": ()},
+    "shapes-classification": {"seed": (), "per_class": (), "side": ()},
+    "folder": EXIF,
+}
+"""The options of each kind of source, and their values where these are few: those of `stages.datasets`, which is not
+imported here, since it needs numpy."""
+WITH_BOXES = ("voc:", "coco:", "yolo:", "shapes:")
+SPLITS = ("train", "val", "trainval", "test")
+
+
+@completer
+def complete_source(context: click.Context, incomplete: str) -> Iterable[str]:
+    """For `rcnn data check`: the kinds of sources, then the folders and files that are there, then their splits."""
+    kind, colon, rest = incomplete.partition(":")
+    if f"{kind}:" not in WITH_BOXES or not colon:
+        return () if colon else WITH_BOXES
+    if kind == "shapes":
+        return [f"shapes:{split}" for split in SPLITS]
+    place, colon, _ = rest.rpartition(":")
+    if colon:
+        return [f"{kind}:{place}:{last}" for last in last_parts(kind, Path(os.path.expanduser(place)), rest)]
+    ending = {"coco": (".json",), "yolo": (".yaml", ".yml")}.get(kind, ())
+    return [f"{kind}:{name}{'' if name.endswith('/') else ':'}" for name in entries(rest, ending)]
+
+
+def last_parts(kind: str, place: Path, rest: str) -> list[str]:
+    """What may end a source that names the folder or file `place`."""
+    if kind == "coco":
+        return entries(rest.rpartition(":")[2], ())
+    if kind == "yolo":
+        return list(SPLITS)
+    sets = sorted(path.stem for path in (place / "ImageSets" / "Main").glob("*.txt"))
+    return sets or [name for name in entries(f"{place}/", (".txt",), relative=True) if not name.startswith(".")]
+
+
+def entries(typed: str, endings: tuple[str, ...], relative: bool = False) -> list[str]:
+    """The folders ("photos/") and the files of these `endings` where it is typed, or only their names, `relative`."""
+    shown = typed[: typed.rfind("/") + 1]
+    found = sorted(os.scandir(os.path.expanduser(shown) or "."), key=lambda entry: entry.name)
+    names = [
+        f"{entry.name}/" if entry.is_dir() else entry.name
+        for entry in found
+        if entry.is_dir() or entry.name.endswith(endings)
+    ]
+    return [name.removesuffix("/").removesuffix(".txt") for name in names] if relative else [shown + n for n in names]
+
+
+@completer
+def complete_source_option(context: click.Context, incomplete: str) -> Iterable[str]:
+    """For `rcnn data check --set`: KEY=, then the values where these are few."""
+    sources = [*(context.params.get("sources") or ()), *context.args]
+    options: dict[str, tuple[str, ...]] = {}
+    for source in sources or ["voc:"]:
+        options |= SOURCE_OPTIONS.get(str(source).partition(":")[0], {})
+    name, equals, _ = incomplete.partition("=")
+    return [f"{name}={value}" for value in options.get(name, ())] if equals else [f"{key}=" for key in options]
+
+
+# Shells
+
+
+class Bash(BashComplete):
+    """click's completion for bash, and no space after what is unfinished.
+
+    bash begins new words within "extract@train" and "propose.method=file": the whole line is read instead, and only
+    what bash will replace, its $2, is answered.
+    """
+
+    source_template = BashComplete.source_template.replace(
+        "COMP_CWORD=$COMP_CWORD",
+        'COMP_CWORD=$COMP_CWORD COMP_LINE="$COMP_LINE" COMP_POINT=$COMP_POINT COMP_REPLACED="$2"',
+    ).replace("COMPREPLY+=($value)", "COMPREPLY+=($value)\n            [[ $value == *[=./:] ]] && compopt -o nospace")
+    before = ""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words of the line before the cursor, and the one that it ends."""
+        if "COMP_REPLACED" not in os.environ:
+            return super().get_completion_args()
+        line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
+        words = split_arg_string(line)
+        incomplete = "" if line[-1:].isspace() else words.pop()
+        self.before = incomplete.removesuffix(os.environ["COMP_REPLACED"])
+        if self.before.startswith("-"):
+            self.before = self.before.partition("=")[2]  # --set=extract.padding
+        return words[1:], incomplete
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        """Without what bash takes for earlier words."""
+        return f"{item.type},{str(item.value).removeprefix(self.before)}"
+
+
+class Zsh(ZshComplete):
+    """click's completion for zsh, and no space after what is unfinished."""
+
+    source_template = ZshComplete.source_template.replace(
+        'if [[ "$descr" == "_" ]]; then',
+        'if [[ "$key" == *[=./:] ]]; then\n                compadd -U -S "" -- "$key"\n'
+        '            elif [[ "$descr" == "_" ]]; then',
+    )
+
+
+add_completion_class(Bash, "bash")
+add_completion_class(Zsh, "zsh")

@@ -1,0 +1,81 @@
+"""`rcnn data`: check, draw and download datasets."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rcnn_cli.progress import progress
+from stages.contract.errors import StageError
+from stages.datasets import Dataset, open_dataset
+
+
+def check_source(
+    sources: Sequence[str],
+    work: Path,
+    say: Callable[[str], None],
+    changes: Sequence[str] = (),
+    classes: str | None = None,
+) -> bool:
+    """Reads every image and annotation; says each problem and what there is. True if there is no problem.
+
+    `changes` are the dataset's options as KEY=VALUE, `classes` names with commas between them.
+    """
+    options = parsed(changes)
+    if classes is not None:
+        options["classes"] = [name.strip() for name in classes.split(",")]
+    dataset = open_dataset(sources, work=work, options=options)
+    if not isinstance(dataset, Dataset):
+        raise StageError(
+            f"{sources[0]}: is a classification set; `rcnn data check` reads sets with boxes, as voc:DIR:SPLIT"
+        )
+    report = dataset.check(progress)
+    for problem in report.problems:
+        say(problem)
+    width = max([5, *map(len, report.classes)])
+    say(f"{'class':<{width}}  images  objects  difficult  truncated")
+    for name, count in report.classes.items():
+        say(f"{name:<{width}}  {count.images:>6}  {count.objects:>7}  {count.difficult:>9}  {count.truncated:>9}")
+    for note in report.notes:
+        say(note)
+    say(f"{len(dataset)} images, {len(report.problems)} problems")
+    return not report.problems
+
+
+def draw_dataset(directory: Path, changes: Sequence[str]) -> str:
+    """Draws the shapes set into `directory`, which must not hold anything yet."""
+    from stages.contract.settings import build_settings
+    from stages.datasets.shapes import ShapesSettings, draw_shapes
+
+    settings = build_settings(ShapesSettings, parsed(changes), "rcnn data shapes --set")
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise StageError(f"{directory}: is a file; name a new folder")
+    if directory.exists() and any(directory.iterdir()):
+        raise StageError(f"{directory}: is not empty; name a new folder, so that nothing of yours is overwritten")
+    draw_shapes(directory, settings)
+    return f"Drawn: {directory} (check it with `rcnn data check voc:{directory}:trainval`)"
+
+
+def parsed(changes: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs, values in TOML."""
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise StageError(f"--set {change}: must be written KEY=VALUE, as --set seed=7")
+        try:
+            values[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[name.strip()] = text
+    return values
+
+
+def fetch_dataset(name: str, directory: Path, mirror: str | None) -> str:
+    """Downloads PASCAL VOC into `directory`."""
+    from stages.datasets.download import fetch
+
+    folder = fetch(name, directory, mirror=mirror, progress=progress)
+    return f"There: {folder} (check it with `rcnn data check voc:{folder}:trainval`)"

@@ -1,0 +1,210 @@
+"""The options that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rcnn_cli.commands.completion import complete_setting, complete_table, complete_toml
+from rcnn_cli.sentences import explain
+from stages.contract.errors import StageError
+
+
+def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """RECIPE, --set, --work, --check-content."""
+    argument = click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_toml)
+    return argument(recipe_options(command))
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--set, --work, --check-content."""
+    command = click.option(
+        "--check-content",
+        is_flag=True,
+        expose_value=False,
+        callback=check_content,
+        help="Read every file of the datasets, rather than believe what is remembered of those that look unchanged "
+        "(size, times, inode).",
+    )(command)
+    command = click.option(
+        "--work",
+        type=click.Path(path_type=Path),
+        help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+    )(command)
+    return click.option(
+        "--set",
+        "changes",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        shell_complete=complete_setting,
+        help="Change a value of the recipe for this command, extract.padding=0 for example; repeatable.",
+    )(command)
+
+
+def check_content(context: click.Context, option: click.Parameter, value: bool) -> None:
+    """Has all datasets read anew that this command and the processes it starts open."""
+    if not value:
+        return
+    from stages.datasets.digests import CHECK_CONTENT
+
+    before = os.environ.get(CHECK_CONTENT)
+    os.environ[CHECK_CONTENT] = "1"
+
+    def restore() -> None:
+        if before is None:
+            os.environ.pop(CHECK_CONTENT, None)
+        else:
+            os.environ[CHECK_CONTENT] = before
+
+    context.call_on_close(restore)
+
+
+def table_option(flag: str, makes: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that names a table of the recipe whose stage makes this ("detections", say); `text` is its help."""
+    return click.option(flag, metavar="NAME", shell_complete=complete_table(makes), help=text)
+
+
+def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
+    """--device, --jobs, --batch-size (unless it is a setting of the stage), --skip-bad-images, --compression,
+    --part-size."""
+    if batch_size:
+        command = click.option(
+            "--batch-size",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Regions that pass through the network at once  [default: the stage's]",
+        )(command)
+    for option in (
+        click.option(
+            "--part-size",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Images (or classes) in a part of a new cache  [default: the stage's]",
+        ),
+        click.option(
+            "--compression",
+            type=click.Choice(("none", "gzip", "zstd")),
+            default="none",
+            show_default=True,
+            help="How new caches are compressed; zstd needs the package hdf5plugin.",
+        ),
+        click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
+        click.option(
+            "--jobs", type=click.IntRange(1), metavar="N", help="Processes at once  [default: one for each core]"
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            metavar="auto|cpu|cuda[:N]",
+            help="Where networks run; auto: on a GPU if there is one.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--dask, --dask-wait."""
+    command = click.option(
+        "--dask-wait",
+        type=click.FloatRange(0),
+        default=300.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="With --dask: give up when there has been no worker for so long.",
+    )(command)
+    return click.option(
+        "--dask",
+        metavar="ADDRESS|local[/N]",
+        help="Have the workers of this Dask scheduler make the parts, or N worker processes started here  "
+        "[default: this process and its --jobs]",
+    )(command)
+
+
+def adopt_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--adopt, --no-adopt."""
+    return click.option(
+        "--adopt/--no-adopt",
+        default=True,
+        show_default=True,
+        help="Copy what a new cache has in common with finished ones of the same stage: records of images whose "
+        "content, settings and inputs are the same.",
+    )(command)
+
+
+def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
+    """The graph of a recipe."""
+    from rcnn_cli.recipes.graph import Graph
+    from rcnn_cli.recipes.recipe import load_recipe
+    from rcnn_cli.running.runner import work_folder
+
+    return Graph(load_recipe(recipe, changes), work_folder(work))
+
+
+def load_graphs(path: Path, work: Path) -> list[Any]:
+    """The graph of a recipe, or those of all cells of a grid."""
+    from rcnn_cli.experiments.grid import is_grid, load_grid
+
+    if not is_grid(path):
+        return [load_graph(path, (), work)]
+    from rcnn_cli.experiments.ablation import base_recipe, make_plan
+
+    grid = load_grid(path)
+    plan = make_plan(grid, base_recipe(grid, None), (), work, explain)
+    for name, seed in plan.failed:
+        raise StageError(f"{path}: cell '{name}': {plan.failed[name, seed]}")
+    return [run.graph for run in plan.runs]
+
+
+def make_options(
+    makers: Sequence[Any],
+    device: str,
+    jobs: int | None,
+    skip_bad_images: bool,
+    compression: str,
+    part_size: int | None,
+    batch_size: int | None = None,
+    shard: str | None = None,
+    dask: str | None = None,
+    dask_wait: float = 0.0,
+    adopt: bool = True,
+) -> Any:
+    """The runner's options; the device is only asked for where one of the nodes `makers` (what is to be made, and what
+    is computed on the way) runs a network, with --dask by the workers."""
+    from rcnn_cli.clusters.shards import parse_shard
+    from rcnn_cli.progress import progress
+    from rcnn_cli.running.device import resolve_device, runs_network, torchrun_ranks
+    from rcnn_cli.running.runner import Options
+    from stages.contract.execution import Execution, silent
+
+    if dask:
+        from rcnn_cli.clusters.dask_workers import Workers
+
+        if shard:
+            raise StageError("--shard: with --dask the workers divide the parts; leave one of the two out")
+        wanted = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
+        workers = Workers(dask, dask_wait, wanted, compression, adopt)
+        click.get_current_context().call_on_close(workers.close)
+        return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts, adopt=adopt)
+    needs_network = any(runs_network(node.use.stage) for node in makers)
+    rank, local_rank, ranks = torchrun_ranks(os.environ)
+    execution = Execution(
+        device=resolve_device(device, local_rank if ranks > 1 else None) if needs_network else "cpu",
+        jobs=jobs or cores(),
+        batch_size=batch_size,
+        skip_bad_images=skip_bad_images,
+        progress=progress if rank == 0 else silent,
+        rank=rank,
+        ranks=ranks,
+    )
+    return Options(execution, parse_shard(shard, os.environ), compression, part_size, adopt=adopt)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

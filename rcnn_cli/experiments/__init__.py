@@ -1,0 +1,1 @@
+"""Many recipes from one: grids, ablations, tuning."""

@@ -1,0 +1,369 @@
+"""Running the cells of a grid through the graph: caches that cells have in common are made once, by their keys.
+
+A *run* is a cell with one of the grid's seeds. Numbers are read from the manifests of caches: "map" is one of the
+summary of the cell's evaluation, "coco.AP" one in a table of it, "propose@test:boxes_per_image" one of another cache
+that it is made from.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache.manifest import read_manifest
+from rcnn_cli.experiments.grid import Cell, Grid, GridError, flattened, merged, nested
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.recipe import RecipeError, apply_change, build_recipe, read_toml
+from rcnn_cli.running.runner import Options, complete, ensure, tell_uncached
+from rcnn_cli.running.waiting import is_complete
+from stages.contract.catalogue import catalogue
+from stages.contract.settings import nearest
+
+log = logging.getLogger("rcnn")
+
+SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area")  # shown in percent, as all that is in a table `coco`
+COCO = "coco"
+Explain = Callable[[BaseException], str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell with a seed: the graph of its recipe, the caches that its evaluation (the last of `nodes`) is made from,
+    and their keys."""
+
+    cell: Cell
+    seed: int | None
+    graph: Graph
+    nodes: tuple[Node, ...]
+    keys: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """ "fc7", "fc7, seed 2"."""
+        return self.cell.name if self.seed is None else f"{self.cell.name}, seed {self.seed}"
+
+    @property
+    def evaluation(self) -> Node:
+        """Whose numbers are shown."""
+        return self.nodes[-1]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Of a stage: how many different caches the runs need, how many are complete, and need more than one run."""
+
+    stage: str
+    caches: int
+    complete: int
+    shared: int
+
+    @property
+    def missing(self) -> int:
+        """How many are to be made."""
+        return self.caches - self.complete
+
+
+@dataclass
+class Plan:
+    """The runs, in the order in which they are made: a whole table for the first seed, then for the next."""
+
+    grid: Grid
+    recipe: Path
+    work: Path
+    runs: list[Run] = field(default_factory=list)
+    failed: dict[tuple[str, int | None], str] = field(default_factory=dict)
+
+    def counts(self) -> list[Count]:
+        """The caches that all runs need, by stage, in the order of the pipeline. Nothing is changed on disk."""
+        needed = Counter(key for run in self.runs for key in run.keys)
+        found = {
+            key: (node.use.stage.name, is_complete(run.graph, node))
+            for run in self.runs
+            for key, node in zip(run.keys, run.nodes, strict=True)
+        }
+        of_stage: dict[str, list[str]] = {}
+        for key, (stage, _) in sorted(found.items(), key=lambda one: list(catalogue()).index(one[1][0])):
+            of_stage.setdefault(stage, []).append(key)
+        return [
+            Count(stage, len(keys), sum(found[key][1] for key in keys), sum(needed[key] > 1 for key in keys))
+            for stage, keys in of_stage.items()
+        ]
+
+    def makers(self) -> list[Node]:
+        """The nodes whose caches are to be made, and what is computed on demand while they are made."""
+        nodes = {key: (run, node) for run in self.runs for key, node in zip(run.keys, run.nodes, strict=True)}
+        return [
+            maker
+            for run, node in nodes.values()
+            if not is_complete(run.graph, node)
+            for maker in run.graph.makers([node])
+        ]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The mean of `count` values and their sample standard deviation, None of a single one."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of a cell. `values` are by the titles of metrics, `classes` APs by class, both in percent where they
+    are APs and None where there is nothing to find; `seeds` holds the runs' own values; `error` says why it failed."""
+
+    cell: Cell
+    values: Mapping[str, Spread | None]
+    classes: Mapping[str, Spread | None]
+    measure: str = ""
+    seeds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    caches: tuple[str, ...] = ()
+    error: str | None = None
+
+
+# Planning
+
+
+def base_table(grid: Grid, recipe: Path, changes: Sequence[str]) -> dict[str, Any]:
+    """The tables that the cells' changes are applied to: recipe, the grid's changes, `--set`."""
+    table = grid.base.applied(read_toml(recipe))
+    for change in changes:
+        apply_change(table, change)
+    return table
+
+
+def base_recipe(grid: Grid, option: Path | None) -> Path:
+    """--recipe, else the grid's own. Raises GridError if there is neither."""
+    if option is None and grid.recipe is None:
+        raise GridError(f'{grid.path}: names no recipe = "..."; add one, or give --recipe')
+    return option or grid.recipe or Path()
+
+
+def make_plan(grid: Grid, recipe: Path, changes: Sequence[str], work: Path, explain: Explain) -> Plan:
+    """The graphs and keys of all runs; a cell whose recipe is wrong fails here. Raises GridError and RecipeError."""
+    base = base_table(grid, recipe, changes)
+    plan, datasets = Plan(grid, recipe, work), dict[str, Any]()
+    for seed in grid.seeds or (None,):
+        for cell in grid.cells:
+            try:
+                graph = Graph(build_recipe(recipe, run_table(base, cell, seed, grid.seed_settings)), work, datasets)
+                plan.runs.append(make_run(cell, seed, graph, grid.metrics))
+            except Exception as error:
+                plan.failed[cell.name, seed] = explain(error)
+    warn_of_seeds(plan)
+    warn_of_twins(plan)
+    return plan
+
+
+def run_table(base: Mapping[str, Any], cell: Cell, seed: int | None, settings: Sequence[str]) -> dict[str, Any]:
+    """The tables of a run's recipe: the cell's changes, and the seed in those of `settings` whose table is there."""
+    table = dict(base)
+    for change in cell.changes:
+        table = change.applied(table)
+    seeded = [name for name in settings if seed is not None and has_table(table, name)]
+    return merged(table, nested(dict.fromkeys(seeded, seed)))
+
+
+def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, str]) -> Run:
+    """The run with the keys of its caches (this reads datasets' and weights' checksums). Raises RecipeError."""
+    nodes = tuple(node for node in graph.needed(evaluation_of(graph, cell.evaluation)) if graph.is_cached(node))
+    run = Run(cell, seed, graph, nodes, tuple(graph.identity(node).key for node in nodes))
+    for name in metrics.values():
+        check_metric(run, name)
+    return run
+
+
+def check_metric(run: Run, name: str) -> None:
+    """Raises RecipeError for a metric of a cache that the run does not have, or of COCO's where they are not asked for.
+
+    Whether the cache has a number of that name is known only when it is there.
+    """
+    node = node_of(run, name)
+    if is_coco(name.rpartition(":")[2]) and not getattr(node.settings, COCO, True):
+        raise RecipeError(
+            f"metrics: '{name}': {node.name} does not measure by COCO's rules; set {node.use.name}.coco = true"
+        )
+
+
+def has_table(table: Mapping[str, Any], setting: str) -> bool:
+    """Whether the recipe has the table that the dotted `setting` belongs to."""
+    for key in setting.split(".")[:-1]:
+        found = table.get(key)
+        if not isinstance(found, dict):
+            return False
+        table = found
+    return True
+
+
+def warn_of_seeds(plan: Plan) -> None:
+    """Says which seed settings no cell has."""
+    for name in plan.grid.seed_settings:
+        if not any(has_table(run.graph.recipe.as_json(), name) for run in plan.runs):
+            log.warning("seed_settings '%s': no cell's recipe has that table", name)
+
+
+def evaluation_of(graph: Graph, name: str) -> Node:
+    """The node of the evaluation `name`. Raises RecipeError if the recipe has none."""
+    found = {node.use.name: node for node in graph.nodes.values() if node.use.stage.makes == "evaluation"}
+    if name not in found:
+        raise RecipeError(f"{graph.recipe.path}: has no evaluation [{name}]{nearest(name, found)}")
+    return found[name]
+
+
+def warn_of_twins(plan: Plan) -> None:
+    """Says which cells are the same: nothing in which they differ reaches their evaluation."""
+    first: dict[str, Run] = {}
+    for run in plan.runs:
+        twin = first.setdefault(run.keys[-1], run)
+        if twin.cell is not run.cell and run.seed == twin.seed:
+            log.warning("'%s' is the same as '%s': what they change does not reach the result", run.name, twin.name)
+
+
+# Running
+
+
+def execute(plan: Plan, options: Options, explain: Explain) -> list[Row]:
+    """Makes what is missing, run by run, and returns a row for each cell. A run that fails lets the others go on.
+
+    A cache that failed once is not tried again for another cell.
+    """
+    broken: dict[str, str] = {}
+    for number, run in enumerate(plan.runs, start=1):
+        reason = make(run, f"[{number}/{len(plan.runs)}] {run.name}", options, broken, explain)
+        if reason is not None:
+            log.warning("%s: failed: %s", run.name, reason)
+            plan.failed[run.cell.name, run.seed] = reason
+    return [row_of(plan, cell, explain) for cell in plan.grid.cells]
+
+
+def make(run: Run, label: str, options: Options, broken: dict[str, str], explain: Explain) -> str | None:
+    """Makes what is missing of a run, inputs first; the reason if it cannot be made."""
+    there = {node.name for node in run.nodes if complete(run.graph, node)}
+    missing = [node.name for node in run.nodes if node.name not in there]
+    reused = ", ".join(node.name for node in run.nodes if node.name in there)
+    log.info("%s: reuses %s; makes %s", label, reused or "nothing", ", ".join(missing) or "nothing")
+    tell_uncached(run.graph)
+    for node, key in zip(run.nodes, run.keys, strict=True):
+        if key in broken:
+            return broken[key]
+        try:
+            ensure(run.graph, node, options, there)
+        except Exception as error:
+            broken[key] = f"{node.name}: {explain(error)}"
+            return broken[key]
+    return None
+
+
+# Numbers
+
+
+def row_of(plan: Plan, cell: Cell, explain: Explain) -> Row:
+    """The cell's numbers over its seeds, or why it failed."""
+    runs = [run for run in plan.runs if run.cell is cell]
+    reasons = {seed: reason for (name, seed), reason in plan.failed.items() if name == cell.name}
+    if reasons:
+        seed, reason = next(iter(reasons.items()))
+        return Row(cell, {}, {}, error=reason if seed is None else f"seed {seed}: {reason}")
+    try:
+        values = {
+            title: [(key_of(run, name), number_of(run, name)) for run in runs]
+            for title, name in plan.grid.metrics.items()
+        }
+    except RecipeError as error:
+        plan.failed[cell.name, None] = explain(error)
+        return Row(cell, {}, {}, error=plan.failed[cell.name, None])
+    classes = [(run.keys[-1], class_values(run)) for run in runs]
+    seeds = {str(run.seed): {title: of[place][1] for title, of in values.items()} for place, run in enumerate(runs)}
+    return Row(
+        cell,
+        {title: spread(numbers) for title, numbers in values.items()},
+        {name: spread([(key, aps.get(name)) for key, aps in classes]) for name in classes[0][1]},
+        measure_of(runs[0]),
+        seeds if plan.grid.seeds else {},
+        tuple(dict.fromkeys(str(run.graph.folder(run.evaluation).relative_to(run.graph.work)) for run in runs)),
+    )
+
+
+def node_of(run: Run, name: str) -> Node:
+    """The node whose summary has the number `name`; RecipeError if the run has none."""
+    table = name.rpartition(":")[0]
+    nodes = {node.name: node for node in run.nodes}
+    if table and table not in nodes:
+        raise RecipeError(f"metrics: '{table}' is no cache that {run.evaluation.name} needs{nearest(table, nodes)}")
+    return nodes[table] if table else run.evaluation
+
+
+def key_of(run: Run, name: str) -> str:
+    """The key of the cache that has the number `name`."""
+    return run.graph.identity(node_of(run, name)).key
+
+
+def number_of(run: Run, name: str) -> float | None:
+    """The number `name` of a run, in percent if it is an AP; RecipeError if there is none of that name."""
+    key, node = name.rpartition(":")[2], node_of(run, name)
+    numbers = {key: value for key, value in flattened(summary_of(run, node)) if is_number(value) or is_share(key)}
+    if key not in numbers:
+        # The numbers of single classes are too many to be listed.
+        known = numbers if "." in key else [name for name in numbers if not name.startswith("classes.")]
+        raise RecipeError(f"metrics: {node.name} has no number '{key}'{nearest(key, known)}")
+    value = numbers[key]
+    return 100 * value if value is not None and is_share(key) else value
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value of a summary is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_share(key: str) -> bool:
+    """Whether the dotted `key` of a summary names an AP, a recall or a mean of such, of 1; None: nothing to find."""
+    return is_coco(key) or (not key.startswith("bootstrap.") and key.rpartition(".")[2] in SHARES)
+
+
+def is_coco(key: str) -> bool:
+    """Whether the dotted `key` is in a table of COCO's measures: coco.AP, classes.cat.coco.AP50."""
+    return COCO in key.split(".")[:-1]
+
+
+def summary_of(run: Run, node: Node) -> Mapping[str, Any]:
+    """The summary of a complete cache."""
+    manifest = read_manifest(run.graph.folder(node) / "manifest.json")
+    assert manifest is not None, "the run is complete"
+    return manifest["summary"]
+
+
+def class_values(run: Run) -> dict[str, float | None]:
+    """The AP of each class in percent, by the evaluation's own measure."""
+    from stages.eval.report import MEASURES
+
+    summary = summary_of(run, run.evaluation)
+    measure = MEASURES[summary["metric"]]
+    aps = {name: one[measure] for name, one in summary["classes"].items()}
+    return {name: None if ap is None else 100 * ap for name, ap in aps.items()}
+
+
+def measure_of(run: Run) -> str:
+    """ "11-point", "area @ 0.7"."""
+    from stages.eval.report import headline
+
+    return headline(summary_of(run, run.evaluation))
+
+
+def spread(values: Sequence[tuple[str, float | None]]) -> Spread | None:
+    """Mean and sample standard deviation (n - 1) of keys and values; None if a value is missing.
+
+    Values of the same cache, because the seeds do not reach it, are one value.
+    """
+    distinct = dict(values).values()
+    present = [value for value in distinct if value is not None]
+    if len(present) < len(distinct):
+        return None
+    deviation = statistics.stdev(present) if len(present) > 1 else None
+    return Spread(statistics.fmean(present), deviation, len(present))

@@ -1,0 +1,231 @@
+"""The outcome of a grid as people and other programs read it: text, Markdown, CSV, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cache.files import write_atomically, write_json
+from rcnn_cli.experiments.ablation import Count, Plan, Row, Spread
+from rcnn_cli.experiments.grid import Cell, Grid
+
+Table = list[list[str]]
+
+
+def format_counts(plan: Plan, counts: Sequence[Count]) -> str:
+    """What there is to make, by stage."""
+    from stages.tables import aligned
+
+    rows = [["stage", "caches", "complete", "to make", "for several runs"]]
+    rows += [[one.stage, *map(str, (one.caches, one.complete, one.missing, one.shared))] for one in counts]
+    seeds = f" x {len(plan.grid.seeds)} seeds" if plan.grid.seeds else ""
+    head = f"{plan.grid.title}: {len(plan.grid.cells)} cells{seeds}, {counted(plan, counts)}"
+    return "\n".join([head, *(aligned(rows, rules_before=(1,)) if counts else []), *failures(plan)])
+
+
+def counted(plan: Plan, counts: Sequence[Count]) -> str:
+    """ "24 caches where 63 would be needed without sharing; 3 complete, 21 to make"."""
+    alone = sum(len(run.nodes) for run in plan.runs)
+    total, done = sum(one.caches for one in counts), sum(one.complete for one in counts)
+    return f"{total} caches where {alone} would be needed without sharing; {done} complete, {total - done} to make"
+
+
+def failures(plan: Plan) -> list[str]:
+    """A line for each cell that cannot be made, whatever the seed."""
+    return [f"{cell}: cannot be made: {reason}" for cell, reason in {n: r for (n, _), r in plan.failed.items()}.items()]
+
+
+def counts_json(plan: Plan, counts: Sequence[Count]) -> dict[str, Any]:
+    """`--dry-run --json`."""
+    return {
+        "cells": len(plan.grid.cells),
+        "runs": len(plan.runs),
+        "caches_without_sharing": sum(len(run.nodes) for run in plan.runs),
+        "stages": {one.stage: {"missing": one.missing, **asdict(one)} for one in counts},
+        "failed": {name: reason for (name, _), reason in plan.failed.items()},
+    }
+
+
+class Notes:
+    """Footnotes, numbered as they are first asked for."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        """ "[2]", nothing for no text."""
+        if not text:
+            return ""
+        if text not in self.texts:
+            self.texts.append(text)
+        return f"[{self.texts.index(text) + 1}]"
+
+    def lines(self) -> list[str]:
+        """The footnotes."""
+        return [f"[{number}] {text}" for number, text in enumerate(self.texts, start=1)]
+
+
+def format_text(plan: Plan, rows: Sequence[Row]) -> str:
+    """The table for a terminal, footnotes below; what each cell changes, or why it failed, ends its line."""
+    from stages.tables import aligned
+
+    notes = Notes()
+    table, ends = body(plan.grid, rows, notes), [last_column(plan.grid, row) for row in rows]
+    lines = aligned(table, rules_before=(1,))
+    width = max(map(len, lines))
+    lines[2:] = [f"{line:<{width}}  {end}".rstrip() for line, end in zip(lines[2:], ends, strict=True)]
+    blocks = [heading(plan), "\n".join(lines)]
+    if plan.grid.classes:
+        blocks.append("\n".join(aligned(class_table(plan.grid, rows), rules_before=(1,))))
+    return "\n\n".join([*blocks, "\n".join([*remarks(plan.grid, rows), *notes.lines()])]).rstrip()
+
+
+def format_markdown(plan: Plan, rows: Sequence[Row]) -> str:
+    """The same for a document."""
+    notes = Notes()
+    table = body(plan.grid, rows, notes)
+    table[0].append("settings")
+    for line, row in zip(table[1:], rows, strict=True):
+        line.append(f"failed: {row.error}" if row.error else ", ".join(f"`{word}`" for word in row.cell.words()))
+    blocks = [f"# {heading(plan)}", markdown_table(table)]
+    if plan.grid.classes:
+        blocks.append(markdown_table(class_table(plan.grid, rows)))
+    return "\n\n".join([*blocks, *remarks(plan.grid, rows), *notes.lines()]) + "\n"
+
+
+def markdown_table(rows: Table) -> str:
+    """Rows of cells, the first of them the heading."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in escaped]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
+
+
+def heading(plan: Plan) -> str:
+    """Title and base recipe."""
+    return f"{plan.grid.title} ({plan.recipe})"
+
+
+def body(grid: Grid, rows: Sequence[Row], notes: Notes) -> Table:
+    """Heading and a line for each cell: its places, ours, the paper's where the grid has any."""
+    papers = any(cell.paper is not None for cell in grid.cells)
+    marked = papers or any(cell.protocol for cell in grid.cells)
+    table = [[*grid.columns, *grid.metrics, *(["paper"] if papers else []), *([""] if marked else [])]]
+    for row in rows:
+        ours = [shown(row.values.get(title), "failed" if row.error else "-") for title in grid.metrics]
+        paper = ["-" if row.cell.paper is None else f"{row.cell.paper:.1f}"] if papers else []
+        mark = [notes.mark(note_of(row.cell))] if marked else []
+        table.append([*row.cell.places, *ours, *paper, *mark])
+    return table
+
+
+def note_of(cell: Cell) -> str:
+    """Where the paper's number is from and what differs in the protocol."""
+    return ": ".join(text for text in (cell.paper_source, cell.protocol) if text)
+
+
+def class_table(grid: Grid, rows: Sequence[Row]) -> Table:
+    """The AP of each class, a line for each cell that did not fail."""
+    made = [row for row in rows if not row.error]
+    classes = list(dict.fromkeys(name for row in made for name in row.classes))
+    lines = [[*row.cell.places, *(shown(row.classes.get(name), "-") for name in classes)] for row in made]
+    return [[*grid.columns, *classes], *lines]
+
+
+def last_column(grid: Grid, row: Row) -> str:
+    """What a cell changes, unless the first columns say it; why it failed."""
+    if row.error:
+        return f"failed: {row.error}"
+    said = [f"{column} = {place}" for column, place in zip(grid.columns, row.cell.places, strict=True)]
+    words = row.cell.words()
+    return "" if words == said else ", ".join(words)
+
+
+def shown(value: Spread | None, missing: str) -> str:
+    """ "54.2", "54.2 ± 0.4"."""
+    if value is None:
+        return missing
+    return f"{value.mean:.1f}" if value.deviation is None else f"{value.mean:.1f} ± {value.deviation:.1f}"
+
+
+def remarks(grid: Grid, rows: Sequence[Row]) -> list[str]:
+    """What holds for the whole table: the measure, the seeds, the protocol."""
+    measures = list(dict.fromkeys(row.measure for row in rows if row.measure))
+    lines = [f"AP: {' or '.join(measures)}, in percent."] if measures else []
+    if grid.seeds:
+        counts = {value.count for row in rows for value in row.values.values() if value is not None}
+        few = "" if counts <= {len(grid.seeds)} else "; a single number: the seeds do not reach it"
+        settings, seeds = " and ".join(grid.seed_settings), ", ".join(map(str, grid.seeds))
+        over = "Mean ± sample standard deviation over" if len(grid.seeds) > 1 else "One run only:"
+        lines.append(f"{over} {settings} = {seeds}{few}.")
+    return [*lines, *([grid.protocol] if grid.protocol else [])]
+
+
+def table_as_csv(grid: Grid, rows: Sequence[Row]) -> str:
+    """A line for each cell with all that is known of it."""
+    from stages.tables import csv_text
+
+    classes = list(dict.fromkeys(name for row in rows for name in row.classes))
+    numbers = [*grid.metrics, *classes]
+    spreads = [heading for name in numbers for heading in (name, f"{name} deviation")]
+    table: list[list[Any]] = [
+        [*grid.columns, "settings", "runs", *spreads, "paper", "paper_source", "protocol", "failed"]
+    ]
+    for row in rows:
+        found = [{**row.classes, **row.values}.get(name) for name in numbers]
+        runs = max((value.count for value in found if value is not None), default=0)
+        columns = [number for value in found for number in ((value.mean, value.deviation) if value else (None, None))]
+        cell = row.cell
+        known = [cell.paper, cell.paper_source, cell.protocol or grid.protocol, row.error]
+        table.append([*cell.places, "; ".join(cell.words()), runs, *columns, *known])
+    return csv_text(table)
+
+
+def as_json(plan: Plan, rows: Sequence[Row], changes: Sequence[str]) -> dict[str, Any]:
+    """All of it for machines; APs in percent."""
+    grid = plan.grid
+    return {
+        "grid": str(grid.path),
+        "title": grid.title,
+        "recipe": str(plan.recipe),
+        "changes": list(changes),
+        "protocol": grid.protocol,
+        "seeds": list(grid.seeds),
+        "seed_settings": list(grid.seed_settings),
+        "rows": [row_json(grid, row) for row in rows],
+    }
+
+
+def row_json(grid: Grid, row: Row) -> dict[str, Any]:
+    """A cell for machines."""
+    cell = row.cell
+    return {
+        "cell": cell.name,
+        "places": dict(zip(grid.columns, cell.places, strict=True)),
+        "settings": cell.words(),
+        "evaluation": cell.evaluation,
+        "values": {name: None if value is None else asdict(value) for name, value in row.values.items()},
+        "classes": {name: None if value is None else asdict(value) for name, value in row.classes.items()},
+        "measure": row.measure,
+        "seeds": {seed: dict(values) for seed, values in row.seeds.items()},
+        "caches": list(row.caches),
+        "paper": cell.paper,
+        "paper_source": cell.paper_source,
+        "protocol": cell.protocol,
+        "failed": row.error,
+    }
+
+
+def write_tables(plan: Plan, rows: Sequence[Row], changes: Sequence[str], work: Path, name: str) -> Iterator[Path]:
+    """Writes NAME.md, NAME.csv and NAME.json to `ablations/` in the work folder."""
+    from stages.file_names import file_name
+
+    folder, name = work / "ablations", file_name(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text in (("md", format_markdown(plan, rows)), ("csv", table_as_csv(plan.grid, rows))):
+        path = folder / f"{name}.{suffix}"
+        write_atomically(path, [text.encode("utf-8", "replace")])
+        yield path
+    write_json(folder / f"{name}.json", as_json(plan, rows, changes))
+    yield folder / f"{name}.json"

@@ -1,0 +1,1 @@
+"""What a recipe has made, as tables, figures and drawings."""

@@ -1,0 +1,116 @@
+"""The sheet of `rcnn compare`: images as A and as B see them, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from rcnn_cli.looking.evaluated import NAMES
+from stages.diagnose.false_positives import DIFFICULT, TYPES
+from stages.images.reading import Pixels
+from stages.pictures.drawing import font_of, shortened
+from stages.pictures.marks import Mark, draw_marks
+from stages.pictures.palette import INK, PAPER, kind_colour, rgb, series_colour
+
+if TYPE_CHECKING:
+    from rcnn_cli.looking.comparison import Side
+
+CELL = (340, 280)
+GAP = 14
+COLUMNS = 2
+KEY = {"true": "true", **{kind: kind for kind in TYPES}, "missed": "missed", "ignored": "ignored"}
+
+
+def comparison_sheet(a: Side, b: Side, images: Sequence[Mapping[str, Any]]) -> Pixels:
+    """The images as A (left) and B (right) see them, with what each found, got wrong and missed: uint8 RGB.
+
+    `images` are those of `comparison.told_images`. Boxes are those from precision 0.5 on, each with its detector's
+    precision at its score.
+    """
+    pairs = [pair(a, b, one) for one in images]
+    columns = min(COLUMNS, len(pairs))
+    rows = [pairs[first : first + columns] for first in range(0, len(pairs), columns)]
+    heights = [max(one.shape[0] for one in row) + GAP for row in rows]
+    width = pairs[0].shape[1] + 2 * GAP
+    head = heading(a, b, columns * width - 2 * GAP)
+    sheet = Image.new("RGB", (columns * width, head.shape[0] + sum(heights)), PAPER)
+    sheet.paste(Image.fromarray(head), (GAP, 0))
+    for number, row in enumerate(rows):
+        for column, one in enumerate(row):
+            sheet.paste(Image.fromarray(one), (GAP + column * width, head.shape[0] + sum(heights[:number])))
+    return np.asarray(sheet).copy()
+
+
+def pair(a: Side, b: Side, told: Mapping[str, Any]) -> Pixels:
+    """One image twice, with captions."""
+    found = a.found
+    image = found.detections.image_index[told["image"]]
+    pixels = found.dataset.read_image(told["image"])
+    scenes = [draw_marks(pixels, marks(side, image), CELL) for side in (a, b)]
+    font = font_of(14)
+    line = sum(font.getmetrics()) + 2
+    height, width = scenes[0].shape[:2]
+    canvas = Image.new("RGB", (2 * CELL[0] + 4, height + 2 * line + 4), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    title = shortened(f"{told['image']}: {told['gain']:+.2f} in B", font_of(15), 2 * CELL[0])
+    pen.text((CELL[0] + 2, 0), title, fill=INK, font=font_of(15), anchor="ma")
+    for number, scene in enumerate(scenes):
+        left = number * (CELL[0] + 4)
+        canvas.paste(Image.fromarray(scene), (left + (CELL[0] - width) // 2, line + 2))
+        words = f"{'AB'[number]}: {told['found'][number]} of {told['objects']} found, {told['false'][number]} false"
+        pen.text((left + CELL[0] / 2, height + line + 4), words, fill=INK, font=font, anchor="ma")
+    return np.asarray(canvas).copy()
+
+
+def marks(side: Side, image: int) -> list[Mark]:
+    """What a run shows in an image: false positives first, so that they lie on top, then missed objects, then true."""
+    found = side.found
+    classes, every = found.detections.classes, found.detections.every
+    rows = np.flatnonzero(side.shown & (found.images == image))
+    rows = rows[np.argsort(-found.precision[rows], kind="stable")]
+    false, true, ignored = [], [], []
+    for row in rows:
+        text, kind = f"{classes[every.labels[row]]} {found.precision[row]:.2f}", NAMES[int(found.verdicts[row])]
+        if side.false[row]:
+            false.append(Mark(every.boxes[row], kind_colour(kind), f"{kind}: {text}"))
+        elif side.true[row]:
+            true.append(Mark(every.boxes[row], kind_colour(kind), text))
+        elif found.verdicts[row] == DIFFICULT:
+            ignored.append(Mark(every.boxes[row], kind_colour(kind), text))
+    objects = found.objects
+    missed = [
+        Mark(
+            objects.boxes[one],
+            kind_colour("missed"),
+            f"missed {found.dataset.classes[objects.labels[one]]}",
+            dashed=True,
+        )
+        for one in np.flatnonzero((objects.images == image) & ~objects.difficult & ~side.has_found)
+    ]
+    return [*false, *missed, *true, *ignored]
+
+
+def heading(a: Side, b: Side, width: int) -> Pixels:
+    """What is left and right, and what the colours mean."""
+    font = font_of(15)
+    line = sum(font.getmetrics()) + 6
+    canvas = Image.new("RGB", (width, 2 * line + 2 * GAP), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    left = 0.0
+    for number, words in enumerate((f"left A: {a.name}", f"right B: {b.name}")):
+        pen.rectangle((left, GAP + 8, left + 22, GAP + 11), fill=rgb(series_colour(number)))
+        text = shortened(words, font, int(width / 2 - 54))
+        pen.text((left + 28, GAP), text, fill=INK, font=font)
+        left += 28 + font.getlength(text) + 26
+    left = 0.0
+    for kind, words in KEY.items():
+        top = GAP + line
+        pen.rectangle((left, top + 3, left + 14, top + 15), fill=kind_colour(kind), outline=INK)
+        pen.text((left + 20, top), words, fill=INK, font=font)
+        left += 20 + font.getlength(words) + 16
+    note = "numbers: the detector's precision at that score"
+    pen.text((left, GAP + line), shortened(note, font, int(width - left)), fill=INK, font=font)
+    return np.asarray(canvas).copy()

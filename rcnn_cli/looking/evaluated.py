@@ -1,0 +1,233 @@
+"""An evaluation opened to be looked at: what each detection is, and what became of each object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import IncompleteCache, Reader
+from rcnn_cli.recipes.detectors import detector_of, evaluations_of
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.running.runner import complete
+from stages.contract.errors import StageError
+from stages.detections import NO_ROWS, DetectionSet, detections_of, read_detections
+from stages.diagnose import Settings as DiagnoseSettings
+from stages.diagnose.false_positives import (
+    BACKGROUND,
+    DIFFICULT,
+    FALSE,
+    FOUND,
+    IGNORED,
+    LOCALISATION,
+    OTHER,
+    SIMILAR,
+    TRUE,
+    largest_overlaps,
+    similar_labels,
+    types_of,
+)
+from stages.diagnose.objects import Objects, read_objects
+from stages.eval.average_precision import Curve, best_objects, calibrated_precision, match_detections
+from stages.eval.average_precision import Objects as ClassObjects
+from stages.eval.report import read_curves
+
+NAMES = {
+    FOUND: "true",
+    DIFFICULT: "ignored",
+    LOCALISATION: "Loc",
+    SIMILAR: "Sim",
+    OTHER: "Oth",
+    BACKGROUND: "BG",
+}
+"""What a detection can be, in words."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What each of n detections is, and which found each of m objects.
+
+    `verdicts` int8 [n]: FOUND, DIFFICULT, LOCALISATION, SIMILAR, OTHER or BACKGROUND of stages.diagnose, where true and
+    ignored are by the evaluation's own rules (VOCevaldet.m); those of a class that the dataset does not have are
+    ignored, as eval leaves them out. `own` int64 [n]: the object of its class that a detection overlaps most (of equals
+    the first), an index into the objects, -1 where its image has none. `overlaps` float64 [n, 3]: the largest IoU with
+    an object of its class, of a similar class, of another. `found_by` int64 [m]: the row of the detection that found an
+    object, -1 if it was missed.
+    """
+
+    verdicts: NDArray[np.int8]
+    own: NDArray[np.int64]
+    overlaps: NDArray[np.float64]
+    found_by: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One complete evaluation of a recipe in memory. n detections (rows of `detections.every`), m objects.
+
+    `verdicts`, `own`, `overlaps` and `found_by` are those of `Judged`. `precision` float64 [n]: the detector's on its
+    own curve at the detection's score (figures 8 to 11; nan for a class that was not evaluated). Objects lie in the
+    order of `detections.image_ids`; with `use_difficult` none of them is difficult.
+    """
+
+    graph: Graph
+    node: Node
+    detector: Node
+    reader: Reader
+    dataset: Any
+    detections: DetectionSet
+    objects: Objects
+    curves: Mapping[str, Curve]
+    verdicts: NDArray[np.int8]
+    own: NDArray[np.int64]
+    overlaps: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    found_by: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """The evaluation's table in the recipe: "eval"."""
+        return self.node.use.name
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """mAP, each class's AP and the rest that the eval stage recorded."""
+        found: dict[str, Any] = self.reader.manifest["summary"]
+        return found
+
+    @cached_property
+    def images(self) -> NDArray[np.int64]:
+        """The image of each detection, int64 [n], an index into `detections.image_ids`."""
+        return np.repeat(np.arange(len(self.detections.image_ids)), np.diff(self.detections.offsets))
+
+
+def evaluation_node(graph: Graph, name: str | None = None) -> Node:
+    """The evaluation with the given name, by default the main one (see `rcnn_cli.recipes.detectors`).
+
+    Raises StageError where there is none.
+    """
+    nodes = evaluations_of(graph)
+    if not nodes:
+        raise StageError(f"{graph.recipe.path}: evaluates nothing; add a table [eval]")
+    if name is None:
+        return nodes[0]
+    chosen = [node for node in nodes if node.use.name == name]
+    if not chosen:
+        names = ", ".join(node.use.name for node in nodes)
+        raise StageError(f"{graph.recipe.path}: has no evaluation '{name}'; it has {names}")
+    return chosen[0]
+
+
+def complete_evaluation(graph: Graph, name: str | None = None) -> Node:
+    """`evaluation_node`, complete with its detections. Raises IncompleteCache, naming the command to run, if not."""
+    node = evaluation_node(graph, name)
+    for one in (detector_of(node), node):
+        if not complete(graph, one):
+            raise IncompleteCache(f"{one.name} is not complete; run `rcnn run {graph.recipe.path}` first")
+    return node
+
+
+def open_evaluation(
+    graph: Graph, name: str | None = None, similar: Any = None, poor_iou: float | None = None
+) -> Evaluated:
+    """An evaluation of the recipe, with all that it was made from.
+
+    `similar` are sets of similar classes, `poor_iou` the least IoU of a poor localisation, that stand for the recipe's
+    own. Raises StageError where the recipe has none of that name, IncompleteCache, naming the command to run, where it
+    or its detections are not complete.
+    """
+    node = complete_evaluation(graph, name)
+    detector, split = detector_of(node), node.sources["images"]
+    assert isinstance(split, str)
+    dataset = graph.dataset(split, "boxes")
+    detections = read_detections(Reader(graph.folder(detector)))
+    objects = counted_objects(read_objects(dataset, detections.image_ids), node.settings.use_difficult)
+    reader = Reader(graph.folder(node))
+    curves = read_curves(reader)
+    errors = error_settings(graph)
+    judged = judge(
+        detections,
+        objects,
+        dataset.classes,
+        node.settings.iou,
+        errors.similar if similar is None else similar,
+        errors.poor_iou if poor_iou is None else poor_iou,
+    )
+    return Evaluated(
+        graph,
+        node,
+        detector,
+        reader,
+        dataset,
+        detections,
+        objects,
+        curves,
+        judged.verdicts,
+        judged.own,
+        judged.overlaps,
+        precisions(detections, curves),
+        judged.found_by,
+    )
+
+
+def counted_objects(objects: Objects, use_difficult: bool) -> Objects:
+    """The objects as an evaluation counts them: with `use_difficult` crowds alone are difficult."""
+    return replace(objects, difficult=objects.crowds) if use_difficult else objects
+
+
+def judge(
+    detections: DetectionSet,
+    objects: Objects,
+    classes: Sequence[str],
+    iou: float,
+    similar: Sequence[Sequence[str]],
+    poor_iou: float,
+) -> Judged:
+    """What the detections are: `objects` are of the same images in the same order, labelled by the dataset's `classes`;
+    `iou` is the least of a true detection, `poor_iou` that of a poor localisation, `similar` are sets of classes."""
+    alike = similar_labels(classes, similar)
+    found = Judged(
+        verdicts=np.full(len(detections), DIFFICULT, np.int8),
+        own=np.full(len(detections), -1, np.int64),
+        overlaps=np.zeros((len(detections), 3)),
+        found_by=np.full(len(objects), -1, np.int64),
+    )
+    for label, name in enumerate(classes):
+        of_class, rows = detections_of(detections, name), detections.class_rows.get(name, NO_ROWS)
+        ours = np.flatnonzero(objects.labels == label)
+        own = ClassObjects(objects.images[ours], objects.boxes[ours], objects.difficult[ours])
+        matches = match_detections(of_class, own, iou)
+        best, _ = best_objects(of_class, own)
+        found.overlaps[rows] = largest_overlaps(of_class, objects, label, alike[name])
+        verdicts = np.where(matches.found, TRUE, np.where(matches.ignored, IGNORED, FALSE)).astype(np.int8)
+        found.verdicts[rows] = types_of(verdicts, found.overlaps[rows], poor_iou)
+        there = best >= 0
+        found.own[rows[there]] = ours[best[there]]
+        found.found_by[ours[best[matches.found]]] = rows[matches.found]
+    return found
+
+
+def precisions(detections: DetectionSet, curves: Mapping[str, Curve]) -> NDArray[np.float64]:
+    """The precision of each class at its detections' scores (`calibrated_precision`), float64 [n]; nan without a
+    curve."""
+    precision = np.full(len(detections), np.nan)
+    for name, rows in detections.class_rows.items():
+        if name in curves:
+            precision[rows] = calibrated_precision(curves[name], detections.every.scores[rows])
+    return precision
+
+
+def error_settings(graph: Graph) -> DiagnoseSettings:
+    """What is similar, and what a poor localisation: as the recipe's first [diagnose] says, else the defaults."""
+    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "diagnosis"]
+    found: DiagnoseSettings = nodes[0].settings if nodes else DiagnoseSettings()
+    return found
+
+
+def similar_sets(graph: Graph) -> Any:
+    """The sets of similar classes that the recipe's [diagnose] names, else VOC's."""
+    return error_settings(graph).similar

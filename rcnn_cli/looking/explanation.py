@@ -1,0 +1,328 @@
+"""`rcnn explain`: the way of one image's detections through the stages, and why its objects were missed."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import Reader
+from rcnn_cli.looking.evaluated import (
+    Judged,
+    complete_evaluation,
+    counted_objects,
+    error_settings,
+    judge,
+    precisions,
+)
+from rcnn_cli.looking.photos import readable
+from rcnn_cli.looking.prediction import Detector
+from rcnn_cli.looking.showing import evaluation_for
+from rcnn_cli.recipes.detectors import choice_told, detector_node, detector_of, evaluations_of
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.running.runner import complete, open_inputs
+from stages.boxes import Boxes
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution
+from stages.contract.settings import nearest
+from stages.detect import SCORES
+from stages.detect.trace import Trace
+from stages.detections import DetectionSet, best_first, detections_from_arrays, read_thresholds
+from stages.diagnose.objects import Objects, read_objects
+from stages.eval import Settings as EvalSettings
+from stages.eval.average_precision import Curve
+from stages.eval.report import read_curves, score_cuts
+from stages.images.reading import Pixels, read_image
+from stages.matching.ground_truth import listed
+
+log = logging.getLogger("rcnn")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A detector, and the evaluation (None: there is none) whose curves give the cuts and whose rules hold."""
+
+    graph: Graph
+    detector: Node
+    evaluation: Node | None
+
+    @cached_property
+    def curves(self) -> Mapping[str, Curve]:
+        """The evaluation's curves by class."""
+        return read_curves(Reader(self.graph.folder(self.evaluation))) if self.evaluation else {}
+
+    @property
+    def least(self) -> float:
+        """The score from which detections are shown where there is no evaluation."""
+        return SCORES[self.detector.settings.score].least
+
+    @property
+    def rules(self) -> EvalSettings:
+        """What counts as found."""
+        found: EvalSettings = self.evaluation.settings if self.evaluation else EvalSettings()
+        return found
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One image explained. K classes of the detector, d detections, m objects.
+
+    `name` is the image's id (`split` its dataset) or a photo's file name (`split` is None, and there are no objects).
+    `cuts` and `thresholds` float32 [K]: the scores from which a class's detections are shown, and from which the cap
+    keeps them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `found` holds the
+    detections, in the same order, `precision` float64 [d] as in `Evaluated`. `labels` are the objects' classes in the
+    detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2".
+    """
+
+    chosen: Chosen
+    name: str
+    split: str | None
+    pixels: Pixels
+    trace: Trace
+    crops: Crops
+    cuts: NDArray[np.float32]
+    thresholds: NDArray[np.float32]
+    kept: NDArray[np.int64]
+    found: DetectionSet
+    judged: Judged
+    precision: NDArray[np.float64]
+    objects: Objects
+    classes: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    names: tuple[str, ...]
+
+    @property
+    def least(self) -> NDArray[np.float32]:
+        """The score from which a detection counts: shown and kept, float32 [K]."""
+        return np.maximum(self.cuts, self.thresholds)
+
+    @cached_property
+    def shown(self) -> NDArray[np.int64]:
+        """The detections from the cut on, the best precision and score first."""
+        every = self.found.every
+        rows = np.flatnonzero(every.scores >= self.cuts[every.labels])
+        return rows[best_first(every.scores[rows], self.precision[rows])]
+
+    def is_shown(self, row: int) -> bool:
+        """Whether a detection (-1: none) is."""
+        return row >= 0 and bool(self.found.every.scores[row] >= self.cuts[self.found.every.labels[row]])
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Cuts regions as the network sees them: its card's input size, the extract stage's mode and padding."""
+
+    source: Any
+    settings: Any
+
+    def __call__(self, pixels: Pixels, boxes: Boxes) -> NDArray[np.uint8]:
+        """The regions `boxes` [n, 4] warped to the network's input: uint8 [n, S, S, 3] RGB, what is outside the image
+        in the mean colour."""
+        import torch
+
+        from stages.images.warp import warp_regions
+
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        preprocessing = self.source.preprocessing
+        side, settings = self.source.card.input_size, self.settings
+        warped = warp_regions(image, boxes, side, settings.mode, settings.padding, preprocessing)
+        return preprocessing.pixels(warped).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen:
+    """The detector and evaluation that the options name; by default the recipe's evaluation and what it evaluates.
+
+    Raises StageError where there is none, IncompleteCache, naming the command to run, where the evaluation is not
+    complete.
+    """
+    if evaluation and detector:
+        raise StageError("--evaluation and --detector: an evaluation has its detector; leave one of the two out")
+    if detector or not evaluations_of(graph):
+        node = detector_node(graph, detector)
+        tell_choice(graph, node, detector)
+        reading = evaluation_for(graph, node)
+        chosen = Chosen(graph, node, reading)
+        if reading is None:
+            log.warning(
+                "no complete evaluation of %s: detections are shown from a score of %g on", node.name, chosen.least
+            )
+        return chosen
+    node = complete_evaluation(graph, evaluation)
+    tell_choice(graph, detector_of(node), evaluation)
+    return Chosen(graph, detector_of(node), node)
+
+
+def tell_choice(graph: Graph, node: Node, named: str | None) -> None:
+    """Says which of several detectors is taken where no option (`named`) said it."""
+    if named is None and choice_told(graph, node):
+        log.info(choice_told(graph, node))
+
+
+def computed(chosen: Chosen, split: str | None) -> list[Node]:
+    """The stages that explaining an image of `split` (None: a photo) computes anew, besides detect."""
+    if split is None:
+        return list(chosen.graph.nodes.values())
+    return list(chosen.graph.on_demand(detector_on(chosen, split)))
+
+
+def detector_on(chosen: Chosen, split: str) -> Node:
+    """The chosen detector on a split."""
+    same = chosen.detector.dataset == split
+    return chosen.detector if same else chosen.graph.add(chosen.detector.use, split, ())
+
+
+def explain_image(chosen: Chosen, image: str, split: str | None, execution: Execution) -> Explained:
+    """An image of the recipe's dataset `split`, by its id, or (None) a photo, by its path, explained.
+
+    Raises StageError for one that was skipped as unreadable, IncompleteCache where something that is needed is not
+    there.
+    """
+    if split is None:
+        return explain_photo(chosen, Path(image), execution)
+    graph, node = chosen.graph, detector_on(chosen, split)
+    trace = trace_of(graph, node, image, execution)
+    thresholds = np.full(len(trace.classes), -np.inf, np.float32)
+    if complete(graph, node):
+        cached = Reader(graph.folder(node))
+        thresholds = read_thresholds(cached)
+        check_against(cached, image, trace)
+    else:
+        log.warning("%s is not complete: the cap over all of its images is not known and is left out", node.name)
+    dataset = graph.dataset(split, "boxes")
+    objects = counted_objects(read_objects(dataset, [image]), chosen.rules.use_difficult)
+    pixels = dataset.read_image(image)
+    return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes))
+
+
+def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained:
+    """A photo: proposals and features are computed now."""
+    pixels = read_image(path)
+    detect = Detector(chosen.graph, chosen.detector, execution)
+    name = Path(readable(path))
+    trace = detect.trace(pixels, name.stem)
+    nothing = read_objects(None, [])
+    unlimited = np.full(len(trace.classes), -np.inf, np.float32)
+    return put_together(chosen, name.name, None, pixels, trace, unlimited, nothing, ())
+
+
+def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
+    """The dataset that has the image: `split`, or the first of the detector's and of the others that there are features
+    of. None for a photo. Raises StageError for what is neither."""
+    graph, detector = chosen.graph, chosen.detector
+    if split is not None and split not in graph.recipe.datasets:
+        raise StageError(
+            f"--split {split}: is no dataset of {graph.recipe.path}{nearest(split, graph.recipe.datasets)}"
+        )
+    features = detector.sources["features"]
+    assert isinstance(features, Node)
+    others = [node.dataset for node in graph.nodes.values() if node.use is features.use]
+    splits = [split] if split else list(dict.fromkeys((detector.dataset, *others)))
+    ids = {name: graph.dataset(name, "boxes").image_ids for name in splits}
+    found = next((name for name in splits if image in ids[name]), None)
+    if found is not None:
+        return found
+    if split is None and Path(image).is_file():
+        return None
+    close = difflib.get_close_matches(image, [one for some in ids.values() for one in some], n=1, cutoff=0.5)
+    advice = f"did you mean '{close[0]}'?" if close else f"the first is '{next(iter(ids.values()))[0]}'"
+    kinds = "no photo, and no image of" if split is None else "no image of"
+    raise StageError(
+        f"{image}: is {kinds} the {'dataset' if len(splits) == 1 else 'datasets'} {listed(splits)}; {advice}"
+    )
+
+
+def trace_of(graph: Graph, node: Node, image: str, execution: Execution) -> Trace:
+    """The trace of an image from its cached features, or from those that `cache = false` computes on demand."""
+    from stages.detect.stage import Detector as DetectStage
+
+    detector = DetectStage(node.settings, open_inputs(graph, node, execution))
+    trace = detector.trace(image)
+    reason = detector.features.manifest.get("skipped", {}).get(image)
+    if reason:
+        raise StageError(f"{image}: was skipped as unreadable ({reason}); there is nothing to explain")
+    return trace
+
+
+def check_against(cached: Reader, image: str, trace: Trace) -> None:
+    """Says aloud if the cached detections of the image are not those of the trace."""
+    record = cached.read(image, ("boxes", "score", "label"))
+    found = trace.detections(np.full(len(trace.classes), -np.inf, np.float32))
+    pairs = ((record["boxes"], found.boxes), (record["score"], found.scores), (record["label"], found.labels))
+    if not all(np.array_equal(*one) for one in pairs):
+        log.warning("%s: the cached detections differ: they were made on another device or batch size", image)
+
+
+def put_together(
+    chosen: Chosen,
+    name: str,
+    split: str | None,
+    pixels: Pixels,
+    trace: Trace,
+    thresholds: NDArray[np.float32],
+    objects: Objects,
+    classes: tuple[str, ...],
+) -> Explained:
+    """All that is known of the image."""
+    graph, detector, errors = chosen.graph, chosen.detector, error_settings(chosen.graph)
+    found = detections_from_arrays(trace.classes, [(name, trace.detections(thresholds))], {name: trace.image_size})
+    cuts = score_cuts(chosen.curves, trace.classes)
+    features = Detector.source(detector, "features")
+    known = {one: label for label, one in enumerate(trace.classes)}
+    return Explained(
+        chosen,
+        name,
+        split,
+        pixels,
+        trace,
+        Crops(Detector.network_source(graph, features), features.settings),
+        cuts if chosen.evaluation else np.full(len(trace.classes), chosen.least, np.float32),
+        thresholds,
+        trace.kept(thresholds),
+        found,
+        judge(found, objects, classes, chosen.rules.iou, errors.similar, errors.poor_iou),
+        precisions(found, chosen.curves),
+        objects,
+        classes,
+        tuple(known.get(classes[label]) for label in objects.labels),
+        object_names([classes[label] for label in objects.labels]),
+    )
+
+
+def object_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """ "ring 1", "ring 2", "star 1" for objects of these classes."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in classes:
+        seen[name] += 1
+        names.append(f"{name} {seen[name]}")
+    return tuple(names)
+
+
+def chosen_rows(explained: Explained, number: int | None, class_name: str | None) -> tuple[list[int], list[int]]:
+    """The objects and the shown detections that --object and --class ask for. Raises StageError for unknown ones."""
+    if number is not None and class_name is not None:
+        raise StageError("--object and --class: an object has its class; leave one of the two out")
+    objects, shown = list(range(len(explained.objects))), [int(row) for row in explained.shown]
+    labels = explained.found.every.labels
+    if number is not None and not 1 <= number <= len(objects):
+        numbered = ", ".join(f"{place} is {name}" for place, name in enumerate(explained.names, 1))
+        raise StageError(
+            f"--object {number}: {explained.name} has {len(objects)} objects{': ' * bool(numbered)}{numbered}"
+        )
+    if number is not None:
+        return [number - 1], [row for row in shown if labels[row] == explained.labels[number - 1]]
+    if class_name is not None:
+        every = list(dict.fromkeys([*explained.classes, *explained.trace.classes]))
+        if class_name not in every:
+            raise StageError(f"--class {class_name}: there is no such class{nearest(class_name, every)}")
+        objects = [one for one in objects if explained.classes[explained.objects.labels[one]] == class_name]
+        shown = [row for row in shown if explained.trace.classes[labels[row]] == class_name]
+    return objects, shown

@@ -1,0 +1,434 @@
+"""What `rcnn explain` tells of an image's objects and detections: sentences, numbers, the printed text and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rcnn_cli.looking.evaluated import NAMES, similar_sets
+from rcnn_cli.looking.explanation import Explained, chosen_rows
+from rcnn_cli.looking.results import results_folder
+from rcnn_cli.outputs import OutputFolder
+from rcnn_cli.recipes.graph import Graph
+from stages.boxes import iou_matrix
+from stages.detect.trace import Miss, Reason, why_missed
+from stages.diagnose.false_positives import (
+    BACKGROUND,
+    DIFFICULT,
+    FOUND,
+    LOCALISATION,
+    OTHER,
+    SIMILAR,
+    similar_labels,
+)
+from stages.eval.report import PRECISION
+from stages.file_names import file_name, file_names
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is told of one object or detection: a `sentence` and perhaps a `detail`; where it happened, `proposal` and
+    the detector's `label` (None without); the `box` of the object (None of a detection); all numbers, as JSON `values`.
+    """
+
+    name: str
+    sentence: str
+    verdict: str
+    box: NDArray[np.float32] | None
+    proposal: int | None
+    label: int | None
+    values: dict[str, Any]
+    detail: str = ""
+
+
+# What is told of an object
+
+
+def tell_object(explained: Explained, one: int) -> Line:
+    """What became of an object."""
+    trace, label, box = explained.trace, explained.labels[one], explained.objects.boxes[one]
+    name, row = explained.names[one], int(explained.judged.found_by[one])
+    overlaps = iou_matrix(trace.boxes, box[None])[:, 0]
+    best = int(overlaps.argmax()) if len(overlaps) else None
+    values: dict[str, Any] = {
+        "object": one + 1,
+        "name": name,
+        "box": [float(corner) for corner in box],
+        "difficult": bool(explained.objects.difficult[one]),
+        "covering": int(np.sum(overlaps >= explained.chosen.rules.iou)),
+        "best_proposal": proposal_values(explained, best, label, box),
+    }
+    if explained.objects.difficult[one]:
+        lying = [at for at in range(len(explained.kept)) if explained.judged.own[at] == one]
+        ignored = sum(explained.is_shown(at) and explained.judged.verdicts[at] == DIFFICULT for at in lying)
+        sentence = f"{name} is difficult: it need not be found, and {plural_of(ignored, 'detection')} of it "
+        sentence += "is ignored" if ignored == 1 else "are ignored"
+        return Line(name, sentence, "difficult", box, best, label, values)
+    if explained.is_shown(row):
+        candidate = int(explained.kept[row])
+        proposal = int(trace.candidates.rows[candidate])
+        return Line(
+            name,
+            f"{name} was found: {found_words(explained, row, box)}",
+            "found",
+            box,
+            proposal,
+            label,
+            {**values, "verdict": "found", "decided_at": proposal_values(explained, proposal, label, box)},
+        )
+    miss = why_missed(trace, box, label, explained.least, explained.chosen.rules.iou)
+    at = best if miss.proposal is None else miss.proposal
+    values |= {
+        "verdict": "missed",
+        "reason": str(miss.reason),
+        "decided_at": proposal_values(explained, at, label, box),
+        "suppressed_by": None if miss.by is None else candidate_values(explained, miss.by),
+    }
+    sentence = f"{name} was missed: {miss_words(explained, miss, one)}"
+    return Line(
+        name,
+        sentence,
+        "missed",
+        box,
+        at,
+        label,
+        values,
+        best_words(values["best_proposal"], trace.regressors is not None),
+    )
+
+
+def best_words(best: Mapping[str, Any] | None, regressed: bool) -> str:
+    """The proposal that overlaps a missed object most, in words; nothing where no score can be told."""
+    if best is None or "score" not in best:
+        return ""
+    other = f"; best other class there: {best['best_other']['class']}, {best['best_other']['score']:.2f}"
+    after = f", {best['iou_after_regression']:.2f} after regression" if regressed else ""
+    return (
+        f"its nearest proposal: IoU {best['iou']:.2f}{after}; "
+        f"score {best['score']:.2f}, rank {best['rank']:,}{other if 'best_other' in best else ''}"
+    )
+
+
+def found_words(explained: Explained, row: int, box: NDArray[np.float32]) -> str:
+    """How a detection found the object `box`."""
+    trace, candidate = explained.trace, int(explained.kept[row])
+    proposal, label = int(trace.candidates.rows[candidate]), int(trace.moved.labels[candidate])
+    before, after = (overlap(one, box) for one in (trace.boxes[proposal], trace.moved.boxes[candidate]))
+    moved = f", {after:.2f} after regression" if trace.regressors is not None else ""
+    return (
+        f"score {trace.moved.scores[candidate]:.2f}{precision_words(explained, row)}; "
+        f"its proposal's IoU is {before:.2f}{moved}; rank {trace.rank(proposal, label):,} of {len(trace.boxes):,}"
+    )
+
+
+def miss_words(explained: Explained, miss: Miss, one: int) -> str:
+    """Why an object was missed, as the end of a sentence."""
+    trace, box, label = explained.trace, explained.objects.boxes[one], explained.labels[one]
+    name = explained.classes[explained.objects.labels[one]]
+    if miss.reason == Reason.UNKNOWN or label is None:
+        known = "has learnt nothing of" if name in trace.classes else "does not know"
+        return f"the detector {known} the class {name}"
+    if miss.proposal is None:
+        return "the image has no proposals"
+    before = overlap(trace.boxes[miss.proposal], box)
+    if miss.reason == Reason.NO_PROPOSAL:
+        return f"no proposal covers it, the best has an IoU of {before:.2f}"
+    after = overlap(trace.after_regression(miss.proposal, label), box)
+    score = trace.scores[miss.proposal, label]
+    if miss.reason == Reason.LOCALISATION:
+        return f"regression moved its proposal (IoU {before:.2f}, score {score:.2f}) away, to an IoU of {after:.2f}"
+    if miss.reason == Reason.TAKEN:
+        row = int(np.flatnonzero(explained.kept == miss.candidate)[0])
+        other = int(explained.judged.own[row])
+        more = overlap(trace.moved.boxes[explained.kept[row]], explained.objects.boxes[other])
+        return (
+            f"the detection on it (score {score:.2f}, IoU {after:.2f}) overlaps {explained.names[other]} more "
+            f"(IoU {more:.2f}) and is held for that"
+        )
+    if miss.reason == Reason.SUPPRESSED:
+        assert miss.by is not None
+        by = trace.moved.boxes[miss.by]
+        shared = overlap(trace.moved.boxes[miss.candidate], by)
+        return (
+            f"its box (IoU {after:.2f}, score {score:.2f}) was suppressed, for an overlap of {shared:.2f}, by "
+            f"{what_it_is(explained, miss.by)}"
+        )
+    which = which_proposal(miss, before, after)
+    rank = f"rank {trace.rank(miss.proposal, label):,} of {len(trace.boxes):,}"
+    if miss.reason == Reason.WRONG_CLASS:
+        assert miss.other is not None
+        rival = trace.scores[miss.proposal, miss.other]
+        scored = f"scored {rival:.2f} as {trace.classes[miss.other]} and {score:.2f} as {name}"
+        return f"{which} {scored}, {limit(explained, label)}; {rank}"
+    if score >= explained.least[label]:
+        compete = explained.chosen.detector.settings.max_per_image
+        return f"{which} scored {score:.2f}, but is not among the {compete} best that compete; {rank}"
+    return f"{which} scored {score:.2f}, {limit(explained, label)}; {rank}"
+
+
+def which_proposal(miss: Miss, before: float, after: float) -> str:
+    """The proposal at which an object was missed."""
+    if not miss.covering:
+        return f"a proposal (IoU {before:.2f}) that regression moved onto it ({after:.2f})"
+    which = "its only proposal" if miss.covering == 1 else f"the best-scored of its {miss.covering} proposals"
+    return f"{which} (IoU {before:.2f})"
+
+
+def limit(explained: Explained, label: int) -> str:
+    """What a score was below."""
+    cut, threshold = explained.cuts[label], explained.thresholds[label]
+    if np.isinf(cut):
+        return f"and {explained.trace.classes[label]} is never right half of the time, so that none is shown"
+    if threshold > cut:
+        cap = explained.chosen.detector.settings.average_per_image
+        return f"below the {threshold:.2f} that the cap of {cap} an image leaves"
+    return f"below the cut of {cut:.2f}"
+
+
+def what_it_is(explained: Explained, candidate: int) -> str:
+    """A candidate that was kept, in words: "the detection that found ring 1 (score 1.20)"."""
+    trace = explained.trace
+    score = f"(score {trace.moved.scores[candidate]:.2f})"
+    rows = np.flatnonzero(explained.kept == candidate)
+    if not len(rows):
+        return f"a better-scored box {score}"
+    row = int(rows[0])
+    verdict = explained.judged.verdicts[row]
+    if verdict == FOUND:
+        return f"the detection that found {explained.names[explained.judged.own[row]]} {score}"
+    return (
+        f"a false detection {score}, {type_words(explained, row)}"
+        if verdict >= LOCALISATION
+        else f"a detection {score}"
+    )
+
+
+def overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """The IoU of two boxes, float32 [4] each."""
+    return float(iou_matrix(one[None], other[None])[0, 0])
+
+
+def proposal_values(
+    explained: Explained, proposal: int | None, label: int | None, box: NDArray[np.float32]
+) -> dict[str, Any] | None:
+    """A proposal's numbers for an object: its box and IoU before and after regression, its scores and its rank."""
+    trace = explained.trace
+    if proposal is None:
+        return None
+    values: dict[str, Any] = {
+        "proposal": proposal,
+        "box": [float(corner) for corner in trace.boxes[proposal]],
+        "iou": overlap(trace.boxes[proposal], box),
+    }
+    others = [one for one in np.argsort(-trace.scores[proposal], kind="stable") if one != label and trace.trained[one]]
+    if others:
+        values["best_other"] = {
+            "class": trace.classes[others[0]],
+            "score": float(trace.scores[proposal, others[0]]),
+        }
+    if label is not None:
+        after = trace.after_regression(proposal, label)
+        values |= {
+            "score": float(trace.scores[proposal, label]),
+            "rank": trace.rank(proposal, label),
+            "competes": trace.candidate(proposal, label) is not None,
+            "box_after_regression": [float(corner) for corner in after],
+            "iou_after_regression": overlap(after, box),
+        }
+    return values
+
+
+# What is told of a detection
+
+
+def tell_detection(explained: Explained, row: int) -> Line:
+    """What a detection is: true, ignored, or false of which type; in a photo only its score."""
+    trace, candidate = explained.trace, int(explained.kept[row])
+    label, proposal = int(trace.moved.labels[candidate]), int(trace.candidates.rows[candidate])
+    removed = np.flatnonzero(trace.removed_by == candidate)
+    name = trace.classes[label]
+    score = f"{name}, score {trace.moved.scores[candidate]:.2f}{precision_words(explained, row)}"
+    verdict = "" if explained.split is None else NAMES[int(explained.judged.verdicts[row])]
+    words = type_words(explained, row) if explained.split is not None else ""
+    values = {
+        **candidate_values(explained, candidate),
+        "precision": as_number(explained.precision[row]),
+        "verdict": verdict or None,
+        "removed": [candidate_values(explained, int(one)) for one in removed],
+    }
+    sentence = f"{score}{': ' if words else ''}{words}; {removed_words(explained, removed)}"
+    return Line(name, sentence, verdict, None, proposal, label, values)
+
+
+def type_words(explained: Explained, row: int) -> str:
+    """What a detection is, in words."""
+    judged, objects = explained.judged, explained.objects
+    box = explained.trace.moved.boxes[explained.kept[row]]
+    verdict, own = int(judged.verdicts[row]), int(judged.own[row])
+    if verdict == FOUND:
+        return f"found {explained.names[own]} (IoU {judged.overlaps[row, 0]:.2f})"
+    if verdict == DIFFICULT:
+        return (
+            f"ignored, on the difficult {explained.names[own]}"
+            if own >= 0
+            else "ignored, the dataset has no such class"
+        )
+    if verdict == BACKGROUND:
+        return "BG, there is no object"
+    if verdict == LOCALISATION:
+        overlapped = f"{explained.names[own]} by {judged.overlaps[row, 0]:.2f}"
+        near = judged.overlaps[row, 0] >= explained.chosen.rules.iou
+        return f"Loc, a duplicate: it overlaps {overlapped}" if near else f"Loc, it overlaps {overlapped} only"
+    name = explained.trace.classes[explained.trace.moved.labels[explained.kept[row]]]
+    alike = similar_labels(explained.classes, similar_sets(explained.chosen.graph))
+    group = np.isin(objects.labels, alike[name])
+    among = group if verdict == SIMILAR else ~group & (objects.labels != explained.classes.index(name))
+    overlaps = np.where(among, iou_matrix(box[None], objects.boxes)[0], -1.0)
+    which = f"it overlaps {explained.names[int(overlaps.argmax())]} by {overlaps.max():.2f}"
+    return f"{NAMES[verdict]}, {which}" if verdict in (SIMILAR, OTHER) else which
+
+
+def precision_words(explained: Explained, row: int) -> str:
+    """ " (precision 0.93)" where it is known."""
+    value = explained.precision[row]
+    return "" if np.isnan(value) else f" (precision {value:.2f})"
+
+
+def removed_words(explained: Explained, removed: NDArray[np.int64]) -> str:
+    """How many candidates a detection suppressed."""
+    if not len(removed):
+        return "suppressed nothing"
+    moved, labels = explained.trace.moved, explained.trace.moved.labels[removed]
+    above = int(np.sum(moved.scores[removed] >= explained.least[labels]))
+    return f"suppressed {plural_of(len(removed), 'box', 'boxes')}, {above} of them above the cut"
+
+
+def plural_of(count: int, one: str, many: str = "") -> str:
+    """ "1 box", "2 boxes"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def candidate_values(explained: Explained, candidate: int) -> dict[str, Any]:
+    """A candidate's numbers."""
+    trace = explained.trace
+    proposal, by = int(trace.candidates.rows[candidate]), int(trace.removed_by[candidate])
+    return {
+        "candidate": candidate,
+        "class": trace.classes[trace.moved.labels[candidate]],
+        "proposal": proposal,
+        "score": float(trace.moved.scores[candidate]),
+        "box_before_regression": [float(corner) for corner in trace.boxes[proposal]],
+        "box": [float(corner) for corner in trace.moved.boxes[candidate]],
+        "suppressed_by": None if by < 0 else by,
+    }
+
+
+def as_number(value: float) -> float | None:
+    """A number, or None for nan or infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+# Telling it
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told: of the chosen objects, and of the shown detections."""
+
+    objects: list[Line]
+    detections: list[Line]
+
+
+def tell_lines(explained: Explained, number: int | None, class_name: str | None) -> Told:
+    """The lines that --object and --class ask for."""
+    objects, shown = chosen_rows(explained, number, class_name)
+    return Told([tell_object(explained, one) for one in objects], [tell_detection(explained, row) for row in shown])
+
+
+def output_of(graph: Graph, image: str, split: str | None, folder: Path | None) -> tuple[OutputFolder, str]:
+    """Where an explanation goes: the folder, `folder` or the work folder's, and its files' name without an ending.
+
+    Arguments as `explain_image`. Raises StageError where a file is there that must not be replaced.
+    """
+    photo = [Path(image)] if split is None else []
+    output = OutputFolder(folder or results_folder(graph) / "explain", given=folder is not None, inputs=photo)
+    image_ids = graph.dataset(split, "boxes").image_ids if split else []
+    name = file_names(image_ids)[image] if split else file_name(Path(image).stem)
+    output.check((f"{name}.json", f"{name}.png"))
+    return output, name
+
+
+def tell(explained: Explained, told: Told, output: OutputFolder, name: str, as_json: bool) -> str:
+    """Writes the sheet NAME.png and the numbers NAME.json; the text, or the JSON, that is to be printed."""
+    from rcnn_cli.looking.explanation_sheet import explanation_sheet
+    from stages.pictures.drawing import save_image
+
+    text = json.dumps(as_values(explained, told), indent=2, ensure_ascii=False, allow_nan=False)
+    output.write(f"{name}.json", text + "\n")
+    with output.file(f"{name}.png") as path:
+        save_image(explanation_sheet(explained, told), path)
+    return text if as_json else f"{format_text(explained, told)}\nPicture and numbers: {output.path / name}.png, .json"
+
+
+def as_values(explained: Explained, told: Told) -> dict[str, Any]:
+    """Everything as JSON values; None stands for a number that does not exist."""
+    trace, chosen = explained.trace, explained.chosen
+    limits = {
+        name: {"cut": as_number(cut), "cap": as_number(threshold)}
+        for name, cut, threshold in zip(trace.classes, explained.cuts, explained.thresholds, strict=True)
+    }
+    return {
+        "image": explained.name,
+        "split": explained.split,
+        "width": trace.image_size[0],
+        "height": trace.image_size[1],
+        "recipe": str(chosen.graph.recipe.path),
+        "detector": chosen.detector.name,
+        "evaluation": chosen.evaluation.name if chosen.evaluation else None,
+        "iou": chosen.rules.iou,
+        "counts": counts(explained),
+        "limits": limits,
+        "objects": [line.values for line in told.objects],
+        "detections": [line.values for line in told.detections],
+    }
+
+
+def counts(explained: Explained) -> dict[str, int]:
+    """How many there are at each step: proposals, candidates of all classes, what suppression and the cap leave, what
+    is shown; and of those from the cuts on, before suppression."""
+    trace = explained.trace
+    return {
+        "proposals": len(trace.boxes),
+        "candidates": len(trace.moved),
+        "left_by_suppression": int(np.sum(trace.removed_by < 0)),
+        "left_by_the_cap": len(explained.kept),
+        "shown": len(explained.shown),
+        "candidates_above_the_cuts": int(np.sum(trace.moved.scores >= explained.least[trace.moved.labels])),
+    }
+
+
+def format_text(explained: Explained, told: Told) -> str:
+    """What is printed."""
+    steps, chosen = counts(explained), explained.chosen
+    where = f" ({explained.split})" if explained.split else ""
+    precise = f"precision {PRECISION} of {chosen.evaluation.name}" if chosen.evaluation else ""
+    by = f"; cuts at {precise or f'score {chosen.least:g}'}"
+    capped = f", the cap {steps['left_by_the_cap']:,}" if np.isfinite(explained.thresholds).any() else ""
+    head = [
+        f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",
+        f"{steps['proposals']:,} proposals; {steps['candidates']:,} candidates in {len(explained.trace.classes):,} "
+        f"classes; suppression leaves {steps['left_by_suppression']:,}{capped}",
+        f"above the cuts: {plural_of(steps['candidates_above_the_cuts'], 'candidate')}, "
+        f"{plural_of(steps['shown'], 'detection')} after suppression",
+    ]
+    objects = [text for line in told.objects for text in (line.sentence, *([f"    {line.detail}"] * bool(line.detail)))]
+    if explained.split and not objects:
+        objects = ["no object of that class is annotated" if len(explained.objects) else "no object is annotated"]
+    blocks = [head, objects, [line.sentence for line in told.detections]]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"

@@ -1,0 +1,237 @@
+"""The sheet of `rcnn explain`: the image at each step, and a strip for each object and each false positive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from stages.detect import SCORES
+from stages.diagnose.false_positives import DIFFICULT, FOUND, LOCALISATION, TYPES
+from stages.images.reading import Pixels
+from stages.pictures.drawing import font_of, shortened, wrapped
+from stages.pictures.marks import Mark, draw_many, draw_marks
+from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
+
+if TYPE_CHECKING:
+    from rcnn_cli.looking.explanation import Explained
+    from rcnn_cli.looking.explanation_lines import Line, Told
+
+PANEL = (404, 320)
+STRIP = 164
+GAP = 14
+BARS = 4
+WIDTH = 3 * PANEL[0] + 4 * GAP
+KINDS = {"found": "true", "difficult": "ignored"}
+"""The verdicts on objects that have another name than the palette's kinds."""
+ROOM = 1.7
+"""How much larger than its boxes the cut-out of a strip is."""
+
+
+def explanation_sheet(explained: Explained, told: Told) -> Pixels:
+    """Proposals, candidates above the cuts and detections on the image; below them a strip for each line of `told` but
+    for detections that found an object, which has a strip itself: uint8 [H, W, 3] RGB."""
+    lines = [*told.objects, *(line for line in told.detections if line.verdict != "true" or not told.objects)]
+    parts = [heading(explained), panels(explained, told), *(strip(explained, line) for line in lines)]
+    sheet = Image.new("RGB", (WIDTH, sum(part.shape[0] for part in parts) + GAP), PAPER)
+    top = 0
+    for part in parts:
+        sheet.paste(Image.fromarray(part), (0, top))
+        top += part.shape[0]
+    return np.asarray(sheet).copy()
+
+
+def heading(explained: Explained) -> Pixels:
+    """What this is, and what the colours mean."""
+    font = font_of(20)
+    canvas = Image.new("RGB", (WIDTH, 80), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    recipe = explained.chosen.graph.recipe.name
+    title = f"{explained.name}: {explained.chosen.detector.name} of {recipe}"
+    pen.text((GAP, GAP), shortened(title, font, WIDTH - 2 * GAP), fill=INK, font=font)
+    legend = [(PROPOSAL, "proposal")]
+    if explained.trace.regressors is not None:
+        legend.append((REGRESSED, "after regression"))
+    if explained.split is not None:
+        legend += [(kind_colour(kind), kind) for kind in ("true", *TYPES, "missed")]
+        legend += [(kind_colour("ignored"), "ignored or suppressed"), (TRUTH, "annotated, dashed")]
+    left = float(GAP)
+    for colour, words in legend:
+        pen.rectangle((left, 51, left + 14, 63), fill=colour, outline=INK)
+        pen.text((left + 20, 48), words, fill=INK, font=font_of(15))
+        left += 38 + font_of(15).getlength(words)
+    return np.asarray(canvas).copy()
+
+
+def panels(explained: Explained, told: Told) -> Pixels:
+    """The whole image three times: all proposals, the candidates above the cuts, the detections."""
+    trace, pixels = explained.trace, explained.pixels
+    opacity = float(np.clip(60 / max(1, len(trace.boxes)), 0.12, 1))
+    above = np.flatnonzero(trace.moved.scores >= explained.least[trace.moved.labels])
+    numbers = ", with their precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
+    scenes = [
+        (draw_many(pixels, trace.boxes, PROPOSAL, PANEL, opacity), f"{len(trace.boxes):,} proposals"),
+        (
+            draw_marks(pixels, candidate_marks(explained, above), PANEL),
+            f"{len(above):,} candidates above the cuts, suppressed: grey",
+        ),
+        (draw_marks(pixels, detection_marks(explained, told), PANEL), f"{len(explained.shown):,} detections{numbers}"),
+    ]
+    height = max(scene.shape[0] for scene, _ in scenes)
+    canvas = Image.new("RGB", (WIDTH, height + 40), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for number, (scene, words) in enumerate(scenes):
+        left = GAP + number * (PANEL[0] + GAP)
+        canvas.paste(Image.fromarray(scene), (left + (PANEL[0] - scene.shape[1]) // 2, 0))
+        middle = left + PANEL[0] / 2
+        pen.text((middle, height + 6), shortened(words, font_of(15), PANEL[0]), fill=INK, font=font_of(15), anchor="ma")
+    return np.asarray(canvas).copy()
+
+
+def candidate_marks(explained: Explained, candidates: NDArray[np.int64]) -> list[Mark]:
+    """Candidates after regression, those that suppression leaves on top."""
+    trace = explained.trace
+    left = candidates[trace.removed_by[candidates] < 0]
+    removed = candidates[trace.removed_by[candidates] >= 0]
+    names = [trace.classes[trace.moved.labels[one]] for one in left]
+    moved = PROPOSAL if trace.regressors is None else REGRESSED
+    return [
+        *(Mark(trace.moved.boxes[one], moved, name) for one, name in zip(left, names, strict=True)),
+        *(Mark(trace.moved.boxes[one], kind_colour("ignored"), thin=True) for one in removed),
+    ]
+
+
+def detection_marks(explained: Explained, told: Told) -> list[Mark]:
+    """The detections by what they are, false ones on top, and the objects that are missed."""
+    marks: dict[str, list[Mark]] = {"false": [], "missed": [], "true": [], "other": []}
+    for row in explained.shown:
+        box = explained.trace.moved.boxes[explained.kept[row]]
+        label, score = explained.found.every.labels[row], explained.precision[row]
+        text = explained.trace.classes[label] + ("" if np.isnan(score) else f" {score:.2f}")
+        verdict = int(explained.judged.verdicts[row])
+        if explained.split is None:
+            marks["other"].append(Mark(box, REGRESSED if explained.trace.regressors else PROPOSAL, text))
+        elif verdict == FOUND:
+            marks["true"].append(Mark(box, kind_colour("true"), text))
+        elif verdict >= LOCALISATION:
+            kind = kind_of(verdict)
+            marks["false"].append(Mark(box, kind_colour(kind), f"{kind}: {text}"))
+        elif verdict == DIFFICULT:
+            marks["other"].append(Mark(box, kind_colour("ignored"), text))
+    for line in told.objects:
+        if line.verdict == "missed" and line.box is not None:
+            marks["missed"].append(Mark(line.box, kind_colour("missed"), f"missed {line.name}", dashed=True))
+    return [mark for kind in marks.values() for mark in kind]
+
+
+def kind_of(verdict: int) -> str:
+    """A false positive's type."""
+    from rcnn_cli.looking.evaluated import NAMES
+
+    return NAMES[verdict]
+
+
+def strip(explained: Explained, line: Line) -> Pixels:
+    """One object or detection: where it is, its proposal as the network saw it, the scores there, the sentence."""
+    canvas = Image.new("RGB", (WIDTH, STRIP + 2 * GAP), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    pen.line((GAP, 0, WIDTH - GAP, 0), fill=RULE)
+    colour = kind_colour(KINDS.get(line.verdict, line.verdict)) if line.verdict else PROPOSAL
+    pen.rectangle((GAP, GAP, GAP + 5, GAP + STRIP - 1), fill=colour)
+    left = 2 * GAP + 5
+    if line.proposal is not None:
+        scene = cut_out(explained, line, colour)
+        canvas.paste(
+            Image.fromarray(scene), (left + (STRIP - scene.shape[1]) // 2, GAP + (STRIP - scene.shape[0]) // 2)
+        )
+        left += STRIP + GAP
+        crop = explained.crops(explained.pixels, explained.trace.boxes[[line.proposal]])[0]
+        side = STRIP - 22
+        seen = Image.fromarray(crop).resize((side, side), Image.Resampling.BICUBIC)
+        canvas.paste(seen, (left, GAP))
+        words = f"the network's {crop.shape[0]} x {crop.shape[1]}"
+        pen.text((left + side / 2, GAP + side + 4), words, fill=FAINT, font=font_of(13), anchor="ma")
+        left += side + GAP
+        bars = score_bars(explained, line.proposal, line.label)
+        canvas.paste(Image.fromarray(bars), (left, GAP))
+        left += bars.shape[1] + GAP
+    width = WIDTH - GAP - left
+    bottom = write(pen, line.sentence, (left, GAP), width, STRIP - 70, INK, 17)
+    write(pen, line.detail, (left, bottom + 8), width, GAP + STRIP - bottom - 8, FAINT, 14)
+    return np.asarray(canvas).copy()
+
+
+def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
+    """The part of the image around the object, its proposal, and that after regression, drawn on: fits STRIP."""
+    trace = explained.trace
+    assert line.proposal is not None
+    proposal = trace.boxes[line.proposal]
+    marks = [Mark(proposal, PROPOSAL)]
+    if line.label is not None and trace.regressors is not None:
+        marks.insert(0, Mark(trace.after_regression(line.proposal, line.label), REGRESSED))
+    if line.box is not None:
+        marks.append(Mark(line.box, colour if line.verdict == "missed" else TRUTH, dashed=True))
+    boxes = np.array([mark.box for mark in marks])
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    side = max(float((high - low).max()) * ROOM, 16.0)
+    height, width = explained.pixels.shape[:2]
+    start = np.clip(np.floor((low + high - side) / 2), 0, None).astype(int)
+    end = np.minimum(np.ceil((low + high + side) / 2).astype(int), (width, height))
+    part = explained.pixels[start[1] : end[1], start[0] : end[0]]
+    shift = np.array([*start, *start], np.float32)
+    return draw_marks(part, [Mark(mark.box - shift, mark.colour, dashed=mark.dashed) for mark in marks], (STRIP, STRIP))
+
+
+def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels:
+    """The best scores of a proposal and that of the class `label`, each with its class's cut as a line."""
+    trace = explained.trace
+    scores = trace.scores[proposal]
+    ranked = [int(one) for one in np.argsort(-scores, kind="stable") if trace.trained[one] or one == label]
+    rows = ranked[:BARS] if label is None or label in ranked[:BARS] else [*ranked[: BARS - 1], label]
+    cuts = [float(explained.cuts[row]) for row in rows]
+    values = [float(scores[row]) for row in rows]
+    ends = [*values, *(cut for cut in cuts if np.isfinite(cut))]
+    low, high = min(ends), max(ends)
+    low = 0.0 if low >= 0 else low - 0.15 * (high - low)
+    name_width, number_width, span = 92, 52, 150
+    canvas = Image.new("RGB", (name_width + span + number_width + 12, STRIP), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    font = font_of(14)
+
+    def place(value: float) -> float:
+        """Where a score is on the axis."""
+        return name_width + 6 + span * (value - low) / max(high - low, 1e-9)
+
+    for number, (row, value, cut) in enumerate(zip(rows, values, cuts, strict=True)):
+        top = 4 + number * 32
+        own = row == label
+        pen.text(
+            (name_width, top + 11), shortened(trace.classes[row], font, name_width), fill=INK, font=font, anchor="rm"
+        )
+        pen.rectangle((place(low), top + 2, place(value), top + 18), fill=PROPOSAL if own else RULE)
+        if np.isfinite(cut):
+            pen.line((place(cut), top - 1, place(cut), top + 21), fill=INK, width=2)
+        right = canvas.width - 2
+        pen.text((right, top + 11), f"{value:.2f}", fill=INK, font=font, anchor="rm")
+    scores = f"{SCORES[explained.chosen.detector.settings.score].name}s"
+    note = f"{scores}; lines: the cuts" if explained.chosen.evaluation else scores
+    pen.text((name_width + 6 + span / 2, STRIP - 20), note, fill=FAINT, font=font_of(13), anchor="ma")
+    return np.asarray(canvas).copy()
+
+
+def write(
+    pen: ImageDraw.ImageDraw, text: str, place: tuple[int, int], width: int, height: int, colour: Colour, largest: int
+) -> int:
+    """Writes `text` in lines of at most `width` pixels, in the largest type up to `largest` that needs no more than
+    `height`; returns where it ends."""
+    for points in range(largest, 11, -1):
+        font = font_of(points)
+        lines = wrapped(text, points, width)
+        step = sum(font.getmetrics()) + 3
+        if len(lines) * step <= height:
+            break
+    for number, line in enumerate(lines):
+        pen.text((place[0], place[1] + number * step), line, fill=colour, font=font)
+    return place[1] + len(lines) * step

@@ -1,0 +1,317 @@
+"""`rcnn figures`: the pictures of R-CNN's paper, of what a recipe has made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache import CacheError, Reader
+from rcnn_cli.looking.evaluated import open_evaluation
+from rcnn_cli.looking.prediction import Detector
+from rcnn_cli.looking.units import features_nodes
+from rcnn_cli.outputs import OutputFolder
+from rcnn_cli.recipes.detectors import detector_node, evaluations_of
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.running.runner import complete, plural
+from stages.contract.errors import StageError
+from stages.contract.settings import nearest
+from stages.diagnose.objects import Objects, read_objects
+from stages.eval.pictures import DetectionSheet, detection_sheet, plot_box_plots, plot_precision_recall
+from stages.eval.report import MEASURES, headline, read_curves
+from stages.file_names import file_name
+from stages.images.reading import Pixels
+from stages.networks import NetworkSource
+from stages.pictures.drawing import save_image
+
+A_SHEET = 12
+REGIONS = 6
+MOST_REGIONS = 12
+AMONG = 10
+SAMPLES = 8
+MOST_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: detections of `precision` or more; `count` images, or those with the ids `images`; the seed of
+    every random choice; the folder."""
+
+    precision: float
+    images: tuple[str, ...]
+    count: int
+    seed: int
+    folder: OutputFolder
+
+    def random(self) -> np.random.Generator:
+        """The same for every figure, so that each may be drawn alone."""
+        return np.random.default_rng(self.seed)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure: its name, its files, or why there are none; what the files do not show."""
+
+    name: str
+    paths: Sequence[Path] = ()
+    reason: str = ""
+    remark: str = ""
+
+    def __str__(self) -> str:
+        if not self.paths:
+            return f"{self.name}: not possible: {self.reason}"
+        return f"{self.name}: {', '.join(map(str, self.paths))}" + (f" ({self.remark})" if self.remark else "")
+
+
+Pictures = tuple[Mapping[str, Pixels], str]
+"""Pictures by what follows the figure's name in the file's ("" for the only one), and a remark."""
+
+
+def figure_names(text: str | None) -> list[str]:
+    """The figures that --only names, all without it. Raises StageError for one that does not exist."""
+    every = [*OF_RECIPE, *OF_ALL]
+    if text is None:
+        return every
+    wanted = [word.strip() for word in text.split(",")]
+    for name in wanted:
+        if name not in every:
+            raise StageError(f"--only {name}: is no figure{nearest(name, every)}; there are {', '.join(every)}")
+    return [name for name in every if name in wanted]
+
+
+def draw_figures(graphs: Sequence[Graph], names: Sequence[str], wish: Wish) -> Iterator[Drawn]:
+    """Draws the figures `names`, those of each recipe and those of all together, and yields what became of each.
+
+    Raises StageError where two recipes have one name.
+    """
+    recipes = [graph.recipe.name for graph in graphs]
+    twice = next((name for name in recipes if recipes.count(name) > 1), None)
+    if twice:
+        raise StageError(f"{twice}: two of the recipes have this name, and so would their figures; rename one")
+    of_recipes = [figure_file(graph, name, end) for graph in graphs for name in OF_RECIPE for end in ("", "-1")]
+    wish.folder.check([*of_recipes, *(f"{name}.png" for name in OF_ALL)])
+    for graph in graphs:
+        for name in names:
+            if name in OF_RECIPE:
+                yield draw_one(graph, name, wish)
+    for name in names:
+        if name in OF_ALL:
+            try:
+                with wish.folder.file(f"{name}.png") as path:
+                    remark = OF_ALL[name](graphs, path)
+                yield Drawn(name, [wish.folder.path / f"{name}.png"], remark=remark)
+            except (StageError, CacheError) as error:
+                yield Drawn(name, reason=str(error))
+
+
+def draw_one(graph: Graph, name: str, wish: Wish) -> Drawn:
+    """One figure of one recipe."""
+    label = f"{graph.recipe.name}-{name}"
+    try:
+        pictures, remark = OF_RECIPE[name](graph, wish)
+    except (StageError, CacheError) as error:
+        return Drawn(label, reason=str(error))
+    paths = []
+    for suffix, picture in pictures.items():
+        file = figure_file(graph, name, suffix)
+        with wish.folder.file(file) as path:
+            save_image(picture, path)
+        paths.append(wish.folder.path / file)
+    return Drawn(label, paths, remark=remark)
+
+
+def figure_file(graph: Graph, name: str, suffix: str) -> str:
+    """The file of a recipe's figure: "shapes-detections-2.png"."""
+    return f"{file_name(f'{graph.recipe.name}-{name}')}{suffix}.png"
+
+
+# Of one recipe
+
+
+def detections(graph: Graph, wish: Wish) -> Pictures:
+    """Figures 8 to 11: detections with their precision, on chosen images or on random ones, found or not."""
+    found = open_evaluation(graph)
+    sizes = zip(found.detections.image_ids, found.detections.image_sizes, strict=True)
+    readable = [image_id for image_id, size in sizes if size.all()]
+    ids = chosen_images(wish, readable, found.node.dataset)
+    sheets = [
+        detection_sheet(found.dataset, found.detections, found.precision, wish.precision, ids[first : first + A_SHEET])
+        for first in range(0, len(ids), A_SHEET)
+    ]
+    pictures = {f"-{number}" if len(sheets) > 1 else "": sheet.pixels for number, sheet in enumerate(sheets, start=1)}
+    how = "chosen" if wish.images else f"random (seed {wish.seed})"
+    by = f" by {found.detector.name}" if len(evaluations_of(graph)) > 1 else ""
+    what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.dataset}'{by}"
+    return pictures, "; ".join([f"{what}, precision {wish.precision:g} or more", *bare_images(sheets)])
+
+
+def bare_images(sheets: Sequence[DetectionSheet]) -> list[str]:
+    """What is to be said of images without a detection of that precision: a sentence, or nothing."""
+    bare, images = sum(one.bare for one in sheets), sum(one.images for one in sheets)
+    have = "has" if bare == 1 else "have"
+    return [f"{bare} of the {images} {have} none: there the best are shown, whatever their score"] if bare else []
+
+
+def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]:
+    """The images that are asked for, else random ones. Raises StageError for an id that is not among `image_ids`."""
+    for image_id in wish.images:
+        if image_id not in image_ids:
+            raise StageError(f"--image {image_id}: is no image of '{split}'; the first is '{image_ids[0]}'")
+    if wish.images:
+        return list(wish.images)
+    picks = wish.random().permutation(len(image_ids))[: wish.count]
+    return [image_ids[pick] for pick in picks]
+
+
+def filters(graph: Graph, wish: Wish) -> Pictures:
+    """The filters of the first layer."""
+    from stages.networks.pictures import filter_sheet, first_filters
+
+    source = network_of(graph, features_nodes(graph)[0])
+    network = source.load()
+    found = first_filters(network.module, network.preprocessing)
+    size = f"{found.shape[2]} x {found.shape[1]}"
+    return {"": filter_sheet(found)}, f"{len(found)} filters of {size} pixels, {source.name}"
+
+
+def transformations(graph: Graph, wish: Wish) -> Pictures:
+    """Figure 7: ways to make a region square, of chosen images' objects or of elongated ones of different classes."""
+    from stages.extract.pictures import Region, transformation_sheet
+
+    nodes = features_nodes(graph)
+    node = next((one for one in nodes if one.dataset == "test"), nodes[0])
+    source, dataset = network_of(graph, node), graph.dataset(node.dataset, "boxes")
+    ids = chosen_images(wish, dataset.image_ids, node.dataset) if wish.images else dataset.image_ids
+    objects = read_objects(dataset, ids)
+    rows = np.arange(len(objects))[:MOST_REGIONS] if wish.images else elongated(objects, REGIONS, wish)
+    if not len(rows):
+        raise StageError(f"'{node.dataset}' has no objects whose boxes could be transformed")
+    regions = [
+        Region(
+            dataset.classes[objects.labels[row]],
+            dataset.read_image(ids[objects.images[row]]),
+            objects.boxes[row],
+        )
+        for row in rows
+    ]
+    sheet = transformation_sheet(regions, source.card.input_size, source.preprocessing)
+    first = f"the first {len(rows)} of " if wish.images and len(rows) < len(objects) else ""
+    count = len(objects) if first else len(rows)
+    return {"": sheet}, f"{first}{count} {plural('object', count)} of '{node.dataset}'"
+
+
+def elongated(objects: Objects, count: int, wish: Wish) -> np.ndarray:
+    """`count` rows of different classes, as far as there are: of AMONG random ones of a class the most elongated, for
+    which the transformations differ most."""
+    random = wish.random()
+    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    stretch = np.abs(np.log(np.maximum(sides[:, 0], 1) / np.maximum(sides[:, 1], 1)))
+    most = []
+    for label in random.permutation(np.unique(objects.labels))[:count]:
+        some = random.permutation(np.flatnonzero(objects.labels == label))[:AMONG]
+        most.append(some[stretch[some].argmax()])
+    return np.array(most, np.int64)
+
+
+def training_samples(graph: Graph, wish: Wish) -> Pictures:
+    """Figure 2: random objects of each class of the training set, as the network sees them."""
+    from stages.extract.pictures import View, sample_sheet, seen_regions
+
+    node = training_node(graph)
+    source, settings = network_of(graph, node), node.settings
+    view = View(source.card.input_size, settings.mode, settings.padding, source.preprocessing)
+    dataset = graph.dataset(node.dataset, "boxes")
+    objects = read_objects(dataset, dataset.image_ids)
+    counts = np.bincount(objects.labels, minlength=len(dataset.classes))
+    most = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES])
+    random = wish.random()
+    shown = []
+    for label in most[counts[most] > 0]:
+        rows = random.permutation(np.flatnonzero(objects.labels == label))[:SAMPLES]
+        samples = [
+            seen_regions(dataset.read_image(dataset.image_ids[objects.images[row]]), objects.boxes[row, None], view)[0]
+            for row in rows
+        ]
+        shown.append((dataset.classes[label], samples))
+    if not shown:
+        raise StageError(f"'{node.dataset}' has no objects to show")
+    left_out = f", of {len(dataset.classes)}" if len(shown) < len(dataset.classes) else ""
+    return {"": sample_sheet(shown)}, f"{len(shown)} classes{left_out}, objects of '{node.dataset}'"
+
+
+def training_node(graph: Graph) -> Node:
+    """The features that the main detector's SVMs, or else the first of the recipe, are trained on. Raises StageError
+    where none are."""
+    detectors = [node for node in graph.nodes.values() if node.use.stage.makes == "detections"]
+    own = detector_node(graph).sources.get("svm") if detectors else None
+    for node in (own, *graph.nodes.values()):
+        if isinstance(node, Node) and node.use.stage.makes == "svm":
+            source = node.sources["features"]
+            assert isinstance(source, Node)
+            return source
+    raise StageError(f"{graph.recipe.path} trains no SVMs; add a table [train-svm]")
+
+
+def network_of(graph: Graph, node: Node) -> NetworkSource:
+    """The network that a node of features is made with. Raises IncompleteCache where it is not trained yet."""
+    source = Detector.network_source(graph, node)
+    assert isinstance(source, NetworkSource)
+    return source
+
+
+# Of all recipes
+
+
+def box_plots(graphs: Sequence[Graph], path: Path) -> str:
+    """Figure 3: a box plot for each evaluation; returns a remark."""
+    readers, remark = complete_evaluations(graphs)
+    summaries = {name: reader.manifest["summary"] for name, reader in readers.items()}
+    measures = {headline(summary) for summary in summaries.values()}
+    aps = {}
+    for name, summary in summaries.items():
+        classes = {one: found[MEASURES[summary["metric"]]] for one, found in summary["classes"].items()}
+        known = {one: value for one, value in classes.items() if value is not None}
+        if known:
+            aps[f"{name}, {headline(summary)}" if len(measures) > 1 else name] = known
+    if not aps:
+        raise StageError("no class of the evaluations has an object to find")
+    plot_box_plots(aps, path)
+    return remark
+
+
+def precision_recall(graphs: Sequence[Graph], path: Path) -> str:
+    """The curves of all evaluations, a plot for each class; returns a remark."""
+    readers, remark = complete_evaluations(graphs)
+    plot_precision_recall({name: read_curves(reader) for name, reader in readers.items()}, path)
+    return remark
+
+
+def complete_evaluations(graphs: Sequence[Graph]) -> tuple[dict[str, Reader], str]:
+    """The recipes' complete evaluations by name, and which are not. Raises StageError where none is."""
+    readers: dict[str, Reader] = {}
+    missing = []
+    for graph in graphs:
+        for node in evaluations_of(graph):
+            name = f"{graph.recipe.name} {node.use.name}" if len(graphs) > 1 else node.use.name
+            if complete(graph, node):
+                readers[name] = Reader(graph.folder(node))
+            else:
+                missing.append(name)
+    if not readers:
+        recipes = " and ".join(str(graph.recipe.path) for graph in graphs)
+        raise StageError(f"no evaluation of {recipes} is complete; run `rcnn run {graphs[0].recipe.path}` first")
+    return readers, f"without {', '.join(missing)}, not complete" if missing else ""
+
+
+OF_RECIPE: dict[str, Callable[[Graph, Wish], Pictures]] = {
+    "detections": detections,
+    "filters": filters,
+    "transformations": transformations,
+    "training-samples": training_samples,
+}
+OF_ALL: dict[str, Callable[[Sequence[Graph], Path], str]] = {
+    "box-plots": box_plots,
+    "precision-recall": precision_recall,
+}

@@ -1,0 +1,145 @@
+"""`rcnn inspect`: what a file is, in a screenful."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cache import Reader
+from cache.manifest import MANIFEST, read_manifest
+from cache.parts import verify_part
+from cache.plan import PLAN, read_plan
+from cache.view import VIEW, open_view, view_fault
+from rcnn_cli.running.runner import counted, manifest_json, plural
+from stages.contract.errors import BadImage, StageError
+from stages.input_files import read_whole
+
+SAMPLE_ITEMS = 3
+LINE_LENGTH = 100
+
+
+def inspect_file(path: Path) -> str:
+    """A description of a cache's folder, part, view or manifest, of any HDF5 file, of a recipe or a grid, of JSON or of
+    an image. Raises StageError for what is none of these."""
+    if not path.exists():
+        raise StageError(f"{path}: there is no such file or folder; `rcnn cache ls` lists the caches")
+    if path.is_dir():
+        if not (path / PLAN).exists():
+            raise StageError(f"{path}: is not a cache's folder (it has no plan.json); `rcnn cache ls` lists the caches")
+        return inspect_cache(path)
+    if path.name == MANIFEST:
+        return manifest_json(read_manifest(path) or {})
+    if path.suffix in (".h5", ".hdf5"):
+        return inspect_hdf5(path)
+    if path.suffix == ".toml":
+        from rcnn_cli.experiments.grid import is_grid, load_grid
+        from rcnn_cli.recipes.recipe import load_recipe
+
+        if is_grid(path):
+            cells = [f"  {cell.name}: {', '.join(cell.words()) or 'the base recipe'}" for cell in load_grid(path).cells]
+            return "\n".join([f"{path}: a grid of {len(cells)} cells", *cells])
+        return json.dumps(load_recipe(path).as_json(), indent=2, ensure_ascii=False)
+    if path.suffix == ".json":
+        return inspect_json(path)
+    from stages.images.reading import read_image
+
+    try:
+        image = read_image(path)
+    except BadImage as error:
+        raise StageError(
+            f"{path}: {error.reason}; `rcnn inspect` shows caches and their files, HDF5, recipes, grids, JSON and "
+            f"images, and `rcnn weights show` files of weights"
+        ) from error
+    height, width = image.shape[:2]
+    return (
+        f"{path}: an image of {width} x {height} pixels, mean colour {image.reshape(-1, 3).mean(0).round(1).tolist()}"
+    )
+
+
+def inspect_cache(folder: Path) -> str:
+    """A cache: what made it, its columns, its first items."""
+    reader = Reader(folder, require_complete=False)
+    manifest = reader.manifest
+    items = f"{len(reader)} {plural(reader.schema.item, len(reader))}"
+    lines = [f"{folder}: {'complete' if manifest else 'unfinished'} cache of {items}"]
+    if manifest:
+        lines.append(f"made by {manifest['stage']} in {manifest.get('seconds', 0)} s, {counted(manifest)}")
+        lines.append("settings: " + json.dumps(manifest.get("all_settings", manifest["settings"]), ensure_ascii=False))
+        lines.append("inputs: " + json.dumps(manifest["inputs"]))
+        lines.append("summary: " + shortened(json.dumps(manifest["summary"], ensure_ascii=False)))
+    lines += [f"  {name}: {column.dtype} {list(column.shape)}" for name, column in reader.schema.columns().items()]
+    if manifest:
+        for item_id in reader.item_ids[:SAMPLE_ITEMS]:
+            shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in reader.read(item_id).items())
+            lines.append(f"  {item_id}: {shapes}")
+        if (more := len(reader) - SAMPLE_ITEMS) > 0:
+            lines.append(f"  and {more:,} more")
+    return "\n".join(lines)
+
+
+def inspect_hdf5(path: Path) -> str:
+    """An HDF5 file's datasets; a part and a cache's view are read whole and compared with their checksum first."""
+    import h5py
+
+    lines = [f"{path}: HDF5"]
+    if path.name.startswith("part-"):
+        header = verify_part(path)
+        lines = [f"{path}: part {header['part']} of {header['stage']} {header['key']}, {header['items']} items, sound"]
+    elif path.name == VIEW and (path.parent / PLAN).exists():
+        fault = view_fault(path.parent, read_plan(path.parent), thorough=True)
+        if fault is not None:
+            raise StageError(f"{path}: {fault}; `rcnn cache verify` writes it again")
+
+    def describe(name: str, value: Any) -> None:
+        if isinstance(value, h5py.Dataset):
+            shape = "empty" if value.shape is None else list(value.shape)
+            lines.append(f"  {name}: {value.dtype} {shape}{range_of(value)}")
+
+    try:
+        with open_view(path) as file:
+            file.visititems(describe)
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # what h5py makes of damaged files
+        reason = " ".join(str(error).split())
+        raise StageError(f"{path}: is not an HDF5 file that can be read ({reason}); make it again") from error
+    return "\n".join(lines)
+
+
+def inspect_json(path: Path) -> str:
+    """A JSON file's values, of nested ones how many there are."""
+    try:
+        value = json.loads(read_whole(path))
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read ({error.strerror}); name another file") from error
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{path}: is not valid JSON ({error}); make it again") from error
+    if not isinstance(value, dict):
+        return f"{path}: JSON, {told(value)}"
+    return "\n".join([f"{path}: JSON", *(f"  {name}: {told(one)}" for name, one in value.items())])
+
+
+def told(value: Any) -> str:
+    """A JSON value on a line, nested ones beyond a length by their size and names."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= LINE_LENGTH or not isinstance(value, dict | list):
+        return shortened(text, LINE_LENGTH)
+    if isinstance(value, list):
+        return (
+            f"a list of {len(value)}, the first is {shortened(json.dumps(value[0], ensure_ascii=False), LINE_LENGTH)}"
+        )
+    return f"{len(value)} keys, {shortened(', '.join(value), LINE_LENGTH)}"
+
+
+def range_of(dataset: Any) -> str:
+    """The least and largest value of a dataset's first rows."""
+    import numpy as np
+
+    if dataset.dtype.kind not in "fiu" or not dataset.shape or dataset.size == 0:
+        return ""
+    values = np.asarray(dataset[:1000], np.float64)
+    return f", {values.min():.4g} to {values.max():.4g} (first {len(values)} rows)"
+
+
+def shortened(text: str, length: int = 600) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= length else f"{text[:length]} ..."

@@ -1,0 +1,191 @@
+"""`rcnn recall`: how well the proposals of recipes cover the objects, as a table, CSV, JSON and one figure.
+
+After figure 4 of Faster R-CNN (Ren et al., PAMI 2017) and Hosang et al. (PAMI 2016).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import IncompleteCache, Reader
+from rcnn_cli.outputs import OutputFolder
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.running.runner import complete
+from stages.contract.errors import StageError
+from stages.matching.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
+from stages.pictures.palette import line_of
+from stages.pictures.plots import cut, new_figure, plain, save, say
+from stages.tables import aligned, csv_text
+
+LEVELS = np.round(np.arange(0.5, 1.001, 0.05), 2)
+DRAWN = np.linspace(0.5, 1, 1001)
+ORDERS = {
+    "file": "the file's order, a ranking if the file has one",
+    "selective-search": "no ranking: a random order that is weighted by the root of the box's area",
+    "sliding-window": "no ranking: a random order that is weighted by the root of the box's area",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cache of proposals: its name in the figure, its `key`, what order its boxes have, the dataset's classes."""
+
+    name: str
+    key: str
+    order: str
+    classes: tuple[str, ...]
+    found: Coverage
+    work: Path
+
+
+def parse_counts(text: str) -> tuple[int | None, ...]:
+    """ "300,1000" as (300, 1000, None); None stands for all. Raises StageError."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) for word in words):
+        raise StageError(f"--counts {text}: must be whole numbers above 0, as --counts 300,1000,2000")
+    return (*sorted({int(word) for word in words}), None)
+
+
+def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -> list[Measured]:
+    """Every cache of proposals on `split`, each once. Raises StageError and IncompleteCache."""
+    chosen: dict[str, tuple[Graph, Node]] = {}
+    for graph in graphs:
+        for node in proposals_of(graph, split):
+            if not complete(graph, node):
+                raise IncompleteCache(
+                    f"{graph.recipe.path}: {node.name} is not complete ({graph.folder(node)}); run "
+                    f"`rcnn {node.use.stage.name} {graph.recipe.path}` first"
+                )
+            chosen.setdefault(graph.identity(node).key, (graph, node))
+    names = [label(graph, node) for graph, node in chosen.values()]
+    measured = []
+    for (graph, node), name in zip(chosen.values(), names, strict=True):
+        reader, dataset = Reader(graph.folder(node)), graph.dataset(split)
+        order = ORDERS.get(getattr(node.settings, "method", ""), "the cache's order")
+        unique = name if names.count(name) == 1 else f"{name} ({reader.key})"
+        found = coverage(reader, dataset, counts)
+        measured.append(Measured(unique, reader.key, order, tuple(dataset.classes), found, graph.work))
+    return measured
+
+
+def proposals_of(graph: Graph, split: str) -> list[Node]:
+    """The recipe's nodes that make proposals on `split`; raises StageError if there is none."""
+    every = [node for node in graph.nodes.values() if node.use.stage.makes == "proposals"]
+    found = [node for node in every if node.dataset == split]
+    if not found:
+        splits = ", ".join(sorted({node.dataset for node in every})) or "no split"
+        raise StageError(f"{graph.recipe.path}: has no proposals on '{split}' but on {splits}; name that as --split")
+    return found
+
+
+def label(graph: Graph, node: Node) -> str:
+    """The recipe's name, and the table's where the recipe proposes in several ways."""
+    uses = {one.use.name for one in graph.nodes.values() if one.use.stage.makes == "proposals"}
+    return graph.recipe.name if len(uses) == 1 else f"{graph.recipe.name} {node.use.name}"
+
+
+def tell(measured: Sequence[Measured], folder: Path | None, as_json: bool) -> str:
+    """Writes figure, CSV and JSON into `folder`; the table, or the JSON, that is to be printed."""
+    output = OutputFolder(folder or measured[0].work / "results" / "recall", given=folder is not None)
+    output.check(("recall.json", "recall.csv", "recall.png"))
+    told = [as_values(one) for one in measured]
+    text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+    output.write("recall.json", text + "\n")
+    output.write("recall.csv", csv_text(csv_rows(told)))
+    with output.file("recall.png") as path:
+        plot(measured, path)
+    return text if as_json else f"{format_table(told)}\nFigure and numbers: {output.path}/"
+
+
+def as_values(one: Measured) -> dict[str, Any]:
+    """A cache's numbers as JSON values: for each count and group recall at LEVELS and average recall, None for nan."""
+    rows = []
+    for column, count in enumerate(one.found.counts):
+        for group, members in groups(one.found, one.classes).items():
+            overlaps = one.found.overlaps[members, column]
+            values = [average_recall(overlaps), *recall_at(overlaps, LEVELS).tolist()]
+            average, *levels = (None if math.isnan(value) else value for value in values)
+            row = {"proposals": count, "group": group, "objects": len(overlaps), "average_recall": average}
+            rows.append({**row, "recall": dict(zip(map(str, LEVELS.tolist()), levels, strict=True))})
+    boxes = dict(zip(map(count_words, one.found.counts), one.found.boxes.tolist(), strict=True))
+    return {"name": one.name, "key": one.key, "order": one.order, "boxes_per_image": boxes, "recall": rows}
+
+
+def count_words(count: int | None) -> str:
+    """300 as "300", None as "all"."""
+    return "all" if count is None else str(count)
+
+
+def csv_rows(told: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """A heading, and a row for each cache, count and group."""
+    rows: list[list[Any]] = [
+        ["cache", "proposals", "group", "objects", "average_recall", *(f"recall_{level:g}" for level in LEVELS)]
+    ]
+    for one in told:
+        for row in one["recall"]:
+            head = [one["name"], count_words(row["proposals"]), row["group"], row["objects"], row["average_recall"]]
+            rows.append([*head, *row["recall"].values()])
+    return rows
+
+
+def format_table(told: Sequence[dict[str, Any]]) -> str:
+    """A row for each cache and count, in percent; what order the boxes have below."""
+    rows = [["cache", "objects", "proposals", "an image", "at .5", "at .7", "average", *SIZES]]
+    for one in told:
+        for count, boxes in one["boxes_per_image"].items():
+            found = {row["group"]: row for row in one["recall"] if count_words(row["proposals"]) == count}
+            every = found["all"]
+            values = [every["recall"]["0.5"], every["recall"]["0.7"], every["average_recall"]]
+            values += [found[size]["average_recall"] for size in SIZES]
+            shown = ["-" if value is None else f"{100 * value:.1f}" for value in values]
+            rows.append([one["name"], str(every["objects"]), count, f"{boxes:,.0f}", *shown])
+    head = "Recall at IoU .5 and .7, and average recall, of all and of small, medium and large objects; percent"
+    orders = [f"The first N of {one['name']}: {one['order']}." for one in told]
+    return "\n".join([head, *aligned(rows, rules_before=(1,)), *orders])
+
+
+def panels(measured: Sequence[Measured]) -> list[int]:
+    """The columns worth a panel: all boxes, and before them each count that some cache has more boxes than."""
+    first = measured[0].found
+    return [
+        column
+        for column, count in enumerate(first.counts)
+        if count is None or any(one.found.boxes[column] < one.found.boxes[-1] for one in measured)
+    ]
+
+
+def plot(measured: Sequence[Measured], path: Path) -> None:
+    """A PNG with recall against IoU, a panel for each number of proposals and in it a line for each cache, with its
+    average recall; numbers of proposals that no cache exceeds are left out, as they are the last panel's."""
+    drawn = panels(measured)
+    width = 3.1 * len(drawn) + 0.5
+    names = [f"{cut(one.name, 9, width - 2)} ({len(one.found.overlaps):,} objects)" for one in measured]
+    columns = max(1, int(width / (0.6 + 0.075 * max(map(len, names)))))
+    figure = new_figure(width, 3.2 + 0.2 * -(-len(names) // columns))
+    axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+    for column, ax in zip(drawn, axes, strict=True):
+        for number, one in enumerate(measured):
+            overlaps = one.found.overlaps[:, column]
+            average = f"{100 * average_recall(overlaps):.1f}" if len(overlaps) else "-"
+            recall = 100 * recall_at(overlaps, DRAWN)
+            ax.plot(DRAWN, recall, label=average, linewidth=1.5, clip_on=False, **line_of(number))
+        if not any(len(one.found.overlaps) for one in measured):
+            say(ax, "no objects to cover")
+        count = measured[0].found.counts[column]
+        boxes = sorted({f"{one.found.boxes[column]:,.0f}" for one in measured}, key=lambda text: (len(text), text))
+        spread = boxes[0] if len(boxes) == 1 else f"{boxes[0]} to {boxes[-1]}"
+        ax.set_title(f"all proposals: {spread} an image" if count is None else f"{count:,} proposals", fontsize=10)
+        ax.set(xlim=(0.5, 1), ylim=(0, 100), xlabel="IoU", xticks=LEVELS[::2])
+        ax.xaxis.set_major_formatter("{x:g}")
+        plain(ax)
+        ax.legend(title="average recall", loc="best", fontsize=8, title_fontsize=8, framealpha=0.85)
+    axes[0].set_ylabel("recall, percent")
+    figure.legend(axes[0].get_lines(), names, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+    save(figure, path)

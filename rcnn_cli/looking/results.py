@@ -1,0 +1,180 @@
+"""What a run leaves for people: tables of APs and errors, result files, curves, drawn detections.
+
+All of it goes to `results/RECIPE/` in the work folder; it is remade when the caches it was made from are others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cache import Reader
+from cache.files import read_json, write_json
+from rcnn_cli.recipes.detectors import detector_of, evaluations_of
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.running.runner import manifest_of
+
+log = logging.getLogger("rcnn")
+
+MADE_FROM = "made-from.json"
+
+
+def results_folder(graph: Graph) -> Path:
+    """`results/RECIPE/` in the work folder."""
+    return graph.work / "results" / graph.recipe.name
+
+
+def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
+    """Prints the table of the complete evaluations among `nodes` and writes their files and pictures.
+
+    For the complete networks among them it draws how their training went; of the diagnoses it prints tables, too.
+    """
+    for node in nodes:
+        if node.use.stage.makes == "network" and manifest_of(graph, node):
+            draw_training(graph, node)
+        if node.use.stage.makes == "diagnosis" and manifest_of(graph, node):
+            show_diagnosis(graph, node)
+    evaluations = [node for node in nodes if node.use.stage.makes == "evaluation" and manifest_of(graph, node)]
+    if not evaluations:
+        return
+    from stages.eval.report import format_table
+
+    readers = {node.use.name: Reader(graph.folder(node)) for node in evaluations}
+    click.echo(format_table({name: reader.manifest["summary"] for name, reader in readers.items()}))
+    show_differences(readers)
+    folder = results_folder(graph)
+    made_from = {name: reader.key for name, reader in readers.items()}
+    if not can_write(folder):
+        return
+    before = read_json(folder / MADE_FROM) if (folder / MADE_FROM).exists() else {}
+    if not isinstance(before, dict) or before.get("evaluations") != made_from:
+        before = {"evaluations": made_from, "remarks": write_files(graph, evaluations, readers, folder)}
+        write_json(folder / MADE_FROM, before)
+    click.echo(f"Results, precision-recall curves and a sheet of detections: {folder}/")
+    for remark in before.get("remarks", ()):
+        click.echo(remark)
+
+
+def can_write(folder: Path) -> bool:
+    """Whether files can be written into `folder`, which need not exist; a warning says it if not. What is printed does
+    not need them, and a work folder may be read by those who must not write to it."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if os.access(there, os.W_OK):
+        return True
+    log.warning("%s: cannot be written, so nothing is written into %s", there, folder)
+    return False
+
+
+def show_differences(readers: dict[str, Reader]) -> None:
+    """Prints how every evaluation's mAP differs from the first one's, where both were resampled alike."""
+    from stages.eval.report import format_difference, paired_difference
+
+    (first, base), *others = readers.items()
+    for name, reader in others:
+        found = paired_difference(base, reader)
+        if found:
+            click.echo(format_difference(first, name, found, base.manifest["summary"]["bootstrap"]))
+
+
+def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader], folder: Path) -> list[str]:
+    """The files of every evaluation and the pictures of all of them; what is to be said of these."""
+    from rcnn_cli.looking.evaluated import precisions
+    from stages.datasets import CocoDataset
+    from stages.detections import read_detections
+    from stages.eval.coco import write_coco_annotations, write_coco_results
+    from stages.eval.pictures import detection_sheet, images_to_show, plot_precision_recall
+    from stages.eval.report import PRECISION, read_curves, write_results
+    from stages.pictures.drawing import save_image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    in_order = [node.use.name for node in evaluations_of(graph) if node.use.name in readers]
+    curves = {name: read_curves(readers[name]) for name in in_order}
+    plot_precision_recall(curves, folder / "precision-recall.png")
+    remarks = []
+    for node in nodes:
+        name = node.use.name
+        detections = read_detections(Reader(graph.folder(detector_of(node))))
+        write_results(readers[name].manifest["summary"], detections, folder / name, node.dataset)
+        dataset = graph.dataset(node.dataset)
+        write_coco_results(dataset, detections, folder / name / "coco-results.json")
+        if not isinstance(dataset, CocoDataset):
+            write_coco_annotations(dataset, folder / name / "coco-annotations.json")
+        precision = precisions(detections, curves[name])
+        ids = images_to_show(detections, precision, PRECISION)
+        sheet = detection_sheet(dataset, detections, precision, PRECISION, ids)
+        save_image(sheet.pixels, folder / name / "detections.png")
+        if sheet.bare:
+            have = "has" if sheet.bare == 1 else "have"
+            remarks.append(
+                f"{name}/detections.png: {sheet.bare} of its {sheet.images} images {have} no detection of a precision "
+                f"of {PRECISION:g} or more; there the best are shown, whatever their score, with the annotated objects"
+            )
+    return remarks
+
+
+def draw_training(graph: Graph, node: Node) -> None:
+    """Draws loss, accuracy and learning rate of a network's training, and says where they are."""
+    from stages.training.log import FILE, plot_log, read_log
+
+    reader = Reader(graph.folder(node))
+    folder = results_folder(graph) / node.use.name
+    if not can_write(folder):
+        return
+    if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
+        plot_log(read_log(reader, reader.item_ids[0]), folder / "training.png")
+        write_json(folder / MADE_FROM, reader.key)
+    table = f", {reader.folder / FILE}" if (reader.folder / FILE).exists() else ""
+    click.echo(f"Training of {node.use.name}: {folder}/training.png{table}")
+
+
+def show_diagnosis(graph: Graph, node: Node) -> None:
+    """Prints a diagnosis's tables, writes its files and pictures, and says where they are."""
+    from stages.diagnose.pictures import draw_diagnosis
+    from stages.diagnose.report import format_tables, write_diagnosis
+
+    reader = Reader(graph.folder(node))
+    folder = results_folder(graph) / node.use.name
+    summary = reader.manifest["summary"]
+    click.echo(f"{format_tables(node.use.name, summary)}\n")
+    if not can_write(folder):
+        return
+    if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
+        write_diagnosis(summary, folder)
+        draw_diagnosis(summary, folder)
+        write_json(folder / MADE_FROM, reader.key)
+    click.echo(f"Diagnosis, false positives by type and sensitivities as CSV, JSON and PNG: {folder}/")
+
+
+def draw_results(graph: Graph, node: Node) -> None:
+    """Draws a detect node's detections on every image of its dataset; the path is printed."""
+    from rcnn_cli.looking.showing import showing_of
+    from stages.detections import read_detections
+    from stages.eval.pictures import draw_best
+    from stages.file_names import file_names
+    from stages.pictures.drawing import save_image
+
+    detections = read_detections(Reader(graph.folder(node)))
+    showing = showing_of(graph, node, detections.classes)
+    dataset = graph.dataset(node.dataset)
+    folder = results_folder(graph) / node.name
+    skipped = Reader(graph.folder(node)).manifest["skipped"]
+    drawn = [image_id for image_id in detections.image_ids if image_id not in skipped]
+    names = file_names(detections.image_ids)
+    bare = 0
+    for image_id in drawn:
+        image, found = dataset.read_image(image_id), detections.of_image(image_id)
+        if showing.choose(found)[1]:
+            image = showing.picture(image, found)
+        else:
+            names_of_classes = detections.classes, dataset.classes
+            image = draw_best(image, found, showing.precision(found), dataset.record(image_id), names_of_classes)
+            bare += 1
+        save_image(image, folder / f"{names[image_id]}.jpg")
+    told = (
+        f"; on {bare} of them nothing is above the thresholds: there the best are shown, in thin lines, and the objects"
+    )
+    click.echo(f"{len(drawn)} images drawn: {folder}/{told if bare else ''}")

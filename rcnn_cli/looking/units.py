@@ -1,0 +1,291 @@
+"""`rcnn units`: the regions that excite a unit of a cached convolutional layer most (R-CNN section 3.1).
+
+Units are counted from 1, (row, column, channel), as in the paper's figures: 3,4,80 of 6 x 6 x 256.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import IncompleteCache, Reader
+from rcnn_cli.looking.results import results_folder
+from rcnn_cli.outputs import OutputFolder
+from rcnn_cli.progress import progress
+from rcnn_cli.recipes.detectors import detector_node, main_detector, tables_that_make
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.running.runner import complete, not_cached
+from stages.contract.errors import StageError
+from stages.extract.pictures import UnitRow, View, seen_regions, unit_sheet
+from stages.extract.units import TopRegions, class_selectivity, selective_units, strongest_regions
+from stages.features.reading import NOT_LAYERS, layer_dimension
+from stages.file_names import file_name
+from stages.networks import Preprocessing
+from stages.networks.receptive_field import NotAMap, ReceptiveFields, receptive_fields
+from stages.pictures.drawing import save_image
+
+MONTAGE = 12
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit, from 0, and the class that it was taken for (None for one that was named)."""
+
+    channel: int
+    y: int
+    x: int
+    chosen_for: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.y + 1},{self.x + 1},{self.channel + 1}"
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A convolutional layer in a cache of features, and what is needed to show its regions."""
+
+    node: Node
+    reader: Reader
+    dataset: Any
+    layer: str
+    fields: ReceptiveFields
+    view: View
+
+
+def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) -> Maps:
+    """The features of `split`, of the table with this name or the recipe's first one, and `layer` or its deepest map.
+
+    Raises StageError where there is no such table, split, layer or map, IncompleteCache where the cache is missing.
+    """
+    node = features_node(graph, split, table)
+    if not graph.is_cached(node) and not complete(graph, node):
+        raise StageError(f"{node.name}: {not_cached(graph, node)}; set {node.use.name}.cache = true, and run it")
+    if not complete(graph, node):
+        raise IncompleteCache(
+            f"{graph.recipe.path}: {node.name} is not complete ({graph.folder(node)}); run "
+            f"`rcnn extract {graph.recipe.path} --split {split}` first"
+        )
+    reader = Reader(graph.folder(node))
+    told = reader.manifest["summary"]["network"]
+    chosen, fields = chosen_layer(reader, told["name"], layer)
+    settings = node.settings
+    view = View(
+        told["input_size"], settings.mode, settings.padding, Preprocessing.from_json("recorded", told["preprocessing"])
+    )
+    return Maps(node, reader, graph.dataset(split, "boxes"), chosen, fields, view)
+
+
+def features_nodes(graph: Graph) -> list[Node]:
+    """The recipe's nodes that make features, those of the main detector first, the others in the order of the file.
+
+    Raises StageError where there is none.
+    """
+    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "features"]
+    if not nodes:
+        raise StageError(f"{graph.recipe.path}: extracts no features; add a table [extract]")
+    order = tables_that_make(graph, "features")
+    main = detector_node(graph).sources["features"] if main_detector(graph) else None
+    return sorted(
+        nodes,
+        key=lambda node: (not isinstance(main, Node) or node.use is not main.use, order.index(node.use.name)),
+    )
+
+
+def features_node(graph: Graph, split: str, table: str | None) -> Node:
+    """The recipe's node of features on `split`. Raises StageError where there is none."""
+    nodes = features_nodes(graph)
+    if table is not None:
+        named = [node for node in nodes if node.use.name == table]
+        if not named:
+            names = ", ".join(dict.fromkeys(node.use.name for node in nodes))
+            raise StageError(f"--features {table}: is no table of {graph.recipe.path} that extracts; it has {names}")
+        nodes = named
+    found = [node for node in nodes if node.dataset == split]
+    if not found:
+        splits = ", ".join(dict.fromkeys(node.dataset for node in nodes))
+        raise StageError(f"{graph.recipe.path}: has no features on '{split}' but on {splits}; name that as --split")
+    return found[0]
+
+
+def chosen_layer(reader: Reader, network: str, layer: str | None) -> tuple[str, ReceptiveFields]:
+    """The layer asked for, or the deepest convolutional map in the cache. Raises StageError where it is none."""
+    if layer is not None:
+        layer_dimension(reader, layer)  # complains of a layer that is not cached
+    maps: dict[str, ReceptiveFields] = {}
+    for name in [one for one in reader.manifest["summary"]["layers"] if one not in NOT_LAYERS]:
+        try:
+            maps[name] = receptive_fields(network, name)
+        except NotAMap:
+            continue
+    if layer is None and not maps:
+        raise StageError(
+            f"{reader.folder}: none of its layers is a convolutional map; add one to extract.layers of the recipe"
+        )
+    if layer is not None and layer not in maps:
+        advice = f"take {' or '.join(maps)}" if maps else "add a convolutional layer to extract.layers of the recipe"
+        raise StageError(f"--layer {layer}: its units have no place in the image, it is no convolutional map; {advice}")
+    chosen = layer or min(maps, key=lambda name: int(np.prod(maps[name].shape[1:])))
+    return chosen, maps[chosen]
+
+
+def parse_unit(text: str, shape: tuple[int, int, int], layer: str) -> Unit:
+    """ "3,4,80" as a unit of a layer of this shape (C, H, W). Raises StageError."""
+    channels, height, width = shape
+    words = [word.strip() for word in text.split(",")]
+    whole = len(words) == 3 and all(word.isascii() and word.isdigit() for word in words)
+    limits = (height, width, channels)
+    if not whole or not all(1 <= int(word) <= limit for word, limit in zip(words, limits, strict=True)):
+        raise StageError(
+            f"--unit {text}: is no unit of {layer}; write ROW,COLUMN,CHANNEL from 1,1,1 to {height},{width},{channels}"
+        )
+    y, x, channel = (int(word) - 1 for word in words)
+    return Unit(channel, y, x)
+
+
+def montage(maps: Maps, count: int) -> list[Unit]:
+    """The `count` most class-selective units. Raises StageError where the split's objects are not of two classes."""
+    selectivity = class_selectivity(maps.reader, maps.layer, len(maps.dataset.classes))
+    chosen = selective_units(selectivity, maps.fields.shape, count)
+    if not chosen:
+        raise StageError(
+            f"--montage: needs objects of two classes or more on '{maps.node.dataset}' to tell selective units by; "
+            f"name units with --unit"
+        )
+    units = []
+    for unit, label in chosen:
+        channel, y, x = (int(one) for one in np.unravel_index(unit, maps.fields.shape))
+        units.append(Unit(channel, y, x, maps.dataset.classes[label]))
+    return units
+
+
+def show_units(
+    graph: Graph,
+    split: str,
+    layer: str | None,
+    table: str | None,
+    units: Sequence[str],
+    count: int | None,
+    top: int,
+    overlap: float,
+    output: Path | None,
+    as_json: bool,
+) -> str:
+    """Draws the units' top regions, writes picture and JSON; the table, or the JSON, that is to be printed.
+
+    `count` is the number of units to choose: none unless it is given, MONTAGE where no unit is named either.
+    """
+    maps = open_maps(graph, split, layer, table)
+    folder = OutputFolder(output or results_folder(graph) / "units", given=output is not None)
+    name = file_name(f"{maps.node.use.name}-{split}-{maps.layer}")
+    folder.check((f"{name}.png", f"{name}.json"))
+    wanted = [parse_unit(text, maps.fields.shape, maps.layer) for text in units]
+    if count is None and not wanted:
+        count = MONTAGE
+    wanted += montage(maps, count) if count else []
+    places = np.array([(unit.channel, unit.y, unit.x) for unit in wanted], np.int64)
+    with progress("units", len(maps.reader), "images") as bar:
+        found = strongest_regions(
+            maps.reader, maps.layer, maps.fields.shape, places, top, overlap, lambda: bar.advance(1)
+        )
+    told = [as_values(maps, unit, regions) for unit, regions in zip(wanted, found, strict=True)]
+    if not any(one["regions"] for one in told):
+        raise StageError(
+            f"--unit {' '.join(map(str, wanted))}: no region of '{split}' gives an activation above 0; choose others"
+        )
+    with folder.file(f"{name}.png") as path:
+        save_image(sheet(maps, wanted, found), path)
+    text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+    folder.write(f"{name}.json", text + "\n")
+    return text if as_json else f"{format_table(maps, told)}\nPicture and numbers: {folder.path / name}.png, .json"
+
+
+def sheet(maps: Maps, units: Sequence[Unit], found: Sequence[TopRegions]) -> np.ndarray:
+    """The picture: a section for each unit that any region excites. Each image is read once."""
+    regions: dict[tuple[int, int], np.ndarray] = {}
+    owners = [(number, place) for number, one in enumerate(found) for place in range(len(one.images))]
+    images = np.array([found[number].images[place] for number, place in owners], np.int64)
+    for image in np.unique(images):
+        mine = [owners[row] for row in np.flatnonzero(images == image)]
+        pixels = maps.dataset.read_image(maps.reader.item_ids[image])
+        boxes = np.array([found[number].boxes[place] for number, place in mine], np.float32)
+        regions.update(zip(mine, seen_regions(pixels, boxes, maps.view), strict=True))
+    rows = [
+        UnitRow(
+            title(maps, unit, one),
+            [regions[number, place] for place in range(len(one.images))],
+            one.normalised.tolist(),
+            maps.fields.box(unit.y, unit.x),
+        )
+        for number, (unit, one) in enumerate(zip(units, found, strict=True))
+        if len(one.images)
+    ]
+    return unit_sheet(rows, maps.view.side)
+
+
+def title(maps: Maps, unit: Unit, found: TopRegions) -> str:
+    """What stands above a unit's regions."""
+    chosen = f", chosen for {unit.chosen_for}" if unit.chosen_for else ""
+    return f"{maps.layer} unit ({str(unit).replace(',', ', ')}){chosen}: top {len(found.images)}"
+
+
+def as_values(maps: Maps, unit: Unit, found: TopRegions) -> dict[str, Any]:
+    """A unit and its regions as JSON values; boxes zero-based and half-open, in pixels of the image."""
+    classes = maps.dataset.classes
+    return {
+        "layer": maps.layer,
+        "unit": [unit.y + 1, unit.x + 1, unit.channel + 1],
+        "chosen_for": unit.chosen_for,
+        "receptive_field": list(maps.fields.box(unit.y, unit.x)),
+        "input_size": maps.view.side,
+        "channel_maximum": found.channel_maximum,
+        "regions": [
+            {
+                "image": maps.reader.item_ids[image],
+                "box": [round(float(corner), 2) for corner in box],
+                "activation": float(activation),
+                "normalised": float(share),
+                "class": classes[label] if label >= 0 else None,
+            }
+            for image, box, activation, share, label in zip(
+                found.images, found.boxes, found.activations, found.normalised, found.labels, strict=True
+            )
+        ],
+    }
+
+
+def format_table(maps: Maps, told: Sequence[dict[str, Any]]) -> str:
+    """The units as a table: receptive field, activations, and what the top regions show."""
+    channels, height, width = maps.fields.shape
+    rows = [("unit", "sees x", "sees y", "channel max", "top", "last", "regions show")]
+    for one in told:
+        left, upper, right, lower = one["receptive_field"]
+        shown = Counter(region["class"] or "no object" for region in one["regions"])
+        activations = [region["activation"] for region in one["regions"]] or [0.0]
+        rows.append(
+            (
+                ",".join(map(str, one["unit"])),
+                f"{left}-{right}",
+                f"{upper}-{lower}",
+                f"{one['channel_maximum']:.2f}",
+                f"{activations[0]:.2f}",
+                f"{activations[-1]:.2f}",
+                ", ".join(f"{name} {count}" for name, count in shown.most_common()) or "nothing excites it",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    lines = ["  ".join([*(cell.rjust(wide) for cell, wide in zip(row, widths, strict=False)), row[6]]) for row in rows]
+    head = (
+        f"{maps.layer} of {maps.node.name}: {height} x {width} units (row, column) of {channels} channels, input "
+        f"{maps.view.side} x {maps.view.side}; class of a region: of the object with an IoU of at least 0.5"
+    )
+    chosen = [one["chosen_for"] for one in told if one["chosen_for"]]
+    foot = []
+    if chosen:
+        foot = [f"{len(chosen)} units chosen: each class's most selective one in turn, at most one of a channel"]
+    return "\n".join([head, "", *lines, *foot])

@@ -1,0 +1,1 @@
+"""Recipes, the graph that one describes, and where two differ."""

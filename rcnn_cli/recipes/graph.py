@@ -1,0 +1,375 @@
+"""The graph that a recipe describes: which cache is made from which, and by what key each is known.
+
+The graph knows no stage by name. A node is one use of a stage on one split. Stages that follow a split (propose,
+extract, detect) are made once for every split that another node asks of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rcnn_cli.recipes.recipe import Recipe, RecipeError, Use, sources_of
+from stages.contract.card import Input
+from stages.contract.settings import identity_of, nearest
+from stages.file_names import file_name
+from stages.networks import NetworkSource
+
+# The wiring alone needs no numpy and no h5py: the shell completes names while a finger is on the key.
+if TYPE_CHECKING:
+    from cache import Identity
+
+NONE = "none"
+RECIPE_FOLDER = "{recipe}"
+DATASET_KINDS = {"dataset": "boxes", "classification": "one class for each image"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One cache to be: a use of a stage on a split, and the nodes or splits (for datasets) that fill its inputs."""
+
+    use: Use
+    split: str | None
+    sources: Mapping[str, Node | str | None]
+
+    @property
+    def name(self) -> str:
+        """As messages and `status` show it: "extract@train", "train-svm"."""
+        return f"{self.use.name}@{self.split}" if self.use.stage.follows_split else self.use.name
+
+    @property
+    def settings(self) -> Any:
+        """The settings that hold for this node's split."""
+        return self.use.settings_for(self.split)
+
+    @property
+    def dataset(self) -> str:
+        """The recipe's dataset that its images are of: the one that its input names, which need not be its split, else
+        that of the node that it reads split by split."""
+        for wanted in self.use.stage.inputs:
+            source = self.sources.get(wanted.role)
+            if wanted.kind in DATASET_KINDS and isinstance(source, str):
+                return source
+        return next(source.dataset for source in self.upstream() if source.use.stage.follows_split)
+
+    def upstream(self) -> Iterator[Node]:
+        """The nodes that this one reads."""
+        return (source for source in self.sources.values() if isinstance(source, Node))
+
+
+class Graph:
+    """All nodes of a recipe, inputs before what reads them."""
+
+    def __init__(self, recipe: Recipe, work: Path, open_datasets: dict[str, Any] | None = None) -> None:
+        """Raises RecipeError where an input has no provider or one of the wrong kind, or where uses form a circle.
+
+        `open_datasets` is shared by the graphs of recipes that read the same data, so that it is opened once.
+        """
+        self.recipe = recipe
+        self.work = work
+        self.nodes: dict[str, Node] = {}
+        self.open_datasets = {} if open_datasets is None else open_datasets
+        self.keys: dict[str, str] = {}
+        self.identities: dict[str, Identity] = {}
+        self.keys_of_items: dict[str, dict[str, str]] = {}
+        for use in recipe.uses.values():
+            if not use.stage.follows_split:
+                self.add(use, use.split or use.stage.split, ())
+        for use in recipe.uses.values():
+            if use.stage.follows_split and not any(node.use is use for node in self.nodes.values()):
+                self.add(use, use.split or use.stage.split or self.only_split(use), ())
+
+    def only_split(self, use: Use) -> str:
+        """The split of a use that nobody asks for: the test set, or the only dataset."""
+        names = list(self.recipe.datasets)
+        return "test" if "test" in names else names[0]
+
+    def add(self, use: Use, split: str | None, path: tuple[str, ...]) -> Node:
+        """The node of `use` on `split`, made with all that it reads. `path` is how it was reached."""
+        name = f"{use.name}@{split}"
+        if name in path:
+            raise RecipeError(f"{self.recipe.path}: [{use.name}] needs itself ({' <- '.join([*path, name])})")
+        sources = {one.role: self.provider(use, split, one, (*path, name)) for one in use.stage.inputs}
+        node = Node(use, split, {role: source for role, source in sources.items() if source is not None})
+        return self.nodes.setdefault(node.name, node)
+
+    def provider(self, use: Use, split: str | None, wanted: Input, path: tuple[str, ...]) -> Node | str | None:
+        """What fills one input: a node, a split's name for a dataset, "network" for the table, None for nothing."""
+        named = use.inputs.get(wanted.role)
+        if wanted.only_if is not None:
+            setting, value = wanted.only_if
+            found = getattr(use.settings_for(split), setting)
+            if found != value:
+                if named not in (None, NONE):
+                    raise RecipeError(
+                        f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{named}' is not read with "
+                        f"{setting} = '{found}'; remove it, or set {setting} = '{value}'"
+                    )
+                return None
+        if wanted.kind in DATASET_KINDS:
+            return self.dataset_name(use, named or split)
+        if named == NONE and wanted.optional:
+            return None
+        name = named or next((one for one in wanted.default if self.has(one)), None)
+        if name is None:
+            if wanted.optional:
+                return None
+            raise RecipeError(
+                f"{self.recipe.path}: [{use.name}] needs {wanted.kind}; "
+                f"add a table [{wanted.default[0] if wanted.default else wanted.kind}], or name one in its inputs"
+            )
+        if name == "network" and wanted.kind == "network":
+            return "network"
+        base, _, at = name.partition("@")
+        if base not in self.recipe.uses:
+            advice = nearest(base, self.recipe.uses)
+            raise RecipeError(f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' is no table{advice}")
+        source = self.recipe.uses[base]
+        if source.stage.makes != wanted.kind:
+            raise RecipeError(
+                f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' makes {source.stage.makes}, "
+                f"not {wanted.kind}"
+            )
+        if source.stage.follows_split:
+            return self.add(source, self.dataset_name(use, at or split), path)
+        return self.add(source, source.split or source.stage.split, path)
+
+    def has(self, table: str) -> bool:
+        """Whether the recipe has the table [network] or the use `table`."""
+        return self.recipe.network is not None if table == "network" else table in self.recipe.uses
+
+    def dataset_name(self, use: Use, split: str | None) -> str:
+        """`split`, if it is a dataset of the recipe."""
+        if split is None or split not in self.recipe.datasets:
+            advice = nearest(str(split), self.recipe.datasets)
+            raise RecipeError(
+                f"{self.recipe.path}: [{use.name}] works on the dataset '{split}', which the recipe does not have"
+                f'{advice}; add [datasets.{split}] or say split = "..."'
+            )
+        return split
+
+    def needed(self, node: Node) -> list[Node]:
+        """The node and all that it is made from, inputs first, cached or not."""
+        names = {node.name}
+        for one in reversed(self.nodes.values()):
+            if one.name in names:
+                names.update(source.name for source in one.upstream())
+        return [one for one in self.nodes.values() if one.name in names]
+
+    # What is cached
+
+    def readers(self, node: Node) -> list[Node]:
+        """The nodes that read this one."""
+        return [one for one in self.nodes.values() if any(source.name == node.name for source in one.upstream())]
+
+    def is_cached(self, node: Node) -> bool:
+        """False where the recipe says `cache = false` and all that read the node read each of its items once."""
+        if not node.use.stage.on_demand or node.settings.cache:
+            return True
+        once = [
+            wanted.once
+            for reader in self.readers(node)
+            for wanted in reader.use.stage.inputs
+            if isinstance(source := reader.sources.get(wanted.role), Node) and source.name == node.name
+        ]
+        return not once or not all(once)
+
+    def caches(self) -> list[Node]:
+        """The nodes that are cached, inputs before what reads them."""
+        return [node for node in self.nodes.values() if self.is_cached(node)]
+
+    def on_demand(self, node: Node) -> Iterator[Node]:
+        """The nodes without a cache that are computed while this one is made."""
+        for source in node.upstream():
+            if not self.is_cached(source):
+                yield source
+                yield from self.on_demand(source)
+
+    def makers(self, nodes: Iterable[Node]) -> list[Node]:
+        """The nodes, and what is computed on demand while they are made."""
+        return [one for node in nodes for one in (node, *self.on_demand(node))]
+
+    def reads(self, node: Node) -> list[Node]:
+        """The caches that must be complete before the node can be made."""
+        return [source for maker in self.makers([node]) for source in maker.upstream() if self.is_cached(source)]
+
+    def select(self, use: str, split: str | None = None) -> list[Node]:
+        """The nodes of the uses that are named `use` or use the stage `use`, on `split` if given."""
+        chosen = [node for node in self.nodes.values() if use in (node.use.name, node.name)]
+        chosen = chosen or [node for node in self.nodes.values() if node.use.stage.name == use]
+        if not chosen:
+            names = sorted({node.use.name for node in self.nodes.values()})
+            raise RecipeError(f"{self.recipe.path}: has no table [{use}]{nearest(use, names)}")
+        on_split = [node for node in chosen if split in (None, node.split)]
+        if not on_split:
+            splits = ", ".join(str(node.split) for node in chosen)
+            raise RecipeError(f"{self.recipe.path}: [{use}] is not needed on the split '{split}'; it is on {splits}")
+        return on_split
+
+    # Inputs that are no caches
+
+    def dataset(self, name: str, kind: str | None = None) -> Any:
+        """The dataset of a split, opened once. Raises RecipeError if it is not of the `kind` that a stage reads."""
+        from stages.datasets import ClassificationDataset, open_dataset
+
+        table = dict(self.recipe.datasets[name])
+        sources = [one.replace(RECIPE_FOLDER, str(self.recipe.path.parent)) for one in sources_of(table)]
+        del table["source"]
+        described = f"{sources} {table}"
+        if described not in self.open_datasets:
+            self.open_datasets[described] = open_dataset(sources, work=self.work, options=table)
+        dataset = self.open_datasets[described]
+        if kind is not None and isinstance(dataset, ClassificationDataset) != (kind == "classification"):
+            raise RecipeError(
+                f"{self.recipe.path}: [datasets.{name}] {', '.join(sources)} is read by a stage that "
+                f"needs a dataset with {DATASET_KINDS[kind]}; name another source, or another split for that stage"
+            )
+        return dataset
+
+    def open_own_data(self) -> None:
+        """Opens the datasets that are read and not drawn by the project: a wrong folder is said before all that takes
+        time. Raises BadDataset."""
+        from stages.datasets.sources import GENERATED
+
+        read = {source for node in self.nodes.values() for source in node.sources.values() if isinstance(source, str)}
+        for name, table in self.recipe.datasets.items():
+            if name in read and any(one.partition(":")[0] not in GENERATED for one in sources_of(table)):
+                self.dataset(name)
+
+    @cached_property
+    def network(self) -> NetworkSource:
+        """The network that the table [network] describes."""
+        assert self.recipe.network is not None, "provider() names the table only where it is there"
+        return NetworkSource.from_settings(self.recipe.network)
+
+    # Keys
+
+    def identity(self, node: Node) -> Identity:
+        """All that decides the content of the node's cache (this reads datasets' and weights' checksums)."""
+        if node.name not in self.identities:
+            self.identities[node.name] = self.make_identity(node)
+        return self.identities[node.name]
+
+    def make_identity(self, node: Node) -> Identity:
+        from cache import Identity
+
+        stage = node.use.stage
+        roles = {one.role: one for one in stage.inputs}
+        inputs = {role: self.source_key(roles[role], source) for role, source in node.sources.items() if source}
+        libraries = {name: installed_version(name) for name in stage.libraries}
+        settings = identity_of(node.settings)
+        if stage.reads_files:
+            settings |= stage.load().identity(node.settings, {})
+        return Identity(stage.name, stage.schema_version, settings, inputs, libraries)
+
+    def source_key(self, wanted: Input, source: Node | str | None) -> str:
+        """The key of what fills an input."""
+        from cache.identity import key_of
+
+        if isinstance(source, Node):
+            return self.identity(source).key
+        if wanted.kind == "network":
+            return key_of(self.network.identity())
+        assert source is not None
+        dataset = self.dataset(source, wanted.kind)
+        keys = [dataset.images_key, *([dataset.annotations_key] if wanted.annotations else [])]
+        if wanted.crowds and dataset.images_with_crowds:
+            keys.append("crowds")  # an earlier version took them for difficult objects: what it made is another cache
+        return key_of(keys)
+
+    def item_keys(self, node: Node) -> dict[str, str]:
+        """What decides each item's record, by the item's id, as a key of 32 hex digits; none for a stage that does not
+        work item by item. An item whose image or annotation cannot be read has no key.
+
+        An image's key covers its id (which seeds the order of proposals), its pixels and, where annotations count, its
+        record; that of an item of a cache is the key there. All else is as in the cache's own identity.
+        """
+        if not node.use.stage.by_item:
+            return {}
+        if node.name not in self.keys_of_items:
+            self.keys_of_items[node.name] = self.make_item_keys(node)
+        return self.keys_of_items[node.name]
+
+    def image_digests(self, node: Node) -> dict[str, str]:
+        """What decides the pixels of each image that the node reads, by its id; none if its items are no images.
+
+        Whoever decodes an image has compared its file with this.
+        """
+        if not node.use.stage.by_item:
+            return {}
+        names = [node.sources.get(wanted.role) for wanted in node.use.stage.inputs if wanted.kind == "dataset"]
+        datasets = [self.dataset(name) for name in names if isinstance(name, str)]
+        return {
+            image_id: digest
+            for dataset in datasets
+            for image_id, digest in zip(dataset.image_ids, dataset.image_digests, strict=True)
+        }
+
+    def make_item_keys(self, node: Node) -> dict[str, str]:
+        from cache.identity import canonical_json
+
+        whole = self.identity(node).as_json()
+        whole["inputs"] = dict(whole["inputs"])
+        of_items: dict[str, dict[str, str]] = {}
+        for wanted in node.use.stage.inputs:
+            source = node.sources.get(wanted.role)
+            if isinstance(source, Node) and source.use.stage.by_item:
+                of_items[wanted.role] = self.item_keys(source)
+            elif isinstance(source, str) and wanted.kind == "dataset":
+                of_items[wanted.role] = image_keys(self.dataset(source), wanted.annotations)
+            else:
+                continue
+            del whole["inputs"][wanted.role]
+        common = canonical_json(whole)
+        ids = set.intersection(*map(set, of_items.values())) if of_items else set()
+        return {one: short_digest(common, *(f"{role}={of_items[role][one]}" for role in of_items)) for one in ids}
+
+    def folder(self, node: Node) -> Path:
+        """Where the node's cache is or will be: an existing folder with its key, whatever its label, else a new one."""
+        stage, key = node.use.stage.name, self.identity(node).key
+        parent = self.work / "caches" / stage
+        existing = sorted(parent.glob(f"*.{key}"))
+        return existing[0] if existing else parent / f"{self.label(node)}.{key}"
+
+    def label(self, node: Node) -> str:
+        """The readable half of the folder's name."""
+        use = "" if node.use.name == node.use.stage.name else f"-{node.use.name}"
+        split = f"-{node.split}" if node.split else ""
+        return file_name(f"{self.recipe.name}{use}{split}")
+
+
+def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:
+    """What decides each image of a dataset, and with `annotations` its record, by its id: 32 hex digits."""
+    from stages.contract.errors import StageError
+    from stages.datasets.records import record_digest
+
+    keys = {}
+    for image_id in dataset.image_ids:
+        with contextlib.suppress(StageError):
+            described = [record_digest(dataset.record(image_id))] if annotations else []
+            keys[image_id] = short_digest(image_id, dataset.image_digest(image_id), *described)
+    return keys
+
+
+def short_digest(*lines: str) -> str:
+    """The first 32 hex digits of the SHA-256 of some lines."""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def installed_version(distribution: str) -> str:
+    """The version of an installed distribution; for OpenCV of whichever of its packages is there."""
+    names = [distribution]
+    if distribution.startswith("opencv"):
+        names = ["opencv-contrib-python", "opencv-contrib-python-headless"]
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "absent"

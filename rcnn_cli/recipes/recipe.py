@@ -1,0 +1,212 @@
+"""Recipes: TOML files that name datasets, a network and the uses of stages, validated into frozen dataclasses.
+
+[datasets.train]            # source = "voc:DIR:SPLIT", "shapes:SPLIT", ... and the source's own options
+[network]                   # where the network comes from, unless a stage makes it
+[extract]                   # one use of the stage `extract`; its settings
+[extract.test]              # the same settings, where the test set differs
+[extract-again]             # a second use: stage = "extract", inputs = { proposals = "rpn" }, split = "val"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.contract.card import Stage
+from stages.contract.catalogue import catalogue
+from stages.contract.errors import StageError
+from stages.contract.settings import all_of, build_settings, nearest
+from stages.file_names import file_name
+from stages.input_files import read_whole
+from stages.networks import NetworkSettings
+
+LARGEST = 1_000_000
+"""Bytes of a TOML file: what is larger is none that a person wrote."""
+NOT_TOML = (ValueError, RecursionError)
+"""What tomllib raises: TOMLDecodeError, ValueError for a number of thousands of digits, RecursionError."""
+RESERVED = ("stage", "inputs", "split")
+LONGEST = 100
+"""Bytes of a name that folders are called after."""
+PLAIN = ("name", "description", "datasets", "network")
+
+
+class RecipeError(StageError):
+    """A recipe that does not say what it should; names the file and the key."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a stage: its settings (and those that differ for a split), what it reads, the split it works on."""
+
+    name: str
+    stage: Stage
+    settings: Any
+    split_settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    split: str | None = None
+
+    def settings_for(self, split: str | None) -> Any:
+        """The settings that hold for `split`."""
+        return self.split_settings.get(split or "", self.settings)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe. `datasets` maps each split's name to its table, `uses` each table's name to its use."""
+
+    path: Path
+    name: str
+    description: str
+    datasets: Mapping[str, Mapping[str, Any]]
+    network: NetworkSettings | None
+    uses: Mapping[str, Use]
+
+    def as_json(self) -> dict[str, Any]:
+        """The resolved recipe, every default filled in: what each manifest records."""
+        uses = {}
+        for use in self.uses.values():
+            table: dict[str, Any] = {"stage": use.stage.name, **all_of(use.settings)}
+            if use.inputs:
+                table["inputs"] = dict(use.inputs)
+            if use.split:
+                table["split"] = use.split
+            table.update({split: all_of(settings) for split, settings in use.split_settings.items()})
+            uses[use.name] = table
+        datasets = {name: dict(table) for name, table in self.datasets.items()}
+        network = {"network": all_of(self.network)} if self.network is not None else {}
+        return {"name": self.name, "description": self.description, "datasets": datasets, **network, **uses}
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and applies `changes` ("extract.padding=0"). Raises RecipeError or BadSetting."""
+    table = read_toml(path)
+    for change in changes:
+        apply_change(table, change)
+    return build_recipe(path, table)
+
+
+def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dict[str, Any]:
+    """The tables in a TOML file. Raises RecipeError, which calls it a `kind` of which there are some in `folder`."""
+    try:
+        return read_tables(path)
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"{path}: there is no such {kind}; `ls {folder}` shows those that come with the project"
+        ) from error
+    except IsADirectoryError as error:
+        raise RecipeError(f"{path}: is a folder; name a {kind}, a file that ends in .toml") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not text in UTF-8 ({error}); save the {kind} with that encoding") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); name a {kind}, a text file in TOML") from error
+    except NOT_TOML as error:
+        raise RecipeError(f"{path}: is not valid TOML ({error}); correct that line") from error
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """What a TOML file says. Raises as `toml_text`, and NOT_TOML."""
+    return tomllib.loads(toml_text(path))
+
+
+def toml_text(path: Path) -> str:
+    """The text of a TOML file, without the byte order mark that some editors put first. Raises OSError and
+    UnicodeDecodeError."""
+    text = read_whole(path, LARGEST).decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def apply_change(table: dict[str, Any], change: str) -> None:
+    """Applies one `--set section.key=value`; the value is TOML, or a string if it is not valid TOML."""
+    name, equals, text = change.partition("=")
+    keys = [key.strip() for key in name.split(".")]
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {change}: must be written section.key=value, as --set extract.padding=0")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except NOT_TOML:
+        value = text
+    if keys[0] not in PLAIN and keys[0] not in table:
+        known = [section for section in table if isinstance(table[section], dict)]
+        raise RecipeError(f"--set {change}: the recipe has no table [{keys[0]}]{nearest(keys[0], known)}")
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {change}: '{key}' is a value, not a table")
+    table[keys[-1]] = value
+
+
+def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
+    """The recipe in `table`, as TOML gave it, checked."""
+    datasets = table.get("datasets", {})
+    if not isinstance(datasets, dict) or not datasets:
+        raise RecipeError(f'{path}: has no dataset; add a table [datasets.train] with a source, as "shapes:train"')
+    for name, dataset in datasets.items():
+        check_name(path, f"[datasets.{name}]", name)
+        if not isinstance(dataset, dict) or not sources_of(dataset):
+            raise RecipeError(
+                f'{path}: [datasets.{name}] needs source = "voc:DIR:SPLIT", another kind of dataset, or a list of them'
+            )
+    uses = {name: build_use(path, name, value, datasets) for name, value in table.items() if name not in PLAIN}
+    if not uses:
+        raise RecipeError(f"{path}: uses no stage; add a table, as [propose]")
+    network = table.get("network")
+    if network is not None and not isinstance(network, dict):
+        raise RecipeError(f"{path}: network must be a table, [network]")
+    if network is not None:
+        network = build_settings(NetworkSettings, network, f"{path}: [network]")
+    name = str(table.get("name", file_name(path.stem, LONGEST)))
+    check_name(path, f"name = {name!r}", name)
+    return Recipe(path, name, str(table.get("description", "")), datasets, network, uses)
+
+
+def check_name(path: Path, place: str, name: str) -> None:
+    """Raises RecipeError if a name, which `place` states, cannot be that of a folder for results."""
+    if file_name(name, LONGEST) != name:
+        raise RecipeError(
+            f"{path}: {place[:200]}: a folder for results is called so; take letters, digits, '-' and '_', at most "
+            f"{LONGEST} bytes"
+        )
+
+
+def sources_of(dataset: Mapping[str, Any]) -> list[str]:
+    """The sources that the table of a dataset names, one or several; none if it does not say them as it should."""
+    source = dataset.get("source")
+    named: list[Any] = source if isinstance(source, list) else [source]
+    return named if all(isinstance(one, str) for one in named) else []
+
+
+def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) -> Use:
+    """One table of a recipe as the use of a stage."""
+    stages = catalogue()
+    check_name(path, f"[{name}]", name)
+    if not isinstance(table, dict):
+        raise RecipeError(f"{path}: '{name}' is not a table{nearest(name, [*PLAIN, *stages])}")
+    stage_name = table.get("stage", name)
+    if not isinstance(stage_name, str) or stage_name not in stages:
+        advice = nearest(str(stage_name), stages)
+        raise RecipeError(f'{path}: [{name}] is no stage{advice} (or name the stage with stage = "...")')
+    stage = stages[stage_name]
+    inputs = table.get("inputs", {})
+    roles = [one.role for one in stage.inputs]
+    if not isinstance(inputs, dict) or not all(isinstance(value, str) for value in inputs.values()):
+        raise RecipeError(f'{path}: [{name}] inputs must be a table of names, as {{ {roles[0]} = "..." }}')
+    for role in inputs:
+        if role not in roles:
+            raise RecipeError(f"{path}: [{name}] has no input '{role}'{nearest(role, roles)}")
+    split = table.get("split")
+    if split is not None and (not isinstance(split, str) or split not in datasets):
+        raise RecipeError(
+            f"{path}: [{name}] split = {split!r} is no dataset of this recipe{nearest(str(split), datasets)}"
+        )
+    common = {key: value for key, value in table.items() if key not in RESERVED and not isinstance(value, dict)}
+    settings = build_settings(stage.settings, common, f"{path}: [{name}]")
+    split_settings = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and key != "inputs":
+            if key not in datasets:
+                raise RecipeError(f"{path}: [{name}.{key}]: the recipe has no dataset '{key}'{nearest(key, datasets)}")
+            split_settings[key] = build_settings(stage.settings, {**common, **value}, f"{path}: [{name}.{key}]")
+    return Use(name, stage, settings, split_settings, inputs, split)

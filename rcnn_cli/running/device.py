@@ -1,0 +1,50 @@
+"""Which stages run a network, on which device, and as which of several processes; a missing GPU is said aloud."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from stages.contract.card import Stage
+from stages.contract.errors import StageError
+
+log = logging.getLogger("rcnn")
+
+
+def runs_network(stage: Stage) -> bool:
+    """Whether the stage reads or makes a network."""
+    return stage.makes == "network" or any(one.kind == "network" for one in stage.inputs)
+
+
+def torchrun_ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
+    """(rank, number on this machine, how many) of this process among those that torchrun started; (0, 0, 1) alone."""
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        return 0, 0, 1
+    return int(environment["RANK"]), int(environment["LOCAL_RANK"]), int(environment["WORLD_SIZE"])
+
+
+def resolve_device(name: str, number: int | None = None) -> str:
+    """ "auto", "cpu" or "cuda[:N]" as a device that is there. Raises StageError if it is not.
+
+    `number` completes "cuda": the process's number among several on this machine.
+    """
+    if name == "cpu":
+        return "cpu"
+    if name != "auto" and not name.startswith("cuda"):
+        raise StageError(f"--device {name}: is unknown; it may be auto, cpu, cuda or cuda:N")
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return resolve_device("cuda", number)
+        log.info("No CUDA device: networks run on the CPU.")
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise StageError(f"--device {name}: PyTorch {torch.__version__} finds no CUDA device; use --device cpu or auto")
+    if name == "cuda" and number is not None:
+        name = f"cuda:{number}"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, ValueError) as error:
+        raise StageError(f"--device {name}: there is no such device ({torch.cuda.device_count()} found)") from error
+    return name

@@ -1,0 +1,1 @@
+"""What a stage is: its card, the kinds of arrows, settings, execution, errors."""

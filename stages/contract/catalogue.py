@@ -1,0 +1,25 @@
+"""The list of stages: adding one is one folder and one line here."""
+
+from __future__ import annotations
+
+import importlib
+
+from stages.contract.card import Stage
+
+FOLDERS = (
+    "stages.pretrain",
+    "stages.propose",
+    "stages.finetune",
+    "stages.extract",
+    "stages.train_svm",
+    "stages.train_bbox",
+    "stages.detect",
+    "stages.eval",
+    "stages.diagnose",
+)
+
+
+def catalogue() -> dict[str, Stage]:
+    """Every stage by the name it has in recipes and on the command line, in the order of the papers' pipeline."""
+    stages = [importlib.import_module(folder).STAGE for folder in FOLDERS]
+    return {stage.name: stage for stage in stages}

@@ -1,0 +1,121 @@
+"""Settings of a stage: frozen dataclasses whose every default is the paper's value and carries the paper's section."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from stages.contract.errors import BadSetting
+
+TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def setting(
+    default: Any,
+    what: str,
+    *,
+    source: str = "",
+    choices: tuple[Any, ...] | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    identity: bool = True,
+    later: bool = False,
+) -> Any:
+    """One field of a settings dataclass.
+
+    `what` says in a sentence what it does: --help shows it to readers who know the field but not the code. `source` is
+    the paper's section or the file of the authors' release that the default comes from. `choices`, `at_least`,
+    `at_most` (inclusive) and `above` (exclusive) bound the value (each element, for a tuple).
+    `identity=False` marks a setting that cannot change the result and so stays out of the cache's key. `later=True`
+    marks one that came after caches had been made: at its default it stays out of the key, so that they keep theirs.
+    """
+    bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above}
+    metadata = {"what": what, "source": source, "identity": identity, "later": later, **bounds}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def build_settings(settings: type, values: Mapping[str, Any], place: str = "settings") -> Any:
+    """The settings dataclass made from `values` (as TOML gives them), each checked for its type and bounds.
+
+    `place` begins each message, as "recipes/shapes.toml: [extract]". Raises BadSetting, naming the nearest valid key.
+    """
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    hints = typing.get_type_hints(settings)
+    for name in values:
+        if name not in fields:
+            raise BadSetting(f"{place}: unknown setting '{name}'{nearest(name, fields)}")
+    return settings(
+        **{
+            name: check_value(f"{place}: {name}", hints[name], value, fields[name].metadata)
+            for name, value in values.items()
+        }
+    )
+
+
+def nearest(name: str, valid: typing.Iterable[str]) -> str:
+    """The end of a message about an unknown `name`: the nearest of the `valid` ones, or all of them."""
+    import difflib
+
+    names = list(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f", did you mean '{close[0]}'?"
+    return f"; it may be one of {', '.join(sorted(names))}" if names else ""
+
+
+def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) -> Any:
+    """`value` as the type `hint`, checked against the bounds in `metadata`; BadSetting if it does not fit."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value is None or value == "none":
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if typing.get_origin(hint) is tuple:
+        element = typing.get_args(hint)[0]
+        if not isinstance(value, list | tuple):
+            raise BadSetting(f"{place} = {value!r} must be a list")
+        return tuple(check_value(place, element, one, metadata) for one in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise BadSetting(f"{place} = {value!r} must be {TYPE_NAMES[hint]}")
+    check_bounds(place, value, metadata)
+    return value
+
+
+def check_bounds(place: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    """Raises BadSetting if `value` is outside the bounds that `setting` recorded in `metadata`."""
+    choices = metadata.get("choices")
+    if choices is not None and value not in choices:
+        raise BadSetting(f"{place} = {value!r} must be one of {', '.join(map(str, choices))}")
+    for bound, holds, words in (
+        ("at_least", lambda limit: value >= limit, "at least"),
+        ("at_most", lambda limit: value <= limit, "at most"),
+        ("above", lambda limit: value > limit, "more than"),
+    ):
+        limit = metadata.get(bound)
+        if limit is not None and not holds(limit):
+            raise BadSetting(f"{place} = {value!r} must be {words} {limit}")
+
+
+def identity_of(settings: Any) -> dict[str, Any]:
+    """The settings that change the result, as JSON values: what enters the cache's key."""
+    return {
+        field.name: as_json(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if field.metadata.get("identity", True)
+        and not (field.metadata.get("later", False) and getattr(settings, field.name) == field.default)
+    }
+
+
+def all_of(settings: Any) -> dict[str, Any]:
+    """Every setting as JSON values: what the manifest records."""
+    return {field.name: as_json(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+
+
+def as_json(value: Any) -> Any:
+    """Tuples become lists, all else stays."""
+    return [as_json(one) for one in value] if isinstance(value, tuple) else value

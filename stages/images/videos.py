@@ -1,0 +1,71 @@
+"""Video files: their frames as images, decoded by OpenCV."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.contract.errors import BadImage
+from stages.images.reading import Pixels
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet; FFmpeg in OpenCV reads it once, at its first video
+
+SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+
+
+def frame_count(path: Path) -> int:
+    """How many frames the file's header counts; it may be wrong by some, and is 0 where the format does not say.
+
+    Raises BadImage for what cannot be decoded as a video.
+    """
+    import cv2
+
+    with opened(path) as video:
+        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+
+def read_frames(path: Path, every: int = 1) -> Iterator[tuple[int, Pixels]]:
+    """(number, pixels) of each `every`-th frame of a video, numbered from 0: uint8 [H, W, 3], RGB, upright.
+
+    Raises BadImage for what cannot be decoded as a video.
+    """
+
+    with opened(path) as video:
+        number = 0
+        while video.grab():
+            if number % every == 0:
+                decoded, frame = video.retrieve()
+                if not decoded:
+                    return
+                yield number, np.ascontiguousarray(frame[:, :, ::-1])
+            number += 1
+        if number == 0:
+            raise BadImage(path, "has no frame that OpenCV can decode")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """OpenCV's reader of the file; it and the libraries under it keep their complaints to themselves."""
+    import cv2
+
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        if path.stat().st_size == 0:
+            raise BadImage(path, "is empty (0 bytes)")
+        video = cv2.VideoCapture(str(path))
+    except OSError as error:
+        raise BadImage(path, f"cannot be opened ({error.strerror})") from None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    try:
+        if not video.isOpened():
+            raise BadImage(path, "is no video that OpenCV can decode")
+        yield video
+    finally:
+        video.release()

@@ -1,0 +1,49 @@
+"""Detections beside the annotations they are held against: that both are of the same images and classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from stages.contract.errors import StageError
+
+log = logging.getLogger("stages")
+
+
+def check_images(stage: str, image_ids: Sequence[str], dataset: Any, what: str = "detections") -> None:
+    """Raises StageError unless `image_ids`, the images of the detections (or of `what`), are the dataset's own."""
+    if set(image_ids) != set(dataset.image_ids):
+        raise StageError(
+            f"{stage}: the {what} are of {len(image_ids)} images that are not the {len(dataset.image_ids)} of "
+            f"{dataset.name}; name the same split for [{stage}] and for the {what} it reads"
+        )
+
+
+def check_classes(stage: str, detected: Sequence[str], annotated: Sequence[str]) -> None:
+    """Warns of classes that only one side knows; raises StageError if they have none in common."""
+    known, wanted = set(detected), set(annotated)
+    unknown = [name for name in detected if name not in wanted]
+    never = [name for name in annotated if name not in known]
+    if len(unknown) == len(detected):
+        raise StageError(
+            f"{stage}: the detector's classes ({listed(detected)}) and the dataset's ({listed(annotated)}) "
+            f"have none in common; evaluate on a dataset with the classes that the SVMs were trained for"
+        )
+    if unknown:
+        log.warning("detections of %s are left out: the dataset has no such class", listed(unknown))
+    if never:
+        log.warning("the detector does not know %s: all of those objects are missed", listed(never))
+
+
+def listed(names: Sequence[str], at_most: int = 30) -> str:
+    """The names one after the other; of very many the first and how many more there are."""
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
+
+
+def warn_of_skipped(detections: Any) -> None:
+    """Says how many images were skipped upstream (`detections` is a cache.Reader): their objects count as missed."""
+    skipped = detections.manifest.get("skipped", {})
+    if skipped:
+        log.warning("%d images were skipped as unreadable: their objects count as missed", len(skipped))

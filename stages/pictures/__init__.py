@@ -1,0 +1,1 @@
+"""Drawings and plots: one palette, one way to set a label."""

@@ -1,0 +1,81 @@
+"""Boxes of several kinds on one image: what was found, what is false, what was missed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageDraw
+
+from stages.boxes import Boxes
+from stages.images.reading import Pixels
+from stages.pictures.drawing import Rectangle, draw_box, draw_label, fitted, pixel_corners
+from stages.pictures.palette import Colour
+
+DASH = 7
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box float32 [4] in pixels of the image, its colour and label; `dashed` for what is annotated, `thin` for one of
+    many; `stroke` is the width of its line in pixels, None for that of all marks; `ground` is the label's, None for
+    `colour`."""
+
+    box: NDArray[np.floating]
+    colour: Colour
+    text: str = ""
+    dashed: bool = False
+    thin: bool = False
+    stroke: int | None = None
+    ground: Colour | None = None
+
+
+def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stroke: int = 2) -> Pixels:
+    """`image` scaled to fit `cell` (width, height) with the marks on it, the first on top: uint8 [H, W, 3] RGB.
+
+    Labels that find no room without hiding an earlier one are left out; the colours stay.
+    """
+    canvas, scale = fitted(image, cell)
+    pen = ImageDraw.Draw(canvas)
+    boxes = [mark.box * scale for mark in marks]
+    for mark, box in reversed(list(zip(marks, boxes, strict=True))):
+        width = stroke if mark.stroke is None else mark.stroke
+        if mark.dashed:
+            draw_dashed(pen, pixel_corners(box, canvas.size), mark.colour, width)
+        elif mark.thin:
+            pen.rectangle(pixel_corners(box, canvas.size), outline=mark.colour)
+        else:
+            draw_box(pen, box, mark.colour, width, canvas.size)
+    taken: list[Rectangle] = []
+    for mark, box in zip(marks, boxes, strict=True):
+        if mark.text:
+            taken += draw_label(pen, mark.text, box, mark.ground or mark.colour, canvas.size, taken)
+    return np.asarray(canvas).copy()
+
+
+def draw_many(image: Pixels, boxes: Boxes, colour: Colour, cell: tuple[int, int], opacity: float) -> Pixels:
+    """`image` scaled to fit `cell` with the outlines of many `boxes` [n, 4], each as opaque as `opacity` in 0..1."""
+    canvas, scale = fitted(image, cell)
+    drawn, ink = np.asarray(canvas).astype(np.float32), np.array(colour, np.float32)
+    for box in boxes:
+        left, top, right, bottom = pixel_corners(box * scale, canvas.size)
+        edges = ((top, slice(left, right + 1)), (bottom, slice(left, right + 1)))
+        for place in (*edges, (slice(top, bottom + 1), left), (slice(top, bottom + 1), right)):
+            drawn[place] += opacity * (ink - drawn[place])
+    return drawn.round().astype(np.uint8)
+
+
+def draw_dashed(pen: ImageDraw.ImageDraw, corners: Rectangle, colour: Colour, stroke: int) -> None:
+    """A dashed outline inside the pixels `corners`, on a dark one so that it shows on any ground."""
+    left, top, right, bottom = corners
+    pen.rectangle(corners, outline=(0, 0, 0), width=stroke)
+    for x in range(left, right + 1, 2 * DASH):
+        end = min(x + DASH - 1, right)
+        pen.rectangle((x, top, end, min(top + stroke - 1, bottom)), fill=colour)
+        pen.rectangle((x, max(bottom - stroke + 1, top), end, bottom), fill=colour)
+    for y in range(top, bottom + 1, 2 * DASH):
+        end = min(y + DASH - 1, bottom)
+        pen.rectangle((left, y, min(left + stroke - 1, right), end), fill=colour)
+        pen.rectangle((max(right - stroke + 1, left), y, right, end), fill=colour)

@@ -1,0 +1,68 @@
+"""What the plots have in common: figures that need no display, grids, labels that keep apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.pictures.drawing import font_of, shortened
+from stages.pictures.palette import GRID, MUTED
+
+GROUNDED = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+"""The ground of a label that may lie on a line."""
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes the figure as a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def plain(ax: Any, axis: str = "both") -> None:
+    """A light grid, no frame."""
+    ax.grid(axis=axis, color=GRID, linewidth=0.6)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def say(ax: Any, words: str, ink: str = MUTED, ground: str = "white") -> None:
+    """Says in the middle of an empty plot why it is empty."""
+    box = {"boxstyle": "square,pad=0.3", "facecolor": ground, "edgecolor": "none"}
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", fontsize=9, color=ink, bbox=box)
+
+
+def cut(text: str, points: int, inches: float) -> str:
+    """As much of `text` as fits so many inches in type of `points`, with an ellipsis where something is missing."""
+    return shortened(text, font_of(points), int(72 * inches))
+
+
+def apart(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
+    """Ascending `values` moved as little as keeps `gap` between neighbours and all within `low` to `high`: the least
+    sum of squares. Where there is no room for that many, they begin at `low` and go beyond `high`.
+
+    Without the gaps between them the places are an isotonic regression of the values (pool adjacent violators).
+    """
+    pools: list[tuple[float, int]] = []
+    for place, value in enumerate(values):
+        mean, count = value - place * gap, 1
+        while pools and pools[-1][0] > mean:
+            before, others = pools.pop()
+            mean, count = (before * others + mean * count) / (others + count), others + count
+        pools.append((mean, count))
+    levels = [mean for mean, count in pools for _ in range(count)]
+    last = high - gap * (len(values) - 1)
+    return [max(low, min(level, last)) + place * gap for place, level in enumerate(levels)]

@@ -1,0 +1,71 @@
+"""What the stages that train a network share: their random numbers, their arithmetic, their state between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from cache import Record
+from stages.contract.errors import StageError
+from stages.networks import NetworkCard
+from stages.networks.weights import flatten_state, unflatten_state
+
+
+@contextlib.contextmanager
+def seeded(seed: int, step: int, device: str = "cpu") -> Iterator[torch.Generator]:
+    """The random numbers of one step (an epoch, an iteration; 0: the initial weights), which depend on nothing else.
+
+    PyTorch's own (initial weights, dropout), on the CPU and on `device`, are set and later set back; the generator that
+    is yielded is another.
+    """
+    first, second = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64) >> np.uint64(1)
+    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
+        torch.manual_seed(int(first))
+        yield torch.Generator().manual_seed(int(second))
+
+
+@contextlib.contextmanager
+def reproducible(threads: int, tf32: bool = False) -> Iterator[None]:
+    """A fixed number of CPU threads, no algorithms chosen by timing, TF32 only where asked for; set back afterwards."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    threads_before = torch.get_num_threads()
+    flags = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    torch.set_num_threads(threads)
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, False, tf32, tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = flags
+
+
+def training_state(module: nn.Module, optimiser: torch.optim.SGD) -> Record:
+    """`weights` and `momentum` as float32 vectors; to be called after the first step."""
+    momentum = [optimiser.state[weight]["momentum_buffer"] for weight in module.parameters()]
+    flat = torch.cat([buffer.detach().cpu().reshape(-1) for buffer in momentum])
+    return {"weights": flatten_state(module), "momentum": flat.numpy()}
+
+
+def restore_training(
+    card: NetworkCard, classes: int, module: nn.Module, optimiser: torch.optim.SGD, state: Record
+) -> None:
+    """Sets the network of `card` and its optimiser to what `training_state` gave, in place."""
+    module.load_state_dict(unflatten_state(card, classes, state["weights"]))
+    weights = list(module.parameters())
+    buffers = torch.from_numpy(state["momentum"]).split([weight.numel() for weight in weights])
+    for weight, buffer in zip(weights, buffers, strict=True):
+        shaped = buffer.reshape(weight.shape).to(weight.device)
+        optimiser.state[weight]["momentum_buffer"] = (
+            shaped.to(memory_format=torch.channels_last) if weight.dim() == 4 else shaped
+        )
+
+
+def check_loss(stage: str, loss: float, when: str, advice: str) -> None:
+    """Raises StageError for a loss that is not a finite number: what follows would train on nothing."""
+    if not math.isfinite(loss):
+        raise StageError(f"{stage}: the loss is no finite number in {when}: the training diverged; lower {advice}")
