@@ -390,7 +390,7 @@ def test_sigterm_says_how_much_is_kept(stage, copied):
 
 THREAD_THAT_FAILS_AFTER_A_SIGNAL = """
 import os, signal, sys, threading, warnings
-from rcnn_cli.main import set_up_logging, stop
+from rcnn_cli.ending import set_up_logging, stop
 
 def fail():
     raise KeyError("its queue is gone")

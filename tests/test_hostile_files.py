@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from rcnn_cli.clusters.cluster_file import load_cluster
-from rcnn_cli.commands.weights import import_file, show_file
 from rcnn_cli.experiments.grid import load_grid
 from rcnn_cli.looking.inspection import inspect_file
 from rcnn_cli.recipes.recipe import load_recipe
+from rcnn_cli.running.weights import import_file, show_file
 from stages.contract.errors import StageError
 from stages.datasets import open_detection
 from stages.images.reading import read_image

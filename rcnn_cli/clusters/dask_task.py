@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import CacheError, DamagedFile, Identity, Shard, Writer, differences, find_adoption
-from rcnn_cli.main import PATIENCE, end_at_once
+from rcnn_cli.ending import PATIENCE, end_at_once
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import build_recipe
 from rcnn_cli.running.device import resolve_device, runs_network

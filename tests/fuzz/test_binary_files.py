@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from rcnn_cli.commands.weights import show_file
 from rcnn_cli.looking.inspection import inspect_file
+from rcnn_cli.running.weights import show_file
 from stages.images.reading import image_size, read_image
 from stages.networks.caffemodel import read_caffemodel
 from stages.networks.importer import import_weights

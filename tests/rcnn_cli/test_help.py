@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from rcnn_cli.clusters import cluster_file as cluster
 from rcnn_cli.commands.completion import complete_value
 from rcnn_cli.commands.setting_help import bounds, setting_help, setting_metavar, shown, toml_value
+from rcnn_cli.commands.stages import setting_changes
 from rcnn_cli.experiments import grid
-from rcnn_cli.main import cli, setting_changes
+from rcnn_cli.main import cli
 from rcnn_cli.recipes.recipe import load_recipe
 from stages.contract.catalogue import catalogue
 from stages.contract.settings import setting

@@ -1,0 +1,194 @@
+"""Commands that choose settings: ablate, tune."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rcnn_cli.commands.completion import (
+    complete_split,
+    complete_table,
+    complete_toml,
+)
+from rcnn_cli.commands.options import (
+    adopt_option,
+    dask_options,
+    execution_options,
+    load_graph,
+    make_options,
+    recipe_argument,
+    recipe_options,
+)
+from rcnn_cli.sentences import (
+    INCOMPLETE,
+    explain,
+)
+
+
+@click.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
+@click.argument("grid", type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    shell_complete=complete_toml,
+    help="The base recipe  [default: the one that the grid names]",
+)
+@click.option("--seeds", metavar="N,...", help="Run every cell once with each of these seeds  [default: the grid's]")
+@recipe_options
+@execution_options
+@dask_options
+@adopt_option
+@click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+def ablate(
+    grid: Path,
+    recipe: Path | None,
+    seeds: str | None,
+    changes: tuple[str, ...],
+    work: Path | None,
+    dry_run: bool,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Run every cell of GRID, sharing every cache that can be shared, and print one table. Exit status 1 if one failed.
+
+    The table is also written to ablations/ in the work folder (Markdown, CSV, JSON).
+
+    \b
+    Examples:
+      rcnn ablate recipes/grids/shapes-table2.toml --dry-run
+      rcnn ablate recipes/grids/shapes-table2.toml --seeds 0 --set datasets.test.images=20
+      rcnn ablate recipes/grids/table2.toml --recipe my-recipe.toml --device cuda
+    """
+    from rcnn_cli.experiments.ablation import base_recipe, make_plan
+    from rcnn_cli.experiments.grid import load_grid
+    from rcnn_cli.running.runner import work_folder
+
+    loaded = load_grid(grid, seeds)
+    plan = make_plan(loaded, base_recipe(loaded, recipe), changes, work_folder(work), explain)
+    name = f"{grid.stem}-{recipe.stem}" if recipe else grid.stem
+    run_plan(plan, name, changes, dry_run, as_json_text, options)
+    if plan.failed:
+        raise SystemExit(INCOMPLETE)
+
+
+def run_plan(
+    plan: Any, name: str, changes: Sequence[str], dry_run: bool, as_json_text: bool, options: dict[str, Any]
+) -> Sequence[Any]:
+    """Says what there is to make, makes it, prints and writes the table; its rows (none of a dry run)."""
+    import json
+
+    from rcnn_cli.experiments import ablation_table
+    from rcnn_cli.experiments.ablation import execute
+
+    counts = plan.counts()
+    if dry_run:
+        told = ablation_table.counts_json(plan, counts) if as_json_text else None
+        click.echo(json.dumps(told, indent=2) if told else ablation_table.format_counts(plan, counts))
+        return []
+    logging.getLogger("rcnn").info(ablation_table.format_counts(plan, counts))
+    made = make_options(plan.makers(), **options)
+    rows = execute(plan, made, explain)
+    if made.execution.rank:
+        return []
+    if as_json_text:
+        click.echo(json.dumps(ablation_table.as_json(plan, rows, changes), indent=2, ensure_ascii=False))
+    else:
+        click.echo(ablation_table.format_text(plan, rows))
+    for path in ablation_table.write_tables(plan, rows, changes, plan.work, name):
+        logging.getLogger("rcnn").info("written: %s", path)
+    return rows
+
+
+@click.command(short_help="Choose settings on a validation split, for a new recipe.")
+@recipe_argument
+@execution_options
+@dask_options
+@adopt_option
+@click.option(
+    "--split",
+    metavar="NAME",
+    default="val",
+    show_default=True,
+    shell_complete=complete_split,
+    help="The dataset of the recipe to choose them on.",
+)
+@click.option(
+    "--evaluation",
+    metavar="NAME",
+    shell_complete=complete_table("evaluation"),
+    help="The evaluation of the detector to tune  [default: the main detector's]",
+)
+@click.option(
+    "--negative-overlap",
+    default="0,0.1,0.2,0.3,0.4,0.5",
+    show_default=True,
+    metavar="X,...",
+    help="Values of train-svm.negative_overlap to try.",
+)
+@click.option(
+    "--c", "cost", default="0.0001,0.001,0.01", show_default=True, metavar="X,...", help="Values of train-svm.C to try."
+)
+@click.option(
+    "--nms-iou", default="0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Values of detect.nms_iou to try."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe to write  [default: NAME-tuned.toml]")
+@click.option("--force", is_flag=True, help="Replace the recipe to write if it is there.")
+@click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+def tune(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    split: str,
+    evaluation: str | None,
+    negative_overlap: str,
+    cost: str,
+    nms_iou: str,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Search RECIPE's SVM and suppression settings on a validation split; write a recipe with the best of them.
+
+    \b
+    Examples:
+      rcnn tune recipes/shapes.toml --split val -o shapes-tuned.toml
+      rcnn tune recipes/shapes.toml --c 0.001 --nms-iou 0.3 --dry-run
+    """
+    from rcnn_cli.experiments.ablation import evaluation_of, make_plan
+    from rcnn_cli.experiments.tuning import best_row, check_output, check_split, parse_values, tuning_grid, write_tuned
+    from rcnn_cli.looking.evaluated import evaluation_node
+    from rcnn_cli.recipes.detectors import choice_told, detector_of
+
+    values = {
+        "negative_overlap": ("--negative-overlap", negative_overlap),
+        "C": ("--c", cost),
+        "nms_iou": ("--nms-iou", nms_iou),
+    }
+    searched = {name: parse_values(option, text) for name, (option, text) in values.items()}
+    output = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
+    graph = load_graph(recipe, changes, work)
+    check_output(recipe, output, force or dry_run)
+    node = evaluation_of(graph, evaluation) if evaluation else evaluation_node(graph)
+    if choice_told(graph, detector_of(node)) and not evaluation:
+        logging.getLogger("rcnn").info("tuned is [%s] by [%s]", detector_of(node).use.name, node.use.name)
+    check_split(graph, node, split)
+    plan = make_plan(tuning_grid(graph, node, split, searched), recipe, changes, graph.work, explain)
+    rows = run_plan(plan, f"tune-{recipe.stem}", changes, dry_run, as_json_text, options)
+    if plan.failed:
+        logging.getLogger("rcnn").warning("nothing chosen and no recipe written: not all combinations could be tried")
+        raise SystemExit(INCOMPLETE)
+    if rows:
+        best = best_row(rows)
+        write_tuned(graph, output, best, split, len(rows), changes, force)
+        logging.getLogger("rcnn").info("best on '%s': %s; written: %s", split, ", ".join(best.cell.words()), output)
+
+
+COMMANDS = (ablate, tune)

@@ -1,0 +1,251 @@
+"""Commands for data, weights and caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rcnn_cli.commands.completion import (
+    complete_source,
+    complete_source_option,
+    complete_toml,
+)
+from rcnn_cli.commands.options import (
+    load_graph,
+    load_graphs,
+)
+from rcnn_cli.sentences import (
+    INCOMPLETE,
+)
+from stages.contract.errors import StageError
+from stages.networks import NETWORKS, PREPROCESSINGS
+
+
+@click.group(name="cache")
+def cache_group() -> None:
+    """List, verify and clean the caches.
+
+    \b
+    Examples: rcnn cache ls
+              rcnn cache gc recipes/shapes.toml
+    """
+
+
+@cache_group.command(name="ls", short_help="List all caches with their state, age and size.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+)
+def cache_list(work: Path | None) -> None:
+    """List all caches: state, when they were finished (UTC) or last written to, age, folder, size.
+
+    \b
+    Example: rcnn cache ls
+    """
+    import time
+
+    from rcnn_cli.running.caches import list_caches
+    from rcnn_cli.running.runner import work_folder
+
+    click.echo(list_caches(work_folder(work), time.time()))
+
+
+@cache_group.command(name="verify", short_help="Read every byte; set damaged parts aside.")
+@click.argument("recipe", required=False, type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+)
+def cache_verify(recipe: Path | None, work: Path | None) -> None:
+    """Read every byte of all caches (or of RECIPE's); damaged files are set aside. Exit status 1 if there was one.
+
+    \b
+    Example: rcnn cache verify recipes/shapes.toml
+    """
+    from rcnn_cli.running.caches import verify_caches
+    from rcnn_cli.running.runner import work_folder
+
+    folder = work_folder(work)
+    graph = load_graph(recipe, (), folder) if recipe else None
+    damaged = verify_caches(folder, graph, click.echo)
+    if damaged:
+        raise SystemExit(INCOMPLETE)
+
+
+@cache_group.command(name="gc", short_help="Delete the caches that no recipe refers to.")
+@click.argument("recipes", nargs=-1, type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+)
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
+    """List the caches that none of RECIPES (default: recipes/*.toml) refers to, then delete them.
+
+    A grid of `rcnn ablate` may stand among RECIPES, with the base recipe that it names.
+
+    \b
+    Example: rcnn cache gc recipes/shapes.toml recipes/grids/shapes-table2.toml
+    """
+    from rcnn_cli.running.caches import collect_garbage
+    from rcnn_cli.running.runner import work_folder
+
+    folder = work_folder(work)
+    collect_garbage(
+        folder,
+        recipes,
+        lambda path: load_graphs(path, folder),
+        click.echo,
+        lambda: yes or confirmed("Delete these?"),
+    )
+
+
+def confirmed(question: str) -> bool:
+    """The answer to a question. Raises StageError where nobody is there to give one."""
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        raise StageError("nobody answered, so nothing was done; give --yes to go ahead without the question") from None
+
+
+@click.group()
+def data() -> None:
+    """Check, draw and download datasets.
+
+    \b
+    Examples: rcnn data check voc:my-folder:train
+              rcnn data shapes shapes/
+    """
+
+
+@data.command(name="check", short_help="Read every image and annotation of a dataset.")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, shell_complete=complete_source)
+@click.option(
+    "--classes",
+    metavar="A,B",
+    help="The classes, or a subset of a COCO or YOLO file's  [default: those that the data names]",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete_source_option,
+    help="An option of the dataset, as in its table of a recipe, exif=stored for example; repeatable.",
+)
+def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str, ...]) -> None:
+    """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
+
+    SOURCE is voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT or another form that docs/recipes.md
+    lists; several are checked as one dataset.
+
+    \b
+    Examples: rcnn data check voc:VOCdevkit/VOC2007:trainval
+              rcnn data check coco:annotations/instances_val2017.json:val2017 --classes cat,dog
+              rcnn data check voc:my-folder:train --set exif=stored
+    """
+    from rcnn_cli.commands.data import check_source
+    from rcnn_cli.running.runner import work_folder
+
+    if not check_source(sources, work_folder(None), click.echo, changes, classes):
+        raise SystemExit(INCOMPLETE)
+
+
+@data.command(name="shapes", short_help="Draw the demo's dataset, in the layout of PASCAL VOC.")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change seed, or how many scenes train, val and test have; repeatable.",
+)
+def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
+    """Draw the project's own detection set into DIRECTORY, in the layout of PASCAL VOC.
+
+    \b
+    Example: rcnn data shapes shapes/ --set seed=7
+    """
+    from rcnn_cli.commands.data import draw_dataset
+
+    click.echo(draw_dataset(directory, changes))
+
+
+@data.command(name="fetch", short_help="Download PASCAL VOC 2007 or 2012.")
+@click.argument("name", type=click.Choice(("voc2007", "voc2012")))
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--mirror", metavar="URL", help="Take the archives from this folder on the web  [default: the official one]"
+)
+def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
+    """Download PASCAL VOC into DIRECTORY: checksums verified, a broken download goes on where it stopped.
+
+    \b
+    Example: rcnn data fetch voc2007 data/
+    """
+    from rcnn_cli.commands.data import fetch_dataset
+
+    click.echo(fetch_dataset(name, directory, mirror))
+
+
+@click.group()
+def weights() -> None:
+    """Import weights of networks, show what a file of them holds.
+
+    \b
+    Examples: rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
+              rcnn weights show onet.safetensors
+    """
+
+
+@weights.command(name="import", short_help="Import weights of Caffe, torchvision or a state dict.")
+@click.argument("source")
+@click.option(
+    "--network", required=True, type=click.Choice(tuple(NETWORKS)), help="The network that the weights are of."
+)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to be written, .safetensors."
+)
+@click.option(
+    "--preprocessing",
+    type=click.Choice(tuple(PREPROCESSINGS)),
+    help="What they were trained with  [default: the usual one of a .caffemodel and of torchvision]",
+)
+@click.option(
+    "--mean", metavar="A,B,C", help="Their mean colour, in its channel order and scale  [default: the preprocessing's]"
+)
+@click.option(
+    "--scores", metavar="LAYER", help="The .caffemodel's layer of class scores  [default: fc8, or the only other]"
+)
+def weights_import(
+    source: str, network: str, output: Path, preprocessing: str | None, mean: str | None, scores: str | None
+) -> None:
+    """Import SOURCE, a .caffemodel, a state dict or torchvision:MODEL, as a file that a recipe's [network] can name.
+
+    \b
+    Examples: rcnn weights import bvlc_reference_caffenet.caffemodel --network tnet -o tnet.safetensors
+              rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
+    """
+    from rcnn_cli.commands.weights import import_file
+
+    click.echo(import_file(source, network, output, preprocessing, mean, scores))
+
+
+@weights.command(name="show", short_help="Show what a file of weights holds.")
+@click.argument("file", type=click.Path(path_type=Path))
+def weights_show(file: Path) -> None:
+    """Show what a FILE of weights holds, imported or not: source, preprocessing, tensors; checksums are compared.
+
+    \b
+    Example: rcnn weights show tnet.safetensors
+    """
+    from rcnn_cli.commands.weights import show_file
+
+    click.echo(show_file(file))
+
+
+COMMANDS = (data, weights, cache_group)

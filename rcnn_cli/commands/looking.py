@@ -1,0 +1,367 @@
+"""Commands that look at what came out: report, figures, recall, units, compare, explain, inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rcnn_cli.commands.completion import (
+    complete_image,
+    complete_split,
+    complete_toml,
+)
+from rcnn_cli.commands.options import (
+    execution_options,
+    load_graph,
+    make_options,
+    recipe_argument,
+    recipe_options,
+    table_option,
+)
+from rcnn_cli.sentences import (
+    INCOMPLETE,
+)
+
+
+@click.command(short_help="Say how well proposals cover the objects: recall against IoU.")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
+@recipe_options
+@click.option(
+    "--split",
+    metavar="NAME",
+    default="test",
+    show_default=True,
+    shell_complete=complete_split,
+    help="The dataset of the recipes that is measured on.",
+)
+@click.option(
+    "--counts",
+    default="300,1000,2000",
+    show_default=True,
+    metavar="N,...",
+    help="How many proposals of an image, the first, recall is told for.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write to  [default: results/recall in --work]",
+)
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+def recall(
+    recipes: tuple[Path, ...],
+    changes: tuple[str, ...],
+    work: Path | None,
+    split: str,
+    counts: str,
+    output: Path | None,
+    as_json_text: bool,
+) -> None:
+    """Say how well the proposals of RECIPES cover the objects: recall by IoU, average recall, by size and class.
+
+    All their caches of proposals are drawn in one figure, recall.png; recall.csv and recall.json have the numbers. The
+    first N proposals are those of the cache's order; whether that is a ranking is said below the table.
+
+    \b
+    Examples: rcnn recall recipes/shapes.toml
+              rcnn recall quality.toml fast.toml --split val --counts 100,1000 -o recall/
+    """
+    from rcnn_cli.looking.recall import measure, parse_counts, tell
+
+    wanted = parse_counts(counts)
+    measured = measure([load_graph(recipe, changes, work) for recipe in recipes], split, wanted)
+    click.echo(tell(measured, output, as_json_text))
+
+
+@click.command(short_help="Show the regions that excite units of a convolutional layer most.")
+@recipe_argument
+@click.option(
+    "--unit",
+    "units",
+    multiple=True,
+    metavar="ROW,COLUMN,CHANNEL",
+    help="A unit of the layer, each number from 1; repeatable.",
+)
+@click.option(
+    "--montage",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Show the N most class-selective units  [default: 12 without --unit]",
+)
+@click.option("--layer", metavar="LAYER", help="A cached convolutional layer  [default: the deepest]")
+@click.option(
+    "--split",
+    metavar="NAME",
+    default="test",
+    show_default=True,
+    shell_complete=complete_split,
+    help="The dataset of the recipe whose regions are searched.",
+)
+@table_option("--features", "features", "The recipe's extract table to use  [default: the main detector's]")
+@click.option(
+    "--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions shown for each unit."
+)
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    metavar="IOU",
+    help="Regions of one image that a stronger one overlaps by more are left out; the authors' tool takes 0.1.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write to  [default: results/RECIPE/units in --work]",
+)
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+def units(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    units: tuple[str, ...],
+    montage: int | None,
+    layer: str | None,
+    split: str,
+    features: str | None,
+    top: int,
+    overlap: float,
+    output: Path | None,
+    as_json_text: bool,
+) -> None:
+    """Show the regions of a split that excite units of a convolutional layer most: R-CNN's figures 4 and 12.
+
+    Reads RECIPE's cache of features. Each region is drawn as the network saw it, with the unit's receptive field in
+    white and its activation, divided by the largest of its channel.
+
+    \b
+    Examples: rcnn units recipes/shapes.toml
+              rcnn units recipes/voc2007-alexnet.toml --layer pool5 --unit 3,4,80 --unit 4,5,110 --top 96
+    """
+    from rcnn_cli.looking.units import show_units
+
+    graph = load_graph(recipe, changes, work)
+    click.echo(show_units(graph, split, layer, features, units, montage, top, overlap, output, as_json_text))
+
+
+@click.command(short_help="Draw the paper's figures of recipes: detections, filters, box plots, transformations.")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
+@recipe_options
+@click.option(
+    "--only",
+    metavar="NAME,...",
+    help="Only these: detections, filters, transformations, training-samples, box-plots, precision-recall  "
+    "[default: all]",
+)
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Draw the detections whose score has this precision or more on the whole split; of an image without such "
+    "the best, in thin lines.",
+)
+@click.option(
+    "--image", "images", multiple=True, metavar="ID", help="An image for detections and transformations; repeatable."
+)
+@click.option(
+    "--images",
+    "count",
+    type=click.IntRange(1),
+    default=12,
+    show_default=True,
+    metavar="N",
+    help="How many random images, without --image.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of every random choice."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write to  [default: results/figures in --work]",
+)
+def figures(
+    recipes: tuple[Path, ...],
+    changes: tuple[str, ...],
+    work: Path | None,
+    only: str | None,
+    precision: float,
+    images: tuple[str, ...],
+    count: int,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Draw R-CNN's figures, of what RECIPES have made, as PNGs. Exit status 1 if one that --only names, or all, failed.
+
+    What cannot be drawn, because a cache is not complete or a recipe has no such table, is said in a line.
+
+    \b
+    Examples: rcnn figures recipes/shapes.toml
+              rcnn figures recipes/shapes.toml recipes/shapes-finetuned.toml --only box-plots -o out/
+              rcnn figures recipes/shapes.toml --only detections --image test_00003 --precision 0.8
+    """
+    from rcnn_cli.looking.figures import Wish, draw_figures, figure_names
+    from rcnn_cli.outputs import OutputFolder
+    from rcnn_cli.running.runner import work_folder
+
+    names = figure_names(only)
+    graphs = [load_graph(recipe, changes, work) for recipe in recipes]
+    folder = OutputFolder(output or work_folder(work) / "results" / "figures", given=output is not None)
+    drawn = []
+    for one in draw_figures(graphs, names, Wish(precision, images, count, seed, folder)):
+        click.echo(one)
+        drawn.append(bool(one.paths))
+    if not all(drawn) if only else not any(drawn):
+        raise SystemExit(INCOMPLETE)
+
+
+@click.command(short_help="Make a page of HTML of what recipes gave: tables, curves, errors, a gallery of detections.")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
+@recipe_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write to  [default: results/RECIPE/report in --work]",
+)
+def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | None, output: Path | None) -> None:
+    """Make one page of HTML, index.html, of what RECIPES gave; it needs no network and opens from disk.
+
+    All their evaluations stand side by side: settings and caches, AP, precision-recall curves, error analysis, recall
+    of the proposals, training, a gallery of detections to be filtered, best and worst images.
+
+    \b
+    Examples: rcnn report recipes/shapes.toml
+              rcnn report recipes/shapes.toml recipes/shapes-finetuned.toml -o report/
+    """
+    from rcnn_cli.report.page import make_report
+    from rcnn_cli.report.runs import load_recipes
+
+    page, reused = make_report(load_recipes(recipes, changes, work), changes, output)
+    click.echo(f"Report{' (reused, its caches are the same)' if reused else ''}: {page}")
+
+
+@click.command(short_help="Say where two runs differ: settings, AP with intervals, errors, single images.")
+@click.argument("a", type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.argument("b", type=click.Path(path_type=Path), shell_complete=complete_toml)
+@recipe_options
+@table_option("--evaluation", "evaluation", "The evaluation to compare  [default: the main detector's]")
+@table_option("--evaluation-b", "evaluation", "The evaluation of B  [default: as --evaluation]")
+@click.option(
+    "--resamples",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="How often the images are resampled for the intervals.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The folder to write to  [default: in results/ of --work]"
+)
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+def compare(
+    a: Path,
+    b: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    evaluation: str | None,
+    evaluation_b: str | None,
+    resamples: int,
+    output: Path | None,
+    as_json_text: bool,
+) -> None:
+    """Say where the recipes A and B differ: settings, AP of each class with intervals, types of errors, single images.
+
+    A and B may be one recipe with two evaluations. Writes compare.json, compare.csv, images.csv, better.png, worse.png.
+
+    \b
+    Examples: rcnn compare recipes/shapes.toml recipes/shapes-finetuned.toml
+              rcnn compare r.toml r.toml --evaluation eval-without-bbox --evaluation-b eval
+    """
+    from rcnn_cli.looking.comparison import compare as compare_sides
+    from rcnn_cli.looking.comparison import open_sides, tell
+
+    first, second = load_graph(a, changes, work), load_graph(b, changes, work)
+    sides = open_sides(first, second, evaluation, evaluation_b)
+    click.echo(tell(*sides, compare_sides(*sides, resamples), output, as_json_text))
+
+
+@click.command(short_help="Show what a cache, a part, a recipe, a grid, results or an image is.")
+@click.argument("file", type=click.Path(path_type=Path))
+def inspect(file: Path) -> None:
+    """Show what FILE is: a cache's folder, part, view or manifest; a recipe or a grid; JSON; an image.
+
+    \b
+    Examples: rcnn inspect work/caches/extract/shapes-train.3fa9c1d2be04
+              rcnn inspect work/results/shapes/eval/results.json
+    """
+    from rcnn_cli.looking.inspection import inspect_file
+
+    click.echo(inspect_file(file))
+
+
+@click.command(name="explain", short_help="Say how an image's detections come about, and why objects were missed.")
+@recipe_argument
+@click.argument("image", shell_complete=complete_image)
+@table_option(
+    "--evaluation", "evaluation", "The evaluation whose detector is explained  [default: the main detector's]"
+)
+@table_option(
+    "--detector", "detections", "The recipe's detect table, in place of an evaluation  [default: the evaluation's]"
+)
+@click.option(
+    "--split",
+    metavar="NAME",
+    shell_complete=complete_split,
+    help="The dataset of the image  [default: the first that has it]",
+)
+@click.option(
+    "--object", "number", type=int, metavar="N", help="Only the image's N-th object, counted from 1  [default: all]"
+)
+@click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class  [default: all]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The folder to write to  [default: in results/ of --work]"
+)
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@execution_options
+def explain_command(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    image: str,
+    evaluation: str | None,
+    detector: str | None,
+    split: str | None,
+    number: int | None,
+    class_name: str | None,
+    output: Path | None,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Say how the detections in IMAGE come about, step by step, and why an object was missed.
+
+    IMAGE is the id of an image in RECIPE's datasets, or a photo's path. Writes IMAGE.png and IMAGE.json.
+
+    \b
+    Examples: rcnn explain recipes/shapes.toml test_00016
+              rcnn explain recipes/shapes.toml test_00016 --object 2 -o out/
+              rcnn explain recipes/shapes.toml photo.jpg
+    """
+    from rcnn_cli.looking.explanation import choose, computed, explain_image, split_of
+    from rcnn_cli.looking.explanation_lines import output_of, tell, tell_lines
+
+    graph = load_graph(recipe, changes, work)
+    chosen = choose(graph, evaluation, detector)
+    found_in = split_of(chosen, image, split)
+    folder, name = output_of(graph, image, found_in, output)
+    made = make_options(computed(chosen, found_in), **options)
+    explained = explain_image(chosen, image, found_in, made.execution)
+    click.echo(tell(explained, tell_lines(explained, number, class_name), folder, name, as_json_text))
+
+
+COMMANDS = (recall, units, figures, report, compare, explain_command, inspect)

@@ -1,0 +1,107 @@
+"""Commands for many machines: submit, cancel, wait; and the process of a Dask worker."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from rcnn_cli.commands.completion import (
+    complete_cache,
+    complete_toml,
+)
+from rcnn_cli.commands.options import (
+    load_graph,
+    recipe_argument,
+)
+from rcnn_cli.sentences import (
+    INCOMPLETE,
+)
+from stages.contract.errors import StageError
+
+
+@click.command(short_help="Submit a recipe to Slurm: a job for each missing cache.")
+@recipe_argument
+@click.option(
+    "--cluster",
+    type=click.Path(path_type=Path),
+    default=Path("cluster.toml"),
+    show_default=True,
+    shell_complete=complete_toml,
+    help="The file that says what each stage asks of Slurm.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing; needs no Slurm.")
+def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: Path, dry_run: bool) -> None:
+    """Submit RECIPE to Slurm: a job or array of jobs for each cache that is not complete, each after its inputs.
+
+    \b
+    Example: rcnn submit recipes/shapes.toml --cluster cluster.toml --dry-run
+    """
+    from rcnn_cli.clusters.cluster_file import load_cluster
+    from rcnn_cli.clusters.jobs import Submitter, alone, scripts
+    from rcnn_cli.clusters.slurm_scripts import Submission
+
+    graph = load_graph(recipe, changes, work)
+    wanted = load_cluster(cluster, graph.recipe)
+    submission = Submission(recipe, graph.recipe.name, changes, graph.work.absolute(), Path.cwd())
+    if dry_run:
+        click.echo("\n".join(scripts(graph, wanted, submission)), nl=False)
+        return
+    with alone(graph.work, click.echo):
+        count = Submitter(graph, wanted, submission, click.echo).submit()
+    click.echo(f"{count} jobs submitted; `rcnn status {recipe}` follows them, their output: {submission.logs}/")
+
+
+@click.command(short_help="Cancel the jobs of a recipe; what is finished is kept.")
+@recipe_argument
+def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
+    """Cancel the jobs of RECIPE that are queued or running; what is finished is kept.
+
+    \b
+    Example: rcnn cancel recipes/shapes.toml
+    """
+    from rcnn_cli.clusters.jobs import alone
+    from rcnn_cli.clusters.jobs import cancel as cancel_recipe
+    from rcnn_cli.recipes.recipe import load_recipe
+    from rcnn_cli.running.runner import work_folder
+
+    folder, name = work_folder(work), load_recipe(recipe, changes).name
+    with alone(folder, click.echo):
+        jobs = cancel_recipe(folder, name)
+    click.echo(f"Cancelled: {', '.join(jobs)}" if jobs else f"{recipe}: no job is queued or running")
+
+
+@click.command(short_help="Wait until a stage's caches are complete, whoever makes them.")
+@recipe_argument
+@click.argument("stage", shell_complete=complete_cache)
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after so long  [default: never]")
+def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, timeout: float | None) -> None:
+    """Wait until STAGE's caches of RECIPE are complete, whoever makes them. Exit status 1 if --timeout comes first.
+
+    STAGE is a stage, a table of the recipe, or a cache as `rcnn status` names it.
+
+    \b
+    Example: rcnn wait recipes/shapes.toml extract@train --timeout 3600
+    """
+    from rcnn_cli.running.runner import not_cached
+    from rcnn_cli.running.waiting import wait_for
+
+    graph = load_graph(recipe, changes, work)
+    nodes = graph.select(stage)
+    cached = [node for node in nodes if graph.is_cached(node)]
+    if not cached:
+        raise StageError(f"{nodes[0].name}: {not_cached(graph, nodes[0])}; wait for that")
+    if not wait_for(graph, cached, timeout, logging.getLogger("rcnn").info):
+        raise SystemExit(INCOMPLETE)
+
+
+@click.command(hidden=True)
+def task() -> None:
+    """Make parts of a cache as a Dask worker's process: a job on standard input, messages on standard output."""
+    from rcnn_cli.clusters.dask_task import work
+
+    work()
+
+
+COMMANDS = (submit, cancel, wait, task)

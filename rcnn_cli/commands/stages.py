@@ -1,0 +1,132 @@
+"""A command for each stage, with the stage's settings as options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+
+from rcnn_cli.commands.completion import (
+    complete_split,
+    complete_value,
+)
+from rcnn_cli.commands.group import SETTING, StageCommand
+from rcnn_cli.commands.options import (
+    adopt_option,
+    dask_options,
+    execution_options,
+    load_graph,
+    make_options,
+    recipe_argument,
+)
+from rcnn_cli.commands.setting_help import setting_help, setting_metavar, setting_values, toml_value
+from stages.contract.card import Stage
+from stages.contract.catalogue import catalogue
+
+
+def stage_command(stage: Stage) -> click.Command:
+    """The command of one stage: its settings are options, besides those of every stage."""
+
+    @click.pass_context
+    def command(
+        context: click.Context,
+        recipe: Path,
+        changes: tuple[str, ...],
+        work: Path | None,
+        split: str | None,
+        force: bool,
+        shard: str | None,
+        draw: bool = False,
+        **options: Any,
+    ) -> None:
+        from rcnn_cli.looking.results import draw_results, show_results
+        from rcnn_cli.recipes.recipe import load_recipe
+        from rcnn_cli.running.runner import remove, run_alone
+
+        changed = {name: options.pop(setting_option(name)) for name in setting_names(stage)}
+        uses = [
+            use for use in load_recipe(recipe, changes).uses.values() if use.stage is stage or use.name == stage.name
+        ]
+        graph = load_graph(recipe, [*changes, *setting_changes(uses, changed)], work)
+        nodes = graph.select(stage.name, split)
+        made = make_options(graph.makers(nodes), shard=shard, **{**options, "adopt": options["adopt"] and not force})
+        for node in nodes:
+            if force:
+                remove(graph, node)
+            finished = run_alone(graph, node, made)
+            if finished and draw:
+                draw_results(graph, node)
+        if made.execution.rank == 0:
+            show_results(graph, nodes)
+
+    command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
+    decorated = recipe_argument(
+        execution_options(dask_options(adopt_option(command)), "batch_size" not in setting_names(stage))
+    )
+    decorated = click.option(
+        "--split",
+        metavar="NAME",
+        shell_complete=complete_split,
+        help="Only this dataset of the recipe  [default: all that are needed]",
+    )(decorated)
+    decorated = click.option("--force", is_flag=True, help="Remove the cache first; compute it anew, copying nothing.")(
+        decorated
+    )
+    decorated = click.option(
+        "--shard",
+        envvar="RCNN_SHARD",
+        metavar="I/N",
+        help="Make only every N-th part, beginning with the I-th; `array`: as this task of an array job is numbered  "
+        "[default: $RCNN_SHARD, else all]",
+    )(decorated)
+    if stage.makes == "detections":
+        decorated = click.option(
+            "--draw", is_flag=True, help="Draw the detections on the images, into results/ of --work."
+        )(decorated)
+    for option in reversed(setting_options(stage)):
+        decorated = option(decorated)
+    return click.command(name=stage.name, cls=StageCommand, short_help=stage.summary)(decorated)
+
+
+def setting_names(stage: Stage) -> list[str]:
+    """The stage's settings."""
+    return [field.name for field in dataclasses.fields(stage.settings)]
+
+
+def setting_option(name: str) -> str:
+    """The parameter that carries a setting given on the command line."""
+    return f"{SETTING}{name}"
+
+
+def setting_options(stage: Stage) -> list[Callable[..., Any]]:
+    """A click option for each of the stage's settings."""
+    hints = get_type_hints(stage.settings)
+    return [
+        click.option(
+            "--" + field.name.replace("_", "-"),
+            setting_option(field.name),
+            metavar=setting_metavar(hints[field.name], field.metadata["choices"]),
+            shell_complete=complete_value(setting_values(hints[field.name], field.metadata["choices"])),
+            help=setting_help(field),
+        )
+        for field in dataclasses.fields(stage.settings)
+    ]
+
+
+def setting_changes(uses: Sequence[Any], changed: dict[str, str | None]) -> list[str]:
+    """`--set` changes for settings given as options: for every use of the stage, on every split."""
+    changes = []
+    for name, given in changed.items():
+        if given is None:
+            continue
+        for use in uses:
+            value = toml_value(get_type_hints(use.stage.settings)[name], given)
+            changes.append(f"{use.name}.{name}={value}")
+            changes += [f"{use.name}.{split}.{name}={value}" for split in use.split_settings]
+    return changes
+
+
+COMMANDS = tuple(stage_command(stage) for stage in catalogue().values())

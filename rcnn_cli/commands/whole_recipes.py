@@ -1,0 +1,198 @@
+"""Commands for whole recipes: run, status, plan, predict."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rcnn_cli.commands.completion import (
+    complete_cache,
+)
+from rcnn_cli.commands.options import (
+    adopt_option,
+    dask_options,
+    execution_options,
+    load_graph,
+    make_options,
+    recipe_argument,
+    table_option,
+)
+from rcnn_cli.sentences import (
+    INCOMPLETE,
+)
+from stages.contract.errors import StageError
+
+
+@click.command(short_help="Run all stages of a recipe; skip what is complete.")
+@recipe_argument
+@execution_options
+@dask_options
+@adopt_option
+@click.option(
+    "--only",
+    metavar="CACHE",
+    shell_complete=complete_cache,
+    help="Only this cache, as `rcnn status` names it; its inputs must be complete  [default: all]",
+)
+@click.option(
+    "--shard", metavar="I/N", help="With --only: make only every N-th part, beginning with the I-th  [default: all]"
+)
+def run(
+    recipe: Path, changes: tuple[str, ...], work: Path | None, only: str | None, shard: str | None, **options: Any
+) -> None:
+    """Run all stages of RECIPE in order; what is complete is skipped.
+
+    \b
+    Example: rcnn run recipes/shapes.toml --jobs 2
+    """
+    from rcnn_cli.looking.results import show_results
+    from rcnn_cli.running.runner import complete, run_alone, run_nodes, run_until_shown
+
+    if shard and not only:
+        raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
+    graph = load_graph(recipe, changes, work)
+    nodes = graph.caches()
+    if only:
+        chosen = graph.select(only)
+        made = make_options(graph.makers(chosen), shard=shard, **options)
+        finished = [run_alone(graph, node, made) for node in chosen]
+        if all(finished) and made.execution.rank == 0:
+            show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
+        return
+    graph.open_own_data()
+    missing = [node for node in nodes if not complete(graph, node)]
+    made = make_options(graph.makers(missing), **options)
+    if made.execution.rank:
+        run_nodes(graph, nodes, made)
+        return
+    if not missing:
+        click.echo(f"Everything was complete: nothing to do for {recipe}.")
+    run_until_shown(graph, nodes, made, lambda: show_results(graph, nodes))
+
+
+@click.command(short_help="Say what is complete, what is not, and why.")
+@recipe_argument
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_text: bool) -> None:
+    """Say for each cache of RECIPE: complete, how far, missing or damaged, and why. Exit status 1 unless all complete.
+
+    \b
+    Example: rcnn status recipes/shapes.toml --json
+    """
+    from rcnn_cli.running.status import describe, format_status
+
+    states = describe(load_graph(recipe, changes, work))
+    click.echo(format_status(states, as_json_text))
+    if any(state.state not in ("complete", "on demand") for state in states):
+        raise SystemExit(INCOMPLETE)
+
+
+@click.command(short_help="Say what a recipe will take: images, boxes, disk, time.")
+@recipe_argument
+@execution_options
+@click.option(
+    "--sample", type=click.IntRange(1), metavar="N", help="Images of each split to measure  [default: 8, or 4 per job]"
+)
+@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+def plan(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    sample: int | None,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Say what each cache of RECIPE will take, before anything is run. Exit status 1 if the disk has no room for it.
+
+    A few images of each split go through the real stages in a temporary folder ($TMPDIR). Datasets that the project
+    draws are drawn, as `rcnn run` would.
+
+    \b
+    Example: rcnn plan recipes/shapes.toml --sample 8
+    """
+    from rcnn_cli.running.planning import format_plan, make_plan
+    from rcnn_cli.running.runner import size
+    from rcnn_cli.running.waiting import is_complete
+
+    graph = load_graph(recipe, changes, work)
+    graph.open_own_data()
+    missing = [node for node in graph.caches() if not is_complete(graph, node)]
+    made = make_plan(graph, make_options(graph.makers(missing), **options), sample, logging.getLogger("rcnn").info)
+    click.echo(format_plan(made, graph.work, as_json_text))
+    if not made.fits:
+        logging.getLogger("rcnn").warning(
+            "%s: THE DISK IS TOO SMALL: %s are free of the %s to be written; make room, name another --work, or see "
+            "`cache = false` and --compression", graph.work, size(made.bytes_free), size(made.bytes_left)
+        )  # fmt: skip
+        raise SystemExit(INCOMPLETE)
+
+
+@click.command(short_help="Detect objects in photos and videos: PNGs with boxes, JSON.")
+@recipe_argument
+@click.argument("photos", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    help="The folder to write to.",
+)
+@table_option("--detector", "detections", "The detect table to use  [default: detect, else the recipe's first]")
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1),
+    help="Draw what scores at least as much as detections of this precision  [default: 0.5, if an evaluation is there]",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="SCORE",
+    help="Draw what has at least this score  [default: as --precision; without an evaluation 0, of a softmax 0.5]",
+)
+@click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    metavar="N",
+    help="Of a video take each N-th frame.",
+)
+@execution_options
+def predict(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    photos: tuple[str, ...],
+    output: Path,
+    detector: str | None,
+    precision: float | None,
+    threshold: float | None,
+    every: int,
+    **options: Any,
+) -> None:
+    """Detect objects in PHOTOS with RECIPE's trained detector: a PNG with boxes and a JSON file for each.
+
+    PHOTOS are images, videos, folders of them, and patterns in quotes, as 'photos/**/*.jpg'.
+
+    \b
+    Examples: rcnn predict recipes/shapes.toml photo.jpg -o out/
+              rcnn predict recipes/shapes.toml photos/ clip.mp4 --every 10
+    """
+    from rcnn_cli.looking.photos import find_photos
+
+    found = find_photos(photos, every)
+    from rcnn_cli.looking.prediction import Wish, predict_photos, prepare
+
+    wish = Wish(detector, threshold, precision)
+    sound, folder = prepare(found, output, options["skip_bad_images"])
+    graph = load_graph(recipe, changes, work)
+    made = make_options(list(graph.nodes.values()), **options)
+    for line in predict_photos(graph, sound, folder, made.execution, wish):
+        click.echo(line)
+
+
+COMMANDS = (run, status, plan, predict)
