@@ -18,8 +18,10 @@ from rcnn_cli.commands.options import (
     adopt_option,
     dask_options,
     execution_options,
+    json_option,
     load_graph,
     make_options,
+    output_option,
     recipe_argument,
     recipe_options,
 )
@@ -43,7 +45,7 @@ from rcnn_cli.sentences import (
 @dask_options
 @adopt_option
 @click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
-@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@json_option
 def ablate(
     grid: Path,
     recipe: Path | None,
@@ -136,10 +138,10 @@ def run_plan(
 @click.option(
     "--nms-iou", default="0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Values of detect.nms_iou to try."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe to write  [default: NAME-tuned.toml]")
+@output_option("The recipe to write  [default: NAME-tuned.toml]")
 @click.option("--force", is_flag=True, help="Replace the recipe to write if it is there.")
 @click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
-@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@json_option
 def tune(
     recipe: Path,
     changes: tuple[str, ...],

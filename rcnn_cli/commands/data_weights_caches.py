@@ -14,6 +14,7 @@ from rcnn_cli.commands.completion import (
 from rcnn_cli.commands.options import (
     load_graph,
     load_graphs,
+    output_option,
 )
 from rcnn_cli.sentences import (
     INCOMPLETE,
@@ -207,9 +208,7 @@ def weights() -> None:
 @click.option(
     "--network", required=True, type=click.Choice(tuple(NETWORKS)), help="The network that the weights are of."
 )
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to be written, .safetensors."
-)
+@output_option("The file to be written, .safetensors.", required=True)
 @click.option(
     "--preprocessing",
     type=click.Choice(tuple(PREPROCESSINGS)),

@@ -9,15 +9,18 @@ import click
 
 from rcnn_cli.commands.completion import (
     complete_image,
-    complete_split,
     complete_toml,
 )
 from rcnn_cli.commands.options import (
     execution_options,
+    json_option,
     load_graph,
     make_options,
+    output_option,
     recipe_argument,
     recipe_options,
+    recipes_argument,
+    split_option,
     table_option,
 )
 from rcnn_cli.sentences import (
@@ -26,16 +29,8 @@ from rcnn_cli.sentences import (
 
 
 @click.command(short_help="Say how well proposals cover the objects: recall against IoU.")
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
-@recipe_options
-@click.option(
-    "--split",
-    metavar="NAME",
-    default="test",
-    show_default=True,
-    shell_complete=complete_split,
-    help="The dataset of the recipes that is measured on.",
-)
+@recipes_argument
+@split_option("The dataset of the recipes that is measured on.", "test")
 @click.option(
     "--counts",
     default="300,1000,2000",
@@ -43,13 +38,8 @@ from rcnn_cli.sentences import (
     metavar="N,...",
     help="How many proposals of an image, the first, recall is told for.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The folder to write to  [default: results/recall in --work]",
-)
-@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@output_option("The folder to write to  [default: results/recall in --work]")
+@json_option
 def recall(
     recipes: tuple[Path, ...],
     changes: tuple[str, ...],
@@ -91,14 +81,7 @@ def recall(
     help="Show the N most class-selective units  [default: 12 without --unit]",
 )
 @click.option("--layer", metavar="LAYER", help="A cached convolutional layer  [default: the deepest]")
-@click.option(
-    "--split",
-    metavar="NAME",
-    default="test",
-    show_default=True,
-    shell_complete=complete_split,
-    help="The dataset of the recipe whose regions are searched.",
-)
+@split_option("The dataset of the recipe whose regions are searched.", "test")
 @table_option("--features", "features", "The recipe's extract table to use  [default: the main detector's]")
 @click.option(
     "--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions shown for each unit."
@@ -111,13 +94,8 @@ def recall(
     metavar="IOU",
     help="Regions of one image that a stronger one overlaps by more are left out; the authors' tool takes 0.1.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The folder to write to  [default: results/RECIPE/units in --work]",
-)
-@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@output_option("The folder to write to  [default: results/RECIPE/units in --work]")
+@json_option
 def units(
     recipe: Path,
     changes: tuple[str, ...],
@@ -148,8 +126,7 @@ def units(
 
 
 @click.command(short_help="Draw the paper's figures of recipes: detections, filters, box plots, transformations.")
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
-@recipe_options
+@recipes_argument
 @click.option(
     "--only",
     metavar="NAME,...",
@@ -179,12 +156,7 @@ def units(
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of every random choice."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The folder to write to  [default: results/figures in --work]",
-)
+@output_option("The folder to write to  [default: results/figures in --work]")
 def figures(
     recipes: tuple[Path, ...],
     changes: tuple[str, ...],
@@ -221,14 +193,8 @@ def figures(
 
 
 @click.command(short_help="Make a page of HTML of what recipes gave: tables, curves, errors, a gallery of detections.")
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml)
-@recipe_options
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The folder to write to  [default: results/RECIPE/report in --work]",
-)
+@recipes_argument
+@output_option("The folder to write to  [default: results/RECIPE/report in --work]")
 def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | None, output: Path | None) -> None:
     """Make one page of HTML, index.html, of what RECIPES gave; it needs no network and opens from disk.
 
@@ -260,10 +226,8 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
     metavar="N",
     help="How often the images are resampled for the intervals.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The folder to write to  [default: in results/ of --work]"
-)
-@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@output_option("The folder to write to  [default: in results/ of --work]")
+@json_option
 def compare(
     a: Path,
     b: Path,
@@ -314,20 +278,13 @@ def inspect(file: Path) -> None:
 @table_option(
     "--detector", "detections", "The recipe's detect table, in place of an evaluation  [default: the evaluation's]"
 )
-@click.option(
-    "--split",
-    metavar="NAME",
-    shell_complete=complete_split,
-    help="The dataset of the image  [default: the first that has it]",
-)
+@split_option("The dataset of the image  [default: the first that has it]")
 @click.option(
     "--object", "number", type=int, metavar="N", help="Only the image's N-th object, counted from 1  [default: all]"
 )
 @click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class  [default: all]")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The folder to write to  [default: in results/ of --work]"
-)
-@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@output_option("The folder to write to  [default: in results/ of --work]")
+@json_option
 @execution_options
 def explain_command(
     recipe: Path,

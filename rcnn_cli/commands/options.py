@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rcnn_cli.commands.completion import complete_setting, complete_table, complete_toml
+from rcnn_cli.commands.completion import complete_setting, complete_split, complete_table, complete_toml
 from rcnn_cli.sentences import explain
 from stages.contract.errors import StageError
 
@@ -66,6 +66,30 @@ def check_content(context: click.Context, option: click.Parameter, value: bool) 
 def table_option(flag: str, makes: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An option that names a table of the recipe whose stage makes this ("detections", say); `text` is its help."""
     return click.option(flag, metavar="NAME", shell_complete=complete_table(makes), help=text)
+
+
+def recipes_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """RECIPES, --set, --work, --check-content."""
+    argument = click.argument(
+        "recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml
+    )
+    return argument(recipe_options(command))
+
+
+def split_option(text: str, default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--split, a dataset of the recipe; `text` is its help."""
+    shown: dict[str, Any] = {"default": default, "show_default": True} if default else {}
+    return click.option("--split", metavar="NAME", shell_complete=complete_split, help=text, **shown)
+
+
+def output_option(text: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """-o, --output; `text` is its help."""
+    return click.option("-o", "--output", type=click.Path(path_type=Path), help=text, **settings)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json."""
+    return click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")(command)
 
 
 def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:

@@ -10,7 +10,6 @@ from typing import Any, get_type_hints
 import click
 
 from rcnn_cli.commands.completion import (
-    complete_split,
     complete_value,
 )
 from rcnn_cli.commands.group import SETTING, StageCommand
@@ -21,6 +20,7 @@ from rcnn_cli.commands.options import (
     load_graph,
     make_options,
     recipe_argument,
+    split_option,
 )
 from rcnn_cli.commands.setting_help import setting_help, setting_metavar, setting_values, toml_value
 from stages.contract.card import Stage
@@ -66,12 +66,7 @@ def stage_command(stage: Stage) -> click.Command:
     decorated = recipe_argument(
         execution_options(dask_options(adopt_option(command)), "batch_size" not in setting_names(stage))
     )
-    decorated = click.option(
-        "--split",
-        metavar="NAME",
-        shell_complete=complete_split,
-        help="Only this dataset of the recipe  [default: all that are needed]",
-    )(decorated)
+    decorated = split_option("Only this dataset of the recipe  [default: all that are needed]")(decorated)
     decorated = click.option("--force", is_flag=True, help="Remove the cache first; compute it anew, copying nothing.")(
         decorated
     )

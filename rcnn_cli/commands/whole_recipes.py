@@ -15,8 +15,10 @@ from rcnn_cli.commands.options import (
     adopt_option,
     dask_options,
     execution_options,
+    json_option,
     load_graph,
     make_options,
+    output_option,
     recipe_argument,
     table_option,
 )
@@ -75,7 +77,7 @@ def run(
 
 @click.command(short_help="Say what is complete, what is not, and why.")
 @recipe_argument
-@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@json_option
 def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_text: bool) -> None:
     """Say for each cache of RECIPE: complete, how far, missing or damaged, and why. Exit status 1 unless all complete.
 
@@ -96,7 +98,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
 @click.option(
     "--sample", type=click.IntRange(1), metavar="N", help="Images of each split to measure  [default: 8, or 4 per job]"
 )
-@click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")
+@json_option
 def plan(
     recipe: Path,
     changes: tuple[str, ...],
@@ -133,14 +135,7 @@ def plan(
 @click.command(short_help="Detect objects in photos and videos: PNGs with boxes, JSON.")
 @recipe_argument
 @click.argument("photos", nargs=-1, required=True, type=click.Path())
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("out"),
-    show_default=True,
-    help="The folder to write to.",
-)
+@output_option("The folder to write to.", default=Path("out"), show_default=True)
 @table_option("--detector", "detections", "The detect table to use  [default: detect, else the recipe's first]")
 @click.option(
     "--precision",
