@@ -167,7 +167,7 @@ def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]
 
 def filters(graph: Graph, wish: Wish) -> Pictures:
     """The filters of the first layer."""
-    from stages.networks.pictures import filter_sheet, first_filters
+    from stages.pictures.filters import filter_sheet, first_filters
 
     source = network_of(graph, features_nodes(graph)[0])
     network = source.load()

@@ -20,8 +20,8 @@ from stages.detections import Detections, DetectionSet, detections_from_arrays
 from stages.eval.pictures import detection_sheet, draw_best, images_to_show, named_classes, plot_box_plots, rows_to_show
 from stages.images.reading import read_image
 from stages.networks import PREPROCESSINGS
-from stages.networks.pictures import filter_sheet, first_filters
 from stages.pictures.drawing import class_colours, save_image
+from stages.pictures.filters import filter_sheet, first_filters
 from stages.pictures.palette import TRUTH, series_colour
 from stages.pictures.plots import apart
 
