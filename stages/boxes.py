@@ -46,6 +46,20 @@ def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
+def reaches(overlaps: NDArray[np.floating], limit: float) -> NDArray[np.bool_]:
+    """Which `overlaps` (IoUs or shares, of any shape) are at least `limit`, rounded to their own precision.
+
+    An IoU of exactly 1/10 is 0.100000001 in float32, more than the double 0.1: with this and `exceeds` it reaches a
+    limit of 0.1 and does not exceed it, in either precision.
+    """
+    return np.asarray(overlaps >= overlaps.dtype.type(limit))
+
+
+def exceeds(overlaps: NDArray[np.floating], limit: float) -> NDArray[np.bool_]:
+    """Which `overlaps` are more than `limit`, rounded to their own precision as in `reaches`."""
+    return np.asarray(overlaps > overlaps.dtype.type(limit))
+
+
 def covered_share(boxes: Boxes, regions: Boxes) -> NDArray[np.float64]:
     """The share of each box's own area that lies in each region: float64 [N, M] (0 for a box without area).
 

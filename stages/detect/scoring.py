@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import StageError
 from stages.detect import Settings
-from stages.detections import Detections, by_class, falling
+from stages.detections import Detections, by_class
+from stages.detections.order import falling
+from stages.detections.suppression import suppression_survivors
 from stages.features.linear_models import BoxRegressors
 from stages.networks import BACKGROUND, SOFTMAX
 
@@ -171,40 +173,3 @@ def regress(candidates: Candidates, boxes: Boxes, features: NDArray[Any], regres
     for label, mine in by_class(candidates.labels):
         moved[mine] = regressors.predict(boxes[mine], features[candidates.rows[mine]], label)
     return moved
-
-
-def suppression_survivors(found: Detections, iou: float) -> NDArray[np.int64]:
-    """Indices of the boxes that greedy non-maximum suppression keeps, ascending: in each class a box goes when its
-    IoU with a kept, better-scored one is more than `iou`."""
-    import torch
-    from torchvision.ops import nms
-
-    limit = float(np.float32(iou))  # IoU is computed in float32: one of exactly 0.3 is not more than 0.3
-    kept = [np.zeros(0, np.int64)]
-    for _, rows in by_class(found.labels):
-        survivors = nms(torch.from_numpy(found.boxes[rows]), torch.from_numpy(found.scores[rows]), limit)
-        kept.append(rows[survivors.numpy()])
-    return np.sort(np.concatenate(kept))
-
-
-def removers(found: Detections, iou: float) -> NDArray[np.int64]:
-    """Which detection greedy non-maximum suppression removes each one for, int64 [m]; -1 for those that it keeps.
-
-    It is the best-scored of those that are kept, of the same class and better-scored, that overlap it by more than
-    `iou`. `found` are as `move` gives them: in each class from the best score down.
-    """
-    import torch
-    from torchvision.ops import box_iou
-
-    kept = suppression_survivors(found, iou)
-    by = np.full(len(found), -1, np.int64)
-    for _, rows in by_class(found.labels):
-        stay, go = np.intersect1d(rows, kept), np.setdiff1d(rows, kept)
-        if not len(go):
-            continue
-        overlaps = box_iou(torch.from_numpy(found.boxes[go]), torch.from_numpy(found.boxes[stay])).numpy()
-        overlaps[stay[None, :] > go[:, None]] = -1.0
-        over = overlaps > np.float32(iou)
-        # Should the two functions round differently, the one that overlaps it most is what removed it.
-        by[go] = stay[np.where(over.any(axis=1), over.argmax(axis=1), overlaps.argmax(axis=1))]
-    return by

@@ -20,7 +20,7 @@ from stages.contract.execution import Execution, Progress, in_processes
 from stages.detect import SCORES, STAGE, Settings
 from stages.detect.scoring import Scorer, best_candidates, class_probabilities, suppress
 from stages.detect.trace import Trace, trace_image
-from stages.detections import class_thresholds
+from stages.detections.cap import class_thresholds
 from stages.features.linear_models import BoxRegressors, read_regressors, read_svms
 from stages.features.reading import Features
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from stages.boxes import Boxes, iou_matrix
 from stages.detect import Settings
-from stages.detect.scoring import Candidates, Scorer, best_candidates, move, removers, score_blocks
+from stages.detect.scoring import Candidates, Scorer, best_candidates, move, score_blocks
 from stages.detections import Detections
+from stages.detections.suppression import removers, suppression_survivors
 from stages.features.linear_models import BoxRegressors
 
 
@@ -91,7 +92,7 @@ def trace_image(
         np.hstack([np.zeros((len(boxes), 0), np.float32), *scores]),
         candidates,
         moved,
-        removers(moved, settings.nms_iou),
+        removers(moved, suppression_survivors(moved, settings.nms_iou), settings.nms_iou),
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cache import Reader
 from stages.boxes import Boxes, iou_matrix
+from stages.detections.suppression import greedy_nms
 
 Shape = tuple[int, int, int]
 SHOWN_IOU = 0.5
@@ -59,8 +60,9 @@ class Strongest:
             # Who is suppressed depends on stronger regions alone: what cannot get in may be left out before.
             least = held[0][0] if len(held) == self.count else 0.0
             rows = np.flatnonzero(values > least)
-            order = rows[np.argsort(-values[rows].astype(np.float32), kind="stable")]
-            for row in order[survivors(boxes[order], self.overlap)][: self.count].tolist():
+            strength = values[rows].astype(np.float32)
+            kept = greedy_nms(boxes[rows], strength, self.overlap)
+            for row in rows[kept[np.argsort(-strength[kept], kind="stable")]][: self.count].tolist():
                 entry = (float(values[row]), -image, -row)
                 if len(held) < self.count:
                     heapq.heappush(held, entry)
@@ -75,15 +77,6 @@ class Strongest:
             places = -np.array([one[1:] for one in order], np.int64).reshape(-1, 2)
             found.append((np.array([one[0] for one in order], np.float32), places[:, 0], places[:, 1]))
         return found
-
-
-def survivors(boxes: Boxes, overlap: float) -> NDArray[np.int64]:
-    """The rows of `boxes` [n, 4], strongest first, that greedy suppression leaves: int64, ascending."""
-    import torch
-    from torchvision.ops import nms
-
-    ranks = torch.arange(len(boxes), 0, -1, dtype=torch.float32)
-    return np.sort(nms(torch.from_numpy(np.ascontiguousarray(boxes)), ranks, overlap).numpy())
 
 
 def strongest_regions(

@@ -3,7 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.boxes import area, as_boxes, class_overlaps, clip_boxes, decode_deltas, encode_deltas, iou_matrix
+from stages.boxes import (
+    area,
+    as_boxes,
+    class_overlaps,
+    clip_boxes,
+    decode_deltas,
+    encode_deltas,
+    exceeds,
+    iou_matrix,
+    reaches,
+)
 
 SIDE = st.integers(2, 400)
 CORNER = st.integers(-50, 500)
@@ -97,3 +107,12 @@ def test_overlap_with_a_class_is_the_largest_with_its_objects():
     objects = as_boxes([[0, 0, 10, 10], [0, 0, 5, 10], [50, 50, 60, 60]])
     found = class_overlaps(as_boxes([[0, 0, 10, 10]]), objects, np.array([1, 1, 2], np.int32), 3)
     np.testing.assert_allclose(found, [[0, 1, 0]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("limit", [0.1, 0.3, 0.5, 0.6, 0.7])
+def test_an_overlap_of_exactly_the_limit_reaches_it_and_does_not_exceed_it(dtype: type, limit: float) -> None:
+    overlaps = np.array([np.nextafter(dtype(limit), dtype(0)), dtype(limit), np.nextafter(dtype(limit), dtype(1))])
+    assert overlaps.dtype == dtype
+    assert reaches(overlaps, limit).tolist() == [False, True, True]
+    assert exceeds(overlaps, limit).tolist() == [False, False, True]

@@ -22,9 +22,9 @@ from stages.detect.scoring import (
     best_rows,
     class_probabilities,
     detect_image,
-    suppression_survivors,
 )
 from stages.detections import Detections, read_detections
+from stages.detections.suppression import suppression_survivors
 from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
 
 CLASSES = ("cat", "dog", "owl")

@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.detect.scoring import suppression_survivors
-from stages.detections import (
-    BestScores,
-    Detections,
-    class_thresholds,
-    detections_as_json,
-    detections_from_arrays,
-    falling,
-    read_detections,
-    scores_of,
-)
+from stages.detections import Detections, detections_as_json, detections_from_arrays, read_detections
+from stages.detections.cap import BestScores, class_thresholds
+from stages.detections.order import falling, scores_of
+from stages.detections.suppression import suppression_survivors
 
 
 def found(*rows: tuple[float, int]) -> Detections:

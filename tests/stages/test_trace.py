@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from stages.boxes import iou_matrix
 from stages.detect import Settings
-from stages.detect.scoring import class_probabilities, detect_image, removers, suppression_survivors
+from stages.detect.scoring import class_probabilities, detect_image
 from stages.detect.trace import Reason, Trace, trace_image, why_missed
 from stages.detections import Detections
+from stages.detections.suppression import removers, suppression_survivors
 from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
 
 CLASSES = ("cat", "dog")
@@ -45,9 +46,10 @@ def test_what_suppressed_what_by_hand() -> None:
     # Of the second class the third box goes for the first that is kept, not for the one that was removed itself.
     boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10], [0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])
     found = Detections(boxes, np.float32([3, 2, 1, 9, 8, 7]), np.int32([0, 0, 0, 1, 1, 1]))
-    assert removers(found, 0.3).tolist() == [-1, 0, -1, -1, 3, -1]
-    assert removers(found, 0.1).tolist() == [-1, 0, -1, -1, 3, 3]
-    assert removers(found.where(np.zeros(0, np.int64)), 0.3).tolist() == []
+    nothing = found.where(np.zeros(0, np.int64))
+    assert removers(found, suppression_survivors(found, 0.3), 0.3).tolist() == [-1, 0, -1, -1, 3, -1]
+    assert removers(found, suppression_survivors(found, 0.1), 0.1).tolist() == [-1, 0, -1, -1, 3, 3]
+    assert removers(nothing, suppression_survivors(nothing, 0.3), 0.3).tolist() == []
 
 
 side = st.integers(1, 9)
@@ -64,8 +66,9 @@ def test_a_remover_is_kept_better_of_the_class_and_near(
         np.float32([row[1] for row in rows]),
         np.int32([row[2] for row in rows]),
     )
-    by = removers(found, iou)
-    np.testing.assert_array_equal(np.flatnonzero(by < 0), suppression_survivors(found, iou))
+    kept = suppression_survivors(found, iou)
+    by = removers(found, kept, iou)
+    np.testing.assert_array_equal(np.flatnonzero(by < 0), kept)
     for gone in np.flatnonzero(by >= 0):
         assert by[by[gone]] == -1
         assert found.labels[by[gone]] == found.labels[gone]

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from stages.boxes import iou_matrix
 from stages.extract.pictures import Region, UnitRow, View, actual_scale, seen_regions, transformation_sheet, unit_sheet
@@ -20,23 +19,12 @@ from stages.extract.units import (
     selective_units,
     shown_labels,
     strongest_regions,
-    survivors,
 )
 from stages.images.warp import warp_regions
 from stages.networks import PREPROCESSINGS
 from stages.pictures.drawing import draw_field, sections
 
 NEAR = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 50, 10, 60]], np.float32)
-
-
-def test_suppression_by_hand() -> None:
-    """The second overlaps the first by 90 / 110; an overlap of just the limit suppresses nothing."""
-    assert survivors(NEAR, 0.1).tolist() == [0, 2, 3]
-    assert survivors(NEAR, 0.9).tolist() == [0, 1, 2, 3]
-    assert survivors(NEAR[[1, 0, 2]], 0.1).tolist() == [0, 2]
-    half = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], np.float32)
-    assert survivors(half, 0.5).tolist() == [0, 1]
-    assert survivors(NEAR[:0], 0.1).tolist() == []
 
 
 def test_the_strongest_by_hand() -> None:
@@ -51,18 +39,26 @@ def test_the_strongest_by_hand() -> None:
     assert [len(one) for one in silent] == [0, 0, 0]
 
 
-@given(st.data())
-def test_the_strongest_are_those_of_a_plain_sort(data: st.DataObject) -> None:
+A_TENTH = [(0, 0, 5, 1, 2), (4, 0, 6, 1, 1)]  # 1 / 10: in float32 more than the double 0.1
+region = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 12)] * 2, st.integers(-1, 9))
+
+
+@given(
+    st.lists(st.lists(region, max_size=8), min_size=1, max_size=6),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+@example([A_TENTH], 2, 0.1)
+def test_the_strongest_are_those_of_a_plain_sort(
+    images: list[list[tuple[int, ...]]], count: int, overlap: float
+) -> None:
     """Suppress in each image, then sort all: by activation, image, row. Never more than `count` are held."""
-    count, overlap = data.draw(st.integers(1, 6)), data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     strongest = Strongest(1, count, overlap)
     every: list[tuple[float, int, int]] = []
-    for image in range(data.draw(st.integers(1, 6))):
-        rows = data.draw(st.integers(0, 8))
-        corners = data.draw(arrays.arrays(np.int64, (rows, 2), elements=st.integers(0, 12)))
-        sides = data.draw(arrays.arrays(np.int64, (rows, 2), elements=st.integers(1, 12)))
-        values = data.draw(arrays.arrays(np.float16, (rows, 1), elements=st.integers(-1, 9).map(float)))
-        boxes = np.hstack([corners, corners + sides]).astype(np.float32)
+    for image, regions in enumerate(images):
+        drawn = np.array(regions, np.int64).reshape(-1, 5)
+        boxes = np.hstack([drawn[:, :2], drawn[:, :2] + drawn[:, 2:4]]).astype(np.float32)
+        values = drawn[:, 4:].astype(np.float16)
         strongest.add(image, boxes, values)
         assert len(strongest.held[0]) <= count
         kept: list[int] = []
@@ -71,8 +67,8 @@ def test_the_strongest_are_those_of_a_plain_sort(data: st.DataObject) -> None:
                 kept.append(int(row))
         every += [(-float(values[row, 0]), image, row) for row in kept]
     expected = sorted(every)[:count]
-    ((activations, images, places),) = strongest.best()
-    found = zip((-activations).tolist(), images.tolist(), places.tolist(), strict=True)
+    ((activations, images_found, places),) = strongest.best()
+    found = zip((-activations).tolist(), images_found.tolist(), places.tolist(), strict=True)
     assert list(found) == expected
 
 

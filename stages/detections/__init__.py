@@ -1,0 +1,36 @@
+"""Detections: what is found in images, one image's or a whole set's, and how candidates become detections.
+
+`sets` holds the arrays, `order` their orders; `suppression` and `cap` say which candidates are left.
+"""
+
+from __future__ import annotations
+
+from stages.detections.json_values import detections_as_json, shortest
+from stages.detections.order import best_first, by_class
+from stages.detections.sets import (
+    NO_ROWS,
+    ClassDetections,
+    Detections,
+    DetectionSet,
+    detections_from_arrays,
+    detections_of,
+    no_boxes,
+    read_detections,
+    read_thresholds,
+)
+
+__all__ = [
+    "NO_ROWS",
+    "ClassDetections",
+    "DetectionSet",
+    "Detections",
+    "best_first",
+    "by_class",
+    "detections_as_json",
+    "detections_from_arrays",
+    "detections_of",
+    "no_boxes",
+    "read_detections",
+    "read_thresholds",
+    "shortest",
+]

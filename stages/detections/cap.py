@@ -1,0 +1,71 @@
+"""The cap on how many detections a detector may report.
+
+R-CNN's (rcnn_test.m): of a class, a test set of N images keeps the `average_per_image` x N best candidates.
+It is counted on candidates before non-maximum suppression and needs all images, so the detections' cache holds every
+image's candidates as they are, and the cut is made when they are read. That is the same: whether greedy suppression
+keeps a box depends on better-scored boxes alone, so what it keeps of the candidates above a score is exactly what it
+keeps of all candidates, cut at that score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.detections.order import falling, scores_of
+
+STREAMED = 1 << 20
+"""Scores that are read between two looks at which are the best."""
+
+
+class BestScores:
+    """The `keep` best scores of each class in a stream: 8 bytes each, and as much again before the others go."""
+
+    def __init__(self, classes: int, keep: int) -> None:
+        self.classes = classes
+        self.keep = keep
+        self.held = [np.zeros(0, np.int64)]
+        self.size = 0
+        self.limit = STREAMED
+        self.dropped = np.zeros(classes, bool)
+
+    def add(self, scores: NDArray[np.float32], labels: NDArray[np.int32]) -> None:
+        """More scores, float32 [n], of the classes `labels` int32 [n]."""
+        self.held.append((labels.astype(np.int64) << 32) + (falling(scores) + 2**31))
+        self.size += len(scores)
+        if self.size > self.limit:
+            self.trim()
+
+    def trim(self) -> None:
+        """Forgets all but the best."""
+        every = np.sort(np.concatenate(self.held))
+        labels = every >> 32
+        rank = np.arange(len(every)) - np.searchsorted(labels, labels)
+        self.dropped[labels[rank >= self.keep]] = True
+        self.held = [every[rank < self.keep]]
+        self.size = len(self.held[0])
+        self.limit = 2 * self.size + STREAMED
+
+    def thresholds(self) -> NDArray[np.float32]:
+        """Of each class the `keep`-th best score, or -inf while there were no more than that: float32 [classes]."""
+        self.trim()
+        last = np.searchsorted(self.held[0], np.arange(1, self.classes + 1) << 32)[self.dropped] - 1
+        found = np.full(self.classes, -np.inf, np.float32)
+        found[self.dropped] = scores_of((self.held[0][last] & 0xFFFFFFFF) - 2**31)
+        return found
+
+
+def class_thresholds(
+    candidates: Iterable[tuple[NDArray[np.float32], NDArray[np.int32]]], classes: int, keep: int
+) -> NDArray[np.float32]:
+    """The `keep`-th best candidate score of each class, float32 [classes]; -inf where there are no more than `keep`.
+
+    `candidates` yields (scores [n], labels [n]) image by image. R-CNN's rcnn_test.m, with `keep` = 40 x images: a box
+    with a score below its class's threshold is dropped, one that equals it stays.
+    """
+    best = BestScores(classes, keep)
+    for scores, labels in candidates:
+        best.add(scores, labels)
+    return best.thresholds()

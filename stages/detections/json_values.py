@@ -1,0 +1,37 @@
+"""Detections as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.detections.order import best_first
+from stages.detections.sets import Detections
+
+
+def shortest(score: np.float32) -> float:
+    """The number with the fewest digits that is this score in 32 bits: what is compared with it compares the same."""
+    return float(str(np.float32(score)))
+
+
+def detections_as_json(
+    detections: Detections,
+    classes: Sequence[str],
+    precision: NDArray[np.floating],
+    drawn: NDArray[np.bool_],
+) -> list[dict[str, Any]]:
+    """Detections as JSON values, in the order of `best_first`; boxes as in the project, zero-based and half-open
+    (x1, y1, x2, y2). `precision` [n] is null where it is nan, `drawn` [n] is whether a picture shows them."""
+    return [
+        {
+            "class": classes[detections.labels[row]],
+            "score": shortest(detections.scores[row]),
+            "precision": None if np.isnan(precision[row]) else float(precision[row]),
+            "box": [round(float(corner), 2) for corner in detections.boxes[row]],
+            "drawn": bool(drawn[row]),
+        }
+        for row in best_first(detections.scores, precision)
+    ]
