@@ -143,7 +143,7 @@ class Settings:
 STAGE = Stage(
     name="finetune",
     summary="Train the network on for detection, on warped windows.",
-    schema_version=1,
+    schema_version=2,
     settings=Settings,
     makes="network",
     inputs=(

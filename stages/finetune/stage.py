@@ -20,13 +20,13 @@ from stages.finetune.training import LOG_COLUMNS, IterationResult, Trainer
 from stages.finetune.windows import Windows, joined_windows, positives_of_batch, window_labels
 from stages.matching.examples import unused_regions
 from stages.networks import BACKGROUND, NetworkSource
+from stages.networks.architectures import empty_module
 from stages.networks.memory import keep_large_buffers
+from stages.networks.weights import NETWORK, weight_columns, weight_record
 from stages.training.log import TABLE, write_log
 from stages.training.state import reproducible
 
 log = logging.getLogger("stages.finetune")
-
-NETWORK = "network"
 LAST = 100
 
 
@@ -36,11 +36,15 @@ def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
-    """All weights in one vector (in the order of the state dict), the numbers of windows, the `log` of iterations."""
+    """The network's tensors, each a column named as in its state dict, numbers of windows, the `log` of iterations."""
+    network = empty_module(inputs["network"].card, len(inputs["images"].classes) + 1)
     return Schema(
         item="network",
-        rows={"weights": Column("float32")},
-        per_item={"positive_windows": Column("int64"), "background_windows": Column("int64")},
+        per_item={
+            **weight_columns(network.state_dict()),
+            "positive_windows": Column("int64"),
+            "background_windows": Column("int64"),
+        },
         tables={TABLE: {name: Column(dtype) for name, dtype in LOG_COLUMNS.items()}},
     )
 
@@ -88,7 +92,7 @@ def fine_tune(
     if ranks.leads:
         tell(trainer, settings, output)
         record = {
-            "weights": trainer.state()["weights"],
+            **weight_record(trainer.module.state_dict()),
             "positive_windows": np.array(len(windows.positive)),
             "background_windows": np.array(len(windows.negative)),
             **trainer.log_record(f"{TABLE}/"),

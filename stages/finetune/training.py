@@ -118,7 +118,7 @@ class Trainer:
 
     def restore(self, state: Record) -> None:
         """Goes on from what `state` gave."""
-        restore_training(self.card, self.background + 1, self.module, self.optimiser, state)
+        restore_training(self.module, self.optimiser, state)
         columns = [state[f"log_{name}"].tolist() for name in LOG_COLUMNS]
         self.log = [IterationResult(*row) for row in zip(*columns, strict=True)]
         if len(self.log) > self.settings.iterations:

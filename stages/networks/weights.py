@@ -7,13 +7,13 @@ import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from cache import Column, Record
 from stages.contract.errors import ChangedInput, StageError
 from stages.input_files import read_whole
 from stages.networks.architectures import build, empty_module
@@ -21,14 +21,25 @@ from stages.networks.cards import NetworkCard
 from stages.networks.source import RANDOM_WEIGHTS, TORCHVISION_WEIGHTS, NetworkSource, sha256_of
 from stages.networks.weights_file import read_header, read_record, tensors_digest
 
+if TYPE_CHECKING:
+    from cache import Reader
+
 State = dict[str, torch.Tensor]
+
+NETWORK = "network"
+"""The one item in the cache of a stage that trains a network."""
+
+COLUMNS = "weights/"
+"""How the columns of a cached network's tensors are named: this, and the tensor's name in the state dict."""
 
 
 def load_module(source: NetworkSource) -> nn.Module:
     """The module of `source` on the CPU in float32. Raises StageError."""
     if source.reader is not None:
-        record = source.reader.read("network", ["weights"])
-        return with_state(source, unflatten_state(source.card, source.classes, record["weights"]), source.weights)
+        state = cached_state(source.reader)
+        own = empty_module(source.card, source.classes).state_dict()  # the cache may hold further heads
+        state = {name: state[name] for name in own if name in state}
+        return with_state(source, state, str(source.reader.folder), "run its stage again with --force")
     if source.weights == RANDOM_WEIGHTS:
         return random_module(source)
     if source.weights == TORCHVISION_WEIGHTS:
@@ -141,9 +152,11 @@ def parse_safetensors(raw: bytes, path: Path) -> State:
     return state
 
 
-def with_state(source: NetworkSource, state: State, place: str) -> nn.Module:
+def with_state(
+    source: NetworkSource, state: State, place: str, advice: str = "correct network.name or network.weights"
+) -> nn.Module:
     """The source's module holding `state`; StageError naming `place` if keys or shapes are another network's."""
-    check_state(source.card, source.classes, state, place, "correct network.name or network.weights")
+    check_state(source.card, source.classes, state, place, advice)
     module = empty_module(source.card, source.classes)
     module.load_state_dict({name: as_float32(tensor) for name, tensor in state.items()}, assign=True)
     return module.requires_grad_(False)
@@ -166,23 +179,36 @@ def as_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
 
 
-def flatten_state(module: nn.Module) -> NDArray[np.float32]:
-    """All tensors of the module's state dict, in its order, as one float32 vector: a training stage's `weights`."""
-    flat = [tensor.detach().cpu().to(torch.float32).reshape(-1) for tensor in module.state_dict().values()]
-    return torch.cat(flat).numpy()
+def weight_columns(state: Mapping[str, torch.Tensor]) -> dict[str, Column]:
+    """The columns of a training stage's cache (one value per item) that hold the tensors of `state`, each in its shape.
 
-
-def unflatten_state(card: NetworkCard, classes: int, weights: NDArray[np.float32]) -> State:
-    """The inverse of `flatten_state` for the network of `card` with `classes` classes. Raises StageError."""
-    expected: dict[str, Any] = empty_module(card, classes).state_dict()
-    lengths = [tensor.numel() for tensor in expected.values()]
-    if sum(lengths) != len(weights):
-        raise StageError(
-            f"the cached {card.name} has {len(weights)} weights instead of {sum(lengths)}; "
-            "it is from another version, run its stage again with --force"
-        )
-    pieces = torch.from_numpy(np.array(weights, np.float32)).split(lengths)
+    Floating tensors are kept in float32. Values are not read, so the tensors may be on the meta device.
+    """
     return {
-        name: piece.reshape(tensor.shape).to(tensor.dtype)
-        for (name, tensor), piece in zip(expected.items(), pieces, strict=True)
+        COLUMNS + name: Column(str(as_float32(tensor).dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in state.items()
     }
+
+
+def weight_record(state: Mapping[str, torch.Tensor]) -> Record:
+    """The tensors of `state` as the values of their `weight_columns`."""
+    return {COLUMNS + name: as_float32(tensor.detach()).cpu().contiguous().numpy() for name, tensor in state.items()}
+
+
+def recorded_state(record: Mapping[str, np.ndarray]) -> State:
+    """The inverse of `weight_record`; other columns of the record are left out."""
+    return {
+        name.removeprefix(COLUMNS): torch.from_numpy(values).clone()  # aligned as PyTorch aligns
+        for name, values in record.items()
+        if name.startswith(COLUMNS)
+    }
+
+
+def cached_state(reader: Reader) -> State:
+    """Every tensor in the cache of a training stage, those of further heads too. Raises StageError if it has none."""
+    columns = [name for name in reader.schema.per_item if name.startswith(COLUMNS)]
+    if not columns:
+        raise StageError(
+            f"{reader.folder}: its weights have no names, so an earlier version wrote it; run its stage again"
+        )
+    return recorded_state(reader.read(NETWORK, columns))

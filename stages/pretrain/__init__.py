@@ -76,7 +76,7 @@ class Settings:
 STAGE = Stage(
     name="pretrain",
     summary="Train a small network on images of single objects.",
-    schema_version=1,
+    schema_version=2,
     settings=Settings,
     makes="network",
     inputs=(Input("images", kind="classification"),),

@@ -15,15 +15,15 @@ from stages.contract.errors import BadImage, StageError
 from stages.contract.execution import Execution, restoring
 from stages.datasets import ClassificationDataset
 from stages.networks import BACKGROUND, NETWORKS
+from stages.networks.architectures import empty_module
 from stages.networks.memory import keep_large_buffers
+from stages.networks.weights import NETWORK, weight_columns, weight_record
 from stages.pretrain import Settings
 from stages.pretrain.training import LOG_COLUMNS, Examples, Trainer
 from stages.training.log import TABLE, write_log
 from stages.training.state import reproducible
 
 log = logging.getLogger("stages.pretrain")
-
-NETWORK = "network"
 
 
 def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
@@ -32,10 +32,11 @@ def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
-    """All weights in one vector (in the order of the state dict), and the `log` of epochs."""
+    """The network's tensors, each a column named as in its state dict, and the `log` of epochs."""
+    network = empty_module(NETWORKS[settings.network], len(inputs["images"].classes) + 1)
     return Schema(
         item="network",
-        rows={"weights": Column("float32")},
+        per_item=weight_columns(network.state_dict()),
         tables={TABLE: {name: Column(dtype) for name, dtype in LOG_COLUMNS.items()}},
     )
 
@@ -64,8 +65,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
                     checkpoint.save(trainer.state())
                     write_log(output.folder, {**trainer.log_record(""), "seconds": trainer.seconds})
                     bar.advance(1, len(training))
-        state = trainer.state()
-        output.write(part, [{"weights": state["weights"], **trainer.log_record(f"{TABLE}/")}])
+        output.write(part, [{**weight_record(trainer.module.state_dict()), **trainer.log_record(f"{TABLE}/")}])
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:

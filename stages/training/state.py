@@ -12,8 +12,9 @@ from torch import nn
 
 from cache import Record
 from stages.contract.errors import StageError
-from stages.networks import NetworkCard
-from stages.networks.weights import flatten_state, unflatten_state
+from stages.networks.weights import recorded_state, weight_record
+
+MOMENTUM = "momentum/"
 
 
 @contextlib.contextmanager
@@ -45,23 +46,37 @@ def reproducible(threads: int, tf32: bool = False) -> Iterator[None]:
 
 
 def training_state(module: nn.Module, optimiser: torch.optim.SGD) -> Record:
-    """`weights` and `momentum` as float32 vectors; to be called after the first step."""
-    momentum = [optimiser.state[weight]["momentum_buffer"] for weight in module.parameters()]
-    flat = torch.cat([buffer.detach().cpu().reshape(-1) for buffer in momentum])
-    return {"weights": flatten_state(module), "momentum": flat.numpy()}
+    """The weights (`weight_record`) and the momentum of each parameter that has been trained, by the parameter's name.
+
+    To be called after the first step; a frozen parameter has no momentum.
+    """
+    momentum = {
+        MOMENTUM + name: optimiser.state[weight]["momentum_buffer"].detach().cpu().contiguous().numpy()
+        for name, weight in module.named_parameters()
+        if weight in optimiser.state
+    }
+    return {**weight_record(module.state_dict()), **momentum}
 
 
-def restore_training(
-    card: NetworkCard, classes: int, module: nn.Module, optimiser: torch.optim.SGD, state: Record
-) -> None:
-    """Sets the network of `card` and its optimiser to what `training_state` gave, in place."""
-    module.load_state_dict(unflatten_state(card, classes, state["weights"]))
-    weights = list(module.parameters())
-    buffers = torch.from_numpy(state["momentum"]).split([weight.numel() for weight in weights])
-    for weight, buffer in zip(weights, buffers, strict=True):
-        shaped = buffer.reshape(weight.shape).to(weight.device)
+def restore_training(module: nn.Module, optimiser: torch.optim.SGD, state: Record) -> None:
+    """Sets the network and its optimiser to what `training_state` gave, in place.
+
+    Raises RuntimeError or ValueError for the state of another network, or of one with other parameters frozen.
+    """
+    moving = {id(weight) for group in optimiser.param_groups if group["momentum"] for weight in group["params"]}
+    trained = {
+        name: weight for name, weight in module.named_parameters() if weight.requires_grad and id(weight) in moving
+    }
+    momentum = {name.removeprefix(MOMENTUM): state[name] for name in state if name.startswith(MOMENTUM)}
+    if {name: tuple(weight.shape) for name, weight in trained.items()} != {
+        name: buffer.shape for name, buffer in momentum.items()
+    }:
+        raise ValueError("its momentum is that of other parameters")
+    module.load_state_dict(recorded_state(state))
+    for name, weight in trained.items():
+        buffer = torch.from_numpy(momentum[name]).to(weight.device)
         optimiser.state[weight]["momentum_buffer"] = (
-            shaped.to(memory_format=torch.channels_last) if weight.dim() == 4 else shaped
+            buffer.to(memory_format=torch.channels_last) if weight.dim() == 4 else buffer
         )
 
 

@@ -42,7 +42,7 @@ from stages.images.reading import read_image
 from stages.images.warp import warp_regions
 from stages.networks import CAFFE, NETWORKS, SOFTMAX, NetworkCard, NetworkSettings, NetworkSource
 from stages.networks.architectures import build
-from stages.networks.weights import flatten_state
+from stages.networks.weights import COLUMNS
 
 QUICK = Settings(iterations=6, batch_size=16, padding=4, learning_rate=0.01, step=4, checkpoint_seconds=0)
 CPU = Execution()
@@ -476,7 +476,9 @@ def test_what_it_leaves_is_a_network_with_its_classes_and_preprocessing(inputs, 
     assert tuned.class_names == tuple(summary["class_names"])
     assert tuned.preprocessing.as_json() == source.preprocessing.as_json()
     assert tuned.layers["fc6"] == tuned.layers[SOFTMAX] == len(inputs["images"].classes) + 1
-    np.testing.assert_array_equal(flatten_state(tuned.load().module), reader.read("network")["weights"])
+    record = reader.read("network")
+    for name, tensor in tuned.load().module.state_dict().items():
+        np.testing.assert_array_equal(tensor, record[COLUMNS + name])
 
 
 def test_softmax_features_are_those_of_the_forward_pass_in_float32(inputs):

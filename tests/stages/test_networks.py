@@ -9,22 +9,29 @@ import subprocess
 import sys
 import urllib.error
 from dataclasses import replace
-from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
 import torchvision
 
+from cache import Column, Identity, Reader, Schema, Writer
 from stages.contract.errors import BadSetting, ChangedInput, StageError
 from stages.networks import CAFFE, NETWORKS, TORCHVISION, NetworkSettings, NetworkSource
 from stages.networks.architectures import build, empty_module
 from stages.networks.network import Network
-from stages.networks.weights import flatten_state, unflatten_state
+from stages.networks.weights import cached_state, weight_columns, weight_record
 
 
 def source_of(name: str = "shapenet", weights: str = "random", **more) -> NetworkSource:
     return NetworkSource.from_settings(NetworkSettings(name, str(weights), **more))
+
+
+def same_weights(first: Network, second: Network) -> bool:
+    """Whether two networks have the same tensors under the same names."""
+    tensors, others = first.module.state_dict(), second.module.state_dict()
+    return list(tensors) == list(others) and all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
 def one_sentence(error: pytest.ExceptionInfo[StageError]) -> str:
@@ -183,9 +190,7 @@ def test_weights_that_were_replaced_are_not_loaded(state_file):
             one.load()
         one_sentence(error)
     state_file.write_bytes(original)
-    assert np.array_equal(
-        flatten_state(source.load().module), flatten_state(source_of(weights=state_file).load().module)
-    )
+    assert same_weights(source.load(), source_of(weights=state_file).load())
 
 
 def test_random_weights_follow_the_seed():
@@ -193,10 +198,10 @@ def test_random_weights_follow_the_seed():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    first = flatten_state(source_of(seed=3).load().module)
+    first = source_of(seed=3).load()
     assert torch.equal(torch.rand(3), expected)
-    assert np.array_equal(first, flatten_state(source_of(seed=3).load().module))
-    assert not np.array_equal(first, flatten_state(source_of(seed=4).load().module))
+    assert same_weights(first, source_of(seed=3).load())
+    assert not same_weights(first, source_of(seed=4).load())
 
 
 def test_paths_that_cannot_be(tmp_path, monkeypatch):
@@ -265,43 +270,74 @@ def test_downloaded_file_is_checked(hub, state_file, monkeypatch):
     (hub / name).write_bytes(state_file.read_bytes())
     source = source_of(weights="torchvision")
     assert source.identity()["weights"] == f"torchvision:{name}"
-    assert np.array_equal(
-        flatten_state(source.load().module), flatten_state(source_of(weights=state_file).load().module)
-    )
+    assert same_weights(source.load(), source_of(weights=state_file).load())
     (hub / name).write_bytes(state_file.read_bytes()[:-1])
     with pytest.raises(StageError, match="is damaged") as error:
         source.load()
     one_sentence(error)
 
 
-def test_weights_from_a_cache():
-    """What a training stage stores comes back as the same network; another length is told."""
+@pytest.fixture
+def cached(tmp_path):
+    """cached(state, folder, **summary): a cache of the tensors `state`, as a stage that trains a network leaves it."""
+
+    def write(state, folder="cache", **summary):
+        writer = Writer(tmp_path / folder, Identity("pretrain", 2), ["network"], Schema(per_item=weight_columns(state)))
+        for part in writer.claim():
+            writer.write(part, [weight_record(state)])
+        writer.finish({}, lambda reader: {"network": "shapenet", "classes": 4, **summary})
+        return Reader(tmp_path / folder)
+
+    return write
+
+
+def test_weights_from_a_cache(cached):
+    """What a training stage stores comes back as the same network, by name; counters stay whole numbers."""
     torch.manual_seed(1)
     module = build(NETWORKS["shapenet"], 4)
     module.conv1[1].num_batches_tracked += 7
-    weights = flatten_state(module)
-    record = {"weights": weights}
-    reader = SimpleNamespace(
-        key="0123456789ab",
-        manifest={"summary": {"network": "shapenet", "classes": 4}},
-        read=lambda item, columns: {name: record[name] for name in columns},
-    )
+    state = module.state_dict()
+    reader = cached(state)
     source = NetworkSource.from_reader(reader)
     restored = source.load().module.state_dict()
-    assert all(torch.equal(value, restored[name]) for name, value in module.state_dict().items())
-    assert source.identity()["weights"] == "cache:0123456789ab"
+    assert list(restored) == list(state)
+    assert all(torch.equal(value, restored[name]) for name, value in state.items())
+    assert restored["conv1.1.num_batches_tracked"].dtype == torch.int64
+    assert source.identity()["weights"] == f"cache:{reader.key}"
     assert source.layers["fc6"] == 4
-    record["weights"] = weights[:-1]
-    with pytest.raises(StageError, match="run its stage again"):
-        source.load()
+    with h5py.File(reader.folder / "data.h5") as file:
+        np.testing.assert_array_equal(file["weights/fc6.bias"][0], state["fc6.bias"])
 
 
-def test_unflatten_keeps_types():
-    """Counters stay whole numbers."""
-    card = NETWORKS["shapenet"]
-    state = unflatten_state(card, 3, flatten_state(build(card, 3)))
-    assert state["conv1.1.num_batches_tracked"].dtype == torch.int64
-    assert state["conv1.0.weight"].dtype == torch.float32
+def test_a_cached_network_may_carry_further_heads(cached):
+    """Tensors that the network's own module does not have are kept for whoever asks for them, and change nothing."""
+    state = build(NETWORKS["shapenet"], 4).state_dict()
+    head = {"rpn.conv.weight": torch.randn(2, 96, 3, 3)}
+    reader = cached({**head, **state})
+    assert torch.equal(cached_state(reader)["rpn.conv.weight"], head["rpn.conv.weight"])
+    restored = NetworkSource.from_reader(reader).load().module.state_dict()
+    assert set(restored) == set(state)
+    assert torch.equal(restored["fc5.weight"], state["fc5.weight"])
+
+
+def test_cached_weights_that_are_not_the_networks(cached, tmp_path):
+    """A tensor that is missing or of another shape, and the one vector of earlier versions: a sentence."""
+    state = build(NETWORKS["shapenet"], 4).state_dict()
+    del state["fc5.bias"]
+    with pytest.raises(
+        StageError, match=r"cache: .*'fc5\.bias' should be \[256\], is absent.*run its stage again"
+    ) as error:
+        NetworkSource.from_reader(cached(state)).load()
+    one_sentence(error)
+    with pytest.raises(StageError, match=r"'fc6\.weight' should be \[5, 256\], is \[4, 256\]"):
+        NetworkSource.from_reader(cached(build(NETWORKS["shapenet"], 4).state_dict(), "five", classes=5)).load()
+    old = Writer(tmp_path / "old", Identity("pretrain", 1), ["network"], Schema(rows={"weights": Column("float32")}))
+    for part in old.claim():
+        old.write(part, [{"weights": np.zeros(5, np.float32)}])
+    old.finish({}, lambda reader: {"network": "shapenet", "classes": 4})
+    with pytest.raises(StageError, match="an earlier version wrote it; run its stage again") as error:
+        NetworkSource.from_reader(Reader(tmp_path / "old")).load()
+    one_sentence(error)
 
 
 def test_source_is_portable_and_hashable(state_file):
