@@ -149,7 +149,7 @@ def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str
               rcnn data check coco:annotations/instances_val2017.json:val2017 --classes cat,dog
               rcnn data check voc:my-folder:train --set exif=stored
     """
-    from rcnn_cli.commands.data import check_source
+    from rcnn_cli.running.data import check_source
     from rcnn_cli.running.runner import work_folder
 
     if not check_source(sources, work_folder(None), click.echo, changes, classes):
@@ -171,7 +171,7 @@ def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
     \b
     Example: rcnn data shapes shapes/ --set seed=7
     """
-    from rcnn_cli.commands.data import draw_dataset
+    from rcnn_cli.running.data import draw_dataset
 
     click.echo(draw_dataset(directory, changes))
 
@@ -188,7 +188,7 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
     \b
     Example: rcnn data fetch voc2007 data/
     """
-    from rcnn_cli.commands.data import fetch_dataset
+    from rcnn_cli.running.data import fetch_dataset
 
     click.echo(fetch_dataset(name, directory, mirror))
 
@@ -229,7 +229,7 @@ def weights_import(
     Examples: rcnn weights import bvlc_reference_caffenet.caffemodel --network tnet -o tnet.safetensors
               rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
     """
-    from rcnn_cli.commands.weights import import_file
+    from rcnn_cli.running.weights import import_file
 
     click.echo(import_file(source, network, output, preprocessing, mean, scores))
 
@@ -242,7 +242,7 @@ def weights_show(file: Path) -> None:
     \b
     Example: rcnn weights show tnet.safetensors
     """
-    from rcnn_cli.commands.weights import show_file
+    from rcnn_cli.running.weights import show_file
 
     click.echo(show_file(file))
 
