@@ -10,7 +10,7 @@ from typing import Any
 
 from rcnn_cli.progress import progress
 from stages.contract.errors import StageError
-from stages.datasets import Dataset, open_dataset
+from stages.datasets import BadDataset, Dataset, open_dataset
 
 
 def check_source(
@@ -27,7 +27,15 @@ def check_source(
     options = parsed(changes)
     if classes is not None:
         options["classes"] = [name.strip() for name in classes.split(",")]
-    dataset = open_dataset(sources, work=work, options=options)
+    try:
+        dataset = open_dataset(sources, work=work, options=options)
+    except BadDataset as error:
+        if error.faults is None:
+            raise
+        for fault in error.faults.sentences():
+            say(fault)
+        say(f"{len(error.faults)} problems; images and boxes are checked once the file can be read")
+        return False
     if not isinstance(dataset, Dataset):
         raise StageError(
             f"{sources[0]}: is a classification set; `rcnn data check` reads sets with boxes, as voc:DIR:SPLIT"
@@ -41,7 +49,7 @@ def check_source(
         say(f"{name:<{width}}  {count.images:>6}  {count.objects:>7}  {count.difficult:>9}  {count.truncated:>9}")
     for note in report.notes:
         say(note)
-    say(f"{len(dataset)} images, {len(report.problems)} problems")
+    say(f"{len(dataset)} images, {report.problem_count} problems")
     return not report.problems
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
 from stages.datasets.listing import ONE_LINE
 from stages.datasets.orientation import described_size
-from stages.datasets.records import BadAnnotation
+from stages.datasets.records import BadAnnotation, Faults
 from stages.images.reading import ImageFile
 from stages.input_files import read_whole
 
@@ -33,14 +33,18 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FALSE, TRUE = ("0", "false", "no", "unspecified", "unknown"), ("1", "true", "yes")
 DECLARATION = re.compile(rb"""<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([A-Za-z][\w.-]{0,40})["']""")
 NO_ENCODINGS = ("idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7")  # of documents
+MOST_NESTED = 100
+"""Levels of elements in an annotation; VOC's have five."""
 SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030"}  # what is called GB2312 mostly has some letters of its successors
 
 
 @dataclass(frozen=True)
 class VocObject:
     """One object as its file states it; `corners` are (xmin, ymin, xmax, ymax), one-based and inclusive or, in an
-    annotation that is `zero_based`, edges. They may be infinite or no numbers."""
+    annotation that is `zero_based`, edges. They may be infinite or no numbers. `number` is its place in the file, from
+    1 on."""
 
+    number: int
     name: str
     corners: tuple[float, float, float, float]
     difficult: bool
@@ -54,7 +58,8 @@ class Annotation:
     """An annotation file; `size` is (width, height) in pixels, None where the file does not say.
 
     `zero_based` says that corners are edges counted from 0, so that a box has the width xmax - xmin; `missing`, that
-    there is no such file, and need not be. `unusual` is what is read although the devkit does not write it so.
+    there is no such file, and need not be. `unusual` is what is read although the devkit does not write it so,
+    `faults` what cannot be read: such objects are not among the `objects`.
     """
 
     path: Path
@@ -63,6 +68,7 @@ class Annotation:
     zero_based: bool = False
     missing: bool = False
     unusual: frozenset[str] = frozenset()
+    faults: Faults | None = None
 
     @property
     def boxes(self) -> Boxes:
@@ -77,7 +83,7 @@ class Annotation:
 
     def where(self, place: int) -> str:
         """What the object at `place` is called in notes."""
-        return f"{self.path.name} object {place + 1} ({self.objects[place].name})"
+        return f"{self.path.name} object {self.objects[place].number} ({self.objects[place].name})"
 
     def without_area(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         """Which objects have no area on an image of `size` (width, height), in float32, or corners that are no numbers:
@@ -88,14 +94,37 @@ class Annotation:
 
 def read_annotation(path: Path, read: Callable[[Path], bytes] = read_whole, *, zero_based: bool = False) -> Annotation:
     """The annotation file `path`, whose bytes `read` gives; raises BadAnnotation if it is missing or not VOC's XML."""
+    annotation = readable_annotation(path, read, zero_based=zero_based)
+    if annotation.faults:
+        raise BadAnnotation(annotation.faults.listed[0])
+    return annotation
+
+
+def readable_annotation(
+    path: Path, read: Callable[[Path], bytes] = read_whole, *, zero_based: bool = False
+) -> Annotation:
+    """As `read_annotation`, but what is wrong with single objects and with the size is among the annotation's `faults`.
+
+    Raises BadAnnotation if the file is missing or no XML of VOC's kind at all.
+    """
     root = parse_xml(path, read)
     unusual: set[str] = set()
-    found = [voc_object(node, path, number, unusual) for number, node in enumerate(root.iterfind("object"), 1)]
+    faults = Faults(path)
+    objects = []
+    for number, node in enumerate(root.iterfind("object"), 1):
+        try:
+            objects.append(voc_object(node, path, number, unusual))
+        except BadAnnotation as error:
+            faults.add(error)
     inside = sum(sum(1 for _ in node.iter("bndbox")) for node in root.iterfind("object"))
     if inside < sum(1 for _ in root.iter("bndbox")):
-        raise BadAnnotation(f"{path}: has a <bndbox> that is in no <object> of its <annotation>; move or remove it")
-    size = stated_size(root, path, unusual)
-    return Annotation(path, size, tuple(found), zero_based, unusual=frozenset(unusual))
+        faults.add(f"{path}: has a <bndbox> that is in no <object> of its <annotation>; move or remove it")
+    size = None
+    try:
+        size = stated_size(root, path, unusual)
+    except BadAnnotation as error:
+        faults.add(error)
+    return Annotation(path, size, tuple(objects), zero_based, unusual=frozenset(unusual), faults=faults)
 
 
 def parse_xml(path: Path, read: Callable[[Path], bytes] = read_whole) -> ElementTree.Element:
@@ -108,8 +137,16 @@ def parse_xml(path: Path, read: Callable[[Path], bytes] = read_whole) -> Element
         raise BadAnnotation(f"{path}: cannot be read ({error.strerror}); repair or remove it") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise BadAnnotation(f"{path}: is not a whole XML file ({error}); repair or remove it") from None
-    for node in root.iter():
-        node.tag = node.tag.rpartition("}")[2].lower()
+    level, depth = [root], 0
+    while level:
+        if (depth := depth + 1) > MOST_NESTED:
+            raise BadAnnotation(
+                f"{path}: has elements nested more than {MOST_NESTED} deep, which no annotation of VOC's kind has; "
+                "repair or remove it"
+            )
+        for node in level:
+            node.tag = node.tag.rpartition("}")[2].lower()
+        level = [child for node in level for child in node]
     if root.tag != "annotation":
         raise BadAnnotation(f"{path}: begins with <{root.tag}>, not with <annotation>; only VOC's XML can be read")
     return root
@@ -171,7 +208,7 @@ def voc_object(node: ElementTree.Element, path: Path, number: int, unusual: set[
         flag(node, one, path, what, unusual) for one in ("difficult", "truncated", "occluded")
     )
     pose = (node.findtext("pose") or "").strip() or "Unspecified"
-    return VocObject(name, corners_of(node, path, what), difficult, truncated, occluded, pose)
+    return VocObject(number, name, corners_of(node, path, what), difficult, truncated, occluded, pose)
 
 
 def corners_of(node: ElementTree.Element, path: Path, what: str) -> tuple[float, float, float, float]:
@@ -220,8 +257,8 @@ def problems(
     first, counted = 1, "count from 1 and include the last pixel (zero_based = true reads those that count from 0)"
     if annotation.zero_based:
         first, counted = 0, "count from 0, to the right edge of the last pixel"
-    for number, one in enumerate(annotation.objects, 1):
-        what = f"{annotation.path}: object {number} ({one.name})"
+    for one in annotation.objects:
+        what = f"{annotation.path}: object {one.number} ({one.name})"
         if classes is not None and one.name not in classes:
             advice = 'list the class, correct the name, or set other_classes = "leave-out"'
             yield f"{what} is of no listed class ({', '.join(classes)}); {advice}"

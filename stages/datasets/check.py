@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from stages.contract.errors import BadImage
 from stages.contract.execution import Progress, silent
-from stages.datasets.records import BadAnnotation, first_of
+from stages.datasets.records import BadAnnotation, Faults, first_of
 from stages.datasets.voc import Dataset
 from stages.images.reading import ImageFile
 
@@ -28,13 +28,15 @@ class ClassCount:
 class CheckReport:
     """What was found: each class's counts, `problems`, and `notes` of what is no problem, one sentence each.
 
-    `unusual` has the names of the annotation files in which something is not written as the format has it, by what.
+    `problem_count` is that of all problems: of one file the first are listed, with the number of the others. `unusual`
+    has the names of the annotation files in which something is not written as the format has it, by what.
     """
 
     name: str
     images: int
     classes: dict[str, ClassCount]
     problems: list[str] = field(default_factory=list)
+    problem_count: int = 0
     notes: list[str] = field(default_factory=list)
     unusual: dict[str, list[str]] = field(default_factory=dict)
 
@@ -50,7 +52,7 @@ def check_dataset(
     report = CheckReport(dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes})
     with progress("check", len(dataset), "images") as bar:
         for image_id in dataset.image_ids:
-            report.problems.extend(check_image(dataset, image_id, report))
+            check_image(dataset, image_id, report)
             bar.advance(1)
     for what, names in sorted(report.unusual.items()):
         many = f"{len(names)} annotation files have" if len(names) > 1 else "1 annotation file has"
@@ -60,8 +62,8 @@ def check_dataset(
     return report
 
 
-def check_image(dataset: Dataset, image_id: str, report: CheckReport) -> Iterator[str]:
-    """The problems of one image and its annotation; its objects, and what is unusual, are added to the `report`."""
+def check_image(dataset: Dataset, image_id: str, report: CheckReport) -> None:
+    """Adds the problems of one image and its annotation, its objects, and what is unusual to the `report`."""
     image: ImageFile | None = None
     size: tuple[int, int] | None = None
     try:
@@ -69,19 +71,25 @@ def check_image(dataset: Dataset, image_id: str, report: CheckReport) -> Iterato
         height, width, _ = image.read().shape
         size = (width, height)
     except BadImage as error:
-        yield f"{error.path}: {error.reason}; repair or remove it"
+        report.problems.append(f"{error.path}: {error.reason}; repair or remove it")
+        report.problem_count += 1
     try:
-        annotation = dataset.annotation(image_id)
+        annotation = dataset.readable_annotation(image_id)
     except BadAnnotation as error:
-        yield str(error)
+        report.problems.append(str(error))
+        report.problem_count += 1
         return
+    faults = annotation.faults or Faults(dataset.annotation_path(image_id))
     for what in getattr(annotation, "unusual", ()):
         report.unusual.setdefault(what, []).append(annotation.path.name)
     size = annotation.size or size
     if size is not None:
-        yield from dataset.problems(image_id, annotation, size, image)
+        for problem in dataset.problems(image_id, annotation, size, image):
+            faults.add(problem)
         kept, _ = dataset.split_objects(image_id, annotation, size)
         count((annotation.objects[place] for place in kept), report.classes)
+    report.problems += faults.sentences()
+    report.problem_count += len(faults)
 
 
 def count(objects: Iterable[Any], counts: dict[str, ClassCount]) -> None:

@@ -3,7 +3,8 @@
 Boxes are (x, y, width, height) in pixels from the image's upper left corner: (x, y, x + width, y + height) in the
 project. A crowd (`iscrowd`: 1) is a difficult object: it counts neither as missed nor as found. No stage trains on it.
 Annotations that have no area on their image (after clipping, in float32; COCO's own files have a few), a negative area
-or numbers that are no numbers are left out, and said so. So are those of other classes, where classes are listed.
+or numbers that are no numbers are left out, and said so. So are those of other classes, where classes are listed, and
+those that are there twice, with one id and the same content.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from stages.contract.settings import nearest
 from stages.datasets.digests import combined
 from stages.datasets.listing import ONE_LINE, on_disk
 from stages.datasets.orientation import described_size
-from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, shown
+from stages.datasets.records import BadAnnotation, BadDataset, Faults, ImageRecord, LeftOut, shown
 from stages.datasets.voc import (
     OF_ALL_IMAGES,
     ClassOptions,
@@ -68,6 +69,8 @@ class CocoObject:
 @dataclass(frozen=True)
 class CocoAnnotation:
     """One image's annotations; `size` is (width, height) in pixels, None where the file does not say."""
+
+    faults: ClassVar[Faults | None] = None  # a file that has some cannot be opened
 
     size: tuple[int, int] | None
     objects: tuple[CocoObject, ...]
@@ -140,8 +143,8 @@ class CocoFile:
             corners = self.corners
             seen = has_area(np.where(sized, np.clip(corners, 0, np.tile(limits, 2)), corners).astype(np.float32))
             gone = ~finite | (least == 0) | ((least > 0) & ~seen & ~(sized[:, 0] & outside(self.boxes, limits)))
-        left_out = LeftOut([*self.left_out.without_area, *map(str, self.numbers[gone].tolist())])
-        left_out.other_classes = self.left_out.other_classes
+        without_area = [*self.left_out.without_area, *map(str, self.numbers[gone].tolist())]
+        left_out = replace(self.left_out, without_area=without_area)
         clipped = (*self.clipped, *self.numbers[gone & (least != 0)].tolist())
         return replace(self.without(gone), left_out=left_out, clipped=clipped)
 
@@ -240,6 +243,10 @@ class CocoDataset(Dataset):
         ]
         return CocoAnnotation(self.stated_size(image_id), tuple(objects))
 
+    def readable_annotation(self, image_id: str) -> CocoAnnotation:
+        """All that the file says of the image: a file with anything that cannot be read is not opened."""
+        return self.annotation(image_id)
+
     def stated_size(self, image_id: str) -> tuple[int, int] | None:
         """(width, height) as the file states it, None if it does not."""
         width, height = (int(side) for side in self.file.sizes[self.file.images[image_id]])
@@ -270,6 +277,7 @@ class CocoDataset(Dataset):
     def annotations_key(self) -> str:
         """SHA-256 (hex) over the classes, the ids, in order, and the bytes of the annotations' file."""
         less = ["without area", *map(str, self.file.clipped)] if self.file.clipped else []
+        less += ["repeated", *self.file.left_out.repeated] if self.file.left_out.repeated else []
         return combined("coco", [self.file.sha256, *self.image_ids, "classes", *self.classes, *less])
 
     @property
@@ -343,25 +351,33 @@ def found_sizes(dataset: CocoDataset) -> NDArray[np.int64]:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """The file `path`, its structure checked: entries are whole, ids unique and known. Raises BadDataset.
+    """The file `path`, its structure checked: entries are whole, ids unique and known. Raises BadDataset with all
+    faults.
 
-    Whether a box fits into its image is checked when the image's record is read.
+    An annotation that is there twice, with the same content, is kept once. Whether a box fits into its image is checked
+    when the image's record is read.
     """
     content, sha256 = read_json(path)
+    faults = Faults(path)
     images: dict[str, int] = {}
     files, sizes = [], []
-    numbered = [(identity_of(path, f"image {n}", entry, "id"), entry) for n, entry in enumerate(content["images"], 1)]
-    numbered.sort(key=lambda pair: in_order(pair[0]))
+    numbered = numbered_images(path, content["images"], faults)
     for identity, entry in numbered:
         what = f"image {identity}"
         if str(identity) in images:
-            raise BadDataset(f"{path}: {what} is there twice; give each image an id of its own")
+            faults.add(f"{path}: {what} is there twice; give each image an id of its own")
+            continue
         images[str(identity)] = len(images)
-        files.append(relative_file(path, what, entry.get("file_name")))
-        sizes.append([side_of(path, what, entry, side) for side in ("width", "height")])
-    names = category_names(path, content["categories"])
+        try:
+            files.append(relative_file(path, what, entry.get("file_name")))
+            sizes.append([side_of(path, what, entry, side) for side in ("width", "height")])
+        except BadDataset as error:
+            faults.add(error)
+    names = category_names(path, content["categories"], faults)
     label_of = {str(identity): label for label, identity in enumerate(names)}
-    rows = [annotation_row(path, n, entry, images, label_of) for n, entry in enumerate(content["annotations"], 1)]
+    rows, repeated = annotation_rows(path, content["annotations"], images, label_of, faults)
+    if faults:
+        raise BadDataset.of(faults)
     rows.sort(key=lambda row: row[0])  # stable: within an image as in the file
     places = np.array([row[0] for row in rows], np.int64)
     numbers = [row[1] for row in rows]
@@ -380,7 +396,49 @@ def read_coco(path: Path) -> CocoFile:
         boxes=np.array([row[3] for row in rows], np.float64).reshape(-1, 4),
         areas=np.array([row[4] for row in rows], np.float64),
         crowds=np.array([row[5] for row in rows], np.bool_),
+        left_out=LeftOut(repeated=repeated),
     )
+
+
+def numbered_images(
+    path: Path, entries: Sequence[Mapping[str, Any]], faults: Faults
+) -> list[tuple[Identity, Mapping[str, Any]]]:
+    """The images with their ids, by ascending id; those without an id are `faults`."""
+    numbered = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            numbered.append((identity_of(path, f"image {number}", entry, "id"), entry))
+        except BadDataset as error:
+            faults.add(error)
+    return sorted(numbered, key=lambda pair: in_order(pair[0]))
+
+
+def annotation_rows(
+    path: Path,
+    entries: Sequence[Mapping[str, Any]],
+    images: Mapping[str, int],
+    label_of: Mapping[str, int],
+    faults: Faults,
+) -> tuple[list[Row], Counter[str]]:
+    """(the annotations as rows, in the file's order, the ids of those that are there again with the same content); what
+    cannot be read is added to the `faults`, and so is an id that two different annotations have."""
+    rows: list[Row] = []
+    repeated: Counter[str] = Counter()
+    first: dict[Any, Mapping[str, Any]] = {}
+    for number, entry in enumerate(entries, 1):
+        try:
+            row = annotation_row(path, number, entry, images, label_of)
+        except BadDataset as error:
+            faults.add(error)
+            continue
+        if "id" in entry and (other := first.setdefault(row[1], entry)) is not entry:
+            if json.dumps(other, sort_keys=True) == json.dumps(entry, sort_keys=True):
+                repeated[str(row[1])] += 1
+            else:
+                faults.add(f"{path}: annotation {row[1]} is there twice, with different content; give each its own id")
+            continue
+        rows.append(row)
+    return rows, repeated
 
 
 def read_json(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
@@ -443,28 +501,39 @@ def relative_file(path: Path, what: str, name: Any) -> str:
     return name
 
 
-def category_names(path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[Identity, str]:
-    """The name of each category, by ascending id; raises BadDataset."""
+def category_names(path: Path, entries: Sequence[Mapping[str, Any]], faults: Faults) -> dict[Identity, str]:
+    """The name of each category, by ascending id; what is wrong with one is added to the `faults`."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     identities: list[Identity] = []
     for number, entry in enumerate(entries, 1):
-        identity = identity_of(path, f"category {number}", entry, "id")
+        try:
+            identity = identity_of(path, f"category {number}", entry, "id")
+        except BadDataset as error:
+            faults.add(error)
+            continue
         name = entry.get("name")
         if not isinstance(name, str) or not ONE_LINE.fullmatch(name):
-            raise BadDataset(f"{path}: category {identity} has the name {shown(name)}; give it a name, on one line")
+            faults.add(f"{path}: category {identity} has the name {shown(name)}; give it a name, on one line")
+            name = f"category {number}"  # so that its annotations are not faults, too
         if str(identity) in names or name in taken:
-            raise BadDataset(f"{path}: category {identity} ({name}): its id or name is there twice; rename one")
+            faults.add(f"{path}: category {identity} ({name}): its id or name is there twice; rename one")
+            if str(identity) in names:
+                continue
         names[str(identity)] = name
         taken.add(name)
         identities.append(identity)
     return {identity: names[str(identity)] for identity in sorted(identities, key=in_order)}
 
 
+Row = tuple[int, Identity, int, list[float], float, bool]
+"""An annotation: its image's place, its id, label, box (x, y, width, height), area, and whether it is a crowd."""
+
+
 def annotation_row(
     path: Path, number: int, entry: Mapping[str, Any], images: Mapping[str, int], label_of: Mapping[str, int]
-) -> tuple[int, Identity, int, list[float], float, bool]:
-    """The `number`-th annotation as (image's place, id, label, box, area, crowd); raises BadDataset."""
+) -> Row:
+    """The `number`-th annotation; raises BadDataset."""
     identity = identity_of(path, f"annotation {number}", {"id": number, **entry}, "id")
     what = f"annotation {identity}"
     image, category = (str(identity_of(path, what, entry, key)) for key in ("image_id", "category_id"))

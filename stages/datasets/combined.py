@@ -110,6 +110,11 @@ class CombinedDataset(Dataset):
         part, own_id = self.part_of(image_id)
         return part.annotation(own_id)
 
+    def readable_annotation(self, image_id: str) -> Any:
+        """What of the image's annotation can be read, with its `faults`. Raises BadAnnotation."""
+        part, own_id = self.part_of(image_id)
+        return part.readable_annotation(own_id)
+
     def stated_size(self, image_id: str) -> tuple[int, int] | None:
         """(width, height) as the image's annotation states it, None if it does not or cannot be read."""
         part, own_id = self.part_of(image_id)

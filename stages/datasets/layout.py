@@ -76,8 +76,13 @@ def locate(folder: Path, split: str, year: str | None) -> Path:
     Without any of these, `folder` where XML files lie in it or in its sub-folder `split`.
     """
     if not os.path.isdir(folder):
-        raise BadDataset(f"{folder}: no such folder; name the VOCdevkit folder or the VOC20xx folder inside it")
+        raise BadDataset(
+            f"{folder}: no such folder; name a VOCdevkit folder, a VOC20xx folder inside it, or any folder with "
+            "JPEGImages and Annotations"
+        )
     if (folder / "JPEGImages").is_dir():
+        if year is not None and is_year(folder) and folder.name != f"VOC{year}":
+            raise BadDataset(f"{folder}: is not VOC{year}; correct the year or the folder")
         return folder
     inside = [path for place in (folder, folder / "VOCdevkit") for path in sorted(place.glob("VOC*")) if is_year(path)]
     homes = [path for path in inside if year is None or path.name == f"VOC{year}"]
@@ -93,8 +98,8 @@ def locate(folder: Path, split: str, year: str | None) -> Path:
     if any(path.suffix.lower() == ".xml" for path in folder.iterdir()) or has_xml(folder / split):
         return folder
     raise BadDataset(
-        f"{folder}: holds no dataset in VOC's layout; it needs JPEGImages, Annotations and ImageSets/Main, "
-        "or XML files beside the images"
+        f"{folder}: holds no dataset in VOC's layout; it needs JPEGImages, Annotations and "
+        f"ImageSets/Main/{Path(split).stem}.txt, or XML files beside the images"
     )
 
 

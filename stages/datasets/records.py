@@ -15,9 +15,50 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes, area
 from stages.contract.errors import StageError
 
+MOST_FAULTS = 20
+"""So many faults of one file are listed."""
+
+
+@dataclass
+class Faults:
+    """What is wrong with the file `path`: the first sentences, MOST_FAULTS at most, and how many more there are."""
+
+    path: Path
+    listed: list[str] = field(default_factory=list)
+    unlisted: int = 0
+
+    def __len__(self) -> int:
+        return len(self.listed) + self.unlisted
+
+    def add(self, sentence: object) -> None:
+        """One more."""
+        if len(self.listed) < MOST_FAULTS:
+            self.listed.append(str(sentence))
+        else:
+            self.unlisted += 1
+
+    def sentences(self) -> list[str]:
+        """Those that are listed and, where there are more, one that says how many."""
+        if not self.unlisted:
+            return self.listed
+        more = "1 more problem is" if self.unlisted == 1 else f"{self.unlisted} more problems are"
+        return [*self.listed, f"{self.path}: {more} not listed; correct those above, then check again"]
+
 
 class BadDataset(StageError):
-    """A dataset that cannot be opened: its source is misspelt, or a folder or image set is missing or impossible."""
+    """A dataset that cannot be opened: its source is misspelt, or a folder or image set is missing or impossible.
+
+    `faults` is there where one file has several: the message is the first.
+    """
+
+    faults: Faults | None = None
+
+    @staticmethod
+    def of(faults: Faults) -> BadDataset:
+        """The error for a file with `faults`, of which there is at least one."""
+        error = BadDataset(faults.listed[0])
+        error.faults = faults
+        return error
 
 
 class BadAnnotation(StageError):
@@ -81,17 +122,19 @@ NAMED = 5  # so many of what is left out are named
 class LeftOut:
     """What annotations hold that is no object: names of those that have no area on their image (after clipping, in
     float32) or numbers that are no numbers; how many are of each class that is not listed; how many images have no
-    annotation file at all."""
+    annotation file at all; in `repeated`, by their name or their file's, how many repeat another exactly."""
 
     without_area: list[str] = field(default_factory=list)
     other_classes: Counter[str] = field(default_factory=Counter)
     unannotated: int = 0
+    repeated: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: LeftOut) -> None:
         """Adds what another part of a dataset leaves out."""
         self.without_area += other.without_area
         self.other_classes += other.other_classes
         self.unannotated += other.unannotated
+        self.repeated += other.repeated
 
     def notes(self, place: str, what: str = "object") -> list[str]:
         """One sentence for each kind, beginning with `place`; `what` an annotation is called."""
@@ -110,17 +153,24 @@ class LeftOut:
                 else ("1 image has no annotation file and counts as an image")
             )
             found.append(f"{place}: {many} without objects")
+        if total := self.repeated.total():
+            named = [f"{name} ({count})" if count > 1 else name for name, count in self.repeated.items()]
+            many = f"{total} {what}s repeat" if total > 1 else f"1 {what} repeats"
+            found.append(f"{place}: {many} another exactly, left out: {first_of(named)}")
         return found
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return {**vars(self), "other_classes": dict(self.other_classes)}
+        return {**vars(self), "other_classes": dict(self.other_classes), "repeated": dict(self.repeated)}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> LeftOut:
         """What `as_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
-        counts = Counter({str(name): int(count) for name, count in value["other_classes"].items()})
-        return LeftOut([str(name) for name in value["without_area"]], counts, int(value["unannotated"]))
+        counts, repeated = (
+            Counter({str(name): int(count) for name, count in value[kind].items()})
+            for kind in ("other_classes", "repeated")
+        )
+        return LeftOut([str(name) for name in value["without_area"]], counts, int(value["unannotated"]), repeated)
 
 
 def first_of(names: list[str]) -> str:

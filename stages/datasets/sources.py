@@ -20,7 +20,7 @@ from stages.datasets.voc import ClassOptions, Dataset, ImageOptions, VocOptions,
 from stages.datasets.yolo import open_yolo
 
 FORMS = (
-    "voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT, shapes:SPLIT, "
+    "voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT, shapes:SPLIT, "
     "shapes-classification:SPLIT or folder:DIR"
 )
 

@@ -18,7 +18,15 @@ from stages.boxes import clip_boxes
 from stages.contract.errors import BadImage
 from stages.contract.execution import silent
 from stages.contract.settings import nearest, setting
-from stages.datasets.annotations import MISSING, Annotation, class_names, parse_xml, problems, read_annotation
+from stages.datasets.annotations import (
+    MISSING,
+    Annotation,
+    class_names,
+    parse_xml,
+    problems,
+    read_annotation,
+    readable_annotation,
+)
 from stages.datasets.digests import combined, memory_of, remembered, remembered_names
 from stages.datasets.image_set import ImageSet, images_digest
 from stages.datasets.layout import XML, Layout, find_images
@@ -239,7 +247,7 @@ class Dataset(ImageSet):
             files = [self._annotations_digest, *self.image_digests]
         except (BadImage, BadAnnotation):
             return self._find_left_out()
-        key = combined("left out", [*files, *self._reading, "classes", *self.classes])
+        key = combined("left out and repeated", [*files, *self._reading, "classes", *self.classes])
         value = remembered(self._files, "left-out", key, lambda: self._find_left_out().as_json())
         return LeftOut.from_json(value)
 
@@ -278,11 +286,21 @@ class Dataset(ImageSet):
         return {image_id: place for place, image_id in enumerate(self.image_ids)}
 
     def annotation(self, image_id: str) -> Any:
-        """What the image's annotation file says, unchecked. Raises BadAnnotation."""
+        """What the image's annotation file says, unchecked. Raises BadAnnotation, for the first of several faults."""
+        annotation = self.readable_annotation(image_id)
+        if annotation.faults:
+            raise BadAnnotation(annotation.faults.listed[0])
+        return annotation
+
+    def readable_annotation(self, image_id: str) -> Any:
+        """As `annotation`, but what is wrong with single objects is among its `faults`, and they are left out.
+
+        Raises BadAnnotation if the file cannot be read at all.
+        """
         path = self.annotation_path(image_id)
         if self._is_background(path):
             return Annotation(path, None, (), missing=True)
-        return read_annotation(path, self._files.read, zero_based=self.options.zero_based)
+        return readable_annotation(path, self._files.read, zero_based=self.options.zero_based)
 
     def _is_background(self, path: Path) -> bool:
         """Whether an annotation file is not there and need not be."""

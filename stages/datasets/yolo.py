@@ -3,6 +3,7 @@
 A line of a label file is an object: `class x y width height`, centre and sides as fractions of the image, or
 `class x1 y1 x2 y2 x3 y3 ...`, a polygon, of which the box is taken. Where the image's path has a folder `images`, the
 label file lies in a folder `labels` in its place. An image without label file, or with an empty one, has no objects.
+A line that repeats another of its file number for number is no second object (Ultralytics' programs drop it, too).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from numpy.typing import NDArray
 
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
 from stages.contract.settings import nearest
+from stages.datasets.digests import combined
 from stages.datasets.layout import read_lines
 from stages.datasets.listing import ONE_LINE, Listing, is_id, on_disk, without_suffix
-from stages.datasets.records import BadAnnotation, BadDataset, LeftOut, first_of, shown
+from stages.datasets.records import BadAnnotation, BadDataset, Faults, LeftOut, first_of, shown
 from stages.datasets.voc import BACKGROUND, ClassOptions, Dataset, VocOptions, checked_classes, plain_label
 from stages.images.reading import SUFFIXES, ImageFile
 from stages.input_files import read_whole
@@ -49,13 +52,16 @@ class YoloObject:
 
 @dataclass(frozen=True)
 class YoloAnnotation:
-    """A label file; `missing` says that there is none."""
+    """A label file; `missing` says that there is none, `repeated` how many lines repeat another exactly, `faults` what
+    cannot be read. Such lines are not among the `objects`."""
 
     path: Path
     objects: tuple[YoloObject, ...]
     missing: bool = False
     size: tuple[int, int] | None = None
     unusual: frozenset[str] = frozenset()
+    repeated: int = 0
+    faults: Faults | None = None
 
     def boxes_on(self, size: tuple[int, int]) -> Boxes:
         """The boxes on an image of `size` (width, height): (x1, y1, x2, y2) in pixels, float32 [n, 4], not clipped."""
@@ -111,8 +117,8 @@ class YoloDataset(Dataset):
         """The image's label file, which need not exist."""
         return label_path(self.image_path(image_id))
 
-    def annotation(self, image_id: str) -> YoloAnnotation:
-        """What the image's label file says. Raises BadAnnotation, which names the line."""
+    def readable_annotation(self, image_id: str) -> YoloAnnotation:
+        """What of the image's label file can be read; its `faults` name the lines. Raises BadAnnotation."""
         path = self.annotation_path(image_id)
         try:
             content = self._files.read(path)
@@ -120,7 +126,7 @@ class YoloDataset(Dataset):
             return YoloAnnotation(path, (), missing=True)
         except OSError as error:
             raise BadAnnotation(f"{path}: cannot be read ({error.strerror}); repair or remove it") from None
-        return YoloAnnotation(path, read_labels(path, content, self.file))
+        return read_labels(path, content, self.file)
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
         """The boxes that reach out of an image of `size` (width, height), one sentence each."""
@@ -138,7 +144,22 @@ class YoloDataset(Dataset):
         """(places of the objects that are the dataset's, the others), on an image of `size` (width, height)."""
         kept, left_out = super().split_objects(image_id, annotation, size)
         left_out.unannotated = 0  # no label file is YOLO's way to say that there is no object
+        if annotation.repeated:
+            left_out.repeated[f"{image_id}.txt"] = annotation.repeated
         return kept, left_out
+
+    def annotation_digest(self, image_id: str) -> str:
+        """What decides the image's record beside the image. Raises BadAnnotation if its labels cannot be read."""
+        digest = super().annotation_digest(image_id)
+        repeated = self.left_out.repeated.get(f"{image_id}.txt", 0)
+        return combined("repeated", [digest]) if repeated else digest
+
+    @cached_property
+    def annotations_key(self) -> str:
+        """SHA-256 (hex) over the classes, the ids, in order, and their label files' bytes, and whether lines are left
+        out because they repeat others. Warnings say what is left out."""
+        key = super().annotations_key
+        return combined("repeated", [key]) if self.left_out.repeated else key
 
     def choice_notes(self) -> list[str]:
         """How many images have no label file, in one sentence, if any have none."""
@@ -323,22 +344,44 @@ def listed_image(file: YoloFile, path: Path, name: str) -> Path | None:
     return None
 
 
-def read_labels(path: Path, content: bytes, file: YoloFile) -> tuple[YoloObject, ...]:
-    """The objects in a label file; raises BadAnnotation, which names the line."""
+def read_labels(path: Path, content: bytes, file: YoloFile) -> YoloAnnotation:
+    """The objects in a label file, with `faults` that name the lines; raises BadAnnotation for what is no text."""
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise BadAnnotation(f"{path}: is not a text file; a label file holds numbers") from None
-    return tuple(read_label(path, number, line.split(), file) for number, line in enumerate(lines, 1) if line.strip())
+    objects, faults, repeated = [], Faults(path), 0
+    seen: set[tuple[float, ...]] = set()
+    for number, line in enumerate(lines, 1):
+        if not (words := line.split()):
+            continue
+        try:
+            numbers = label_numbers(path, number, words)
+            read = read_label(path, number, words, numbers, file)
+        except BadAnnotation as error:
+            faults.add(error)
+            continue
+        if numbers in seen:
+            repeated += 1
+        else:
+            seen.add(numbers)
+            objects.append(read)
+    return YoloAnnotation(path, tuple(objects), repeated=repeated, faults=faults)
 
 
-def read_label(path: Path, number: int, words: Sequence[str], file: YoloFile) -> YoloObject:
-    """The object on line `number`; raises BadAnnotation."""
-    place = f"{path}: line {number}"
+def label_numbers(path: Path, number: int, words: Sequence[str]) -> tuple[float, ...]:
+    """The numbers on line `number`; raises BadAnnotation."""
     try:
-        label, *numbers = (float(word.replace("_", " ")) for word in words)
+        return tuple(float(word.replace("_", " ")) for word in words)
     except ValueError:
-        raise BadAnnotation(f"{place}, {' '.join(words)[:60]!r}, is not a list of numbers; correct it") from None
+        told = " ".join(words)[:60]
+        raise BadAnnotation(f"{path}: line {number}, {told!r}, is not a list of numbers; correct it") from None
+
+
+def read_label(path: Path, number: int, words: Sequence[str], stated: Sequence[float], file: YoloFile) -> YoloObject:
+    """The object on line `number`, whose `words` are the numbers `stated`; raises BadAnnotation."""
+    place = f"{path}: line {number}"
+    label, *numbers = stated
     if file.keypoints:
         numbers = numbers[:4]
     if label not in range(len(file.names)):

@@ -155,6 +155,7 @@ REFUSED: dict[str, tuple[Callable[[Content], object], str]] = {
     "three numbers": (put("annotations", 1, "bbox", [1, 2, 3]), "annotation 6 has bbox = [1, 2, 3]"),
     "a text in a box": (put("annotations", 1, "bbox", [1, 2, 3, "4"]), "give it four numbers"),
     "an area of text": (put("annotations", 1, "area", "big"), "annotation 6 has area = 'big'"),
+    "an id of two objects": (put("annotations", 2, "id", 6), "annotation 6 is there twice, with different content"),
     "a crowd of two": (put("annotations", 1, "iscrowd", 2), "annotation 6 has iscrowd = 2; write 0 or 1"),
 }
 
@@ -169,6 +170,53 @@ def test_a_file_that_is_not_whole_is_one_sentence(tmp_path: Path, case: str) -> 
     assert str(raised.value).startswith(str(tmp_path / "instances_toy.json"))
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_check_lists_all_that_is_not_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
+    stated = content()
+    stated["images"][0]["file_name"] = "../a.jpg"
+    stated["categories"][1]["name"] = ""
+    del stated["annotations"][0]["bbox"]
+    stated["annotations"][1]["category_id"] = 4
+    path = write(tmp_path, stated)
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "check", f"coco:{path}:{tmp_path / 'images'}"])
+    printed = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 1
+    words = ["image 42 has file_name", "category 3 has the name ''", "annotation 5 has bbox", "annotation 6 is of cat"]
+    for line, one in zip(printed, words, strict=False):
+        assert line.startswith(f"{path}: {one}")
+    assert printed[4:] == ["4 problems; images and boxes are checked once the file can be read"]
+    stated["annotations"] = [{"id": n} for n in range(30)]
+    write(tmp_path, stated)
+    with pytest.raises(SystemExit):
+        main(["data", "check", f"coco:{path}:{tmp_path / 'images'}"])
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 22
+    assert printed[20] == f"{path}: 12 more problems are not listed; correct those above, then check again"
+    assert printed[21].startswith("32 problems;")
+
+
+def test_an_annotation_that_is_there_twice_is_one_object(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stated = content()
+    stated["annotations"].append(dict(reversed(stated["annotations"][1].items())))
+    with caplog.at_level(logging.WARNING, "stages.datasets"):
+        dataset = opened(tmp_path, stated)
+    told = f"{tmp_path / 'instances_toy.json'}: 1 annotation repeats another exactly, left out: 6"
+    assert [one.getMessage() for one in caplog.records] == [told]
+    assert dataset.record("42").labels.tolist() == [1, 0]
+    assert dataset.check().notes == [told]
+    as_before = combined("coco", [dataset.file.sha256, *dataset.image_ids, "classes", *dataset.classes])
+    assert dataset.annotations_key != as_before
+    assert opened(tmp_path).annotations_key == combined(
+        "coco", [opened(tmp_path).file.sha256, *dataset.image_ids, "classes", *dataset.classes]
+    )
+    for one in stated["annotations"]:
+        del one["id"]  # without ids both are objects: nothing says that they are one
+    assert len(opened(tmp_path, stated).record("42").labels) == 3
 
 
 BAD_BOXES = {

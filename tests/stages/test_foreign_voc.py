@@ -123,6 +123,7 @@ SAID = {
         "has a <bndbox> that is in no <object>",
     ),
     "two boxes": (NAMED.replace("</bndbox>", "</bndbox><bndbox/>"), r"object 1 \(gear\) has 2 boxes"),
+    "nested very deep": (f"<annotation>{'<object>' * 10**5}{'</object>' * 10**5}</annotation>", "nested more than 100"),
     "another kind": ("<annotations/>", "begins with <annotations>, not with <annotation>"),
 }
 
@@ -133,6 +134,34 @@ def test_what_all_files_of_a_folder_share_is_said_of_the_first(tmp_path: Path, c
     xml, words = SAID[case]
     folder = make(tmp_path / "mine", {"a": xml, "b": xml})
     with pytest.raises(BadAnnotation, match=rf"a\.xml: .*{words}"):
+        opened(folder).record("a")
+
+
+def test_a_check_lists_all_that_is_wrong_with_a_file(tmp_path: Path) -> None:
+    objects = [
+        NAMED[NAMED.index("<object>") : NAMED.index("</annotation>")].replace(*change)
+        for change in (
+            ("<difficult>0", "<difficult>maybe"),
+            ("", ""),
+            ("<xmin>", "<xmin>x"),
+            ("<name>gear", "<name>"),
+            ("<xmin>", "<xmin>-"),
+        )
+    ]
+    head = NAMED[: NAMED.index("<object>")].replace("<width>60", "<width>wide")
+    folder = make(tmp_path / "mine", {"a": f"{head}{''.join(objects)}</annotation>", "b": NAMED})
+    report = opened(folder).check()
+    words = [
+        "object 1 (gear) has difficult = 'maybe'",
+        "object 3 (gear) has the box",
+        "object 4 has the class name ''",
+        "its size's width is 'wide'",
+        "object 5 (gear) has the box (-",
+    ]
+    for problem, one in zip(report.problems, words, strict=True):
+        assert problem.startswith(f"{folder}/Annotations/a.xml: {one}")
+    assert report.problem_count == 5
+    with pytest.raises(BadAnnotation, match=r"object 1 \(gear\) has difficult"):
         opened(folder).record("a")
 
 

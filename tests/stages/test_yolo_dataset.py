@@ -12,6 +12,7 @@ from PIL import Image
 
 from stages.contract.errors import BadSetting
 from stages.datasets import BadAnnotation, BadDataset, open_detection
+from stages.datasets.digests import combined
 from stages.datasets.yolo import YoloDataset
 
 SIZE = (200, 100)  # width, height
@@ -150,6 +151,47 @@ def test_a_corrupted_line_is_named(tmp_path: Path, case: str) -> None:
         dataset.record("b")
     (problem,) = dataset.check().problems
     assert "b.txt: line 2" in problem
+
+
+def test_the_check_lists_every_bad_line_and_counts_what_is_too_much(tmp_path: Path) -> None:
+    lines = [line for line, _ in BAD_LINES.values()]
+    path = make(tmp_path, {"a": "\n".join([BOX, *lines, "1 0.5 0.5 0.2 0.2"]), "b": BOX})
+    report = opened(path).check()
+    places = [problem.partition("a.txt: line ")[2].split()[0].rstrip(",") for problem in report.problems]
+    assert sorted(map(int, places)) == list(range(2, 2 + len(lines)))
+    assert report.problem_count == len(lines)
+    assert {name: count.objects for name, count in report.classes.items()} == {"cat": 3, "dog": 1}
+    with pytest.raises(BadAnnotation, match=r"a\.txt: line 2, 'cat"):
+        opened(path).record("a")
+    report = opened(make(tmp_path, {"a": "cat\n" * 33})).check()
+    assert len(report.problems) == 21
+    assert report.problems[-1] == (
+        f"{tmp_path}/labels/train/a.txt: 13 more problems are not listed; correct those above, then check again"
+    )
+    assert report.problem_count == 33
+
+
+def test_a_line_that_is_there_twice_is_one_object(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    polygon = "1 0.1 0.2 0.3 0.2 0.2 0.9"
+    once = {"a": f"{BOX}\n{polygon}\n", "b": BOX}
+    twice = {"a": f"{BOX}\n{polygon}\n0 0.50 0.5 0.25 0.5\n{polygon}\n", "b": BOX}
+    plain, dataset = opened(make(tmp_path / "once", once)), opened(make(tmp_path / "twice", twice))
+    assert dataset.record("a").boxes.tolist() == plain.record("a").boxes.tolist()
+    with caplog.at_level(logging.WARNING, "stages.datasets"):
+        key, _ = dataset.annotations_key, plain.annotations_key
+    told = f"{dataset.name}: 2 objects repeat another exactly, left out: a.txt (2)"
+    assert [one.getMessage() for one in caplog.records] == [told]
+    assert dataset.check().notes == [told]
+    assert dataset.check().problems == []
+    # Caches made when these lines were objects have another key; those of other images and data sets keep theirs.
+    as_before = combined("classes", [dataset._annotations_digest, *dataset._reading, *dataset.classes])
+    assert key != as_before
+    assert plain.annotations_key == combined("classes", [plain._annotations_digest, *plain._reading, *plain.classes])
+    assert dataset.annotation_digest("b") == plain.annotation_digest("b")
+    content = dataset._files.entry(dataset.annotation_path("a"), image=False).sha256
+    of_all_lines = combined("annotation", [content, *dataset._reading, "classes", *dataset.classes])
+    assert dataset.annotation_digest("a") != of_all_lines
+    assert dataset.subset([1]).annotations_key == plain.subset([1]).annotations_key
 
 
 def test_labels_that_are_no_text(tmp_path: Path) -> None:
