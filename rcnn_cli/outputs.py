@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ class OutputFolder:
         """Raises StageError where one of the files `names` could not be written: to be called before the work."""
         if not self.path.is_dir() and os.path.lexists(self.path):
             raise StageError(f"-o {self.path}: is a file, not a folder; name another one")
+        check_writable("-o", self.path)
         for name in names:
             self.check_file(self.path / name)
 
@@ -116,7 +118,8 @@ class OutputFolder:
 
 def check_output_file(option: str, path: Path, inputs: Iterable[Path], is_own: Callable[[Path], bool]) -> None:
     """Raises StageError if the file `path`, which the user gave as `option`, must not be written: it is one of the
-    `inputs`, a folder, or there already and not the project's own (`is_own`)."""
+    `inputs`, a folder, in a folder that cannot be written, or there already and not the project's own (`is_own`)."""
+    check_writable(option, path.parent)
     if not os.path.lexists(path):
         return
     if path.is_dir():
@@ -125,6 +128,19 @@ def check_output_file(option: str, path: Path, inputs: Iterable[Path], is_own: C
         raise StageError(f"{option} {path}: is read by this command and would be overwritten; name another file")
     if not is_own(path):
         raise StageError(f"{option} {path}: is there already and was not written by this command; name another file")
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Raises StageError if no file can be made in `folder` or, where it is not there yet, in the folder that it would
+    be made in. It is tried: permissions do not tell of /sys, nor of a disk that may only be read."""
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=there, prefix=TEMPORARY):
+            pass
+    except OSError as error:
+        raise StageError(
+            f"{option} {folder}: {there} cannot be written ({error.strerror}); choose another place"
+        ) from error
 
 
 def place_of(path: Path) -> tuple[int, int] | None:

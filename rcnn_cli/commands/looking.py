@@ -58,9 +58,12 @@ def recall(
     Examples: rcnn recall recipes/shapes.toml
               rcnn recall quality.toml fast.toml --split val --counts 100,1000 -o recall/
     """
-    from rcnn_cli.looking.recall import measure, parse_counts, tell
+    from rcnn_cli.looking.recall import FILES, measure, parse_counts, tell
+    from rcnn_cli.outputs import OutputFolder
 
     wanted = parse_counts(counts)
+    if output is not None:
+        OutputFolder(output).check(FILES)
     measured = measure([load_graph(recipe, changes, work) for recipe in recipes], split, wanted)
     click.echo(tell(measured, output, as_json_text))
 
@@ -247,9 +250,12 @@ def compare(
     Examples: rcnn compare recipes/shapes.toml recipes/shapes-finetuned.toml
               rcnn compare r.toml r.toml --evaluation eval-without-bbox --evaluation-b eval
     """
+    from rcnn_cli.looking.comparison import FILES, open_sides, tell
     from rcnn_cli.looking.comparison import compare as compare_sides
-    from rcnn_cli.looking.comparison import open_sides, tell
+    from rcnn_cli.outputs import OutputFolder
 
+    if output is not None:
+        OutputFolder(output).check(FILES)
     first, second = load_graph(a, changes, work), load_graph(b, changes, work)
     sides = open_sides(first, second, evaluation, evaluation_b)
     click.echo(tell(*sides, compare_sides(*sides, resamples), output, as_json_text))

@@ -26,6 +26,7 @@ from stages.tables import aligned, csv_text
 
 LEVELS = np.round(np.arange(0.5, 1.001, 0.05), 2)
 DRAWN = np.linspace(0.5, 1, 1001)
+FILES = ("recall.json", "recall.csv", "recall.png")
 ORDERS = {
     "file": "the file's order, a ranking if the file has one",
     "selective-search": "no ranking: a random order that is weighted by the root of the box's area",
@@ -94,7 +95,7 @@ def label(graph: Graph, node: Node) -> str:
 def tell(measured: Sequence[Measured], folder: Path | None, as_json: bool) -> str:
     """Writes figure, CSV and JSON into `folder`; the table, or the JSON, that is to be printed."""
     output = OutputFolder(folder or measured[0].work / "results" / "recall", given=folder is not None)
-    output.check(("recall.json", "recall.csv", "recall.png"))
+    output.check(FILES)
     told = [as_values(one) for one in measured]
     text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
     output.write("recall.json", text + "\n")

@@ -90,9 +90,9 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
     for one in missing:
         log.warning("not in the report: %s", one)
     page, made_from = folder.path / PAGE, origin(graphs, changes)
-    folder.check((PAGE, MADE_FROM))
     if page.exists() and (folder.path / MADE_FROM).exists() and read_json(folder.path / MADE_FROM) == made_from:
         return page, True
+    folder.check((PAGE, MADE_FROM))
     chunks = list(render(graphs, runs, changes, missing))
     length = sum(map(len, chunks))
     if length > MOST_BYTES:
