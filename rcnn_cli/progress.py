@@ -14,17 +14,19 @@ log = logging.getLogger("rcnn")
 
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 15.0
+SLOW = 0.1  # items a second
 
 
 class Bar:
     """A tqdm bar that appears after two seconds."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
+    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
         from tqdm import tqdm
 
         self.rows = 0
         self.started = time.monotonic()
-        self.bar = tqdm(total=total, desc=label, unit=f" {unit}", delay=QUIET_SECONDS, dynamic_ncols=True, leave=False)
+        named = {"desc": label, "total": total, "initial": done, "unit": f" {unit}"}
+        self.bar = tqdm(**named, delay=QUIET_SECONDS, dynamic_ncols=True, leave=False)
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
         """`items` more are done, with `rows` regions in them."""
@@ -39,10 +41,10 @@ class Bar:
 
 
 class Lines:
-    """A line in the log every quarter of a minute."""
+    """A line in the log every quarter of a minute; `done` items were done before, and count for no rate."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        self.label, self.total, self.unit = label, total, unit
+    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
+        self.label, self.total, self.unit, self.done = label, total, unit, done
         self.items = self.rows = 0
         self.started = self.said = time.monotonic()
 
@@ -57,18 +59,23 @@ class Lines:
         rate = self.items / (now - self.started)
         regions = f", {self.rows / (now - self.started):,.0f} regions/s" if self.rows else ""
         log.info(
-            "%s: %d of %d %s, %.1f/s%s, %s left",
+            "%s: %d of %d %s, %s%s, %s left",
             self.label,
-            self.items,
+            self.done + self.items,
             self.total,
             self.unit,
-            rate,
+            told_rate(rate),
             regions,
-            remaining(self.total - self.items, rate),
+            remaining(self.total - self.done - self.items, rate),
         )
 
     def close(self) -> None:
         """Nothing to clean up."""
+
+
+def told_rate(rate: float) -> str:
+    """A rate in items a second; a slow one as the time that each item takes."""
+    return f"{rate:.1f}/s" if rate >= SLOW else f"{1 / rate:.0f} s each"
 
 
 def remaining(items: int, rate: float) -> str:
@@ -78,9 +85,9 @@ def remaining(items: int, rate: float) -> str:
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int, unit: str) -> Iterator[Progress]:
-    """The progress of one stage."""
-    shown: Bar | Lines = Bar(label, total, unit) if sys.stderr.isatty() else Lines(label, total, unit)
+def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
+    """The progress of one stage, of whose `total` items an earlier process did `done`."""
+    shown: Bar | Lines = (Bar if sys.stderr.isatty() else Lines)(label, total, unit, done)
     try:
         yield shown
     finally:

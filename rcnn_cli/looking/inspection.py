@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cache.parts import verify_part
 from cache.plan import PLAN, read_plan
 from cache.view import VIEW, open_view, view_fault
 from rcnn_cli.running.runner import counted, manifest_json, plural
+from stages.contract.catalogue import catalogue
 from stages.contract.errors import BadImage, StageError
 from stages.input_files import read_whole
 
@@ -67,7 +69,7 @@ def inspect_cache(folder: Path) -> str:
         lines.append(f"made by {manifest['stage']} in {manifest.get('seconds', 0)} s, {counted(manifest)}")
         lines.append("settings: " + json.dumps(manifest.get("all_settings", manifest["settings"]), ensure_ascii=False))
         lines.append("inputs: " + json.dumps(manifest["inputs"]))
-        lines.append("summary: " + shortened(json.dumps(manifest["summary"], ensure_ascii=False)))
+        lines.append("summary: " + shortened(json.dumps(told_summary(manifest), ensure_ascii=False)))
     lines += [f"  {name}: {column.dtype} {list(column.shape)}" for name, column in reader.schema.columns().items()]
     if manifest:
         for item_id in reader.item_ids[:SAMPLE_ITEMS]:
@@ -76,6 +78,14 @@ def inspect_cache(folder: Path) -> str:
         if (more := len(reader) - SAMPLE_ITEMS) > 0:
             lines.append(f"  and {more:,} more")
     return "\n".join(lines)
+
+
+def told_summary(manifest: Mapping[str, Any]) -> Any:
+    """The summary in a manifest, its values by what the stage calls them for people."""
+    stage, summary = catalogue().get(manifest["stage"]), manifest["summary"]
+    if stage is None or not isinstance(summary, dict):
+        return summary
+    return {stage.called.get(name, name): value for name, value in summary.items()}
 
 
 def inspect_hdf5(path: Path) -> str:

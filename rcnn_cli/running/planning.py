@@ -161,7 +161,7 @@ class Stopwatch:
         self.events: list[tuple[float, int]] = []
 
     @contextlib.contextmanager
-    def opened(self, label: str, total: int, unit: str) -> Iterator[Stopwatch]:
+    def opened(self, label: str, total: int, unit: str, done: int = 0) -> Iterator[Stopwatch]:
         """The stage begins to work."""
         self.first = self.first or self.elapsed()
         yield self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -58,7 +58,8 @@ class Stage:
     stage. `on_demand=True`: the settings have `cache`, and the module has `on_demand(settings, inputs, execution)`,
     which computes each item as it is read. `by_item=True`: an item's record depends on the settings, on what its
     datasets and caches `by_item` have for this item alone, and on its other inputs; so it may be copied from a cache of
-    other items. What is drawn from all items together is `summarise`'s.
+    other items. What is drawn from all items together is `summarise`'s; `called` says what people read in place of the
+    names of its values that would not tell them enough.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Stage:
     example: str = "recipes/shapes.toml"
     on_demand: bool = False
     by_item: bool = False
+    called: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> ModuleType:
         """The module with the stage's `items`, `schema` and `run`."""

@@ -45,6 +45,13 @@ class Progress(Protocol):
         """`items` more are done (images, classes, epochs); `rows` counts what they hold (regions), for the rate."""
 
 
+class OpenProgress(Protocol):
+    """Opens the progress of a stage: `total` items in all, of which an earlier process did `done`."""
+
+    def __call__(self, label: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Progress]:
+        """A block in which the stage works."""
+
+
 class SilentProgress:
     """Says nothing."""
 
@@ -65,7 +72,7 @@ class Count(SilentProgress):
 
 
 @contextlib.contextmanager
-def silent(label: str, total: int, unit: str) -> Iterator[Progress]:
+def silent(label: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
     """The progress of tests and of library use."""
     yield SilentProgress()
 
@@ -75,15 +82,15 @@ class Execution:
     """Where and how wide a stage runs.
 
     `device` is resolved ("cpu", "cuda", "cuda:1"); `jobs` counts processes (or threads, where a stage says so);
-    `batch_size` None leaves it to the stage; `progress(label, total, unit)` opens a progress bar. Of several processes
-    that torchrun started this is number `rank` of `ranks`; the first writes.
+    `batch_size` None leaves it to the stage; `progress(label, total, unit, done)` opens a progress bar. Of several
+    processes that torchrun started this is number `rank` of `ranks`; the first writes.
     """
 
     device: str = "cpu"
     jobs: int = 1
     batch_size: int | None = None
     skip_bad_images: bool = False
-    progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
+    progress: OpenProgress = silent
     rank: int = 0
     ranks: int = 1
 

@@ -81,7 +81,7 @@ def fine_tune(
     windows = find_windows(settings, dataset, inputs["proposals"], memory, execution)
     reader = BatchReader(settings, memory, windows, source, execution, ranks)
     first, saved_at = len(trainer.log) + 1, time.monotonic()
-    with execution.progress("finetune", settings.iterations - first + 1, "iterations") as bar:
+    with execution.progress("finetune", settings.iterations, "iterations", first - 1) as bar:
         for batch in reader.batches(first, settings.iterations):
             trainer.step(batch)
             if ranks.leads and time.monotonic() - saved_at >= settings.checkpoint_seconds:

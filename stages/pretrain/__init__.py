@@ -83,4 +83,5 @@ STAGE = Stage(
     module="stages.pretrain.stage",
     split="pretraining",
     part_size=1,
+    called={"accuracy": "accuracy on the images held out"},
 )

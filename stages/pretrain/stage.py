@@ -55,7 +55,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
                     trainer.restore(saved)
                 log.info("going on after epoch %d of %d", len(trainer.log), settings.epochs)
             training, held_out = read_examples(dataset, trainer.card.input_size, settings.held_out, execution)
-            with execution.progress("pretrain", settings.epochs - len(trainer.log), "epochs") as bar:
+            with execution.progress("pretrain", settings.epochs, "epochs", len(trainer.log)) as bar:
                 while len(trainer.log) < settings.epochs:
                     result = trainer.train_epoch(training, held_out)
                     log.info(
@@ -64,7 +64,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
                     )
                     checkpoint.save(trainer.state())
                     write_log(output.folder, {**trainer.log_record(""), "seconds": trainer.seconds})
-                    bar.advance(1, len(training))
+                    bar.advance(1)
         output.write(part, [{**weight_record(trainer.module.state_dict()), **trainer.log_record(f"{TABLE}/")}])
 
 

@@ -78,3 +78,15 @@ def test_the_list_of_caches_has_their_age(tmp_path: Path) -> None:
     done, half = list_caches(tmp_path, 1_772_366_400 + 2 * 86_400).splitlines()
     assert done.split()[:7] == ["complete", "2026-03-01", "12:00", "2", "days", "ago", "caches/extract/done"]
     assert half.split()[:7] == ["partial", "2026-03-02", "12:00", "1", "day", "ago", "caches/extract/half"]
+
+
+def test_a_summary_is_told_in_words_that_say_what_was_measured(tmp_path: Path) -> None:
+    """The manifest keeps its names, which programs read."""
+    identity = Identity("pretrain", 1, {}, {})
+    writer = Writer(tmp_path / "cache", identity, ["network"], Schema("network", {"weights": Column("float32")}))
+    for part in writer.claim():
+        writer.write(part, [{"weights": np.zeros(2, np.float32)}])
+    manifest = writer.finish({}, lambda reader: {"loss": 0.5, "accuracy": 0.75})
+    assert manifest["summary"] == {"loss": 0.5, "accuracy": 0.75}
+    lines = inspect_file(tmp_path / "cache").splitlines()
+    assert 'summary: {"loss": 0.5, "accuracy on the images held out": 0.75}' in lines

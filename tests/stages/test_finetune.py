@@ -432,7 +432,7 @@ class Killed(Exception):
 
 
 @contextlib.contextmanager
-def killed_after_two(label, total, unit):
+def killed_after_two(label, total, unit, done=0):
     class Bar:
         left = 2
 

@@ -139,7 +139,7 @@ class Killed(Exception):
 
 
 @contextlib.contextmanager
-def killed_after_one(label, total, unit):
+def killed_after_one(label, total, unit, done):
     class Bar:
         def advance(self, items=1, rows=0):
             raise Killed

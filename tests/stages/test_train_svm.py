@@ -221,7 +221,7 @@ def killed_after(images: int) -> Execution:
                 raise Killed
 
     @contextlib.contextmanager
-    def progress(label: str, total: int, unit: str) -> Iterator[Bar]:
+    def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
         yield Bar()
 
     return Execution(progress=progress)
@@ -260,7 +260,7 @@ def test_parts_killed_at_different_images_share_one_pass(trained: Any) -> None:
     seen: list[int] = []
 
     @contextlib.contextmanager
-    def progress(label: str, total: int, unit: str) -> Iterator[Any]:
+    def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Any]:
         class Bar:
             def advance(self, items: int = 1, rows: int = 0) -> None:
                 seen.append(rows)
