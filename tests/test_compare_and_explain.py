@@ -113,7 +113,8 @@ def test_a_training_image_has_no_cap_and_this_is_said(finished: tuple[Path, Path
     code, printed, errors = call("explain", finished[0], "train_00002", "-o", tmp_path)
     assert code == 0
     assert printed.startswith("train_00002 (train): ")
-    assert "detect@train is not complete: the cap over all of its images is not known and is left out" in errors
+    assert "The recipe does not detect on all of 'train', so the cap over its images is left out." in errors
+    assert "warning" not in errors
     assert json.loads((tmp_path / "train_00002.json").read_text())["limits"]["disc"]["cap"] is None
 
 

@@ -194,8 +194,13 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
         cached = Reader(graph.folder(node))
         thresholds = read_thresholds(cached)
         check_against(cached, image, trace)
+    elif graph.readers(node) or node is chosen.detector:
+        log.warning(
+            "%s is not complete: the cap over all of its images is not known and is left out; `rcnn run %s` makes it",
+            *(node.name, graph.recipe.path),
+        )
     else:
-        log.warning("%s is not complete: the cap over all of its images is not known and is left out", node.name)
+        log.info("The recipe does not detect on all of '%s', so the cap over its images is left out.", split)
     dataset = graph.dataset(split, "boxes")
     objects = counted_objects(read_objects(dataset, [image]), chosen.rules.use_difficult)
     pixels = dataset.read_image(image)

@@ -11,12 +11,13 @@ from pathlib import Path
 from cache import CacheError, DamagedFile, DamagedPart, DamagedPlan, Identity, differences, find_adoption
 from cache.files import is_temporary, is_there
 from cache.manifest import MANIFEST, read_manifest
-from cache.plan import Plan, read_plan
+from cache.plan import PLAN, Plan, read_plan
 from cache.view import VIEW, view_fault
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import counted, listed_caches, manifest_of, missing_parts, not_cached, plural
 
 DAMAGED = ".h5.damaged-"
+ASIDE = ".damaged-"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ def state_of(graph: Graph, node: Node) -> State:
     try:
         plan = read_plan(folder)
     except FileNotFoundError:
+        if parts := [path for path in folder.glob("part-*.h5") if not is_temporary(path.name)]:
+            there = f"{len(parts)} {plural('part', len(parts))} {'are' if len(parts) > 1 else 'is'} there"
+            detail = f"{gone(folder, PLAN)}, but {there}; the next run writes it again and keeps what fits"
+            return State(node.name, "damaged", detail, (), str(folder), key, 0, 0)
         why = tuple(nearest_relative(graph, node))
         return State(node.name, "missing", "missing", why, str(folder), key, 0, 0)
     except DamagedPlan as error:
@@ -78,7 +83,16 @@ def state_of(graph: Graph, node: Node) -> State:
         parts_lost = f"damaged part{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}"
         detail = f"{parts_lost}; {items} of {total} {plural(item, 2)}"
         return State(node.name, "damaged", detail, (), str(folder), key, total, items)
-    return State(node.name, "partial", f"{items} of {total} {plural(item, 2)}", (), str(folder), key, total, items)
+    detail = f"{items} of {total} {plural(item, 2)}"
+    if items == total:
+        detail += f", but {gone(folder, MANIFEST)}; the next run writes it"
+    return State(node.name, "partial", detail, (), str(folder), key, total, items)
+
+
+def gone(folder: Path, name: str) -> str:
+    """That a file of the cache is not there, and where it went if it was set aside."""
+    aside = sorted(folder.glob(f"{name}{ASIDE}*"), key=lambda path: path.stat().st_mtime_ns)
+    return f"no {name}" + (f" (a damaged one was set aside as {aside[-1].name})" if aside else "")
 
 
 def with_adoptable(graph: Graph, node: Node, state: State) -> State:

@@ -14,7 +14,8 @@ from cache import DamagedPart
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running import runner
-from rcnn_cli.running.runner import Options, run_nodes, run_until_shown
+from rcnn_cli.running.runner import Options, complete, run_nodes, run_until_shown
+from rcnn_cli.running.status import state_of
 from stages.contract.errors import StageError
 from tests.in_process import caller
 from tests.pipeline import contents
@@ -105,6 +106,38 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, harm: Callab
 
     monkeypatch.setattr(owner, name, harmed)
     return done
+
+
+def test_status_says_what_of_a_cache_is_gone(copied: Callable[..., Graph]) -> None:
+    graph = copied()
+    node = graph.nodes["extract@train"]
+    folder = graph.folder(node)
+
+    def detail() -> tuple[str, str]:
+        state = state_of(graph, node)
+        return state.state, state.detail
+
+    for name in ("plan.json", "manifest.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content.replace(b"a", b"b"))
+        assert detail()[0] == "damaged"
+        assert f"damaged {name}" in detail()[1]
+        assert not complete(graph, node)  # which sets it aside
+        aside = f"no {name} (a damaged one was set aside as {name}.damaged-0)"
+        if name == "plan.json":
+            assert detail() == (
+                "damaged",
+                f"{aside}, but 3 parts are there; the next run writes it again and keeps what fits",
+            )
+            (folder / name).write_bytes(content)
+        else:
+            assert detail() == ("partial", f"6 of 6 images, but {aside}; the next run writes it")
+    (folder / "manifest.json.damaged-0").unlink()
+    assert detail() == ("partial", "6 of 6 images, but no manifest.json; the next run writes it")
+    before = (folder / "part-00000.h5").stat().st_mtime_ns
+    run_nodes(graph, [node], OPTIONS)
+    assert detail()[0] == "complete"
+    assert (folder / "part-00000.h5").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("harm", HARM)
