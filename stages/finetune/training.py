@@ -21,7 +21,6 @@ from stages.finetune.network import (
 )
 from stages.finetune.ranks import Ranks
 from stages.networks import NetworkSource
-from stages.networks.weights import load_module
 from stages.training.state import check_loss, restore_training, seeded, training_state
 
 LOG_COLUMNS = {
@@ -63,7 +62,7 @@ class Trainer:
         self.background = classes
         self.device = device
         self.ranks = ranks
-        module = load_module(source).requires_grad_(True)
+        module = source.module().requires_grad_(True)
         classifier = classifier_name(self.card, module)
         with seeded(settings.seed, 0):
             replace_classifier(module, classifier, classes + 1, settings.new_layer_std, settings.new_layer_bias)

@@ -19,8 +19,8 @@ from stages.input_files import check_is_file, read_whole
 from stages.networks.architectures import empty_module
 from stages.networks.caffemodel import Blobs, read_caffemodel
 from stages.networks.cards import NETWORKS, NetworkCard, Preprocessing
-from stages.networks.source import preprocessing_named, sha256_of, with_mean
-from stages.networks.weights import State, as_float32, check_state, read_state, torchvision_file
+from stages.networks.source import preprocessing_named, with_mean
+from stages.networks.weights import State, as_float32, check_state, parse_state, read_file, read_torchvision
 from stages.networks.weights_file import WeightsRecord, read_header, read_record, tensors_digest
 
 TORCHVISION = "torchvision"
@@ -52,16 +52,17 @@ def import_weights(
     """
     card = NETWORKS[network]
     notes: tuple[str, ...] = ()
+    usual: Preprocessing | None
     if source.startswith(f"{TORCHVISION}:"):
         model = torchvision_model(card, source.partition(":")[2])
-        path, form = torchvision_file(model), TORCHVISION
-        sha256 = sha256_of(path)
-        state = torchvision_names(card, read_state(path, f"sha256:{sha256}"))
-        usual: Preprocessing | None = model.preprocessing
+        form, usual = TORCHVISION, model.preprocessing
+        path, sha256, state = read_torchvision(model)
+        state = torchvision_names(card, state)
     elif is_state_dict(path := Path(source)):
         form, usual = "state dict", None
-        sha256 = sha256_of(path)
-        state = torchvision_names(card, read_state(path, f"sha256:{sha256}"))
+        content = read_file(path)
+        sha256 = hashlib.sha256(content).hexdigest()
+        state = torchvision_names(card, parse_state(content, path))
     else:
         form, usual = "caffemodel", card.preprocessing
         content = read_whole(path)

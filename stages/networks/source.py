@@ -17,6 +17,8 @@ from stages.networks.cards import NETWORKS, PREPROCESSINGS, NetworkCard, Preproc
 from stages.networks.weights_file import WeightsRecord, read_record
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from cache import Reader
     from stages.networks.network import Network
 
@@ -147,11 +149,22 @@ class NetworkSource:
         """
         import torch
 
-        from stages.networks import weights
         from stages.networks.network import Network
 
-        module = weights.load_module(self)
-        return Network(self.card, module.to(device, getattr(torch, dtype)), self.classes, self.preprocessing)
+        module = self.module().to(device, getattr(torch, dtype))
+        return Network(self.card, module, self.classes, self.preprocessing)
+
+    def module(self) -> nn.Module:
+        """The network's module on the CPU in float32, for training. Raises as `load`."""
+        from stages.networks import weights
+
+        if self.reader is not None:
+            return weights.cached_module(self.card, self.classes, self.reader)
+        if self.weights == RANDOM_WEIGHTS:
+            return weights.random_module(self.card, self.classes, self.seed)
+        if self.weights == TORCHVISION_WEIGHTS:
+            return weights.torchvision_module(self.card, self.classes)
+        return weights.module_from_file(self.card, self.classes, Path(self.weights), self.content)
 
 
 def preprocessing_of(settings: NetworkSettings, card: NetworkCard) -> Preprocessing:

@@ -18,7 +18,6 @@ from stages.contract.errors import ChangedInput, StageError
 from stages.input_files import read_whole
 from stages.networks.architectures import build, empty_module
 from stages.networks.cards import NetworkCard
-from stages.networks.source import RANDOM_WEIGHTS, TORCHVISION_WEIGHTS, NetworkSource, sha256_of
 from stages.networks.weights_file import read_header, read_record, tensors_digest
 
 if TYPE_CHECKING:
@@ -32,40 +31,50 @@ NETWORK = "network"
 COLUMNS = "weights/"
 """How the columns of a cached network's tensors are named: this, and the tensor's name in the state dict."""
 
-
-def load_module(source: NetworkSource) -> nn.Module:
-    """The module of `source` on the CPU in float32. Raises StageError."""
-    if source.reader is not None:
-        state = cached_state(source.reader)
-        own = empty_module(source.card, source.classes).state_dict()  # the cache may hold further heads
-        state = {name: state[name] for name in own if name in state}
-        return with_state(source, state, str(source.reader.folder), "run its stage again with --force")
-    if source.weights == RANDOM_WEIGHTS:
-        return random_module(source)
-    if source.weights == TORCHVISION_WEIGHTS:
-        path = torchvision_file(source.card)
-        return with_state(source, read_state(path, f"sha256:{promised_sha256(path)}"), str(path))
-    return with_state(source, read_state(Path(source.weights), source.content), source.weights)
+CORRECT = "correct network.name or network.weights"
 
 
-def random_module(source: NetworkSource) -> nn.Module:
-    """The module with PyTorch's initialisation from the source's seed."""
+def random_module(card: NetworkCard, classes: int, seed: int) -> nn.Module:
+    """The network with PyTorch's initialisation from `seed`."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.seed)
-        return build(source.card, source.classes)
+        torch.manual_seed(seed)
+        return build(card, classes)
 
 
-def torchvision_file(card: NetworkCard) -> Path:
-    """The file of torchvision's weights in torch.hub's folder, downloaded and checked on first use."""
+def torchvision_module(card: NetworkCard, classes: int) -> nn.Module:
+    """The network with torchvision's weights, downloaded on first use. Raises StageError."""
+    path, _, state = read_torchvision(card)
+    return with_state(card, classes, state, str(path), CORRECT)
+
+
+def module_from_file(card: NetworkCard, classes: int, path: Path, content: str) -> nn.Module:
+    """The network with the weights in a file that must hold `content`. Raises as `read_state`."""
+    return with_state(card, classes, read_state(path, content), str(path), CORRECT)
+
+
+def cached_module(card: NetworkCard, classes: int, reader: Reader) -> nn.Module:
+    """The network in the cache of a training stage, without the further heads it may hold. Raises StageError."""
+    state = cached_state(reader)
+    own = empty_module(card, classes).state_dict()
+    state = {name: state[name] for name in own if name in state}
+    return with_state(card, classes, state, str(reader.folder), "run its stage again with --force")
+
+
+def read_torchvision(card: NetworkCard) -> tuple[Path, str, State]:
+    """The file of torchvision's weights in torch.hub's folder, its SHA-256 (hex) and its tensors.
+
+    It is downloaded on first use, and read once: what is checked is what is parsed. Raises StageError.
+    """
     assert card.url is not None
     assert card.torchvision_file is not None
     path = Path(torch.hub.get_dir()) / "checkpoints" / card.torchvision_file
     if not path.is_file():
         download(card.name, card.url, path)
-    promised = promised_sha256(path)
-    if not sha256_of(path).startswith(promised):
+    raw = read_file(path)
+    sha256, promised = hashlib.sha256(raw).hexdigest(), promised_sha256(path)
+    if not sha256.startswith(promised):
         raise StageError(f"{path}: is damaged (its SHA-256 does not begin with {promised}); delete it and run again")
-    return path
+    return path, sha256, parse_state(raw, path)
 
 
 def promised_sha256(path: Path) -> str:
@@ -92,22 +101,31 @@ def download(name: str, url: str, path: Path) -> None:
 def read_state(path: Path, content: str = "") -> State:
     """The tensors of a file: imported weights, compared with their checksum, or a state dict (safetensors, PyTorch).
 
-    `content` says what the file must hold: "sha256:" and how the hash of its bytes begins, or "tensors:" and the digest
-    of its tensors. The bytes that are compared are those that are parsed. Raises ChangedInput if they are others, and
+    `content` says what the file must hold: "sha256:" and the hash of its bytes, or "tensors:" and the digest of its
+    tensors. The bytes that are compared are those that are parsed. Raises ChangedInput if they are others, and
     StageError if the file holds anything else than tensors.
     """
-    try:
-        raw = read_whole(path)
-    except OSError as error:
-        raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
+    raw = read_file(path)
     kind, _, expected = content.partition(":")
-    if kind == "sha256" and not hashlib.sha256(raw).hexdigest().startswith(expected):
+    if kind == "sha256" and hashlib.sha256(raw).hexdigest() != expected:
         raise ChangedInput.of(path)
-    parse = parse_torch if read_header(path, raw) is None else parse_safetensors
-    state = parse(raw, path)
+    state = parse_state(raw, path)
     if kind == "tensors" and tensors_digest(state) != expected:
         raise ChangedInput.of(path)
     return state
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file of weights. Raises StageError."""
+    try:
+        return read_whole(path)
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
+
+
+def parse_state(raw: bytes, path: Path) -> State:
+    """The tensors of the bytes of a file, safetensors or PyTorch's; `path` is for messages. Raises StageError."""
+    return (parse_torch if read_header(path, raw) is None else parse_safetensors)(raw, path)
 
 
 def parse_torch(raw: bytes, path: Path) -> State:
@@ -152,12 +170,10 @@ def parse_safetensors(raw: bytes, path: Path) -> State:
     return state
 
 
-def with_state(
-    source: NetworkSource, state: State, place: str, advice: str = "correct network.name or network.weights"
-) -> nn.Module:
-    """The source's module holding `state`; StageError naming `place` if keys or shapes are another network's."""
-    check_state(source.card, source.classes, state, place, advice)
-    module = empty_module(source.card, source.classes)
+def with_state(card: NetworkCard, classes: int, state: State, place: str, advice: str) -> nn.Module:
+    """The network holding `state`, in float32. Raises StageError as `check_state`."""
+    check_state(card, classes, state, place, advice)
+    module = empty_module(card, classes)
     module.load_state_dict({name: as_float32(tensor) for name, tensor in state.items()}, assign=True)
     return module.requires_grad_(False)
 

@@ -27,7 +27,7 @@ from stages.images.reading import image_size, read_image
 from stages.networks.caffemodel import read_caffemodel
 from stages.networks.importer import import_weights
 from stages.networks.source import NetworkSource
-from stages.networks.weights import load_module, read_state
+from stages.networks.weights import read_state
 from stages.propose.box_file import BoxFile, content_sha256
 from tests.fuzz.mutations import ODD_VALUES, Mutation, as_json, mutated, mutated_tree, mutations, written
 from tests.fuzz.verdict import fuzz, read_or_said
@@ -313,7 +313,7 @@ def weights_read(path: Path) -> None:
     read_or_said(lambda: import_weights(str(path), "alexnet", "torchvision"))
     source = read_or_said(lambda: NetworkSource.from_settings(settings_of(path)))
     if source is not None:
-        read_or_said(lambda: load_module(source))
+        read_or_said(source.module)
 
 
 def settings_of(path: Path) -> Any:
