@@ -113,7 +113,7 @@ def as_reported(graph: Graph, evaluation: Node, split: str, searched: Collection
         special = node.use.split_settings.get(node.split or "")
         if node.split == evaluation.split and special and split not in node.use.split_settings:
             common = all_of(node.use.settings)
-            own = {name: value for name, value in all_of(special).items() if value != common[name]}
+            own = {name: value for name, value in all_of(special).items() if value != common.get(name)}
             tables[node.use.name] = {split: {name: value for name, value in own.items() if name not in searched}}
     return tables
 

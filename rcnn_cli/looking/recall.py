@@ -22,16 +22,12 @@ from stages.contract.errors import StageError
 from stages.matching.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
 from stages.pictures.palette import line_of
 from stages.pictures.plots import cut, new_figure, plain, save, say
+from stages.propose.methods import METHODS
 from stages.tables import aligned, csv_text
 
 LEVELS = np.round(np.arange(0.5, 1.001, 0.05), 2)
 DRAWN = np.linspace(0.5, 1, 1001)
 FILES = ("recall.json", "recall.csv", "recall.png")
-ORDERS = {
-    "file": "the file's order, a ranking if the file has one",
-    "selective-search": "no ranking: a random order that is weighted by the root of the box's area",
-    "sliding-window": "no ranking: a random order that is weighted by the root of the box's area",
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,8 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
     measured = []
     for (graph, node), name in zip(chosen.values(), names, strict=True):
         reader, dataset = Reader(graph.folder(node)), graph.dataset(split)
-        order = ORDERS.get(getattr(node.settings, "method", ""), "the cache's order")
+        method = METHODS.get(reader.manifest["all_settings"].get("method"))
+        order = method.order if method else "the cache's order"
         unique = name if names.count(name) == 1 else f"{name} ({reader.key})"
         found = coverage(reader, dataset, counts)
         measured.append(Measured(unique, reader.key, order, tuple(dataset.classes), found, graph.work))

@@ -12,7 +12,7 @@ from rcnn_cli.recipes.detectors import evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import sources_of, toml_text
 from rcnn_cli.running.runner import duration, manifest_of, plural, size
-from stages.contract.settings import all_of
+from stages.contract.settings import all_of, as_json
 from stages.datasets import ClassificationDataset
 
 
@@ -32,7 +32,7 @@ def changed_settings(graph: Graph) -> list[tuple[str, str, str, str]]:
     """(table, setting, value, default) of every setting of a stage or the network that is not the default."""
     found = []
     for use in graph.recipe.uses.values():
-        defaults = all_of(use.stage.settings())
+        defaults = {field.name: as_json(field.default) for field in dataclasses.fields(use.stage.settings)}
         wiring = {"inputs": dict(use.inputs), "split": use.split}
         found += [(use.name, name, as_toml(value), "") for name, value in wiring.items() if value]
         for table, settings in [(use.name, use.settings), *use.split_settings.items()]:

@@ -24,6 +24,7 @@ def setting(
     above: float | None = None,
     identity: bool = True,
     later: bool = False,
+    only_with: tuple[str, Any] | None = None,
 ) -> Any:
     """One field of a settings dataclass.
 
@@ -32,9 +33,12 @@ def setting(
     `at_most` (inclusive) and `above` (exclusive) bound the value (each element, for a tuple).
     `identity=False` marks a setting that cannot change the result and so stays out of the cache's key. `later=True`
     marks one that came after caches had been made: at its default it stays out of the key, so that they keep theirs.
+    `only_with=(SETTING, VALUE)` marks one that means something only where that setting has this value, as a method's
+    own settings do; elsewhere it is refused, and so never differs from its default. With `later=True` it is in the
+    key there and nowhere else.
     """
     bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above}
-    metadata = {"what": what, "source": source, "identity": identity, "later": later, **bounds}
+    metadata = {"what": what, "source": source, "identity": identity, "later": later, "only_with": only_with, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -48,12 +52,26 @@ def build_settings(settings: type, values: Mapping[str, Any], place: str = "sett
     for name in values:
         if name not in fields:
             raise BadSetting(f"{place}: unknown setting '{name}'{nearest(name, fields)}")
-    return settings(
+    built = settings(
         **{
             name: check_value(f"{place}: {name}", hints[name], value, fields[name].metadata)
             for name, value in values.items()
         }
     )
+    for name in values:
+        if not applies(built, fields[name]):
+            other, value = fields[name].metadata["only_with"]
+            raise BadSetting(
+                f"{place}: '{name}' is a setting of {other} = '{value}', and {other} is '{getattr(built, other)}'; "
+                "leave it out"
+            )
+    return built
+
+
+def applies(settings: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a field means something beside the other `settings` (see `only_with` of `setting`)."""
+    only_with = field.metadata.get("only_with")
+    return only_with is None or getattr(settings, only_with[0]) == only_with[1]
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
@@ -106,14 +124,24 @@ def identity_of(settings: Any) -> dict[str, Any]:
     return {
         field.name: as_json(getattr(settings, field.name))
         for field in dataclasses.fields(settings)
-        if field.metadata.get("identity", True)
-        and not (field.metadata.get("later", False) and getattr(settings, field.name) == field.default)
+        if field.metadata.get("identity", True) and not (field.metadata.get("later") and is_as_before(settings, field))
     }
 
 
+def is_as_before(settings: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a setting that came later leaves the result what it was before."""
+    if field.metadata.get("only_with") is not None:
+        return not applies(settings, field)
+    return bool(getattr(settings, field.name) == field.default)
+
+
 def all_of(settings: Any) -> dict[str, Any]:
-    """Every setting as JSON values: what the manifest records."""
-    return {field.name: as_json(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    """Every setting that applies, as JSON values: what the manifest records."""
+    return {
+        field.name: as_json(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if applies(settings, field)
+    }
 
 
 def as_json(value: Any) -> Any:

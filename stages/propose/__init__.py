@@ -10,19 +10,24 @@ from dataclasses import dataclass
 
 from stages.contract.card import Input, Stage
 from stages.contract.settings import setting
+from stages.propose.methods import METHODS
+
+SEARCH = ("method", "selective-search")
+WINDOWS = ("method", "sliding-window")
+FILE = ("method", "file")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What decides the boxes. Sides and areas named "searched" are pixels after the resize, before mapping back.
 
-    A setting of another method than `method` is ignored.
+    A setting of another method than `method` is refused.
     """
 
     method: str = setting(
         "selective-search",
-        "How regions are proposed; the settings of the other methods are ignored.",
-        choices=("selective-search", "sliding-window", "file"),
+        "How regions are proposed; the settings of the other methods are refused.",
+        choices=tuple(METHODS),
         source="R-CNN section 2.1",
     )
     max_boxes: int = setting(
@@ -43,30 +48,35 @@ class Settings:
         "Selective search: fast, or quality, which finds several times as many boxes and takes longer.",
         choices=("fast", "quality"),
         source="R-CNN section 2.1",
+        only_with=SEARCH,
     )
     base_k: int = setting(
         50,
         "Selective search: k of its first segmentation; the larger, the coarser.",
         at_least=1,
         source="selective_search_boxes.m: k = 50, 100; OpenCV adds 150",
+        only_with=SEARCH,
     )
     inc_k: int = setting(
         50,
         "Selective search: by how much k grows from one segmentation to the next.",
         at_least=1,
         source="selective_search_boxes.m: k = 50, 100; OpenCV adds 150",
+        only_with=SEARCH,
     )
     sigma: float = setting(
         0.8,
         "Selective search: standard deviation of the blur before segmentation, in pixels.",
         above=0,
         source="selective_search_boxes.m",
+        only_with=SEARCH,
     )
     resize_width: int = setting(
         500,
         "Selective search: the width that an image is resized to before it is searched; 0: not resized.",
         at_least=0,
         source="rcnn_detect.m",
+        only_with=SEARCH,
     )
     max_side: int = setting(
         2000,
@@ -74,12 +84,14 @@ class Settings:
         at_least=1,
         at_most=32_000,
         source="ours",
+        only_with=SEARCH,
     )
     min_side: int = setting(
         20,
         "Selective search: boxes with a side shorter than this are left out, in pixels of the image as searched.",
         at_least=0,
         source="selective_search_boxes.m",
+        only_with=SEARCH,
     )
 
     scales: tuple[float, ...] = setting(
@@ -87,12 +99,17 @@ class Settings:
         "Sliding windows: their sizes, as the square root of their share of the image's area.",
         above=0,
         source="ours",
+        only_with=WINDOWS,
     )
     aspects: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0), "Sliding windows: their shapes, width over height.", above=0, source="ours"
+        (0.5, 1.0, 2.0), "Sliding windows: their shapes, width over height.", above=0, source="ours", only_with=WINDOWS
     )
     stride: float = setting(
-        0.5, "Sliding windows: the longest step, as a multiple of the window's side.", above=0, source="ours"
+        0.5,
+        "Sliding windows: the longest step, as a multiple of the window's side.",
+        above=0,
+        source="ours",
+        only_with=WINDOWS,
     )
 
     file: str = setting(
@@ -100,6 +117,7 @@ class Settings:
         "Method file: the file of boxes, .h5, .npz or .mat; its content, not its name, enters the cache's key.",
         identity=False,
         source="ours",
+        only_with=FILE,
     )
     box_format: str = setting(
         "auto",
@@ -107,6 +125,7 @@ class Settings:
         "is mat-yxyx for a .mat file, else xyxy.",
         choices=("auto", "xyxy", "mat-yxyx"),
         source="ours",
+        only_with=FILE,
     )
 
 

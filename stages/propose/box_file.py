@@ -29,6 +29,7 @@ import numpy as np
 
 from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import ChangedInput, StageError
+from stages.propose import Settings
 from stages.propose.mat_file import read_variables
 
 Lookup = Callable[[str], Any]
@@ -50,6 +51,11 @@ def resolve_path(file: str) -> Path:
     if not path.is_file():
         raise StageError(f"{path}: there is no such proposal file; correct propose's setting 'file'")
     return path
+
+
+def open_boxes(settings: Settings, key: Mapping[str, Any]) -> BoxFile:
+    """The file that the settings name; it must have the content that the `key` was made from."""
+    return BoxFile(resolve_path(settings.file), settings.box_format, key.get("file_sha256"))
 
 
 class BoxFile:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from stages.boxes import Boxes
 from stages.contract.errors import StageError
+from stages.propose import Settings
 from stages.propose.selection import canonical_boxes
 
+SLOW_PIXELS = 2_000_000
 MISSING = (
     "cv2.ximgproc is missing, which selective search needs: install opencv-contrib-python-headless in place of the "
     "other opencv packages, or bring a finished proposals cache from another machine and set method = 'file'"
@@ -26,6 +28,23 @@ def check_available() -> None:
     segmentation = getattr(getattr(cv2, "ximgproc", None), "segmentation", None)
     if not hasattr(segmentation, "createSelectiveSearchSegmentation"):
         raise StageError(MISSING)
+
+
+def advice(settings: Settings, size: tuple[int, int]) -> str:
+    """A warning about images of `size` (width, height) that take long, else ""."""
+    width, height = searched_size(*size, settings.resize_width, settings.max_side)
+    if width * height <= SLOW_PIXELS:
+        return ""
+    return (
+        f"is searched at {width} x {height} pixels: selective search takes about 20 s for 2 million pixels and minutes "
+        "for 8 million; set propose.resize_width = 500 to search smaller"
+    )
+
+
+def find(settings: Settings, size: tuple[int, int], image: NDArray[np.uint8]) -> Boxes:
+    """The boxes of an image uint8 [H, W, 3] RGB: float32 [n, 4], canonical order."""
+    names = ("mode", "base_k", "inc_k", "sigma", "resize_width", "max_side", "min_side")
+    return search_boxes(image, **{name: getattr(settings, name) for name in names})
 
 
 def search_boxes(

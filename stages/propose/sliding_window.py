@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
+from stages.propose import Settings
 from stages.propose.selection import canonical_boxes
+
+
+def find(settings: Settings, size: tuple[int, int], image: None) -> Boxes:
+    """The pyramid of an image of `size` (width, height): float32 [n, 4], canonical order."""
+    return sliding_windows(*size, settings.scales, settings.aspects, settings.stride)
 
 
 def sliding_windows(width: int, height: int, scales: Sequence[float], aspects: Sequence[float], stride: float) -> Boxes:

@@ -17,12 +17,12 @@ from stages.contract.execution import Execution, Progress, workers_deaf_to_inter
 from stages.datasets import Dataset
 from stages.images.reading import ImageFile, Pixels
 from stages.propose import Settings
-from stages.propose.box_file import BoxFile, content_sha256, fit_to_image, resolve_path
+from stages.propose.box_file import BoxFile, fit_to_image
+from stages.propose.methods import METHODS
 from stages.propose.selection import by_priority, first_distinct
 
 logger = logging.getLogger("stages.propose")
 
-SLOW_PIXELS = 2_000_000
 SCHEMA = Schema(
     item="image",
     rows={"boxes": Column("float32", (4,))},
@@ -50,28 +50,8 @@ class Outcome:
 
 
 def identity(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the boxes beside settings and inputs: the file's content, or OpenCV's major version.
-
-    OpenCV 4.12 to 4.14 find the same boxes, 5.0 others. Where OpenCV is not installed this names the one that this
-    project is made for, so that a finished cache brought from elsewhere is still found.
-    """
-    if settings.method == "file":
-        return {"file_sha256": content_sha256(resolve_path(settings.file))}
-    if settings.method == "selective-search":
-        return {"opencv": opencv_major()}
-    return {}
-
-
-def opencv_major() -> str:
-    """The major version of the installed OpenCV, by its package's metadata (importing it would take long)."""
-    from importlib import metadata
-
-    for variant in ("contrib-python-headless", "contrib-python", "python-headless", "python"):
-        try:
-            return metadata.version(f"opencv-{variant}").partition(".")[0]
-        except metadata.PackageNotFoundError:
-            continue
-    return "4"
+    """What decides the boxes beside settings and inputs: the file's content, or OpenCV's major version."""
+    return METHODS[settings.method].key(settings)
 
 
 def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
@@ -91,13 +71,10 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     Raises BadImage for an image that cannot be read (unless it may be skipped) and StageError for a missing library or
     proposals that do not fit.
     """
-    listed = None
-    if settings.method == "file":
-        content = output.identity.settings.get("file_sha256")
-        listed = BoxFile(resolve_path(settings.file), settings.box_format, content)
-    if settings.method == "selective-search":
-        from stages.propose.selective_search import check_available
-
+    method = METHODS[settings.method]
+    listed = method.load().open_boxes(settings, output.identity.settings) if method.listed else None
+    check_available = getattr(method.load(), "check_available", None)
+    if check_available:
         check_available()
     feed = Feed(settings, inputs["images"], listed, output.claim())
     with execution.progress("propose", output.remaining_items, "images") as bar:
@@ -145,24 +122,21 @@ class Feed:
     def task(self, image_id: str) -> Task:
         """The image's task, with its boxes if they come from a file."""
         file = self.dataset.image_file(image_id)
-        if self.settings.method == "selective-search" and not self.warned:
-            self.warn_if_slow(file)
+        if not self.warned:
+            self.warn(file)
         if self.listed is None:
             return Task(image_id, file)
         return Task(image_id, file, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
 
-    def warn_if_slow(self, file: ImageFile) -> None:
-        """Says once, on the first image for which it does, that selective search takes long on large images."""
-        from stages.propose.selective_search import searched_size
-
-        if file.header is None:
-            return  # whoever reads it whole will tell
-        width, height = searched_size(*file.size, self.settings.resize_width, self.settings.max_side)
-        if width * height > SLOW_PIXELS:
+    def warn(self, file: ImageFile) -> None:
+        """Says the method's advice about images of this size, on the first image for which it has any."""
+        advice = getattr(METHODS[self.settings.method].load(), "advice", None)
+        if advice is None or file.header is None:  # whoever reads a bad file whole will tell
+            return
+        words = advice(self.settings, file.size)
+        if words:
             self.warned = True
-            message = "%s is searched at %d x %d pixels: selective search takes about 20 s for 2 million pixels and "
-            advice = "minutes for 8 million; set propose.resize_width = 500 to search smaller"
-            logger.warning(message + advice, file.path, width, height)
+            logger.warning("%s %s", file.path, words)
 
 
 def in_turn(settings: Settings, feed: Feed, execution: Execution) -> Iterator[Outcome]:
@@ -190,7 +164,7 @@ def in_processes(settings: Settings, feed: Feed, execution: Execution) -> Iterat
 
 def attempt_alone(settings: Settings, task: Task, skip_bad_images: bool) -> Outcome:
     """`attempt` in a process of its own, one of several: OpenCV gets one thread."""
-    if settings.method == "selective-search":
+    if METHODS[settings.method].reads_pixels:
         import cv2
 
         cv2.setNumThreads(1)
@@ -225,35 +199,22 @@ def propose_boxes(image: Pixels, image_id: str, settings: Settings) -> Boxes:
 
     `image_id` seeds the priority. Raises BadSetting if the proposals are to come from a file.
     """
-    if settings.method == "file":
-        raise BadSetting("propose.method = 'file' has no boxes for a new image; --set propose.method=selective-search")
-    size = (image.shape[1], image.shape[0])
-    found = windows(settings, size) if settings.method == "sliding-window" else search_pixels(settings, image)
+    method = METHODS[settings.method]
+    if method.listed:
+        raise BadSetting(
+            f"propose.method = '{settings.method}' has no boxes for a new image; --set propose.method=selective-search"
+        )
+    found = method.load().find(settings, (image.shape[1], image.shape[0]), image)
     ordered = by_priority(found, image_id, settings.seed)
     return ordered[: settings.max_boxes or len(ordered)]
 
 
 def search(settings: Settings, file: ImageFile) -> tuple[Boxes, tuple[int, int]]:
-    """(boxes found in the image, canonical order; its width and height)."""
-    if settings.method == "sliding-window":
-        return windows(settings, file.size), file.size
-    image = file.read()
-    return search_pixels(settings, image), (image.shape[1], image.shape[0])
-
-
-def windows(settings: Settings, size: tuple[int, int]) -> Boxes:
-    """The sliding-window pyramid of an image of `size` (width, height)."""
-    from stages.propose.sliding_window import sliding_windows
-
-    return sliding_windows(*size, settings.scales, settings.aspects, settings.stride)
-
-
-def search_pixels(settings: Settings, image: Pixels) -> Boxes:
-    """Selective search in an image, uint8 [H, W, 3] RGB."""
-    from stages.propose.selective_search import search_boxes
-
-    names = ("mode", "base_k", "inc_k", "sigma", "resize_width", "max_side", "min_side")
-    return search_boxes(image, **{name: getattr(settings, name) for name in names})
+    """(boxes found in the image, float32 [n, 4] in canonical order; its width and height)."""
+    method = METHODS[settings.method]
+    image = file.read() if method.reads_pixels else None
+    size = file.size if image is None else (image.shape[1], image.shape[0])
+    return method.load().find(settings, size, image), size
 
 
 def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Progress) -> None:

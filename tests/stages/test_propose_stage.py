@@ -17,7 +17,7 @@ from stages.contract.settings import build_settings, identity_of
 from stages.datasets.digests import DigestMemory
 from stages.datasets.image_set import ImageSet
 from stages.matching.proposals import proposal_recall, recall
-from stages.propose import STAGE, Settings, stage
+from stages.propose import STAGE, Settings, selective_search, stage
 
 SMALL = Settings(resize_width=80, min_side=8)
 
@@ -225,7 +225,7 @@ def test_missing_contrib_modules_stop_the_run(pictures, tmp_path, monkeypatch):
 
 
 def test_a_long_search_is_announced(pictures, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(stage, "SLOW_PIXELS", 3000)
+    monkeypatch.setattr(selective_search, "SLOW_PIXELS", 3000)
     with caplog.at_level(logging.WARNING, "stages.propose"):
         propose(pictures, replace(SMALL, resize_width=40), tmp_path / "small")
         assert not caplog.records

@@ -6,6 +6,7 @@ import pytest
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import BadSetting
 from stages.contract.settings import all_of, build_settings, identity_of, setting
+from stages.propose import Settings as ProposeSettings
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def test_which_settings_are_part_of_a_caches_key(name):
     """Device, batch size, jobs and shard are no settings at all; the rest is listed here, so that a change is seen."""
     settings = catalogue()[name].settings()
     assert set(identity_of(settings)) == IDENTITY[name]
-    assert set(all_of(settings)) - set(identity_of(settings)) == NOT_IDENTITY.get(name, set()) | LATER.get(name, set())
+    assert {field.name for field in dataclasses.fields(settings)} - set(identity_of(settings)) == NOT_IDENTITY.get(
+        name, set()
+    ) | LATER.get(name, set())
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
@@ -120,3 +123,31 @@ def test_every_default_passes_its_own_bounds_and_names_its_source(name):
     assert build_settings(settings, given) == settings()
     for field in dataclasses.fields(settings):
         assert field.metadata["source"] or not field.metadata["identity"], field.name
+
+
+def test_the_settings_of_another_method_are_refused():
+    """They could have no effect; and they stay at their defaults, so that they do not tell keys apart."""
+    with pytest.raises(
+        BadSetting,
+        match=r"^\[propose\]: 'mode' is a setting of method = 'selective-search', and method is 'file'; leave it out$",
+    ):
+        build_settings(ProposeSettings, {"method": "file", "file": "boxes.h5", "mode": "fast"}, "[propose]")
+    windows = build_settings(ProposeSettings, {"method": "sliding-window", "stride": 0.25})
+    assert set(all_of(windows)) == {"method", "max_boxes", "seed", "scales", "aspects", "stride"}
+    assert identity_of(windows)["sigma"] == 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+    """Settings with those of a method that came later."""
+
+    method: str = setting("old", "The method.", choices=("old", "new"))
+    alpha: float = setting(0.65, "Of the new method.", only_with=("method", "new"), later=True)
+
+
+def test_a_later_method_leaves_the_keys_of_the_others_alone():
+    assert identity_of(Ranked()) == {"method": "old"}
+    assert identity_of(Ranked("new")) == {"method": "new", "alpha": 0.65}
+    assert identity_of(build_settings(Ranked, {"method": "new", "alpha": 0.5})) == {"method": "new", "alpha": 0.5}
+    with pytest.raises(BadSetting, match=r"'alpha' is a setting of method = 'new'"):
+        build_settings(Ranked, {"alpha": 0.65})

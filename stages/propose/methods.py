@@ -1,0 +1,72 @@
+"""The table of proposal methods: adding one is a module, its settings (__init__.py) and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+RANDOM_ORDER = "no ranking: a random order that is weighted by the root of the box's area"
+
+
+def opencv_key(settings: Any) -> dict[str, Any]:
+    """The major version of the installed OpenCV, by its package's metadata (importing it would take long).
+
+    OpenCV 4.12 to 4.14 find the same boxes, 5.0 others. Where OpenCV is not installed this names the one that this
+    project is made for, so that a finished cache brought from elsewhere is still found.
+    """
+    from importlib import metadata
+
+    for variant in ("contrib-python-headless", "contrib-python", "python-headless", "python"):
+        try:
+            return {"opencv": metadata.version(f"opencv-{variant}").partition(".")[0]}
+        except metadata.PackageNotFoundError:
+            continue
+    return {"opencv": "4"}
+
+
+def file_key(settings: Any) -> dict[str, Any]:
+    """The SHA-256 of the boxes, or of the file's bytes."""
+    from stages.propose.box_file import content_sha256, resolve_path
+
+    return {"file_sha256": content_sha256(resolve_path(settings.file))}
+
+
+def nothing(settings: Any) -> dict[str, Any]:
+    """The settings alone decide the boxes."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to propose regions.
+
+    `module` is imported on first use. It has `find(settings, size, image)`: the boxes of an image of `size` (width,
+    height), float32 [n, 4] in canonical order (selection.py), from its pixels `image`, uint8 [H, W, 3] RGB; with
+    `reads_pixels=False` it is called without them. It may have `check_available()`, which raises StageError where a
+    library is missing, and `advice(settings, size)`, a warning about images of this size, or "". With `listed=True` it
+    has `open_boxes(settings, content)` instead: an object with `path` and `boxes(image_id)`, where the method lists
+    the boxes of known images and has none for others.
+
+    `key(settings)` adds to the cache's key what the settings do not say. `order` says what the first N boxes of an
+    image are.
+    """
+
+    module: str
+    order: str
+    key: Callable[[Any], dict[str, Any]] = nothing
+    reads_pixels: bool = True
+    listed: bool = False
+
+    def load(self) -> ModuleType:
+        """The method's module."""
+        return importlib.import_module(self.module)
+
+
+METHODS = {
+    "selective-search": Method("stages.propose.selective_search", RANDOM_ORDER, key=opencv_key),
+    "sliding-window": Method("stages.propose.sliding_window", RANDOM_ORDER, reads_pixels=False),
+    "file": Method("stages.propose.box_file", "the file's order, a ranking if the file has one", file_key, listed=True),
+}
