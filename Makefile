@@ -57,9 +57,9 @@ bench: $(TESTABLE)
 chaos: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chaos --faults 200 --seed 0
 
-# Spoilt files of every kind, new ones each time: read, or refused in a sentence: docs/faults.md
+# Every property test on new examples, and many: geometry, caches, metrics, spoilt files of every kind (docs/faults.md)
 fuzz: $(TESTABLE)
-	OMP_NUM_THREADS=1 RCNN_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n 2 tests/fuzz
+	OMP_NUM_THREADS=1 RCNN_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n 2 --dist worksteal -m hypothesis
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
