@@ -410,13 +410,13 @@ def format_images(told: Mapping[str, Any]) -> str:
     changed = changed_images(told)
     same = len(told["images"]) - sum(map(len, changed.values()))
     counted = ", ".join(f"{len(images)} {name}" for name, images in changed.items())
-    first = f"Images: {counted}; in {same} the same is found and false."
+    first = f"Images: {counted}; in {same} both find the same objects and make the same mistakes."
     if not any(changed.values()):
         return first
     lines = [
         first,
-        "An image is worth the precisions of its true detections above the cuts less those of its false ones.",
-        "It is worth so much more, or less, in B:",
+        "An image's worth: the precisions of its true detections above the cuts, minus those of its false ones.",
+        "By how much it is higher or lower in B:",
     ]
     for name, images in changed.items():
         rows = [image_line(one) for one in images[:SHOWN]]

@@ -12,6 +12,7 @@ from rcnn_cli.looking.evaluated import NAMES
 from stages.diagnose.false_positives import DIFFICULT, TYPES
 from stages.images.reading import Pixels
 from stages.pictures.drawing import font_of, shortened
+from stages.pictures.legends import Entry, draw_legend
 from stages.pictures.marks import Mark, draw_marks
 from stages.pictures.palette import INK, PAPER, kind_colour, rgb, series_colour
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 CELL = (340, 280)
 GAP = 14
 COLUMNS = 2
-KEY = {"true": "true", **{kind: kind for kind in TYPES}, "missed": "missed", "ignored": "ignored"}
+LEGEND = ("true", *TYPES, "ignored")
 
 
 def comparison_sheet(a: Side, b: Side, images: Sequence[Mapping[str, Any]]) -> Pixels:
@@ -55,8 +56,9 @@ def pair(a: Side, b: Side, told: Mapping[str, Any]) -> Pixels:
     height, width = scenes[0].shape[:2]
     canvas = Image.new("RGB", (2 * CELL[0] + 4, height + 2 * line + 4), PAPER)
     pen = ImageDraw.Draw(canvas)
-    title = shortened(f"{told['image']}: {told['gain']:+.2f} in B", font_of(15), 2 * CELL[0])
-    pen.text((CELL[0] + 2, 0), title, fill=INK, font=font_of(15), anchor="ma")
+    gain = f": {told['gain']:+.2f} in B"
+    name = shortened(told["image"], font_of(15), int(2 * CELL[0] - font_of(15).getlength(gain)))
+    pen.text((CELL[0] + 2, 0), name + gain, fill=INK, font=font_of(15), anchor="ma")
     for number, scene in enumerate(scenes):
         left = number * (CELL[0] + 4)
         canvas.paste(Image.fromarray(scene), (left + (CELL[0] - width) // 2, line + 2))
@@ -95,22 +97,12 @@ def marks(side: Side, image: int) -> list[Mark]:
 
 def heading(a: Side, b: Side, width: int) -> Pixels:
     """What is left and right, and what the colours mean."""
-    font = font_of(15)
-    line = sum(font.getmetrics()) + 6
-    canvas = Image.new("RGB", (width, 2 * line + 2 * GAP), PAPER)
-    pen = ImageDraw.Draw(canvas)
-    left = 0.0
-    for number, words in enumerate((f"left A: {a.name}", f"right B: {b.name}")):
-        pen.rectangle((left, GAP + 8, left + 22, GAP + 11), fill=rgb(series_colour(number)))
-        text = shortened(words, font, int(width / 2 - 54))
-        pen.text((left + 28, GAP), text, fill=INK, font=font)
-        left += 28 + font.getlength(text) + 26
-    left = 0.0
-    for kind, words in KEY.items():
-        top = GAP + line
-        pen.rectangle((left, top + 3, left + 14, top + 15), fill=kind_colour(kind), outline=INK)
-        pen.text((left + 20, top), words, fill=INK, font=font)
-        left += 20 + font.getlength(words) + 16
-    note = "numbers: the detector's precision at that score"
-    pen.text((left, GAP + line), shortened(note, font, int(width - left)), fill=INK, font=font)
-    return np.asarray(canvas).copy()
+    sides = [
+        Entry(f"{place} {letter}: {side.name}", rgb(series_colour(number)), line=True)
+        for number, (place, letter, side) in enumerate((("left", "A", a), ("right", "B", b)))
+    ]
+    kinds = [Entry(kind, kind_colour(kind)) for kind in LEGEND]
+    missed = Entry("missed", kind_colour("missed"), dashed=True)
+    note = Entry("numbers: the detector's precision at that score")
+    legend = draw_legend([sides, [*kinds, missed, note]], width)
+    return np.pad(legend, ((GAP, GAP), (0, 0), (0, 0)), mode="edge")

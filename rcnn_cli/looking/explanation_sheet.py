@@ -12,6 +12,7 @@ from stages.detect import SCORES
 from stages.diagnose.false_positives import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.images.reading import Pixels
 from stages.pictures.drawing import font_of, shortened, wrapped
+from stages.pictures.legends import Entry, draw_legend
 from stages.pictures.marks import Mark, draw_many, draw_marks
 from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
 
@@ -45,24 +46,21 @@ def explanation_sheet(explained: Explained, told: Told) -> Pixels:
 
 def heading(explained: Explained) -> Pixels:
     """What this is, and what the colours mean."""
-    font = font_of(20)
-    canvas = Image.new("RGB", (WIDTH, 80), PAPER)
-    pen = ImageDraw.Draw(canvas)
     recipe = explained.chosen.graph.recipe.name
-    title = f"{explained.name}: {explained.chosen.detector.name} of {recipe}"
-    pen.text((GAP, GAP), shortened(title, font, WIDTH - 2 * GAP), fill=INK, font=font)
-    legend = [(PROPOSAL, "proposal")]
+    title = draw_legend(
+        [[Entry(f"{explained.name}: {explained.chosen.detector.name} of {recipe}")]], WIDTH - 2 * GAP, points=20
+    )
+    entries = [Entry("proposal", PROPOSAL)]
     if explained.trace.regressors is not None:
-        legend.append((REGRESSED, "after regression"))
-    if explained.split is not None:
-        legend += [(kind_colour(kind), kind) for kind in ("true", *TYPES, "missed")]
-        legend += [(kind_colour("ignored"), "ignored or suppressed"), (TRUTH, "annotated, dashed")]
-    left = float(GAP)
-    for colour, words in legend:
-        pen.rectangle((left, 51, left + 14, 63), fill=colour, outline=INK)
-        pen.text((left + 20, 48), words, fill=INK, font=font_of(15))
-        left += 38 + font_of(15).getlength(words)
-    return np.asarray(canvas).copy()
+        entries.append(Entry("after regression", REGRESSED))
+    if explained.split is None:
+        entries.append(Entry("suppressed", kind_colour("ignored")))
+    else:
+        entries += [Entry(kind, kind_colour(kind)) for kind in ("true", *TYPES)]
+        entries += [Entry("ignored or suppressed", kind_colour("ignored"))]
+        entries += [Entry("missed", kind_colour("missed"), dashed=True), Entry("annotated", TRUTH, dashed=True)]
+    lines = [title, np.full((6, WIDTH - 2 * GAP, 3), PAPER, np.uint8), draw_legend([entries], WIDTH - 2 * GAP)]
+    return np.pad(np.concatenate(lines), ((GAP, 8), (GAP, GAP), (0, 0)), mode="edge")
 
 
 def panels(explained: Explained, told: Told) -> Pixels:
@@ -75,18 +73,21 @@ def panels(explained: Explained, told: Told) -> Pixels:
         (draw_many(pixels, trace.boxes, PROPOSAL, PANEL, opacity), f"{len(trace.boxes):,} proposals"),
         (
             draw_marks(pixels, candidate_marks(explained, above), PANEL),
-            f"{len(above):,} candidates above the cuts, suppressed: grey",
+            f"{len(above):,} candidates above the cuts; grey: suppressed",
         ),
         (draw_marks(pixels, detection_marks(explained, told), PANEL), f"{len(explained.shown):,} detections{numbers}"),
     ]
+    captions = [wrapped(words, 15, PANEL[0]) for _, words in scenes]
+    step = sum(font_of(15).getmetrics()) + 3
     height = max(scene.shape[0] for scene, _ in scenes)
-    canvas = Image.new("RGB", (WIDTH, height + 40), PAPER)
+    canvas = Image.new("RGB", (WIDTH, height + 20 + step * max(map(len, captions))), PAPER)
     pen = ImageDraw.Draw(canvas)
-    for number, (scene, words) in enumerate(scenes):
+    for number, ((scene, _), lines) in enumerate(zip(scenes, captions, strict=True)):
         left = GAP + number * (PANEL[0] + GAP)
         canvas.paste(Image.fromarray(scene), (left + (PANEL[0] - scene.shape[1]) // 2, 0))
         middle = left + PANEL[0] / 2
-        pen.text((middle, height + 6), shortened(words, font_of(15), PANEL[0]), fill=INK, font=font_of(15), anchor="ma")
+        for line, words in enumerate(lines):
+            pen.text((middle, height + 6 + line * step), words, fill=INK, font=font_of(15), anchor="ma")
     return np.asarray(canvas).copy()
 
 
@@ -151,7 +152,7 @@ def strip(explained: Explained, line: Line) -> Pixels:
         side = STRIP - 22
         seen = Image.fromarray(crop).resize((side, side), Image.Resampling.BICUBIC)
         canvas.paste(seen, (left, GAP))
-        words = f"the network's {crop.shape[0]} x {crop.shape[1]}"
+        words = f"input, {crop.shape[1]} x {crop.shape[0]}"
         pen.text((left + side / 2, GAP + side + 4), words, fill=FAINT, font=font_of(13), anchor="ma")
         left += side + GAP
         bars = score_bars(explained, line.proposal, line.label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from PIL import Image
 
 from cache import Reader
 from rcnn_cli.looking.comparison import compare, format_comparison, open_sides
+from rcnn_cli.looking.comparison_sheet import heading
 from rcnn_cli.looking.evaluated import NAMES
 from rcnn_cli.main import main
 from rcnn_cli.outputs import OutputFolder
 from stages.contract.errors import StageError
+from stages.diagnose.false_positives import TYPES
 from stages.eval.report import paired_difference
+from stages.pictures.palette import kind_colour
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 
 CAT, OWL, FAR = (0, 0, 10, 10), (40, 0, 50, 10), (60, 60, 70, 70)
@@ -149,7 +153,7 @@ def test_the_command_prints_and_writes_it(folder: Path, call: Any, tmp_path: Pat
         "equally good, about 0.1 of the 2 classes would still be marked, by chance.",
         "  b  +1.50  found 0 -> 1 of 1  false 1 -> 0  objects +cat; false -BG cat",
         "  c  -0.67  found 0 -> 0 of 0  false 0 -> 1  false +BG cat",
-        "Images: 2 better, 1 worse; in 0 the same",
+        "Images: 2 better, 1 worse; in 0 both find the same objects and make the same mistakes.",
     ):
         assert line in printed
     told = json.loads((tmp_path / "compare.json").read_text())
@@ -165,6 +169,20 @@ def test_the_command_prints_and_writes_it(folder: Path, call: Any, tmp_path: Pat
     assert np.asarray(Image.open(tmp_path / "worse.png")).shape == better.shape
 
 
+@pytest.mark.parametrize("width", [300, 684, 1400])
+def test_the_legend_is_whole_on_a_sheet_of_any_width(width: int) -> None:
+    """A sheet of one image is 684 pixels wide: long names go on to another line, and every kind has its sign."""
+    short, long = (SimpleNamespace(name=name) for name in ("a eval", "some long name of a recipe " * 3))
+    legend = heading(short, long, width)  # type: ignore[arg-type]
+    assert legend.shape[1] == width
+    assert legend.shape[0] >= heading(short, short, width).shape[0]  # type: ignore[arg-type]
+    for kind in (*TYPES, "true", "missed", "ignored"):
+        assert (legend == kind_colour(kind)).all(axis=2).sum() > 50
+    heights = [heading(short, short, wide).shape[0] for wide in (300, 684, 1400)]  # type: ignore[arg-type]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] > heights[2]
+
+
 def test_a_sheet_of_nothing_is_removed(folder: Path, call: Any, tmp_path: Path) -> None:
     same = graph_of(folder, TWO.replace("nms_iou = 0.5", "nms_iou = 0.6"), "same")
     write_detections(same, KNOWN, A, "detect-b")
@@ -173,7 +191,7 @@ def test_a_sheet_of_nothing_is_removed(folder: Path, call: Any, tmp_path: Path) 
     code, printed, _ = call(folder / "same.toml", folder / "same.toml", "--evaluation-b", "eval-b", "-o", tmp_path)
     assert code == 0
     assert not (tmp_path / "better.png").exists()
-    assert "Images: 0 better, 0 worse; in 3 the same" in printed
+    assert "Images: 0 better, 0 worse; in 3 both find the same objects and make the same mistakes." in printed
 
 
 def test_what_cannot_be_compared_is_one_sentence(folder: Path, call: Any, tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Legends of sheets: what a colour or a dashed outline means, in as many lines as the sheet's width needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from stages.images.reading import Pixels
+from stages.pictures.drawing import font_of, shortened, wrapped
+from stages.pictures.marks import draw_dashed
+from stages.pictures.palette import INK, PAPER, Colour
+
+SWATCH = 14
+BETWEEN = 18
+"""Pixels between two entries of a line."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What `words` stand for: a patch of `colour`, its outline where `dashed`, a stroke where it is a `line`; without a
+    colour the words alone."""
+
+    words: str
+    colour: Colour | None = None
+    dashed: bool = False
+    line: bool = False
+
+    @property
+    def indent(self) -> int:
+        """Pixels before the words."""
+        return 0 if self.colour is None else SWATCH + 6 + (8 if self.line or self.dashed else 0)
+
+
+def draw_legend(paragraphs: Sequence[Sequence[Entry]], width: int, points: int = 15) -> Pixels:
+    """The entries from left to right, each paragraph on lines of its own: uint8 [H, `width`, 3] RGB on PAPER.
+
+    An entry that does not fit the line goes on to the next; one that is longer than a line is broken between words,
+    and only a word that is longer than a line is cut, with an ellipsis.
+    """
+    font = font_of(points)
+    step = sum(font.getmetrics()) + 4
+    end = width - 2  # the last letter's edge may be a pixel further right than its advance
+    placed: list[tuple[float, int, Entry, str]] = []
+    row = -1
+    for paragraph in paragraphs:
+        row, left = row + 1, 0.0
+        for entry in paragraph:
+            room = end - entry.indent
+            for number, piece in enumerate(wrapped(entry.words, points, room)):
+                text = shortened(piece, font, room)
+                length = entry.indent + font.getlength(text)
+                if left and (number or left + length > end):
+                    row, left = row + 1, 0.0
+                indented = left if number == 0 else left + entry.indent
+                placed.append((indented, row, entry if number == 0 else Entry(""), text))
+                left += length + BETWEEN
+    canvas = Image.new("RGB", (width, max(1, (row + 1) * step)), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for left, line, entry, text in placed:
+        top = line * step
+        if entry.colour is not None:
+            draw_swatch(pen, entry, (round(left), top + (step - SWATCH) // 2 - 1))
+        pen.text((left + entry.indent, top), text, fill=INK, font=font)
+    return np.asarray(canvas).copy()
+
+
+def draw_swatch(pen: ImageDraw.ImageDraw, entry: Entry, corner: tuple[int, int]) -> None:
+    """The sign of an entry that has a colour, its upper left pixel at `corner`."""
+    assert entry.colour is not None
+    left, top = corner
+    right, bottom = left + entry.indent - 7, top + SWATCH - 1
+    if entry.dashed:
+        draw_dashed(pen, (left, top, right, bottom), entry.colour, 2)
+    elif entry.line:
+        pen.rectangle((left, top + SWATCH // 2 - 2, right, top + SWATCH // 2 + 1), fill=entry.colour)
+    else:
+        pen.rectangle((left, top, right, bottom), fill=entry.colour, outline=INK)
