@@ -19,9 +19,6 @@ from stages.images.warp import crop_geometry, warp_regions
 from stages.networks import Preprocessing
 from stages.pictures.drawing import PAPER, contact_sheet, draw_field, resized, sections
 
-PAPER_PADDING = 16 / 227
-"""The context of Appendix A, p = 16 of an input of 227 pixels, as a share of the input's side."""
-
 
 @dataclass(frozen=True)
 class View:
@@ -90,18 +87,20 @@ def sample_sheet(
     return sections(shown, columns, across=across if len(classes) > 1 else 1)
 
 
-def transformation_sheet(regions: Sequence[Region], side: int, preprocessing: Preprocessing, cell: int = 120) -> Pixels:
+def transformation_sheet(
+    regions: Sequence[Region], side: int, padding: int, preprocessing: Preprocessing, cell: int = 120
+) -> Pixels:
     """Figure 7: (A) each region as it is, (B) in its tightest square with context, (C) without, (D) warped.
 
-    Each in two rows, without padding and with the paper's share of the S x S input (`side`), for S = 227 p = 16. (A) is
-    at its scale relative to the others; a region too large for that is shrunk, and the title says so.
+    Each in two rows, without padding and with `padding` pixels of the S x S input (`side`; the paper: S = 227, p = 16),
+    in one row where that is 0. (A) is at its scale relative to the others; a region too large for that is shrunk, and
+    the title says so.
     """
-    padding = round(PAPER_PADDING * side)
     sheets = []
     for region in regions:
         cells: list[Pixels] = []
         titles: list[str] = []
-        for amount in (0, padding):
+        for amount in sorted({0, padding}):
             original, shrunk = actual_scale(region, side, amount, cell)
             cells.append(original)
             titles.append("(A)" if shrunk == 1 else f"(A) shrunk, {shrunk:.2f}")

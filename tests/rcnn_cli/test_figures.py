@@ -288,6 +288,23 @@ def test_what_is_not_possible_is_said(made: Path, call: Call, tmp_path: Path) ->
     assert "looked-detections: not possible: --image nobody: is no image of 'test'; the first is 'train_" in printed
 
 
+def test_transformations_have_the_recipe_s_own_padding(made: Path, call: Call, tmp_path: Path) -> None:
+    """With a row for none and a row for it, which differ from one padding to another; one that leaves nothing of a
+    region is refused as `rcnn extract` refuses it."""
+    sheets = {}
+    for padding in (0, 4, 9):
+        arguments = ("--only", "transformations", "--set", f"extract.padding={padding}", "-o", tmp_path)
+        assert call("figures", made / "looked.toml", *arguments)[0] == 0
+        sheets[padding] = pixels(tmp_path / "looked-transformations.png")
+    assert sheets[0].shape[0] < 0.6 * sheets[4].shape[0]
+    assert (sheets[4] != sheets[9]).any(axis=2).sum() > 1000
+    for name in ("transformations", "training-samples"):
+        arguments = ("--only", name, "--set", "extract.padding=32", "-o", tmp_path)
+        code, printed, _ = call("figures", made / "looked.toml", *arguments)
+        assert code == 1
+        assert "not possible: extract.padding = 32 leaves nothing of the region; it may be up to 31" in printed
+
+
 def test_several_recipes_in_one_figure(made: Path, call: Call, tmp_path: Path) -> None:
     other = made / "other.toml"
     other.write_text(RECIPE + '[eval-strict]\nstage = "eval"\nsplit = "test"\niou = 0.7\n')

@@ -201,9 +201,11 @@ def test_transformations_are_those_of_the_warping() -> None:
     """Masked squares of a wide box show the mean colour beside it; squares with context and warps do not."""
     image = np.full((300, 300, 3), 200, np.uint8)
     region = Region("cat", image, np.array([100, 120, 200, 160], np.float32))
-    sheet = transformation_sheet([region], 64, PREPROCESSINGS["plain"], cell=120)
+    sheet = transformation_sheet([region], 64, 4, PREPROCESSINGS["plain"], cell=120)
     grey = (np.abs(sheet.astype(int) - 128).max(axis=2) <= 1).sum()
     assert 0.5 * 2 * 120**2 < grey < 0.7 * 2 * 120**2  # 60 % of two cells
-    one_row = transformation_sheet([region, region], 64, PREPROCESSINGS["plain"], cell=120)
+    one_row = transformation_sheet([region, region], 64, 4, PREPROCESSINGS["plain"], cell=120)
     assert one_row.shape[1] > 1.9 * sheet.shape[1]
     assert one_row.shape[0] == sheet.shape[0]
+    unpadded = transformation_sheet([region], 64, 0, PREPROCESSINGS["plain"], cell=120)
+    assert unpadded.shape[0] < 0.6 * sheet.shape[0]
