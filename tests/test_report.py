@@ -181,6 +181,58 @@ def test_the_sheet_says_where_nothing_is_precise(opened: Any) -> None:
     assert [count > 0 for count in shown] == ["no detection" not in one for one in captions]
 
 
+def figures_of(section: str) -> list[tuple[str, str]]:
+    """(SVG, caption without tags) of each image in a part of the page."""
+    found = re.findall(r'<figure class="scene">(<svg.*?</svg>)\s*<figcaption>(.*?)</figcaption>', section, re.S)
+    return [(svg, re.sub(r"<[^>]*>", "", caption)) for svg, caption in found]
+
+
+def test_a_caption_counts_what_its_picture_shows(made: tuple[Path, Path, Path]) -> None:
+    """Boxes of detections and objects, difficult ones too, and labels that have no room."""
+    text = made[2].read_text()
+    (sheet,) = re.findall(r'<ul class="scenes sheet">(.*?)</ul>', text, re.S)
+    for svg, caption in [*figures_of(sheet), *figures_of(text.partition('<section id="images"')[2])]:
+        detections, true = (len(re.findall(f'class="{name}', svg)) for name in ("box-", "box-true"))
+        objects = svg.count('class="truth"')
+        if counted := re.search(r"(\d+) of (\d+) found, (\d+) false", caption):
+            difficult = re.search(r"false, (\d+) difficult", caption)
+            to_find = objects - (int(difficult[1]) if difficult else 0)
+            assert [int(one) for one in counted.groups()] == [true, to_find, detections - true]
+        else:
+            assert f"best {detections}, none reaches 50 %" in caption or (detections == 0 and "no detection" in caption)
+        if svg in sheet:
+            left_out = detections - svg.count('class="ground"')
+            said = re.search(r"; (\d+) box(?:es)? without a label", caption)
+            assert left_out == (int(said[1]) if said else 0)
+    assert "a label that would hide another one is left out" in text
+    assert "Difficult objects are dashed, too, but do not count." in text
+
+
+def test_classes_come_from_the_highest_ap_to_the_lowest(made: tuple[Path, Path, Path]) -> None:
+    """With their AP; of each the best images before the worst, said beneath each."""
+    results = json.loads((made[1] / "results/small/eval/results.json").read_text())["classes"]
+    images = made[2].read_text().partition('<section id="images"')[2]
+    first = images.partition("Class by class")[2].partition("</details>")[0]
+    assert first.startswith(", from the highest AP to the lowest")
+    headings = re.findall(r'<h3>(.*?) <span class="note">AP (.*?) %</span></h3>', first)
+    assert len(headings) > 3
+    assert [f"{100 * results[name]['ap_11']:.1f}" for name, _ in headings] == [ap for _, ap in headings]
+    assert [float(ap) for _, ap in headings] == sorted((float(ap) for _, ap in headings), reverse=True)
+    for part in first.split("<h3>")[1:]:
+        ends = [caption.partition(":")[0] for _, caption in figures_of(part)]
+        assert ends == sorted(ends)  # Best before Worst
+        assert set(ends) <= {"Best", "Worst"}
+
+
+def test_times_are_those_at_which_caches_were_finished(made: tuple[Path, Path, Path]) -> None:
+    """A manifest knows no more of a cache that several commands made than when the last one began and ended."""
+    manifests = [json.loads(path.read_text()) for path in (made[1] / "caches").glob("*/*/manifest.json")]
+    ends = sorted(one["finished"].replace("T", " ").removesuffix("Z") for one in manifests)
+    text = made[2].read_text()
+    assert f"finished between {ends[0]} and {ends[-1]} (UTC); the commands that finished them took " in text
+    assert "begun" not in text
+
+
 def test_one_palette_in_tables_plots_and_gallery(opened: Any) -> None:
     """A type of error in the key, in the areas and bars of the plots, and as a box on photographs."""
     page = opened()

@@ -89,6 +89,7 @@ PLOTS: dict[str, Callable[[Path], object]] = {
     "recall": lambda path: plot_recall([proposals("x" * 200, 30), proposals("windows", 30)], path),
     "recall of nothing": lambda path: plot_recall([proposals("windows", 0)], path),
     "training": lambda path: plot_log(LOG, path),
+    "training of one epoch": lambda path: plot_log({name: column[:1] for name, column in LOG.items()}, path),
     "report: curve": lambda _: charts.precision_recall("x", {0: curve(1, 50), 1: curve(0, 9)}),
     "report: errors": lambda _: charts.error_trend("x", diagnosis(SHORT, 0.01)["trends"]["all classes"]),
     "report: remedies": lambda _: charts.remedies(

@@ -66,7 +66,8 @@ def inspect_cache(folder: Path) -> str:
     items = f"{len(reader)} {plural(reader.schema.item, len(reader))}"
     lines = [f"{folder}: {'complete' if manifest else 'unfinished'} cache of {items}"]
     if manifest:
-        lines.append(f"made by {manifest['stage']} in {manifest.get('seconds', 0)} s, {counted(manifest)}")
+        took = f"; the command that finished it took {manifest['seconds']} s" if "seconds" in manifest else ""
+        lines.append(f"made by {manifest['stage']}, {counted(manifest)}{took}")
         lines.append("settings: " + json.dumps(manifest.get("all_settings", manifest["settings"]), ensure_ascii=False))
         lines.append("inputs: " + json.dumps(manifest["inputs"]))
         lines.append("summary: " + shortened(json.dumps(told_summary(manifest), ensure_ascii=False)))

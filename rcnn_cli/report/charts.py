@@ -17,10 +17,10 @@ import numpy as np
 
 from rcnn_cli.report.selection import thinned
 from stages.diagnose.false_positives import TYPES
-from stages.eval.average_precision import Curve
-from stages.eval.pictures import why_empty
+from stages.eval.average_precision import Curve, interpolated_steps
+from stages.eval.pictures import draw_steps, why_empty
 from stages.pictures.palette import KINDS, SERIES, line_of, series_colour, series_dashes
-from stages.pictures.plots import apart, say
+from stages.pictures.plots import apart, say, whole_steps
 from stages.training.log import running_means
 
 INK, MUTED, RULE, GROUND = "#000001", "#000002", "#000003", "#000004"
@@ -97,13 +97,13 @@ def key_of_line(number: int) -> dict[str, Any]:
 
 
 def precision_recall(name: str, curves: Mapping[int, Curve]) -> str:
-    """One class's curves, those of the runs with these numbers."""
+    """One class's curves, of the runs with these numbers: interpolated precision in about a hundred steps at most."""
 
     def draw(ax: Any) -> None:
         for number, curve in curves.items():
-            at = thinned(curve.recall)
-            recall, precision = np.append(0.0, curve.recall[at]), np.append(curve.precision[:1], curve.precision[at])
-            ax.plot(100 * recall[: len(precision)], 100 * precision, **line_of(number))
+            recall, precision = interpolated_steps(curve)
+            at = thinned(recall)
+            draw_steps(ax, 100 * recall[at], 100 * precision[at], **line_of(number))
         reason = why_empty(list(curves.values()))
         if reason:
             say(ax, reason, INK, GROUND)
@@ -178,8 +178,10 @@ def lines(
     labels: tuple[str, str],
     limits: tuple[tuple[float, float] | None, tuple[float, float] | None] = (None, None),
     logarithmic: bool = False,
+    whole: bool = False,
 ) -> str:
-    """A line (number of its colour, x, y) for each of `series`; `labels` and `limits` are of the two axes."""
+    """A line (number of its colour, x, y) for each of `series`; `labels` and `limits` are of the two axes. With `whole`
+    x counts something."""
 
     def draw(ax: Any) -> None:
         for number, x, y in series:
@@ -187,6 +189,8 @@ def lines(
         if all(np.isnan(y).all() for _, _, y in series):
             say(ax, "nothing to show", INK, GROUND)
         ax.set(xlabel=labels[0], ylabel=labels[1])
+        if whole and series:
+            whole_steps(ax, series[0][1])
         if limits[0]:
             ax.set_xlim(limits[0])
         if limits[1]:
@@ -200,7 +204,8 @@ def lines(
 
 
 def training(name: str, log: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[int, str]]]]:
-    """Panels of a training's log, each (title, SVG, legend): loss, accuracies, learning rate, as means of stretches."""
+    """Panels of a training's log, each (title, SVG, legend): loss, accuracies, learning rate; what a point stands for
+    is `training_log.points_in_words`."""
     step, *columns = log
     accuracies = [one for one in columns if one not in ("loss", "learning_rate", "seconds")]
     steps = np.asarray(log[step], np.float64)
@@ -212,14 +217,19 @@ def training(name: str, log: Mapping[str, Any]) -> list[tuple[str, str, list[tup
             told.append((number, np.interp(places, np.arange(len(steps)), steps), means))
         return told
 
+    def drawn(
+        what: str,
+        columns: Sequence[str],
+        label: str,
+        limits: tuple[float, float] | None = None,
+        logarithmic: bool = False,
+    ) -> str:
+        return lines(f"{name} {what}", series(columns), (step, label), (None, limits), logarithmic, whole=True)
+
     legend = [(number, one.replace("_", " ")) for number, one in enumerate(accuracies)]
     top = 1.05 * max(float(one[2].max()) for one in series(["loss"]))
     return [
-        ("Loss", lines(f"{name} loss", series(["loss"]), (step, "loss"), (None, (0, top))), []),
-        ("Accuracy", lines(f"{name} accuracy", series(accuracies), (step, "share right"), (None, (0, 1.02))), legend),
-        (
-            "Learning rate",
-            lines(f"{name} rate", series(["learning_rate"]), (step, "learning rate"), logarithmic=True),
-            [],
-        ),
+        ("Loss", drawn("loss", ["loss"], "loss", (0, top)), []),
+        ("Accuracy", drawn("accuracy", accuracies, "share right", (0, 1.02)), legend),
+        ("Learning rate", drawn("rate", ["learning_rate"], "learning rate", logarithmic=True), []),
     ]

@@ -23,6 +23,7 @@ from rcnn_cli.report import charts, provenance, tables
 from rcnn_cli.report.headline import headline, main_runs
 from rcnn_cli.report.pictures import Album, Picture, labels_of
 from rcnn_cli.report.runs import (
+    CLASS_IMAGES,
     KINDS,
     MISSED,
     MOST_CLASSES,
@@ -46,9 +47,10 @@ from rcnn_cli.running.runner import complete, listed, manifest_of
 from stages.contract.errors import StageError
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import evenly
-from stages.eval.report import PRECISION
+from stages.eval.report import MEASURES, PRECISION
 from stages.matching.proposals import recall_at
 from stages.pictures.palette import as_css
+from stages.tables import percent
 
 log = logging.getLogger("rcnn")
 
@@ -171,6 +173,7 @@ def render(
         "training": training_panels(graphs),
         "kinds": WORDS,
         "precision_cut": PRECISION,
+        "class_images": CLASS_IMAGES,
         "most": most,
     }
     template = environment().get_template("page.html")
@@ -323,7 +326,7 @@ def also(measured: Measured, graphs: Sequence[Graph], split: str) -> str:
 
 def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
     """The curves of each network that was trained, each once."""
-    from stages.training.log import read_log
+    from stages.training.log import points_in_words, read_log
 
     found: dict[str, dict[str, Any]] = {}
     for graph in graphs:
@@ -334,9 +337,13 @@ def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
             if reader.key in found:
                 found[reader.key]["recipes"].append(graph.recipe.name)
                 continue
-            drawn = charts.training(reader.key, read_log(reader, reader.item_ids[0]))
+            log_of_training = read_log(reader, reader.item_ids[0])
+            drawn = charts.training(reader.key, log_of_training)
             panels = [{"title": title, "note": "", "svg": svg, "legend": legend} for title, svg, legend in drawn]
-            found[reader.key] = {"name": node.use.name, "recipes": [graph.recipe.name], "panels": panels}
+            points = points_in_words(log_of_training)
+            found[reader.key] = {
+                "name": node.use.name, "recipes": [graph.recipe.name], "panels": panels, "points": points
+            }  # fmt: skip
     return list(found.values())
 
 
@@ -408,19 +415,24 @@ def corners(box: Any) -> list[float]:
 
 
 def scene_tables(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -> list[dict[str, Any]]:
-    """The best and worst images that are in the album, run by run and class by class."""
+    """The best and worst images that are in the album, run by run; over all classes, then class by class from the
+    highest AP to the lowest."""
     told = []
     for run in runs:
         if run.number not in looks:
             continue
         groups = []
-        for name, (best, worst) in looks[run.number].scenes.items():
+        measure = MEASURES[run.summary["metric"]]
+        aps = {name: one[measure] for name, one in run.summary["classes"].items() if one[measure] is not None}
+        scenes = looks[run.number].scenes
+        for name in sorted(scenes, key=lambda name: -aps[name] if name else -np.inf):
+            best, worst = scenes[name]
             ends = {
-                end: [as_shown(scene, name, album) for scene in scenes if scene.image in album.pictures]
-                for end, scenes in (("best", best), ("worst", worst))
+                end: [as_shown(scene, name, album) for scene in chosen if scene.image in album.pictures]
+                for end, chosen in (("best", best), ("worst", worst))
             }
             if any(ends.values()):
-                groups.append({"class": name, **ends})
+                groups.append({"class": name, "ap": percent(aps.get(name)), **ends})
         if groups:
             told.append({"run": run, "groups": groups})
     return told
@@ -441,13 +453,15 @@ def sheets(mains: Sequence[Run], looks: Mapping[int, Look], album: Album) -> dic
 
 
 def as_shown(scene: Scene, class_name: str, album: Album) -> dict[str, Any]:
-    """A scene for the template; of one class only its objects are drawn."""
+    """A scene for the template; of one class only its objects are drawn. `uncounted` are those drawn that need not be
+    found."""
     picture = album.pictures[scene.image]
     truth = [one[:4] for one in picture.objects if not class_name or one[4] == class_name]
     return {
         "picture": picture,
         "scene": scene,
         "truth": truth,
+        "uncounted": len(truth) - scene.objects,
         "detections": [
             {"box": corners(box), "kind": kind, "class": name, "precision": precision}
             for box, kind, name, precision in scene.detections

@@ -115,7 +115,8 @@ def caches_of(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
 
 
 def cache_row(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest says, for a row of the page."""
+    """What a manifest says, for a row of the page; its seconds are those of the command that finished the cache, which
+    may have gone on from another's parts."""
     items = manifest["items"]
     return {
         "key": manifest["key"],
@@ -126,7 +127,7 @@ def cache_row(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "skipped": len(manifest.get("skipped") or ()),
         "seconds": manifest.get("seconds", 0),
         "duration": duration(manifest.get("seconds", 0)),
-        "started": str(manifest.get("started", "")).replace("T", " ").removesuffix("Z"),
+        "finished": str(manifest.get("finished", "")).replace("T", " ").removesuffix("Z"),
         "host": manifest.get("host", ""),
         "versions": manifest.get("versions", {}),
     }
@@ -159,11 +160,12 @@ def missing_of(graphs: Sequence[Graph]) -> list[str]:
 
 
 def span_of(caches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """When the first and the last of the caches were begun, how long they took and how large they are together."""
-    started = sorted(cache["started"] for cache in caches if cache["started"])
+    """When the first and the last of the caches were finished, how long the commands that finished them took and how
+    large they are together."""
+    finished = sorted(cache["finished"] for cache in caches if cache["finished"])
     return {
-        "first": started[0] if started else "",
-        "last": started[-1] if started else "",
+        "first": finished[0] if finished else "",
+        "last": finished[-1] if finished else "",
         "duration": duration(sum(cache["seconds"] for cache in caches)),
         "size": size(sum(cache["bytes"] for cache in caches)),
         "caches": f"{len(caches)} {plural('cache', len(caches))}",

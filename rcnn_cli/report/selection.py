@@ -77,10 +77,10 @@ def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def thinned(recall: NDArray[np.float64], points: int = 100) -> Rows:
-    """The points of a curve that a drawing needs, indices ascending: where each of `points` equal steps of recall is
-    first reached, which is where a detection is right."""
-    if not len(recall):
-        return np.zeros(0, np.int64)
+    """The points of a curve that a drawing needs, indices ascending: all where there are no more than `points`, else
+    those at which each of `points` equal steps of `recall` (ascending) is first reached."""
+    if len(recall) <= points:
+        return np.arange(len(recall))
     levels = np.linspace(0, recall[-1], points + 1)
     return np.unique(np.searchsorted(recall, levels, side="left"))
 

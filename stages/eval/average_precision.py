@@ -134,8 +134,27 @@ def average_precision_11_point(recall: NDArray[np.float64], precision: NDArray[n
 
 def average_precision_area(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
     """VOC 2010 and later: the area under precision made monotone (the best at that recall or more)."""
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+    return float(np.sum(np.diff(recall, prepend=0.0) * interpolated(precision)))
+
+
+def interpolated(precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each of n points, in order of rising recall, the best `precision` of it and of all after it: float64 [n]."""
+    return np.asarray(np.maximum.accumulate(precision[::-1])[::-1], np.float64)
+
+
+def interpolated_steps(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recall and interpolated precision, float64 [k] each, at the right ends of the k steps of the curve that AP
+    integrates: `precision[i]` holds for recalls above `recall[i - 1]` (0 for the first) up to `recall[i]`.
+
+    Recall rises and precision falls from each step to the next; the area under them is `ap_area`. A class of which
+    nothing was found has no steps.
+    """
+    reached, first = np.unique(curve.recall, return_index=True)
+    precision = interpolated(curve.precision)[first]
+    found = reached > 0
+    recall, precision = reached[found], precision[found]
+    ends = np.diff(precision, append=-1.0) < 0
+    return recall[ends], precision[ends]
 
 
 def calibrated_precision(curve: Curve, scores: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -147,7 +166,7 @@ def calibrated_precision(curve: Curve, scores: NDArray[np.floating]) -> NDArray[
     """
     if not len(curve.scores):
         return np.full(len(scores), np.nan)
-    best = np.maximum.accumulate(precision_with_ties(curve)[::-1])[::-1]
+    best = interpolated(precision_with_ties(curve))
     first = np.searchsorted(-curve.scores, -np.asarray(scores), side="left")
     return np.asarray(best[np.minimum(first, len(best) - 1)], np.float64)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.detections import Detections, DetectionSet, best_first
-from stages.eval.average_precision import Curve
+from stages.eval.average_precision import Curve, interpolated_steps
 from stages.images.reading import Pixels
 from stages.pictures.drawing import class_colours, contact_sheet, font_of, shortened
 from stages.pictures.marks import Mark, draw_marks
@@ -34,7 +34,8 @@ LABEL_WIDTH = 1.0
 
 
 def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
-    """Writes a PNG with a small plot for each class and in it a line for each evaluation.
+    """Writes a PNG with a small plot of interpolated precision against recall for each class and in it a line for each
+    evaluation.
 
     `evaluations` maps a name (as "with regression") to the curves of its classes. Classes with nothing to find are
     left out; of more than MOST_PLOTS classes those with the most objects are shown. A plot of a class of which nothing
@@ -59,7 +60,7 @@ def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: 
     which = "" if len(classes) == len(every) else f"; the {len(classes)} of {len(every)} classes with the most objects"
     told = textwrap.fill(f"recall (beside each class: 11-point AP in percent{which})", 30 * columns)
     figure.supxlabel(told, fontsize=9)
-    figure.supylabel("precision", fontsize=9)
+    figure.supylabel("interpolated precision", fontsize=9)
     if len(evaluations) > 1:
         width = figure.get_figwidth()
         names = [cut(label, 9, width - 0.8) for label in evaluations]
@@ -99,8 +100,7 @@ def draw_class(ax: Any, name: str, evaluations: Mapping[str, Mapping[str, Curve]
         curve = curves.get(name)
         if curve is None or not curve.positives:
             continue
-        recall, precision = np.append(0.0, curve.recall), np.append(curve.precision[:1], curve.precision)
-        ax.plot(recall[: len(precision)], precision, linewidth=1.3, **line_of(number))
+        draw_steps(ax, *interpolated_steps(curve), linewidth=1.3, **line_of(number))
         aps.append(f"{100 * curve.ap_11:.1f}")
         known.append(curve)
     reason = why_empty(known)
@@ -115,6 +115,12 @@ def draw_class(ax: Any, name: str, evaluations: Mapping[str, Mapping[str, Curve]
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     ax.tick_params(labelsize=8, length=2)
     plain(ax)
+
+
+def draw_steps(ax: Any, recall: NDArray[np.floating], precision: NDArray[np.floating], **line: Any) -> None:
+    """Draws interpolated precision [k] against recall [k], as `interpolated_steps` gives them; nothing where k is 0."""
+    if len(recall):
+        ax.plot(np.append(0.0, recall), np.append(precision[0], precision), drawstyle="steps-pre", **line)
 
 
 def why_empty(curves: Sequence[Curve]) -> str:

@@ -1,6 +1,6 @@
 """The colours of every picture, plot and page: kinds of detections, runs and objects have the same one everywhere.
 
-Classes, where a picture tells them apart instead, have `stages.pictures.drawing.class_colours`. All colours here but TRUTH,
+Classes, where a picture tells them apart instead, have those of `drawing.class_colours`. All colours here but TRUTH,
 those of proposals and the greys have a relative luminance between 0.12 and 0.29, a contrast of at least 3:1 with white
 and with a dark page (WCAG 2.1, 1.4.11), so that light and dark need no second set. Kinds, and the first four series,
 stay apart under protanopia, deuteranopia and tritanopia (the matrices of Machado et al., 2009).

@@ -39,6 +39,16 @@ def plain(ax: Any, axis: str = "both") -> None:
         ax.spines[side].set_visible(False)
 
 
+def whole_steps(ax: Any, steps: Sequence[float]) -> None:
+    """Puts the ticks of the x axis at whole numbers; `steps` are what is plotted, a single one gets the only tick."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
+    if len(steps) == 1:
+        ax.set_xlim(steps[0] - 1, steps[0] + 1)
+        ax.set_xticks([steps[0]])
+
+
 def say(ax: Any, words: str, ink: str = MUTED, ground: str = "white") -> None:
     """Says in the middle of an empty plot why it is empty."""
     box = {"boxstyle": "square,pad=0.3", "facecolor": ground, "edgecolor": "none"}

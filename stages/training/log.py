@@ -15,7 +15,7 @@ import numpy as np
 from cache import Reader
 from cache.files import write_atomically
 from stages.pictures.palette import line_of
-from stages.pictures.plots import new_figure, save
+from stages.pictures.plots import new_figure, save, whole_steps
 
 Log = Mapping[str, Any]  # of lists or arrays
 
@@ -50,8 +50,16 @@ def running_means(values: Sequence[float], points: int = SHOWN_POINTS) -> tuple[
     return np.array([one.mean() for one in stretches]), ends - np.array([(len(one) + 1) / 2 for one in stretches])
 
 
+def points_in_words(log: Log) -> str:
+    """What a point of the curves of `log` stands for: an epoch, say, or the mean of several iterations."""
+    step, count = next(iter(log)), len(next(iter(log.values())))
+    if count == 1:
+        return f"a single {step}: one point each"
+    return f"a point for each {step}" if count <= SHOWN_POINTS else f"each point the mean of a few {step}s"
+
+
 def plot_log(log: Log, path: Path) -> None:
-    """Writes a PNG of loss, accuracies and learning rate, each the mean of short stretches."""
+    """Writes a PNG of loss, accuracies and learning rate: a point for each step, or means of short stretches."""
     step, *columns = log
     accuracies = [name for name in columns if name not in ("loss", "learning_rate", "seconds")]
     figure = new_figure(7, 6.5)
@@ -64,7 +72,10 @@ def plot_log(log: Log, path: Path) -> None:
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylim(-0.02, 1.02)
     axes[2].set_yscale("log")
-    axes[-1].set_xlabel(step)
+    axes[-1].yaxis.set_major_formatter("{x:g}")
+    axes[-1].yaxis.set_minor_formatter(lambda *_: "")
+    axes[-1].set_xlabel(f"{step} ({points_in_words(log)})")
+    whole_steps(axes[-1], log[step])
     save(figure, path)
 
 

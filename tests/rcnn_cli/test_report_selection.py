@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,12 @@ from rcnn_cli.report.selection import (
 )
 from rcnn_cli.report.tables import row
 from stages.eval.average_precision import Curve
+from stages.eval.pictures import plot_precision_recall
 from stages.images.reading import read_image
 from stages.pictures.palette import SERIES
+from tests.plotted import drawn
+
+__all__ = ["drawn"]
 
 PROJECT = Path(__file__).parents[2]
 
@@ -102,15 +107,32 @@ def test_sizes_that_fit() -> None:
     assert fitted((4000, 2), 480) == (480, 1)
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=300))
-def test_a_thinned_curve_keeps_only_points_where_a_recall_is_first_reached(found: list[bool]) -> None:
-    recall = np.cumsum(found) / max(1, sum(found))
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=300, unique=True))
+def test_a_thinned_curve_keeps_few_points_and_its_end(values: list[float]) -> None:
+    """No stretch of recall longer than a twentieth of the whole loses a point at its end."""
+    recall = np.sort(values)
     points = thinned(recall, 20)
-    assert len(points) <= 21
+    assert len(points) == len(recall) if len(recall) <= 20 else len(points) <= 21
     assert (np.diff(points) > 0).all()
-    assert recall[points[-1]] == recall[-1]
-    assert all(point == 0 or found[point] for point in points)
+    assert points[-1] == len(recall) - 1
+    for first, last in pairwise(points):
+        assert last == first + 1 or recall[last - 1] - recall[first] <= recall[-1] / 20 + 1e-9
     assert thinned(recall[:0]).tolist() == []
+
+
+def test_the_page_and_the_figure_draw_the_same_steps(tmp_path: Path, drawn: list[Any]) -> None:
+    """Found, false, found, false, found, false, of four objects: the precision is 1 up to a recall of 1/4, 2/3 up to
+    2/4, 3/5 up to 3/4, and nothing is drawn beyond."""
+    found = np.array([True, False, True, False, True, False])
+    true, scores = np.cumsum(found), np.linspace(1, 0, 6).astype(np.float32)
+    curve = Curve(scores, true / 4, true / np.arange(1, 7), 4, 6)
+    expected = [[0, 0.25, 0.5, 0.75], [1, 1, 2 / 3, 3 / 5]]
+    plot_precision_recall({"eval": {"cat": curve}}, tmp_path / "curves.png")
+    charts.precision_recall("x", {0: curve})
+    for figure, scale in zip(drawn, (1, 100), strict=True):
+        (line,) = figure.axes[0].lines
+        np.testing.assert_allclose(np.array(line.get_data()), scale * np.array(expected))
+        assert line.get_drawstyle() == "steps-pre"  # a value holds from the recall before it to its own
 
 
 def test_letters_of_runs() -> None:

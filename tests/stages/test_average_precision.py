@@ -19,6 +19,7 @@ from stages.eval.average_precision import (
     average_precision_11_point,
     average_precision_area,
     calibrated_precision,
+    interpolated_steps,
     lowest_score_at,
     match_detections,
     precision_recall,
@@ -305,6 +306,21 @@ def test_precision_is_between_zero_and_one(found: list[bool], missed: int) -> No
     if found and all(found) and not missed:
         assert average_precision_area(recall, precision) == pytest.approx(1)
         assert average_precision_11_point(recall, precision) == pytest.approx(1)
+
+
+@given(verdict_lists, st.integers(0, 20))
+def test_the_steps_that_are_drawn_are_those_that_ap_integrates(found: list[bool], missed: int) -> None:
+    positives = sum(found) + missed
+    recall, precision = precision_recall(np.array(found, bool), positives)
+    curve = Curve(np.zeros(len(found), np.float32), recall, precision, positives, len(found))
+    ends, heights = interpolated_steps(curve)
+    assert (np.diff(ends) > 0).all()
+    assert (np.diff(heights) < 0).all()
+    assert len(ends) == len(heights) <= sum(found)
+    assert float(np.sum(np.diff(ends, prepend=0.0) * heights)) == pytest.approx(curve.ap_area if positives else 0.0)
+    for level in RECALL_LEVELS:
+        holds = heights[ends >= level]
+        assert holds.max(initial=0.0) == precision[recall >= level].max(initial=0.0)
 
 
 @given(verdict_lists, st.integers(1, 5), st.integers(1, 6))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from stages.training.log import FILE, plot_log, running_means, write_log
+from stages.training.log import FILE, plot_log, points_in_words, running_means, write_log
+from tests.plotted import drawn, texts_of
+
+__all__ = ["drawn"]
 
 LOG = {
     "iteration": np.arange(1, 1_200_001, 400_000, dtype=np.int32),
@@ -38,3 +42,25 @@ def test_curves_are_drawn(tmp_path):
     pixels = np.asarray(Image.open(tmp_path / "new" / "training.png").convert("RGB"))
     assert pixels.shape[0] > 600
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def test_what_a_point_stands_for():
+    assert points_in_words({"epoch": [1]}) == "a single epoch: one point each"
+    assert points_in_words({"epoch": list(range(100))}) == "a point for each epoch"
+    assert points_in_words({"iteration": list(range(101))}) == "each point the mean of a few iterations"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_epochs_are_counted_in_whole_numbers(epochs, tmp_path, drawn):
+    """A single one has its own tick alone, and the axis says so; a constant rate is a number, not a power."""
+    log = {"epoch": np.arange(1, epochs + 1), "loss": np.ones(epochs), "accuracy": np.ones(epochs)}
+    plot_log({**log, "learning_rate": np.full(epochs, 0.01)}, tmp_path / "training.png")
+    (figure,) = drawn
+    ax = figure.axes[-1]
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    assert all(tick == round(tick) for tick in ticks)
+    assert ticks == [1] if epochs == 1 else len(ticks) >= 2
+    words = {text for text, _ in texts_of(figure)}
+    assert ("epoch (a single epoch: one point each)" in words) == (epochs == 1)
+    assert "0.01" in words
