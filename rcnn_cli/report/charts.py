@@ -205,7 +205,7 @@ def lines(
 
 def training(name: str, log: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[int, str]]]]:
     """Panels of a training's log, each (title, SVG, legend): loss, accuracies, learning rate; what a point stands for
-    is `training_log.points_in_words`."""
+    is `stages.training.log.points_in_words`."""
     step, *columns = log
     accuracies = [one for one in columns if one not in ("loss", "learning_rate", "seconds")]
     steps = np.asarray(log[step], np.float64)

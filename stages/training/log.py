@@ -54,7 +54,7 @@ def points_in_words(log: Log) -> str:
     """What a point of the curves of `log` stands for: an epoch, say, or the mean of several iterations."""
     step, count = next(iter(log)), len(next(iter(log.values())))
     if count == 1:
-        return f"a single {step}: one point each"
+        return f"a single {step}"
     return f"a point for each {step}" if count <= SHOWN_POINTS else f"each point the mean of a few {step}s"
 
 

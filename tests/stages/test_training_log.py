@@ -45,7 +45,7 @@ def test_curves_are_drawn(tmp_path):
 
 
 def test_what_a_point_stands_for():
-    assert points_in_words({"epoch": [1]}) == "a single epoch: one point each"
+    assert points_in_words({"epoch": [1]}) == "a single epoch"
     assert points_in_words({"epoch": list(range(100))}) == "a point for each epoch"
     assert points_in_words({"iteration": list(range(101))}) == "each point the mean of a few iterations"
 
@@ -62,5 +62,5 @@ def test_epochs_are_counted_in_whole_numbers(epochs, tmp_path, drawn):
     assert all(tick == round(tick) for tick in ticks)
     assert ticks == [1] if epochs == 1 else len(ticks) >= 2
     words = {text for text, _ in texts_of(figure)}
-    assert ("epoch (a single epoch: one point each)" in words) == (epochs == 1)
+    assert ("epoch (a single epoch)" in words) == (epochs == 1)
     assert "0.01" in words
