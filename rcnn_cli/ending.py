@@ -58,13 +58,17 @@ def stop(number: int, frame: Any) -> None:
     """SIGINT and SIGTERM end the process in order: claims are given back, what is finished stays.
 
     An exception that a signal raises inside a library may get lost there: what has not ended after PATIENCE is ended.
+    Where memory is too short for the thread that sees to it, the system's alarm does.
     """
     code = INTERRUPTED if number == signal.SIGINT else TERMINATED
     if not verbose():
         end_quietly()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE + 2 * COUNTING)
     watchdog = threading.Timer(PATIENCE, end_at_once, [code])
     watchdog.daemon = True
-    watchdog.start()
+    with contextlib.suppress(RuntimeError, MemoryError):
+        watchdog.start()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(code)

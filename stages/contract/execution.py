@@ -6,6 +6,7 @@ import contextlib
 import functools
 import pickle
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -36,6 +37,42 @@ def workers_deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def ending_with_their_manager() -> Iterator[None]:
+    """joblib's processes end in this block, and the call that waits for them raises TerminatedWorkerError, if the
+    thread that manages them dies, as it does where memory is too short for one more thread.
+
+    joblib itself would wait for the results for ever.
+    """
+    from joblib.externals.loky.process_executor import TerminatedWorkerError, _ExecutorManagerThread
+
+    before = threading.excepthook
+
+    def end(died: threading.ExceptHookArgs) -> None:
+        if not isinstance(died.thread, _ExecutorManagerThread):
+            before(died)
+            return
+        error = TerminatedWorkerError(f"the thread that manages the processes died ({died.exc_value})")
+        error.__cause__ = died.exc_value
+        with contextlib.suppress(RuntimeError):  # of joining a thread that could not be started
+            died.thread.terminate_broken(error)
+
+    threading.excepthook = end
+    try:
+        yield
+    finally:
+        if threading.excepthook is end:
+            threading.excepthook = before
+
+
+def end_processes() -> None:
+    """Ends joblib's processes, whose buffers are large and would be kept."""
+    from joblib.externals.loky import get_reusable_executor
+
+    with contextlib.suppress(RuntimeError):  # of joining a thread that could not be started: there are no processes
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 class Progress(Protocol):
@@ -123,7 +160,6 @@ def in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Progres
     StageError if a process died.
     """
     from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     from cache.files import temporary_name, write_atomically
@@ -131,7 +167,7 @@ def in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Progres
     work = temporary_name(output.folder / "work")
     try:
         write_atomically(work, [pickle.dumps(fill)], durable=False)
-        with parallel_config(backend="loky", inner_max_num_threads=1):
+        with ending_with_their_manager(), parallel_config(backend="loky", inner_max_num_threads=1):
             workers = Parallel(n_jobs=jobs, pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
             with workers_deaf_to_interrupts():
                 filled = workers(delayed(in_this_process)(work, part) for part in output.claim())
@@ -143,7 +179,7 @@ def in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Progres
             "take fewer --jobs or a smaller --batch-size"
         ) from error
     finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)  # their buffers are large and kept
+        end_processes()
         work.unlink(missing_ok=True)
 
 

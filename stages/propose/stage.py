@@ -13,7 +13,7 @@ import numpy as np
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.boxes import Boxes
 from stages.contract.errors import BadImage, BadSetting, StageError
-from stages.contract.execution import Execution, Progress, workers_deaf_to_interrupts
+from stages.contract.execution import Execution, Progress, ending_with_their_manager, workers_deaf_to_interrupts
 from stages.datasets import Dataset
 from stages.images.reading import ImageFile, Pixels
 from stages.propose import Settings
@@ -153,9 +153,10 @@ def in_processes(settings: Settings, feed: Feed, execution: Execution) -> Iterat
     parallel = Parallel(n_jobs=execution.jobs, backend="loky", return_as="generator", batch_size=1)
     calls = (delayed(attempt_alone)(settings, task, execution.skip_bad_images) for task in feed.tasks())
     try:
-        with workers_deaf_to_interrupts():
-            outcomes = parallel(calls)
-        yield from outcomes
+        with ending_with_their_manager():
+            with workers_deaf_to_interrupts():
+                outcomes = parallel(calls)
+            yield from outcomes
     except TerminatedWorkerError as error:
         raise StageError(
             f"propose: one of {execution.jobs} processes died, perhaps for want of memory; run again with fewer --jobs"

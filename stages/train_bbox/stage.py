@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.contract.execution import Execution, workers_deaf_to_interrupts
+from stages.contract.execution import Execution, ending_with_their_manager, workers_deaf_to_interrupts
 from stages.features.reading import feature_scale, layer_dimension
 from stages.matching.ground_truth import check_images
 from stages.train_bbox import Settings
@@ -59,7 +59,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         own = ((part, [examples.of_class(labels[name]) for name in part.item_ids]) for part in output.claim())
         tasks = (delayed(fit_part)(part, found, features, scale, settings) for part, found in own)
         workers = Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", max_nbytes=None, return_as="generator")
-        with execution.progress("train-bbox", total, "classes") as bar:
+        with ending_with_their_manager(), execution.progress("train-bbox", total, "classes") as bar:
             with workers_deaf_to_interrupts():
                 fitted = workers(tasks)
             for part, records in fitted:
