@@ -13,6 +13,7 @@ import pytest
 from rcnn_cli.looking.recall import Measured
 from rcnn_cli.looking.recall import plot as plot_recall
 from rcnn_cli.report import charts
+from stages.contract.card import LogColumns
 from stages.diagnose.pictures import plot_characteristics, plot_sensitivity, plot_trends
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import plot_box_plots, plot_precision_recall, why_empty
@@ -71,6 +72,7 @@ def proposals(name: str, objects: int) -> Measured:
 
 TWENTY = {name: curve(number % 3, 40 * number) for number, name in enumerate(CLASSES)}
 SIX = dict(list(TWENTY.items())[:6])
+COLUMNS = LogColumns("epoch", losses=("loss",), accuracies=("accuracy",))
 LOG = {"epoch": [1, 2, 3], "loss": [0.0, 0.0, 0.0], "accuracy": [0, 0.0, 0.01], "learning_rate": [0.1, 0.1, 0.01]}
 PLOTS: dict[str, Callable[[Path], object]] = {
     "precision-recall": lambda path: plot_precision_recall({"one": TWENTY, "another with a long name": TWENTY}, path),
@@ -88,8 +90,8 @@ PLOTS: dict[str, Callable[[Path], object]] = {
     "subsets": lambda path: plot_characteristics(diagnosis(CLASSES[:6], 0.01), path),
     "recall": lambda path: plot_recall([proposals("x" * 200, 30), proposals("windows", 30)], path),
     "recall of nothing": lambda path: plot_recall([proposals("windows", 0)], path),
-    "training": lambda path: plot_log(LOG, path),
-    "training of one epoch": lambda path: plot_log({name: column[:1] for name, column in LOG.items()}, path),
+    "training": lambda path: plot_log(LOG, COLUMNS, path),
+    "training of one epoch": lambda path: plot_log({name: column[:1] for name, column in LOG.items()}, COLUMNS, path),
     "report: curve": lambda _: charts.precision_recall("x", {0: curve(1, 50), 1: curve(0, 9)}),
     "report: errors": lambda _: charts.error_trend("x", diagnosis(SHORT, 0.01)["trends"]["all classes"]),
     "report: remedies": lambda _: charts.remedies(

@@ -17,6 +17,7 @@ from cache.files import read_json, write_json
 from rcnn_cli.recipes.detectors import detector_of, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import manifest_of
+from stages.contract.card import LogColumns
 
 log = logging.getLogger("rcnn")
 
@@ -34,8 +35,8 @@ def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
     For the complete networks among them it draws how their training went; of the diagnoses it prints tables, too.
     """
     for node in nodes:
-        if node.use.stage.makes == "network" and manifest_of(graph, node):
-            draw_training(graph, node)
+        if node.use.stage.log is not None and manifest_of(graph, node):
+            draw_training(graph, node, node.use.stage.log)
         if node.use.stage.makes == "diagnosis" and manifest_of(graph, node):
             show_diagnosis(graph, node)
     evaluations = [node for node in nodes if node.use.stage.makes == "evaluation" and manifest_of(graph, node)]
@@ -116,7 +117,7 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
     return remarks
 
 
-def draw_training(graph: Graph, node: Node) -> None:
+def draw_training(graph: Graph, node: Node, columns: LogColumns) -> None:
     """Draws loss, accuracy and learning rate of a network's training, and says where they are."""
     from stages.training.log import FILE, plot_log, read_log
 
@@ -125,7 +126,7 @@ def draw_training(graph: Graph, node: Node) -> None:
     if not can_write(folder):
         return
     if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
-        plot_log(read_log(reader, reader.item_ids[0]), folder / "training.png")
+        plot_log(read_log(reader, reader.item_ids[0]), columns, folder / "training.png")
         write_json(folder / MADE_FROM, reader.key)
     table = f", {reader.folder / FILE}" if (reader.folder / FILE).exists() else ""
     click.echo(f"Training of {node.use.name}: {folder}/training.png{table}")

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from rcnn_cli.report.selection import thinned
+from stages.contract.card import LogColumns
 from stages.diagnose.false_positives import TYPES
 from stages.eval.average_precision import Curve, interpolated_steps
 from stages.eval.pictures import draw_steps, why_empty
 from stages.pictures.palette import KINDS, SERIES, line_of, series_colour, series_dashes
 from stages.pictures.plots import apart, say, whole_steps
-from stages.training.log import running_means
+from stages.training.log import smoothed
 
 INK, MUTED, RULE, GROUND = "#000001", "#000002", "#000003", "#000004"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", GROUND: "--paper"}
@@ -203,33 +204,29 @@ def lines(
     return panel(name, draw)
 
 
-def training(name: str, log: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[int, str]]]]:
-    """Panels of a training's log, each (title, SVG, legend): loss, accuracies, learning rate; what a point stands for
+def training(name: str, log: Mapping[str, Any], columns: LogColumns) -> list[tuple[str, str, list[tuple[int, str]]]]:
+    """Panels of a training's log, each (title, SVG, legend): losses, accuracies, learning rate; what a point stands for
     is `stages.training.log.points_in_words`."""
-    step, *columns = log
-    accuracies = [one for one in columns if one not in ("loss", "learning_rate", "seconds")]
-    steps = np.asarray(log[step], np.float64)
 
     def series(names: Sequence[str]) -> list[tuple[int, Any, Any]]:
-        told = []
-        for number, column in enumerate(names):
-            means, places = running_means(log[column])
-            told.append((number, np.interp(places, np.arange(len(steps)), steps), means))
-        return told
+        return [(number, *curve) for number, curve in enumerate(smoothed(log, columns.step, names))]
 
     def drawn(
         what: str,
-        columns: Sequence[str],
+        names: Sequence[str],
         label: str,
         limits: tuple[float, float] | None = None,
         logarithmic: bool = False,
     ) -> str:
-        return lines(f"{name} {what}", series(columns), (step, label), (None, limits), logarithmic, whole=True)
+        return lines(f"{name} {what}", series(names), (columns.step, label), (None, limits), logarithmic, whole=True)
 
-    legend = [(number, one.replace("_", " ")) for number, one in enumerate(accuracies)]
-    top = 1.05 * max(float(one[2].max()) for one in series(["loss"]))
-    return [
-        ("Loss", drawn("loss", ["loss"], "loss", (0, top)), []),
-        ("Accuracy", drawn("accuracy", accuracies, "share right", (0, 1.02)), legend),
-        ("Learning rate", drawn("rate", ["learning_rate"], "learning rate", logarithmic=True), []),
-    ]
+    def legend(names: Sequence[str]) -> list[tuple[int, str]]:
+        return [(number, column.replace("_", " ")) for number, column in enumerate(names)]
+
+    losses, accuracies = columns.losses, columns.accuracies
+    top = 1.05 * max(float(means.max()) for _, _, means in series(losses))
+    panels = [("Loss", drawn("loss", losses, "loss", (0, top)), legend(losses) if len(losses) > 1 else [])]
+    if accuracies:
+        panels.append(("Accuracy", drawn("accuracy", accuracies, "share right", (0, 1.02)), legend(accuracies)))
+    rate = drawn("rate", ["learning_rate"], "learning rate", logarithmic=True)
+    return [*panels, ("Learning rate", rate, [])]

@@ -331,14 +331,15 @@ def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for graph in graphs:
         for node in graph.caches():
-            if node.use.stage.makes != "network" or not manifest_of(graph, node):
+            columns = node.use.stage.log
+            if columns is None or not manifest_of(graph, node):
                 continue
             reader = Reader(graph.folder(node))
             if reader.key in found:
                 found[reader.key]["recipes"].append(graph.recipe.name)
                 continue
             log_of_training = read_log(reader, reader.item_ids[0])
-            drawn = charts.training(reader.key, log_of_training)
+            drawn = charts.training(reader.key, log_of_training, columns)
             panels = [{"title": title, "note": "", "svg": svg, "legend": legend} for title, svg, legend in drawn]
             points = points_in_words(log_of_training)
             found[reader.key] = {

@@ -45,6 +45,25 @@ class Input:
 
 
 @dataclass(frozen=True)
+class LogColumns:
+    """What the log of a stage that trains a network has for each step, beside its number and the learning rate.
+
+    `step` is what a row stands for ("epoch", "iteration"). `losses` are what the step minimised, the first of them the
+    sum of all; `accuracies` are shares of right answers, from 0 to 1.
+    """
+
+    step: str
+    losses: tuple[str, ...]
+    accuracies: tuple[str, ...]
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Every column with its dtype, in the order of the log."""
+        measured = dict.fromkeys((*self.losses, *self.accuracies), "float32")
+        return {self.step: "int32", "learning_rate": "float32", **measured}
+
+
+@dataclass(frozen=True)
 class Stage:
     """A stage's card: everything the graph must know of it without importing its mathematics.
 
@@ -59,7 +78,8 @@ class Stage:
     which computes each item as it is read. `by_item=True`: an item's record depends on the settings, on what its
     datasets and caches `by_item` have for this item alone, and on its other inputs; so it may be copied from a cache of
     other items. What is drawn from all items together is `summarise`'s; `called` says what people read in place of the
-    names of its values that would not tell them enough.
+    names of its values that would not tell them enough. `log`: the stage trains a network, and its cache has a log of
+    these columns, of which curves are drawn.
     """
 
     name: str
@@ -78,6 +98,7 @@ class Stage:
     on_demand: bool = False
     by_item: bool = False
     called: Mapping[str, str] = field(default_factory=dict)
+    log: LogColumns | None = None
 
     def load(self) -> ModuleType:
         """The module with the stage's `items`, `schema` and `run`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.contract.card import Input, Stage
+from stages.contract.card import Input, LogColumns, Stage
 from stages.contract.settings import setting
 
 
@@ -140,6 +140,8 @@ class Settings:
     )
 
 
+LOG = LogColumns("iteration", losses=("loss",), accuracies=("positive_accuracy", "background_accuracy"))
+
 STAGE = Stage(
     name="finetune",
     summary="Train the network on for detection, on warped windows.",
@@ -155,4 +157,5 @@ STAGE = Stage(
     split="train",
     part_size=1,
     example="recipes/shapes-finetuned.toml",
+    log=LOG,
 )

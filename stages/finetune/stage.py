@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cache import Column, Part, Reader, Schema, Writer
+from cache import Column, Reader, Schema, Writer
 from stages.contract.errors import BadImage, BadSetting, StageError
-from stages.contract.execution import Execution, restoring
+from stages.contract.execution import Execution
 from stages.datasets import Dataset
-from stages.finetune import Settings
-from stages.finetune.ranks import Ranks, joined
-from stages.finetune.reading import MEGABYTE, BatchReader, ImageMemory
-from stages.finetune.training import LOG_COLUMNS, IterationResult, Trainer
+from stages.finetune import LOG, Settings
+from stages.finetune.reading import WindowSampler
+from stages.finetune.training import FineTuning
 from stages.finetune.windows import Windows, joined_windows, positives_of_batch, window_labels
 from stages.matching.examples import unused_regions
 from stages.networks import BACKGROUND, NetworkSource
 from stages.networks.architectures import empty_module
-from stages.networks.memory import keep_large_buffers
-from stages.networks.weights import NETWORK, weight_columns, weight_record
-from stages.training.log import TABLE, write_log
+from stages.networks.weights import NETWORK
+from stages.training.image_memory import MEGABYTE, ImageMemory
+from stages.training.log import TABLE
+from stages.training.loop import network_schema, train
+from stages.training.ranks import joined
 from stages.training.state import reproducible
 
 log = logging.getLogger("stages.finetune")
@@ -38,66 +38,29 @@ def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     """The network's tensors, each a column named as in its state dict, numbers of windows, the `log` of iterations."""
     network = empty_module(inputs["network"].card, len(inputs["images"].classes) + 1)
-    return Schema(
-        item="network",
-        per_item={
-            **weight_columns(network.state_dict()),
-            "positive_windows": Column("int64"),
-            "background_windows": Column("int64"),
-        },
-        tables={TABLE: {name: Column(dtype) for name, dtype in LOG_COLUMNS.items()}},
-    )
+    return network_schema(network, LOG, {"positive_windows": Column("int64"), "background_windows": Column("int64")})
 
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
     """Trains for `settings.iterations`, with a checkpoint now and then; perhaps in several processes at once."""
-    check_settings(settings, inputs["network"], execution)
-    keep_large_buffers()
-    with joined(execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
-        for part in ranks.claimed(output):
-            fine_tune(settings, inputs, output, part, execution, ranks)
-
-
-def fine_tune(
-    settings: Settings,
-    inputs: Mapping[str, Any],
-    output: Writer,
-    part: Part,
-    execution: Execution,
-    ranks: Ranks,
-) -> None:
-    """One network, from its checkpoint if there is one; the first of the ranks writes."""
     dataset: Dataset = inputs["images"]
     source: NetworkSource = inputs["network"]
-    checkpoint = output.checkpoint(part)
-    trainer = Trainer(settings, source, len(dataset.classes), execution.device, ranks)
-    saved = checkpoint.load()
-    if saved is not None:
-        with restoring(checkpoint):
-            trainer.restore(saved)
-        log.info("going on after iteration %d of %d", len(trainer.log), settings.iterations)
-    ranks.check_agreement(len(trainer.log))
+    check_settings(settings, source, execution)
     memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
-    windows = find_windows(settings, dataset, inputs["proposals"], memory, execution)
-    reader = BatchReader(settings, memory, windows, source, execution, ranks)
-    first, saved_at = len(trainer.log) + 1, time.monotonic()
-    with execution.progress("finetune", settings.iterations, "iterations", first - 1) as bar:
-        for batch in reader.batches(first, settings.iterations):
-            trainer.step(batch)
-            if ranks.leads and time.monotonic() - saved_at >= settings.checkpoint_seconds:
-                checkpoint.save(trainer.state())
-                tell(trainer, settings, output)
-                saved_at = time.monotonic()
-            bar.advance(1, settings.batch_size)
-    if ranks.leads:
-        tell(trainer, settings, output)
-        record = {
-            **weight_record(trainer.module.state_dict()),
-            "positive_windows": np.array(len(windows.positive)),
-            "background_windows": np.array(len(windows.negative)),
-            **trainer.log_record(f"{TABLE}/"),
-        }
-        output.write(part, [record])
+
+    def make_sampler() -> WindowSampler:
+        windows = find_windows(settings, dataset, inputs["proposals"], memory, execution)
+        return WindowSampler(settings, memory, windows, source, execution, ranks)
+
+    with joined("finetune", execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
+        train(
+            lambda: FineTuning(settings, source, len(dataset.classes), execution.device, ranks),
+            make_sampler,
+            output,
+            execution,
+            ranks,
+            checkpoint_seconds=settings.checkpoint_seconds,
+        )
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
@@ -105,7 +68,8 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     dataset: Dataset = inputs["images"]
     source: NetworkSource = inputs["network"]
     record = reader.read(NETWORK)
-    last = {name: float(record[f"{TABLE}/{name}"][-LAST:].mean()) for name in list(LOG_COLUMNS)[2:]}
+    measured = (*LOG.losses, *LOG.accuracies)
+    last = {name: float(record[f"{TABLE}/{name}"][-LAST:].mean()) for name in measured}
     return {
         "network": source.name,
         "preprocessing": source.preprocessing.as_json(),
@@ -200,14 +164,3 @@ def check_windows(windows: Windows, settings: Settings, dataset: Dataset) -> Non
     if without:
         log.warning("no window shows %s: the network will not learn to know it", ", ".join(without))
     log.info("%d positive windows, %d of background", len(windows.positive), len(windows.negative))
-
-
-def tell(trainer: Trainer, settings: Settings, output: Writer) -> None:
-    """Writes the log file, and says how the last iterations went."""
-    write_log(output.folder, {**trainer.log_record(""), "seconds": trainer.seconds})
-    recent: Sequence[IterationResult] = trainer.log[-LAST:]
-    log.info(
-        "iteration %d of %d: loss %.3f, accuracy %.1f %% on positive windows, %.1f %% on background",
-        *(len(trainer.log), settings.iterations, np.mean([one.loss for one in recent])),
-        *(100 * np.mean([getattr(one, name) for one in recent]) for name in list(LOG_COLUMNS)[3:]),
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.contract.card import Input, Stage
+from stages.contract.card import Input, LogColumns, Stage
 from stages.contract.settings import setting
 
 
@@ -73,6 +73,8 @@ class Settings:
     )
 
 
+LOG = LogColumns("epoch", losses=("loss",), accuracies=("accuracy", "held_out"))
+
 STAGE = Stage(
     name="pretrain",
     summary="Train a small network on images of single objects.",
@@ -84,4 +86,5 @@ STAGE = Stage(
     split="pretraining",
     part_size=1,
     called={"accuracy": "accuracy on the images held out"},
+    log=LOG,
 )

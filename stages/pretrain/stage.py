@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cache import Column, Reader, Schema, Writer
+from cache import Reader, Schema, Writer
 from stages.contract.errors import BadImage, StageError
-from stages.contract.execution import Execution, restoring
+from stages.contract.execution import Execution
 from stages.datasets import ClassificationDataset
 from stages.networks import BACKGROUND, NETWORKS
 from stages.networks.architectures import empty_module
-from stages.networks.memory import keep_large_buffers
-from stages.networks.weights import NETWORK, weight_columns, weight_record
-from stages.pretrain import Settings
-from stages.pretrain.training import LOG_COLUMNS, Examples, Trainer
-from stages.training.log import TABLE, write_log
+from stages.networks.weights import NETWORK
+from stages.pretrain import LOG, Settings
+from stages.pretrain.training import Examples, Folds, PreTraining
+from stages.training.loop import network_schema, train
 from stages.training.state import reproducible
 
 log = logging.getLogger("stages.pretrain")
@@ -33,39 +32,20 @@ def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
 
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     """The network's tensors, each a column named as in its state dict, and the `log` of epochs."""
-    network = empty_module(NETWORKS[settings.network], len(inputs["images"].classes) + 1)
-    return Schema(
-        item="network",
-        per_item=weight_columns(network.state_dict()),
-        tables={TABLE: {name: Column(dtype) for name, dtype in LOG_COLUMNS.items()}},
-    )
+    return network_schema(empty_module(NETWORKS[settings.network], len(inputs["images"].classes) + 1), LOG)
 
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
     """Trains, with a checkpoint after each epoch. Raises BadImage and StageError."""
     dataset: ClassificationDataset = inputs["images"]
-    for part in output.claim():
-        keep_large_buffers()
-        checkpoint = output.checkpoint(part)
-        with reproducible(settings.threads):
-            trainer = Trainer(settings, NETWORKS[settings.network], len(dataset.classes), execution.device)
-            saved = checkpoint.load()
-            if saved is not None:
-                with restoring(checkpoint):
-                    trainer.restore(saved)
-                log.info("going on after epoch %d of %d", len(trainer.log), settings.epochs)
-            training, held_out = read_examples(dataset, trainer.card.input_size, settings.held_out, execution)
-            with execution.progress("pretrain", settings.epochs, "epochs", len(trainer.log)) as bar:
-                while len(trainer.log) < settings.epochs:
-                    result = trainer.train_epoch(training, held_out)
-                    log.info(
-                        "epoch %d of %d: loss %.3f, accuracy %.1f %% on views, %.1f %% on images held out",
-                        *(result.epoch, settings.epochs, result.loss, 100 * result.accuracy, 100 * result.held_out),
-                    )
-                    checkpoint.save(trainer.state())
-                    write_log(output.folder, {**trainer.log_record(""), "seconds": trainer.seconds})
-                    bar.advance(1)
-        output.write(part, [{**weight_record(trainer.module.state_dict()), **trainer.log_record(f"{TABLE}/")}])
+    card = NETWORKS[settings.network]
+    with reproducible(settings.threads):
+        train(
+            lambda: PreTraining(settings, card, len(dataset.classes), execution.device),
+            lambda: Folds(*read_examples(dataset, card.input_size, settings.held_out, execution)),
+            output,
+            execution,
+        )
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:

@@ -1,33 +1,22 @@
-"""Training: one epoch after the other, each a function of the state before it and its number alone.
-
-All random numbers of an epoch come from (seed, epoch), so a run that goes on from the state after an epoch gives the
-same bits as one that was never stopped.
-"""
+"""Pre-training's step: one pass through the training images, each in a random view."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
 from cache import Record
 from stages.networks import NetworkCard
 from stages.networks.architectures import build
-from stages.pretrain import Settings
+from stages.pretrain import STAGE, Settings
 from stages.pretrain.views import UNUSED, random_views
-from stages.training.state import check_loss, restore_training, seeded, training_state
-
-LOG_COLUMNS = {
-    "epoch": "int32",
-    "learning_rate": "float32",
-    "loss": "float32",
-    "accuracy": "float32",
-    "held_out": "float32",
-}
+from stages.training.loop import Trainer
+from stages.training.schedule import tenth_after
+from stages.training.state import seeded
 
 
 @dataclass(frozen=True)
@@ -46,49 +35,54 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class EpochResult:
-    """Mean loss and accuracy over the views of an epoch, and afterwards the accuracy on the images held out."""
+class Folds:
+    """The images to train on and those held out: what every epoch sees."""
 
-    epoch: int
-    learning_rate: float
-    loss: float
-    accuracy: float
-    held_out: float
+    training: Examples
+    held_out: Examples
+    regions_per_step = 0  # views of whole images
+
+    def batches(self, first: int, last: int) -> Iterator[Folds]:
+        """The same for each of the epochs `first` to `last`, which draw orders and views of their own."""
+        return itertools.repeat(self, last - first + 1)
+
+    def record(self) -> Record:
+        """Nothing but the network and the log is kept."""
+        return {}
 
 
-class Trainer:
+class PreTraining(Trainer[Folds]):
     """The network being trained for `objects` classes and the background, on `device`."""
+
+    card = STAGE
 
     def __init__(self, settings: Settings, card: NetworkCard, objects: int, device: str) -> None:
         self.settings = settings
-        self.card = card
+        self.preprocessing = card.preprocessing
         self.background = objects
-        self.device = device
         with seeded(settings.seed, 0, device):
             module = build(card, objects + 1)
-        self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.SGD(
-            self.module.parameters(),
+        module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = torch.optim.SGD(
+            [{"params": list(module.parameters()), "rate": 1.0}],
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        self.log: list[EpochResult] = []
-        self.seconds: list[float] = []
+        last_epochs = [share * settings.epochs for share in settings.steps]
+        super().__init__(
+            module,
+            optimiser,
+            steps=settings.epochs,
+            schedule=lambda epoch: tenth_after(settings.learning_rate, last_epochs, epoch),
+            seed=settings.seed,
+            device=device,
+        )
 
-    def train_epoch(self, training: Examples, held_out: Examples) -> EpochResult:
-        """One pass through the training examples, in an order of its own. Raises StageError where it diverges."""
-        epoch, started = len(self.log) + 1, time.monotonic()
-        rate = learning_rate(self.settings, epoch)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        with seeded(self.settings.seed, epoch, self.device) as generator:
-            loss, accuracy = self.passed(training, generator)
-        check_loss("pretrain", loss, f"epoch {epoch}", "learning_rate")
-        result = EpochResult(epoch, rate, loss, accuracy, self.accuracy(held_out))
-        self.log.append(result)
-        self.seconds.append(time.monotonic() - started)
-        return result
+    def update(self, batch: Folds, generator: torch.Generator) -> Mapping[str, float]:
+        """One pass through the training images; accuracy on its views, and afterwards on the images held out."""
+        loss, accuracy = self.passed(batch.training, generator)
+        return {"loss": loss, "accuracy": accuracy, "held_out": self.accuracy(batch.held_out)}
 
     def passed(self, training: Examples, generator: torch.Generator) -> tuple[float, float]:
         """Mean loss and accuracy over the used views of one pass."""
@@ -111,7 +105,7 @@ class Trainer:
 
     def prepared(self, batch: Examples) -> torch.Tensor:
         """The batch's images as the network's input."""
-        return self.card.preprocessing.apply(batch.images.to(self.device))
+        return self.preprocessing.apply(batch.images.to(self.device))
 
     @torch.inference_mode()
     def accuracy(self, examples: Examples) -> float:
@@ -123,33 +117,6 @@ class Trainer:
             scores = self.module(self.prepared(batch).contiguous(memory_format=torch.channels_last))
             right += int((scores.argmax(1).cpu() == batch.labels).sum())
         return right / max(len(examples), 1)
-
-    def state(self) -> Record:
-        """All that the next epoch depends on, as arrays, and the seconds of those before."""
-        seconds = np.array(self.seconds, np.float32)
-        return {**training_state(self.module, self.optimiser), **self.log_record("log_"), "seconds": seconds}
-
-    def restore(self, state: Record) -> None:
-        """Goes on from what `state` gave."""
-        restore_training(self.module, self.optimiser, state)
-        columns = [state[f"log_{name}"].tolist() for name in LOG_COLUMNS]
-        self.log = [EpochResult(*row) for row in zip(*columns, strict=True)]
-        if len(self.log) > self.settings.epochs:
-            raise ValueError(f"it is of {len(self.log)} epochs")
-        self.seconds = state.get("seconds", np.zeros(len(self.log))).tolist()  # older versions did not keep them
-
-    def log_record(self, prefix: str) -> Record:
-        """The log so far as columns."""
-        return {
-            prefix + name: np.array([getattr(result, name) for result in self.log], dtype)
-            for name, dtype in LOG_COLUMNS.items()
-        }
-
-
-def learning_rate(settings: Settings, epoch: int) -> float:
-    """The rate of an epoch, counted from 1: a tenth after each step."""
-    passed = sum(epoch > step * settings.epochs for step in settings.steps)
-    return settings.learning_rate * 0.1**passed
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:

@@ -1,27 +1,78 @@
-"""The log of a training: a CSV file while it runs, curves when it is done.
+"""The log of a training: kept step by step, a CSV file while it runs, curves when it is done.
 
-A log is a mapping from column names to values of the same number of rows; the first column numbers the steps ("epoch",
-"iteration"), `loss` and `learning_rate` are what they say, and whatever else but `seconds` is a share of right answers.
+The stage's card says which columns it has (`LogColumns`); the CSV file has the seconds of each step besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache import Reader
+from cache import Reader, Record
 from cache.files import write_atomically
+from stages.contract.card import LogColumns
 from stages.pictures.palette import line_of
 from stages.pictures.plots import new_figure, save, whole_steps
-
-Log = Mapping[str, Any]  # of lists or arrays
 
 FILE = "training.csv"
 TABLE = "log"
 SHOWN_POINTS = 100
+
+Log = Mapping[str, Any]  # columns of equal length, lists or arrays, the number of the step first
+
+
+class TrainingLog:
+    """What each step measured, the first step first, and the seconds that it took."""
+
+    def __init__(self, columns: LogColumns) -> None:
+        self.columns = columns
+        self.rows: list[dict[str, float]] = []
+        self.seconds: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, rate: float, measured: Mapping[str, float], seconds: float) -> dict[str, float]:
+        """Appends the row of the next step, and returns it. Raises KeyError if a column was not `measured`."""
+        columns = self.columns
+        row = {columns.step: len(self) + 1, "learning_rate": rate}
+        row |= {name: measured[name] for name in (*columns.losses, *columns.accuracies)}
+        self.rows.append(row)
+        self.seconds.append(seconds)
+        return row
+
+    def record(self) -> Record:
+        """The log as the table TABLE of a cache."""
+        return {
+            f"{TABLE}/{name}": np.array([row[name] for row in self.rows], dtype)
+            for name, dtype in self.columns.dtypes.items()
+        }
+
+    def state(self) -> Record:
+        """The log as part of a checkpoint."""
+        return {**self.record(), "seconds": np.array(self.seconds, np.float32)}
+
+    def restore(self, state: Record) -> None:
+        """Goes on from what `state` gave. Raises KeyError or ValueError for anything else."""
+        names = list(self.columns.dtypes)
+        values = zip(*(state[f"{TABLE}/{name}"].tolist() for name in names), strict=True)
+        self.rows = [dict(zip(names, row, strict=True)) for row in values]
+        self.seconds = state["seconds"].tolist()
+
+    def write(self, folder: Path) -> None:
+        """Writes FILE into a cache's folder, whole or not at all. Raises DiskFull or CacheError."""
+        measured = {name: [row[name] for row in self.rows] for name in self.columns.dtypes}
+        write_log(folder, {**measured, "seconds": self.seconds})
+
+    def sentence(self, first: int, last: int) -> str:
+        """How the steps since `first` (from 0) of `last` went: means of their losses and accuracies."""
+        means = {name: float(np.mean([row[name] for row in self.rows[first:]])) for name in self.columns.dtypes}
+        told = [f"{name.replace('_', ' ')} {means[name]:.3f}" for name in self.columns.losses]
+        told += [f"{name.replace('_', ' ')} {100 * means[name]:.1f} %" for name in self.columns.accuracies]
+        return f"{self.columns.step} {len(self)} of {last}: {', '.join(told)}"
 
 
 def write_log(folder: Path, log: Log) -> None:
@@ -58,35 +109,46 @@ def points_in_words(log: Log) -> str:
     return f"a point for each {step}" if count <= SHOWN_POINTS else f"each point the mean of a few {step}s"
 
 
-def plot_log(log: Log, path: Path) -> None:
-    """Writes a PNG of loss, accuracies and learning rate: a point for each step, or means of short stretches."""
-    step, *columns = log
-    accuracies = [name for name in columns if name not in ("loss", "learning_rate", "seconds")]
+def smoothed(log: Log, step: str, names: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(steps, running means) of each of the columns `names`."""
+    steps = np.asarray(log[step], np.float64)
+    for name in names:
+        means, places = running_means(log[name])
+        yield np.interp(places, np.arange(len(steps)), steps), means
+
+
+def plot_log(log: Log, columns: LogColumns, path: Path) -> None:
+    """Writes a PNG of losses, accuracies and learning rate: a point for each step, or means of short stretches."""
+    panels = {
+        "loss": (columns.losses, 3.0),
+        "accuracy": (columns.accuracies, 3.0),
+        "learning rate": (("learning_rate",), 1.3),
+    }
+    shown = {label: names for label, (names, _) in panels.items() if names}
     figure = new_figure(7, 6.5)
-    panels: list[tuple[str, list[str]]] = [("loss", ["loss"]), ("accuracy", accuracies)]
-    panels.append(("learning rate", ["learning_rate"]))
-    axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=(3, 3, 1.3))
-    for ax, (label, names) in zip(axes, panels, strict=True):
-        draw_panel(ax, log, names)
+    axes = figure.subplots(len(shown), 1, sharex=True, height_ratios=[panels[label][1] for label in shown])
+    for ax, (label, names) in zip(axes, shown.items(), strict=True):
+        draw_panel(ax, log, columns.step, names)
         ax.set_ylabel(label)
-    axes[0].set_ylim(bottom=0)
-    axes[1].set_ylim(-0.02, 1.02)
-    axes[2].set_yscale("log")
-    axes[-1].yaxis.set_major_formatter("{x:g}")
-    axes[-1].yaxis.set_minor_formatter(lambda *_: "")
-    axes[-1].set_xlabel(f"{step} ({points_in_words(log)})")
-    whole_steps(axes[-1], log[step])
+        if label == "loss":
+            ax.set_ylim(bottom=0)
+        elif label == "accuracy":
+            ax.set_ylim(-0.02, 1.02)
+        else:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(lambda *_: "")
+    axes[-1].set_xlabel(f"{columns.step} ({points_in_words(log)})")
+    whole_steps(axes[-1], log[columns.step])
     save(figure, path)
 
 
-def draw_panel(ax: Any, log: Log, names: Sequence[str]) -> None:
-    """One panel: a line for each of the columns `names` against the first one."""
-    steps = np.asarray(next(iter(log.values())), np.float64)
-    for number, name in enumerate(names):
-        means, places = running_means(log[name])
+def draw_panel(ax: Any, log: Log, step: str, names: Sequence[str]) -> None:
+    """One panel: a line for each of the columns `names` against the column `step`."""
+    for number, (steps, means) in enumerate(smoothed(log, step, names)):
         marker = "." if len(means) < 20 else ""
-        ax.plot(np.interp(places, np.arange(len(steps)), steps), means, marker=marker, linewidth=1.3, **line_of(number))
-        ax.lines[-1].set_label(name.replace("_", " "))
+        ax.plot(steps, means, marker=marker, linewidth=1.3, **line_of(number))
+        ax.lines[-1].set_label(names[number].replace("_", " "))
     if len(names) > 1:
         ax.legend(frameon=False, fontsize=9)
     ax.grid(alpha=0.25)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,10 +10,9 @@ import torch
 from torch import nn
 
 from cache import Record
-from stages.contract.errors import StageError
 from stages.networks.weights import recorded_state, weight_record
 
-MOMENTUM = "momentum/"
+OPTIMISER = "optimiser/"
 
 
 @contextlib.contextmanager
@@ -45,42 +43,38 @@ def reproducible(threads: int, tf32: bool = False) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = flags
 
 
-def training_state(module: nn.Module, optimiser: torch.optim.SGD) -> Record:
-    """The weights (`weight_record`) and the momentum of each parameter that has been trained, by the parameter's name.
+def training_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> Record:
+    """The weights (`weight_record`) and what the optimiser keeps of each parameter (SGD: its momentum), by its name.
 
-    To be called after the first step; a frozen parameter has no momentum.
+    Nothing is kept of a frozen parameter, nor of one before its first gradient.
     """
-    momentum = {
-        MOMENTUM + name: optimiser.state[weight]["momentum_buffer"].detach().cpu().contiguous().numpy()
+    kept = {
+        f"{OPTIMISER}{name}/{key}": value.detach().cpu().contiguous().numpy()
         for name, weight in module.named_parameters()
-        if weight in optimiser.state
+        for key, value in optimiser.state.get(weight, {}).items()
+        if value is not None
     }
-    return {**weight_record(module.state_dict()), **momentum}
+    return {**weight_record(module.state_dict()), **kept}
 
 
-def restore_training(module: nn.Module, optimiser: torch.optim.SGD, state: Record) -> None:
+def restore_training(module: nn.Module, optimiser: torch.optim.Optimizer, state: Record) -> None:
     """Sets the network and its optimiser to what `training_state` gave, in place.
 
     Raises RuntimeError or ValueError for the state of another network, or of one with other parameters frozen.
     """
-    moving = {id(weight) for group in optimiser.param_groups if group["momentum"] for weight in group["params"]}
-    trained = {
-        name: weight for name, weight in module.named_parameters() if weight.requires_grad and id(weight) in moving
-    }
-    momentum = {name.removeprefix(MOMENTUM): state[name] for name in state if name.startswith(MOMENTUM)}
-    if {name: tuple(weight.shape) for name, weight in trained.items()} != {
-        name: buffer.shape for name, buffer in momentum.items()
-    }:
-        raise ValueError("its momentum is that of other parameters")
+    learning = {id(weight) for group in optimiser.param_groups for weight in group["params"]}
+    weights = {name: weight for name, weight in module.named_parameters() if id(weight) in learning}
     module.load_state_dict(recorded_state(state))
-    for name, weight in trained.items():
-        buffer = torch.from_numpy(momentum[name]).to(weight.device)
-        optimiser.state[weight]["momentum_buffer"] = (
-            buffer.to(memory_format=torch.channels_last) if weight.dim() == 4 else buffer
-        )
+    for path in state:
+        if path.startswith(OPTIMISER):
+            name, _, key = path.removeprefix(OPTIMISER).rpartition("/")
+            value = torch.from_numpy(state[path]).clone()
+            if name not in weights or (value.dim() and value.shape != weights[name].shape):
+                raise ValueError(f"it was saved while '{name}' of shape {list(value.shape)} was learning")
+            optimiser.state[weights[name]][key] = laid_out_as(weights[name], value) if value.dim() else value
 
 
-def check_loss(stage: str, loss: float, when: str, advice: str) -> None:
-    """Raises StageError for a loss that is not a finite number: what follows would train on nothing."""
-    if not math.isfinite(loss):
-        raise StageError(f"{stage}: the loss is no finite number in {when}: the training diverged; lower {advice}")
+def laid_out_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The values on the device of `weight`, in the layout that its gradients have."""
+    moved = value.to(weight.device)
+    return moved.to(memory_format=torch.channels_last) if weight.dim() == 4 else moved

@@ -32,6 +32,7 @@ from rcnn_cli.report.selection import (
     thinned,
 )
 from rcnn_cli.report.tables import row
+from stages.contract.card import LogColumns
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import plot_precision_recall
 from stages.images.reading import read_image
@@ -191,7 +192,7 @@ def test_a_plot_is_an_element_of_the_page() -> None:
 def test_a_logarithmic_axis_has_plain_words() -> None:
     log = {"iteration": np.arange(40), "loss": np.ones(40), "accuracy": np.ones(40), "seconds": np.ones(40),
            "learning_rate": np.geomspace(0.005, 0.0004, 40)}  # fmt: skip
-    panels = charts.training("A", log)
+    panels = charts.training("A", log, LogColumns("iteration", losses=("loss",), accuracies=("accuracy",)))
     assert [title for title, _, _ in panels] == ["Loss", "Accuracy", "Learning rate"]
     assert panels[1][2] == [(0, "accuracy")]
     assert ">0.001<" in panels[2][1]

@@ -25,24 +25,19 @@ from stages.datasets import open_dataset
 from stages.extract import Settings as ExtractSettings
 from stages.extract.features import arithmetic, extract_features
 from stages.finetune import STAGE, Settings
-from stages.finetune.network import (
-    classifier_name,
-    learning_rate,
-    parameter_groups,
-    replace_classifier,
-    set_dropout,
-    training_mode,
-)
-from stages.finetune.ranks import Ranks
-from stages.finetune.reading import BatchReader, ImageMemory
+from stages.finetune.network import classifier_name, replace_classifier
+from stages.finetune.reading import WindowSampler
 from stages.finetune.stage import find_windows
-from stages.finetune.training import Batch, Trainer
+from stages.finetune.training import Batch, FineTuning
 from stages.finetune.windows import UNUSED, Draw, Windows, draw_batch, joined_windows, window_labels
 from stages.images.reading import read_image
 from stages.images.warp import warp_regions
 from stages.networks import CAFFE, NETWORKS, SOFTMAX, NetworkCard, NetworkSettings, NetworkSource
 from stages.networks.architectures import build
 from stages.networks.weights import COLUMNS
+from stages.training.image_memory import ImageMemory
+from stages.training.parameters import parameter_groups, set_dropout, training_mode
+from stages.training.ranks import Ranks
 
 QUICK = Settings(iterations=6, batch_size=16, padding=4, learning_rate=0.01, step=4, checkpoint_seconds=0)
 CPU = Execution()
@@ -52,8 +47,8 @@ def network_of(name: str = "shapenet", **more: Any) -> NetworkSource:
     return NetworkSource.from_settings(NetworkSettings(name, "random", **more))
 
 
-def trainer_of(settings: Settings, classes: int = 3, **more: Any) -> Trainer:
-    return Trainer(settings, network_of(**more), classes, "cpu", Ranks())
+def trainer_of(settings: Settings, classes: int = 3, **more: Any) -> FineTuning:
+    return FineTuning(settings, network_of(**more), classes, "cpu", Ranks())
 
 
 # Windows
@@ -167,7 +162,7 @@ def test_ranks_share_a_batch_between_them():
 
 def test_the_rate_falls_tenfold_after_each_step():
     """The release: 0.001, a tenth of it from iteration 20,001 on, a hundredth from 40,001 on."""
-    rates = [learning_rate(Settings(), one) for one in (1, 20_000, 20_001, 40_000, 40_001, 60_001)]
+    rates = [trainer_of(Settings()).schedule(step) for step in (1, 20_000, 20_001, 40_000, 40_001, 60_001)]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-6])
 
 
@@ -182,7 +177,8 @@ def test_parameter_groups_by_hand(name, classifier):
         assert classifier_name(card, module) == classifier
         replace_classifier(module, classifier, 21, 0.01)
         assert module(torch.zeros((2, 3, card.input_size, card.input_size))).shape == (2, 21)
-    groups = parameter_groups(module, classifier, Settings())
+    rates = {name: getattr(Settings(), name) for name in ("bias_rate", "weight_decay")}
+    groups = parameter_groups(module, [classifier], new_rate=Settings().new_layer_rate, **rates)
     assert [(group["rate"], group["weight_decay"]) for group in groups] == [(1, 5e-4), (2, 0), (10, 5e-4), (20, 0)]
     names = {id(weight): name for name, weight in module.named_parameters()}
     found = [[names.pop(id(weight)) for weight in group["params"]] for group in groups]
@@ -194,14 +190,14 @@ def test_parameter_groups_by_hand(name, classifier):
 
 def test_the_new_layer_is_small_and_the_others_are_the_old_ones():
     source = network_of("alexnet", classes=5, seed=3)
-    trainer = Trainer(Settings(), source, 20, "cpu", Ranks())
+    trainer = FineTuning(Settings(), source, 20, "cpu", Ranks())
     old, new = source.load().module.state_dict(), trainer.module.state_dict()
     assert new["classifier.6.weight"].shape == (21, 4096)
     assert abs(float(new["classifier.6.weight"].std()) - 0.01) < 1e-4
     assert abs(float(new["classifier.6.weight"].mean())) < 1e-4
     assert not new["classifier.6.bias"].any()
     assert all(torch.equal(old[name], new[name]) for name in old if not name.startswith("classifier.6"))
-    other = Trainer(replace(Settings(), seed=1), source, 20, "cpu", Ranks()).module.state_dict()
+    other = FineTuning(replace(Settings(), seed=1), source, 20, "cpu", Ranks()).module.state_dict()
     assert not torch.equal(other["classifier.6.weight"], new["classifier.6.weight"])
 
 
@@ -213,13 +209,13 @@ def test_equal_biases_keep_squeezenets_last_rectifier_open_and_the_probabilities
     settings = replace(Settings(), batch_size=2, dropout=0.0, new_layer_std=2.0)
     losses = {}
     for bias in (0.0, 500.0):
-        trainer = Trainer(replace(settings, new_layer_bias=bias), source, 3, "cpu", Ranks())
+        trainer = FineTuning(replace(settings, new_layer_bias=bias), source, 3, "cpu", Ranks())
         conv10 = trainer.module.classifier[1]
         assert (conv10.bias == bias).all()
         scores = conv10(trainer.module.features(inputs)).mean(dim=(2, 3)).detach()
         lowest = scores.argmin(dim=1)  # below 0 without bias
         expected = float(nn.functional.cross_entropy(scores, lowest))
-        losses[bias] = trainer.step(Batch(inputs, lowest)).loss, expected
+        losses[bias] = trainer.step(Batch(inputs, lowest))["loss"], expected
     assert losses[500.0][0] == pytest.approx(losses[500.0][1], rel=1e-5)
     assert losses[500.0][0] == pytest.approx(losses[0.0][1], rel=1e-4)
     assert losses[0.0][0] != pytest.approx(losses[0.0][1], rel=1e-3)
@@ -239,10 +235,10 @@ def test_dropout_is_on_and_statistics_stand():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    losses = [trainer.step(batch).loss for _ in range(2)]
+    losses = [trainer.step(batch)["loss"] for _ in range(2)]
     assert torch.equal(torch.rand(1), expected)  # the caller's random numbers are left alone
     assert torch.equal(trainer.module.conv1[1].running_mean, before)
-    assert losses[0] != trainer_of(replace(QUICK, dropout=0.0)).step(batch).loss
+    assert losses[0] != trainer_of(replace(QUICK, dropout=0.0)).step(batch)["loss"]
 
 
 def random_batch(count: int = 16, background: int = 3) -> Batch:
@@ -263,8 +259,8 @@ def test_two_steps_by_hand():
         expected = nn.functional.cross_entropy(byhand(batch.inputs), batch.labels)
         expected.backward()
         result = trainer.step(batch)
-        assert result.loss == pytest.approx(float(expected.detach()), rel=1e-6)
-        assert result.learning_rate == pytest.approx(rate)
+        assert result["loss"] == pytest.approx(float(expected.detach()), rel=1e-6)
+        assert result["learning_rate"] == pytest.approx(rate)
         with torch.no_grad():
             for name, weight in byhand.named_parameters():
                 own = rate * (10 if name.startswith("fc6") else 1) * (2 if name.endswith("bias") else 1)
@@ -282,17 +278,17 @@ def test_accuracies_are_of_positive_windows_and_of_background():
         trainer.module.fc6.weight.zero_()
         trainer.module.fc6.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 4.0]))
     result = trainer.step(Batch(random_batch().inputs, torch.arange(16) % 2 * 3))
-    assert (result.positive_accuracy, result.background_accuracy) == (0, 1)
+    assert (result["positive_accuracy"], result["background_accuracy"]) == (0, 1)
     odds = np.exp(4) / (np.exp(4) + 3)
-    assert result.loss == pytest.approx(-(np.log(odds) + np.log((1 - odds) / 3)) / 2, rel=1e-5)
+    assert result["loss"] == pytest.approx(-(np.log(odds) + np.log((1 - odds) / 3)) / 2, rel=1e-5)
 
 
 def test_bfloat16_trains_weights_of_float32():
     trainer = trainer_of(replace(QUICK, precision="bfloat16", dropout=0.0))
     result, plain = trainer.step(random_batch()), trainer_of(replace(QUICK, dropout=0.0)).step(random_batch())
     assert {weight.dtype for weight in trainer.module.parameters()} == {torch.float32}
-    assert result.loss != plain.loss
-    assert result.loss == pytest.approx(plain.loss, rel=0.02)
+    assert result["loss"] != plain["loss"]
+    assert result["loss"] == pytest.approx(plain["loss"], rel=0.02)
 
 
 # Reading
@@ -308,7 +304,7 @@ def picture(tmp_path) -> SimpleNamespace:
 def test_a_mirrored_window_has_its_left_overhang_on_the_right(picture):
     """fidelity.md section 1: the left border of the mirrored window is the right overhang."""
     windows = Windows(np.zeros(1, np.int32), np.float32([[0, 10, 30, 40]]), np.int32([2]), 3)
-    reader = BatchReader(replace(QUICK, padding=8), ImageMemory(picture, 10**6), windows, network_of(), CPU, Ranks())
+    reader = WindowSampler(replace(QUICK, padding=8), ImageMemory(picture, 10**6), windows, network_of(), CPU, Ranks())
     with ThreadPoolExecutor(1) as threads:
         batch = reader.batch(Draw(np.array([0, 0]), np.array([False, True])), threads)
     plain, mirrored = batch.inputs
@@ -392,7 +388,7 @@ def test_windows_of_difficult_objects_and_crowds(inputs):
 def read_all(inputs: dict[str, Any], settings: Settings, limit: int, execution: Execution) -> list[Batch]:
     memory = ImageMemory(inputs["images"], limit)
     windows = find_windows(settings, inputs["images"], inputs["proposals"], memory, CPU)
-    reader = BatchReader(settings, memory, windows, inputs["network"], execution, Ranks())
+    reader = WindowSampler(settings, memory, windows, inputs["network"], execution, Ranks())
     batches = list(reader.batches(1, 5))
     assert memory.bytes == sum(one.nbytes for one in memory.held.values()) <= limit
     return batches
@@ -410,7 +406,7 @@ def test_windows_are_warped_as_for_extraction(inputs):
     """The crop of each window is that of `stages.images.warp`, whatever else is in the batch."""
     memory = ImageMemory(inputs["images"], 0)
     windows = find_windows(QUICK, inputs["images"], inputs["proposals"], memory, CPU)
-    (batch,) = BatchReader(QUICK, memory, windows, inputs["network"], CPU, Ranks()).batches(3, 3)
+    (batch,) = WindowSampler(QUICK, memory, windows, inputs["network"], CPU, Ranks()).batches(3, 3)
     draw = draw_batch(windows, QUICK, 3)
     assert draw.mirrored.any()
     assert not draw.mirrored.all()
@@ -548,7 +544,7 @@ def test_a_network_without_a_classifier():
         ({"batch_size": 2, "positive_fraction": 0.1}, "leaves no positive window"),
         ({"padding": 32}, "leaves nothing of the window; it may be up to 31"),
         ({"precision": "tf32"}, "needs --device cuda"),
-        ({"learning_rate": 1e30}, "the training diverged; lower learning_rate or new_layer_rate"),
+        ({"learning_rate": 1e30}, "NaN or infinite at iteration 2; training diverged: lower learning_rate or new_"),
     ],
 )
 def test_settings_that_cannot_be(inputs, run_stage, change, message):

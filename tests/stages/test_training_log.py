@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages.contract.card import LogColumns
 from stages.training.log import FILE, plot_log, points_in_words, running_means, write_log
 from tests.plotted import drawn, texts_of
 
 __all__ = ["drawn"]
 
+COLUMNS = LogColumns("iteration", losses=("loss",), accuracies=("positive_accuracy", "background_accuracy"))
 LOG = {
     "iteration": np.arange(1, 1_200_001, 400_000, dtype=np.int32),
     "learning_rate": [0.01, 0.01, 0.001],
@@ -38,7 +40,7 @@ def test_running_means_by_hand():
 
 
 def test_curves_are_drawn(tmp_path):
-    plot_log(LOG, tmp_path / "new" / "training.png")
+    plot_log(LOG, COLUMNS, tmp_path / "new" / "training.png")
     pixels = np.asarray(Image.open(tmp_path / "new" / "training.png").convert("RGB"))
     assert pixels.shape[0] > 600
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
@@ -54,7 +56,8 @@ def test_what_a_point_stands_for():
 def test_epochs_are_counted_in_whole_numbers(epochs, tmp_path, drawn):
     """A single one has its own tick alone, and the axis says so; a constant rate is a number, not a power."""
     log = {"epoch": np.arange(1, epochs + 1), "loss": np.ones(epochs), "accuracy": np.ones(epochs)}
-    plot_log({**log, "learning_rate": np.full(epochs, 0.01)}, tmp_path / "training.png")
+    columns = LogColumns("epoch", losses=("loss",), accuracies=("accuracy",))
+    plot_log({**log, "learning_rate": np.full(epochs, 0.01)}, columns, tmp_path / "training.png")
     (figure,) = drawn
     ax = figure.axes[-1]
     low, high = ax.get_xlim()

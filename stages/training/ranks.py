@@ -55,28 +55,28 @@ class Ranks:
             yield from output.claim()
             return
         own = output.claim() if self.leads else iter(())
-        while (index := self.told(next((part.index for part in own), NO_PART))) != NO_PART:
+        while (index := self.sent(next((part.index for part in own), NO_PART))) != NO_PART:
             yield output.parts[index]
 
-    def told(self, value: int) -> int:
-        """The first rank's `value`."""
+    def sent(self, value: int) -> int:
+        """The first rank's `value`, in every rank."""
         import torch.distributed as dist
 
-        told = torch.tensor([value], device=self.device)
-        dist.broadcast(told, src=0)
-        return int(told)
+        sent = torch.tensor([value], device=self.device)
+        dist.broadcast(sent, src=0)
+        return int(sent)
 
-    def check_agreement(self, iteration: int) -> None:
-        """Raises StageError unless all ranks are to go on from the same iteration."""
-        if self.count > 1 and self.told(iteration) != iteration:
+    def check_agreement(self, stage: str, step: int) -> None:
+        """Raises StageError unless all ranks are to go on from the same step."""
+        if self.count > 1 and self.sent(step) != step:
             raise StageError(
-                "finetune: the processes that torchrun started do not see the same checkpoint; "
+                f"{stage}: the processes that torchrun started do not see the same checkpoint; "
                 "give all of them the same work folder"
             )
 
 
 @contextlib.contextmanager
-def joined(execution: Execution) -> Iterator[Ranks]:
+def joined(stage: str, execution: Execution) -> Iterator[Ranks]:
     """The group of processes that `execution` names. Raises StageError when another of them has ended."""
     if execution.ranks == 1:
         yield Ranks()
@@ -95,7 +95,7 @@ def joined(execution: Execution) -> Iterator[Ranks]:
         if not of_the_group(error):
             raise
         raise StageError(
-            "finetune: another of the processes that torchrun started has ended, its message says why; "
+            f"{stage}: another of the processes that torchrun started has ended, its message says why; "
             "run the same command again and it goes on from the last checkpoint"
         ) from error
 

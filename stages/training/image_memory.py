@@ -1,0 +1,37 @@
+"""Decoded images, of which those used last are kept in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from stages.datasets import Dataset
+from stages.images.reading import Pixels
+
+MEGABYTE = 1_000_000
+
+
+class ImageMemory:
+    """The images of a dataset, of which those used last stay decoded, up to `limit` bytes; for several threads."""
+
+    def __init__(self, dataset: Dataset, limit: int) -> None:
+        self.dataset = dataset
+        self.limit = limit
+        self.held: OrderedDict[int, Pixels] = OrderedDict()
+        self.bytes = 0
+        self.guard = threading.Lock()
+
+    def read(self, position: int) -> Pixels:
+        """The pixels of the image at `position`: uint8 [H, W, 3], RGB. Raises BadImage."""
+        with self.guard:
+            if position in self.held:
+                self.held.move_to_end(position)
+                return self.held[position]
+        pixels = self.dataset.read_image(self.dataset.image_ids[position])
+        with self.guard:
+            if position not in self.held:
+                self.held[position] = pixels
+                self.bytes += pixels.nbytes
+            while self.bytes > self.limit and self.held:
+                self.bytes -= self.held.popitem(last=False)[1].nbytes
+        return pixels
