@@ -12,7 +12,7 @@ from rcnn_cli.looking.evaluated import NAMES
 from stages.diagnose.false_positives import DIFFICULT, TYPES
 from stages.images.reading import Pixels
 from stages.pictures.drawing import font_of, shortened
-from stages.pictures.legends import Entry, draw_legend
+from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.marks import Mark, draw_marks
 from stages.pictures.palette import INK, PAPER, kind_colour, rgb, series_colour
 
@@ -105,4 +105,4 @@ def heading(a: Side, b: Side, width: int) -> Pixels:
     missed = Entry("missed", kind_colour("missed"), dashed=True)
     note = Entry("numbers: the detector's precision at that score")
     legend = draw_legend([sides, [*kinds, missed, note]], width)
-    return np.pad(legend, ((GAP, GAP), (0, 0), (0, 0)), mode="edge")
+    return with_margins(legend, GAP, GAP)

@@ -12,7 +12,7 @@ from stages.detect import SCORES
 from stages.diagnose.false_positives import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.images.reading import Pixels
 from stages.pictures.drawing import font_of, shortened, wrapped
-from stages.pictures.legends import Entry, draw_legend
+from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.marks import Mark, draw_many, draw_marks
 from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
 
@@ -59,8 +59,8 @@ def heading(explained: Explained) -> Pixels:
         entries += [Entry(kind, kind_colour(kind)) for kind in ("true", *TYPES)]
         entries += [Entry("ignored or suppressed", kind_colour("ignored"))]
         entries += [Entry("missed", kind_colour("missed"), dashed=True), Entry("annotated", TRUTH, dashed=True)]
-    lines = [title, np.full((6, WIDTH - 2 * GAP, 3), PAPER, np.uint8), draw_legend([entries], WIDTH - 2 * GAP)]
-    return np.pad(np.concatenate(lines), ((GAP, 8), (GAP, GAP), (0, 0)), mode="edge")
+    legend = draw_legend([entries], WIDTH - 2 * GAP)
+    return np.concatenate([with_margins(title, GAP, 6, GAP), with_margins(legend, 0, 8, GAP)])
 
 
 def panels(explained: Explained, told: Told) -> Pixels:

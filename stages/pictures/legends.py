@@ -67,6 +67,14 @@ def draw_legend(paragraphs: Sequence[Sequence[Entry]], width: int, points: int =
     return np.asarray(canvas).copy()
 
 
+def with_margins(image: Pixels, top: int, bottom: int, sides: int = 0) -> Pixels:
+    """`image` uint8 [H, W, 3] RGB with so many pixels of PAPER around it."""
+    height, width = image.shape[:2]
+    canvas = np.full((top + height + bottom, width + 2 * sides, 3), PAPER, np.uint8)
+    canvas[top : top + height, sides : sides + width] = image
+    return canvas
+
+
 def draw_swatch(pen: ImageDraw.ImageDraw, entry: Entry, corner: tuple[int, int]) -> None:
     """The sign of an entry that has a colour, its upper left pixel at `corner`."""
     assert entry.colour is not None

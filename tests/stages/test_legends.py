@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.pictures.legends import Entry, draw_legend
+from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.palette import PAPER, TRUTH, kind_colour
 
 KINDS = ("true", "Loc", "Sim", "Oth", "BG", "missed", "ignored")
@@ -44,6 +44,17 @@ def test_a_long_entry_goes_on_below_and_a_paragraph_begins_a_line() -> None:
     assert draw_legend([[Entry("several words"), Entry("and others")]], 400).shape[0] == alone
     assert draw_legend([[Entry("several words")], [Entry("and others")]], 400).shape[0] == 2 * alone
     assert draw_legend([[Entry("several words " * 4)]], 200).shape[0] > 2 * alone
+
+
+def test_margins_are_paper() -> None:
+    """Also beside a patch that begins at the legend's first column."""
+    legend = draw_legend([ENTRIES], 300)
+    sheet = with_margins(legend, 3, 5, 7)
+    assert sheet.shape == (legend.shape[0] + 8, 314, 3)
+    np.testing.assert_array_equal(sheet[3:-5, 7:-7], legend)
+    outside = np.ones(sheet.shape[:2], bool)
+    outside[3:-5, 7:-7] = False
+    assert pixels_of(sheet, PAPER)[outside].all()
 
 
 def test_dashed_means_dashed() -> None:
