@@ -198,7 +198,8 @@ def score(features: Path, svms: Path, repeats: int) -> dict[str, float]:
     from threadpoolctl import threadpool_limits
 
     from stages.detect import Settings
-    from stages.detect.scoring import detect_image
+    from stages.detect.scoring import Head
+    from stages.detect.trace import detect_image
     from stages.features.linear_models import read_svms
 
     start = time.perf_counter()
@@ -211,7 +212,10 @@ def score(features: Path, svms: Path, repeats: int) -> dict[str, float]:
         alone = median_times(lambda: plain @ models.weights.T, repeats)
     together = median_times(lambda: plain @ models.weights.T, repeats)
     with threadpool_limits(1, user_api="blas"):
-        whole = median_times(lambda: detect_image(boxes, rows, (WIDTH, HEIGHT), models, None, Settings()), repeats)
+        head = Head(models)
+        whole = median_times(
+            lambda: detect_image(head.scored(boxes, rows, (WIDTH, HEIGHT)), Settings()).detections, repeats
+        )
     return {
         "reading": reading,
         "product": alone[1],

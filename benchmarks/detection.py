@@ -70,7 +70,8 @@ def forward_seconds(regions: int, repeats: int, batch_size: int = 64) -> float:
 def detection_work(svm_width: int, regressor_width: int) -> Callable[[], Any]:
     """What detect does with one image of 500 x 375 pixels, features of these widths in memory as float16."""
     from stages.detect import Settings
-    from stages.detect.scoring import detect_image
+    from stages.detect.scoring import Head
+    from stages.detect.trace import detect_image
     from stages.features.linear_models import BoxRegressors, LinearSvms
 
     random = np.random.default_rng(0)
@@ -85,7 +86,8 @@ def detection_work(svm_width: int, regressor_width: int) -> Callable[[], Any]:
         "fc7": random.random((PROPOSALS, svm_width), np.float32).astype(np.float16),
         "pool5": random.random((PROPOSALS, regressor_width), np.float32).astype(np.float16),
     }
-    return lambda: detect_image(boxes.astype(np.float32), features, (500, 375), svms, regressors, Settings())
+    head = Head(svms, regressors)
+    return lambda: detect_image(head.scored(boxes.astype(np.float32), features, (500, 375)), Settings()).detections
 
 
 if __name__ == "__main__":

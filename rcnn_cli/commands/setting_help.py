@@ -12,10 +12,12 @@ METAVARS = {int: "INTEGER", float: "FLOAT", str: "TEXT"}
 
 
 def setting_help(field: dataclasses.Field[Any]) -> str:
-    """What the setting does, then its default, where that comes from, and its bounds."""
+    """What the setting does, then its default, where that comes from, its bounds, and when it matters."""
     told = field.metadata
     source = f" ({told['source']})" if told["source"] else ""
     ends = [f"default: {shown(field.default)}{source}", bounds(told)]
+    if told["only_with"]:
+        ends.append("only with {} = {}".format(*told["only_with"]))
     if not told["identity"]:
         ends.append("not part of the cache's key")
     return f"{told['what']}  [{'; '.join(end for end in ends if end)}]"

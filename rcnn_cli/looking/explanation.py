@@ -76,8 +76,8 @@ class Explained:
     """One image explained. K classes of the detector, d detections, m objects.
 
     `name` is the image's id (`split` its dataset) or a photo's file name (`split` is None, and there are no objects).
-    `cuts` and `thresholds` float32 [K]: the scores from which a class's detections are shown, and from which the cap
-    keeps them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `found` holds the
+    `cuts` and `thresholds` float32 [K]: the scores from which a class's detections are shown, and from which the caps
+    keep them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `found` holds the
     detections, in the same order, `precision` float64 [d] as in `Evaluated`. `labels` are the objects' classes in the
     detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2".
     """
@@ -189,7 +189,7 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
         return explain_photo(chosen, Path(image), execution)
     graph, node = chosen.graph, detector_on(chosen, split)
     trace = trace_of(graph, node, image, execution)
-    thresholds = np.full(len(trace.classes), -np.inf, np.float32)
+    thresholds = np.full(len(trace.scored.classes), -np.inf, np.float32)
     if complete(graph, node):
         cached = Reader(graph.folder(node))
         thresholds = read_thresholds(cached)
@@ -214,7 +214,7 @@ def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained
     name = Path(readable(path))
     trace = detect.trace(pixels, name.stem)
     nothing = read_objects(None, [])
-    unlimited = np.full(len(trace.classes), -np.inf, np.float32)
+    unlimited = np.full(len(trace.scored.classes), -np.inf, np.float32)
     return put_together(chosen, name.name, None, pixels, trace, unlimited, nothing, ())
 
 
@@ -259,7 +259,7 @@ def trace_of(graph: Graph, node: Node, image: str, execution: Execution) -> Trac
 def check_against(cached: Reader, image: str, trace: Trace) -> None:
     """Says aloud if the cached detections of the image are not those of the trace."""
     record = cached.read(image, ("boxes", "score", "label"))
-    found = trace.detections(np.full(len(trace.classes), -np.inf, np.float32))
+    found = trace.detections
     pairs = ((record["boxes"], found.boxes), (record["score"], found.scores), (record["label"], found.labels))
     if not all(np.array_equal(*one) for one in pairs):
         log.warning("%s: the cached detections differ: they were made on another device or batch size", image)
@@ -277,10 +277,12 @@ def put_together(
 ) -> Explained:
     """All that is known of the image."""
     graph, detector, errors = chosen.graph, chosen.detector, error_settings(chosen.graph)
-    found = detections_from_arrays(trace.classes, [(name, trace.detections(thresholds))], {name: trace.image_size})
-    cuts = score_cuts(chosen.curves, trace.classes)
+    thresholds = np.maximum(thresholds, trace.threshold)
+    known_classes, size = trace.scored.classes, trace.scored.image_size
+    found = detections_from_arrays(known_classes, [(name, trace.detections.above(thresholds))], {name: size})
+    cuts = score_cuts(chosen.curves, known_classes)
     features = Detector.source(detector, "features")
-    known = {one: label for label, one in enumerate(trace.classes)}
+    known = {one: label for label, one in enumerate(known_classes)}
     return Explained(
         chosen,
         name,
@@ -288,7 +290,7 @@ def put_together(
         pixels,
         trace,
         Crops(Detector.network_source(graph, features), features.settings),
-        cuts if chosen.evaluation else np.full(len(trace.classes), chosen.least, np.float32),
+        cuts if chosen.evaluation else np.full(len(known_classes), chosen.least, np.float32),
         thresholds,
         trace.kept(thresholds),
         found,
@@ -325,9 +327,9 @@ def chosen_rows(explained: Explained, number: int | None, class_name: str | None
     if number is not None:
         return [number - 1], [row for row in shown if labels[row] == explained.labels[number - 1]]
     if class_name is not None:
-        every = list(dict.fromkeys([*explained.classes, *explained.trace.classes]))
+        every = list(dict.fromkeys([*explained.classes, *explained.trace.scored.classes]))
         if class_name not in every:
             raise StageError(f"--class {class_name}: there is no such class{nearest(class_name, every)}")
         objects = [one for one in objects if explained.classes[explained.objects.labels[one]] == class_name]
-        shown = [row for row in shown if explained.trace.classes[labels[row]] == class_name]
+        shown = [row for row in shown if explained.trace.scored.classes[labels[row]] == class_name]
     return objects, shown

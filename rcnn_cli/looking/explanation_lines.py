@@ -16,8 +16,8 @@ from rcnn_cli.looking.explanation import Explained, chosen_rows
 from rcnn_cli.looking.results import results_folder
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph
-from stages.boxes import iou_matrix
-from stages.detect.trace import Miss, Reason, why_missed
+from stages.boxes import iou_matrix, reaches
+from stages.detect.misses import Miss, Reason, why_missed
 from stages.diagnose.false_positives import (
     BACKGROUND,
     DIFFICULT,
@@ -54,14 +54,14 @@ def tell_object(explained: Explained, one: int) -> Line:
     """What became of an object."""
     trace, label, box = explained.trace, explained.labels[one], explained.objects.boxes[one]
     name, row = explained.names[one], int(explained.judged.found_by[one])
-    overlaps = iou_matrix(trace.boxes, box[None])[:, 0]
+    overlaps = iou_matrix(trace.scored.boxes, box[None])[:, 0]
     best = int(overlaps.argmax()) if len(overlaps) else None
     values: dict[str, Any] = {
         "object": one + 1,
         "name": name,
         "box": [float(corner) for corner in box],
         "difficult": bool(explained.objects.difficult[one]),
-        "covering": int(np.sum(overlaps >= explained.chosen.rules.iou)),
+        "covering": int(np.sum(reaches(overlaps, explained.chosen.rules.iou))),
         "best_proposal": proposal_values(explained, best, label, box),
     }
     if explained.objects.difficult[one]:
@@ -99,7 +99,7 @@ def tell_object(explained: Explained, one: int) -> Line:
         at,
         label,
         values,
-        best_words(values["best_proposal"], trace.regressors is not None),
+        best_words(values["best_proposal"], trace.scored.regress is not None),
     )
 
 
@@ -119,11 +119,12 @@ def found_words(explained: Explained, row: int, box: NDArray[np.float32]) -> str
     """How a detection found the object `box`."""
     trace, candidate = explained.trace, int(explained.kept[row])
     proposal, label = int(trace.candidates.rows[candidate]), int(trace.moved.labels[candidate])
-    before, after = (overlap(one, box) for one in (trace.boxes[proposal], trace.moved.boxes[candidate]))
-    moved = f", {after:.2f} after regression" if trace.regressors is not None else ""
+    before, after = (overlap(one, box) for one in (trace.scored.boxes[proposal], trace.moved.boxes[candidate]))
+    moved = f", {after:.2f} after regression" if trace.scored.regress is not None else ""
+    rank = f"rank {trace.rank(proposal, label):,} of {len(trace.scored.boxes):,}"
     return (
         f"score {trace.moved.scores[candidate]:.2f}{precision_words(explained, row)}; "
-        f"its proposal's IoU is {before:.2f}{moved}; rank {trace.rank(proposal, label):,} of {len(trace.boxes):,}"
+        f"its proposal's IoU is {before:.2f}{moved}; {rank}"
     )
 
 
@@ -132,15 +133,15 @@ def miss_words(explained: Explained, miss: Miss, one: int) -> str:
     trace, box, label = explained.trace, explained.objects.boxes[one], explained.labels[one]
     name = explained.classes[explained.objects.labels[one]]
     if miss.reason == Reason.UNKNOWN or label is None:
-        known = "has learnt nothing of" if name in trace.classes else "does not know"
+        known = "has learnt nothing of" if name in trace.scored.classes else "does not know"
         return f"the detector {known} the class {name}"
     if miss.proposal is None:
         return "the image has no proposals"
-    before = overlap(trace.boxes[miss.proposal], box)
+    before = overlap(trace.scored.boxes[miss.proposal], box)
     if miss.reason == Reason.NO_PROPOSAL:
         return f"no proposal covers it, the best has an IoU of {before:.2f}"
     after = overlap(trace.after_regression(miss.proposal, label), box)
-    score = trace.scores[miss.proposal, label]
+    score = trace.scored.scores[miss.proposal, label]
     if miss.reason == Reason.LOCALISATION:
         return f"regression moved its proposal (IoU {before:.2f}, score {score:.2f}) away, to an IoU of {after:.2f}"
     if miss.reason == Reason.TAKEN:
@@ -160,15 +161,14 @@ def miss_words(explained: Explained, miss: Miss, one: int) -> str:
             f"{what_it_is(explained, miss.by)}"
         )
     which = which_proposal(miss, before, after)
-    rank = f"rank {trace.rank(miss.proposal, label):,} of {len(trace.boxes):,}"
+    rank = f"rank {trace.rank(miss.proposal, label):,} of {len(trace.scored.boxes):,}"
     if miss.reason == Reason.WRONG_CLASS:
         assert miss.other is not None
-        rival = trace.scores[miss.proposal, miss.other]
-        scored = f"scored {rival:.2f} as {trace.classes[miss.other]} and {score:.2f} as {name}"
+        rival = trace.scored.scores[miss.proposal, miss.other]
+        scored = f"scored {rival:.2f} as {trace.scored.classes[miss.other]} and {score:.2f} as {name}"
         return f"{which} {scored}, {limit(explained, label)}; {rank}"
     if score >= explained.least[label]:
-        compete = explained.chosen.detector.settings.max_per_image
-        return f"{which} scored {score:.2f}, but is not among the {compete} best that compete; {rank}"
+        return f"{which} scored {score:.2f}, but {why_not_a_candidate(explained)}; {rank}"
     return f"{which} scored {score:.2f}, {limit(explained, label)}; {rank}"
 
 
@@ -184,11 +184,21 @@ def limit(explained: Explained, label: int) -> str:
     """What a score was below."""
     cut, threshold = explained.cuts[label], explained.thresholds[label]
     if np.isinf(cut):
-        return f"and {explained.trace.classes[label]} is never right half of the time, so that none is shown"
+        return f"and {explained.trace.scored.classes[label]} is never right half of the time, so that none is shown"
     if threshold > cut:
-        cap = explained.chosen.detector.settings.average_per_image
-        return f"below the {threshold:.2f} that the cap of {cap} an image leaves"
+        settings = explained.chosen.detector.settings
+        if settings.cap == "image":
+            return f"below the {threshold:.2f} that the cap of {settings.all_classes_at_most} per image leaves"
+        return f"below the {threshold:.2f} that the cap of {settings.average_per_image} an image leaves"
     return f"below the cut of {cut:.2f}"
+
+
+def why_not_a_candidate(explained: Explained) -> str:
+    """Why a proposal does not compete although its score would count."""
+    settings = explained.chosen.detector.settings
+    if settings.cap == "image":
+        return f"only scores above {settings.least_score:g} compete"
+    return f"is not among the {settings.max_per_image} best that compete"
 
 
 def what_it_is(explained: Explained, candidate: int) -> str:
@@ -223,19 +233,23 @@ def proposal_values(
         return None
     values: dict[str, Any] = {
         "proposal": proposal,
-        "box": [float(corner) for corner in trace.boxes[proposal]],
-        "iou": overlap(trace.boxes[proposal], box),
+        "box": [float(corner) for corner in trace.scored.boxes[proposal]],
+        "iou": overlap(trace.scored.boxes[proposal], box),
     }
-    others = [one for one in np.argsort(-trace.scores[proposal], kind="stable") if one != label and trace.trained[one]]
+    others = [
+        one
+        for one in np.argsort(-trace.scored.scores[proposal], kind="stable")
+        if one != label and trace.scored.trained[one]
+    ]
     if others:
         values["best_other"] = {
-            "class": trace.classes[others[0]],
-            "score": float(trace.scores[proposal, others[0]]),
+            "class": trace.scored.classes[others[0]],
+            "score": float(trace.scored.scores[proposal, others[0]]),
         }
     if label is not None:
         after = trace.after_regression(proposal, label)
         values |= {
-            "score": float(trace.scores[proposal, label]),
+            "score": float(trace.scored.scores[proposal, label]),
             "rank": trace.rank(proposal, label),
             "competes": trace.candidate(proposal, label) is not None,
             "box_after_regression": [float(corner) for corner in after],
@@ -252,7 +266,7 @@ def tell_detection(explained: Explained, row: int) -> Line:
     trace, candidate = explained.trace, int(explained.kept[row])
     label, proposal = int(trace.moved.labels[candidate]), int(trace.candidates.rows[candidate])
     removed = np.flatnonzero(trace.removed_by == candidate)
-    name = trace.classes[label]
+    name = trace.scored.classes[label]
     score = f"{name}, score {trace.moved.scores[candidate]:.2f}{precision_words(explained, row)}"
     verdict = "" if explained.split is None else NAMES[int(explained.judged.verdicts[row])]
     words = type_words(explained, row) if explained.split is not None else ""
@@ -283,9 +297,9 @@ def type_words(explained: Explained, row: int) -> str:
         return "BG, there is no object"
     if verdict == LOCALISATION:
         overlapped = f"{explained.names[own]} by {judged.overlaps[row, 0]:.2f}"
-        near = judged.overlaps[row, 0] >= explained.chosen.rules.iou
+        near = reaches(judged.overlaps[row, 0], explained.chosen.rules.iou)
         return f"Loc, a duplicate: it overlaps {overlapped}" if near else f"Loc, it overlaps {overlapped} only"
-    name = explained.trace.classes[explained.trace.moved.labels[explained.kept[row]]]
+    name = explained.trace.scored.classes[explained.trace.moved.labels[explained.kept[row]]]
     alike = similar_labels(explained.classes, similar_sets(explained.chosen.graph))
     group = np.isin(objects.labels, alike[name])
     among = group if verdict == SIMILAR else ~group & (objects.labels != explained.classes.index(name))
@@ -320,10 +334,10 @@ def candidate_values(explained: Explained, candidate: int) -> dict[str, Any]:
     proposal, by = int(trace.candidates.rows[candidate]), int(trace.removed_by[candidate])
     return {
         "candidate": candidate,
-        "class": trace.classes[trace.moved.labels[candidate]],
+        "class": trace.scored.classes[trace.moved.labels[candidate]],
         "proposal": proposal,
         "score": float(trace.moved.scores[candidate]),
-        "box_before_regression": [float(corner) for corner in trace.boxes[proposal]],
+        "box_before_regression": [float(corner) for corner in trace.scored.boxes[proposal]],
         "box": [float(corner) for corner in trace.moved.boxes[candidate]],
         "suppressed_by": None if by < 0 else by,
     }
@@ -381,13 +395,13 @@ def as_values(explained: Explained, told: Told) -> dict[str, Any]:
     trace, chosen = explained.trace, explained.chosen
     limits = {
         name: {"cut": as_number(cut), "cap": as_number(threshold)}
-        for name, cut, threshold in zip(trace.classes, explained.cuts, explained.thresholds, strict=True)
+        for name, cut, threshold in zip(trace.scored.classes, explained.cuts, explained.thresholds, strict=True)
     }
     return {
         "image": explained.name,
         "split": explained.split,
-        "width": trace.image_size[0],
-        "height": trace.image_size[1],
+        "width": trace.scored.image_size[0],
+        "height": trace.scored.image_size[1],
         "recipe": str(chosen.graph.recipe.path),
         "detector": chosen.detector.name,
         "evaluation": chosen.evaluation.name if chosen.evaluation else None,
@@ -404,7 +418,7 @@ def counts(explained: Explained) -> dict[str, int]:
     is shown; and of those from the cuts on, before suppression."""
     trace = explained.trace
     return {
-        "proposals": len(trace.boxes),
+        "proposals": len(trace.scored.boxes),
         "candidates": len(trace.moved),
         "left_by_suppression": int(np.sum(trace.removed_by < 0)),
         "left_by_the_cap": len(explained.kept),
@@ -422,8 +436,8 @@ def format_text(explained: Explained, told: Told) -> str:
     capped = f", the cap {steps['left_by_the_cap']:,}" if np.isfinite(explained.thresholds).any() else ""
     head = [
         f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",
-        f"{steps['proposals']:,} proposals; {steps['candidates']:,} candidates in {len(explained.trace.classes):,} "
-        f"classes; suppression leaves {steps['left_by_suppression']:,}{capped}",
+        f"{steps['proposals']:,} proposals; {steps['candidates']:,} candidates in "
+        f"{len(explained.trace.scored.classes):,} classes; suppression leaves {steps['left_by_suppression']:,}{capped}",
         f"above the cuts: {plural_of(steps['candidates_above_the_cuts'], 'candidate')}, "
         f"{plural_of(steps['shown'], 'detection')} after suppression",
     ]

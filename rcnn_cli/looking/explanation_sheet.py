@@ -51,7 +51,7 @@ def heading(explained: Explained) -> Pixels:
         [[Entry(f"{explained.name}: {explained.chosen.detector.name} of {recipe}")]], WIDTH - 2 * GAP, points=20
     )
     entries = [Entry("proposal", PROPOSAL)]
-    if explained.trace.regressors is not None:
+    if explained.trace.scored.regress is not None:
         entries.append(Entry("after regression", REGRESSED))
     if explained.split is None:
         entries.append(Entry("suppressed", kind_colour("ignored")))
@@ -66,11 +66,11 @@ def heading(explained: Explained) -> Pixels:
 def panels(explained: Explained, told: Told) -> Pixels:
     """The whole image three times: all proposals, the candidates above the cuts, the detections."""
     trace, pixels = explained.trace, explained.pixels
-    opacity = float(np.clip(60 / max(1, len(trace.boxes)), 0.12, 1))
+    opacity = float(np.clip(60 / max(1, len(trace.scored.boxes)), 0.12, 1))
     above = np.flatnonzero(trace.moved.scores >= explained.least[trace.moved.labels])
     numbers = ", with their precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
     scenes = [
-        (draw_many(pixels, trace.boxes, PROPOSAL, PANEL, opacity), f"{len(trace.boxes):,} proposals"),
+        (draw_many(pixels, trace.scored.boxes, PROPOSAL, PANEL, opacity), f"{len(trace.scored.boxes):,} proposals"),
         (
             draw_marks(pixels, candidate_marks(explained, above), PANEL),
             f"{len(above):,} candidates above the cuts; grey: suppressed",
@@ -96,8 +96,8 @@ def candidate_marks(explained: Explained, candidates: NDArray[np.int64]) -> list
     trace = explained.trace
     left = candidates[trace.removed_by[candidates] < 0]
     removed = candidates[trace.removed_by[candidates] >= 0]
-    names = [trace.classes[trace.moved.labels[one]] for one in left]
-    moved = PROPOSAL if trace.regressors is None else REGRESSED
+    names = [trace.scored.classes[trace.moved.labels[one]] for one in left]
+    moved = PROPOSAL if trace.scored.regress is None else REGRESSED
     return [
         *(Mark(trace.moved.boxes[one], moved, name) for one, name in zip(left, names, strict=True)),
         *(Mark(trace.moved.boxes[one], kind_colour("ignored"), thin=True) for one in removed),
@@ -110,10 +110,10 @@ def detection_marks(explained: Explained, told: Told) -> list[Mark]:
     for row in explained.shown:
         box = explained.trace.moved.boxes[explained.kept[row]]
         label, score = explained.found.every.labels[row], explained.precision[row]
-        text = explained.trace.classes[label] + ("" if np.isnan(score) else f" {score:.2f}")
+        text = explained.trace.scored.classes[label] + ("" if np.isnan(score) else f" {score:.2f}")
         verdict = int(explained.judged.verdicts[row])
         if explained.split is None:
-            marks["other"].append(Mark(box, REGRESSED if explained.trace.regressors else PROPOSAL, text))
+            marks["other"].append(Mark(box, REGRESSED if explained.trace.scored.regress else PROPOSAL, text))
         elif verdict == FOUND:
             marks["true"].append(Mark(box, kind_colour("true"), text))
         elif verdict >= LOCALISATION:
@@ -148,7 +148,7 @@ def strip(explained: Explained, line: Line) -> Pixels:
             Image.fromarray(scene), (left + (STRIP - scene.shape[1]) // 2, GAP + (STRIP - scene.shape[0]) // 2)
         )
         left += STRIP + GAP
-        crop = explained.crops(explained.pixels, explained.trace.boxes[[line.proposal]])[0]
+        crop = explained.crops(explained.pixels, explained.trace.scored.boxes[[line.proposal]])[0]
         side = STRIP - 22
         seen = Image.fromarray(crop).resize((side, side), Image.Resampling.BICUBIC)
         canvas.paste(seen, (left, GAP))
@@ -168,9 +168,9 @@ def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
     """The part of the image around the object, its proposal, and that after regression, drawn on: fits STRIP."""
     trace = explained.trace
     assert line.proposal is not None
-    proposal = trace.boxes[line.proposal]
+    proposal = trace.scored.boxes[line.proposal]
     marks = [Mark(proposal, PROPOSAL)]
-    if line.label is not None and trace.regressors is not None:
+    if line.label is not None and trace.scored.regress is not None:
         marks.insert(0, Mark(trace.after_regression(line.proposal, line.label), REGRESSED))
     if line.box is not None:
         marks.append(Mark(line.box, colour if line.verdict == "missed" else TRUTH, dashed=True))
@@ -188,8 +188,8 @@ def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
 def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels:
     """The best scores of a proposal and that of the class `label`, each with its class's cut as a line."""
     trace = explained.trace
-    scores = trace.scores[proposal]
-    ranked = [int(one) for one in np.argsort(-scores, kind="stable") if trace.trained[one] or one == label]
+    scores = trace.scored.scores[proposal]
+    ranked = [int(one) for one in np.argsort(-scores, kind="stable") if trace.scored.trained[one] or one == label]
     rows = ranked[:BARS] if label is None or label in ranked[:BARS] else [*ranked[: BARS - 1], label]
     cuts = [float(explained.cuts[row]) for row in rows]
     values = [float(scores[row]) for row in rows]
@@ -209,7 +209,11 @@ def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels
         top = 4 + number * 32
         own = row == label
         pen.text(
-            (name_width, top + 11), shortened(trace.classes[row], font, name_width), fill=INK, font=font, anchor="rm"
+            (name_width, top + 11),
+            shortened(trace.scored.classes[row], font, name_width),
+            fill=INK,
+            font=font,
+            anchor="rm",
         )
         pen.rectangle((place(low), top + 2, place(value), top + 18), fill=PROPOSAL if own else RULE)
         if np.isfinite(cut):

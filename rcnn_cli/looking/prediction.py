@@ -101,8 +101,7 @@ class Detector:
     """The stages propose, extract and detect on one image in memory, with the models of a recipe."""
 
     def __init__(self, graph: Graph, node: Node, execution: Execution) -> None:
-        from stages.detect.scoring import class_probabilities
-        from stages.detect.stage import check_layers
+        from stages.detect.scoring import Head, class_probabilities
         from stages.extract.features import load_network
         from stages.features.linear_models import read_regressors, read_svms
 
@@ -113,16 +112,16 @@ class Detector:
         self.execution = execution
         source = self.network_source(graph, features)
         self.network = load_network(source, self.extract, execution.device)
-        self.scorer = (
+        scorer = (
             class_probabilities(source.class_names)
             if self.settings.score == "softmax"
             else read_svms(trained(graph, self.source(node, "svm")))
         )
         with_regression = self.settings.bbox_regression and "regressor" in node.sources
-        self.regressors = read_regressors(trained(graph, self.source(node, "regressor"))) if with_regression else None
-        self.classes = self.scorer.classes
-        needed = {self.scorer.layer} | ({self.regressors.layer} if self.regressors else set())
-        check_layers(needed, self.extract.layers)
+        regressors = read_regressors(trained(graph, self.source(node, "regressor"))) if with_regression else None
+        self.classes = scorer.classes
+        self.head = Head(scorer, regressors)
+        self.head.check_layers(self.extract.layers)
 
     @staticmethod
     def source(node: Node, role: str) -> Node:
@@ -141,15 +140,13 @@ class Detector:
 
     def __call__(self, image: np.ndarray, name: str) -> Any:
         """The detections in an image, uint8 [H, W, 3] RGB; `name` seeds the choice among too many proposals."""
-        from stages.detect.scoring import detect_image
-
-        return detect_image(*self.regions(image, name), self.scorer, self.regressors, self.settings)
+        return self.trace(image, name).detections
 
     def trace(self, image: np.ndarray, name: str) -> Any:
         """How the detections in an image come about; arguments as above."""
-        from stages.detect.trace import trace_image
+        from stages.detect.trace import detect_image
 
-        return trace_image(*self.regions(image, name), self.scorer, self.regressors, self.settings)
+        return detect_image(self.head.scored(*self.regions(image, name)), self.settings)
 
     def regions(self, image: np.ndarray, name: str) -> tuple[Any, Any, tuple[int, int]]:
         """The image's proposals [n, 4], their features by layer, and its (width, height)."""

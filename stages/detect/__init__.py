@@ -2,8 +2,9 @@
 
 R-CNN section 2.2 and Appendix C; the order of operations is that of the authors' rcnn_test.m and imdb_eval_voc.m: per
 class the 100 best proposals of an image, box regression applied once to those, clipping to the image, greedy
-non-maximum suppression at IoU 0.3, scores unchanged. The cap of 40 a class and image over the whole test set is
-explained in `stages.detections`. Scores are those of the SVMs, or the fine-tuned network's own (Appendix B).
+non-maximum suppression at IoU 0.3, scores unchanged. The caps, R-CNN's of 40 per class and image over the whole test
+set and Faster R-CNN's of 100 per image, are explained in `stages.detections.cap`. Scores are those of the SVMs, or the
+fine-tuned network's own (Appendix B).
 """
 
 from __future__ import annotations
@@ -30,23 +31,56 @@ SCORES = {"svm": Score("SVM margin", 0.0), "softmax": Score("softmax probability
 class Settings:
     """How proposals become detections."""
 
+    cap: str = setting(
+        "set",
+        "How many detections are kept: of each class a number over the whole dataset, or of all classes a number in "
+        "each image.",
+        choices=("set", "image"),
+        later=True,
+        source="rcnn_test.m; image: py-faster-rcnn, lib/fast_rcnn/test.py",
+    )
     max_per_image: int = setting(
         100,
         "The most candidates of a class in an image, the best-scored, before suppression.",
         at_least=1,
+        only_with=("cap", "set"),
         source="rcnn_test.m",
     )
     average_per_image: int = setting(
         40,
         "Over the whole dataset a class keeps at most this many candidates times the number of images.",
         at_least=1,
+        only_with=("cap", "set"),
         source="rcnn_test.m",
+    )
+    least_score: float = setting(
+        0.05,
+        "Only proposals that score more than this in a class are its candidates.",
+        only_with=("cap", "image"),
+        later=True,
+        source="py-faster-rcnn, lib/fast_rcnn/test.py",
+    )
+    all_classes_at_most: int = setting(
+        100,
+        "After suppression an image keeps this many detections, the best-scored of all classes.",
+        at_least=1,
+        only_with=("cap", "image"),
+        later=True,
+        source="py-faster-rcnn, lib/fast_rcnn/test.py",
+    )
+    suppression: str = setting(
+        "nms",
+        "What becomes of overlapping candidates: nms keeps the best-scored (greedy non-maximum suppression).",
+        choices=("nms",),
+        later=True,
+        source="R-CNN section 2.2",
     )
     nms_iou: float = setting(
         0.3,
         "Suppression: a detection that overlaps a better one of its class by more than this IoU is dropped.",
         at_least=0,
         at_most=1,
+        only_with=("suppression", "nms"),
         source="R-CNN section 2.2 and imdb_eval_voc.m",
     )
     bbox_regression: bool = setting(

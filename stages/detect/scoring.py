@@ -1,23 +1,21 @@
-"""From one image's proposals and features to its detections (R-CNN section 2.2; rcnn_test.m, imdb_eval_voc.m).
+"""What scores and moves proposals: the SVMs or the softmax, and box regressors (R-CNN section 2.2, Appendices B and C).
 
-Letters: n proposals, K classes, D the features' dimension, m candidates (at most `max_per_image` for each class).
+Letters: n proposals, K classes, D the features' dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes, clip_boxes
+from stages.boxes import Boxes
 from stages.contract.errors import StageError
-from stages.detect import Settings
-from stages.detections import Detections, by_class
-from stages.detections.order import falling
-from stages.detections.suppression import suppression_survivors
+from stages.detections.candidates import Scored
 from stages.features.linear_models import BoxRegressors
 from stages.networks import BACKGROUND, SOFTMAX
 
@@ -68,108 +66,52 @@ def class_probabilities(class_names: Sequence[str]) -> ClassProbabilities:
     return ClassProbabilities(tuple(class_names[:-1]))
 
 
-BLOCK_CLASSES = 1024
-
-
 @dataclass(frozen=True)
-class Candidates:
-    """The proposals that compete in each class, by class and within a class from the best score down.
+class Head:
+    """What a detector is on top of features: a `scorer`, and perhaps `regressors` (None: boxes stay the proposals').
 
-    `rows` int64 [m] (which proposal), `labels` int32 [m], `scores` float32 [m].
+    Raises StageError if the two are of different classes.
     """
 
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int32]
-    scores: NDArray[np.float32]
+    scorer: Scorer
+    regressors: BoxRegressors | None = None
+
+    def __post_init__(self) -> None:
+        if self.regressors and self.regressors.classes != self.scorer.classes:
+            raise StageError(
+                "detect: the box regressors and what scores have different classes; train both on the same dataset"
+            )
+
+    @property
+    def layers(self) -> set[str]:
+        """The layers whose features it reads."""
+        return {self.scorer.layer} | ({self.regressors.layer} if self.regressors else set())
+
+    def check_layers(self, extracted: Iterable[str]) -> None:
+        """Raises StageError if one of its layers is none of those `extracted`."""
+        missing = sorted(self.layers - set(extracted))
+        if missing:
+            raise StageError(
+                f"detect: the features hold no layer '{missing[0]}', which is needed to score or to move proposals; "
+                f"add it to [extract] layers in the recipe"
+            )
+
+    def scored(self, boxes: Boxes, features: Mapping[str, NDArray[Any]], image_size: tuple[int, int]) -> Scored:
+        """One image's proposals `boxes` float32 [n, 4] (no ground truth among them), with `features` [n, D] by layer,
+        in an image of `image_size` (width, height)."""
+        return Scored(
+            boxes,
+            self.scorer.classes,
+            self.scorer.trained,
+            partial(self.scorer.score, features[self.scorer.layer].astype(np.float32)),
+            None if self.regressors is None else partial(regressed, self.regressors, features[self.regressors.layer]),
+            image_size,
+        )
 
 
-def detect_image(
-    boxes: Boxes,
-    features: Mapping[str, NDArray[Any]],
-    image_size: tuple[int, int],
-    scorer: Scorer,
-    regressors: BoxRegressors | None,
-    settings: Settings,
-) -> Detections:
-    """The detections in one image, before the cap that is counted over a whole test set.
-
-    `boxes` float32 [n, 4] are the proposals alone (no ground truth), `features` one array [n, D] for each layer that
-    `scorer` and `regressors` name, `image_size` (width, height). Without `regressors` boxes stay where they are.
-    """
-    candidates = best_candidates(features, scorer, settings.max_per_image)
-    return suppress(candidates, boxes, features, image_size, regressors, settings)
-
-
-def best_candidates(features: Mapping[str, NDArray[Any]], scorer: Scorer, at_most: int) -> Candidates:
-    """The `at_most` best-scored proposals of every class, classes scored in one matrix product, 1,024 at a time.
-
-    A class that had nothing to learn from has no candidates. Arguments as in `detect_image`.
-    """
-    found = [best_rows(scores, at_most, first) for first, scores in score_blocks(features, scorer)]
-    every = Candidates(
-        *(np.concatenate([getattr(one, name) for one in found]) for name in ("rows", "labels", "scores"))
-    )
-    trained = scorer.trained[every.labels]
-    return Candidates(every.rows[trained], every.labels[trained], every.scores[trained])
-
-
-def score_blocks(features: Mapping[str, NDArray[Any]], scorer: Scorer) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The first class and the scores float32 [n, k] of every block of at most 1,024 classes."""
-    rows = features[scorer.layer].astype(np.float32)
-    for first in range(0, len(scorer.classes), BLOCK_CLASSES):
-        yield first, scorer.score(rows, slice(first, first + BLOCK_CLASSES))
-
-
-def best_rows(scores: NDArray[np.float32], at_most: int, first: int = 0) -> Candidates:
-    """The `at_most` best of every column of `scores` float32 [n, K]; of equals, the first ones. The columns are the
-    classes from `first` on."""
-    count, classes = scores.shape
-    ranked = (falling(np.ascontiguousarray(scores.T)) << 32) + np.arange(count)
-    if at_most < count:
-        ranked.partition(at_most - 1)
-    ranked = np.sort(ranked[:, :at_most])
-    rows = ranked & 0xFFFFFFFF
-    labels = np.repeat(np.arange(first, first + classes, dtype=np.int32), rows.shape[1])
-    return Candidates(rows.ravel(), labels, scores[rows.ravel(), labels - first])
-
-
-def suppress(
-    candidates: Candidates,
-    boxes: Boxes,
-    features: Mapping[str, NDArray[Any]],
-    image_size: tuple[int, int],
-    regressors: BoxRegressors | None,
-    settings: Settings,
-) -> Detections:
-    """What is left of `candidates` once they are moved, clipped and suppressed, each class on its own.
-
-    Arguments as in `detect_image`. Suppression is greedy from the best score down; of equal scores the earlier
-    candidate goes first.
-    """
-    moved = move(candidates, boxes, features, image_size, regressors)
-    return moved.where(suppression_survivors(moved, settings.nms_iou))
-
-
-def move(
-    candidates: Candidates,
-    boxes: Boxes,
-    features: Mapping[str, NDArray[Any]],
-    image_size: tuple[int, int],
-    regressors: BoxRegressors | None,
-) -> Detections:
-    """The candidates, in their order, moved by the regressor of each one's class and clipped; none is suppressed.
-
-    Arguments as in `detect_image`.
-    """
-    moved = boxes[candidates.rows]
-    if regressors is not None:
-        moved = regress(candidates, moved, features[regressors.layer], regressors)
-    return Detections(clip_boxes(moved, *image_size), candidates.scores, candidates.labels)
-
-
-def regress(candidates: Candidates, boxes: Boxes, features: NDArray[Any], regressors: BoxRegressors) -> Boxes:
-    """`boxes` [m, 4] of the candidates moved by the regressor of each one's class; `features` [n, D] of proposals."""
-    moved = boxes.copy()
-    for label, mine in by_class(candidates.labels):
-        moved[mine] = regressors.predict(boxes[mine], features[candidates.rows[mine]], label)
-    return moved
+def regressed(
+    regressors: BoxRegressors, features: NDArray[Any], boxes: Boxes, rows: NDArray[np.int64], label: int
+) -> Boxes:
+    """`boxes` [m, 4] of the proposals `rows` [m], which have `features` [n, D], as the regressor of `label` moves
+    them: float32 [m, 4], not clipped."""
+    return regressors.predict(boxes, features[rows], label)

@@ -14,12 +14,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Schema, Writer
-from stages.boxes import Boxes
-from stages.contract.errors import StageError
 from stages.contract.execution import Execution, Progress, in_processes
 from stages.detect import SCORES, STAGE, Settings
-from stages.detect.scoring import Scorer, best_candidates, class_probabilities, suppress
-from stages.detect.trace import Trace, trace_image
+from stages.detect.scoring import Head, Scorer, class_probabilities
+from stages.detect.trace import Trace, detect_image
+from stages.detections.candidates import Scored
 from stages.detections.cap import class_thresholds
 from stages.features.linear_models import BoxRegressors, read_regressors, read_svms
 from stages.features.reading import Features
@@ -41,12 +40,13 @@ def part_size(settings: Settings, inputs: Mapping[str, Any]) -> int:
 
 
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
-    """Detections of each image, and the scores of the candidates they were chosen from (for the cap)."""
+    """Detections of each image, and for a cap over the set the scores of the candidates they were chosen from."""
+    candidates = {"candidates": {"score": Column("float32"), "label": Column("int32")}}
     return Schema(
         item="image",
         rows={"boxes": Column("float32", (4,)), "score": Column("float32"), "label": Column("int32")},
         per_item={"image_size": Column("int32", (2,))},
-        tables={"candidates": {"score": Column("float32"), "label": Column("int32")}},
+        tables=candidates if settings.cap == "set" else {},
     )
 
 
@@ -90,11 +90,13 @@ def fill_parts(
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
     """Class names, the least score that each class keeps under the cap (None: all), and how many are kept."""
     classes = chosen_scorer(settings, inputs).classes
-    candidates = (
-        (record["candidates/score"], record["candidates/label"])
-        for _, record in reader.records(("candidates/score", "candidates/label"))
-    )
-    thresholds = class_thresholds(candidates, len(classes), settings.average_per_image * len(reader))
+    thresholds = np.full(len(classes), -np.inf, np.float32)
+    if settings.cap == "set":
+        candidates = (
+            (record["candidates/score"], record["candidates/label"])
+            for _, record in reader.records(("candidates/score", "candidates/label"))
+        )
+        thresholds = class_thresholds(candidates, len(classes), settings.average_per_image * len(reader))
     kept = sum(
         int(np.sum(record["score"] >= thresholds[record["label"]])) for _, record in reader.records(("score", "label"))
     )
@@ -118,43 +120,35 @@ class Detector:
     def __init__(self, settings: Settings, inputs: Mapping[str, Any]) -> None:
         self.settings = settings
         self.features: Features = inputs["features"]
-        self.scorer = chosen_scorer(settings, inputs)
-        self.regressors = chosen_regressors(settings, inputs)
-        self.layers = {self.scorer.layer} | ({self.regressors.layer} if self.regressors else set())
-        check_layers(self.layers, self.features.schema.rows)
-        if self.regressors and self.regressors.classes != self.scorer.classes:
-            raise StageError(
-                f"detect: train-bbox and what scores ({settings.score}) have other classes; "
-                "train both on the same dataset"
-            )
+        self.head = Head(chosen_scorer(settings, inputs), chosen_regressors(settings, inputs))
+        self.head.check_layers(self.features.schema.rows)
         self.reading = threading.Lock() if isinstance(self.features, Reader) else contextlib.nullcontext()
 
-    def regions(self, image_id: str) -> tuple[Boxes, dict[str, np.ndarray], tuple[int, int]]:
-        """One image's proposals, float32 [n, 4], their features by layer, [n, D] each, and its (width, height)."""
+    def scored(self, image_id: str) -> Scored:
+        """One image's proposals, without the ground truth among its regions."""
         with self.reading:
-            stored = self.features.read(image_id, ("boxes", "is_object", "image_size", *sorted(self.layers)))
+            stored = self.features.read(image_id, ("boxes", "is_object", "image_size", *sorted(self.head.layers)))
         proposals = ~stored["is_object"]
-        features = {layer: stored[layer][proposals] for layer in self.layers}
-        return stored["boxes"][proposals], features, (int(stored["image_size"][0]), int(stored["image_size"][1]))
+        features = {layer: stored[layer][proposals] for layer in self.head.layers}
+        width, height = stored["image_size"].tolist()
+        return self.head.scored(stored["boxes"][proposals], features, (width, height))
 
     def record(self, image_id: str) -> dict[str, np.ndarray]:
         """One image's record of the detections' cache."""
-        boxes, features, size = self.regions(image_id)
-        candidates = best_candidates(features, self.scorer, self.settings.max_per_image)
-        found = suppress(candidates, boxes, features, size, self.regressors, self.settings)
+        trace = detect_image(self.scored(image_id), self.settings)
+        candidates = {"candidates/score": trace.candidates.scores, "candidates/label": trace.candidates.labels}
         return {
-            "boxes": found.boxes,
-            "score": found.scores,
-            "label": found.labels,
-            "image_size": np.array(size, np.int32),
-            "candidates/score": candidates.scores,
-            "candidates/label": candidates.labels,
+            "boxes": trace.detections.boxes,
+            "score": trace.detections.scores,
+            "label": trace.detections.labels,
+            "image_size": np.array(trace.scored.image_size, np.int32),
+            **(candidates if self.settings.cap == "set" else {}),
         }
 
     def trace(self, image_id: str) -> Trace:
         """How one image's detections come about; in the arithmetic of the stage, so with the same bits."""
         with threadpool_limits(1, user_api="blas"):
-            return trace_image(*self.regions(image_id), self.scorer, self.regressors, self.settings)
+            return detect_image(self.scored(image_id), self.settings)
 
 
 def chosen_scorer(settings: Settings, inputs: Mapping[str, Any]) -> Scorer:
@@ -172,13 +166,3 @@ def chosen_regressors(settings: Settings, inputs: Mapping[str, Any]) -> BoxRegre
         log.info("no regressor is wired to this detector: its boxes stay those of the proposals")
         return None
     return read_regressors(inputs["regressor"])
-
-
-def check_layers(layers: set[str], extracted: Iterable[str]) -> None:
-    """Raises StageError if a layer that scores or moves proposals is none of those `extracted`."""
-    missing = sorted(layers - set(extracted))
-    if missing:
-        raise StageError(
-            f"detect: the features hold no layer '{missing[0]}', which is needed to score or to move proposals; "
-            f"add it to [extract] layers in the recipe"
-        )

@@ -5,6 +5,9 @@ It is counted on candidates before non-maximum suppression and needs all images,
 image's candidates as they are, and the cut is made when they are read. That is the same: whether greedy suppression
 keeps a box depends on better-scored boxes alone, so what it keeps of the candidates above a score is exactly what it
 keeps of all candidates, cut at that score.
+
+Faster R-CNN's Python release (lib/fast_rcnn/test.py) counts in each image: the best 100 of all classes together, after
+suppression.
 """
 
 from __future__ import annotations
@@ -69,3 +72,13 @@ def class_thresholds(
     for scores, labels in candidates:
         best.add(scores, labels)
     return best.thresholds()
+
+
+def image_threshold(scores: NDArray[np.float32], at_most: int) -> np.float32:
+    """The `at_most`-th best of an image's `scores` float32 [n], of all classes; -inf where there are no more than that.
+
+    py-faster-rcnn's lib/fast_rcnn/test.py: what scores less is dropped, what equals it stays.
+    """
+    if len(scores) <= at_most:
+        return np.float32(-np.inf)
+    return np.float32(np.partition(scores, -at_most)[-at_most])

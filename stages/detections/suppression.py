@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes, exceeds
 from stages.detections.order import by_class
 from stages.detections.sets import NO_ROWS, Detections
+
+
+class Suppression(Protocol):
+    """A method with its settings. `candidates` are m boxes, in each class from the best score down."""
+
+    def survivors(self, candidates: Detections) -> NDArray[np.int64]:
+        """The candidates that are left: rows int64, ascending."""
+
+    def removers(self, candidates: Detections, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The candidate that each was removed for, int64 [m]; -1 for the rows `kept`, which are the survivors."""
 
 
 def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray[np.int64]:
@@ -24,32 +38,40 @@ def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray
     return np.sort(kept.numpy())
 
 
-def suppression_survivors(candidates: Detections, iou: float) -> NDArray[np.int64]:
-    """Rows of `candidates` that `greedy_nms` keeps, each class on its own: int64, ascending."""
-    kept = [NO_ROWS]
-    for _, rows in by_class(candidates.labels):
-        kept.append(rows[greedy_nms(candidates.boxes[rows], candidates.scores[rows], iou)])
-    return np.sort(np.concatenate(kept))
+@dataclass(frozen=True)
+class GreedyNms:
+    """`greedy_nms` of each class on its own, at the limit `iou`."""
+
+    iou: float
+
+    def survivors(self, candidates: Detections) -> NDArray[np.int64]:
+        """The candidates that are left: rows int64, ascending."""
+        kept = [NO_ROWS]
+        for _, rows in by_class(candidates.labels):
+            kept.append(rows[greedy_nms(candidates.boxes[rows], candidates.scores[rows], self.iou)])
+        return np.sort(np.concatenate(kept))
+
+    def removers(self, candidates: Detections, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The candidate that each was removed for, int64 [m]; -1 for the rows `kept`, which are the survivors.
+
+        It is the best-scored of those that are kept, of the same class and better-scored, whose IoU with it exceeds the
+        limit.
+        """
+        import torch
+        from torchvision.ops import box_iou
+
+        by = np.full(len(candidates), -1, np.int64)
+        for _, rows in by_class(candidates.labels):
+            stay, go = np.intersect1d(rows, kept), np.setdiff1d(rows, kept)
+            if not len(go):
+                continue
+            overlaps = box_iou(torch.from_numpy(candidates.boxes[go]), torch.from_numpy(candidates.boxes[stay])).numpy()
+            overlaps[stay[None, :] > go[:, None]] = -1.0
+            over = exceeds(overlaps, self.iou)
+            # Should the two functions round differently, the one that overlaps it most is what removed it.
+            by[go] = stay[np.where(over.any(axis=1), over.argmax(axis=1), overlaps.argmax(axis=1))]
+        return by
 
 
-def removers(candidates: Detections, kept: NDArray[np.int64], iou: float) -> NDArray[np.int64]:
-    """Which candidate each of m was suppressed for, int64 [m]; -1 for those in `kept`, as `suppression_survivors` gives
-    them.
-
-    It is the best-scored of those that are kept, of the same class and better-scored, whose IoU with it exceeds `iou`.
-    In each class `candidates` come from the best score down.
-    """
-    import torch
-    from torchvision.ops import box_iou
-
-    by = np.full(len(candidates), -1, np.int64)
-    for _, rows in by_class(candidates.labels):
-        stay, go = np.intersect1d(rows, kept), np.setdiff1d(rows, kept)
-        if not len(go):
-            continue
-        overlaps = box_iou(torch.from_numpy(candidates.boxes[go]), torch.from_numpy(candidates.boxes[stay])).numpy()
-        overlaps[stay[None, :] > go[:, None]] = -1.0
-        over = exceeds(overlaps, iou)
-        # Should the two functions round differently, the one that overlaps it most is what removed it.
-        by[go] = stay[np.where(over.any(axis=1), over.argmax(axis=1), overlaps.argmax(axis=1))]
-    return by
+METHODS: Mapping[str, Callable[[Any], Suppression]] = {"nms": lambda settings: GreedyNms(settings.nms_iou)}
+"""The methods by the value of the setting `suppression`, each made from the settings that belong to it."""

@@ -114,6 +114,20 @@ def test_a_score_that_does_not_compete(folder: Path) -> None:
     assert found == f"cat 1 was missed: {words}"
 
 
+def test_the_cap_of_an_image(folder: Path) -> None:
+    """What better detections of any class push out is below the cap; what scores too little does not compete."""
+    settings = 'cap = "image"\nall_classes_at_most = 1\nleast_score = 0.5'
+    graph = graph_of(folder, RECIPE.replace("[detect]", f"[detect]\n{settings}"), "capped")
+    chosen = Chosen(graph, graph.nodes["detect@test"], None)
+    changed: dict[str, Any] = {"cap": "image", "all_classes_at_most": 1, "least_score": 0.5}
+    trace = traced([(0, 0, 10, 9), THERE], [(1, -1), (-1, 2)], **changed)
+    words = "its only proposal (IoU 0.90) scored 1.00, below the 2.00 that the cap of 1 per image leaves; rank 1 of 2"
+    assert sentence(chosen, trace, CAT) == f"cat 1 was missed: {words}"
+    low = traced([(0, 0, 10, 9)], [(0.5, -1)], **changed)
+    words = "its only proposal (IoU 0.90) scored 0.50, but only scores above 0.5 compete; rank 1 of 1"
+    assert sentence(chosen, low, CAT) == f"cat 1 was missed: {words}"
+
+
 def test_another_class(chosen: Chosen) -> None:
     words = "cat 1 was missed: its only proposal (IoU 0.90) scored 0.50 as dog and -1.00 as cat, below the cut of 0.00"
     assert sentence(chosen, traced([(0, 0, 10, 9)], [(-1, 0.5)]), CAT) == f"{words}; rank 1 of 1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import Column, Identity, Reader, Schema, Shard, Writer
-from stages.boxes import iou_matrix
+from stages.boxes import Boxes, iou_matrix
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import identity_of
 from stages.detect import STAGE, Settings, stage
-from stages.detect.scoring import (
-    best_candidates,
-    best_rows,
-    class_probabilities,
-    detect_image,
-)
+from stages.detect.scoring import Head, Scorer, class_probabilities
+from stages.detect.trace import detect_image
 from stages.detections import Detections, read_detections
-from stages.detections.suppression import suppression_survivors
+from stages.detections.candidates import Scored, best_candidates, best_rows
+from stages.detections.suppression import METHODS, GreedyNms
 from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
 
 CLASSES = ("cat", "dog", "owl")
@@ -43,6 +41,18 @@ def shifting(*shifts: float, dimension: int = 2) -> BoxRegressors:
     return BoxRegressors(CLASSES[: len(shifts)], "pool5", maps, 1.0)
 
 
+def detections(
+    boxes: Boxes,
+    features: dict[str, Any],
+    size: tuple[int, int],
+    scorer: Scorer,
+    regressors: BoxRegressors | None,
+    chosen: Settings,
+) -> Detections:
+    """What is detected in an image of this (width, height)."""
+    return detect_image(Head(scorer, regressors).scored(boxes, features, size), chosen).detections
+
+
 def test_candidates_by_class_and_from_the_best_down() -> None:
     scores = np.float32([[1, 9], [3, 9], [2, 8], [3, 7]])
     best = best_rows(scores, 2)
@@ -54,14 +64,16 @@ def test_candidates_by_class_and_from_the_best_down() -> None:
 def test_an_image_without_proposals() -> None:
     features = {"fc7": np.zeros((0, 2), np.float16), "pool5": np.zeros((0, 2), np.float16)}
     empty = np.zeros((0, 4), np.float32)
-    found = detect_image(empty, features, (10, 10), svms_of((1, 0), (0, 1)), shifting(0, 0), Settings())
+    found = detections(empty, features, (10, 10), svms_of((1, 0), (0, 1)), shifting(0, 0), Settings())
     assert found.boxes.shape == (0, 4)
     assert len(found) == 0
 
 
 def test_a_class_that_learnt_nothing_has_no_candidates() -> None:
     svms = svms_of((1, 0), (0, 0), biases=(0, NEVER_DETECTED))
-    best = best_candidates({"fc7": np.float16([[1, 0], [2, 0]])}, svms, 100)
+    best = best_candidates(
+        Head(svms).scored(np.zeros((2, 4), np.float32), {"fc7": np.float16([[1, 0], [2, 0]])}, (9, 9)), 100
+    )
     assert best.labels.tolist() == [0, 0]
 
 
@@ -72,10 +84,10 @@ def test_regression_comes_before_suppression_and_scores_stay() -> None:
     maps = np.zeros((1, 2, 4), np.float32)
     maps[0, 0, 0] = 1
     regressors = BoxRegressors(("cat",), "pool5", maps, 1.0)
-    plain = detect_image(boxes, features, (40, 40), svms_of((1,)), None, Settings())
+    plain = detections(boxes, features, (40, 40), svms_of((1,)), None, Settings())
     assert plain.scores.tolist() == [2, 1]
     np.testing.assert_array_equal(plain.boxes, boxes[::-1])
-    moved = detect_image(boxes, features, (40, 40), svms_of((1,)), regressors, Settings())
+    moved = detections(boxes, features, (40, 40), svms_of((1,)), regressors, Settings())
     assert moved.scores.tolist() == [2]
     np.testing.assert_allclose(moved.boxes, [[0, 0, 10, 10]], atol=1e-4)
 
@@ -83,24 +95,78 @@ def test_regression_comes_before_suppression_and_scores_stay() -> None:
 def test_regression_moves_each_class_by_its_own_regressor_and_clips() -> None:
     boxes = np.float32([[10, 10, 21, 21]])
     features = {"fc7": np.ones((1, 2), np.float16), "pool5": np.ones((1, 2), np.float16)}
-    found = detect_image(boxes, features, (24, 30), svms_of((1, 0), (0, 1)), shifting(0.5, -2), Settings())
+    found = detections(boxes, features, (24, 30), svms_of((1, 0), (0, 1)), shifting(0.5, -2), Settings())
     np.testing.assert_allclose(found.boxes, [[15, 10, 24, 21], [0, 10, 1, 21]], atol=1e-4)
 
 
 def test_only_the_best_of_a_class_are_kept() -> None:
     boxes = np.float32([[20 * i, 0, 20 * i + 10, 10] for i in range(5)])
     features = {"fc7": np.arange(10, dtype=np.float16).reshape(5, 2)}
-    found = detect_image(boxes, features, (200, 20), svms_of((1, 0), (0, -1)), None, Settings(max_per_image=2))
+    found = detections(boxes, features, (200, 20), svms_of((1, 0), (0, -1)), None, Settings(max_per_image=2))
     np.testing.assert_array_equal(found.boxes, boxes[[4, 3, 0, 1]])
     assert found.labels.tolist() == [0, 0, 1, 1]
+
+
+def spaced(count: int) -> Boxes:
+    """Boxes of 10 x 10 pixels that do not overlap."""
+    return np.array([[20 * i, 0, 20 * i + 10, 10] for i in range(count)], np.float32)
+
+
+def test_the_cap_of_an_image_is_over_all_classes() -> None:
+    """What scores more than `least_score` competes, and the best of all classes are kept; what equals the last, too."""
+    scores = np.float32([[0.9, 0.05, 0.05], [0.3, 0.6, 0.1], [0.5, 0.5, 0.0], [0.06, 0.04, 0.9]])
+    scorer = class_probabilities((*CLASSES[:2], "background"))
+    boxes = spaced(4)
+    every = Settings(score="softmax", cap="image")
+    found = detections(boxes, {"softmax": scores}, (90, 10), scorer, None, every)
+    assert found.labels.tolist() == [0, 0, 0, 0, 1, 1]
+    np.testing.assert_array_equal(found.scores, np.float32([0.9, 0.5, 0.3, 0.06, 0.6, 0.5]))  # 0.05 is not more
+    for at_most, kept in ((1, [0.9]), (2, [0.9, 0.6]), (3, [0.9, 0.5, 0.6, 0.5]), (5, [0.9, 0.5, 0.3, 0.6, 0.5])):
+        capped = Settings(score="softmax", cap="image", all_classes_at_most=at_most)
+        found = detections(boxes, {"softmax": scores}, (90, 10), scorer, None, capped)
+        np.testing.assert_array_equal(found.scores, np.float32(kept))
+    empty = detections(boxes[:0], {"softmax": scores[:0]}, (90, 10), scorer, None, every)
+    assert len(empty) == 0
+
+
+def test_the_cap_of_an_image_is_counted_after_suppression() -> None:
+    boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]])
+    capped = Settings(cap="image", least_score=0, all_classes_at_most=2)
+    found = detections(boxes, {"fc7": np.float32([[3], [2], [1]])}, (90, 10), svms_of((1,)), None, capped)
+    assert found.scores.tolist() == [3, 1]
+
+
+def test_boxes_may_be_each_classes_own() -> None:
+    """A network that regresses by itself, as Fast R-CNN does: boxes [n, K, 4], scores [n, K]."""
+    proposals = spaced(3)
+    scores = np.float32([[3, 1], [2, 2], [1, 3]])
+    own = np.stack([proposals + np.float32([5, 0, 5, 0]), proposals + np.float32([0, 40, 0, 40])], axis=1)
+    scored = Scored(
+        proposals,
+        CLASSES[:2],
+        np.ones(2, bool),
+        lambda classes: scores[:, classes],
+        lambda boxes, rows, label: own[rows, label],
+        (48, 45),
+    )
+    trace = detect_image(scored, Settings(max_per_image=2))
+    np.testing.assert_array_equal(trace.scored.scores, scores)
+    assert trace.detections.labels.tolist() == [0, 0, 1, 1]
+    assert trace.detections.boxes.tolist() == [[5, 0, 15, 10], [25, 0, 35, 10], [40, 40, 48, 45], [20, 40, 30, 45]]
+    assert trace.after_regression(2, 0).tolist() == [45, 0, 48, 10]  # although it does not compete
+
+
+def test_methods_of_suppression_are_the_setting_s_choices() -> None:
+    choices = next(field for field in dataclasses.fields(Settings) if field.name == "suppression").metadata["choices"]
+    assert tuple(METHODS) == choices
 
 
 def test_an_iou_of_exactly_the_limit_stays() -> None:
     boxes = np.float32([[0, 0, 6.5, 2], [3.5, 0, 10, 2]])
     assert iou_matrix(boxes[:1], boxes[1:])[0, 0] == 0.3
     found = Detections(boxes, np.float32([2, 1]), np.int32([0, 0]))
-    assert suppression_survivors(found, 0.3).tolist() == [0, 1]
-    assert suppression_survivors(found, 0.29).tolist() == [0]
+    assert GreedyNms(0.3).survivors(found).tolist() == [0, 1]
+    assert GreedyNms(0.29).survivors(found).tolist() == [0]
 
 
 def plain_suppression(found: Detections, limit: float) -> list[int]:
@@ -122,7 +188,7 @@ box = st.builds(lambda x, y, w, h: (x, y, x + w, y + h), st.integers(0, 9), st.i
 def test_suppression_agrees_with_the_plain_loop(rows: list[tuple[tuple[int, ...], int, int]]) -> None:
     boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
     found = Detections(boxes, np.float32([row[1] for row in rows]), np.int32([row[2] for row in rows]))
-    assert suppression_survivors(found, 0.31).tolist() == plain_suppression(found, 0.31)
+    assert GreedyNms(0.31).survivors(found).tolist() == plain_suppression(found, 0.31)
 
 
 # The stage
@@ -207,7 +273,7 @@ def test_the_stage_is_the_function_on_proposals_alone(tmp_path: Path, inputs: di
         size = (int(record["image_size"][0]), int(record["image_size"][1]))
         svms = stage.read_svms(inputs["svm"])
         chosen = Settings(max_per_image=20)
-        found = detect_image(record["boxes"][proposals], features, size, svms, inputs["regressor"], chosen)
+        found = detections(record["boxes"][proposals], features, size, svms, inputs["regressor"], chosen)
         written = reader.read(image)
         np.testing.assert_array_equal(written["boxes"], found.boxes)
         np.testing.assert_array_equal(written["score"], found.scores)
@@ -236,6 +302,17 @@ def test_the_cap_counts_candidates_of_all_images(tmp_path: Path, inputs: dict[st
     assert 0 < len(found.of_class("cat")) < sum(int(np.sum(r["label"] == 0)) for _, r in reader.records())
     assert found.of_class("cat").scores.min() >= fourteenth
     assert reader.manifest["summary"]["detections"] == len(found)
+
+
+def test_the_cap_of_each_image_needs_no_candidates_and_cuts_nothing_later(
+    tmp_path: Path, inputs: dict[str, Any]
+) -> None:
+    settings = Settings(cap="image", least_score=-1, all_classes_at_most=7)
+    reader = detect(tmp_path / "detect", inputs, settings, part_size=2, shards=2)
+    assert [len(record["score"]) for _, record in reader.records()] == [7, 7, 7, 0, 7, 7, 7]
+    assert "candidates/score" not in reader.read("image0")
+    assert reader.manifest["summary"]["thresholds"] == [None, None, None]
+    assert len(read_detections(reader)) == reader.manifest["summary"]["detections"] == 42
 
 
 def test_without_regression_boxes_are_the_proposals(
@@ -274,7 +351,7 @@ def test_background_is_never_detected_and_scores_are_the_probabilities() -> None
     assert scorer.classes == CLASSES
     np.testing.assert_array_equal(scorer.score(probabilities), probabilities[:, :3])
     boxes = np.float32([[20 * i, 0, 20 * i + 10, 10] for i in range(3)])
-    found = detect_image(boxes, {"softmax": probabilities}, (60, 10), scorer, None, Settings(score="softmax"))
+    found = detections(boxes, {"softmax": probabilities}, (60, 10), scorer, None, Settings(score="softmax"))
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     np.testing.assert_array_equal(found.scores, np.sort(probabilities[:, :3].T, axis=1)[:, ::-1].ravel())
     np.testing.assert_array_equal(found.boxes[:3], boxes[[2, 0, 1]])
@@ -305,7 +382,7 @@ def test_the_stage_detects_by_the_softmax_of_its_features(tmp_path: Path, inputs
         layers = {layer: record[layer][proposals] for layer in ("softmax", "pool5")}
         size = (int(record["image_size"][0]), int(record["image_size"][1]))
         scorer = class_probabilities((*CLASSES, "background"))
-        found = detect_image(record["boxes"][proposals], layers, size, scorer, inputs["regressor"], chosen)
+        found = detections(record["boxes"][proposals], layers, size, scorer, inputs["regressor"], chosen)
         np.testing.assert_array_equal(reader.read(image)["score"], found.scores)
         np.testing.assert_array_equal(reader.read(image)["boxes"], found.boxes)
     features.manifest["summary"] = {}
@@ -320,6 +397,8 @@ def test_the_scores_setting_came_later_and_leaves_older_keys_alone() -> None:
     older = {"max_per_image": 100, "average_per_image": 40, "nms_iou": 0.3, "bbox_regression": True}
     assert identity_of(Settings()) == older
     assert identity_of(Settings(score="softmax")) == {**older, "score": "softmax"}
+    by_image = {"cap": "image", "least_score": 0.05, "all_classes_at_most": 100}
+    assert identity_of(Settings(cap="image")) == {**older, **by_image}
 
 
 def test_the_card() -> None:

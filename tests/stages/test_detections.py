@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.detections import Detections, detections_as_json, detections_from_arrays, read_detections
-from stages.detections.cap import BestScores, class_thresholds
+from stages.detections.cap import BestScores, class_thresholds, image_threshold
 from stages.detections.order import falling, scores_of
-from stages.detections.suppression import suppression_survivors
+from stages.detections.suppression import GreedyNms
 
 
 def found(*rows: tuple[float, int]) -> Detections:
@@ -56,6 +56,12 @@ def test_the_cap_keeps_what_equals_the_threshold() -> None:
     ]
 
 
+def test_the_cap_of_an_image_keeps_what_equals_the_threshold() -> None:
+    scores = np.float32([1, 5, 3, 4, 3, 2])
+    assert [image_threshold(scores, at_most) for at_most in (1, 3, 4, 5, 6, 7)] == [5, 3, 3, 2, -np.inf, -np.inf]
+    assert image_threshold(scores[:0], 100) == -np.inf
+
+
 @given(
     st.lists(st.lists(st.tuples(st.integers(-15, 15), st.integers(0, 2)), max_size=9), max_size=12), st.integers(1, 9)
 )
@@ -86,9 +92,9 @@ def test_the_cap_commutes_with_suppression(rows: list[tuple[tuple[int, ...], int
     corners = np.array([(x, y, x + w, y + h) for (x, y, w, h), _, _ in rows], np.float32).reshape(-1, 4)
     candidates = Detections(corners, np.float32([row[1] for row in rows]), np.int32([row[2] for row in rows]))
     thresholds = np.float32([cut, cut / 2])
-    suppressed_then_cut = candidates.where(suppression_survivors(candidates, 0.3)).above(thresholds)
+    suppressed_then_cut = candidates.where(GreedyNms(0.3).survivors(candidates)).above(thresholds)
     remaining = candidates.above(thresholds)
-    cut_then_suppressed = remaining.where(suppression_survivors(remaining, 0.3))
+    cut_then_suppressed = remaining.where(GreedyNms(0.3).survivors(remaining))
     np.testing.assert_array_equal(suppressed_then_cut.boxes, cut_then_suppressed.boxes)
     np.testing.assert_array_equal(suppressed_then_cut.scores, cut_then_suppressed.scores)
 

@@ -17,6 +17,7 @@ from PIL import Image
 from cache import Identity, Reader, Writer
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.detect import Settings as DetectSettings
 from stages.detect.stage import schema as detections_schema
 from stages.detections import Detections, detections_from_arrays
 from stages.eval import Settings, stage
@@ -54,7 +55,7 @@ def detections_cache(
     folder: Path, rows: dict[str, list[tuple[tuple[float, ...], float, int]]], classes: tuple[str, ...] = CLASSES
 ) -> Reader:
     """A finished detections cache with these (box, score, label) in each image and no cap."""
-    writer = Writer(folder, Identity("detect", 1), list(rows), detections_schema(Any, {}), part_size=2)
+    writer = Writer(folder, Identity("detect", 1), list(rows), detections_schema(DetectSettings(), {}), part_size=2)
     for part in writer.claim():
         records = []
         for image in part.item_ids:

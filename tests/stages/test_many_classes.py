@@ -12,7 +12,9 @@ import pytest
 from cache import Reader, Record
 from stages.boxes import clip_boxes, iou_matrix
 from stages.detect import Settings as DetectSettings
-from stages.detect.scoring import BLOCK_CLASSES, best_rows, detect_image
+from stages.detect.scoring import Head
+from stages.detect.trace import detect_image
+from stages.detections.candidates import BLOCK_CLASSES, best_rows
 from stages.eval.average_precision import Curve
 from stages.eval.pictures import most_objects
 from stages.features.linear_models import NEVER_DETECTED, LinearSvms
@@ -119,7 +121,7 @@ def test_detecting_thousands_of_classes_is_detecting_each() -> None:
     features = generator.integers(0, 3, (proposals, 8)).astype(np.float16)
     corners = generator.uniform(0, 60, (proposals, 2))
     boxes = np.hstack([corners, corners + generator.uniform(20, 60, (proposals, 2))]).astype(np.float32)
-    found = detect_image(boxes, {"fc7": features}, (90, 100), svms, None, limits)
+    found = detect_image(Head(svms).scored(boxes, {"fc7": features}, (90, 100)), limits).detections
 
     clipped = clip_boxes(boxes, 90, 100)
     iou = iou_matrix(clipped, clipped)

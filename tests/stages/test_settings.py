@@ -101,7 +101,7 @@ LATER = {
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},
     "finetune": {"difficult"},
-    "detect": {"score"},
+    "detect": {"score", "cap", "least_score", "all_classes_at_most", "suppression"},
     "eval": {"coco", "bootstrap", "bootstrap_seed"},
 }  # in the key where not the default
 

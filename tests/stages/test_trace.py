@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stages.boxes import iou_matrix
+from stages.boxes import Boxes, clip_boxes, iou_matrix
 from stages.detect import Settings
-from stages.detect.scoring import class_probabilities, detect_image
-from stages.detect.trace import Reason, Trace, trace_image, why_missed
+from stages.detect.misses import Reason, why_missed
+from stages.detect.scoring import Head, class_probabilities
+from stages.detect.trace import Trace, detect_image
 from stages.detections import Detections
-from stages.detections.suppression import removers, suppression_survivors
+from stages.detections.suppression import GreedyNms
 from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
 
 CLASSES = ("cat", "dog")
@@ -26,7 +29,7 @@ def traced(
     scores: list[tuple[float, ...]],
     shifts: tuple[float, ...] | None = None,
     biases: tuple[float, ...] = (0, 0),
-    **changed: float,
+    **changed: Any,
 ) -> Trace:
     """An image whose proposals have these scores for cat and dog; cats move right by shifts[i] of 9 pixels."""
     features = {"fc7": np.float32(scores).reshape(-1, 2)}
@@ -37,9 +40,13 @@ def traced(
         maps = np.zeros((2, 2, 4), np.float32)
         maps[0, 0, 0] = 1
         regressors = BoxRegressors(CLASSES, "pool5", maps, 1.0)
-    return trace_image(
-        np.float32(boxes).reshape(-1, 4), features, (100, 100), svms, regressors, Settings(**changed)
-    )  # fmt: skip
+    scored = Head(svms, regressors).scored(np.float32(boxes).reshape(-1, 4), features, (100, 100))
+    return detect_image(scored, Settings(**changed))
+
+
+def removers(found: Detections, iou: float) -> NDArray[np.int64]:
+    nms = GreedyNms(iou)
+    return nms.removers(found, nms.survivors(found))
 
 
 def test_what_suppressed_what_by_hand() -> None:
@@ -47,9 +54,9 @@ def test_what_suppressed_what_by_hand() -> None:
     boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10], [0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])
     found = Detections(boxes, np.float32([3, 2, 1, 9, 8, 7]), np.int32([0, 0, 0, 1, 1, 1]))
     nothing = found.where(np.zeros(0, np.int64))
-    assert removers(found, suppression_survivors(found, 0.3), 0.3).tolist() == [-1, 0, -1, -1, 3, -1]
-    assert removers(found, suppression_survivors(found, 0.1), 0.1).tolist() == [-1, 0, -1, -1, 3, 3]
-    assert removers(nothing, suppression_survivors(nothing, 0.3), 0.3).tolist() == []
+    assert removers(found, 0.3).tolist() == [-1, 0, -1, -1, 3, -1]
+    assert removers(found, 0.1).tolist() == [-1, 0, -1, -1, 3, 3]
+    assert removers(nothing, 0.3).tolist() == []
 
 
 side = st.integers(1, 9)
@@ -66,14 +73,34 @@ def test_a_remover_is_kept_better_of_the_class_and_near(
         np.float32([row[1] for row in rows]),
         np.int32([row[2] for row in rows]),
     )
-    kept = suppression_survivors(found, iou)
-    by = removers(found, kept, iou)
-    np.testing.assert_array_equal(np.flatnonzero(by < 0), kept)
+    by = removers(found, iou)
+    np.testing.assert_array_equal(np.flatnonzero(by < 0), GreedyNms(iou).survivors(found))
     for gone in np.flatnonzero(by >= 0):
         assert by[by[gone]] == -1
         assert found.labels[by[gone]] == found.labels[gone]
         assert found.scores[by[gone]] >= found.scores[gone]
         assert iou_matrix(found.boxes[[gone]], found.boxes[[by[gone]]])[0, 0] > iou
+
+
+def plain_detections(
+    boxes: Boxes, features: NDArray[np.float16], svms: LinearSvms, regressors: BoxRegressors | None, at_most: int
+) -> Detections:
+    """The rule, one class and one box at a time, in an image of 50 x 60 pixels."""
+    kept: list[tuple[Boxes, np.float32, int]] = []
+    every = svms.score(features)
+    for label in range(len(svms.classes)):
+        best = np.argsort(-every[:, label], kind="stable")[:at_most]
+        moved = boxes[best] if regressors is None else regressors.predict(boxes[best], features[best], label)
+        own: list[Boxes] = []
+        for row, box in zip(best, clip_boxes(moved, 50, 60), strict=True):
+            if all(np.float32(iou_matrix(box[None], other[None])[0, 0]) <= np.float32(0.3) for other in own):
+                own.append(box)
+                kept.append((box, every[row, label], label))
+    return Detections(
+        np.array([box for box, _, _ in kept], np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in kept], np.float32),
+        np.array([label for _, _, label in kept], np.int32),
+    )
 
 
 @given(st.integers(0, 12), st.integers(0, 2**16), st.integers(1, 6), st.booleans())
@@ -88,16 +115,14 @@ def test_the_trace_ends_in_the_detections(count: int, seed: int, at_most: int, r
     maps = 0.1 * random.normal(size=(4, 4, 4)).astype(np.float32)
     regressors = BoxRegressors(svms.classes, "fc7", maps, 1.0) if regress else None
     chosen = Settings(max_per_image=at_most)
-    expected = detect_image(boxes, features, (50, 60), svms, regressors, chosen)
-    trace = trace_image(boxes, features, (50, 60), svms, regressors, chosen)
-    everything = np.full(4, -np.inf, np.float32)
-    found = trace.detections(everything)
+    trace = detect_image(Head(svms, regressors).scored(boxes, features, (50, 60)), chosen)
+    expected = plain_detections(boxes, features["fc7"], svms, regressors, at_most)
     for name in ("boxes", "scores", "labels"):
-        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
+        assert getattr(trace.detections, name).tobytes() == getattr(expected, name).tobytes()
     cut = np.float32([0, 0.5, -1, np.inf])
-    np.testing.assert_array_equal(trace.detections(cut).scores, expected.above(cut).scores)
+    np.testing.assert_array_equal(trace.moved.where(trace.kept(cut)).scores, expected.above(cut).scores)
     for candidate, (row, label) in enumerate(zip(trace.candidates.rows, trace.candidates.labels, strict=True)):
-        assert trace.scores[row, label] == trace.candidates.scores[candidate]
+        assert trace.scored.scores[row, label] == trace.candidates.scores[candidate]
         assert trace.candidate(row, label) == candidate
         np.testing.assert_array_equal(trace.after_regression(row, label), trace.moved.boxes[candidate])
     for label in range(4):
@@ -112,10 +137,9 @@ def test_the_softmax_is_traced_without_the_background() -> None:
     boxes = np.float32([[0, 0, 10, 10], [20, 0, 30, 10]])
     features = {"softmax": np.float32([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])}
     chosen = Settings(score="softmax")
-    trace = trace_image(boxes, features, (40, 40), scorer, None, chosen)
-    np.testing.assert_array_equal(trace.scores, features["softmax"][:, :2])
-    expected = detect_image(boxes, features, (40, 40), scorer, None, chosen)
-    np.testing.assert_array_equal(trace.detections(np.zeros(2, np.float32)).scores, expected.scores)
+    trace = detect_image(Head(scorer).scored(boxes, features, (40, 40)), chosen)
+    np.testing.assert_array_equal(trace.scored.scores, features["softmax"][:, :2])
+    np.testing.assert_array_equal(trace.detections.scores, np.float32([0.6, 0.1, 0.3, 0.2]))
     found = why_missed(trace, OBJECT, 0, np.float32([0.5, 0.2]), 0.5)
     assert (found.reason, found.other) == (Reason.WRONG_CLASS, 1)
 
