@@ -39,7 +39,7 @@ $(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
 
 $(TESTABLE): $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
-	  $$($(BIN)/python -c 'import configparser; c = configparser.ConfigParser(); c.read("setup.cfg"); e = c["options.extras_require"]; print(*(e["test"] + e["zstd"] + e["dask"]).split())')
+	  $$($(BIN)/python -c 'import configparser; c = configparser.ConfigParser(); c.read("setup.cfg"); e = c["options.extras_require"]; print(*(e["test"] + e["zstd"] + e["dask"] + e["efficientnet"]).split())')
 	@touch $@
 
 test: $(TESTABLE)

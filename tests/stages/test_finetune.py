@@ -530,9 +530,10 @@ def test_proposals_of_other_images(inputs, run_stage, tmp_path):
 
 def test_a_network_without_a_classifier():
     shapenet = NETWORKS["shapenet"]
-    layers = {"pool4": shapenet.layers["pool4"], "fc5": shapenet.layers["fc5"]}
-    card = NetworkCard("headless", 64, shapenet.preprocessing, layers, "fc5")
-    assert card.feature_layers() == ("pool4", "fc5")
+    layers = {name: shapenet.layers[name] for name in ("conv4", "pool4", "fc5")}
+    head = replace(shapenet.head, outputs={})
+    card = NetworkCard("headless", 64, shapenet.preprocessing, layers, "fc5", shapenet.trunk, head)
+    assert tuple(card.layers) == ("conv4", "pool4", "fc5")
     with pytest.raises(BadSetting, match="headless has no layer of class scores to be replaced"):
         classifier_name(card, build(shapenet, 3))
 

