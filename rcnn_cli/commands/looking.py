@@ -250,8 +250,9 @@ def compare(
     Examples: rcnn compare recipes/shapes.toml recipes/shapes-finetuned.toml
               rcnn compare r.toml r.toml --evaluation eval-without-bbox --evaluation-b eval
     """
-    from rcnn_cli.looking.comparison import FILES, open_sides, tell
     from rcnn_cli.looking.comparison import compare as compare_sides
+    from rcnn_cli.looking.comparison import open_sides
+    from rcnn_cli.looking.comparison_results import FILES, tell
     from rcnn_cli.outputs import OutputFolder
 
     if output is not None:
@@ -316,7 +317,8 @@ def explain_command(
               rcnn explain recipes/shapes.toml photo.jpg
     """
     from rcnn_cli.looking.explanation import choose, computed, explain_image, split_of
-    from rcnn_cli.looking.explanation_lines import output_of, tell, tell_lines
+    from rcnn_cli.looking.explanation_lines import tell_lines
+    from rcnn_cli.looking.explanation_results import output_of, tell
 
     graph = load_graph(recipe, changes, work)
     chosen = choose(graph, evaluation, detector)

@@ -1,11 +1,9 @@
-"""What `rcnn explain` tells of an image's objects and detections: sentences, numbers, the printed text and JSON."""
+"""What `rcnn explain` tells of an image's objects and detections: sentences and numbers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,6 @@ from numpy.typing import NDArray
 
 from rcnn_cli.looking.evaluated import NAMES, similar_sets
 from rcnn_cli.looking.explanation import Explained, chosen_rows
-from rcnn_cli.looking.results import results_folder
-from rcnn_cli.outputs import OutputFolder
-from rcnn_cli.recipes.graph import Graph
 from stages.boxes import iou_matrix, reaches
 from stages.detect.misses import Miss, Reason, why_missed
 from stages.diagnose.false_positives import (
@@ -27,8 +22,6 @@ from stages.diagnose.false_positives import (
     SIMILAR,
     similar_labels,
 )
-from stages.eval.report import PRECISION
-from stages.file_names import file_name, file_names
 
 
 @dataclass(frozen=True)
@@ -363,86 +356,3 @@ def tell_lines(explained: Explained, number: int | None, class_name: str | None)
     """The lines that --object and --class ask for."""
     objects, shown = chosen_rows(explained, number, class_name)
     return Told([tell_object(explained, one) for one in objects], [tell_detection(explained, row) for row in shown])
-
-
-def output_of(graph: Graph, image: str, split: str | None, folder: Path | None) -> tuple[OutputFolder, str]:
-    """Where an explanation goes: the folder, `folder` or the work folder's, and its files' name without an ending.
-
-    Arguments as `explain_image`. Raises StageError where a file is there that must not be replaced.
-    """
-    photo = [Path(image)] if split is None else []
-    output = OutputFolder(folder or results_folder(graph) / "explain", given=folder is not None, inputs=photo)
-    image_ids = graph.dataset(split, "boxes").image_ids if split else []
-    name = file_names(image_ids)[image] if split else file_name(Path(image).stem)
-    output.check((f"{name}.json", f"{name}.png"))
-    return output, name
-
-
-def tell(explained: Explained, told: Told, output: OutputFolder, name: str, as_json: bool) -> str:
-    """Writes the sheet NAME.png and the numbers NAME.json; the text, or the JSON, that is to be printed."""
-    from rcnn_cli.looking.explanation_sheet import explanation_sheet
-    from stages.pictures.drawing import save_image
-
-    text = json.dumps(as_values(explained, told), indent=2, ensure_ascii=False, allow_nan=False)
-    output.write(f"{name}.json", text + "\n")
-    with output.file(f"{name}.png") as path:
-        save_image(explanation_sheet(explained, told), path)
-    return text if as_json else f"{format_text(explained, told)}\nPicture and numbers: {output.path / name}.png, .json"
-
-
-def as_values(explained: Explained, told: Told) -> dict[str, Any]:
-    """Everything as JSON values; None stands for a number that does not exist."""
-    trace, chosen = explained.trace, explained.chosen
-    limits = {
-        name: {"cut": as_number(cut), "cap": as_number(threshold)}
-        for name, cut, threshold in zip(trace.scored.classes, explained.cuts, explained.thresholds, strict=True)
-    }
-    return {
-        "image": explained.name,
-        "split": explained.split,
-        "width": trace.scored.image_size[0],
-        "height": trace.scored.image_size[1],
-        "recipe": str(chosen.graph.recipe.path),
-        "detector": chosen.detector.name,
-        "evaluation": chosen.evaluation.name if chosen.evaluation else None,
-        "iou": chosen.rules.iou,
-        "counts": counts(explained),
-        "limits": limits,
-        "objects": [line.values for line in told.objects],
-        "detections": [line.values for line in told.detections],
-    }
-
-
-def counts(explained: Explained) -> dict[str, int]:
-    """How many there are at each step: proposals, candidates of all classes, what suppression and the cap leave, what
-    is shown; and of those from the cuts on, before suppression."""
-    trace = explained.trace
-    return {
-        "proposals": len(trace.scored.boxes),
-        "candidates": len(trace.moved),
-        "left_by_suppression": int(np.sum(trace.removed_by < 0)),
-        "left_by_the_cap": len(explained.kept),
-        "shown": len(explained.shown),
-        "candidates_above_the_cuts": int(np.sum(trace.moved.scores >= explained.least[trace.moved.labels])),
-    }
-
-
-def format_text(explained: Explained, told: Told) -> str:
-    """What is printed."""
-    steps, chosen = counts(explained), explained.chosen
-    where = f" ({explained.split})" if explained.split else ""
-    precise = f"precision {PRECISION} of {chosen.evaluation.name}" if chosen.evaluation else ""
-    by = f"; cuts at {precise or f'score {chosen.least:g}'}"
-    capped = f", the cap {steps['left_by_the_cap']:,}" if np.isfinite(explained.thresholds).any() else ""
-    head = [
-        f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",
-        f"{steps['proposals']:,} proposals; {steps['candidates']:,} candidates in "
-        f"{len(explained.trace.scored.classes):,} classes; suppression leaves {steps['left_by_suppression']:,}{capped}",
-        f"above the cuts: {plural_of(steps['candidates_above_the_cuts'], 'candidate')}, "
-        f"{plural_of(steps['shown'], 'detection')} after suppression",
-    ]
-    objects = [text for line in told.objects for text in (line.sentence, *([f"    {line.detail}"] * bool(line.detail)))]
-    if explained.split and not objects:
-        objects = ["no object of that class is annotated" if len(explained.objects) else "no object is annotated"]
-    blocks = [head, objects, [line.sentence for line in told.detections]]
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"

@@ -29,7 +29,6 @@ import numpy as np
 
 from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import ChangedInput, StageError
-from stages.propose import Settings
 from stages.propose.mat_file import read_variables
 
 Lookup = Callable[[str], Any]
@@ -53,7 +52,7 @@ def resolve_path(file: str) -> Path:
     return path
 
 
-def open_boxes(settings: Settings, key: Mapping[str, Any]) -> BoxFile:
+def open_boxes(settings: Any, key: Mapping[str, Any]) -> BoxFile:
     """The file that the settings name; it must have the content that the `key` was made from."""
     return BoxFile(resolve_path(settings.file), settings.box_format, key.get("file_sha256"))
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from cache import Reader
-from rcnn_cli.looking.comparison import compare, format_comparison, open_sides
+from rcnn_cli.looking.comparison import compare, open_sides
+from rcnn_cli.looking.comparison_results import format_comparison
 from rcnn_cli.looking.comparison_sheet import heading
 from rcnn_cli.looking.evaluated import NAMES
 from rcnn_cli.main import main

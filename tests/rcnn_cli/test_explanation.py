@@ -19,7 +19,8 @@ from rcnn_cli.looking.explanation import (
     put_together,
     split_of,
 )
-from rcnn_cli.looking.explanation_lines import as_values, format_text, tell_detection, tell_lines, tell_object
+from rcnn_cli.looking.explanation_lines import tell_detection, tell_lines, tell_object
+from rcnn_cli.looking.explanation_results import as_values, format_text
 from rcnn_cli.looking.explanation_sheet import WIDTH, explanation_sheet
 from stages.contract.errors import StageError
 from stages.diagnose.objects import Objects
