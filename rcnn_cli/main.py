@@ -23,6 +23,7 @@ from rcnn_cli.sentences import (
     verbose,
 )
 from rcnn_cli.streams import OutputLost, give_up_output, prepare
+from stages.contract.threads import refuse_dead_threads
 
 EPILOG = """Examples:
 
@@ -56,6 +57,7 @@ for module in (whole_recipes, stages, looking, choosing, data_weights_caches, ma
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
     prepare()
+    refuse_dead_threads()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)

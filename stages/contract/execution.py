@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stages.contract.errors import StageError
+from stages.contract.threads import refuse_dead_threads
 
 if TYPE_CHECKING:
     from cache import Part, Writer
@@ -187,6 +188,7 @@ def in_this_process(work: Path, part: Part) -> tuple[int, int]:
     """Makes one part in a worker process; returns how many items and rows it has."""
     from joblib.externals.loky import process_executor
 
+    refuse_dead_threads()
     process_executor._USE_PSUTIL = False  # else loky ends a worker that grew by 300 MB: ours keep buffers on purpose
     count = Count()
     unpickled(work)([part], count)

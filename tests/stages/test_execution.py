@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from joblib.externals.loky.backend.queues import Queue
 
 from cache import Column, Identity, Part, Schema, Writer
+from stages.contract import threads
 from stages.contract.errors import StageError
 from stages.contract.execution import Progress, SilentProgress, end_processes, in_processes
 
@@ -45,3 +47,17 @@ def test_no_room_for_the_thread_that_feeds_the_processes_ends_the_stage(
     again = Writer(tmp_path, Identity("numbers", 1, {}, {}, {}), ("1", "2", "3"), SCHEMA)
     in_processes("numbers", Numbers(again), again, 2, SilentProgress())
     assert not again.unfinished()
+
+
+def test_a_thread_that_dies_before_it_begins_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the system grants a thread under `ulimit -v` and Python has no memory to set it up."""
+    monkeypatch.setattr(threading.Thread, "start", threading.Thread.start)  # put back what the next line replaces
+    threads.refuse_dead_threads()
+    monkeypatch.setattr(threads, "SECONDS", 1)
+    living = threading.Thread(target=lambda: None)
+    living.start()
+    living.join(60)
+    for name in ("_start_new_thread", "_start_joinable_thread"):  # until Python 3.12, and from then on
+        monkeypatch.setattr(threading, name, lambda *_, **__: None, raising=False)
+    with pytest.raises(MemoryError, match="can't start new thread"):
+        threading.Thread(target=lambda: None).start()
