@@ -70,7 +70,8 @@ def told(error: BaseException, command: click.Command | None) -> tuple[str, int]
     if memory_ran_out(error):
         fewer = [("--jobs", "--jobs 1"), ("--batch-size", "a smaller --batch-size")]
         ways = [words for option, words in fewer if has_option(command, option)] or ["a machine with more"]
-        return f"memory ran out or a worker was killed ({first_line(error)}); try {' or '.join(ways)}", BAD_INPUT
+        what = first_line(error) or type(error).__name__
+        return f"memory ran out or a worker was killed ({what}); try {' or '.join(ways)}", BAD_INPUT
     if isinstance(error, OSError) and error.errno in MACHINE:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; {MACHINE[error.errno]}", BAD_INPUT
@@ -104,6 +105,8 @@ def address_space_taken() -> float:
         status = Path("/proc/self/status").read_text()
     except (ImportError, OSError):
         return 0.0
+    except MemoryError:  # not even for this
+        return 1.0
     if limit == resource.RLIM_INFINITY:
         return 0.0
     peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmPeak:")), 0)

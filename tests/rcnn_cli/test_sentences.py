@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,19 @@ def test_no_memory_in_the_words_of_libraries(error: Exception) -> None:
     text, code = sentence(error, cli.commands["run"])
     assert text.startswith("memory ran out or a worker was killed (")
     assert code == 2
+
+
+def test_no_memory_even_to_see_how_much_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    text, code = sentence(SystemError("error return without exception set"), cli.commands["run"])
+    assert text.startswith("memory ran out or a worker was killed (error return")
+    assert code == 2
+    assert sentence(MemoryError(), cli.commands["run"])[0].startswith(
+        "memory ran out or a worker was killed (MemoryError)"
+    )
 
 
 @pytest.mark.parametrize("number", [*MACHINE])
