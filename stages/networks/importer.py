@@ -72,9 +72,10 @@ def import_weights(
         raise StageError(f"--scores {scores}: only a .caffemodel has named layers; leave the option out for {source}")
     chosen = preprocessing_named(preprocessing, card) if preprocessing else usual
     if chosen is None:
+        usual_ones = dict.fromkeys((card.preprocessing.name, TORCHVISION, "caffe"))
         raise StageError(
             f"{path}: a state dict does not tell how its images were prepared; "
-            "add --preprocessing torchvision or --preprocessing caffe"
+            f"add --preprocessing {' or --preprocessing '.join(usual_ones)}"
         )
     if mean:
         chosen = with_mean(chosen, tuple(mean), "--mean")

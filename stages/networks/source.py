@@ -215,7 +215,9 @@ def packaged_weights(card: NetworkCard) -> Path:
     """
     if card.package is None or card.package_file is None:
         able = ", ".join(other.name for other in NETWORKS.values() if other.package)
-        raise BadSetting(f"network.weights = 'package': no package has weights of {card.name}, only of {able}")
+        raise BadSetting(
+            f"network.weights = 'package': no package has weights of {card.name}, only of {able}; name a file"
+        )
     found = importlib.util.find_spec(card.package.replace("-", "_"))
     places = list(found.submodule_search_locations or []) if found is not None else []
     if not places:
