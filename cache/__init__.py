@@ -1,33 +1,41 @@
 """HDF5 caches of a pipeline's stages: named by what made them, written in atomic parts, resumable, shardable.
 
 This package has never heard of a bounding box: a cache is a list of items (ids) with columns of numbers.
+
+What stands here is imported when it is first asked for: who only needs keys or names of files waits for no HDF5.
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 # Parts never change once they have their name, so nobody needs HDF5's file locks, which some network filesystems lack.
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
-from cache.adoption import Adoption, find_adoption
-from cache.errors import (
-    CacheError,
-    DamagedFile,
-    DamagedManifest,
-    DamagedPart,
-    DamagedPlan,
-    DiskFull,
-    IncompleteCache,
-    LostSource,
-)
-from cache.identity import Identity, differences
-from cache.reader import Reader
-from cache.reader import open_cache as open  # noqa: A004  said as `cache.open`
-from cache.schema import Column, Record, Schema
-from cache.writer import Part, Shard, Writer, set_aside
+if TYPE_CHECKING:
+    from cache.adoption import Adoption, find_adoption
+    from cache.errors import (
+        CacheError,
+        DamagedFile,
+        DamagedManifest,
+        DamagedPart,
+        DamagedPlan,
+        DiskFull,
+        IncompleteCache,
+        LostSource,
+        NewerVersion,
+    )
+    from cache.identity import Identity, differences
+    from cache.reader import Reader
+    from cache.reader import open_cache as open  # noqa: A004  said as `cache.open`
+    from cache.schema import Column, Record, Schema
+    from cache.state import CacheState, caches_in, nearest_relative, remove_cache
+    from cache.writer import Part, Shard, Writer, set_aside
 
 __all__ = [
     "Adoption",
     "CacheError",
+    "CacheState",
     "Column",
     "DamagedFile",
     "DamagedManifest",
@@ -37,14 +45,30 @@ __all__ = [
     "Identity",
     "IncompleteCache",
     "LostSource",
+    "NewerVersion",
     "Part",
     "Reader",
     "Record",
     "Schema",
     "Shard",
     "Writer",
+    "caches_in",
     "differences",
     "find_adoption",
+    "nearest_relative",
     "open",
+    "remove_cache",
     "set_aside",
 ]
+MODULES = ("errors", "identity", "schema", "reader", "adoption", "writer", "state")  # those that need no HDF5 first
+
+
+def __getattr__(name: str) -> Any:
+    """What the package offers, from the module in which it is defined."""
+    defined = "open_cache" if name == "open" else name
+    for module in MODULES if name in __all__ else ():
+        offered = vars(importlib.import_module(f"cache.{module}"))
+        if defined in offered:
+            globals()[name] = offered[defined]
+            return offered[defined]
+    raise AttributeError(f"module 'cache' has no attribute {name!r}")

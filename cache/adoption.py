@@ -18,13 +18,12 @@ from typing import Any
 
 from cache.errors import CacheError, DamagedFile, IncompleteCache, LostSource
 from cache.files import read_sealed, write_sealed
-from cache.manifest import read_manifest
+from cache.layout import ITEMS
+from cache.manifest import finished_caches, is_finished
 from cache.reader import Reader
 from cache.schema import Record, Schema
 
 log = logging.getLogger("cache")
-
-ITEMS = "items.json"
 
 
 def write_item_keys(folder: Path, cache_key: str, keys: Mapping[str, str]) -> None:
@@ -52,11 +51,12 @@ def read_item_keys(folder: Path, cache_key: str) -> dict[str, str] | None:
 class Adoption:
     """Where records lie that need not be computed: `places` maps ids of items to folders of finished caches.
 
-    May be pickled, and asked from several threads.
+    May be pickled, and asked from several threads. The caches that records are copied from stay open until `close`.
     """
 
     places: Mapping[str, Path]
     guard: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+    readers: dict[Path, Reader] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"places": self.places}
@@ -78,17 +78,28 @@ class Adoption:
         with self.guard:
             folders = {self.places[item_id] for item_id in item_ids if item_id in self.places}
             for folder in sorted(folders):
-                try:
-                    reader = Reader(folder)
-                except (IncompleteCache, FileNotFoundError) as error:
-                    raise LostSource(
-                        f"{folder}: records were to be copied from here, but it is no finished cache any more; run the "
-                        "same command again"
-                    ) from error
-                try:
-                    yield from reader.records(None, [one for one in item_ids if self.places.get(one) == folder])
-                finally:
-                    reader.close()
+                yield from self.open(folder).records(None, [one for one in item_ids if self.places.get(one) == folder])
+
+    def open(self, folder: Path) -> Reader:
+        """The cache in `folder`, opened the first time; that it still is a finished one is looked at each time."""
+        try:
+            if folder not in self.readers:
+                self.readers[folder] = Reader(folder)
+            elif not is_finished(folder):
+                raise IncompleteCache(f"{folder}: is finished no more")
+        except IncompleteCache as error:
+            raise LostSource(
+                f"{folder}: records were to be copied from here, but it is no finished cache any more; run the same "
+                "command again"
+            ) from error
+        return self.readers[folder]
+
+    def close(self) -> None:
+        """Closes the caches that records were copied from."""
+        with self.guard:
+            for reader in self.readers.values():
+                reader.close()
+            self.readers.clear()
 
 
 def find_adoption(own: Path, keys: Mapping[str, str], schema: Schema | None = None) -> Adoption:
@@ -97,14 +108,12 @@ def find_adoption(own: Path, keys: Mapping[str, str], schema: Schema | None = No
     Where several have one, the cache with the most is taken. `schema`: what the records must have.
     """
     found: list[tuple[Path, set[str]]] = []
-    for path in sorted(own.parent.glob("*/manifest.json")):
-        folder = path.parent
+    for folder, manifest in finished_caches(own.parent):
         if folder.name == own.name:
             continue
         try:
-            manifest = read_manifest(path)
-            theirs = read_item_keys(folder, manifest["key"]) if manifest is not None else None
-            if manifest is None or theirs is None:
+            theirs = read_item_keys(folder, manifest["key"])
+            if theirs is None:
                 continue
             same = {item_id for item_id, key in keys.items() if theirs.get(item_id) == key} - set(manifest["skipped"])
             if same and (schema is None or Reader(folder).schema == schema):

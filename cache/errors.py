@@ -46,6 +46,18 @@ class DamagedManifest(DamagedFile):
     advice = "`rcnn run` writes it again from the parts"
 
 
+class NewerVersion(CacheError):
+    """A file of a cache (`path`) that a newer version wrote, in the format `version`."""
+
+    def __init__(self, path: Path | str, version: object) -> None:
+        super().__init__(f"{path}: written by a newer version (format {version}); update rcnn, or use another --work")
+        self.path = Path(path)
+        self.version = version
+
+    def __reduce__(self) -> tuple[type[NewerVersion], tuple[str, object]]:
+        return (NewerVersion, (str(self.path), self.version))
+
+
 class LostSource(CacheError):
     """A finished cache from which records were to be copied and that is finished no more (removed, say)."""
 

@@ -23,6 +23,7 @@ PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
 PAUSES = (0.1, 0.5, 2.0)  # seconds between the attempts to read what a network disk may give later
 
 Result = TypeVar("Result")
+Change = tuple[int, int, int]
 
 
 def temporary_name(path: Path) -> Path:
@@ -128,6 +129,17 @@ def read_bytes(path: Path) -> bytes:
 def size_of(path: Path) -> int:
     """The file's length in bytes. Raises as `patiently`."""
     return patiently(path, lambda: os.stat(path).st_size)
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """What tells a file from every other, and from itself once it was written to. Raises as `patiently`."""
+    state = patiently(path, lambda: os.stat(path))
+    return (state.st_dev, state.st_ino, *change_of(state))
+
+
+def change_of(state: os.stat_result) -> Change:
+    """What differs once a file was written to, or is another file with the same inode."""
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def is_there(path: Path) -> bool:

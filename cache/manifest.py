@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CacheError, DamagedManifest
-from cache.files import read_sealed, write_sealed
+from cache.errors import CacheError, DamagedManifest, NewerVersion
+from cache.files import is_there, read_sealed, state_of, write_sealed
+from cache.layout import MANIFEST
 
-MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
+KEPT = 64  # manifests that a process remembers
 MEMBERS: dict[str, type | tuple[type, ...]] = {
     "stage": str, "schema_version": int, "settings": dict, "inputs": dict, "libraries": dict, "key": str,
     "items": int, "rows": int, "bytes": int, "skipped": dict, "summary": object, "parts": list,
@@ -24,23 +26,45 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest, None if there is none.
+    """The manifest, None if there is none; read again only if the file has changed.
 
-    Raises DamagedManifest for one that is torn, changed or of another shape, CacheError for one that is from a newer
-    version or cannot be read. One without a SHA-256 is from before there was one, and of format 1.
+    Raises DamagedManifest for one that is torn, changed or of another shape, NewerVersion, CacheError for one that
+    cannot be read. One without a SHA-256 is from before there was one, and of format 1.
     """
     try:
-        manifest, sealed = read_sealed(path, DamagedManifest)
+        return dict(manifest_in(path, state_of(path)))
     except FileNotFoundError:
         return None
+
+
+@functools.lru_cache(maxsize=KEPT)
+def manifest_in(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
+    """The manifest in the file `path`, whose `state` says whether it is still the same file."""
+    manifest, sealed = read_sealed(path, DamagedManifest)
     version = manifest.get("format")
     if sealed and isinstance(version, int) and version > MANIFEST_FORMAT:
-        raise CacheError(f"{path}: written by a newer version (format {version}); update rcnn, or use another --work")
+        raise NewerVersion(path, version)
     if version != MANIFEST_FORMAT or not has_shape(manifest, MEMBERS):
         raise DamagedManifest(path, "it is not a cache's manifest")
     if not all(isinstance(part, dict) and has_shape(part, OF_A_PART) for part in manifest["parts"]):
         raise DamagedManifest(path, "its list of parts is none")
     return manifest
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the cache in `folder` has a manifest. Raises CacheError where that cannot be told."""
+    return is_there(folder / MANIFEST)
+
+
+def finished_caches(parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(folder, manifest) of the finished caches in `parent`; what is wrong with one says whoever asks for that one."""
+    for path in sorted(parent.glob(f"*/{MANIFEST}")):
+        try:
+            manifest = read_manifest(path)
+        except CacheError:
+            continue
+        if manifest is not None:
+            yield path.parent, manifest
 
 
 def has_shape(value: Mapping[str, Any], members: Mapping[str, type | tuple[type, ...]]) -> bool:

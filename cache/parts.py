@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from cache.errors import CacheError, DamagedPart
-from cache.files import parse_json, patiently, unreadable, write_atomically
+from cache.errors import CacheError, DamagedPart, NewerVersion
+from cache.files import Change, change_of, parse_json, patiently, state_of, unreadable, write_atomically
 from cache.schema import Record, Schema
 
 FORMAT_VERSION = 1  # a later format must have other names in its header: see read_header
@@ -37,11 +37,6 @@ COMPRESSIONS = ("none", "gzip", "zstd")
 HDF5_ERRORS = (OSError, KeyError, ValueError, RuntimeError)  # what h5py makes of HDF5's; no kind says "damaged"
 
 Result = TypeVar("Result")
-
-
-def part_name(index: int) -> str:
-    """`part-00012.h5`."""
-    return f"part-{index:05d}.h5"
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -152,12 +147,6 @@ def header_of(path: Path) -> dict[str, Any]:
     return header_in(path, state_of(path))
 
 
-def state_of(path: Path) -> tuple[int, ...]:
-    """What tells a file from every other, and from itself once it was written to. Raises as `patiently`."""
-    state = patiently(path, lambda: os.stat(path))
-    return (state.st_dev, state.st_ino, *change_of(state))
-
-
 @functools.lru_cache(maxsize=KEPT_HEADERS)
 def header_in(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
     """The header of the part `path`, whose `state` says whether it is still the same file."""
@@ -176,7 +165,7 @@ def parse_header(path: Path, block: bytes, length: int) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedPart(path, "its first 512 bytes are not a part's header") from error
     if newer:
-        raise CacheError(f"{path}: written by a newer version (format {version}); update rcnn, or use another --work")
+        raise NewerVersion(path, version)
     if set(header) != HEADER_NAMES:
         raise DamagedPart(path, "its header is not the one it was written with")
     if length - USER_BLOCK != expected:
@@ -200,8 +189,7 @@ def check_place(path: Path, header: Mapping[str, Any], stage: str, key: str, par
 # Verifying
 
 
-State = tuple[int, int, int]
-VERIFIED: dict[tuple[int, int], State] = {}  # (device, inode) of the files that this process has found right
+VERIFIED: dict[tuple[int, int], Change] = {}  # (device, inode) of the files that this process has found right
 
 
 def trusts_disk() -> bool:
@@ -238,11 +226,6 @@ def verify_descriptor(path: Path, descriptor: int) -> dict[str, Any]:
         raise DamagedPart(path, "its SHA-256 is not the one it was written with")
     VERIFIED[state.st_dev, state.st_ino] = change_of(state)
     return header
-
-
-def change_of(state: os.stat_result) -> State:
-    """What differs once a file was written to, or is another file with the same inode."""
-    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 class OpenPart:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import DamagedPlan
-from cache.files import read_sealed, write_sealed
+from cache.files import read_sealed, state_of, write_sealed
 from cache.identity import Identity
-from cache.parts import check_place, header_of, part_name, state_of
+from cache.layout import PLAN, part_name
+from cache.parts import check_place, header_of
 from cache.schema import Schema
 
-PLAN = "plan.json"
 KEPT = 32  # plans that a process remembers
 
 
@@ -37,6 +37,11 @@ class Plan:
     def key(self) -> str:
         """The cache's key."""
         return self.identity.key
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The place of each item, by its id."""
+        return {item_id: position for position, item_id in enumerate(self.item_ids)}
 
     @property
     def part_count(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,20 @@ import numpy as np
 
 from cache.errors import CacheError, DamagedManifest, DamagedPart, DamagedPlan, IncompleteCache
 from cache.files import is_there
-from cache.manifest import MANIFEST, read_manifest
-from cache.parts import OpenPart, part_name
-from cache.plan import PLAN, Plan, read_plan
+from cache.layout import MANIFEST, PLAN, part_name
+from cache.manifest import read_manifest
+from cache.parts import OpenPart
+from cache.plan import Plan, read_plan
 from cache.schema import Record
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the parts of a cache say of all its items: `lengths`, the rows of each item in each ragged table, int64
+    [items], by the table's prefix in names of columns ("" at the root); `skipped`, ids and why."""
+
+    lengths: Mapping[str, np.ndarray]
+    skipped: Mapping[str, str]
 
 
 class Reader:
@@ -40,7 +51,6 @@ class Reader:
         self.schema = self.plan.schema
         self.part_size = self.plan.part_size
         self.item_ids = self.plan.item_ids
-        self.positions = {item_id: position for position, item_id in enumerate(self.item_ids)}
         self.current: tuple[int, OpenPart] | None = None
 
     def __enter__(self) -> Reader:
@@ -54,6 +64,11 @@ class Reader:
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The place of each item, by its id."""
+        return self.plan.positions
 
     @property
     def part_count(self) -> int:
@@ -77,12 +92,23 @@ class Reader:
         self.current = (index, part)
         return part
 
-    def verify(self) -> None:
-        """Reads every byte of every part that this process has not verified yet (nothing if the disk is trusted).
-        Raises DamagedPart, CacheError if one cannot be read."""
+    def survey(self, *, verify: bool = False) -> Survey:
+        """What all parts say of their items, each opened once. With `verify` every byte of a part is read first that
+        this process has not verified yet (nothing if the disk is trusted).
+
+        Raises DamagedPart, CacheError if one cannot be read.
+        """
+        lengths: dict[str, list[np.ndarray]] = {prefix: [] for prefix, _ in self.schema.ragged()}
+        skipped: dict[str, str] = {}
         for index in range(self.part_count):
             part = self.open_part(index)
-            part.trying(part.verify)
+            if verify:
+                part.trying(part.verify)
+            for prefix, blocks in lengths.items():
+                blocks.append(np.diff(part.offsets[prefix]))
+            skipped |= part.skipped
+        joined = {prefix: np.concatenate(blocks).astype(np.int64) for prefix, blocks in lengths.items()}
+        return Survey(joined, skipped)
 
     def close(self) -> None:
         """Closes the open part."""
@@ -93,7 +119,7 @@ class Reader:
     def position(self, item_id: str) -> int:
         """The item's place in the cache. Raises CacheError for an item that it does not have."""
         try:
-            return self.positions[item_id]
+            return self.plan.positions[item_id]
         except KeyError:
             raise CacheError(
                 f"{self.folder}: has no {self.schema.item} '{item_id}'; "
@@ -153,12 +179,11 @@ class Reader:
         prefix = f"{table}/" if table else ""
         if prefix not in dict(self.schema.ragged()):
             return np.zeros(len(self.item_ids), np.int64)
-        blocks = [np.diff(self.open_part(index).offsets[prefix]) for index in range(self.part_count)]
-        return np.concatenate(blocks).astype(np.int64)
+        return self.survey().lengths[prefix]
 
     def skipped(self) -> dict[str, str]:
         """Items that were skipped on request and why."""
-        return {item: why for index in range(self.part_count) for item, why in self.open_part(index).skipped.items()}
+        return dict(self.survey().skipped)
 
 
 def missing_part(path: Path) -> CacheError:

@@ -18,23 +18,22 @@ import numpy as np
 
 from cache.errors import CacheError, DamagedPart
 from cache.files import patiently
+from cache.layout import VIEW, part_name
 from cache.parts import (
     CHUNK_BYTES,
     USER_BLOCK,
     check_place,
     ids_array,
     offsets_of,
-    part_name,
     read_header,
     verify_part,
     write_dataset,
     write_part,
 )
 from cache.plan import Plan
-from cache.reader import Reader
+from cache.reader import Reader, Survey
 from cache.schema import Column
 
-VIEW = "data.h5"
 ATTRIBUTES = "attributes"
 OF_BEFORE = "it is from an earlier version, whose gaps read as zeros"
 ALL_PARTS = None  # the part that a view's header names
@@ -43,14 +42,15 @@ END_OF_FILE = slice(28, 36)  # where HDF5's superblock (version 2 or 3) says how
 OTHER_FILES = 64  # that a process has open besides parts
 
 
-def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None) -> None:
+def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None, survey: Survey | None = None) -> None:
     """Writes data.h5: ids, offsets and whole numbers for real, columns of floats as virtual datasets over the parts.
 
     The parts are named relative to the view, so that the folder can be moved as a whole. Like a part, the file begins
     with 512 bytes of text with its length and SHA-256. `attributes` become the file's own, by default those that the
-    manifest of a complete cache records. Raises DamagedPart, DiskFull, CacheError.
+    manifest of a complete cache records; `survey` is what was seen of the parts, if they were looked at already. Raises
+    DamagedPart, DiskFull, CacheError.
     """
-    schema = reader.schema
+    schema, survey = reader.schema, survey or reader.survey()
     firsts = [min(index * reader.part_size, len(reader)) for index in range(reader.part_count + 1)]
     with h5py.File(
         "view", "w", driver="core", backing_store=False, libver=("v110", "v110"), userblock_size=USER_BLOCK
@@ -58,7 +58,7 @@ def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None) -> N
         write_dataset(file, f"{schema.item}_ids", ids_array(reader.item_ids), "none")
         bounds = dict.fromkeys(schema.per_item, firsts)
         for prefix, columns in schema.ragged():
-            offsets = offsets_of(reader.lengths(prefix.rstrip("/")))
+            offsets = offsets_of(survey.lengths[prefix])
             write_dataset(file, f"{prefix}offsets", offsets, "none")
             bounds |= {prefix + name: [int(offsets[first]) for first in firsts] for name in columns}
         columns = schema.columns()

@@ -30,17 +30,16 @@ from cache.files import (
     writer_of,
 )
 from cache.identity import Identity
-from cache.manifest import MANIFEST, read_manifest, write_manifest
-from cache.parts import OpenPart, part_bytes, part_name, read_header, write_part
-from cache.plan import PLAN, Plan, plan_in, read_plan, write_plan
+from cache.layout import ADOPTED, ASIDE, CHECKPOINT, CLAIMS, MANIFEST, PART, PLAN, names_in, part_index, part_name
+from cache.manifest import read_manifest, write_manifest
+from cache.parts import OpenPart, part_bytes, read_header, write_part
+from cache.plan import Plan, plan_in, read_plan, write_plan
 from cache.reader import Reader
 from cache.schema import Record, Schema
 from cache.view import ATTRIBUTES, write_view
 
 log = logging.getLogger(__name__)
 
-CLAIMS = "claims"
-ADOPTED = "adopted-"
 ID_PATTERN = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")  # what can be encoded, on one line
 
 
@@ -303,7 +302,7 @@ class Writer:
 
     def checkpoint(self, part: Part) -> Checkpoint:
         """The part's checkpoint, for stages whose parts take minutes."""
-        return Checkpoint(self.folder / f"checkpoint-{part.index:05d}.npz")
+        return Checkpoint(self.folder / f"{CHECKPOINT}{part.index:05d}.npz")
 
     def wait(self, tell: Callable[[int], None], seconds: float = 0.5) -> bool:
         """Waits until a part of this shard that others hold is written or free again; False if none is left.
@@ -325,7 +324,8 @@ class Writer:
             time.sleep(seconds)
 
     def release(self) -> None:
-        """Gives the claims back; to be called whatever happened."""
+        """Gives the claims back and closes what records were copied from; to be called whatever happened."""
+        self.adoption.close()
         if self.claims is not None:
             self.claims.close()
             with contextlib.suppress(OSError):
@@ -365,10 +365,8 @@ class Writer:
         """The work of `finish`: every byte of the parts is read first, unless the disk is trusted."""
         headers = [self.header(part) for part in self.parts]
         reader = Reader(self.folder, require_complete=False)
-        reader.verify()
-        skipped = reader.skipped()
-        lengths = reader.lengths()
-        write_view(reader, record.get(ATTRIBUTES, {}))
+        survey = reader.survey(verify=True)
+        write_view(reader, record.get(ATTRIBUTES, {}), survey)
         parts = [
             {"name": part.name, **{name: header[name] for name in ("items", "bytes", "sha256")}}
             for part, header in zip(self.parts, headers, strict=True)
@@ -378,9 +376,9 @@ class Writer:
             "key": self.identity.key,
             **record,
             "items": len(self.item_ids),
-            "rows": int(lengths.sum()),
+            "rows": int(survey.lengths[""].sum()) if "" in survey.lengths else 0,
             "bytes": sum(header["bytes"] for header in headers),
-            "skipped": skipped,
+            "skipped": dict(survey.skipped),
             "summary": summarise(reader) if summarise else {},
             "parts": parts,
         }
@@ -407,9 +405,9 @@ class Writer:
             if is_temporary(name):
                 host, process = writer_of(name)
                 here = host == socket.gethostname()
-                left = process_start(process) is None if here else name.startswith("part-")
+                left = process_start(process) is None if here else name.startswith(PART)
             else:
-                left = name.startswith(("checkpoint-", ADOPTED))
+                left = name.startswith((CHECKPOINT, ADOPTED))
             if left:
                 (self.folder / name).unlink(missing_ok=True)
         claims = self.folder / CLAIMS
@@ -438,7 +436,7 @@ def part_size_that_fits(folder: Path, plan: Plan) -> int:
     The ids in one sound part tell: part i begins with item i times the size. Raises CacheError if it cannot be read.
     """
     positions = {item_id: position for position, item_id in enumerate(plan.item_ids)}
-    for path in sorted(folder.glob("part-?????.h5"), reverse=True):
+    for path in sorted((folder / name for name in names_in(folder) if part_index(name) is not None), reverse=True):
         with contextlib.suppress(DamagedPart, FileNotFoundError):
             header = read_header(path)
             index, items = header["part"], header["items"]
@@ -480,7 +478,7 @@ def set_aside(error: DamagedFile) -> Path:
         if isinstance(error, DamagedPart):
             (folder / MANIFEST).unlink(missing_ok=True)
         number = 0
-        while (moved := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        while (moved := path.with_name(f"{path.name}{ASIDE}{number}")).exists():
             number += 1
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, moved)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,23 @@ def test_the_keys_of_a_whole_recipe_need_no_torch(tmp_path):
     line = [sys.executable, "-c", code, str(tmp_path / "r.toml"), str(tmp_path / "work")]
     loaded = json.loads(subprocess.check_output(line, cwd=PROJECT, text=True))
     assert {"torch", "sklearn", "matplotlib"}.isdisjoint(loaded)
+
+
+OF_CACHES = re.compile(r"plan\.json|manifest\.json|items\.json|data\.h5|(?<!-)part-|claims(?=$|/)")
+
+
+def literals(path):
+    """The texts in a file's code, docstrings aside."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.value
+
+
+def test_only_the_cache_knows_its_files():
+    """What is in a cache's folder, and what that means, is asked of `CacheState`."""
+    for path in FILES:
+        if path.relative_to(PROJECT).parts[0] != "cache":
+            named = [text for text in literals(path) if OF_CACHES.search(text)]
+            assert not named, f"{path.relative_to(PROJECT)} names files of a cache: {named}"

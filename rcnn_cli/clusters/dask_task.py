@@ -24,7 +24,7 @@ from rcnn_cli.ending import PATIENCE, end_at_once
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import build_recipe
 from rcnn_cli.running.device import resolve_device, runs_network
-from rcnn_cli.running.runner import manifest_of, open_inputs
+from rcnn_cli.running.runner import look, open_inputs
 from rcnn_cli.sentences import TERMINATED
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
@@ -151,12 +151,11 @@ def wait_for_inputs(job: dict[str, Any], graph: Graph, node: Node) -> None:
     for source in graph.reads(node):
         while True:
             late = time.monotonic() > end
-            try:
-                if manifest_of(graph, source) is not None:
-                    break
-            except DamagedFile:
-                if late:
-                    raise
+            state = look(graph, source)
+            if state.complete:
+                break
+            if late and state.damage is not None:
+                raise state.damage
             if late:
                 raise WorkerError(
                     f"{job['worker']}: does not see that {source.name} is complete ({graph.folder(source)}); "

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cache import CacheState
 from cache.claims import Claims
 from cache.files import read_json, write_json
 from rcnn_cli.clusters.cluster_file import Cluster, ClusterError, Resources
 from rcnn_cli.clusters.slurm import Queue, TaskState, cancel_jobs, read_queue, submit_script
 from rcnn_cli.clusters.slurm_scripts import Submission, job_name, log_file, log_pattern, sbatch_script
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, missing_parts
+from rcnn_cli.running.runner import complete
 
 Say = Callable[[str], None]
 
@@ -58,18 +59,23 @@ class Job:
         """
         active = set(self.active(queue))
         ended = [task for task in self.tasks if task not in active]
-        if missing_parts(folder) == []:
+        parts = CacheState(folder).missing_parts
+        if parts == []:
             return [] if active else ended[-1:]
-        missing = set(missing_tasks(folder, self.shards))
+        missing = shards_of(parts, self.shards)
         return [task for task in ended if task in missing]
 
 
 def missing_tasks(folder: Path, shards: int) -> list[int]:
     """The shards (from 1) of a cache that is not complete which have parts to make; one closes it if none has."""
-    missing = missing_parts(folder)
-    if missing is None:
+    return shards_of(CacheState(folder).missing_parts, shards)
+
+
+def shards_of(parts: Sequence[int] | None, shards: int) -> list[int]:
+    """The shards (from 1) that have one of the `parts`, all where these are not known; the first if there is none."""
+    if parts is None:
         return list(range(1, shards + 1))
-    return sorted({index % shards + 1 for index in missing}) or [1]
+    return sorted({index % shards + 1 for index in parts}) or [1]
 
 
 # The record

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import glob
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -126,16 +125,16 @@ def complete_value(values: Iterable[str]) -> Complete:
 @completer
 def complete_image(context: click.Context, incomplete: str) -> Iterable[str]:
     """The images in which detections are cached, of --split if it is given; read from the caches' plans alone."""
-    from rcnn_cli.recipes.graph import Graph
+    from cache.layout import planned_items
+    from rcnn_cli.recipes.graph import CACHES, Graph
 
     work = Path(context.params.get("work") or os.environ.get("RCNN_WORK") or "work")
     graph, split = Graph(recipe_of(context), work), context.params.get("split")
     found: dict[str, None] = {}
     for node in graph.nodes.values():
         if node.use.stage.makes == "detections" and split in (None, node.dataset):
-            folders = (work / "caches" / node.use.stage.name).glob(f"{glob.escape(graph.label(node))}.*")
-            for plan in sorted(folder / "plan.json" for folder in folders):
-                found |= dict.fromkeys(json.loads(plan.read_bytes())["item_ids"])
+            for folder in sorted((work / CACHES / node.use.stage.name).glob(f"{glob.escape(graph.label(node))}.*")):
+                found |= dict.fromkeys(planned_items(folder))
     return found
 
 

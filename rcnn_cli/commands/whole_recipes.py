@@ -51,7 +51,7 @@ def run(
     Example: rcnn run recipes/shapes.toml --jobs 2
     """
     from rcnn_cli.looking.results import show_results
-    from rcnn_cli.running.runner import complete, run_alone, run_nodes, run_until_shown
+    from rcnn_cli.running.runner import mended, run_alone, run_nodes, run_until_shown
 
     if shard and not only:
         raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
@@ -65,14 +65,15 @@ def run(
             show_results(graph, nodes if any(node.use.stage.makes == "evaluation" for node in chosen) else chosen)
         return
     graph.open_own_data()
-    missing = [node for node in nodes if not complete(graph, node)]
+    seen = {node.name: state for node in nodes if (state := mended(graph, node)).complete}
+    missing = [node for node in nodes if node.name not in seen]
     made = make_options(graph.makers(missing), **options)
     if made.execution.rank:
-        run_nodes(graph, nodes, made)
+        run_nodes(graph, nodes, made, seen)
         return
     if not missing:
         click.echo(f"Everything was complete: nothing to do for {recipe}.")
-    run_until_shown(graph, nodes, made, lambda: show_results(graph, nodes))
+    run_until_shown(graph, nodes, made, lambda: show_results(graph, nodes), seen)
 
 
 @click.command(short_help="Say what is complete, what is not, and why.")
@@ -117,12 +118,14 @@ def plan(
     """
     from rcnn_cli.running.planning import format_plan, make_plan
     from rcnn_cli.running.runner import size
-    from rcnn_cli.running.waiting import is_complete
+    from rcnn_cli.running.status import states_of
 
     graph = load_graph(recipe, changes, work)
     graph.open_own_data()
-    missing = [node for node in graph.caches() if not is_complete(graph, node)]
-    made = make_plan(graph, make_options(graph.makers(missing), **options), sample, logging.getLogger("rcnn").info)
+    states = {state.name: state for state in states_of(graph)}
+    missing = [node for node in graph.caches() if states[node.name].state != "complete"]
+    runs = make_options(graph.makers(missing), **options)
+    made = make_plan(graph, states, runs, sample, logging.getLogger("rcnn").info)
     click.echo(format_plan(made, graph.work, as_json_text))
     if not made.fits:
         logging.getLogger("rcnn").warning(

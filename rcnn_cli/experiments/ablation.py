@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache.manifest import read_manifest
 from rcnn_cli.experiments.grid import Cell, Grid, GridError, flattened, merged, nested
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import RecipeError, apply_change, build_recipe, read_toml
-from rcnn_cli.running.runner import Options, complete, ensure, tell_uncached
+from rcnn_cli.running.runner import Options, complete, ensure, look, tell_uncached
 from rcnn_cli.running.waiting import is_complete
 from stages.contract.catalogue import catalogue
 from stages.contract.settings import nearest
@@ -334,7 +333,7 @@ def is_coco(key: str) -> bool:
 
 def summary_of(run: Run, node: Node) -> Mapping[str, Any]:
     """The summary of a complete cache."""
-    manifest = read_manifest(run.graph.folder(node) / "manifest.json")
+    manifest = look(run.graph, node).recorded
     assert manifest is not None, "the run is complete"
     return manifest["summary"]
 

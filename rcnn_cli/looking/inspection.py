@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache import Reader
-from cache.manifest import MANIFEST, read_manifest
+from cache import CacheState, Reader
+from cache.layout import kind_of
+from cache.manifest import read_manifest
 from cache.parts import verify_part
-from cache.plan import PLAN, read_plan
-from cache.view import VIEW, open_view, view_fault
+from cache.view import open_view, view_fault
 from rcnn_cli.running.runner import counted, manifest_json, plural
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import BadImage, StageError
@@ -27,10 +27,12 @@ def inspect_file(path: Path) -> str:
     if not path.exists():
         raise StageError(f"{path}: there is no such file or folder; `rcnn cache ls` lists the caches")
     if path.is_dir():
-        if not (path / PLAN).exists():
-            raise StageError(f"{path}: is not a cache's folder (it has no plan.json); `rcnn cache ls` lists the caches")
+        state = CacheState(path)
+        if state.plan is None:
+            fault = state.fault or "is not a cache's folder"
+            raise StageError(f"{path}: {fault}; `rcnn cache ls` lists the caches")
         return inspect_cache(path)
-    if path.name == MANIFEST:
+    if kind_of(path) == "manifest":
         return manifest_json(read_manifest(path) or {})
     if path.suffix in (".h5", ".hdf5"):
         return inspect_hdf5(path)
@@ -93,12 +95,12 @@ def inspect_hdf5(path: Path) -> str:
     """An HDF5 file's datasets; a part and a cache's view are read whole and compared with their checksum first."""
     import h5py
 
-    lines = [f"{path}: HDF5"]
-    if path.name.startswith("part-"):
+    lines, kind = [f"{path}: HDF5"], kind_of(path)
+    if kind == "part":
         header = verify_part(path)
         lines = [f"{path}: part {header['part']} of {header['stage']} {header['key']}, {header['items']} items, sound"]
-    elif path.name == VIEW and (path.parent / PLAN).exists():
-        fault = view_fault(path.parent, read_plan(path.parent), thorough=True)
+    elif kind == "view" and (plan := CacheState(path.parent).plan) is not None:
+        fault = view_fault(path.parent, plan, thorough=True)
         if fault is not None:
             raise StageError(f"{path}: {fault}; `rcnn cache verify` writes it again")
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NONE = "none"
 RECIPE_FOLDER = "{recipe}"
+CACHES = "caches"  # the folder, in the work folder, that has one for each stage
 DATASET_KINDS = {"dataset": "boxes", "classification": "one class for each image"}
 
 
@@ -75,8 +76,8 @@ class Graph:
         self.work = work
         self.nodes: dict[str, Node] = {}
         self.open_datasets = {} if open_datasets is None else open_datasets
-        self.keys: dict[str, str] = {}
         self.identities: dict[str, Identity] = {}
+        self.folders: dict[tuple[str, str], Path] = {}
         self.keys_of_items: dict[str, dict[str, str]] = {}
         for use in recipe.uses.values():
             if not use.stage.follows_split:
@@ -333,9 +334,14 @@ class Graph:
     def folder(self, node: Node) -> Path:
         """Where the node's cache is or will be: an existing folder with its key, whatever its label, else a new one."""
         stage, key = node.use.stage.name, self.identity(node).key
-        parent = self.work / "caches" / stage
+        known = self.folders.get((stage, key))
+        if known is not None and known.is_dir():
+            return known
+        parent = self.work / CACHES / stage
         existing = sorted(parent.glob(f"*.{key}"))
-        return existing[0] if existing else parent / f"{self.label(node)}.{key}"
+        folder = existing[0] if existing else parent / f"{self.label(node)}.{key}"
+        self.folders[stage, key] = folder
+        return folder
 
     def label(self, node: Node) -> str:
         """The readable half of the folder's name."""

@@ -14,7 +14,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from cache import Reader
 from cache.parts import USER_BLOCK, part_bytes
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import Options, counted, duration, plural, run_node, size
-from rcnn_cli.running.status import State, state_of, with_adoptable
+from rcnn_cli.running.status import State
 from stages.datasets import ClassificationDataset
 
 log = logging.getLogger("rcnn")
@@ -98,12 +98,13 @@ def spread(total: int, count: int, run: int = 1) -> list[int]:
     return [position for first in firsts for position in range(first, min(first + run, total))]
 
 
-def make_plan(graph: Graph, options: Options, count: int | None, say: Callable[[str], None]) -> Plan:
-    """Runs the sample through what the recipe lacks, and estimates; leaves nothing behind but the digests of datasets
-    and the generated ones, which `rcnn run` needs too."""
+def make_plan(
+    graph: Graph, states: Mapping[str, State], options: Options, count: int | None, say: Callable[[str], None]
+) -> Plan:
+    """Runs the sample through what the recipe lacks by the `states` of its nodes, and estimates; leaves nothing behind
+    but the digests of datasets and the generated ones, which `rcnn run` needs too."""
     jobs = options.execution.jobs
     count = count or max(LEAST_SAMPLE, IMAGES_A_JOB * jobs)
-    states = {node.name: with_adoptable(graph, node, state_of(graph, node)) for node in graph.nodes.values()}
     pending = [node.name for node in graph.caches() if states[node.name].state != "complete"]
     with tempfile.TemporaryDirectory(prefix="rcnn-plan-") as folder:
         small = SampleGraph(graph, Path(folder), count)

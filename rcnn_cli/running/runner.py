@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import socket
 import sys
 import time
@@ -18,25 +17,20 @@ from typing import Any
 
 from cache import (
     CacheError,
+    CacheState,
     DamagedFile,
-    DamagedManifest,
     DamagedPart,
-    DamagedPlan,
     IncompleteCache,
     LostSource,
     Reader,
     Shard,
     Writer,
     find_adoption,
+    remove_cache,
     set_aside,
 )
 from cache.adoption import read_item_keys, write_item_keys
-from cache.files import is_there
-from cache.manifest import MANIFEST, read_manifest
-from cache.parts import part_name
-from cache.plan import read_plan
-from cache.reader import check_agreement, missing_part
-from cache.view import ATTRIBUTES, VIEW, view_fault, write_view
+from cache.view import ATTRIBUTES
 from rcnn_cli.recipes.graph import Graph, Node, installed_version
 from stages.contract.card import Stage
 from stages.contract.errors import StageError
@@ -67,40 +61,29 @@ class Options:
     adopt: bool = True
 
 
-def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
-    """The manifest of a complete cache, None if it is not complete.
+def look(graph: Graph, node: Node) -> CacheState:
+    """What is there of the node's cache now; nothing is changed."""
+    return CacheState(graph.folder(node), graph.identity(node).key)
 
-    Raises DamagedManifest or DamagedPlan for one that is not what was written, DamagedPart for a part that is missing,
-    has another length or belongs elsewhere, CacheError for what cannot be read.
-    """
-    folder = graph.folder(node)
-    manifest = read_manifest(folder / MANIFEST)
-    if manifest is None:
-        return None
-    if manifest["key"] != graph.identity(node).key:
-        raise DamagedManifest(folder / MANIFEST, f"it is the manifest of another cache, {manifest['key']}")
-    try:
-        plan = read_plan(folder)
-    except FileNotFoundError:
-        return None
-    check_agreement(folder, plan, manifest)
-    for index, part in enumerate(manifest["parts"]):
-        try:
-            header = plan.header(folder, index)
-        except FileNotFoundError as error:
-            raise missing_part(folder / part["name"]) from error
-        if header["sha256"] != part["sha256"]:
-            raise DamagedManifest(folder / MANIFEST, f"it names another SHA-256 of {part['name']} than the part itself")
-    return manifest
+
+def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
+    """The manifest of a complete cache, None if it is not complete. Raises DamagedFile where that is damage."""
+    state = look(graph, node)
+    if state.damage is not None:
+        raise state.damage
+    return state.manifest
+
+
+def mended(graph: Graph, node: Node) -> CacheState:
+    """What is there of the node's cache once damaged files of a finished one are set aside, aloud."""
+    while (damage := (state := look(graph, node)).damage) is not None:
+        put_aside(damage)
+    return state
 
 
 def complete(graph: Graph, node: Node) -> bool:
     """Whether the node's cache is complete; a damaged part, plan or manifest is set aside, aloud."""
-    while True:
-        try:
-            return manifest_of(graph, node) is not None
-        except DamagedFile as error:
-            put_aside(error)
+    return mended(graph, node).complete
 
 
 def put_aside(error: DamagedFile) -> None:
@@ -111,39 +94,44 @@ def put_aside(error: DamagedFile) -> None:
     log.warning("%s: damaged (%s); %s%s", error.path, error.reason, aside, again)
 
 
-def mend_view(folder: Path) -> None:
+def mend_view(state: CacheState) -> None:
     """Writes the view of a complete cache again, aloud, if it is missing or not what was written.
 
     Nothing but people and their programs reads a view: where the folder cannot be written, that is only said.
     """
-    fault = view_fault(folder, read_plan(folder))
-    if fault is None:
+    if state.view_fault is None:
         return
     try:
-        with Reader(folder) as reader:
-            write_view(reader)
+        state.write_view()
     except DamagedFile:
         raise
     except CacheError as error:
-        log.warning("%s: %s, and it could not be written again: %s", folder / VIEW, fault, error)
+        log.warning("%s: %s, and it could not be written again: %s", state.view, state.view_fault, error)
     else:
-        log.warning("%s: %s; written again from the parts", folder / VIEW, fault)
+        log.warning("%s: %s; written again from the parts", state.view, state.view_fault)
 
 
-def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options) -> None:
+States = dict[str, CacheState]
+"""Complete caches, by the names of their nodes, as they were seen since anything was last made."""
+
+
+def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options, seen: States | None = None) -> None:
     """Runs nodes and all that they read, in order; what is complete is skipped and said so.
 
-    At the end all are complete: what was lost meanwhile is made again.
+    At the end all are complete: what was lost meanwhile is made again. Caches that were `seen` complete just now are
+    not looked at again before something is made; where nothing is to be done, each is looked at once.
     """
     tell_uncached(graph)
+    seen = {} if seen is None else seen
     done: set[str] = set()
     for _ in range(REPAIRS):
         for node in nodes:
-            ensure(graph, node, options, done)
-        lost = {node.name for node in nodes if not complete(graph, node)}
+            ensure(graph, node, options, done, seen)
+        lost = {node.name for node in nodes if node.name not in seen and not complete(graph, node)}
         if not lost or options.shard.count > 1:
             return
         done -= lost
+        seen.clear()
     raise lost_too_often(graph)
 
 
@@ -165,19 +153,22 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def ensure(graph: Graph, node: Node, options: Options, done: set[str]) -> None:
+def ensure(graph: Graph, node: Node, options: Options, done: set[str], seen: States | None = None) -> None:
     """Makes the node's inputs, then the node; what of an input is found missing or damaged meanwhile is made again.
 
-    Nodes whose names are in `done` are taken for complete; those that are run are added.
+    Nodes whose names are in `done` are taken for complete; those that are run are added. What was `seen` is forgotten
+    as soon as anything is made.
     """
     if node.name in done:
         return
+    seen = {} if seen is None else seen
     for _ in range(REPAIRS):
         for source in graph.reads(node):
-            ensure(graph, source, options, done)
+            ensure(graph, source, options, done, seen)
         try:
-            run_node(graph, node, options)
+            run_node(graph, node, options, seen)
         except (CacheError, StageError) as error:
+            seen.clear()
             if not repairable(graph, node, error, done):
                 raise
             continue
@@ -205,10 +196,14 @@ def repairable(graph: Graph, node: Node, error: Exception, done: set[str]) -> bo
     return isinstance(error, DamagedFile) or bool(again)
 
 
-def run_until_shown(graph: Graph, nodes: Sequence[Node], options: Options, show: Callable[[], None]) -> None:
+def run_until_shown(
+    graph: Graph, nodes: Sequence[Node], options: Options, show: Callable[[], None], seen: States | None = None
+) -> None:
     """`run_nodes`, then `show`, which reads some of what was made; what it finds lost or damaged is made again."""
+    seen = {} if seen is None else seen
     for _ in range(REPAIRS):
-        run_nodes(graph, nodes, options)
+        run_nodes(graph, nodes, options, seen)
+        seen.clear()
         try:
             return show()
         except (CacheError, StageError) as error:
@@ -226,18 +221,22 @@ def lost_too_often(graph: Graph) -> StageError:
     )
 
 
-def run_node(graph: Graph, node: Node, options: Options) -> bool:
-    """Runs one node whose inputs are complete; True if its cache is complete afterwards.
+def run_node(graph: Graph, node: Node, options: Options, seen: States | None = None) -> bool:
+    """Runs one node whose inputs are complete; True if its cache is complete afterwards. One that was `seen` complete
+    just now is not looked at again; if it has to be made, all that was seen is forgotten.
 
     Raises IncompleteCache, naming the command to run, if an input is not complete.
     """
-    folder = graph.folder(node)
-    if complete(graph, node):
-        manifest = read_manifest(folder / MANIFEST) or {}
-        mend_view(folder)
-        log.info("%s: complete (%s), skipped: %s", node.name, counted(manifest), folder)
+    seen = {} if seen is None else seen
+    state = seen.get(node.name) or mended(graph, node)
+    folder = state.folder
+    if state.manifest is not None:
+        seen[node.name] = state
+        mend_view(state)
+        log.info("%s: complete (%s), skipped: %s", node.name, counted(state.manifest), folder)
         keep_item_keys(graph, node)
         return True
+    seen.clear()
     stage, settings, inputs = node.use.stage, node.settings, open_inputs(graph, node, options.execution)
     module = stage.load()
     started = time.time()
@@ -338,7 +337,8 @@ def part_size_of(stage: Stage, settings: Any, inputs: Mapping[str, Any], count: 
 
 def grown_part_size(part_size: int, count: int) -> int:
     """A stage's usual part size, up to twice as large where `count` items would make more than MANY_PARTS: whoever
-    opens `data.h5` opens them all. No larger: a part is built in memory, and lost when its process is killed."""
+    opens the one-file view opens them all. No larger: a part is built in memory, and lost when its process is killed.
+    """
     return min(2 * part_size, max(part_size, -(-count // MANY_PARTS)))
 
 
@@ -355,7 +355,8 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
     for _ in range(REPAIRS):
         try:
             for source in graph.reads(node):
-                if not complete(graph, source) and missing_parts(graph.folder(source)) == []:
+                state = mended(graph, source)
+                if not state.complete and state.missing_parts == []:
                     run_node(graph, source, options)
             return run_node(graph, node, options)
         except DamagedFile as error:
@@ -366,15 +367,6 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
         except LostSource as error:
             log.warning("%s", error)
     raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
-
-
-def missing_parts(folder: Path) -> list[int] | None:
-    """The indices of the parts that are not there, None for a cache without a plan that can be read."""
-    try:
-        plan = read_plan(folder)
-    except (FileNotFoundError, DamagedPlan):
-        return None
-    return [index for index in range(plan.part_count) if not is_there(folder / part_name(index))]
 
 
 def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Mapping[str, Any], execution: Execution) -> None:
@@ -473,8 +465,7 @@ def remove(graph: Graph, node: Node) -> None:
     folder = graph.folder(node)
     if folder.exists():
         log.info("%s: --force removes %s", node.name, folder)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder)
+        remove_cache(folder)
 
 
 def tell_skipped(node: Node, manifest: Mapping[str, Any]) -> None:

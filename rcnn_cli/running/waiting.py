@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from cache import DamagedFile
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import duration, manifest_of
+from rcnn_cli.running.runner import duration, look
 from rcnn_cli.running.status import state_of
 
 POLL_SECONDS = 2.0
@@ -43,7 +42,4 @@ def wait_for(
 
 def is_complete(graph: Graph, node: Node) -> bool:
     """Whether the cache is complete; nothing is set aside."""
-    try:
-        return manifest_of(graph, node) is not None
-    except DamagedFile:
-        return False
+    return look(graph, node).complete
