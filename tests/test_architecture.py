@@ -1,6 +1,7 @@
 """The house: three rooms, imports one way, no stage imports another, and a front door that opens quickly."""
 
 import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -104,3 +105,32 @@ def test_only_the_cache_knows_its_files():
         if path.relative_to(PROJECT).parts[0] != "cache":
             named = [text for text in literals(path) if OF_CACHES.search(text)]
             assert not named, f"{path.relative_to(PROJECT)} names files of a cache: {named}"
+
+
+def module_name(path):
+    """ "stages.datasets" for stages/datasets/__init__.py."""
+    return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imported_modules(path):
+    """The project's modules that a file imports, wherever in it, for types alone aside."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guarded = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    for_types = {id(inner) for node in guarded for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in for_types or not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names = [f"{node.module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name if name in MODULES else name.rpartition(".")[0] for name in names)
+
+
+def test_imports_form_no_circle():
+    """Also not where a function imports."""
+    others = {
+        name: {one for one in imported_modules(path) if one in MODULES} - {name} for name, path in MODULES.items()
+    }
+    graphlib.TopologicalSorter(others).prepare()  # raises CycleError, which lists the circle

@@ -54,7 +54,7 @@ def world(tmp_path):
 def call(tmp_path, capsys, monkeypatch):
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr("rcnn_cli.commands.options.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.running.device.cores", lambda: 1)
     return caller(capsys)
 
 

@@ -143,7 +143,7 @@ def test_what_is_made_of_another_file_is_never_kept(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], node: str, kind: str, how: str
 ) -> None:
     call = caller(capsys)
-    monkeypatch.setattr("rcnn_cli.commands.options.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.running.device.cores", lambda: 1)
     (world / "r.toml").write_text(RECIPES[node, kind].format(folder=world))
     arguments = ("run", world / "r.toml", "--device", "cpu", "--jobs", "1")
     one = (world / "voc/ImageSets/Main/train.txt").read_text().split()[1]

@@ -48,7 +48,7 @@ def test_a_recipe_on_coco_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr("rcnn_cli.commands.options.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.running.device.cores", lambda: 1)
     draw_shapes(tmp_path / "voc", ShapesSettings(train=6, val=1, test=4))
     for split in ("train", "test"):
         voc = open_detection(f"voc:{tmp_path}/voc:{split}", work=tmp_path / "work")

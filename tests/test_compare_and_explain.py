@@ -52,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, finished: tuple[Path, Path]) -> Any:
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr("rcnn_cli.commands.options.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.running.device.cores", lambda: 1)
 
     def run(*arguments: object, work: Path = finished[1]) -> tuple[Any, str, str]:
         capsys.readouterr()

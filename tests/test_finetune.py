@@ -70,7 +70,7 @@ def call(*arguments: object, work: Path) -> tuple[int, str]:
         contextlib.redirect_stderr(printed),
     ):
         patch.setenv("RCNN_WORK", str(work))
-        patch.setattr("rcnn_cli.commands.options.cores", lambda: 1)
+        patch.setattr("rcnn_cli.running.device.cores", lambda: 1)
         with pytest.raises(SystemExit) as ended:
             main([str(one) for one in arguments])
     return ended.value.code, printed.getvalue()

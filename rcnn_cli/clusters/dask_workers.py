@@ -284,7 +284,7 @@ def local_cluster(count: int) -> Iterator[Any]:
     """A Dask cluster of `count` worker processes on this machine (0: one for each core), on loopback alone."""
     import distributed
 
-    from rcnn_cli.commands.options import cores
+    from rcnn_cli.running.device import cores
 
     workers = count or cores()
     with distributed.LocalCluster(

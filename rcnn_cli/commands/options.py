@@ -202,7 +202,7 @@ def make_options(
     is computed on the way) runs a network, with --dask by the workers."""
     from rcnn_cli.clusters.shards import parse_shard
     from rcnn_cli.progress import progress
-    from rcnn_cli.running.device import resolve_device, runs_network, torchrun_ranks
+    from rcnn_cli.running.device import cores, resolve_device, runs_network, torchrun_ranks
     from rcnn_cli.running.runner import Options
     from stages.contract.execution import Execution, silent
 
@@ -227,8 +227,3 @@ def make_options(
         ranks=ranks,
     )
     return Options(execution, parse_shard(shard, os.environ), compression, part_size, adopt=adopt)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

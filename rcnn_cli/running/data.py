@@ -11,6 +11,7 @@ from typing import Any
 from rcnn_cli.progress import progress
 from stages.contract.errors import StageError
 from stages.datasets import BadDataset, Dataset, open_dataset
+from stages.datasets.check import check_dataset
 
 
 def check_source(
@@ -40,7 +41,7 @@ def check_source(
         raise StageError(
             f"{sources[0]}: is a classification set; `rcnn data check` reads sets with boxes, as voc:DIR:SPLIT"
         )
-    report = dataset.check(progress)
+    report = check_dataset(dataset, progress)
     for problem in report.problems:
         say(problem)
     width = max([5, *map(len, report.classes)])

@@ -1,8 +1,10 @@
-"""Which stages run a network, on which device, and as which of several processes; a missing GPU is said aloud."""
+"""The machine: its cores, which stages run a network and on which device, as which of several processes; a missing GPU
+is said aloud."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 
 from stages.contract.card import Stage
@@ -48,3 +50,8 @@ def resolve_device(name: str, number: int | None = None) -> str:
     except (RuntimeError, ValueError) as error:
         raise StageError(f"--device {name}: there is no such device ({torch.cuda.device_count()} found)") from error
     return name
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

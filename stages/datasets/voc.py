@@ -16,7 +16,6 @@ import numpy as np
 
 from stages.boxes import clip_boxes
 from stages.contract.errors import BadImage
-from stages.contract.execution import silent
 from stages.contract.settings import nearest, setting
 from stages.datasets.annotations import (
     MISSING,
@@ -36,11 +35,8 @@ from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, Left
 from stages.images.reading import SUFFIXES, ImageFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
 
-    from stages.contract.execution import Progress
-    from stages.datasets.check import CheckReport
 
 log = logging.getLogger("stages.datasets")
 
@@ -367,12 +363,6 @@ class Dataset(ImageSet):
     def key(self) -> str:
         """SHA-256 (hex) over images, annotations and classes: the dataset's whole content."""
         return combined("dataset", [self.images_key, self.annotations_key])
-
-    def check(self, progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent) -> CheckReport:
-        """Decodes every image and reads every annotation: what is wrong, and how many objects there are."""
-        from stages.datasets.check import check_dataset
-
-        return check_dataset(self, progress)
 
     def _check_id(self, image_id: str) -> None:
         if image_id not in self._known:

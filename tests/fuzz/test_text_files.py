@@ -21,6 +21,7 @@ from rcnn_cli.looking.inspection import inspect_file
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from stages.datasets import open_detection
+from stages.datasets.check import check_dataset
 from tests.fuzz.mutations import ODD_VALUES, Mutation, as_json, mutated, mutated_json, mutated_tree, mutations, written
 from tests.fuzz.verdict import fuzz, read_or_said
 
@@ -176,7 +177,7 @@ def opened(source: str, place: Path) -> None:
 
 def checked(source: str, place: Path) -> None:
     """What `rcnn data check` says, which reads on where the stages stop."""
-    report = open_detection(source, work=place / "work").check()
+    report = check_dataset(open_detection(source, work=place / "work"))
     "".join([*report.problems, *report.notes]).encode()
 
 

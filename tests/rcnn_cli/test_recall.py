@@ -71,7 +71,7 @@ def test_groups_by_size_and_class() -> None:
 def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("RCNN_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr("rcnn_cli.commands.options.cores", lambda: 1)
+    monkeypatch.setattr("rcnn_cli.running.device.cores", lambda: 1)
     return caller(capsys)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from rcnn_cli.main import main
 from stages.contract.errors import BadImage, BadSetting
 from stages.datasets import BadAnnotation, BadDataset, CocoDataset, open_detection
+from stages.datasets.check import check_dataset
 from stages.datasets.digests import combined
 from stages.detections import Detections, detections_from_arrays
 from stages.eval.coco import write_coco_results
@@ -208,7 +209,7 @@ def test_an_annotation_that_is_there_twice_is_one_object(tmp_path: Path, caplog:
     told = f"{tmp_path / 'instances_toy.json'}: 1 annotation repeats another exactly, left out: 6"
     assert [one.getMessage() for one in caplog.records] == [told]
     assert dataset.record("42").labels.tolist() == [1, 0]
-    assert dataset.check().notes == [told]
+    assert check_dataset(dataset).notes == [told]
     as_before = combined("coco", [dataset.file.sha256, *dataset.image_ids, "classes", *dataset.classes])
     assert dataset.annotations_key != as_before
     assert opened(tmp_path).annotations_key == combined(
@@ -259,8 +260,8 @@ def test_boxes_without_an_area_are_left_out_and_said_once(tmp_path: Path, monkey
     assert said == (
         f"{tmp_path / 'instances_toy.json'}: 7 annotations have no area, left out: 100, 101, 102, 103, 104, ..."
     )
-    assert dataset.check().notes == [said]
-    assert dataset.check().problems == []
+    assert check_dataset(dataset).notes == [said]
+    assert check_dataset(dataset).problems == []
     assert opened(tmp_path / "other").notes() == []
 
 
@@ -295,7 +296,7 @@ def test_what_has_no_area_is_no_object_and_changes_the_key(
     record = dataset.record("42")
     assert record.labels.tolist() == [0]
     assert record.boxes.tolist() == [[50, 30, 60, 40]]
-    assert dataset.check().classes["toothbrush"].objects == 0
+    assert check_dataset(dataset).classes["toothbrush"].objects == 0
     as_before = combined("coco", [dataset.file.sha256, *dataset.image_ids, "classes", *dataset.classes])
     assert dataset.annotations_key != as_before
     stated["annotations"][1].update({"bbox": [1, 2, 0, 4], "area": 1})

@@ -15,6 +15,7 @@ from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import RecipeError, load_recipe
 from stages.contract.errors import BadSetting
 from stages.datasets import VOC_CLASSES, BadDataset, Dataset, open_dataset, open_detection
+from stages.datasets.check import check_dataset
 from stages.datasets.combined import CombinedDataset
 
 SIZE = (60, 40)  # width, height
@@ -73,7 +74,7 @@ def test_voc_07_and_12(tmp_path: Path) -> None:
     assert labels == ["chair", "car", "tvmonitor"]
     assert dataset.record("2008_000002").image_id == "2008_000002"
     assert dataset.read_image("2008_000002").shape == (40, 60, 3)
-    report = dataset.check()
+    report = check_dataset(dataset)
     assert (report.images, report.problems) == (3, [])
     assert report.classes["car"].objects == 1
     copy = pickle.loads(pickle.dumps(dataset))

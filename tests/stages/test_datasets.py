@@ -29,6 +29,7 @@ from stages.datasets import (
     open_detection,
 )
 from stages.datasets.annotations import read_annotation
+from stages.datasets.check import check_dataset
 from stages.datasets.digests import memory_of
 from stages.datasets.voc_writer import WrittenObject, write_annotation
 
@@ -505,7 +506,7 @@ def test_a_check_tells_every_problem_and_counts_the_objects(voc: Path, tmp_path:
     (annotations / "lost.xml").unlink()
     (annotations / "two.xml").write_text(DOG.replace("<xmax>60<", "<xmax>99<").replace("<name>person", "<name>parson"))
     (voc / "ImageSets/Main/all.txt").write_text("000001\ncut\ntext\nxml\nlost\ntwo\n")
-    report = opened(voc, tmp_path, "all", classes=["dog", "person", "cat"]).check()
+    report = check_dataset(opened(voc, tmp_path, "all", classes=["dog", "person", "cat"]))
     assert report.images == 6
     expected = ["cut.jpg: is damaged", "text.jpg: is not an image", "xml.xml: is not a whole", "lost.xml: no such"]
     expected += ["two.xml: object 1 (dog) has the box", "two.xml: object 2 (parson) is of no listed class"]
@@ -519,7 +520,7 @@ def test_a_check_tells_every_problem_and_counts_the_objects(voc: Path, tmp_path:
 
 
 def test_a_clean_dataset_has_no_problems(voc: Path, tmp_path: Path) -> None:
-    assert opened(voc, tmp_path).check().problems == []
+    assert check_dataset(opened(voc, tmp_path)).problems == []
 
 
 # Class folders
@@ -583,7 +584,7 @@ def test_real_voc_is_clean(tmp_path: Path) -> None:
     if not os.environ.get("RCNN_VOC"):
         pytest.skip("RCNN_VOC does not name a VOCdevkit folder with real images")
     dataset = open_detection("voc:$RCNN_VOC:val", work=tmp_path)
-    report = dataset.check()
+    report = check_dataset(dataset)
     assert report.problems == []
     assert dataset.classes == VOC_CLASSES
     assert all(count.objects > 0 for count in report.classes.values())
@@ -632,7 +633,7 @@ def test_data_check_reads_everything_and_remembers_it(voc: Path, tmp_path: Path)
     before = keys(voc, tmp_path)
     memory = memory_of(voc, tmp_path)
     memory.save({name: one._replace(sha256="0" * 64) for name, one in memory.load().items()})
-    report = opened(voc, tmp_path).check()
+    report = check_dataset(opened(voc, tmp_path))
     assert not report.problems
     assert keys(voc, tmp_path) == before
 

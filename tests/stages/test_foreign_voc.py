@@ -18,6 +18,7 @@ from PIL import Image
 from stages.contract.errors import BadImage, StageError
 from stages.datasets import VOC_CLASSES, BadAnnotation, BadDataset, Dataset, open_detection
 from stages.datasets.annotations import read_annotation
+from stages.datasets.check import check_dataset
 
 SIZE = (60, 40)  # width, height
 NAMED = """<annotation><filename>a.jpg</filename><size><width>60</width><height>40</height><depth>3</depth></size>
@@ -150,7 +151,7 @@ def test_a_check_lists_all_that_is_wrong_with_a_file(tmp_path: Path) -> None:
     ]
     head = NAMED[: NAMED.index("<object>")].replace("<width>60", "<width>wide")
     folder = make(tmp_path / "mine", {"a": f"{head}{''.join(objects)}</annotation>", "b": NAMED})
-    report = opened(folder).check()
+    report = check_dataset(opened(folder))
     words = [
         "object 1 (gear) has difficult = 'maybe'",
         "object 3 (gear) has the box",
@@ -167,7 +168,7 @@ def test_a_check_lists_all_that_is_wrong_with_a_file(tmp_path: Path) -> None:
 
 def test_what_is_unusual_is_noted_by_a_check(tmp_path: Path) -> None:
     xml = NAMED.replace("<truncated>0", "<truncated>0.2").replace("<width>60", "<width>-1")
-    report = opened(make(tmp_path / "mine", {"a": xml, "b": xml, "c": NAMED})).check()
+    report = check_dataset(opened(make(tmp_path / "mine", {"a": xml, "b": xml, "c": NAMED})))
     assert report.problems == []
     assert report.notes == [
         "mine-train: 2 annotation files have a size of -1, taken for unknown: a.xml, b.xml",
@@ -217,7 +218,7 @@ def test_objects_without_area_are_no_objects(tmp_path: Path, caplog: pytest.LogC
         )
         assert [one.getMessage() for one in caplog.records] == [told]
         assert [len(dataset.record(one).boxes) for one in dataset.image_ids] == [0, 1, 0, 0, 0]
-        report = dataset.check()
+        report = check_dataset(dataset)
         assert (report.problems, report.notes) == ([], [told])
         assert report.classes["gear"].objects == 1
 
@@ -263,7 +264,7 @@ def test_objects_of_other_classes_may_be_left_out(tmp_path: Path, caplog: pytest
     assert [one.getMessage() for one in caplog.records] == [
         "mine-train: 3 objects are of classes that are not listed, left out: bolt 2, nut 1"
     ]
-    assert dataset.check().problems == []
+    assert check_dataset(dataset).problems == []
 
 
 def test_images_without_annotation_may_be_background(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_images_without_annotation_may_be_background(tmp_path: Path) -> None:
     (folder / "Annotations" / "b.xml").unlink()
     with pytest.raises(BadAnnotation, match=r'b\.xml: no such annotation file.*unannotated = "background"'):
         _ = opened(folder).annotations_key
-    assert opened(folder).check().problems[0].startswith(str(folder / "Annotations" / "b.xml"))
+    assert check_dataset(opened(folder)).problems[0].startswith(str(folder / "Annotations" / "b.xml"))
     dataset = opened(folder, unannotated="background")
     record = dataset.record("b")
     assert (len(record.boxes), record.width, record.height) == (0, *SIZE)
@@ -328,14 +329,14 @@ def test_of_two_images_of_one_name_the_annotation_decides_or_both_are_named(tmp_
     save_image(folder / "JPEGImages" / "a.jpg", colour=(200, 0, 0))
     dataset = opened(folder)
     assert dataset.image_path("a").name == "a.png"
-    assert dataset.check().notes == [
+    assert check_dataset(dataset).notes == [
         "mine-train: 1 image has several files of one name, <filename> decides: a.png (not a.jpg)"
     ]
     for undecided in ("<filename>b.jpg<", "<filename>a<", "<filename><"):
         (folder / "Annotations" / "a.xml").write_text(NAMED.replace("<filename>a.jpg<", undecided))
         with pytest.raises(BadImage, match=r"a\.jpg: has the name of a\.png, and <filename> does not say which is 'a'"):
             opened(folder).image_path("a")
-        (problem, *_) = opened(folder, classes=["gear"]).check().problems
+        (problem, *_) = check_dataset(opened(folder, classes=["gear"])).problems
         assert "a.jpg: has the name of a.png" in problem
 
 
@@ -356,7 +357,7 @@ def test_ids_are_kept_as_they_are(tmp_path: Path) -> None:
     assert dataset.image_ids == IDS
     for image_id in IDS:
         assert len(dataset.record(image_id).boxes) == 1
-    assert dataset.check().problems == []
+    assert check_dataset(dataset).problems == []
     assert len(dataset.images_key) == len(dataset.annotations_key) == 64
 
 
@@ -412,7 +413,7 @@ def test_xml_beside_the_images(tmp_path: Path) -> None:
     assert test.image_ids == ("1",)
     assert train.classes == test.classes == ("bolt", "gear", "nut")
     assert train.record("night/1").labels.tolist() == [0]
-    assert train.check().problems == []
+    assert check_dataset(train).problems == []
     assert train.annotations_key != test.annotations_key
 
 
@@ -426,7 +427,7 @@ def test_xml_beside_the_images_with_a_list(tmp_path: Path) -> None:
     assert opened(folder, ".").image_ids == ("a", "b", "c")
     (folder / "b.xml").unlink()
     (folder / "c.jpg").unlink()
-    problems = opened(folder, ".").check().problems
+    problems = check_dataset(opened(folder, ".")).problems
     assert [next(name for name in ("b.xml", "c.jpg") if name in one) for one in problems] == ["b.xml", "c.jpg"]
     with pytest.raises(BadDataset, match=r"trian\.txt: no such image set"):
         opened(folder, "trian")

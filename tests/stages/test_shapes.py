@@ -13,6 +13,7 @@ from PIL import Image
 
 from stages.contract.errors import BadSetting
 from stages.datasets import BadDataset, ImageRecord, open_classification, open_detection
+from stages.datasets.check import check_dataset
 from stages.datasets.materialise import materialised
 from stages.datasets.shapes import (
     SHAPES,
@@ -56,7 +57,7 @@ def many() -> list[ImageRecord]:
 
     with tempfile.TemporaryDirectory() as work:
         dataset = open_detection("shapes:train", work=Path(work), options={"images": 100})
-        assert dataset.check().problems == []
+        assert check_dataset(dataset).problems == []
         return [dataset.record(image_id) for image_id in dataset.image_ids]
 
 
@@ -107,7 +108,7 @@ def test_the_set_opens_like_any_voc_folder(small: Path, tmp_path: Path) -> None:
     dataset = open_detection(f"voc:{small.parent}:trainval", work=tmp_path)
     assert dataset.image_ids == (*(f"train_{k:05d}" for k in range(6)), *(f"val_{k:05d}" for k in range(3)))
     assert set(dataset.classes) <= set(SHAPES)
-    assert dataset.check().problems == []
+    assert check_dataset(dataset).problems == []
 
 
 def test_each_class_has_its_image_set_with_the_devkits_marks(small: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from stages.contract.errors import BadSetting
 from stages.datasets import BadAnnotation, BadDataset, open_detection
+from stages.datasets.check import check_dataset
 from stages.datasets.digests import combined
 from stages.datasets.yolo import YoloDataset
 
@@ -53,7 +54,7 @@ def test_boxes_and_polygons_in_pixels(tmp_path: Path) -> None:
     assert (record.width, record.height) == SIZE
     assert record.difficult.tolist() == [False, False]
     assert len(dataset.record("b").boxes) == len(dataset.record("c").boxes) == 0
-    report = dataset.check()
+    report = check_dataset(dataset)
     assert report.problems == []
     assert report.notes == [f"{dataset.name}: 1 image has no label file, and so no objects: c"]
     assert report.classes["dog"].objects == 1
@@ -149,21 +150,21 @@ def test_a_corrupted_line_is_named(tmp_path: Path, case: str) -> None:
     assert len(dataset.record("a").boxes) == 1
     with pytest.raises(BadAnnotation, match=rf"labels/train/b\.txt: {words}"):
         dataset.record("b")
-    (problem,) = dataset.check().problems
+    (problem,) = check_dataset(dataset).problems
     assert "b.txt: line 2" in problem
 
 
 def test_the_check_lists_every_bad_line_and_counts_what_is_too_much(tmp_path: Path) -> None:
     lines = [line for line, _ in BAD_LINES.values()]
     path = make(tmp_path, {"a": "\n".join([BOX, *lines, "1 0.5 0.5 0.2 0.2"]), "b": BOX})
-    report = opened(path).check()
+    report = check_dataset(opened(path))
     places = [problem.partition("a.txt: line ")[2].split()[0].rstrip(",") for problem in report.problems]
     assert sorted(map(int, places)) == list(range(2, 2 + len(lines)))
     assert report.problem_count == len(lines)
     assert {name: count.objects for name, count in report.classes.items()} == {"cat": 3, "dog": 1}
     with pytest.raises(BadAnnotation, match=r"a\.txt: line 2, 'cat"):
         opened(path).record("a")
-    report = opened(make(tmp_path, {"a": "cat\n" * 33})).check()
+    report = check_dataset(opened(make(tmp_path, {"a": "cat\n" * 33})))
     assert len(report.problems) == 21
     assert report.problems[-1] == (
         f"{tmp_path}/labels/train/a.txt: 13 more problems are not listed; correct those above, then check again"
@@ -181,8 +182,8 @@ def test_a_line_that_is_there_twice_is_one_object(tmp_path: Path, caplog: pytest
         key, _ = dataset.annotations_key, plain.annotations_key
     told = f"{dataset.name}: 2 objects repeat another exactly, left out: a.txt (2)"
     assert [one.getMessage() for one in caplog.records] == [told]
-    assert dataset.check().notes == [told]
-    assert dataset.check().problems == []
+    assert check_dataset(dataset).notes == [told]
+    assert check_dataset(dataset).problems == []
     # Caches made when these lines were objects have another key; those of other images and data sets keep theirs.
     as_before = combined("classes", [dataset._annotations_digest, *dataset._reading, *dataset.classes])
     assert key != as_before
