@@ -74,3 +74,8 @@ class DiskFull(CacheError):
 
     def __reduce__(self) -> tuple[type[DiskFull], tuple[str]]:
         return (DiskFull, (str(self.path),))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, no longer than 200 characters; the name of its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -91,7 +91,7 @@ def as_cache_error(path: Path, error: OSError) -> CacheError:
     """The sentence for an operating system's error."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(path)
-    return CacheError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")
+    return CacheError(f"{path}: " + cannot("be written", error, "check the folder and its permissions"))
 
 
 def write_json(path: Path, value: Any, *, exclusive: bool = False, durable: bool = True) -> bool:
@@ -116,6 +116,11 @@ def parse_json(content: bytes) -> Any:
         return json.loads(content.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number, finite or not, that float64 can hold."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
 # Reading
@@ -170,15 +175,33 @@ def patiently(path: Path, read: Callable[[], Result]) -> Result:
 
 
 def unreadable(path: Path, error: OSError) -> CacheError:
-    """The sentence for a file that is there and cannot be read."""
-    advice = {
-        errno.EMFILE: "raise the limit (`ulimit -n`) or use fewer threads",
-        errno.ENFILE: "end other programs or raise the machine's limit",
-        errno.EACCES: "check who may read it",
-        errno.EPERM: "check who may read it",
-        errno.ENOMEM: "memory ran out: use fewer --jobs",
-    }.get(error.errno or 0, "check the disk or the network and run the same command again")
-    return CacheError(f"{path}: cannot be read ({error.strerror or error}); {advice}")
+    """The error for a file that is there and cannot be read."""
+    return CacheError(
+        f"{path}: " + cannot("be read", error, "check the disk or the network and run the same command again")
+    )
+
+
+# Errors of the operating system
+
+MACHINE = {
+    errno.EACCES: "check its owner and permissions",
+    errno.EPERM: "check its owner and permissions",
+    errno.EIO: "check the disk, then run the same command again",
+    errno.ESTALE: "check the network disk, then run the same command again",
+    errno.ETIMEDOUT: "check the network disk, then run the same command again",
+    errno.EMFILE: "raise the limit (`ulimit -n`) and run the same command again",
+    errno.ENFILE: "close other programs and run the same command again",
+    errno.ENOMEM: "memory ran out: use fewer --jobs",
+}
+"""What to do about errors of which the name of the file is not the cause."""
+
+
+def cannot(be_done: str, error: OSError, advice: str) -> str:
+    """The end of a sentence about a file: "cannot be read (Input/output error); check the disk, then ...".
+
+    `be_done` is what was tried, as "be read"; `advice` what to do unless the machine is the cause.
+    """
+    return f"cannot {be_done} ({error.strerror or error}); {MACHINE.get(error.errno or 0, advice)}"
 
 
 # JSON that proves by itself that it is what was written

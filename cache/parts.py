@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from cache.errors import CacheError, DamagedPart, NewerVersion
+from cache.errors import CacheError, DamagedPart, NewerVersion, first_line
 from cache.files import Change, change_of, parse_json, patiently, state_of, unreadable, write_atomically
 from cache.schema import Record, Schema
 
@@ -341,8 +341,3 @@ class OpenPart:
 def is_checksummed(descriptor: int) -> bool:
     """Whether HDF5 has a checksum for all that the file holds besides data."""
     return os.pread(descriptor, 1, USER_BLOCK + 8) >= bytes([CHECKSUMMED_SUPERBLOCK])
-
-
-def first_line(error: Exception) -> str:
-    """A library's error in a few words."""
-    return str(error).strip("'\"").splitlines()[0][:120] if str(error) else type(error).__name__

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from cache.files import TEMPORARY
+from cache.files import TEMPORARY, cannot
 from stages.contract.errors import StageError
 
 LIST = ".rcnn-files"
@@ -89,9 +89,7 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StageError(
-                f"-o {self.path}: cannot be made a folder ({error.strerror}); choose another place"
-            ) from error
+            raise StageError(f"-o {self.path}: " + cannot("be made a folder", error, "choose another place")) from error
         path = self.path / name
         self.check_file(path)
         temporary = self.path / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"  # its ending says which format to write
@@ -139,7 +137,7 @@ def check_writable(option: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise StageError(
-            f"{option} {folder}: {there} cannot be written ({error.strerror}); choose another place"
+            f"{option} {folder}: {there} " + cannot("be written", error, "choose another place")
         ) from error
 
 

@@ -9,19 +9,14 @@ from pathlib import Path
 
 import click
 
+from cache.errors import CacheError, first_line
+from cache.files import MACHINE
 from stages.contract.errors import BadImage, StageError
 
 OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 70, 130, 143, 141
 
-MACHINE = {
-    errno.EACCES: "check who owns it",
-    errno.EPERM: "check who owns it",
+NAMES = {
     errno.EROFS: "name another place",
-    errno.EIO: "check the disk, then run the same command again",
-    errno.ESTALE: "check the network disk, then run the same command again",
-    errno.ETIMEDOUT: "check the network disk, then run the same command again",
-    errno.EMFILE: "raise the limit (ulimit -n) and run the same command again",
-    errno.ENFILE: "close other programs and run the same command again",
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name another place",
@@ -29,7 +24,7 @@ MACHINE = {
     errno.ENOENT: "run the same command again if it should be there",
     errno.ELOOP: "its links lead in a circle; name the file itself",
 }
-"""What to do about errors of the machine and its disks; whoever runs into one has found no bug."""
+"""What to do about files of the wrong kind or in the wrong place; whoever runs into one has found no bug."""
 NO_MEMORY = (
     "failed to map segment", "allocate", "start new thread", "insufficient memory", "bad_alloc", "not enough memory",
     "out of memory",
@@ -41,7 +36,7 @@ NEARLY_ALL = 0.75
 def sentence(error: BaseException, command: click.Command | None = None) -> tuple[str, int]:
     """What the user reads, on one line, and the exit code. `command` (else the one that is running) is the command that
     failed: only options that it has are advised."""
-    text, code = told(error, command)
+    text, code = unescaped_sentence(error, command)
     return on_one_line(text), code
 
 
@@ -52,10 +47,8 @@ def on_one_line(text: str) -> str:
     )
 
 
-def told(error: BaseException, command: click.Command | None) -> tuple[str, int]:
+def unescaped_sentence(error: BaseException, command: click.Command | None) -> tuple[str, int]:
     """`sentence` before its text is put on one line."""
-    from cache import CacheError
-
     if isinstance(error, BadImage) and has_option(command, "--skip-bad-images"):
         return f"{error}, or pass --skip-bad-images", BAD_INPUT
     if isinstance(error, StageError | CacheError):
@@ -70,11 +63,10 @@ def told(error: BaseException, command: click.Command | None) -> tuple[str, int]
     if memory_ran_out(error):
         fewer = [("--jobs", "--jobs 1"), ("--batch-size", "a smaller --batch-size")]
         ways = [words for option, words in fewer if has_option(command, option)] or ["a machine with more"]
-        what = first_line(error) or type(error).__name__
-        return f"memory ran out or a worker was killed ({what}); try {' or '.join(ways)}", BAD_INPUT
-    if isinstance(error, OSError) and error.errno in MACHINE:
+        return f"memory ran out or a worker was killed ({first_line(error)}); try {' or '.join(ways)}", BAD_INPUT
+    if isinstance(error, OSError) and (advice := {**NAMES, **MACHINE}.get(error.errno or 0)):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; {MACHINE[error.errno]}", BAD_INPUT
+        return f"{where}{error.strerror}; {advice}", BAD_INPUT
     return f"this is a bug: {type(error).__name__}: {first_line(error)}; `rcnn -v ...` shows where", BUG
 
 
@@ -137,8 +129,3 @@ def explain(error: BaseException) -> str:
 def verbose() -> bool:
     """Whether `rcnn -v` was given."""
     return "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text."""
-    return (str(error).strip().splitlines() or [""])[0][:200]

@@ -9,12 +9,14 @@ import os
 import sys
 from typing import Any
 
+from cache.files import cannot
+
 
 class OutputLost(BaseException):
     """Standard output cannot be written any more. No Exception: nobody goes on after it, and click lets it through."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"standard output: cannot be written ({error.strerror}); send it somewhere else")
+        super().__init__("standard output: " + cannot("be written", error, "send it somewhere else"))
         self.nobody_reads = error.errno == errno.EPIPE
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.files import cannot
 from rcnn_cli.recipes.graph import Node
 from rcnn_cli.recipes.recipe import NOT_TOML, Recipe, read_tables
 from stages.contract.catalogue import catalogue
@@ -83,7 +84,7 @@ def load_cluster(path: Path, recipe: Recipe) -> Cluster:
     except UnicodeDecodeError as error:
         raise ClusterError(f"{path}: is not text in UTF-8 ({error}); save it with that encoding") from error
     except OSError as error:
-        raise ClusterError(f"{path}: cannot be read ({error.strerror}); name a text file in TOML") from error
+        raise ClusterError(f"{path}: " + cannot("be read", error, "name a text file in TOML")) from error
     except NOT_TOML as error:
         raise ClusterError(f"{path}: is not valid TOML ({error}); correct that line") from error
     known = [DEFAULT, *catalogue(), *recipe.uses]

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cache.files import cannot
 from rcnn_cli.clusters.cluster_file import ClusterError
 from rcnn_cli.clusters.slurm_scripts import Script
 
@@ -94,7 +95,7 @@ def call(
     except FileNotFoundError as error:
         raise ClusterError(f"{line[0]}: is not found; work on a machine that has Slurm's commands in PATH") from error
     except OSError as error:
-        raise ClusterError(f"{line[0]}: cannot be run ({error.strerror}); ask who looks after this cluster") from error
+        raise ClusterError(f"{line[0]}: " + cannot("be run", error, "ask who looks after this cluster")) from error
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"{line[0]}: gave no answer in {patience} s{advice}") from error
     if done.returncode:

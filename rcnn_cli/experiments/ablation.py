@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cache.files import is_number
 from rcnn_cli.experiments.grid import Cell, Grid, GridError, flattened, merged, nested
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import RecipeError, apply_change, build_recipe, read_toml
@@ -314,11 +315,6 @@ def number_of(run: Run, name: str) -> float | None:
         raise RecipeError(f"metrics: {node.name} has no number '{key}'{nearest(key, known)}")
     value = numbers[key]
     return 100 * value if value is not None and is_share(key) else value
-
-
-def is_number(value: Any) -> bool:
-    """Whether the value of a summary is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_share(key: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import CacheState, Reader
+from cache.files import cannot
 from cache.layout import kind_of
 from cache.manifest import read_manifest
 from cache.parts import verify_part
@@ -123,15 +124,15 @@ def inspect_json(path: Path) -> str:
     try:
         value = json.loads(read_whole(path))
     except OSError as error:
-        raise StageError(f"{path}: cannot be read ({error.strerror}); name another file") from error
+        raise StageError(f"{path}: " + cannot("be read", error, "name another file")) from error
     except (ValueError, RecursionError) as error:
         raise StageError(f"{path}: is not valid JSON ({error}); make it again") from error
     if not isinstance(value, dict):
-        return f"{path}: JSON, {told(value)}"
-    return "\n".join([f"{path}: JSON", *(f"  {name}: {told(one)}" for name, one in value.items())])
+        return f"{path}: JSON, {json_line(value)}"
+    return "\n".join([f"{path}: JSON", *(f"  {name}: {json_line(one)}" for name, one in value.items())])
 
 
-def told(value: Any) -> str:
+def json_line(value: Any) -> str:
     """A JSON value on a line, nested ones beyond a length by their size and names."""
     text = json.dumps(value, ensure_ascii=False)
     if len(text) <= LINE_LENGTH or not isinstance(value, dict | list):

@@ -94,7 +94,7 @@ def predict_one(
         save_image(showing.picture(image, found), file)
     folder.write(f"{name}.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
     at = "" if frame is None else f", frame {frame}"
-    return f"{path}{at}: {showing.told(found)} -> {folder.path / name}.png, .json"
+    return f"{path}{at}: {showing.drawn_line(found)} -> {folder.path / name}.png, .json"
 
 
 class Detector:

@@ -79,7 +79,7 @@ class Showing:
             rule = f"None has {self.rule}: the best {number} drawn in thin lines, whatever the score."
         return [f"Numbers: {scores}. {rule}"]
 
-    def told(self, found: Detections) -> str:
+    def drawn_line(self, found: Detections) -> str:
         """What is drawn, in a line: "cross, star"."""
         rows, enough = self.choose(found)
         names = ", ".join(self.classes[found.labels[row]] for row in rows)

@@ -30,13 +30,13 @@ class Difference:
 
     def __str__(self) -> str:
         if not self.setting:
-            settings = ", ".join(f"{name} = {told(value)}" for name, value in (self.a or self.b or {}).items())
+            settings = ", ".join(f"{name} = {as_in_recipe(value)}" for name, value in (self.a or self.b or {}).items())
             return f"{self.table}: only in {'A' if self.b is None else 'B'}{f' ({settings})' if settings else ''}"
         note = "" if self.matters else " (cannot change a result)"
-        return f"{self.table}.{self.setting} {told(self.a)} -> {told(self.b)}{note}"
+        return f"{self.table}.{self.setting} {as_in_recipe(self.a)} -> {as_in_recipe(self.b)}{note}"
 
 
-def told(value: Any) -> str:
+def as_in_recipe(value: Any) -> str:
     """A setting's value as a recipe has it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cache.files import cannot
 from stages.contract.card import Stage
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import StageError
@@ -101,7 +102,7 @@ def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dic
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: is not text in UTF-8 ({error}); save the {kind} with that encoding") from error
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); name a {kind}, a text file in TOML") from error
+        raise RecipeError(f"{path}: " + cannot("be read", error, f"name a {kind}, a text file in TOML")) from error
     except NOT_TOML as error:
         raise RecipeError(f"{path}: is not valid TOML ({error}); correct that line") from error
 

@@ -30,6 +30,7 @@ from cache import (
     set_aside,
 )
 from cache.adoption import read_item_keys, write_item_keys
+from cache.files import cannot
 from cache.view import ATTRIBUTES
 from rcnn_cli.recipes.graph import Graph, Node, installed_version
 from stages.contract.card import Stage
@@ -521,7 +522,5 @@ def work_folder(option: Path | None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StageError(
-            f"--work {folder}: cannot be made a folder ({error.strerror}); choose another place"
-        ) from error
+        raise StageError(f"--work {folder}: " + cannot("be made a folder", error, "choose another place")) from error
     return folder

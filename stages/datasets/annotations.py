@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.files import cannot
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
 from stages.datasets.listing import ONE_LINE
 from stages.datasets.orientation import described_size
@@ -134,7 +135,7 @@ def parse_xml(path: Path, read: Callable[[Path], bytes] = read_whole) -> Element
     except FileNotFoundError:
         raise BadAnnotation(f"{path}: {MISSING}") from None
     except OSError as error:
-        raise BadAnnotation(f"{path}: cannot be read ({error.strerror}); repair or remove it") from None
+        raise BadAnnotation(f"{path}: " + cannot("be read", error, "repair or remove it")) from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise BadAnnotation(f"{path}: is not a whole XML file ({error}); repair or remove it") from None
     level, depth = [root], 0

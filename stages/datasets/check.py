@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.contract.errors import BadImage
 from stages.contract.execution import Progress, silent
-from stages.datasets.records import BadAnnotation, Faults, first_of
+from stages.datasets.records import BadAnnotation, Faults, some_of
 from stages.datasets.voc import Dataset
 from stages.images.reading import ImageFile
 
@@ -56,7 +56,7 @@ def check_dataset(
             bar.advance(1)
     for what, names in sorted(report.unusual.items()):
         many = f"{len(names)} annotation files have" if len(names) > 1 else "1 annotation file has"
-        report.notes.append(f"{dataset.name}: {many} {what}: {first_of(names)}")
+        report.notes.append(f"{dataset.name}: {many} {what}: {some_of(names)}")
     report.notes.extend([*dataset.notes(), *dataset.choice_notes(), *dataset.orientation_notes()])
     dataset.remember()
     return report

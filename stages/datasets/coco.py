@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.files import cannot, is_number
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
 from stages.contract.errors import BadImage
 from stages.contract.settings import nearest
@@ -449,7 +450,7 @@ def read_json(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
     except FileNotFoundError:
         raise BadDataset(f"{path}: no such file; name one in COCO's format, coco:ANNOTATIONS.json:IMAGES") from None
     except OSError as error:
-        raise BadDataset(f"{path}: cannot be read ({error.strerror}); name a file in COCO's format") from None
+        raise BadDataset(f"{path}: " + cannot("be read", error, "name a file in COCO's format")) from None
     except (ValueError, RecursionError) as error:
         raise BadDataset(f"{path}: is not a whole JSON file ({error}); repair it or fetch it again") from None
     for table in TABLES:
@@ -552,8 +553,3 @@ def annotation_row(
     if crowd not in (0, 1):
         raise BadDataset(f"{path}: {what} has iscrowd = {shown(crowd)}; write 0 or 1")
     return images[image], identity, label_of[category], sides, float(area), bool(crowd)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number, finite or not, that float64 can hold."""
-    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)

@@ -23,6 +23,7 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from cache.files import cannot
 from stages.contract.errors import StageError
 from stages.contract.execution import Progress, silent
 from stages.contract.settings import nearest
@@ -84,9 +85,7 @@ def fetch(name: str, directory: Path | str, progress: ProgressFactory = silent, 
         for archive in archives:
             fetch_archive(archive, place, progress, mirror or os.environ.get(MIRROR_VARIABLE))
     except OSError as error:
-        raise BadDownload(
-            f"{place}: cannot be written ({error.strerror or error}); free the disk or name another"
-        ) from None
+        raise BadDownload(f"{place}: " + cannot("be written", error, "free the disk or name another")) from None
     return place / archives[0].base
 
 

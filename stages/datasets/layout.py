@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from cache.files import cannot
 from stages.contract.settings import nearest
 from stages.datasets.listing import Listing, composed, is_id, walk
 from stages.datasets.records import BadDataset, shown
@@ -155,6 +156,6 @@ def read_lines(path: Path) -> list[str]:
         content = read_whole(path)
         return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").splitlines()
     except OSError as error:
-        raise BadDataset(f"{path}: cannot be read ({error.strerror}); name a list of image ids") from None
+        raise BadDataset(f"{path}: " + cannot("be read", error, "name a list of image ids")) from None
     except UnicodeDecodeError:
         raise BadDataset(f"{path}: is not a text file in UTF-8; an image set holds one image id a line") from None

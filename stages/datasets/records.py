@@ -141,11 +141,11 @@ class LeftOut:
         found = []
         if names := self.without_area:
             many = f"{len(names)} {what}s have" if len(names) > 1 else f"1 {what} has"
-            found.append(f"{place}: {many} no area, left out: {first_of(names)}")
+            found.append(f"{place}: {many} no area, left out: {some_of(names)}")
         if total := self.other_classes.total():
             counts = [f"{name} {count}" for name, count in self.other_classes.most_common()]
             many = f"{total} {what}s are" if total > 1 else f"1 {what} is"
-            found.append(f"{place}: {many} of classes that are not listed, left out: {first_of(counts)}")
+            found.append(f"{place}: {many} of classes that are not listed, left out: {some_of(counts)}")
         if count := self.unannotated:
             many = (
                 f"{count} images have no annotation file and count as images"
@@ -156,7 +156,7 @@ class LeftOut:
         if total := self.repeated.total():
             named = [f"{name} ({count})" if count > 1 else name for name, count in self.repeated.items()]
             many = f"{total} {what}s repeat" if total > 1 else f"1 {what} repeats"
-            found.append(f"{place}: {many} another exactly, left out: {first_of(named)}")
+            found.append(f"{place}: {many} another exactly, left out: {some_of(named)}")
         return found
 
     def as_json(self) -> dict[str, Any]:
@@ -173,8 +173,8 @@ class LeftOut:
         return LeftOut([str(name) for name in value["without_area"]], counts, int(value["unannotated"]), repeated)
 
 
-def first_of(names: list[str]) -> str:
-    """The first of the names, and dots if there are more."""
+def some_of(names: list[str]) -> str:
+    """The first few of the names, and dots if there are more."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 

@@ -31,7 +31,7 @@ from stages.datasets.image_set import ImageSet, images_digest
 from stages.datasets.layout import XML, Layout, find_images
 from stages.datasets.listing import ONE_LINE, Listing, composed
 from stages.datasets.orientation import AUTO, CHOICES
-from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, first_of, shown
+from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, shown, some_of
 from stages.images.reading import SUFFIXES, ImageFile
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Dataset(ImageSet):
         if not chosen:
             return []
         many = f"{len(chosen)} images have" if len(chosen) > 1 else "1 image has"
-        return [f"{self.name}: {many} several files of one name, <filename> decides: {first_of(chosen)}"]
+        return [f"{self.name}: {many} several files of one name, <filename> decides: {some_of(chosen)}"]
 
     @cached_property
     def left_out(self) -> LeftOut:

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.files import cannot
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
 from stages.contract.settings import nearest
 from stages.datasets.digests import combined
 from stages.datasets.layout import read_lines
 from stages.datasets.listing import ONE_LINE, Listing, is_id, on_disk, without_suffix
-from stages.datasets.records import BadAnnotation, BadDataset, Faults, LeftOut, first_of, shown
+from stages.datasets.records import BadAnnotation, BadDataset, Faults, LeftOut, shown, some_of
 from stages.datasets.voc import BACKGROUND, ClassOptions, Dataset, VocOptions, checked_classes, plain_label
 from stages.images.reading import SUFFIXES, ImageFile
 from stages.input_files import read_whole
@@ -125,7 +126,7 @@ class YoloDataset(Dataset):
         except FileNotFoundError:
             return YoloAnnotation(path, (), missing=True)
         except OSError as error:
-            raise BadAnnotation(f"{path}: cannot be read ({error.strerror}); repair or remove it") from None
+            raise BadAnnotation(f"{path}: " + cannot("be read", error, "repair or remove it")) from None
         return read_labels(path, content, self.file)
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
@@ -167,7 +168,7 @@ class YoloDataset(Dataset):
         if not missing:
             return []
         many = f"{len(missing)} images have" if len(missing) > 1 else "1 image has"
-        return [f"{self.name}: {many} no label file, and so no objects: {first_of(missing)}"]
+        return [f"{self.name}: {many} no label file, and so no objects: {some_of(missing)}"]
 
     @property
     def _reading(self) -> list[str]:
@@ -226,7 +227,7 @@ def read_yaml(path: Path) -> YoloFile:
     except FileNotFoundError:
         raise BadDataset(f"{path}: no such file; name a data.yaml, yolo:DATA.yaml:SPLIT") from None
     except OSError as error:
-        raise BadDataset(f"{path}: cannot be read ({error.strerror}); name a data.yaml, yolo:DATA.yaml:SPLIT") from None
+        raise BadDataset(f"{path}: " + cannot("be read", error, "name a data.yaml, yolo:DATA.yaml:SPLIT")) from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         told = " ".join(str(error).split())[:200]
         raise BadDataset(f"{path}: is not valid YAML ({told}); correct it") from None

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from cache.errors import first_line
 from stages.contract.errors import BadImage, ChangedInput
 from stages.input_files import check_is_file
 
@@ -217,11 +218,6 @@ def why_missing(path: Path) -> str:
     if not there:
         return "no such file"
     return f"no such file, but there is {', '.join(there[:3])} (images end in {', '.join(SUFFIXES)}, in any case)"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of the error's message, or its type where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
 
 
 def to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Pixels:

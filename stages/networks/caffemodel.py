@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.files import cannot
 from stages.contract.errors import StageError
 from stages.input_files import read_whole
 
@@ -73,7 +74,7 @@ def read_caffemodel(path: Path, content: bytes | None = None) -> dict[str, Blobs
     try:
         net = net_message().FromString(read_whole(path) if content is None else content)
     except OSError as error:
-        raise StageError(f"{path}: cannot be read ({error.strerror}); name a file of weights") from error
+        raise StageError(f"{path}: " + cannot("be read", error, "name a file of weights")) from error
     except DecodeError as error:
         raise StageError(
             f"{path}: is neither a .caffemodel nor a state dict, or is not whole; fetch it again, or name another file"

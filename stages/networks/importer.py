@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from cache.files import cannot
 from stages.contract.errors import StageError
 from stages.contract.settings import nearest
 from stages.input_files import check_is_file, read_whole
@@ -93,7 +94,7 @@ def is_state_dict(path: Path) -> bool:
         with path.open("rb") as file:
             beginning = file.read(8)
     except OSError as error:
-        raise StageError(f"{path}: cannot be read ({error.strerror}); name a file of weights") from error
+        raise StageError(f"{path}: " + cannot("be read", error, "name a file of weights")) from error
     if read_record(path) is not None:
         raise StageError(f"{path}: has been imported already; name it as network.weights in a recipe")
     return beginning.startswith(TORCH_FILES) or read_header(path) is not None

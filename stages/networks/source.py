@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cache.files import cannot
 from stages.contract.errors import BadSetting, StageError
 from stages.contract.settings import setting
 from stages.input_files import check_is_file
@@ -255,7 +256,7 @@ def sha256_of(path: Path) -> str:
         status = path.stat()
         return hashed(path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
     except OSError as error:
-        raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
+        raise StageError(f"{path}: " + cannot("be read", error, "check network.weights")) from error
 
 
 @functools.lru_cache(maxsize=64)

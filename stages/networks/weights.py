@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cache import Column, Record
+from cache.files import cannot
 from stages.contract.errors import ChangedInput, StageError
 from stages.input_files import read_whole
 from stages.networks.architectures import build, empty_module
@@ -120,7 +121,7 @@ def read_file(path: Path) -> bytes:
     try:
         return read_whole(path)
     except OSError as error:
-        raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
+        raise StageError(f"{path}: " + cannot("be read", error, "check network.weights")) from error
 
 
 def parse_state(raw: bytes, path: Path) -> State:

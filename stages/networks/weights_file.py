@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from cache.files import cannot
 from stages.contract.errors import StageError
 from stages.input_files import check_is_file
 from stages.networks.cards import Preprocessing
@@ -80,7 +81,7 @@ def read_header(path: Path, content: bytes | None = None) -> dict[str, Any] | No
         with path.open("rb") if content is None else io.BytesIO(content) as file:
             return header_in(file, path)
     except OSError as error:
-        raise StageError(f"{path}: cannot be read ({error.strerror}); check network.weights") from error
+        raise StageError(f"{path}: " + cannot("be read", error, "check network.weights")) from error
 
 
 def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:

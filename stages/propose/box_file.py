@@ -27,6 +27,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from cache.files import cannot
 from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import ChangedInput, StageError
 from stages.propose.mat_file import read_variables
@@ -116,7 +117,7 @@ class Source:
             self.stream = path.open("rb")
             self.state = self.state_now()
         except OSError as error:
-            raise StageError(f"{path}: cannot be read ({error.strerror}); correct propose's setting 'file'") from error
+            raise StageError(f"{path}: " + cannot("be read", error, "correct propose's setting 'file'")) from error
 
     def state_now(self) -> tuple[int, int, int]:
         """Size and times of the open file: whatever is written into it shows in them."""
@@ -341,7 +342,7 @@ def mat_lookup(source: Source, sha256: str | None) -> Lookup:
     if not isinstance(boxes, list) or not isinstance(images, list) or not boxes or len(boxes) != len(images):
         raise StageError(f"{path}: needs cell arrays 'boxes' and 'images' of the same length; see the published format")
     named = [
-        (first_of(image), array) for image, array in zip(images, boxes, strict=True) if first_of(image) is not None
+        (id_in_cell(image), array) for image, array in zip(images, boxes, strict=True) if id_in_cell(image) is not None
     ]
     place = by_id(path, [as_id(name) for name, _ in named])
 
@@ -352,7 +353,7 @@ def mat_lookup(source: Source, sha256: str | None) -> Lookup:
     return lookup
 
 
-def first_of(image: Any) -> Any:
+def id_in_cell(image: Any) -> Any:
     """What a cell of `images` holds: text, a number, the first of several; None for an empty one or anything else."""
     while isinstance(image, list) and image:
         image = image[0]

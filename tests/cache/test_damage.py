@@ -470,7 +470,7 @@ def test_no_more_files_may_be_opened(folder):
 def test_a_part_that_another_user_may_not_read_is_left_alone(folder):
     (folder / "part-00001.h5").chmod(0)
     with pytest.raises(
-        CacheError, match=r"part-00001\.h5: cannot be read \(Permission denied\); check who may read it"
+        CacheError, match=r"part-00001\.h5: cannot be read \(Permission denied\); check its owner and permissions"
     ):
         assert_right(folder)
     (folder / "part-00001.h5").chmod(0o600)
