@@ -6,15 +6,15 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cache import Column, Part, Reader, Schema, Writer
-from stages.contract.execution import Execution, Progress, in_processes
+from cache import Column, Part, Reader, Record, Schema, Writer
+from stages.contract.execution import Execution, Progress
+from stages.contract.processes import fill_in_processes
 from stages.detect import SCORES, STAGE, Settings
 from stages.detect.scoring import Head, Scorer, class_probabilities
 from stages.detect.trace import Trace, detect_image
@@ -22,6 +22,7 @@ from stages.detections.candidates import Scored
 from stages.detections.cap import class_thresholds
 from stages.features.linear_models import BoxRegressors, read_regressors, read_svms
 from stages.features.reading import Features
+from stages.images.batches import read_ahead
 
 log = logging.getLogger("stages.detect")
 
@@ -52,18 +53,15 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
     """Detects in every image. Features that the CPU computes on demand take `execution.jobs` processes, a part each;
-    otherwise as many threads work on the images of a part."""
+    otherwise as many threads work on the images."""
     detector = Detector(settings, inputs)
-    threads = isinstance(inputs["features"], Reader) or execution.device.startswith("cuda")
+    in_threads = isinstance(inputs["features"], Reader) or execution.device.startswith("cuda")
     with execution.progress("detect", output.remaining_items, "images") as bar:
-        if threads:
-            with ThreadPoolExecutor(execution.jobs) as pool:
-                fill_parts(detector, output, output.claim(), bar, pool.map)
-        elif execution.jobs == 1:
-            fill_parts(detector, output, output.claim(), bar)
+        if in_threads or execution.jobs == 1:
+            fill_parts(detector, output, output.claim(), bar, threads=execution.jobs if in_threads else 0)
         else:
             fill = functools.partial(fill_in_worker, settings, inputs, output)
-            in_processes("detect", fill, output, execution.jobs, bar)
+            fill_in_processes("detect", fill, output, execution.jobs, bar)
 
 
 def fill_in_worker(
@@ -73,18 +71,23 @@ def fill_in_worker(
     fill_parts(Detector(settings, inputs), output, parts, bar)
 
 
-def fill_parts(
-    detector: Detector, output: Writer, parts: Iterable[Part], bar: Progress, apply: Callable[..., Any] = map
-) -> None:
-    """Makes `parts`; `apply` is `map` or that of a pool of threads."""
-    with threadpool_limits(1, user_api="blas"):  # the threads are ours, and sums must not depend on their number
-        for part in parts:
-            records = []
-            for record in apply(detector.record, part.item_ids):
-                records.append(record)
-                bar.advance(1, len(record["boxes"]))
-            skipped = detector.features.manifest.get("skipped", {})
-            output.write(part, records, {image: skipped[image] for image in part.item_ids if image in skipped})
+def fill_parts(detector: Detector, output: Writer, parts: Iterable[Part], bar: Progress, threads: int = 0) -> None:
+    """Makes `parts`, in this thread or by some `threads`."""
+    tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
+
+    def record_of(task: tuple[Part, str]) -> Record:
+        return detector.record(task[1])
+
+    made = read_ahead(record_of, tasks, ahead=2 * threads, threads=threads)
+    records: list[Record] = []
+    with threadpool_limits(1, user_api="blas"), contextlib.closing(made):  # sums must not depend on BLAS's threads
+        for (part, _), record in made:
+            records.append(record)
+            bar.advance(1, len(record["boxes"]))
+            if len(records) == len(part.item_ids):
+                skipped = detector.features.manifest.get("skipped", {})
+                output.write(part, records, {image: skipped[image] for image in part.item_ids if image in skipped})
+                records = []
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.errors import BadImage
-from stages.contract.execution import Execution, Progress, in_processes
+from stages.contract.execution import Execution, Progress
+from stages.contract.processes import fill_in_processes
 from stages.datasets import Dataset
 from stages.extract import Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network, stored_dtype
+from stages.images.batches import read_ahead
 from stages.images.reading import Pixels
 from stages.networks import NetworkSource
 from stages.networks.memory import keep_large_buffers
@@ -66,7 +68,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         else:
             load_network(source, settings, "cpu")  # downloads, and complains, once and here
             task = Extraction.of(settings, inputs, execution.in_worker)
-            in_processes("extract", functools.partial(fill_parts, task, output), output, execution.jobs, bar)
+            fill_in_processes("extract", functools.partial(fill_parts, task, output), output, execution.jobs, bar)
 
 
 def on_demand(settings: Settings, inputs: Mapping[str, Any], execution: Execution) -> OnDemand:
@@ -120,15 +122,16 @@ def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Pro
     network = loaded(task.source, task.settings, device)
     depth = READ_AHEAD["cuda" if device.startswith("cuda") else "cpu"]
     reader = RegionReader(task, pin=device.startswith("cuda"))
+    tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
     with (
         arithmetic(task.settings, device),
-        ThreadPoolExecutor(depth) as reading,
         ThreadPoolExecutor(1) as writing,
+        contextlib.closing(read_ahead(lambda task: reader.read(task[1]), tasks, ahead=depth, threads=depth)) as images,
     ):
         records: list[Record] = []
         skipped: dict[str, str] = {}
         pending: Future[None] | None = None
-        for part, regions in ahead(reading, reader.read, parts, depth):
+        for (part, _), regions in images:
             records.append(record_of(regions, network, task))
             if regions.skipped:
                 skipped[regions.image_id] = regions.skipped
@@ -216,21 +219,6 @@ def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
         "image_size": np.array(size, np.int32),
         **features,
     }
-
-
-def ahead(
-    threads: ThreadPoolExecutor, read: Callable[[str], Regions], parts: Iterable[Part], depth: int
-) -> Iterator[tuple[Part, Regions]]:
-    """The regions of every image of `parts` in order, up to `depth` images read before they are asked for."""
-    queue: deque[tuple[Part, Future[Regions]]] = deque()
-    for part in parts:
-        for image_id in part.item_ids:
-            queue.append((part, threads.submit(read, image_id)))
-            if len(queue) > depth:
-                first, regions = queue.popleft()
-                yield first, regions.result()
-    for first, regions in queue:
-        yield first, regions.result()
 
 
 class OnDemand:

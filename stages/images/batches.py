@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,12 +19,16 @@ def read_ahead(
     threads: int = 1,
     initializer: Callable[..., Any] | None = None,
     initargs: tuple[Any, ...] = (),
-) -> Iterator[tuple[Task, Result]]:
+) -> Generator[tuple[Task, Result], None, None]:
     """(task, read(task)) of each task, in order, up to `ahead` of them begun by `threads` before they are asked for.
 
-    Tasks are drawn in the caller's thread. `initializer(*initargs)` is called in each thread first. Raises what `read`
+    Without `threads` each is read when it is asked for, in the caller's thread, in which tasks are always drawn. `initializer(*initargs)` is called in each thread first. Raises what `read`
     raises, at its task; what has not begun when the caller stops asking is dropped.
     """
+    if not threads:
+        for task in tasks:
+            yield task, read(task)
+        return
     begun: deque[tuple[Task, Future[Result]]] = deque()
     with ThreadPoolExecutor(threads, initializer=initializer, initargs=initargs) as pool:
         try:

@@ -12,8 +12,9 @@ import numpy as np
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.boxes import Boxes
-from stages.contract.errors import BadImage, BadSetting, StageError
-from stages.contract.execution import Execution, Progress, ending_with_their_manager, workers_deaf_to_interrupts
+from stages.contract.errors import BadImage, BadSetting
+from stages.contract.execution import Execution, Progress
+from stages.contract.processes import processes
 from stages.datasets import Dataset
 from stages.images.reading import ImageFile, Pixels
 from stages.propose import Settings
@@ -77,9 +78,13 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     if check_available:
         check_available()
     feed = Feed(settings, inputs["images"], listed, output.claim())
-    with execution.progress("propose", output.remaining_items, "images") as bar:
-        outcomes = in_processes(settings, feed, execution) if execution.jobs > 1 else in_turn(settings, feed, execution)
-        write_parts(feed, outcomes, output, bar)
+    function = attempt_alone if execution.jobs > 1 else attempt
+    tasks = ((settings, task, execution.skip_bad_images) for task in feed.tasks())
+    with (
+        processes("propose", execution.jobs, waiting=execution.jobs) as workers,
+        execution.progress("propose", output.remaining_items, "images") as bar,
+    ):
+        write_parts(feed, workers.map(function, tasks), output, bar)
 
 
 def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
@@ -94,11 +99,7 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
 
 
 class Feed:
-    """The tasks of the parts as these are claimed, one by one; `claimed` are the parts not yet written.
-
-    An error while claiming ends the tasks and stays in `failure`: joblib asks for tasks from a thread of its own, where
-    an exception would be lost.
-    """
+    """The tasks of the parts as these are claimed, one by one; `claimed` are the parts not yet written."""
 
     def __init__(self, settings: Settings, dataset: Dataset, listed: BoxFile | None, parts: Iterable[Part]) -> None:
         self.settings = settings
@@ -106,18 +107,14 @@ class Feed:
         self.listed = listed
         self.parts = parts
         self.claimed: deque[Part] = deque()
-        self.failure: BaseException | None = None
         self.warned = False
 
     def tasks(self) -> Iterator[Task]:
         """One task an image, in the parts' order."""
-        try:
-            for part in self.parts:
-                self.claimed.append(part)
-                for image_id in part.item_ids:
-                    yield self.task(image_id)
-        except Exception as error:
-            self.failure = error
+        for part in self.parts:
+            self.claimed.append(part)
+            for image_id in part.item_ids:
+                yield self.task(image_id)
 
     def task(self, image_id: str) -> Task:
         """The image's task, with its boxes if they come from a file."""
@@ -137,30 +134,6 @@ class Feed:
         if words:
             self.warned = True
             logger.warning("%s %s", file.path, words)
-
-
-def in_turn(settings: Settings, feed: Feed, execution: Execution) -> Iterator[Outcome]:
-    """The outcomes, in order, worked out in this process."""
-    for task in feed.tasks():
-        yield attempt(settings, task, execution.skip_bad_images)
-
-
-def in_processes(settings: Settings, feed: Feed, execution: Execution) -> Iterator[Outcome]:
-    """The same by `execution.jobs` processes, which take a task as soon as they are free."""
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    parallel = Parallel(n_jobs=execution.jobs, backend="loky", return_as="generator", batch_size=1)
-    calls = (delayed(attempt_alone)(settings, task, execution.skip_bad_images) for task in feed.tasks())
-    try:
-        with ending_with_their_manager():
-            with workers_deaf_to_interrupts():
-                outcomes = parallel(calls)
-            yield from outcomes
-    except TerminatedWorkerError as error:
-        raise StageError(
-            f"propose: one of {execution.jobs} processes died, perhaps for want of memory; run again with fewer --jobs"
-        ) from error
 
 
 def attempt_alone(settings: Settings, task: Task, skip_bad_images: bool) -> Outcome:
@@ -219,7 +192,7 @@ def search(settings: Settings, file: ImageFile) -> tuple[Boxes, tuple[int, int]]
 
 
 def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Progress) -> None:
-    """Writes each claimed part as soon as its images' outcomes are there; raises what stopped the feed, if anything."""
+    """Writes each claimed part as soon as its images' outcomes are there."""
     waiting: list[Outcome] = []
     cut = 0
     for outcome in outcomes:
@@ -229,8 +202,6 @@ def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Pr
         if len(waiting) == len(feed.claimed[0].item_ids):
             write_part(output, feed.claimed.popleft(), waiting)
             waiting = []
-    if feed.failure:
-        raise feed.failure
     if cut and feed.listed:
         logger.warning("%s: %d boxes reached over their image's edge and were clipped", feed.listed.path, cut)
 

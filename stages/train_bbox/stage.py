@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.contract.execution import Execution, ending_with_their_manager, workers_deaf_to_interrupts
+from stages.contract.execution import Execution
+from stages.contract.processes import processes
 from stages.features.reading import feature_scale, layer_dimension
 from stages.matching.ground_truth import check_images
 from stages.train_bbox import Settings
@@ -57,12 +57,12 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         examples = collect_examples(features, dataset, settings.min_overlap, settings.difficult)
         labels = {name: label for label, name in enumerate(output.item_ids)}
         own = ((part, [examples.of_class(labels[name]) for name in part.item_ids]) for part in output.claim())
-        tasks = (delayed(fit_part)(part, found, features, scale, settings) for part, found in own)
-        workers = Parallel(n_jobs=execution.jobs, pre_dispatch="n_jobs", max_nbytes=None, return_as="generator")
-        with ending_with_their_manager(), execution.progress("train-bbox", total, "classes") as bar:
-            with workers_deaf_to_interrupts():
-                fitted = workers(tasks)
-            for part, records in fitted:
+        tasks = ((part, found, features, scale, settings) for part, found in own)
+        with (
+            processes("train-bbox", execution.jobs) as workers,
+            execution.progress("train-bbox", total, "classes") as bar,
+        ):
+            for part, records in workers.map(fit_part, tasks):
                 report(part, records)
                 output.write(part, records)
                 bar.advance(len(records), sum(int(record["examples"]) for record in records))

@@ -10,13 +10,13 @@ from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.errors import BadSetting
-from stages.contract.execution import Execution, restoring, workers_deaf_to_interrupts
+from stages.contract.execution import Execution, restoring
+from stages.contract.processes import Processes, processes
 from stages.features.linear_models import NEVER_DETECTED
 from stages.features.reading import feature_scale, layer_dimension, scaled
 from stages.matching.examples import unused_rows
@@ -87,7 +87,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     prepared: tuple[float, Positives] | None = None
     with (
         threadpool_limits(1, user_api="blas"),
-        solvers(execution.jobs) as workers,
+        processes("train-svm", execution.jobs) as workers,
     ):
         while parts := put_off[:1] or list(islice(claimed, 1)):
             if prepared is None:
@@ -102,15 +102,6 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             parts += islice(claimed, max(0, at_once - len(parts)))
             put_off += train_parts(parts, settings, features, dataset, *prepared, output, execution, workers, trainings)
     trainings.say_unfinished(settings)
-
-
-def solvers(jobs: int) -> Parallel:
-    """Processes that train SVMs.
-
-    Features go through a pipe: joblib would put them into files in memory (/dev/shm) and keep these until the last
-    class is trained.
-    """
-    return Parallel(n_jobs=jobs, pre_dispatch="n_jobs", batch_size=1, max_nbytes=None, return_as="generator")
 
 
 def class_bytes(dimension: int, regions: int) -> int:
@@ -128,7 +119,7 @@ def train_parts(
     positives: Positives,
     output: Writer,
     execution: Execution,
-    workers: Parallel,
+    workers: Processes,
     trainings: Trainings,
 ) -> list[Part]:
     """One pass through the images for the classes of `parts`, from their checkpoints if they have some; writes them.
@@ -250,7 +241,7 @@ class Mining:
         scale: float,
         miners: Sequence[ClassMiner],
         pool: FeaturePool,
-        workers: Parallel,
+        workers: Processes,
         trainings: Trainings,
     ) -> None:
         self.settings = settings
@@ -334,22 +325,13 @@ class Mining:
         """Trains each class that is due, in processes: liblinear's random numbers are global to one."""
         if not due:
             return
-        failures: list[Exception] = []
-
-        def tasks() -> Iterator[Any]:
-            at_most = min(SHARED_CLASSES, -(-len(due) // (2 * self.workers.n_jobs)))
-            try:
-                for keys, members in batches(due, at_most, SHARED_BYTES // self.pool.row_bytes):
-                    yield delayed(fit_svms)([self.pool.read(keys)], members, self.scale, self.settings)
-            except Exception as error:  # joblib asks for tasks in a thread of its own, and an error there hangs it
-                failures.append(error)
-
-        with workers_deaf_to_interrupts():
-            solved = self.workers(tasks())
-        for solutions in solved:
+        at_most = min(SHARED_CLASSES, -(-len(due) // (2 * self.workers.jobs)))
+        tasks = (
+            ([self.pool.read(keys)], members, self.scale, self.settings)
+            for keys, members in batches(due, at_most, SHARED_BYTES // self.pool.row_bytes)
+        )
+        for solutions in self.workers.map(fit_svms, tasks):
             yield from solutions
-        if failures:
-            raise failures[0]
 
     def take_over(self, miner: ClassMiner, image: int, solution: Solution) -> Keys:
         """The end of a class's round; returns the keys of the evicted."""

@@ -22,6 +22,7 @@ def test_results_come_in_order_whatever_takes_longest():
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])
 def test_no_more_is_drawn_than_asked_for(ahead):
+    """So a part is claimed no earlier than its first image is read ahead."""
     drawn = []
 
     def tasks():
@@ -35,6 +36,14 @@ def test_no_more_is_drawn_than_asked_for(ahead):
     assert drawn == list(range(ahead + 1))
     results.close()
     assert drawn == list(range(ahead + 1))
+
+
+def test_without_threads_each_is_read_when_it_is_asked_for():
+    read = []
+    results = read_ahead(lambda number: read.append((number, threading.get_ident())), range(3), ahead=2, threads=0)
+    next(results)
+    next(results)
+    assert read == [(0, threading.get_ident()), (1, threading.get_ident())]
 
 
 def test_an_error_comes_at_its_task_and_what_has_not_begun_is_dropped(monkeypatch):

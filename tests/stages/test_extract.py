@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import platform
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from stages.contract.execution import Execution
 from stages.datasets import open_dataset
 from stages.extract import STAGE, Settings
 from stages.extract.features import arithmetic, check_layers, extract_features, load_network
-from stages.extract.stage import PROPOSAL, ahead, on_demand, schema
+from stages.extract.stage import PROPOSAL, on_demand, schema
 from stages.images.reading import read_image
 from stages.images.warp import warp_regions
 from stages.networks import NetworkSettings, NetworkSource
@@ -273,28 +272,6 @@ def test_settings_that_do_not_fit_the_network(inputs):
     for precision in ("float16", "tf32"):
         with pytest.raises(BadSetting, match="needs --device cuda"):
             load_network(network, replace(SHAPENET, precision=precision), "cpu")
-
-
-def test_reading_ahead_is_bounded_and_in_order():
-    """Two images are read before they are asked for, never more, and parts are claimed no earlier than that."""
-
-    class FakePart:
-        def __init__(self, *item_ids):
-            self.item_ids = item_ids
-
-    started, claimed = [], []
-
-    def parts():
-        for ids in (("a", "b"), ("c", "d"), ("e",)):
-            claimed.append(ids)
-            yield FakePart(*ids)
-
-    with ThreadPoolExecutor(1) as threads:
-        stream = ahead(threads, lambda name: started.append(name) or name, parts(), 2)
-        assert next(stream)[1] == "a"
-        assert len(claimed) == 2
-        assert [name for _, name in stream] == ["b", "c", "d", "e"]
-    assert started == list("abcde")
 
 
 def test_large_buffers_are_kept_where_glibc_is(monkeypatch):

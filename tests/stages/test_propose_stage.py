@@ -237,7 +237,7 @@ def test_a_long_search_is_announced(pictures, tmp_path, caplog, monkeypatch):
 
 def test_a_dead_worker_is_a_sentence(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "attempt_alone", die)
-    with pytest.raises(StageError, match=r"one of 2 processes died.*fewer --jobs"):
+    with pytest.raises(StageError, match=r"propose: a worker process died, .* run again with fewer --jobs"):
         propose(pictures, SMALL, tmp_path / "cache", jobs=2)
 
 

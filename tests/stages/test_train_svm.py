@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from joblib import Parallel, delayed
 from sklearn.svm import LinearSVC
 
 from cache import Reader, Shard
 from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
+from stages.contract.processes import processes
 from stages.features.linear_models import NEVER_DETECTED, read_svms
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.mining import ClassMiner
 from stages.train_svm.pool import FeaturePool, keys_of
 from stages.train_svm.positives import read_positives
-from stages.train_svm.stage import Mining, Trainings, solvers
+from stages.train_svm.stage import Mining, Trainings
 
 CLASSES = ("cat", "dog", "owl", "yak", "ant")
 BRISK = Settings(retrain_after=25, C=0.01)
@@ -278,7 +278,7 @@ def test_one_row_is_kept_once_however_often_it_is_met(
     images = with_classes(features, CLASSES)["images"]
     positives = read_positives(features, images, 1.0, "train")
     miners = [ClassMiner(CLASSES[k], k, keys_of(*positives.of_class(k)), np.zeros(12)) for k in range(2)]
-    with FeaturePool(tmp_path, 12, "float16") as pool, Parallel(n_jobs=1) as workers:
+    with FeaturePool(tmp_path, 12, "float16") as pool, processes("train-svm", 1) as workers:
         mining = Mining(BRISK, features, images, 3.0, miners, pool, workers, Trainings())
         for _ in mining.images():
             held = np.concatenate([keys for one in miners for keys in (one.positives, one.negatives)])
@@ -372,10 +372,3 @@ def test_liblinear_running_out_of_iterations_is_told_once_with_the_gap_that_is_l
     caplog.clear()
     trained("patient", replace(BRISK, max_iterations=100_000))
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
-
-
-def test_training_features_go_to_processes_without_files_in_memory():
-    """joblib keeps such files to the end of the training: all rounds of all classes, tens of gigabytes."""
-    with solvers(2) as workers:
-        kinds = list(workers(delayed(type)(np.zeros(300_000)) for _ in range(3)))
-    assert kinds == [np.ndarray] * 3

@@ -1,0 +1,187 @@
+"""Worker processes: how stages share their work among several, how these end, and what is said when one dies."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.contract.errors import StageError
+from stages.contract.execution import Count, Progress
+from stages.contract.threads import refuse_dead_threads
+
+if TYPE_CHECKING:
+    from joblib import Parallel
+
+    from cache import Part, Writer
+
+Fill = Callable[["Iterable[Part]", Progress], None]
+
+
+class Processes:
+    """`jobs` worker processes of one thread each, or this process alone where `jobs` is 1."""
+
+    def __init__(self, stage: str, jobs: int, parallel: Parallel | None) -> None:
+        self.stage = stage
+        self.jobs = jobs
+        self.parallel = parallel
+
+    def map(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """function(*task) of each task, which is drawn when a process is free; one call at a time.
+
+        Arguments go through a pipe: joblib would put large arrays into files in memory (/dev/shm) and keep these until
+        the last task is done. Raises what `function` or drawing a task raises, StageError if a process died.
+        """
+        if self.parallel is None:
+            for task in tasks:
+                yield function(*task)
+            return
+        from joblib import delayed
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        failures: list[Exception] = []
+
+        def calls() -> Iterator[Any]:
+            try:
+                for task in tasks:
+                    yield delayed(in_worker)(function, *task)
+            except Exception as error:  # joblib draws tasks in a thread of its own, and an error there hangs it
+                failures.append(error)
+
+        try:
+            with deaf_to_interrupts():
+                results = self.parallel(calls())
+            yield from results
+        except TerminatedWorkerError as error:
+            raise StageError(
+                f"{self.stage}: a worker process died, most likely for lack of memory; run again with fewer --jobs"
+            ) from error
+        if failures:
+            raise failures[0]
+
+
+@contextlib.contextmanager
+def processes(stage: str, jobs: int, *, ordered: bool = True, waiting: int = 0) -> Iterator[Processes]:
+    """The worker processes of a stage; they end with the block.
+
+    Results come in the order of the tasks, or as they are done where not `ordered`. `waiting` tasks are drawn before a
+    process is free for them: for short ones.
+    """
+    if jobs == 1:
+        yield Processes(stage, 1, None)
+        return
+    from joblib import Parallel, parallel_config
+
+    with ending_with_their_manager():
+        try:
+            with parallel_config(backend="loky", inner_max_num_threads=1):
+                parallel = Parallel(
+                    n_jobs=jobs,
+                    pre_dispatch=jobs + waiting,
+                    batch_size=1,
+                    max_nbytes=None,
+                    return_as="generator" if ordered else "generator_unordered",
+                )
+            with parallel:
+                yield Processes(stage, jobs, parallel)
+        finally:
+            end_processes()
+
+
+def in_worker(function: Callable[..., Any], *arguments: Any) -> Any:
+    """function(*arguments) in a worker process."""
+    from joblib.externals.loky import process_executor
+
+    refuse_dead_threads()
+    process_executor._USE_PSUTIL = False  # else loky ends a worker that grew by 300 MB: ours keep buffers on purpose
+    return function(*arguments)
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started in this block never hear Ctrl-C: who started them hears it too, and ends them.
+
+    They inherit the blocked signal, so that Ctrl-C finds them deaf from their first moment on, before any of their own
+    code could say so.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would unblock the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def ending_with_their_manager() -> Iterator[None]:
+    """joblib's processes end in this block, and the call that waits for them raises TerminatedWorkerError, if the
+    thread that manages them dies, as it does where memory is too short for one more thread.
+
+    joblib itself would wait for the results for ever.
+    """
+    from joblib.externals.loky.process_executor import TerminatedWorkerError, _ExecutorManagerThread
+
+    before = threading.excepthook
+
+    def end(died: threading.ExceptHookArgs) -> None:
+        if not isinstance(died.thread, _ExecutorManagerThread):
+            before(died)
+            return
+        error = TerminatedWorkerError(f"the thread that manages the processes died ({died.exc_value})")
+        error.__cause__ = died.exc_value
+        with contextlib.suppress(RuntimeError):  # of joining a thread that could not be started
+            died.thread.terminate_broken(error)
+
+    threading.excepthook = end
+    try:
+        yield
+    finally:
+        if threading.excepthook is end:
+            threading.excepthook = before
+
+
+def end_processes() -> None:
+    """Ends joblib's processes, whose buffers are large and would be kept."""
+    from joblib.externals.loky import get_reusable_executor
+
+    with contextlib.suppress(RuntimeError):  # of joining a thread that could not be started: there are no processes
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def fill_in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Progress) -> None:
+    """Each part of `output` made by `fill` in one of `jobs` processes, claimed when a process is free.
+
+    `fill` is pickled once, into a file beside the parts: it may know millions of images. Raises as `Processes.map`.
+    """
+    from cache.files import temporary_name, write_atomically
+
+    work = temporary_name(output.folder / "work")
+    try:
+        write_atomically(work, [pickle.dumps(fill)], durable=False)
+        with processes(stage, jobs, ordered=False) as workers:
+            for items, rows in workers.map(fill_part, ((work, part) for part in output.claim())):
+                bar.advance(items, rows)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def fill_part(work: Path, part: Part) -> tuple[int, int]:
+    """Makes one part in a worker process; returns how many items and rows it has."""
+    count = Count()
+    unpickled(work)([part], count)
+    return count.items, count.rows
+
+
+@functools.lru_cache(maxsize=1)
+def unpickled(work: Path) -> Fill:
+    """What this worker process is for, read once."""
+    return pickle.loads(work.read_bytes())
