@@ -95,7 +95,6 @@ SIGNS = {
     "resuming: ": "resumed from the finished parts",
     "waiting for": "waited for the claim, then took it over",
     "process died": "exit 2: a process died",
-    "processes died": "exit 2: a process died",
     "a worker was killed": "exit 2: a worker was killed",
 }
 

@@ -22,8 +22,9 @@ def read_ahead(
 ) -> Generator[tuple[Task, Result], None, None]:
     """(task, read(task)) of each task, in order, up to `ahead` of them begun by `threads` before they are asked for.
 
-    Without `threads` each is read when it is asked for, in the caller's thread, in which tasks are always drawn. `initializer(*initargs)` is called in each thread first. Raises what `read`
-    raises, at its task; what has not begun when the caller stops asking is dropped.
+    Tasks are drawn in the caller's thread; without `threads` they are read there, too, each when it is asked for.
+    `initializer(*initargs)` is called in each thread first. Raises what `read` raises, at its task; what has not begun
+    when the caller stops asking is dropped.
     """
     if not threads:
         for task in tasks:
