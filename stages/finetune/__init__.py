@@ -107,6 +107,12 @@ class Settings:
         at_most=0.99,
         source="release, train.prototxt: on fc6 and fc7",
     )
+    frozen: tuple[str, ...] = setting(
+        (),
+        "Parts of the network that keep their weights, named as in the cache's columns weights/.",
+        later=True,
+        source="R-CNN tunes all layers; Fast R-CNN section 4.5 fixes the first convolutions",
+    )
     mirror: bool = setting(
         True, "Whether half of the windows, at random, are mirrored.", source="release, train.prototxt"
     )

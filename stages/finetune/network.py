@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from stages.contract.errors import BadSetting
+from stages.finetune import Settings
 from stages.networks import NetworkCard
 
 Classifier = nn.Linear | nn.Conv2d
@@ -38,3 +39,12 @@ def replace_classifier(module: nn.Module, name: str, classes: int, std: float, b
     assert new.bias is not None
     nn.init.constant_(new.bias, bias)
     module.set_submodule(name, new)
+
+
+def check_classifier_learns(classifier: str, settings: Settings) -> None:
+    """Raises BadSetting if the new layer, `classifier`, is one of those to be frozen, or within one."""
+    for frozen in settings.frozen:
+        if f"{classifier}.".startswith(f"{frozen}."):
+            raise BadSetting(
+                f"finetune.frozen: '{frozen}' has the new layer of class scores, which must learn; leave it out"
+            )

@@ -459,6 +459,18 @@ def test_it_learns_and_resumes_to_the_same_bits(inputs, run_stage):
                                                            ["5", "0.001"], ["6", "0.001"]]  # fmt: skip
 
 
+def test_frozen_parts_keep_their_weights_and_all_others_learn(inputs, run_stage):
+    """Killed and resumed, too: nothing is remembered of what does not learn."""
+    settings = replace(QUICK, frozen=("conv1", "conv2.0"))
+    with pytest.raises(Killed):
+        run_stage(STAGE, settings, inputs, "killed", execution=Execution(progress=killed_after_two))
+    tuned = NetworkSource.from_reader(run_stage(STAGE, settings, inputs, "killed")).load().module.state_dict()
+    before = inputs["network"].load().module.state_dict()
+    same = {name for name in tuned if not name.startswith("fc6.") and torch.equal(tuned[name], before[name])}
+    statistics = {name for name in tuned if "running" in name or "num_batches" in name}
+    assert same - statistics == {name for name in tuned if name.startswith(("conv1.", "conv2.0."))} - statistics
+
+
 def test_what_it_leaves_is_a_network_with_its_classes_and_preprocessing(inputs, run_stage):
     """The weights come back as a network of K + 1 classes, background last, for the input that it was trained on."""
     source = replace(inputs["network"], preprocessing=replace(CAFFE, mean=(1.0, 2.0, 3.0)))
@@ -545,6 +557,8 @@ def test_a_network_without_a_classifier():
         ({"batch_size": 2, "positive_fraction": 0.1}, "leaves no positive window"),
         ({"padding": 32}, "leaves nothing of the window; it may be up to 31"),
         ({"precision": "tf32"}, "needs --device cuda"),
+        ({"frozen": ("conv9",)}, "finetune.frozen: the network has no weights in 'conv9'; it has conv1, conv1.0"),
+        ({"frozen": ("conv1", "fc6")}, "'fc6' has the new layer of class scores, which must learn"),
         ({"learning_rate": 1e30}, "NaN or infinite at iteration 2; training diverged: lower learning_rate or new_"),
     ],
 )

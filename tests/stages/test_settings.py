@@ -100,7 +100,7 @@ NOT_IDENTITY = {
 LATER = {
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},
-    "finetune": {"difficult"},
+    "finetune": {"difficult", "frozen"},
     "detect": {"score", "cap", "least_score", "all_classes_at_most", "suppression"},
     "eval": {"coco", "bootstrap", "bootstrap_seed"},
 }  # in the key where not the default
