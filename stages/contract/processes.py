@@ -154,7 +154,7 @@ def end_processes() -> None:
     from joblib.externals.loky import get_reusable_executor
 
     with contextlib.suppress(RuntimeError):  # of joining a thread that could not be started: there are no processes
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        get_reusable_executor(reuse=True, kill_workers=True).shutdown(wait=True, kill_workers=True)
 
 
 def fill_in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Progress) -> None:
