@@ -46,18 +46,18 @@ def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def reaches(overlaps: NDArray[np.floating], limit: float) -> NDArray[np.bool_]:
+def reaches(overlaps: NDArray[np.floating], limit: float | NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which `overlaps` (IoUs or shares, of any shape) are at least `limit`, rounded to their own precision.
 
     An IoU of exactly 1/10 is 0.100000001 in float32, more than the double 0.1: with this and `exceeds` it reaches a
     limit of 0.1 and does not exceed it, in either precision.
     """
-    return np.asarray(overlaps >= overlaps.dtype.type(limit))
+    return np.asarray(overlaps >= np.asarray(limit, overlaps.dtype))
 
 
-def exceeds(overlaps: NDArray[np.floating], limit: float) -> NDArray[np.bool_]:
+def exceeds(overlaps: NDArray[np.floating], limit: float | NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which `overlaps` are more than `limit`, rounded to their own precision as in `reaches`."""
-    return np.asarray(overlaps > overlaps.dtype.type(limit))
+    return np.asarray(overlaps > np.asarray(limit, overlaps.dtype))
 
 
 def covered_share(boxes: Boxes, regions: Boxes) -> NDArray[np.float64]:
@@ -70,17 +70,6 @@ def covered_share(boxes: Boxes, regions: Boxes) -> NDArray[np.float64]:
     sides = np.clip(bottom_right - top_left, 0, None)
     intersection, own = sides[..., 0] * sides[..., 1], area(boxes)[:, None]
     return np.divide(intersection, own, out=np.zeros_like(intersection), where=own > 0)
-
-
-def class_overlaps(
-    boxes: Boxes, object_boxes: Boxes, object_labels: NDArray[np.int32], classes: int
-) -> NDArray[np.float32]:
-    """For every box and class, the largest IoU with an object of that class: float32 [N, classes] (section 2.3)."""
-    overlaps = np.zeros((len(boxes), classes), np.float32)
-    iou = iou_matrix(boxes, object_boxes)
-    for column, label in enumerate(object_labels):
-        np.maximum(overlaps[:, label], iou[:, column], out=overlaps[:, label])
-    return overlaps
 
 
 def clip_boxes(boxes: Boxes, width: int, height: int) -> Boxes:

@@ -9,11 +9,7 @@ from typing import Any
 
 import click
 
-from rcnn_cli.commands.completion import (
-    complete_split,
-    complete_table,
-    complete_toml,
-)
+from rcnn_cli.commands.completion import complete_split, complete_table, complete_toml
 from rcnn_cli.commands.options import (
     adopt_option,
     dask_options,
@@ -25,10 +21,7 @@ from rcnn_cli.commands.options import (
     recipe_argument,
     recipe_options,
 )
-from rcnn_cli.sentences import (
-    INCOMPLETE,
-    explain,
-)
+from rcnn_cli.sentences import INCOMPLETE, explain
 
 
 @click.command(short_help="Run a grid of settings: one table beside the papers' numbers.")

@@ -19,8 +19,7 @@ from rcnn_cli.recipes.graph import Graph
 from stages.contract.errors import StageError
 from stages.detections import detections_of
 from stages.diagnose import Settings as DiagnoseSettings
-from stages.diagnose.false_positives import DIFFICULT, FOUND, LOCALISATION, TYPES, by_rank, top_false_positives
-from stages.eval.average_precision import match_detections
+from stages.diagnose.false_positives import top_false_positives
 from stages.eval.bootstrap import (
     CONFIDENCE,
     image_weights,
@@ -30,7 +29,8 @@ from stages.eval.bootstrap import (
 )
 from stages.eval.by_image import ImageCounts, by_image
 from stages.eval.report import MEASURES, score_cuts
-from stages.eval.stage import objects_by_class
+from stages.matching.detections import by_rank, match_devkit
+from stages.matching.error_types import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.matching.ground_truth import listed
 
 log = logging.getLogger("rcnn")
@@ -181,12 +181,12 @@ def resampled_aps(found: Evaluated, resamples: int, seed: int) -> NDArray[np.flo
     settings = found.node.settings
     weights = image_weights(len(found.detections.image_ids), resamples, seed)
     column = list(MEASURES).index(settings.metric)
-    objects = objects_by_class(found.dataset, found.detections.image_ids, settings.use_difficult)
-    aps = np.zeros((len(found.dataset.classes), resamples))
-    for row, name in enumerate(found.dataset.classes):
+    classes = found.dataset.classes
+    aps = np.zeros((len(classes), resamples))
+    for row, (name, (_, objects)) in enumerate(zip(classes, found.objects.by_class(len(classes)), strict=True)):
         detections = detections_of(found.detections, name)
-        matches = match_detections(detections, objects[name], settings.iou)
-        aps[row] = resampled_average_precision(detections, objects[name], matches, weights)[column]
+        matches = match_devkit(detections, objects, settings.iou)
+        aps[row] = resampled_average_precision(detections, objects, matches, weights)[column]
     return aps
 
 

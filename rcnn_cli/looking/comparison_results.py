@@ -9,8 +9,8 @@ from typing import Any
 
 from rcnn_cli.looking.comparison import NEWS, Side, changed_images
 from rcnn_cli.outputs import OutputFolder
-from stages.diagnose.false_positives import TYPES
 from stages.eval.report import HEADLINES, PRECISION
+from stages.matching.error_types import TYPES
 from stages.tables import aligned, csv_text, percent
 
 SHOWN = 8

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rcnn_cli.looking.evaluated import NAMES
-from stages.diagnose.false_positives import DIFFICULT, TYPES
 from stages.images.reading import Pixels
+from stages.matching.error_types import DIFFICULT, TYPES
 from stages.pictures.drawing import font_of, shortened
 from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.marks import Mark, draw_marks

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,26 +15,20 @@ from rcnn_cli.recipes.detectors import detector_of, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import complete
 from stages.contract.errors import StageError
-from stages.detections import NO_ROWS, DetectionSet, detections_of, read_detections
+from stages.detections import DetectionSet, read_detections
 from stages.diagnose import Settings as DiagnoseSettings
-from stages.diagnose.false_positives import (
+from stages.eval.average_precision import Curve, calibrated_precision
+from stages.eval.report import read_curves
+from stages.matching.error_types import (
     BACKGROUND,
     DIFFICULT,
-    FALSE,
     FOUND,
-    IGNORED,
     LOCALISATION,
     OTHER,
     SIMILAR,
-    TRUE,
-    largest_overlaps,
-    similar_labels,
-    types_of,
 )
-from stages.diagnose.objects import Objects, read_objects
-from stages.eval.average_precision import Curve, best_objects, calibrated_precision, match_detections
-from stages.eval.average_precision import Objects as ClassObjects
-from stages.eval.report import read_curves
+from stages.matching.judgement import judge
+from stages.matching.objects import Objects, counted_objects, read_objects
 
 NAMES = {
     FOUND: "true",
@@ -45,24 +39,6 @@ NAMES = {
     BACKGROUND: "BG",
 }
 """What a detection can be, in words."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What each of n detections is, and which found each of m objects.
-
-    `verdicts` int8 [n]: FOUND, DIFFICULT, LOCALISATION, SIMILAR, OTHER or BACKGROUND of stages.diagnose, where true and
-    ignored are by the evaluation's own rules (VOCevaldet.m); those of a class that the dataset does not have are
-    ignored, as eval leaves them out. `own` int64 [n]: the object of its class that a detection overlaps most (of equals
-    the first), an index into the objects, -1 where its image has none. `overlaps` float64 [n, 3]: the largest IoU with
-    an object of its class, of a similar class, of another. `found_by` int64 [m]: the row of the detection that found an
-    object, -1 if it was missed.
-    """
-
-    verdicts: NDArray[np.int8]
-    own: NDArray[np.int64]
-    overlaps: NDArray[np.float64]
-    found_by: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -172,43 +148,6 @@ def open_evaluation(
         precisions(detections, curves),
         judged.found_by,
     )
-
-
-def counted_objects(objects: Objects, use_difficult: bool) -> Objects:
-    """The objects as an evaluation counts them: with `use_difficult` crowds alone are difficult."""
-    return replace(objects, difficult=objects.crowds) if use_difficult else objects
-
-
-def judge(
-    detections: DetectionSet,
-    objects: Objects,
-    classes: Sequence[str],
-    iou: float,
-    similar: Sequence[Sequence[str]],
-    poor_iou: float,
-) -> Judged:
-    """What the detections are: `objects` are of the same images in the same order, labelled by the dataset's `classes`;
-    `iou` is the least of a true detection, `poor_iou` that of a poor localisation, `similar` are sets of classes."""
-    alike = similar_labels(classes, similar)
-    found = Judged(
-        verdicts=np.full(len(detections), DIFFICULT, np.int8),
-        own=np.full(len(detections), -1, np.int64),
-        overlaps=np.zeros((len(detections), 3)),
-        found_by=np.full(len(objects), -1, np.int64),
-    )
-    for label, name in enumerate(classes):
-        of_class, rows = detections_of(detections, name), detections.class_rows.get(name, NO_ROWS)
-        ours = np.flatnonzero(objects.labels == label)
-        own = ClassObjects(objects.images[ours], objects.boxes[ours], objects.difficult[ours])
-        matches = match_detections(of_class, own, iou)
-        best, _ = best_objects(of_class, own)
-        found.overlaps[rows] = largest_overlaps(of_class, objects, label, alike[name])
-        verdicts = np.where(matches.found, TRUE, np.where(matches.ignored, IGNORED, FALSE)).astype(np.int8)
-        found.verdicts[rows] = types_of(verdicts, found.overlaps[rows], poor_iou)
-        there = best >= 0
-        found.own[rows[there]] = ours[best[there]]
-        found.found_by[ours[best[matches.found]]] = rows[matches.found]
-    return found
 
 
 def precisions(detections: DetectionSet, curves: Mapping[str, Curve]) -> NDArray[np.float64]:

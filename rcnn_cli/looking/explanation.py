@@ -15,14 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader
-from rcnn_cli.looking.evaluated import (
-    Judged,
-    complete_evaluation,
-    counted_objects,
-    error_settings,
-    judge,
-    precisions,
-)
+from rcnn_cli.looking.evaluated import complete_evaluation, error_settings, precisions
 from rcnn_cli.looking.photos import readable
 from rcnn_cli.looking.prediction import Detector
 from rcnn_cli.looking.showing import evaluation_for
@@ -36,12 +29,13 @@ from stages.contract.settings import nearest
 from stages.detect import SCORES
 from stages.detect.trace import Trace
 from stages.detections import DetectionSet, best_first, detections_from_arrays, read_thresholds
-from stages.diagnose.objects import Objects, read_objects
 from stages.eval import Settings as EvalSettings
 from stages.eval.average_precision import Curve
 from stages.eval.report import read_curves, score_cuts
 from stages.images.reading import Pixels, read_image
 from stages.matching.ground_truth import listed
+from stages.matching.judgement import Judged, judge
+from stages.matching.objects import Objects, counted_objects, read_objects
 
 log = logging.getLogger("rcnn")
 

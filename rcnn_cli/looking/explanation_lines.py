@@ -13,15 +13,7 @@ from rcnn_cli.looking.evaluated import NAMES, similar_sets
 from rcnn_cli.looking.explanation import Explained, chosen_rows
 from stages.boxes import iou_matrix, reaches
 from stages.detect.misses import Miss, Reason, why_missed
-from stages.diagnose.false_positives import (
-    BACKGROUND,
-    DIFFICULT,
-    FOUND,
-    LOCALISATION,
-    OTHER,
-    SIMILAR,
-    similar_labels,
-)
+from stages.matching.error_types import BACKGROUND, DIFFICULT, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
 
 
 @dataclass(frozen=True)

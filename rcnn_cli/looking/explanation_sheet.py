@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from stages.detect import SCORES
-from stages.diagnose.false_positives import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.images.reading import Pixels
+from stages.matching.error_types import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.pictures.drawing import font_of, shortened, wrapped
 from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.marks import Mark, draw_many, draw_marks

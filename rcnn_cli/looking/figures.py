@@ -18,11 +18,11 @@ from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import complete, plural
 from stages.contract.errors import StageError
 from stages.contract.settings import nearest
-from stages.diagnose.objects import Objects, read_objects
 from stages.eval.pictures import DetectionSheet, detection_sheet, plot_box_plots, plot_precision_recall
 from stages.eval.report import MEASURES, headline, read_curves
 from stages.file_names import file_name
 from stages.images.reading import Pixels
+from stages.matching.objects import Objects, read_objects
 from stages.networks import NetworkSource
 from stages.pictures.drawing import save_image
 

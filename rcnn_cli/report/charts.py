@@ -17,9 +17,9 @@ import numpy as np
 
 from rcnn_cli.report.selection import thinned
 from stages.contract.card import LogColumns
-from stages.diagnose.false_positives import TYPES
 from stages.eval.average_precision import Curve, interpolated_steps
 from stages.eval.pictures import draw_steps, why_empty
+from stages.matching.error_types import TYPES
 from stages.pictures.palette import KINDS, SERIES, line_of, series_colour, series_dashes
 from stages.pictures.plots import apart, say, whole_steps
 from stages.training.log import smoothed

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.diagnose.false_positives import IGNORED, TRUE, Matches, precision_at_objects
-from stages.diagnose.objects import Objects
+from stages.diagnose.false_positives import precision_at_objects
+from stages.matching.detections import HoiemMatches
+from stages.matching.error_types import IGNORED, TRUE
+from stages.matching.objects import Objects
 
 CHARACTERISTICS: dict[str, tuple[str, ...]] = {
     "occlusion": ("visible", "occluded"),
@@ -96,7 +98,7 @@ def bins_of(objects: Objects) -> dict[str, NDArray[np.int64]]:
 
 
 def normalised_ap_of_bins(
-    matches: Matches, objects: Objects, order: NDArray[np.int64], normal: float
+    matches: HoiemMatches, objects: Objects, order: NDArray[np.int64], normal: float
 ) -> list[Normalised]:
     """The normalised AP of the objects in each of BINS; a detection of an object outside the bin is ignored.
 

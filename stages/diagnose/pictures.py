@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.diagnose.characteristics import FEWEST
-from stages.diagnose.false_positives import TYPES
+from stages.matching.error_types import TYPES
 from stages.pictures.palette import KINDS, series_colour
 from stages.pictures.plots import GROUNDED, apart, cut, new_figure, plain, save, say
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.diagnose.characteristics import FEWEST
-from stages.diagnose.false_positives import TYPES
+from stages.matching.error_types import TYPES
 from stages.tables import aligned, csv_text, percent
 
 GAINS = {

@@ -25,20 +25,11 @@ from stages.diagnose.characteristics import (
     normalised_ap_of_bins,
     sensitivity_of,
 )
-from stages.diagnose.false_positives import (
-    TYPE_NAMES,
-    average_precision,
-    by_rank,
-    effects,
-    largest_overlaps,
-    match,
-    similar_labels,
-    top_false_positives,
-    trend,
-    types_of,
-)
-from stages.diagnose.objects import Objects, read_objects
+from stages.diagnose.false_positives import average_precision, effects, top_false_positives, trend
+from stages.matching.detections import by_rank, match_hoiem
+from stages.matching.error_types import TYPE_NAMES, largest_overlaps, similar_labels, types_of
 from stages.matching.ground_truth import check_classes, check_images, listed, warn_of_skipped
+from stages.matching.objects import Objects, read_objects
 
 log = logging.getLogger("stages.diagnose")
 
@@ -129,9 +120,9 @@ def diagnosis(
     own = objects.where(objects.labels == label)
     positives = int(np.sum(~own.difficult))
     order = by_rank(detections)
-    matches = match(detections, own, settings.iou)
+    matches = match_hoiem(detections, own, settings.iou)
     verdicts = matches.verdicts[order]
-    poor = match(detections, own, settings.poor_iou).verdicts[order]
+    poor = match_hoiem(detections, own, settings.poor_iou).verdicts[order]
     overlaps = largest_overlaps(detections, objects, label, similar)[order]
     every = normalised_ap(verdicts, positives, normal)
     bins = normalised_ap_of_bins(matches, own, order, normal)

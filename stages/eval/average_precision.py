@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes, iou_matrix
 from stages.detections import ClassDetections
+from stages.matching.detections import match_devkit
+from stages.matching.objects import ClassObjects
 
 RECALL_LEVELS: NDArray[np.float64] = np.arange(0.0, 1.1, 0.1)
 """The eleven recalls of VOC 2007.
@@ -20,32 +21,6 @@ They are numpy's sums, as in py-faster-rcnn's voc_eval.py and in detectron2, so 
 bit: 0.30000000000000004, 0.6000000000000001 and 0.7000000000000001 are not reached by a recall of exactly 3/10, 6/10
 or 7/10. MATLAB's `0:0.1:1` has the same 0.3; on the other two the devkit may differ by one level of one class.
 """
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The annotated objects of one class: `images` int64 [m] (index of the image, ascending), `boxes` float32 [m, 4],
-    `difficult` bool [m] (which do not count), `areas` float64 [m] in square pixels (None: the boxes')."""
-
-    images: NDArray[np.int64]
-    boxes: Boxes
-    difficult: NDArray[np.bool_]
-    areas: NDArray[np.float64] | None = None
-
-    @property
-    def positives(self) -> int:
-        """How many there are to find."""
-        return int(np.sum(~self.difficult))
-
-
-@dataclass(frozen=True)
-class Matches:
-    """What each detection is: `order` int64 [n], from the best score down; `found` bool [n], a true positive, and
-    `ignored` bool [n], neither true nor false, both indexed as the detections are."""
-
-    order: NDArray[np.int64]
-    found: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -72,47 +47,12 @@ class Curve:
         return average_precision_area(self.recall, self.precision) if self.positives else float("nan")
 
 
-def precision_recall_curve(detections: ClassDetections, objects: Objects, iou: float = 0.5) -> Curve:
+def precision_recall_curve(detections: ClassDetections, objects: ClassObjects, iou: float = 0.5) -> Curve:
     """The curve of one class's detections against its objects."""
-    matches = match_detections(detections, objects, iou)
+    matches = match_devkit(detections, objects, iou)
     counted = matches.order[~matches.ignored[matches.order]]
     recall, precision = precision_recall(matches.found[counted], objects.positives)
     return Curve(detections.scores[counted], recall, precision, objects.positives, len(detections))
-
-
-def match_detections(detections: ClassDetections, objects: Objects, iou: float = 0.5) -> Matches:
-    """Which detections are true, false or ignored, by the devkit's rules.
-
-    From the best score down, each detection is held against the object of its image that it overlaps most (of equals
-    the first; whether or not that one is found already). If their IoU is at least `iou`: a difficult object's
-    detection is ignored, the first one of any other object is true. All else is false. Detections of equal score come
-    in the order of the images and, within an image, of the cache's rows.
-    """
-    order = np.argsort(-detections.scores, kind="stable")
-    best, overlap = best_objects(detections, objects)
-    hit = overlap >= iou
-    ignored = np.zeros(len(detections), bool)
-    ignored[hit] = objects.difficult[best[hit]]
-    claims = order[(hit & ~ignored)[order]]
-    _, first = np.unique(best[claims], return_index=True)
-    found = np.zeros(len(detections), bool)
-    found[claims[first]] = True
-    return Matches(order, found, ignored)
-
-
-def best_objects(detections: ClassDetections, objects: Objects) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each detection the object of its image with the largest IoU: (index int64 [n], IoU float64 [n]); (-1, -1)
-    in an image without objects."""
-    best = np.full(len(detections), -1, np.int64)
-    overlap = np.full(len(detections), -1.0)
-    for image in np.unique(objects.images):
-        start, end = np.searchsorted(detections.images, (image, image + 1))
-        first, last = np.searchsorted(objects.images, (image, image + 1))
-        if start < end:
-            iou = iou_matrix(detections.boxes[start:end], objects.boxes[first:last])
-            best[start:end] = first + iou.argmax(axis=1)
-            overlap[start:end] = iou.max(axis=1)
-    return best, overlap
 
 
 def precision_recall(found: NDArray[np.bool_], positives: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

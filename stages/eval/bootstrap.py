@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.detections import ClassDetections
-from stages.eval.average_precision import RECALL_LEVELS, Matches, Objects
+from stages.eval.average_precision import RECALL_LEVELS
+from stages.matching.detections import DevkitMatches
+from stages.matching.objects import ClassObjects
 
 CONFIDENCE = 0.95
 BLOCK = 1 << 22  # numbers in a table of true detections x resamples, of which there are a few at a time
@@ -30,7 +32,7 @@ def image_weights(images: int, resamples: int, seed: int) -> NDArray[np.float64]
 
 
 def resampled_average_precision(
-    detections: ClassDetections, objects: Objects, matches: Matches, weights: NDArray[np.float64]
+    detections: ClassDetections, objects: ClassObjects, matches: DevkitMatches, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """One class's (11-point AP, area AP) in each resample of `weights` [I, B]: float64 [B] each, nan in a resample
     without an object to find.
@@ -46,7 +48,7 @@ def resampled_average_precision(
 
 
 def resample_block(
-    detections: ClassDetections, objects: Objects, matches: Matches, weights: NDArray[np.float64]
+    detections: ClassDetections, objects: ClassObjects, matches: DevkitMatches, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`resampled_average_precision` of so few resamples that they fit in memory.
 

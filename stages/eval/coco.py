@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from stages.boxes import Boxes, area
 from stages.detections import ClassDetections, DetectionSet
-from stages.eval.average_precision import Objects
+from stages.matching.objects import ClassObjects
 
 MEASURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCOeval's twelve: AP over the IoUs 0.5, 0.55 ... 0.95, at 0.5 and 0.75, of small (area to 32 x 32), medium (to
 96 x 96) and large objects; AR with at most 1, 10 and 100 detections of a class in an image, and by size with 100."""
 
 
-def class_measures(detections: ClassDetections, objects: Objects) -> NDArray[np.float64]:
+def class_measures(detections: ClassDetections, objects: ClassObjects) -> NDArray[np.float64]:
     """COCOeval's twelve numbers, in the order of MEASURES, for one class: float64 [12], nan where nothing is to find.
 
     Their means over classes, nan left out, are COCOeval's numbers for all classes.

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from cache import Column, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution
-from stages.detections import NO_ROWS, ClassDetections, by_class, detections_of, no_boxes, read_detections
+from stages.detections import ClassDetections, detections_of, read_detections
 from stages.eval import Settings
-from stages.eval.average_precision import Curve, Objects, match_detections, precision_recall_curve
+from stages.eval.average_precision import Curve, precision_recall_curve
 from stages.eval.bootstrap import CONFIDENCE, image_weights, percentile_interval, resampled_average_precision
 from stages.eval.coco import MEASURES, class_measures
 from stages.eval.report import RESAMPLED, read_resampled_maps
+from stages.matching.detections import match_devkit
 from stages.matching.ground_truth import check_classes, check_images, listed, warn_of_skipped
+from stages.matching.objects import ClassObjects, counted_objects, read_objects
 
 log = logging.getLogger("stages.eval")
 
@@ -54,7 +56,9 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     warn_of_skipped(inputs["detections"])
     found = read_detections(inputs["detections"])
     check_classes("eval", found.classes, dataset.classes)
-    objects = objects_by_class(dataset, found.image_ids, settings.use_difficult, with_areas=settings.coco)
+    check_images("eval", found.image_ids, dataset)
+    every = counted_objects(read_objects(dataset, found.image_ids), settings.use_difficult)
+    objects = dict(zip(dataset.classes, (own for _, own in every.by_class(len(dataset.classes))), strict=True))
     weights = image_weights(len(found.image_ids), settings.bootstrap, settings.bootstrap_seed)
     with execution.progress("eval", output.remaining_items, "classes") as bar:
         for part in output.claim():
@@ -63,13 +67,15 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             bar.advance(len(records), sum(int(record["detections"]) for record in records))
 
 
-def evaluate(settings: Settings, detections: ClassDetections, objects: Objects, weights: NDArray[np.float64]) -> Record:
+def evaluate(
+    settings: Settings, detections: ClassDetections, objects: ClassObjects, weights: NDArray[np.float64]
+) -> Record:
     """One class's record: its curve, and what else the settings ask for; `weights` are the resamples' [images, B]."""
     record = curve_record(precision_recall_curve(detections, objects, settings.iou))
     if settings.coco:
         record["coco"] = class_measures(detections, objects)
     if settings.bootstrap:
-        matches = match_detections(detections, objects, settings.iou)
+        matches = match_devkit(detections, objects, settings.iou)
         resampled = resampled_average_precision(detections, objects, matches, weights)
         record.update(zip(RESAMPLED, resampled, strict=True))
     return record
@@ -155,26 +161,4 @@ def curve_record(curve: Curve) -> Record:
         "ap_area": np.array(curve.ap_area),
         "positives": np.array(curve.positives, np.int64),
         "detections": np.array(curve.detections, np.int64),
-    }
-
-
-def objects_by_class(
-    dataset: Any, image_ids: Sequence[str], use_difficult: bool, *, with_areas: bool = False
-) -> dict[str, Objects]:
-    """Every class's objects in the images `image_ids`, which must be the dataset's own. Raises StageError if not."""
-    check_images("eval", image_ids, dataset)
-    records = [dataset.record(image_id) for image_id in image_ids]
-    counts = [len(record.labels) for record in records]
-    images = np.repeat(np.arange(len(records)), counts)
-    boxes = np.concatenate([no_boxes(), *(record.boxes for record in records)])
-    areas = np.concatenate([np.zeros(0), *(record.areas for record in records)]) if with_areas else None
-    labels = np.concatenate([np.zeros(0, np.int32), *(record.labels for record in records)])
-    difficult = np.concatenate([np.zeros(0, bool), *(record.difficult for record in records)])
-    if use_difficult:  # never of crowds, which are no single object
-        difficult &= np.concatenate([np.zeros(0, bool), *(record.crowds for record in records)])
-    rows = dict(by_class(labels))
-    own = [rows.get(label, NO_ROWS) for label in range(len(dataset.classes))]
-    return {
-        name: Objects(images[mine], boxes[mine], difficult[mine], None if areas is None else areas[mine])
-        for name, mine in zip(dataset.classes, own, strict=True)
     }

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader
-from stages.boxes import Boxes, iou_matrix
+from stages.boxes import Boxes
 from stages.detections.suppression import greedy_nms
+from stages.matching.windows import shown_labels
 
 Shape = tuple[int, int, int]
 SHOWN_IOU = 0.5
@@ -119,16 +120,8 @@ def regions_of(features: Reader, images: NDArray[np.int64], rows: NDArray[np.int
         objects = record["is_object"]
         mine = np.flatnonzero(images == image)
         boxes[mine] = record["boxes"][~objects][rows[mine]]
-        labels[mine] = shown_labels(boxes[mine], record["boxes"][objects], record["label"][objects])
+        labels[mine] = shown_labels(boxes[mine], record["boxes"][objects], record["label"][objects], SHOWN_IOU)
     return boxes, labels
-
-
-def shown_labels(boxes: Boxes, objects: Boxes, labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The class of the object that each box overlaps most, int32 [n], -1 where that is less than SHOWN_IOU."""
-    if not len(objects):
-        return np.full(len(boxes), -1, np.int32)
-    iou = iou_matrix(boxes, objects)
-    return np.where(iou.max(axis=1) >= SHOWN_IOU, labels[iou.argmax(axis=1)], -1).astype(np.int32)
 
 
 def class_selectivity(features: Reader, layer: str, classes: int) -> NDArray[np.float64]:

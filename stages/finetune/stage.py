@@ -15,8 +15,9 @@ from stages.datasets import Dataset
 from stages.finetune import LOG, Settings
 from stages.finetune.reading import WindowSampler
 from stages.finetune.training import FineTuning
-from stages.finetune.windows import Windows, joined_windows, positives_of_batch, window_labels
+from stages.finetune.windows import Windows, joined_windows, positives_of_batch
 from stages.matching.examples import unused_regions
+from stages.matching.windows import window_labels
 from stages.networks import BACKGROUND, NetworkSource
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
@@ -119,14 +120,14 @@ def find_windows(
             f"finetune: the proposals in {proposals.folder} are not of the images of {dataset.name} (they lack "
             f"'{unknown[0]}'); name proposals of the same split as inputs.proposals"
         )
-    classes = len(dataset.classes)
+    classes, limits = len(dataset.classes), (settings.positive_overlap, settings.background_overlap)
     images = []
     with execution.progress("finetune: windows", len(dataset.image_ids), "images") as bar:
         for position, image_id in enumerate(dataset.image_ids):
             objects = dataset.record(image_id)
             boxes = np.concatenate([objects.boxes, proposals.read(image_id, ["boxes"])["boxes"]]).astype(np.float32)
             unused = unused_regions(boxes, objects.difficult, objects.crowds, settings.difficult)
-            labels = window_labels(boxes, objects.boxes, objects.labels, classes, settings, unused)
+            labels = window_labels(boxes, objects.boxes, objects.labels, classes, *limits, unused)
             if execution.skip_bad_images and not readable(memory, position):
                 boxes, labels = boxes[:0], labels[:0]
             images.append((boxes, labels))

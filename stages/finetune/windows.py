@@ -12,10 +12,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes, class_overlaps, iou_matrix
+from stages.boxes import Boxes
 from stages.finetune import Settings
-
-UNUSED = -1
+from stages.matching.windows import UNUSED
 
 
 @dataclass(frozen=True)
@@ -51,32 +50,6 @@ class Draw:
     def share(self, rank: int, ranks: int) -> Draw:
         """Every `ranks`-th of them, beginning with number `rank`."""
         return Draw(self.windows[rank::ranks], self.mirrored[rank::ranks])
-
-
-def window_labels(
-    boxes: Boxes,
-    object_boxes: Boxes,
-    object_labels: NDArray[np.int32],
-    classes: int,
-    settings: Settings,
-    unused: NDArray[np.bool_] | None = None,
-) -> NDArray[np.int32]:
-    """What each of the n boxes shows: int32 [n], a class, `classes` for the background, or UNUSED.
-
-    The class is that of the largest IoU with an object; of equals the first class (rcnn_make_window_file.m, but its
-    overlaps are rounded to three digits: there 0.4996 is positive). `unused`, bool [n] (the objects come first), names
-    boxes that are UNUSED whatever they overlap. Where such an object is the nearest, a window is UNUSED, too, unless it
-    overlaps it as little as background overlaps an object.
-    """
-    left_out = np.zeros(len(boxes), bool) if unused is None else unused
-    counted = ~left_out[: len(object_boxes)]
-    overlaps = class_overlaps(boxes, object_boxes[counted], object_labels[counted], classes)
-    best = overlaps.max(axis=1, initial=0.0)
-    passed_over = iou_matrix(boxes, object_boxes[~counted]).max(axis=1, initial=0.0).astype(np.float32)
-    background = np.maximum(best, passed_over) < np.float32(settings.background_overlap)
-    positive = (best >= np.float32(settings.positive_overlap)) & (best >= passed_over)
-    shown = np.where(positive, overlaps.argmax(axis=1), np.where(background, classes, UNUSED))
-    return np.where(left_out, UNUSED, shown).astype(np.int32)
 
 
 def joined_windows(images: Sequence[tuple[Boxes, NDArray[np.int32]]], background: int) -> Windows:

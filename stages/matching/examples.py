@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Record
-from stages.boxes import Boxes, covered_share
+from stages.boxes import Boxes, covered_share, exceeds
 from stages.contract.errors import StageError
 
 TRAIN, IGNORE = "train", "ignore"
@@ -34,7 +34,7 @@ def unused_regions(
     unused[: len(crowds)] = (crowds | difficult) if choice == IGNORE else crowds
     if crowds.any():
         proposals, within = boxes[len(crowds) :], boxes[: len(crowds)][crowds]
-        unused[len(crowds) :] = covered_share(proposals, within).max(axis=1) > CROWD_OVERLAP
+        unused[len(crowds) :] = exceeds(covered_share(proposals, within).max(axis=1), CROWD_OVERLAP)
     return unused
 
 

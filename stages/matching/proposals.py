@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader
-from stages.boxes import Boxes, iou_matrix
+from stages.boxes import Boxes, iou_matrix, reaches
 from stages.datasets import Dataset, ImageRecord
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
@@ -52,25 +52,22 @@ def proposal_recall(boxes: Mapping[str, Boxes], records: Iterable[ImageRecord], 
 
     Raises KeyError for a record whose image has no entry in `boxes`.
     """
-    overlaps: list[NDArray[np.float64]] = []
-    labels: list[NDArray[np.int32]] = []
-    for record in records:
-        counted = ~record.difficult
-        overlaps.append(best_overlaps(boxes[record.image_id], record.boxes[counted]))
-        labels.append(record.labels[counted])
-    return summary_of(np.concatenate([*overlaps, []]), np.concatenate([*labels, np.zeros(0, np.int32)]), iou)
+    return recall_of(((boxes[record.image_id], record) for record in records), iou)
 
 
 def recall(reader: Reader, dataset: Dataset, iou: float = 0.5) -> ProposalRecall:
     """`proposal_recall` of a finished proposals cache on the dataset that it was made from, an image at a time."""
-    overlaps: list[NDArray[np.float64]] = []
-    labels: list[NDArray[np.int32]] = []
-    for image_id, found in reader.records(["boxes"]):
-        record = dataset.record(image_id)
+    return recall_of(((found["boxes"], dataset.record(one)) for one, found in reader.records(["boxes"])), iou)
+
+
+def recall_of(images: Iterable[tuple[Boxes, ImageRecord]], iou: float) -> ProposalRecall:
+    """From the proposals [n, 4] and the record of each image."""
+    overlaps, labels = [np.zeros(0)], [np.zeros(0, np.int32)]
+    for boxes, record in images:
         counted = ~record.difficult
-        overlaps.append(best_overlaps(found["boxes"], record.boxes[counted]))
+        overlaps.append(best_overlaps(boxes, record.boxes[counted]))
         labels.append(record.labels[counted])
-    return summary_of(np.concatenate([*overlaps, []]), np.concatenate([*labels, np.zeros(0, np.int32)]), iou)
+    return summary_of(np.concatenate(overlaps), np.concatenate(labels), iou)
 
 
 def summary_of(overlaps: NDArray[np.float64], labels: NDArray[np.int32], iou: float) -> ProposalRecall:
@@ -78,7 +75,7 @@ def summary_of(overlaps: NDArray[np.float64], labels: NDArray[np.int32], iou: fl
     if not len(overlaps):
         return ProposalRecall(0, float("nan"), float("nan"))
     per_class = [overlaps[labels == label].mean() for label in np.unique(labels)]
-    return ProposalRecall(len(overlaps), float((overlaps >= iou).mean()), float(np.mean(per_class)))
+    return ProposalRecall(len(overlaps), float(reaches(overlaps, iou).mean()), float(np.mean(per_class)))
 
 
 def coverage(reader: Reader, dataset: Dataset, counts: Sequence[int | None]) -> Coverage:
@@ -119,7 +116,7 @@ def recall_at(overlaps: NDArray[np.float64], levels: NDArray[np.float64]) -> NDA
     float64 [L], nan without objects."""
     if not len(overlaps):
         return np.full(len(levels), np.nan)
-    return np.asarray((overlaps[:, None] >= levels).mean(axis=0))
+    return np.asarray(reaches(overlaps[:, None], levels).mean(axis=0))
 
 
 def average_recall(overlaps: NDArray[np.float64]) -> float:

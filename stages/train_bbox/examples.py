@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader, Record
-from stages.boxes import encode_deltas, iou_matrix
+from stages.boxes import encode_deltas
 from stages.features.reading import scaled
 from stages.matching.examples import unused_rows
+from stages.matching.windows import regression_pairs
 
 BLOCK_ROWS = 512
 
@@ -37,30 +38,11 @@ class Examples:
 
 
 def image_examples(record: Record, image: int, min_overlap: float, unused: NDArray[np.bool_] | None = None) -> Examples:
-    """The examples of one image: regions (objects too) whose IoU with their nearest object is strictly above the least.
-
-    The nearest object, of whatever class, is the target and gives the class; of equally near ones the first. Boxes no
-    wider or higher than one pixel have no scale to regress by and are left out, and so are `unused` regions (bool [n])
-    and those nearest to an unused object.
-    """
-    boxes, is_object = record["boxes"], record["is_object"]
-    objects = boxes[is_object]
-    if not len(objects):
-        return no_examples()
-    iou = iou_matrix(boxes, objects)
-    nearest = iou.argmax(axis=1)
-    fit = np.all(boxes[:, 2:] - boxes[:, :2] > 1, axis=1)
-    if unused is not None:
-        fit &= ~unused
-    rows = np.flatnonzero((iou.max(axis=1) > min_overlap) & fit & fit[is_object][nearest])
-    targets = encode_deltas(boxes[rows], objects[nearest[rows]])
-    labels = record["label"][is_object][nearest[rows]]
-    return Examples(np.full(len(rows), image, np.int64), rows.astype(np.int64), labels, targets)
-
-
-def no_examples() -> Examples:
-    """None."""
-    return Examples(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, 4)))
+    """The examples of one image: its `regression_pairs`, whose targets give the classes; `unused` bool [n]."""
+    boxes, labels = record["boxes"], record["label"]
+    rows, targets = regression_pairs(boxes, record["is_object"], min_overlap, unused)
+    deltas = encode_deltas(boxes[rows], boxes[targets])
+    return Examples(np.full(len(rows), image, np.int64), rows.astype(np.int64), labels[targets], deltas)
 
 
 def collect_examples(features: Reader, dataset: Any, min_overlap: float, difficult: str) -> Examples:

@@ -1,4 +1,4 @@
-"""Which regions are negatives, which of them are hard, and when a class is trained again (fidelity to rcnn_train.m).
+"""Which negatives are hard, and when a class is trained again (fidelity to rcnn_train.m).
 
 Letters: n regions of one image, k classes.
 """
@@ -65,19 +65,6 @@ class ClassMiner:
         self.negatives = np.concatenate([self.negatives, keys[new]])
         self.added += int(new.sum())
         return rows[new]
-
-
-def negative_rows(
-    overlaps: NDArray[np.float32], own_object: NDArray[np.bool_], negative_overlap: float
-) -> NDArray[np.bool_]:
-    """Which regions are negatives of which class: bool [n, k].
-
-    `overlaps` [n, k] are the largest IoU with an object of the class, and a negative's is strictly below
-    `negative_overlap` or exactly 0: at a threshold of 0, the least of R-CNN section 2.3's search, negatives are the
-    regions that touch no object of the class. Objects of other classes may be negatives, the class's own (`own_object`
-    [n, k]) never.
-    """
-    return ((overlaps < np.float32(negative_overlap)) | (overlaps == 0)) & ~own_object
 
 
 def hard_negatives(

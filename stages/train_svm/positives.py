@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader, Record
-from stages.boxes import class_overlaps
 from stages.matching.examples import TRAIN, unused_rows
+from stages.matching.windows import positive_rows, present_overlaps
 
 COLUMNS = ["boxes", "is_object", "label", "difficult"]
 """What of a features cache says which regions are examples."""
@@ -42,44 +42,18 @@ class Positives:
         return self.images[own], self.rows[own]
 
 
-@dataclass(frozen=True)
-class Overlaps:
-    """How the n regions of an image lie to the p classes that have an object in it.
-
-    `present` int32 [p] these classes; `overlaps` float32 [n, p] the largest IoU with an object of the class;
-    `own_object` bool [n, p] whether the region is one.
-    """
-
-    present: NDArray[np.int32]
-    overlaps: NDArray[np.float32]
-    own_object: NDArray[np.bool_]
-
-
-def overlaps_of(record: Record, unused: NDArray[np.bool_] | None = None) -> Overlaps:
-    """The overlaps of an image, from the COLUMNS of its `record`, with its objects but for the `unused` (bool [n])."""
-    is_object, labels = record["is_object"], record["label"]
-    if unused is not None:
-        is_object = is_object & ~unused
-    present = np.unique(labels[is_object])
-    columns = np.searchsorted(present, labels[is_object]).astype(np.int32)
-    overlaps = class_overlaps(record["boxes"], record["boxes"][is_object], columns, len(present))
-    return Overlaps(present, overlaps, is_object[:, None] & (labels[:, None] == present))
-
-
 def positives_of(
     record: Record, positive_overlap: float, unused: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """The positives of an image: their rows int64 [p] and classes int32 [p], none of them `unused` (bool [n]).
 
-    At a `positive_overlap` of 1 the objects, each of its class; below it also, of each class, what overlaps one of its
-    objects that much or more (fine-tuning's definition, tried for SVMs in Appendix B).
+    At a `positive_overlap` of 1 the objects, each of its class; below it the `positive_rows` of matching.windows.
     """
     if positive_overlap == 1:
         rows = np.flatnonzero(record["is_object"] & ~unused)
         return rows, record["label"][rows]
-    here = overlaps_of(record, unused)
-    near = here.own_object | (here.overlaps >= np.float32(positive_overlap))
-    rows, columns = np.nonzero(near & ~unused[:, None])
+    here = present_overlaps(record["boxes"], record["is_object"], record["label"], unused)
+    rows, columns = np.nonzero(positive_rows(here, positive_overlap) & ~unused[:, None])
     return rows, here.present[columns]
 
 

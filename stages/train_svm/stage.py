@@ -21,6 +21,7 @@ from stages.features.linear_models import NEVER_DETECTED
 from stages.features.reading import feature_scale, layer_dimension, scaled
 from stages.matching.examples import unused_rows
 from stages.matching.ground_truth import check_images
+from stages.matching.windows import negative_rows, present_overlaps
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.mining import (
@@ -32,10 +33,9 @@ from stages.train_svm.mining import (
     hard_negatives,
     is_due,
     log_table,
-    negative_rows,
 )
 from stages.train_svm.pool import FeaturePool, Keys, by_image, keys_of
-from stages.train_svm.positives import COLUMNS, Positives, overlaps_of, read_positives
+from stages.train_svm.positives import COLUMNS, Positives, read_positives
 from stages.train_svm.solver import Solution, fit_svms
 
 logger = logging.getLogger("stages.train_svm")
@@ -304,7 +304,7 @@ class Mining:
         """The hard negatives of one image, into each class's cache."""
         stored = record[self.settings.layer]
         features = scaled(stored, self.scale)
-        here = overlaps_of(record)
+        here = present_overlaps(record["boxes"], record["is_object"], record["label"])
         unused = unused_rows(record, self.features.item_ids[image], self.dataset, self.settings.difficult)
         negatives = negative_rows(here.overlaps, here.own_object, self.settings.negative_overlap) & ~unused[:, None]
         holders = np.zeros(len(stored), np.int32)

@@ -20,8 +20,8 @@ from rcnn_cli.looking.evaluated import NAMES
 from rcnn_cli.main import main
 from rcnn_cli.outputs import OutputFolder
 from stages.contract.errors import StageError
-from stages.diagnose.false_positives import TYPES
 from stages.eval.report import paired_difference
+from stages.matching.error_types import TYPES
 from stages.pictures.palette import kind_colour
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import IncompleteCache, Reader
-from rcnn_cli.looking.evaluated import NAMES, evaluation_node, judge, open_evaluation
+from rcnn_cli.looking.evaluated import NAMES, evaluation_node, open_evaluation
 from stages.contract.errors import StageError
 from stages.detections import Detections, detections_from_arrays, detections_of
-from stages.diagnose.objects import Objects
-from stages.eval.average_precision import Objects as ClassObjects
 from stages.eval.average_precision import precision_recall_curve
+from stages.matching.judgement import judge
+from stages.matching.objects import ClassObjects, Objects
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 
 CAT, DIFFICULT_CAT, DOG, CAR, OWL = range(5)

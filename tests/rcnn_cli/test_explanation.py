@@ -23,8 +23,8 @@ from rcnn_cli.looking.explanation_lines import tell_detection, tell_lines, tell_
 from rcnn_cli.looking.explanation_results import as_values, format_text
 from rcnn_cli.looking.explanation_sheet import WIDTH, explanation_sheet
 from stages.contract.errors import StageError
-from stages.diagnose.objects import Objects
 from stages.extract import Settings as ExtractSettings
+from stages.matching.objects import Objects
 from stages.networks import CAFFE, NetworkSource
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 from tests.stages.test_trace import traced

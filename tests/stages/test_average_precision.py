@@ -15,16 +15,16 @@ from stages.detections import ClassDetections
 from stages.eval.average_precision import (
     RECALL_LEVELS,
     Curve,
-    Objects,
     average_precision_11_point,
     average_precision_area,
     calibrated_precision,
     interpolated_steps,
     lowest_score_at,
-    match_detections,
     precision_recall,
     precision_recall_curve,
 )
+from stages.matching.detections import match_devkit
+from stages.matching.objects import ClassObjects
 
 Row = tuple[int, tuple[int, int, int, int], float]
 Thing = tuple[int, tuple[int, int, int, int], bool]
@@ -40,10 +40,10 @@ def detections_of(rows: Sequence[Row]) -> ClassDetections:
     )
 
 
-def objects_of(things: Sequence[Thing]) -> Objects:
+def objects_of(things: Sequence[Thing]) -> ClassObjects:
     """Objects from (image, box, difficult), put in the order of the images."""
     things = sorted(things, key=lambda thing: thing[0])
-    return Objects(
+    return ClassObjects(
         np.array([thing[0] for thing in things], np.int64),
         np.array([thing[1] for thing in things], np.float32).reshape(-1, 4),
         np.array([thing[2] for thing in things], bool),
@@ -52,7 +52,7 @@ def objects_of(things: Sequence[Thing]) -> Objects:
 
 def verdicts(rows: Sequence[Row], things: Sequence[Thing], iou: float = 0.5) -> str:
     """From the best score down: T true, F false, - ignored."""
-    matches = match_detections(detections_of(rows), objects_of(things), iou)
+    matches = match_devkit(detections_of(rows), objects_of(things), iou)
     letters = np.where(matches.ignored, "-", np.where(matches.found, "T", "F"))
     return "".join(letters[matches.order])
 
@@ -287,7 +287,7 @@ def test_agrees_with_pycocotools_where_the_rules_are_the_same() -> None:
     for one in evaluation.evalImgs:
         if one:
             matched |= dict(zip(one["dtIds"], one["dtMatches"][0] > 0, strict=True))
-    ours = match_detections(detections_of(rows), objects_of(things), 0.5)
+    ours = match_devkit(detections_of(rows), objects_of(things), 0.5)
     assert 0 < ours.found.sum() < len(rows)
     assert [matched[n] for n in range(1, len(rows) + 1)] == ours.found.tolist()
 

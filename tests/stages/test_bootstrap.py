@@ -12,18 +12,15 @@ from numpy.typing import NDArray
 
 from stages.detections import ClassDetections
 from stages.eval import bootstrap
-from stages.eval.average_precision import Objects, match_detections, precision_recall_curve
-from stages.eval.bootstrap import (
-    image_weights,
-    percentile_interval,
-    resampled_average_precision,
-    resampled_mean,
-)
+from stages.eval.average_precision import precision_recall_curve
+from stages.eval.bootstrap import image_weights, percentile_interval, resampled_average_precision, resampled_mean
+from stages.matching.detections import match_devkit
+from stages.matching.objects import ClassObjects
 
 SQUARE, AWAY = (0, 0, 10, 10), (20, 20, 30, 30)
 
 
-def scene(random: np.random.Generator, images: int, skill: float = 0.5) -> tuple[ClassDetections, Objects]:
+def scene(random: np.random.Generator, images: int, skill: float = 0.5) -> tuple[ClassDetections, ClassObjects]:
     """Images of up to two objects, some difficult, and detections that find them with the odds `skill`.
 
     Scores are equal between images, never within one.
@@ -42,7 +39,7 @@ def scene(random: np.random.Generator, images: int, skill: float = 0.5) -> tuple
             np.array([row[1] for row in rows], np.float32).reshape(-1, 4),
             np.array([row[2] for row in rows], np.float32),
         ),
-        Objects(
+        ClassObjects(
             np.array([thing[0] for thing in things], np.int64),
             np.array([thing[1] for thing in things], np.float32).reshape(-1, 4),
             np.array([thing[2] for thing in things], bool),
@@ -51,8 +48,8 @@ def scene(random: np.random.Generator, images: int, skill: float = 0.5) -> tuple
 
 
 def drawn(
-    detections: ClassDetections, objects: Objects, counts: NDArray[np.floating]
-) -> tuple[ClassDetections, Objects]:
+    detections: ClassDetections, objects: ClassObjects, counts: NDArray[np.floating]
+) -> tuple[ClassDetections, ClassObjects]:
     """The drawn images as a set of their own: copies of an image side by side."""
     images = np.repeat(np.arange(len(counts)), counts.astype(int))
     rows = [np.flatnonzero(detections.images == image) for image in images]
@@ -61,22 +58,22 @@ def drawn(
     row_images, thing_images = (np.repeat(np.arange(len(images)), [len(one) for one in some]) for some in (rows, own))
     return (
         ClassDetections(row_images, detections.boxes[row], detections.scores[row]),
-        Objects(thing_images, objects.boxes[thing], objects.difficult[thing]),
+        ClassObjects(thing_images, objects.boxes[thing], objects.difficult[thing]),
     )
 
 
 def resampled(
-    detections: ClassDetections, objects: Objects, weights: NDArray[np.float64]
+    detections: ClassDetections, objects: ClassObjects, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return resampled_average_precision(detections, objects, match_detections(detections, objects), weights)
+    return resampled_average_precision(detections, objects, match_devkit(detections, objects), weights)
 
 
-def three_images() -> tuple[ClassDetections, Objects]:
+def three_images() -> tuple[ClassDetections, ClassObjects]:
     """Image 0: found, score 3. Image 1: a false detection, score 2. Image 2: found, score 1."""
     detections = ClassDetections(
         np.arange(3), np.array([SQUARE, AWAY, SQUARE], np.float32), np.array([3, 2, 1], np.float32)
     )
-    return detections, Objects(np.array([0, 2]), np.array([SQUARE, SQUARE], np.float32), np.zeros(2, bool))
+    return detections, ClassObjects(np.array([0, 2]), np.array([SQUARE, SQUARE], np.float32), np.zeros(2, bool))
 
 
 def test_a_resample_worked_by_hand() -> None:
@@ -156,7 +153,7 @@ def test_no_detections_and_no_objects() -> None:
     detections, objects = scene(np.random.default_rng(3), 5)
     weights = np.ones((5, 2))
     assert resampled(none, objects, weights)[1].tolist() == [0, 0]
-    nothing = Objects(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, bool))
+    nothing = ClassObjects(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, bool))
     assert np.isnan(resampled(detections, nothing, weights)[0]).all()
 
 

@@ -3,17 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.boxes import (
-    area,
-    as_boxes,
-    class_overlaps,
-    clip_boxes,
-    decode_deltas,
-    encode_deltas,
-    exceeds,
-    iou_matrix,
-    reaches,
-)
+from stages.boxes import area, as_boxes, clip_boxes, decode_deltas, encode_deltas, exceeds, iou_matrix, reaches
 
 SIDE = st.integers(2, 400)
 CORNER = st.integers(-50, 500)
@@ -101,12 +91,6 @@ def test_clipped_boxes_are_inside(some, width, height):
     assert (clipped >= 0).all()
     assert (clipped <= [width, height, width, height]).all()
     np.testing.assert_array_equal(clip_boxes(clipped, width, height), clipped)
-
-
-def test_overlap_with_a_class_is_the_largest_with_its_objects():
-    objects = as_boxes([[0, 0, 10, 10], [0, 0, 5, 10], [50, 50, 60, 60]])
-    found = class_overlaps(as_boxes([[0, 0, 10, 10]]), objects, np.array([1, 1, 2], np.int32), 3)
-    np.testing.assert_allclose(found, [[0, 1, 0]])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -20,6 +20,7 @@ from stages.detections import read_detections
 from stages.eval import Settings, stage
 from stages.eval.coco import MEASURES, class_measures, write_coco_annotations, write_coco_results
 from stages.eval.report import csv_rows, format_difference, format_table, paired_difference
+from stages.matching.objects import ClassObjects
 from tests.stages.test_eval import CLASSES, dataset_of, detections_cache, evaluate
 
 SIZE = (400, 300)
@@ -119,7 +120,7 @@ def test_a_coco_set_keeps_its_ids_and_its_stated_areas(tmp_path: Path) -> None:
 def test_one_object_by_hand() -> None:
     """A detection with an IoU of 0.72 counts at 0.5 ... 0.7: five of ten thresholds."""
     detections = stage.ClassDetections(np.zeros(1, np.int64), np.array([[0, 0, 20, 72]], np.float32), np.ones(1, "f4"))
-    objects = stage.Objects(np.zeros(1, np.int64), np.array([[0, 0, 20, 100]], np.float32), np.zeros(1, bool))
+    objects = ClassObjects(np.zeros(1, np.int64), np.array([[0, 0, 20, 100]], np.float32), np.zeros(1, bool))
     found = dict(zip(MEASURES, class_measures(detections, objects), strict=True))
     assert [found[name] for name in ("AP", "APm", "AR1", "AR10", "AR100", "ARm")] == pytest.approx([0.5] * 6)
     assert (found["AP50"], found["AP75"]) == (pytest.approx(1), 0)
@@ -129,13 +130,13 @@ def test_one_object_by_hand() -> None:
 def test_difficult_objects_are_crowds_to_pycocotools() -> None:
     """Two detections inside a difficult object are ignored; alone, it leaves nothing to find."""
     boxes = np.array([[0, 0, 100, 100], [200, 0, 250, 50]], np.float32)
-    objects = stage.Objects(np.zeros(2, np.int64), boxes, np.array([True, False]))
+    objects = ClassObjects(np.zeros(2, np.int64), boxes, np.array([True, False]))
     inside = np.array([[5, 5, 20, 20], [30, 30, 90, 90], [200, 0, 250, 50]], np.float32)
     detections = stage.ClassDetections(np.zeros(3, np.int64), inside, np.array([0.9, 0.8, 0.1], np.float32))
     assert class_measures(detections, objects)[0] == pytest.approx(1)
-    alone = stage.Objects(objects.images[:1], boxes[:1], objects.difficult[:1])
+    alone = ClassObjects(objects.images[:1], boxes[:1], objects.difficult[:1])
     assert np.isnan(class_measures(detections, alone)).all()
-    nothing = stage.Objects(objects.images[:0], boxes[:0], objects.difficult[:0])
+    nothing = ClassObjects(objects.images[:0], boxes[:0], objects.difficult[:0])
     assert np.isnan(class_measures(stage.detections_of(SimpleNamespace(of_class={}.__getitem__), "x"), nothing)).all()
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from cache import Identity, Reader, Writer
 from stages.contract.errors import StageError
+from stages.datasets import ImageRecord
 from stages.detect import Settings as DetectSettings
 from stages.detect.stage import schema as detections_schema
 from stages.detections import ClassDetections
@@ -31,7 +32,12 @@ from stages.diagnose.characteristics import (
     percentile_bins,
     sensitivity_of,
 )
-from stages.diagnose.false_positives import (
+from stages.diagnose.false_positives import average_precision, effects, precision_at_objects, top_false_positives, trend
+from stages.diagnose.pictures import draw_diagnosis
+from stages.diagnose.report import format_tables, write_diagnosis
+from stages.eval.average_precision import precision_recall_curve
+from stages.matching.detections import by_rank, match_hoiem
+from stages.matching.error_types import (
     BACKGROUND,
     DIFFICULT,
     FALSE,
@@ -41,22 +47,11 @@ from stages.diagnose.false_positives import (
     OTHER,
     SIMILAR,
     TRUE,
-    average_precision,
-    by_rank,
-    effects,
     largest_overlaps,
-    match,
-    precision_at_objects,
     similar_labels,
-    top_false_positives,
-    trend,
     types_of,
 )
-from stages.diagnose.objects import Objects
-from stages.diagnose.pictures import draw_diagnosis
-from stages.diagnose.report import format_tables, write_diagnosis
-from stages.eval.average_precision import Objects as ClassObjects
-from stages.eval.average_precision import precision_recall_curve
+from stages.matching.objects import ClassObjects, Objects
 
 CLASSES = ("cat", "dog", "car")
 CAT, DOG, CAR = range(3)
@@ -91,7 +86,7 @@ def types(detections: ClassDetections, objects: Objects, similar: tuple[int, ...
     """The types of the cats' detections, in their own order."""
     own = objects.where(objects.labels == CAT)
     return types_of(
-        match(detections, own, 0.5).verdicts, largest_overlaps(detections, objects, CAT, similar), 0.1
+        match_hoiem(detections, own, 0.5).verdicts, largest_overlaps(detections, objects, CAT, similar), 0.1
     ).tolist()
 
 
@@ -148,7 +143,7 @@ def test_a_difficult_object_excuses_one_detection_and_is_near_for_the_others() -
 
 def test_a_detection_whose_best_object_is_taken_finds_the_next() -> None:
     objects = objects_of((0, SQUARE, CAT), (0, (0, 2, 10, 12), CAT))  # the second overlaps the first by 2/3
-    matches = match(detections_of((0, SQUARE, 0.9), (0, SQUARE, 0.8), (0, SQUARE, 0.7)), objects, 0.5)
+    matches = match_hoiem(detections_of((0, SQUARE, 0.9), (0, SQUARE, 0.8), (0, SQUARE, 0.7)), objects, 0.5)
     assert matches.verdicts.tolist() == [TRUE, TRUE, FALSE]
     assert matches.objects.tolist() == [0, 1, -1]
 
@@ -217,7 +212,7 @@ def test_what_each_remedy_gives_by_hand() -> None:
     )
     order = by_rank(found)
     own = objects.where(objects.labels == CAT)
-    verdicts, poor = match(found, own, 0.5).verdicts[order], match(found, own, 0.1).verdicts[order]
+    verdicts, poor = match_hoiem(found, own, 0.5).verdicts[order], match_hoiem(found, own, 0.1).verdicts[order]
     overlaps = largest_overlaps(found, objects, CAT, (DOG,))[order]
     assert average_precision(verdicts, 2) == pytest.approx(1 / 4 / 2)
     assert effects(verdicts, poor, overlaps, 2, 0.1) == pytest.approx(
@@ -235,7 +230,7 @@ def test_what_each_remedy_gives_by_hand() -> None:
 def test_a_corrected_localisation_makes_the_better_box_a_duplicate_which_is_removed() -> None:
     objects = objects_of((0, SQUARE, CAT))
     found = detections_of((0, (0, 0, 10, 1), 0.9), (0, SQUARE, 0.8))
-    verdicts, poor = match(found, objects, 0.5).verdicts, match(found, objects, 0.1).verdicts
+    verdicts, poor = match_hoiem(found, objects, 0.5).verdicts, match_hoiem(found, objects, 0.1).verdicts
     overlaps = largest_overlaps(found, objects, CAT, ())
     assert average_precision(verdicts, 1) == 0.5
     assert effects(verdicts, poor, overlaps, 1, 0.1)["Loc corrected"] == 1
@@ -259,8 +254,8 @@ def test_types_part_the_false_positives_and_no_remedy_lowers_the_ap(scene: Any) 
     own = objects.where(objects.labels == CAT)
     positives = int(np.sum(~own.difficult))
     order = by_rank(found)
-    matches = match(found, own, 0.5)
-    verdicts, poor = matches.verdicts[order], match(found, own, 0.1).verdicts[order]
+    matches = match_hoiem(found, own, 0.5)
+    verdicts, poor = matches.verdicts[order], match_hoiem(found, own, 0.1).verdicts[order]
     overlaps = largest_overlaps(found, objects, CAT, (DOG,))[order]
     kinds = types_of(verdicts, overlaps, 0.1)
     assert np.array_equal(kinds >= LOCALISATION, verdicts == FALSE)
@@ -288,7 +283,7 @@ def test_where_objects_lie_apart_the_ap_is_the_devkits_area(seed: int) -> None:
         near = np.tile(corners, (3, 1)) + generator.uniform(-7, 7, (18, 2))
         rows += [(image, (*corner, *(corner + 20)), float(generator.normal())) for corner in near]
     objects, found = objects_of(*things), detections_of(*rows)
-    verdicts = match(found, objects, 0.5).verdicts[by_rank(found)]
+    verdicts = match_hoiem(found, objects, 0.5).verdicts[by_rank(found)]
     plain = ClassObjects(objects.images, objects.boxes, objects.difficult)
     assert average_precision(verdicts, len(objects)) == pytest.approx(precision_recall_curve(found, plain).ap_area)
     assert 0 < np.sum(verdicts == FALSE) < len(verdicts)
@@ -325,7 +320,7 @@ def test_the_bins_of_objects() -> None:
 def test_a_subset_has_its_own_objects_and_everyones_false_positives() -> None:
     objects = objects_of((0, SQUARE, CAT), (1, SQUARE, CAT), truncated=[False, True])
     found = detections_of((0, SQUARE, 0.9), (0, (60, 0, 70, 10), 0.8), (1, SQUARE, 0.7))
-    bins = normalised_ap_of_bins(match(found, objects, 0.5), objects, by_rank(found), 2.0)
+    bins = normalised_ap_of_bins(match_hoiem(found, objects, 0.5), objects, by_rank(found), 2.0)
     whole, truncated = (bins[BINS.index(("truncation", label))] for label in ("whole", "truncated"))
     assert (whole.ap, whole.positives) == (1, 1)
     assert (truncated.ap, truncated.positives) == (pytest.approx(2 / 3), 1)
@@ -353,13 +348,16 @@ def test_sensitivity_and_impact() -> None:
 def dataset_of(things: dict[str, list[tuple[tuple[int, ...], int, bool]]], pose: str = "Unspecified") -> Any:
     """A dataset with these (box, label, difficult) in each image; every second object of an image is truncated."""
     records = {
-        image: SimpleNamespace(
+        image: ImageRecord(
+            image_id=image,
+            path=Path(f"{image}.png"),
+            width=100,
+            height=100,
             boxes=np.array([thing[0] for thing in found], np.float32).reshape(-1, 4),
             labels=np.array([thing[1] for thing in found], np.int32),
             difficult=np.array([thing[2] for thing in found], bool),
             truncated=np.arange(len(found)) % 2 == 1,
             occluded=np.zeros(len(found), bool),
-            crowds=np.zeros(len(found), bool),
             pose=(pose,) * len(found),
         )
         for image, found in things.items()
@@ -471,11 +469,8 @@ def test_another_split_and_other_classes_are_told(
     foreign.classes = ("owl",)
     with pytest.raises(StageError, match="none in common"):
         run_stage(STAGE, Settings(), {**inputs, "images": foreign}, "classes")
-    sideways = {**inputs, "images": dataset_of({image: [] for image in inputs["images"].image_ids}, "sideways")}
-    record = sideways["images"].record("i0")
-    record.boxes, record.labels = np.array([SQUARE], np.float32), np.array([0], np.int32)
-    record.difficult = record.truncated = record.occluded = record.crowds = np.zeros(1, bool)
-    record.pose = ("sideways",)
+    empty: dict[str, Any] = {image: [] for image in inputs["images"].image_ids}
+    sideways = {**inputs, "images": dataset_of({**empty, "i0": [(SQUARE, CAT, False)]}, "sideways")}
     with caplog.at_level(logging.WARNING):
         run_stage(STAGE, Settings(), sideways, "poses")
     assert "poses sideways are none of VOC's" in caplog.text

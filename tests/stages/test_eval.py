@@ -17,13 +17,15 @@ from PIL import Image
 from cache import Identity, Reader, Writer
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.datasets import ImageRecord
 from stages.detect import Settings as DetectSettings
 from stages.detect.stage import schema as detections_schema
 from stages.detections import Detections, detections_from_arrays
 from stages.eval import Settings, stage
-from stages.eval.average_precision import Curve, Objects
+from stages.eval.average_precision import Curve
 from stages.eval.pictures import evenly, plot_precision_recall
 from stages.eval.report import format_table, read_curves, score_cuts, write_devkit_files, write_results
+from stages.matching.objects import ClassObjects
 
 CLASSES = ("cat", "dog", "owl")
 SQUARE, AWAY = (0, 0, 10, 10), (20, 20, 30, 30)
@@ -34,11 +36,18 @@ def dataset_of(
 ) -> Any:
     """A dataset with these (box, label, difficult) in each image; with `crowds` the difficult ones are crowds."""
     records = {
-        image: SimpleNamespace(
+        image: ImageRecord(
+            image_id=image,
+            path=Path(f"{image}.png"),
+            width=100,
+            height=100,
             boxes=np.array([thing[0] for thing in found], np.float32).reshape(-1, 4),
             labels=np.array([thing[1] for thing in found], np.int32),
             difficult=np.array([thing[2] for thing in found], bool),
-            crowds=np.array([thing[2] and crowds for thing in found], bool),
+            truncated=np.zeros(len(found), bool),
+            occluded=np.zeros(len(found), bool),
+            pose=("Unspecified",) * len(found),
+            stated_crowds=np.array([thing[2] and crowds for thing in found], bool),
         )
         for image, found in things.items()
     }
@@ -217,7 +226,7 @@ def test_devkit_files_lead_back_to_the_same_average_precision(tmp_path: Path) ->
     height = np.minimum(y2, truth[3]) - np.maximum(y1, truth[1]) + 1
     shared = np.clip(width, 0, None) * np.clip(height, 0, None)
     union = (x2 - x1 + 1) * (y2 - y1 + 1) + (30 - 5 + 1) * (28 - 6 + 1) - shared
-    objects = Objects(np.zeros(1, np.int64), np.array([[4, 5, 30, 28]], np.float32), np.zeros(1, bool))
+    objects = ClassObjects(np.zeros(1, np.int64), np.array([[4, 5, 30, 28]], np.float32), np.zeros(1, bool))
     curve = stage.precision_recall_curve(every.of_class("cat"), objects, 0.4)
     assert np.any(shared / union >= 0.4)
     assert curve.recall[-1] == 1

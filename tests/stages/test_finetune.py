@@ -29,9 +29,10 @@ from stages.finetune.network import classifier_name, replace_classifier
 from stages.finetune.reading import WindowSampler
 from stages.finetune.stage import find_windows
 from stages.finetune.training import Batch, FineTuning
-from stages.finetune.windows import UNUSED, Draw, Windows, draw_batch, joined_windows, window_labels
+from stages.finetune.windows import Draw, Windows, draw_batch, joined_windows
 from stages.images.reading import read_image
 from stages.images.warp import warp_regions
+from stages.matching.windows import UNUSED, window_labels
 from stages.networks import CAFFE, NETWORKS, SOFTMAX, NetworkCard, NetworkSettings, NetworkSource
 from stages.networks.architectures import build
 from stages.networks.weights import COLUMNS
@@ -62,19 +63,18 @@ def test_labels_by_hand():
         [[0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 5], [20, 0, 30, 4.99], [0, 0, 20, 10], [50, 50, 60, 60]]
     )
     assert iou_matrix(boxes, objects)[2, 0] == iou_matrix(boxes, objects)[4, 0] == 0.5
-    assert window_labels(boxes, objects, labels, 3, Settings()).tolist() == [1, 0, 1, 3, 1, 3]
+    assert window_labels(boxes, objects, labels, 3, 0.5, 0.5).tolist() == [1, 0, 1, 3, 1, 3]
 
 
 def test_the_best_class_decides_and_of_equals_the_first():
     objects = np.float32([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10]])
-    assert window_labels(objects, objects, np.int32([2, 1, 0]), 3, Settings()).tolist() == [0, 1, 0]
+    assert window_labels(objects, objects, np.int32([2, 1, 0]), 3, 0.5, 0.5).tolist() == [0, 1, 0]
 
 
 def test_windows_between_the_thresholds_are_not_used():
     objects, labels = np.float32([[0, 0, 10, 10]]), np.int32([0])
     boxes = np.float32([[0, 0, 10, 7], [0, 0, 10, 6.99], [0, 0, 10, 3], [0, 0, 10, 2.99]])
-    settings = Settings(positive_overlap=0.7, background_overlap=0.3)
-    found = window_labels(boxes, objects, labels, 1, settings)
+    found = window_labels(boxes, objects, labels, 1, 0.7, 0.3)
     assert found.tolist() == [0, UNUSED, UNUSED, 1]
     windows = joined_windows([(boxes, found), (boxes[:0], found[:0]), (boxes[3:], found[3:])], 1)
     assert windows.images.tolist() == [0, 0, 2]
@@ -95,14 +95,14 @@ def test_unused_windows_and_what_is_nearest_to_an_unused_object():
     ]
     boxes = np.concatenate([objects, np.float32(proposals)])
     unused = np.isin(np.arange(8), (1, 6))
-    found = window_labels(boxes, objects, np.int32([0, 1]), 2, Settings(), unused)
+    found = window_labels(boxes, objects, np.int32([0, 1]), 2, 0.5, 0.5, unused)
     assert found.tolist() == [0, UNUSED, 0, UNUSED, 2, 2, UNUSED, 2]
 
 
 def test_an_image_without_objects_is_background():
     boxes = np.float32([[0, 0, 10, 10]])
-    assert window_labels(boxes, boxes[:0], np.int32([]), 4, Settings()).tolist() == [4]
-    assert window_labels(boxes[:0], boxes, np.int32([1]), 4, Settings()).tolist() == []
+    assert window_labels(boxes, boxes[:0], np.int32([]), 4, 0.5, 0.5).tolist() == [4]
+    assert window_labels(boxes[:0], boxes, np.int32([1]), 4, 0.5, 0.5).tolist() == []
 
 
 def windows_of(positive: int, negative: int, classes: int = 3) -> Windows:

@@ -18,11 +18,12 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
 from cache import DiskFull
-from stages.boxes import class_overlaps
+from stages.matching.overlaps import class_overlaps
+from stages.matching.windows import negative_rows
 from stages.train_svm import Settings
 from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.duality import relative_gap
-from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_negatives, is_due, negative_rows
+from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_negatives, is_due
 from stages.train_svm.pool import ROW_BITS, FeaturePool, images_and_rows, keys_of
 from stages.train_svm.solver import fit_svm, minimise, sparse_rows, svm_objective
 

@@ -13,13 +13,7 @@ from hypothesis import strategies as st
 
 from stages.boxes import iou_matrix
 from stages.extract.pictures import Region, UnitRow, View, actual_scale, seen_regions, transformation_sheet, unit_sheet
-from stages.extract.units import (
-    Strongest,
-    class_selectivity,
-    selective_units,
-    shown_labels,
-    strongest_regions,
-)
+from stages.extract.units import Strongest, class_selectivity, selective_units, strongest_regions
 from stages.images.warp import warp_regions
 from stages.networks import PREPROCESSINGS
 from stages.pictures.drawing import draw_field, sections
@@ -96,14 +90,6 @@ def test_strongest_regions_of_a_cache(feature_cache: Callable[..., Any], region_
     assert found.labels.tolist() == [4, -1]
     assert len(other.activations) == 0
     assert other.normalised.tolist() == []
-
-
-def test_what_a_region_shows() -> None:
-    objects = np.array([[0, 0, 10, 10], [0, 0, 10, 8]], np.float32)
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 8.5], [0, 0, 10, 4.9], [0, 0, 10, 5]], np.float32)
-    assert shown_labels(boxes, objects[:1], np.array([2], np.int32)).tolist() == [2, 2, -1, 2]
-    assert shown_labels(boxes, objects, np.array([2, 7], np.int32))[:2].tolist() == [2, 7]
-    assert shown_labels(boxes, objects[:0], np.zeros(0, np.int32)).tolist() == [-1] * 4
 
 
 def test_selectivity_by_hand(feature_cache: Callable[..., Any], region_image: Callable[..., Any]) -> None:

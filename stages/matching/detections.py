@@ -1,0 +1,88 @@
+"""Detections to objects, one class at a time: by the rules of the VOC devkit, and by those of Hoiem et al.
+
+Letters: n detections of the class, m objects. Both go from the best score down, equal scores in the order of the images
+and, within an image, of the cache's rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import iou_matrix, reaches
+from stages.detections import ClassDetections
+from stages.matching.error_types import FALSE, IGNORED, TRUE, Verdicts
+from stages.matching.objects import ClassObjects, Objects
+from stages.matching.overlaps import nearest_objects, shared_images
+
+
+@dataclass(frozen=True)
+class DevkitMatches:
+    """What each detection is: `order` int64 [n], from the best score down; `found` bool [n], a true positive, and
+    `ignored` bool [n], neither true nor false, both indexed as the detections are. `nearest` int64 [n]: the object that
+    it overlaps most, -1 in an image without objects."""
+
+    order: NDArray[np.int64]
+    found: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+    nearest: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HoiemMatches:
+    """`verdicts` int8 [n], and `objects` int64 [n]: which object a TRUE or IGNORED detection is, -1 for a FALSE one."""
+
+    verdicts: Verdicts
+    objects: NDArray[np.int64]
+
+
+def by_rank(detections: ClassDetections) -> NDArray[np.int64]:
+    """Rows int64 [n] from the best score down; equal scores in the order of images, then of rows."""
+    return np.argsort(-detections.scores, kind="stable")
+
+
+def match_devkit(detections: ClassDetections, objects: ClassObjects, iou: float = 0.5) -> DevkitMatches:
+    """Which detections are true, false or ignored, by the devkit's rules (VOCevaldet.m).
+
+    From the best score down, each detection is held against the object of its image that it overlaps most (of equals
+    the first; whether or not that one is found already). If their IoU is at least `iou`: a difficult object's
+    detection is ignored, the first one of any other object is true. All else is false.
+    """
+    order = by_rank(detections)
+    nearest, overlap = np.full(len(detections), -1, np.int64), np.full(len(detections), -1.0)
+    for rows, own in shared_images(detections.images, objects.images):
+        index, overlap[rows] = nearest_objects(detections.boxes[rows], objects.boxes[own])
+        nearest[rows] = own.start + index
+    hit = reaches(overlap, iou)
+    ignored = np.zeros(len(detections), bool)
+    ignored[hit] = objects.difficult[nearest[hit]]
+    claims = order[(hit & ~ignored)[order]]
+    _, first = np.unique(nearest[claims], return_index=True)
+    found = np.zeros(len(detections), bool)
+    found[claims[first]] = True
+    return DevkitMatches(order, found, ignored, nearest)
+
+
+def match_hoiem(detections: ClassDetections, objects: Objects, iou: float) -> HoiemMatches:
+    """Which detection is which of the class's `objects` (matchDetectionsWithGroundTruth.m).
+
+    From the best score down, a detection takes, of its image's objects that are not taken and that it overlaps by at
+    least `iou`, the one that it overlaps most (of equals the first). It is TRUE if it took a plain object, IGNORED if a
+    difficult one, FALSE if none. The devkit differs in two points: there a detection competes for the object that it
+    overlaps most even if that is taken, and every detection of a difficult object is ignored, not the first alone.
+    """
+    verdicts = np.full(len(detections), FALSE, np.int8)
+    taken_by = np.full(len(detections), -1, np.int64)
+    for rows, own in shared_images(detections.images, objects.images):
+        overlaps = iou_matrix(detections.boxes[rows], objects.boxes[own])
+        candidates = np.flatnonzero(reaches(overlaps.max(axis=1), iou))
+        for row in candidates[np.argsort(-detections.scores[rows][candidates], kind="stable")]:
+            best = int(overlaps[row].argmax())
+            if reaches(overlaps[row, best], iou):
+                taken_by[rows.start + row] = own.start + best
+                overlaps[:, best] = -1.0
+    took = taken_by >= 0
+    verdicts[took] = np.where(objects.difficult[taken_by[took]], IGNORED, TRUE)
+    return HoiemMatches(verdicts, taken_by)

@@ -1,0 +1,61 @@
+"""Detections judged beside the objects they are held against, all classes of a set of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.detections import NO_ROWS, DetectionSet, detections_of
+from stages.matching.detections import match_devkit
+from stages.matching.error_types import DIFFICULT, FALSE, IGNORED, TRUE, largest_overlaps, similar_labels, types_of
+from stages.matching.objects import Objects
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What each of n detections is, and which found each of m objects.
+
+    `verdicts` int8 [n]: FOUND, DIFFICULT, LOCALISATION, SIMILAR, OTHER or BACKGROUND of `error_types`, where true and
+    ignored are by the evaluation's own rules (VOCevaldet.m); those of a class that the dataset does not have are
+    ignored, as eval leaves them out. `own` int64 [n]: the object of its class that a detection overlaps most (of equals
+    the first), an index into the objects, -1 where its image has none. `overlaps` float64 [n, 3]: the largest IoU with
+    an object of its class, of a similar class, of another. `found_by` int64 [m]: the row of the detection that found an
+    object, -1 if it was missed.
+    """
+
+    verdicts: NDArray[np.int8]
+    own: NDArray[np.int64]
+    overlaps: NDArray[np.float64]
+    found_by: NDArray[np.int64]
+
+
+def judge(
+    detections: DetectionSet,
+    objects: Objects,
+    classes: Sequence[str],
+    iou: float,
+    similar: Sequence[Sequence[str]],
+    poor_iou: float,
+) -> Judged:
+    """What the detections are: `objects` are of the same images in the same order, labelled by the dataset's `classes`;
+    `iou` is the least of a true detection, `poor_iou` that of a poor localisation, `similar` are sets of classes."""
+    alike = similar_labels(classes, similar)
+    found = Judged(
+        verdicts=np.full(len(detections), DIFFICULT, np.int8),
+        own=np.full(len(detections), -1, np.int64),
+        overlaps=np.zeros((len(detections), 3)),
+        found_by=np.full(len(objects), -1, np.int64),
+    )
+    for label, (name, (ours, own)) in enumerate(zip(classes, objects.by_class(len(classes)), strict=True)):
+        of_class, rows = detections_of(detections, name), detections.class_rows.get(name, NO_ROWS)
+        matches = match_devkit(of_class, own, iou)
+        found.overlaps[rows] = largest_overlaps(of_class, objects, label, alike[name])
+        verdicts = np.where(matches.found, TRUE, np.where(matches.ignored, IGNORED, FALSE)).astype(np.int8)
+        found.verdicts[rows] = types_of(verdicts, found.overlaps[rows], poor_iou)
+        there = matches.nearest >= 0
+        found.own[rows[there]] = ours[matches.nearest[there]]
+        found.found_by[ours[matches.nearest[matches.found]]] = rows[matches.found]
+    return found
