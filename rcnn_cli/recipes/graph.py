@@ -353,12 +353,12 @@ class Graph:
 def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:
     """What decides each image of a dataset, and with `annotations` its record, by its id: 32 hex digits."""
     from stages.contract.errors import StageError
-    from stages.datasets.records import record_digest
 
     keys = {}
-    for image_id in dataset.image_ids:
+    records = dataset.record_digests if annotations else dict.fromkeys(dataset.image_ids, "")
+    for image_id, record in records.items():
         with contextlib.suppress(StageError):
-            described = [record_digest(dataset.record(image_id))] if annotations else []
+            described = [record] if annotations else []
             keys[image_id] = short_digest(image_id, dataset.image_digest(image_id), *described)
     return keys
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract.settings import nearest
-from stages.datasets.digests import combined
+from stages.datasets.digests import DigestMemory, combined
 from stages.datasets.image_set import images_digest
 from stages.datasets.records import BadDataset, ImageRecord, LeftOut
 from stages.datasets.voc import OF_ALL_IMAGES, Dataset, plain_label
@@ -129,6 +129,10 @@ class CombinedDataset(Dataset):
         """(places of the objects that are the dataset's, the others), on an image of `size` (width, height)."""
         part, own_id = self.part_of(image_id)
         return part.split_objects(own_id, annotation, size)
+
+    @property
+    def _memory(self) -> DigestMemory:
+        return self.parts[0]._memory
 
     def annotation_digest(self, image_id: str) -> str:
         """What decides the image's record beside the image. Raises BadAnnotation if the annotation is not there."""

@@ -194,15 +194,16 @@ def remembered_names(digests: DigestMemory, files: Sequence[Path], read: Callabl
     return [str(name) for name in names]
 
 
-def remembered(digests: DigestMemory, kind: str, key: str, compute: Callable[[], Any]) -> Any:
-    """The JSON value that `compute` gives, remembered beside the digests; `key` covers all that decides it.
+def remembered(digests: DigestMemory, kind: str, key: str, compute: Callable[[], Any], keep: int = REMEMBERED) -> Any:
+    """The JSON value that `compute` gives, remembered beside the digests; `key` covers all that decides it, and the
+    last `keep` values of a kind are kept.
 
     Losing or damaging what is remembered costs time alone.
     """
     memory = digests.memory.with_suffix(f".{kind}.json")
     entries = read_memory(memory, "entries")
     if key not in entries:
-        entries = dict([*list(entries.items())[1 - REMEMBERED :], (key, compute())])
+        entries = dict([*list(entries.items())[1 - keep :], (key, compute())])
         remember(memory, {"entries": entries})
     return entries[key]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.boxes import clip_boxes
-from stages.contract.errors import BadImage
+from stages.contract.errors import BadImage, StageError
 from stages.contract.settings import nearest, setting
 from stages.datasets.annotations import (
     MISSING,
@@ -26,12 +26,12 @@ from stages.datasets.annotations import (
     read_annotation,
     readable_annotation,
 )
-from stages.datasets.digests import combined, memory_of, remembered, remembered_names
+from stages.datasets.digests import DigestMemory, combined, memory_of, remembered, remembered_names
 from stages.datasets.image_set import ImageSet, images_digest
 from stages.datasets.layout import XML, Layout, find_images
 from stages.datasets.listing import ONE_LINE, Listing, composed
 from stages.datasets.orientation import AUTO, CHOICES
-from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, shown, some_of
+from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, record_digest, shown, some_of
 from stages.images.reading import SUFFIXES, ImageFile
 
 if TYPE_CHECKING:
@@ -47,9 +47,12 @@ VOC_CLASSES = (
 ERROR, BACKGROUND, LEAVE_OUT = "error", "background", "leave-out"
 OF_ALL_IMAGES = (
     "image_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out", "images_with_crowds",
-    "_places",
+    "record_digests", "_places",
 )  # fmt: skip
 """What is worked out once and is another for a subset."""
+RECORDS = "records 1"
+"""Names what is remembered of records: to be raised when a record says other things of the same files."""
+KEPT_RECORDS = 4  # sets of images of one folder whose records are remembered
 NO_FILE = "none"
 """In keys, in place of the digest of an annotation file that is not there."""
 
@@ -271,6 +274,31 @@ class Dataset(ImageSet):
             else:
                 kept.append(place)
         return kept, left_out
+
+    @cached_property
+    def record_digests(self) -> dict[str, str]:
+        """SHA-256 (hex) over each image's record, by its id; an image whose record cannot be read has none.
+
+        Where all can be read they are remembered by what the files hold.
+        """
+        try:
+            key = combined(RECORDS, [self.images_key, self.annotations_key])
+            digests = remembered(self._memory, "records", key, self._digest_records, keep=KEPT_RECORDS)
+            return dict(zip(self.image_ids, digests, strict=True))
+        except StageError:
+            found = {}
+            for image_id in self.image_ids:
+                with contextlib.suppress(StageError):
+                    found[image_id] = record_digest(self.record(image_id))
+            return found
+
+    def _digest_records(self) -> list[str]:
+        return [record_digest(self.record(image_id)) for image_id in self.image_ids]
+
+    @property
+    def _memory(self) -> DigestMemory:
+        """Beside which digests it is remembered what all files say."""
+        return self._files
 
     def image_number(self, image_id: str) -> int | str:
         """The number of an image in COCO's format: its place, from 1 on."""

@@ -17,6 +17,7 @@ from stages.contract.errors import BadSetting
 from stages.datasets import VOC_CLASSES, BadDataset, Dataset, open_dataset, open_detection
 from stages.datasets.check import check_dataset
 from stages.datasets.combined import CombinedDataset
+from stages.datasets.records import record_digest
 
 SIZE = (60, 40)  # width, height
 
@@ -59,6 +60,17 @@ def opened(sources: list[str], work: Path, **options: object) -> CombinedDataset
     dataset = open_detection(sources, work=work, options=options)
     assert isinstance(dataset, CombinedDataset)
     return dataset
+
+
+def test_digests_of_records_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [make_voc(tmp_path / "a", {"x": "cow"}), make_coco(tmp_path / "b", "cow")]
+    for chosen in (sources, sources[1:], sources[:1]):
+        dataset = open_detection(chosen, work=tmp_path, options={})
+        expected = {one: record_digest(dataset.record(one)) for one in dataset.image_ids}
+        assert dataset.record_digests == expected
+        with monkeypatch.context() as patched:
+            patched.setattr(type(dataset), "record", lambda *_: pytest.fail("read again"))
+            assert open_detection(chosen, work=tmp_path, options={}).record_digests == expected
 
 
 def test_voc_07_and_12(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from stages.datasets import (
 from stages.datasets.annotations import read_annotation
 from stages.datasets.check import check_dataset
 from stages.datasets.digests import memory_of
+from stages.datasets.records import record_digest
 from stages.datasets.voc_writer import WrittenObject, write_annotation
 
 SIZE = (60, 40)  # width, height
@@ -216,6 +217,28 @@ def test_found_classes_are_remembered_until_an_annotation_changes(
     monkeypatch.undo()
     (voc / "Annotations" / "000001.xml").write_text(DOG.replace("dog", "yak"))
     assert opened(voc, tmp_path).classes == ("person", "yak")
+
+
+def test_digests_of_records_are_remembered_until_a_file_changes(
+    voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = opened(voc, tmp_path)
+    expected = {one: record_digest(dataset.record(one)) for one in dataset.image_ids}
+    assert dataset.record_digests == expected
+    with monkeypatch.context() as patched:
+        patched.setattr(Dataset, "record", lambda *_: pytest.fail("read again"))
+        assert opened(voc, tmp_path).record_digests == expected
+    assert dataset.subset([1]).record_digests == {"000002": expected["000002"]}
+    (voc / "Annotations" / "000001.xml").write_text(DOG.replace("dog", "cat"))
+    changed = opened(voc, tmp_path).record_digests
+    assert changed["000001"] != expected["000001"]
+    assert changed["000002"] == expected["000002"]
+
+
+def test_a_record_that_cannot_be_read_has_no_digest(voc: Path, tmp_path: Path) -> None:
+    expected = opened(voc, tmp_path).record_digests
+    (voc / "Annotations" / "000001.xml").write_text("<annotation>")
+    assert opened(voc, tmp_path, classes=list(VOC_CLASSES)).record_digests == {"000002": expected["000002"]}
 
 
 def test_listed_classes_keep_their_order_and_an_unlisted_one_is_an_error(voc: Path, tmp_path: Path) -> None:
