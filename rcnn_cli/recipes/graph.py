@@ -266,7 +266,7 @@ class Graph:
         libraries = {name: installed_version(name) for name in stage.libraries}
         settings = identity_of(node.settings)
         if stage.reads_files:
-            settings |= stage.load().identity(node.settings, {})
+            settings |= stage.load().identity(node.settings, {}, self.work)
         return Identity(stage.name, stage.schema_version, settings, inputs, libraries)
 
     def source_key(self, wanted: Input, source: Node | str | None) -> str:

@@ -72,14 +72,14 @@ class Stage:
     `summarise` and is imported on first use; its `part_size(settings, inputs)`, if it has one, takes the place of the
     card's `part_size`, the items of a part of a new cache; its `attributes(settings, inputs)`, if it has one, are those
     of data.h5: the names of what its columns count. `libraries` are the distributions whose version is part of the key.
-    `reads_files=True`: the module has `identity(settings, inputs)`, which adds to the key what the settings only name
-    (a file's checksum); without it, a key is known without importing the stage. `example` is a recipe that has the
-    stage. `on_demand=True`: the settings have `cache`, and the module has `on_demand(settings, inputs, execution)`,
-    which computes each item as it is read. `by_item=True`: an item's record depends on the settings, on what its
-    datasets and caches `by_item` have for this item alone, and on its other inputs; so it may be copied from a cache of
-    other items. What is drawn from all items together is `summarise`'s; `called` says what people read in place of the
-    names of its values that would not tell them enough. `log`: the stage trains a network, and its cache has a log of
-    these columns, of which curves are drawn.
+    `reads_files=True`: the module has `identity(settings, inputs, work)`, which adds to the key what the settings
+    only name (a file's checksum, remembered in the folder `work`); without it, a key is known without importing the
+    stage. `example` is a recipe that has the stage. `on_demand=True`: the settings have `cache`, and the module has
+    `on_demand(settings, inputs, execution)`, which computes each item as it is read. `by_item=True`: an item's
+    record depends on the settings, on what its datasets and caches `by_item` have for this item alone, and on its
+    other inputs; so it may be copied from a cache of other items. What is drawn from all items together is
+    `summarise`'s; `called` says what people read in place of the names of its values that would not tell them
+    enough. `log`: the stage trains a network, and its cache has a log of these columns, of which curves are drawn.
     """
 
     name: str

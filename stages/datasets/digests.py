@@ -136,7 +136,7 @@ class DigestMemory:
     def known(self) -> dict[str, FileEntry]:
         """The remembered entries, loaded once; none if they are not to be believed."""
         if self.remembered is None:
-            self.remembered = {} if os.environ.get(CHECK_CONTENT, "0") not in ("", "0") else self.load()
+            self.remembered = {} if checks_content() else self.load()
         return self.remembered
 
     def forget(self) -> None:
@@ -206,6 +206,23 @@ def remembered(digests: DigestMemory, kind: str, key: str, compute: Callable[[],
         entries = dict([*list(entries.items())[1 - keep :], (key, compute())])
         remember(memory, {"entries": entries})
     return entries[key]
+
+
+def remembered_of_file(path: Path, work: Path, kind: str, compute: Callable[[], Any]) -> Any:
+    """The JSON value that `compute` finds in one file, remembered in `work` as long as the file looks unchanged.
+
+    Of a file that changed a moment ago nothing is remembered. Raises OSError, and what `compute` raises.
+    """
+    state = state_of(path)
+    _, modified_ns, changed_ns, _ = state
+    if checks_content() or max(modified_ns, changed_ns) > time.time_ns() - SETTLED_NS:
+        return compute()
+    return remembered(memory_of(path.parent, work), kind, combined(kind, [ascii(path.name), *map(str, state)]), compute)
+
+
+def checks_content() -> bool:
+    """Whether every file is to be read, whatever is remembered of it."""
+    return os.environ.get(CHECK_CONTENT, "0") not in ("", "0")
 
 
 def memory_of(folder: Path, work: Path) -> DigestMemory:

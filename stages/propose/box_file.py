@@ -30,6 +30,7 @@ import numpy as np
 from cache.files import cannot
 from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import ChangedInput, StageError
+from stages.datasets.digests import remembered_of_file
 from stages.propose.mat_file import read_variables
 
 Lookup = Callable[[str], Any]
@@ -384,19 +385,36 @@ def fit_to_image(boxes: Boxes, width: int, height: int, place: str) -> tuple[Box
     return clipped, int((clipped != boxes).any(axis=1).sum())
 
 
-def content_sha256(path: Path) -> str:
+def content_sha256(path: Path, work: Path | None = None) -> str:
     """What the file holds, as hex: its bytes; the three arrays of a flat HDF5 file, which may be a view of others.
 
-    Raises StageError for an HDF5 file of another layout that links to others.
+    It is remembered in the folder `work`, if one is given, as long as the file looks unchanged; a view never is. Raises
+    StageError for an HDF5 file of another layout that links to others.
     """
     source = Source(path)
-    if h5py.is_hdf5(path):
-        with whole_hdf5(path), h5py.File(path, "r") as file:
-            if is_flat(file):
-                check_flat(path, file)
-                return flat_digests(path, file, of_images=False).whole
-            check_links(path, file)
-    return source.sha256()
+
+    def read() -> str:
+        if h5py.is_hdf5(path):
+            with whole_hdf5(path), h5py.File(path, "r") as file:
+                if is_flat(file):
+                    check_flat(path, file)
+                    return flat_digests(path, file, of_images=False).whole
+                check_links(path, file)
+        return source.sha256()
+
+    return read() if work is None or is_view(path) else str(remembered_of_file(path, work, "boxes", read))
+
+
+def is_view(path: Path) -> bool:
+    """Whether a flat HDF5 file shows what other files hold."""
+    if not h5py.is_hdf5(path):
+        return False
+    with whole_hdf5(path), h5py.File(path, "r") as file:
+        return is_flat(file) and any(
+            not isinstance(file.get(name, getlink=True), h5py.HardLink)
+            or (isinstance(file[name], h5py.Dataset) and (file[name].is_virtual or file[name].external))
+            for name in FLAT
+        )
 
 
 class FlatDigests:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 RANDOM_ORDER = "no ranking: a random order that is weighted by the root of the box's area"
 
 
-def opencv_key(settings: Any) -> dict[str, Any]:
+def opencv_key(settings: Any, work: Path | None) -> dict[str, Any]:
     """The major version of the installed OpenCV, by its package's metadata (importing it would take long).
 
     OpenCV 4.12 to 4.14 find the same boxes, 5.0 others. Where OpenCV is not installed this names the one that this
@@ -27,14 +28,14 @@ def opencv_key(settings: Any) -> dict[str, Any]:
     return {"opencv": "4"}
 
 
-def file_key(settings: Any) -> dict[str, Any]:
+def file_key(settings: Any, work: Path | None) -> dict[str, Any]:
     """The SHA-256 of the boxes, or of the file's bytes."""
     from stages.propose.box_file import content_sha256, resolve_path
 
-    return {"file_sha256": content_sha256(resolve_path(settings.file))}
+    return {"file_sha256": content_sha256(resolve_path(settings.file), work)}
 
 
-def nothing(settings: Any) -> dict[str, Any]:
+def nothing(settings: Any, work: Path | None) -> dict[str, Any]:
     """The settings alone decide the boxes."""
     return {}
 
@@ -50,13 +51,14 @@ class Method:
     has `open_boxes(settings, content)` instead: an object with `path` and `boxes(image_id)`, where the method lists
     the boxes of known images and has none for others.
 
-    `key(settings)` adds to the cache's key what the settings do not say. `order` says what the first N boxes of an
+    `key(settings, work)` adds to the cache's key what the settings do not say; what is known of files is remembered in
+    the folder `work`. `order` says what the first N boxes of an
     image are.
     """
 
     module: str
     order: str
-    key: Callable[[Any], dict[str, Any]] = nothing
+    key: Callable[[Any, Path | None], dict[str, Any]] = nothing
     reads_pixels: bool = True
     listed: bool = False
 

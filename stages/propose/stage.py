@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,10 @@ class Outcome:
     cut: int = 0
 
 
-def identity(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the boxes beside settings and inputs: the file's content, or OpenCV's major version."""
-    return METHODS[settings.method].key(settings)
+def identity(settings: Settings, inputs: Mapping[str, Any], work: Path | None = None) -> dict[str, Any]:
+    """What decides the boxes beside settings and inputs: the file's content, remembered in the folder `work`, or
+    OpenCV's major version."""
+    return METHODS[settings.method].key(settings, work)
 
 
 def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:

@@ -312,6 +312,38 @@ FORMATS = [(write_flat, "a.h5"), (write_groups, "a.h5"), (write_npz, "a.npz"), (
 
 
 @pytest.mark.parametrize(("write", "name"), FORMATS)
+def test_the_checksum_of_a_file_is_remembered_until_it_changes(tmp_path, monkeypatch, write, name):
+    monkeypatch.setattr("stages.datasets.digests.SETTLED_NS", 0)
+    path, work = write(tmp_path / name), tmp_path / "work"
+    sha256 = content_sha256(path)
+    time.sleep(0.02)  # longer than a tick of the file system's clock
+    assert content_sha256(path, work) == sha256
+    with monkeypatch.context() as patched:
+        patched.setattr("stages.propose.box_file.Source.sha256", lambda _: pytest.fail("read again"))
+        patched.setattr("stages.propose.box_file.flat_digests", lambda *_, **__: pytest.fail("read again"))
+        assert content_sha256(path, work) == sha256
+        patched.setenv("RCNN_CHECK_CONTENT", "1")
+        with pytest.raises(pytest.fail.Exception, match="read again"):
+            content_sha256(path, work)
+    changed = write(path, {image_id: boxes + 1 for image_id, boxes in BOXES.items()})
+    assert content_sha256(changed, work) == content_sha256(changed) != sha256
+
+
+def test_the_checksum_of_a_view_or_of_a_file_just_written_is_not_remembered(tmp_path, monkeypatch):
+    flat, work = write_flat(tmp_path / "a.h5"), tmp_path / "work"
+    content_sha256(flat, work)
+    monkeypatch.setattr("stages.datasets.digests.SETTLED_NS", 0)
+    time.sleep(0.02)
+    with h5py.File(tmp_path / "linked.h5", "w") as file:
+        for name in ("boxes", "offsets", "image_ids"):
+            file[name] = h5py.ExternalLink("a.h5", name)
+    view = write_view(tmp_path / "view.h5", write_boxes(tmp_path / "part.h5", [[0, 0, 5, 5], [1, 1, 4, 4]]))
+    for path in (tmp_path / "linked.h5", view):
+        content_sha256(path, work)
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(("write", "name"), FORMATS)
 def test_a_file_that_was_replaced_is_not_read(tmp_path, write, name):
     path = write(tmp_path / name)
     sha256 = content_sha256(path)
