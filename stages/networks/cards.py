@@ -360,5 +360,15 @@ ZF = NetworkCard(
     caffe_names=True,
 )
 
-CARDS = (ALEXNET, VGG16, SQUEEZENET, SHAPENET, TNET, ONET, ZF, RESNET50, EFFICIENTNET_LITE0)
+CARDS = (
+    ALEXNET,
+    VGG16,
+    SQUEEZENET,
+    SHAPENET,
+    TNET,
+    ONET,
+    ZF,
+    RESNET50,
+    EFFICIENTNET_LITE0,
+)
 NETWORKS: dict[str, NetworkCard] = {card.name: card for card in CARDS}
