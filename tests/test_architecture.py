@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.contract.catalogue import FOLDERS
 from tests.pipeline import SMALL
 
 PROJECT = Path(__file__).parents[1]
@@ -61,7 +62,14 @@ def test_images_of_datasets_are_read_by_their_datasets():
 
 
 def test_there_are_stages_to_hold_to_this():
-    assert {"propose", "extract", "train_svm", "train_bbox", "detect", "eval", "diagnose", "pretrain"} <= STAGES
+    assert {f"stages.{name}" for name in STAGES} == set(FOLDERS)
+
+
+def test_a_module_that_is_imported_is_there():
+    """mypy takes no notice of one that is missing."""
+    for path in FILES:
+        for module in imported(path):
+            assert module.split(".")[0] not in ROOMS or module in MODULES, f"{path.relative_to(PROJECT)}: {module}"
 
 
 def test_help_loads_nothing_heavy():
@@ -134,3 +142,19 @@ def test_imports_form_no_circle():
         name: {one for one in imported_modules(path) if one in MODULES} - {name} for name, path in MODULES.items()
     }
     graphlib.TopologicalSorter(others).prepare()  # raises CycleError, which lists the circle
+
+
+GROUPS = [
+    "__main__", "main", "commands", "report", "looking", "experiments", "clusters", "ending", "running", "recipes",
+    "outputs", "progress", "streams", "sentences",
+]  # fmt: skip
+"""Folders and files of rcnn_cli, from the top to the bottom."""
+
+
+def test_groups_of_the_command_line_import_only_what_is_below():
+    for name, path in MODULES.items():
+        room, _, rest = name.partition(".")
+        if room == "rcnn_cli" and rest:
+            own = GROUPS.index(rest.split(".")[0])
+            others = [module.split(".")[1] for module in imported_modules(path) if module.startswith("rcnn_cli.")]
+            assert own <= min(map(GROUPS.index, others), default=own), f"{name} imports {others}"

@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cache import CacheState
@@ -23,6 +23,7 @@ from rcnn_cli.clusters.slurm import Queue, TaskState, cancel_jobs, read_queue, s
 from rcnn_cli.clusters.slurm_scripts import Submission, job_name, log_file, log_pattern, sbatch_script
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import complete
+from rcnn_cli.running.status import State
 
 Say = Callable[[str], None]
 
@@ -259,6 +260,12 @@ def cancel(work: Path, recipe: str) -> list[str]:
 
 
 # Status
+
+
+def with_jobs(graph: Graph, states: Sequence[State]) -> list[State]:
+    """The states of a recipe's caches with the jobs that were submitted for those that are not complete."""
+    jobs = job_lines(graph, [graph.nodes[state.name] for state in states if state.state != "complete"])
+    return [replace(state, jobs=tuple(jobs.get(state.name, ()))) for state in states]
 
 
 def job_lines(graph: Graph, nodes: Sequence[Node]) -> dict[str, list[str]]:

@@ -85,9 +85,11 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
     \b
     Example: rcnn status recipes/shapes.toml --json
     """
+    from rcnn_cli.clusters.jobs import with_jobs
     from rcnn_cli.running.status import describe, format_status
 
-    states = describe(load_graph(recipe, changes, work))
+    graph = load_graph(recipe, changes, work)
+    states = with_jobs(graph, describe(graph))
     click.echo(format_status(states, as_json_text))
     if any(state.state not in ("complete", "on demand") for state in states):
         raise SystemExit(INCOMPLETE)
@@ -118,11 +120,11 @@ def plan(
     """
     from rcnn_cli.running.planning import format_plan, make_plan
     from rcnn_cli.running.runner import size
-    from rcnn_cli.running.status import states_of
+    from rcnn_cli.running.status import describe
 
     graph = load_graph(recipe, changes, work)
     graph.open_own_data()
-    states = {state.name: state for state in states_of(graph)}
+    states = {state.name: state for state in describe(graph)}
     missing = [node for node in graph.caches() if states[node.name].state != "complete"]
     runs = make_options(graph.makers(missing), **options)
     made = make_plan(graph, states, runs, sample, logging.getLogger("rcnn").info)

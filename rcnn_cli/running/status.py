@@ -32,15 +32,6 @@ class State:
 
 
 def describe(graph: Graph) -> list[State]:
-    """The states of all caches of a recipe, inputs first, with the jobs that were submitted for those not complete."""
-    from rcnn_cli.clusters.jobs import job_lines
-
-    states = states_of(graph)
-    jobs = job_lines(graph, [graph.nodes[state.name] for state in states if state.state != "complete"])
-    return [replace(state, jobs=tuple(jobs.get(state.name, ()))) for state in states]
-
-
-def states_of(graph: Graph) -> list[State]:
     """The states of all nodes, inputs first, with what can be copied; nothing is changed."""
     return [with_adoptable(graph, node, state_of(graph, node)) for node in graph.nodes.values()]
 
