@@ -59,24 +59,24 @@ def why_missed(trace: Trace, box: Boxes, label: int | None, least: NDArray[np.fl
     overlaps = iou_matrix(trace.scored.boxes, box[None])[:, 0]
     covers = reaches(overlaps, iou)
     covering = int(covers.sum())
-    mine = np.flatnonzero(trace.candidates.labels == label)
-    rows = trace.candidates.rows[mine]
-    lies = reaches(iou_matrix(trace.moved.boxes[mine], box[None])[:, 0], iou)
-    enough = trace.moved.scores[mine] >= least[label]
+    own = np.flatnonzero(trace.candidates.labels == label)
+    rows = trace.candidates.rows[own]
+    lies = reaches(iou_matrix(trace.moved.boxes[own], box[None])[:, 0], iou)
+    enough = trace.moved.scores[own] >= least[label]
     before = covers[rows]
-    if np.any(lies & enough & (trace.removed_by[mine] < 0)):
-        first = mine[lies & enough & (trace.removed_by[mine] < 0)][0]
+    if np.any(lies & enough & (trace.removed_by[own] < 0)):
+        first = own[lies & enough & (trace.removed_by[own] < 0)][0]
         return Miss(Reason.TAKEN, covering, int(trace.candidates.rows[first]), int(first))
     if np.any(lies & enough):
-        first = mine[lies & enough][0]
+        first = own[lies & enough][0]
         return Miss(
             Reason.SUPPRESSED, covering, int(trace.candidates.rows[first]), int(first), int(trace.removed_by[first])
         )
     if np.any(before & enough):
-        first = mine[before & enough][0]
+        first = own[before & enough][0]
         return Miss(Reason.LOCALISATION, covering, int(trace.candidates.rows[first]), int(first))
     if np.any(lies):
-        return scored_too_low(trace, int(trace.candidates.rows[mine[lies][0]]), label, least, covering)
+        return scored_too_low(trace, int(trace.candidates.rows[own[lies][0]]), label, least, covering)
     if covering:
         best = np.flatnonzero(covers)[trace.scored.scores[covers, label].argmax()]
         return scored_too_low(trace, int(best), label, least, covering)

@@ -54,8 +54,8 @@ class Trace:
 
     def candidate(self, proposal: int, label: int) -> int | None:
         """The candidate that a proposal is in a class, None where it does not compete."""
-        found = np.flatnonzero((self.candidates.rows == proposal) & (self.candidates.labels == label))
-        return int(found[0]) if len(found) else None
+        matching = np.flatnonzero((self.candidates.rows == proposal) & (self.candidates.labels == label))
+        return int(matching[0]) if len(matching) else None
 
     def after_regression(self, proposal: int, label: int) -> Boxes:
         """The box float32 [4] that a proposal becomes in a class, whether or not it competes there."""

@@ -55,9 +55,9 @@ class BestScores:
         """Of each class the `keep`-th best score, or -inf while there were no more than that: float32 [classes]."""
         self.trim()
         last = np.searchsorted(self.held[0], np.arange(1, self.classes + 1) << 32)[self.dropped] - 1
-        found = np.full(self.classes, -np.inf, np.float32)
-        found[self.dropped] = scores_of((self.held[0][last] & 0xFFFFFFFF) - 2**31)
-        return found
+        thresholds = np.full(self.classes, -np.inf, np.float32)
+        thresholds[self.dropped] = scores_of((self.held[0][last] & 0xFFFFFFFF) - 2**31)
+        return thresholds
 
 
 def class_thresholds(

@@ -96,31 +96,31 @@ class DetectionSet:
 
 def detections_from_arrays(
     classes: Sequence[str],
-    found: Iterable[tuple[str, Detections]],
+    images: Iterable[tuple[str, Detections]],
     image_sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> DetectionSet:
-    """A DetectionSet from `found`, pairs (image id, Detections) in the order wanted; sizes default to (0, 0)."""
-    pairs = list(found)
-    sizes = [(image_sizes or {}).get(image_id, (0, 0)) for image_id, _ in pairs]
-    lengths = [len(one) for _, one in pairs]
+    """A DetectionSet from `images`, pairs (image id, Detections) in the order wanted; sizes default to (0, 0)."""
+    pairs = list(images)
+    image_ids, detections = [image_id for image_id, _ in pairs], [of_image for _, of_image in pairs]
+    sizes = [(image_sizes or {}).get(image_id, (0, 0)) for image_id in image_ids]
     every = Detections(
-        np.concatenate([no_boxes(), *(as_boxes(one.boxes) for _, one in pairs)]),
-        np.concatenate([np.zeros(0, np.float32), *(one.scores for _, one in pairs)]).astype(np.float32),
-        np.concatenate([np.zeros(0, np.int32), *(one.labels for _, one in pairs)]).astype(np.int32),
+        np.concatenate([no_boxes(), *(as_boxes(of_image.boxes) for of_image in detections)]),
+        np.concatenate([np.zeros(0, np.float32), *(of_image.scores for of_image in detections)]).astype(np.float32),
+        np.concatenate([np.zeros(0, np.int32), *(of_image.labels for of_image in detections)]).astype(np.int32),
     )
     return DetectionSet(
         tuple(classes),
-        tuple(image_id for image_id, _ in pairs),
+        tuple(image_ids),
         np.array(sizes, np.int32).reshape(-1, 2),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.cumsum([0, *map(len, detections)], dtype=np.int64),
         every,
     )
 
 
-def detections_of(found: DetectionSet, name: str) -> ClassDetections:
+def detections_of(detections: DetectionSet, name: str) -> ClassDetections:
     """The class's detections, none for a class that the detector does not know."""
     try:
-        return found.of_class(name)
+        return detections.of_class(name)
     except KeyError:
         return ClassDetections(np.zeros(0, np.int64), no_boxes(), np.zeros(0, np.float32))
 
@@ -137,11 +137,11 @@ def read_detections(reader: Any) -> DetectionSet:
     """
     classes = reader.manifest["summary"]["classes"]
     thresholds = read_thresholds(reader)
-    found, sizes = [], {}
+    images, sizes = [], {}
     for image_id, record in reader.records(("boxes", "score", "label", "image_size")):
-        found.append((image_id, Detections(record["boxes"], record["score"], record["label"]).above(thresholds)))
+        images.append((image_id, Detections(record["boxes"], record["score"], record["label"]).above(thresholds)))
         sizes[image_id] = (int(record["image_size"][0]), int(record["image_size"][1]))
-    return detections_from_arrays(classes, found, sizes)
+    return detections_from_arrays(classes, images, sizes)
 
 
 def read_thresholds(reader: Any) -> NDArray[np.float32]:

@@ -54,5 +54,5 @@ def types_of(verdicts: Verdicts, overlaps: NDArray[np.float64], poor_iou: float)
 
 def similar_labels(classes: Sequence[str], sets: Sequence[Sequence[str]]) -> Mapping[str, list[int]]:
     """For each class the labels (0-based) of those that share one of `sets` with it."""
-    alike = {name: {other for one in sets if name in one for other in one} - {name} for name in classes}
+    alike = {name: {other for members in sets if name in members for other in members} - {name} for name in classes}
     return {name: [label for label, other in enumerate(classes) if other in alike[name]] for name in classes}

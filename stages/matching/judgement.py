@@ -43,19 +43,19 @@ def judge(
     """What the detections are: `objects` are of the same images in the same order, labelled by the dataset's `classes`;
     `iou` is the least of a true detection, `poor_iou` that of a poor localisation, `similar` are sets of classes."""
     alike = similar_labels(classes, similar)
-    found = Judged(
+    judged = Judged(
         verdicts=np.full(len(detections), DIFFICULT, np.int8),
         own=np.full(len(detections), -1, np.int64),
         overlaps=np.zeros((len(detections), 3)),
         found_by=np.full(len(objects), -1, np.int64),
     )
-    for label, (name, (ours, own)) in enumerate(zip(classes, objects.by_class(len(classes)), strict=True)):
+    for label, (name, (own_rows, own)) in enumerate(zip(classes, objects.by_class(len(classes)), strict=True)):
         of_class, rows = detections_of(detections, name), detections.class_rows.get(name, NO_ROWS)
         matches = match_devkit(of_class, own, iou)
-        found.overlaps[rows] = largest_overlaps(of_class, objects, label, alike[name])
+        judged.overlaps[rows] = largest_overlaps(of_class, objects, label, alike[name])
         verdicts = np.where(matches.found, TRUE, np.where(matches.ignored, IGNORED, FALSE)).astype(np.int8)
-        found.verdicts[rows] = types_of(verdicts, found.overlaps[rows], poor_iou)
-        there = matches.nearest >= 0
-        found.own[rows[there]] = ours[matches.nearest[there]]
-        found.found_by[ours[matches.nearest[matches.found]]] = rows[matches.found]
-    return found
+        judged.verdicts[rows] = types_of(verdicts, judged.overlaps[rows], poor_iou)
+        near = matches.nearest >= 0
+        judged.own[rows[near]] = own_rows[matches.nearest[near]]
+        judged.found_by[own_rows[matches.nearest[matches.found]]] = rows[matches.found]
+    return judged

@@ -66,11 +66,12 @@ class Objects:
         """For each of so many classes the rows int64 [k] of its objects, and these objects."""
         rows = dict(by_class(self.labels))
         own = [rows.get(label, NO_ROWS) for label in range(classes)]
-        areas = [None if self.areas is None else self.areas[mine] for mine in own]
-        return [
-            (mine, ClassObjects(self.images[mine], self.boxes[mine], self.difficult[mine], size))
-            for mine, size in zip(own, areas, strict=True)
-        ]
+        return [(of_class, self.where(of_class).as_one_class) for of_class in own]
+
+    @property
+    def as_one_class(self) -> ClassObjects:
+        """The same without what only an error analysis asks for."""
+        return ClassObjects(self.images, self.boxes, self.difficult, self.areas)
 
 
 def read_objects(dataset: Any, image_ids: Sequence[str]) -> Objects:

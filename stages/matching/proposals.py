@@ -57,7 +57,7 @@ def proposal_recall(boxes: Mapping[str, Boxes], records: Iterable[ImageRecord], 
 
 def recall(reader: Reader, dataset: Dataset, iou: float = 0.5) -> ProposalRecall:
     """`proposal_recall` of a finished proposals cache on the dataset that it was made from, an image at a time."""
-    return recall_of(((found["boxes"], dataset.record(one)) for one, found in reader.records(["boxes"])), iou)
+    return recall_of(((read["boxes"], dataset.record(image_id)) for image_id, read in reader.records(["boxes"])), iou)
 
 
 def recall_of(images: Iterable[tuple[Boxes, ImageRecord]], iou: float) -> ProposalRecall:
