@@ -248,7 +248,7 @@ class OpenPart:
         if header["compression"] == "zstd":
             zstd_plugin()
         try:
-            self.offsets, self.item_ids, self.skipped = self.trying(self.open)
+            self.offsets, self.item_ids = self.trying(self.open)
         except BaseException:
             self.close()
             raise
@@ -275,17 +275,32 @@ class OpenPart:
                 "command again, and if it stays so, install the version of h5py that wrote it"
             ) from error
 
-    def open(self) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, str]]:
-        """Opens the file; returns offsets of each ragged table, ids, skipped items."""
+    def open(self) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        """Opens the file; returns offsets of each ragged table and ids."""
         self.close()
         self.file = h5py.File(self.path, "r", driver="sec2")
         if not is_checksummed(self.descriptor):
             self.verify()
         offsets = {prefix: self.file[f"{prefix}offsets"][()] for prefix, _ in self.schema.ragged()}
         item_ids = tuple(one.decode() for one in self.file[f"{self.schema.item}_ids"][()])
-        skipped: dict[str, str] = json.loads(self.file.attrs["skipped"])
         self.has_digests = f"{self.schema.item}_sha256" in self.file
-        return offsets, item_ids, skipped
+        return offsets, item_ids
+
+    @functools.cached_property
+    def skipped(self) -> dict[str, str]:
+        """The skipped items and why. Raises DamagedPart, CacheError if it cannot be read.
+
+        HDF5 keeps texts of any length in a heap without a checksum, and searches some damaged heaps for ever.
+        """
+
+        def values() -> dict[str, str]:
+            if self.file is None:
+                self.open()
+            assert self.file is not None
+            self.verify()
+            return dict(json.loads(self.file.attrs["skipped"]))
+
+        return self.trying(values)
 
     @property
     def descriptor(self) -> int:

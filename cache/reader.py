@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,23 +92,32 @@ class Reader:
         self.current = (index, part)
         return part
 
-    def survey(self, *, verify: bool = False) -> Survey:
-        """What all parts say of their items, each opened once. With `verify` every byte of a part is read first that
-        this process has not verified yet (nothing if the disk is trusted).
+    def survey(self) -> Survey:
+        """What all parts say of their items, each opened once. Every byte of a part is read first that this process has
+        not verified yet (nothing if the disk is trusted).
+
+        Raises DamagedPart, CacheError if one cannot be read.
+        """
+        skipped: dict[str, str] = {}
+
+        def verified(part: OpenPart) -> None:
+            part.trying(part.verify)
+            skipped.update(part.skipped)
+
+        return Survey(self.all_lengths(verified), skipped)
+
+    def all_lengths(self, look: Callable[[OpenPart], None] = lambda part: None) -> dict[str, np.ndarray]:
+        """`lengths` of each ragged table by its prefix, from parts opened once each, at which `look` looks first.
 
         Raises DamagedPart, CacheError if one cannot be read.
         """
         lengths: dict[str, list[np.ndarray]] = {prefix: [] for prefix, _ in self.schema.ragged()}
-        skipped: dict[str, str] = {}
         for index in range(self.part_count):
             part = self.open_part(index)
-            if verify:
-                part.trying(part.verify)
+            look(part)
             for prefix, blocks in lengths.items():
                 blocks.append(np.diff(part.offsets[prefix]))
-            skipped |= part.skipped
-        joined = {prefix: np.concatenate(blocks).astype(np.int64) for prefix, blocks in lengths.items()}
-        return Survey(joined, skipped)
+        return {prefix: np.concatenate(blocks).astype(np.int64) for prefix, blocks in lengths.items()}
 
     def close(self) -> None:
         """Closes the open part."""
@@ -179,7 +188,7 @@ class Reader:
         prefix = f"{table}/" if table else ""
         if prefix not in dict(self.schema.ragged()):
             return np.zeros(len(self.item_ids), np.int64)
-        return self.survey().lengths[prefix]
+        return self.all_lengths()[prefix]
 
     def skipped(self) -> dict[str, str]:
         """Items that were skipped on request and why."""

@@ -50,7 +50,7 @@ def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None, surv
     manifest of a complete cache records; `survey` is what was seen of the parts, if they were looked at already. Raises
     DamagedPart, DiskFull, CacheError.
     """
-    schema, survey = reader.schema, survey or reader.survey()
+    schema, lengths = reader.schema, survey.lengths if survey else reader.all_lengths()
     firsts = [min(index * reader.part_size, len(reader)) for index in range(reader.part_count + 1)]
     with h5py.File(
         "view", "w", driver="core", backing_store=False, libver=("v110", "v110"), userblock_size=USER_BLOCK
@@ -58,7 +58,7 @@ def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None, surv
         write_dataset(file, f"{schema.item}_ids", ids_array(reader.item_ids), "none")
         bounds = dict.fromkeys(schema.per_item, firsts)
         for prefix, columns in schema.ragged():
-            offsets = offsets_of(survey.lengths[prefix])
+            offsets = offsets_of(lengths[prefix])
             write_dataset(file, f"{prefix}offsets", offsets, "none")
             bounds |= {prefix + name: [int(offsets[first]) for first in firsts] for name in columns}
         columns = schema.columns()

@@ -134,7 +134,7 @@ def test_a_flipped_bit_is_noticed_or_harmless_on_reading(folder, trust, monkeypa
 
 
 def test_lengths_and_skipped_items_of_a_damaged_part_are_an_error_or_right(folder):
-    """They are read without comparing the SHA-256."""
+    """Lengths are read without comparing the SHA-256."""
     path = folder / "part-00001.h5"
     content, reader = path.read_bytes(), Reader(folder)
     expected = [reader.lengths().tolist(), reader.lengths("candidates").tolist(), {}]
@@ -145,6 +145,20 @@ def test_lengths_and_skipped_items_of_a_damaged_part_are_an_error_or_right(folde
         with contextlib.suppress(DamagedPart):
             reader.close()
             assert [reader.lengths().tolist(), reader.lengths("candidates").tolist(), reader.skipped()] == expected
+
+
+def test_the_heap_of_a_damaged_part_is_never_read(folder):
+    """HDF5 keeps the skipped items there, without a checksum, and looks for them for ever where a bit is flipped."""
+    path = folder / "part-00001.h5"
+    content = path.read_bytes()
+    heap = content.index(b"GCOL")
+    for number in range(8 * (heap + 8), 8 * (heap + 40)):
+        flip(path, number // 8, number % 8)
+        with pytest.raises(DamagedPart):
+            Reader(folder).skipped()
+        flip(path, number // 8, number % 8)
+    assert path.read_bytes() == content
+    assert Reader(folder).skipped() == {}
 
 
 def test_zeros_in_place_of_minus_one_are_noticed_which_fletcher32_cannot(tmp_path):

@@ -84,14 +84,14 @@ def test_dry_run_leaves_out_what_is_complete_and_the_shards_that_are_done(call):
 
 
 def test_scripts_are_shell(call):
-    _, printed, _ = call("submit", "r.toml", "--set", 'propose.file=it\'s a "file" of $HOME', "--dry-run")
+    _, printed, _ = call("submit", "r.toml", "--set", 'description=it\'s a "file" of $HOME', "--dry-run")
     for script in printed.split("#!/bin/bash"):
         assert subprocess.run(["/bin/bash", "-n"], input=script, text=True).returncode == 0
     line = next(line for line in printed.splitlines() if line.startswith("exec "))
     shown = subprocess.run(
         ["/bin/bash", "-c", line.replace("exec rcnn", "printf '%s\\n'")], capture_output=True, text=True
     )
-    assert 'propose.file=it\'s a "file" of $HOME' in shown.stdout.splitlines()
+    assert 'description=it\'s a "file" of $HOME' in shown.stdout.splitlines()
 
 
 def test_folders_of_any_name(call, tmp_path):
