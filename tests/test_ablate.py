@@ -13,7 +13,11 @@ import pytest
 from rcnn_cli.main import main
 from tests.pipeline import SMALL, command, contents
 
-QUICK = SMALL.replace("epochs = 3", "epochs = 1").replace("[propose]", '[propose]\nmethod = "sliding-window"')
+QUICK = (
+    SMALL.replace("epochs = 3", "epochs = 1")
+    .replace("resize_width = 240\n", "")
+    .replace("[propose]", '[propose]\nmethod = "sliding-window"')
+)
 GRID = """
 title = "Regression, and an error"
 recipe = "small.toml"
