@@ -80,6 +80,21 @@ def test_the_list_of_caches_has_their_age(tmp_path: Path) -> None:
     assert half.split()[:7] == ["partial", "2026-03-02", "12:00", "1", "day", "ago", "caches/extract/half"]
 
 
+def test_the_list_of_caches_does_without_the_time_of_a_manifest(tmp_path: Path) -> None:
+    """Whoever writes a cache with `cache.Writer` need not record when it was finished."""
+    folder = tmp_path / "caches/extract/c"
+    writer = Writer(folder, Identity("extract", 1, {}, {}, {}), ("1",), Schema(per_item={"n": Column("int32")}))
+    for part in writer.claim():
+        writer.write(part, [{"n": np.array(1, np.int32)}])
+    writer.finish({})
+    for path in folder.rglob("*"):
+        os.utime(path, (1_772_366_400,) * 2)  # 2026-03-01 12:00 UTC
+    line = list_caches(tmp_path, 1_772_366_400 + 60)
+    assert line.split()[:6] == ["complete", "2026-03-01", "12:00", "1", "minute", "ago"]
+    (folder / "part-00000.h5").unlink()
+    assert list_caches(tmp_path, 1_772_366_400 + 60).startswith("damaged ")
+
+
 def test_a_summary_is_told_in_words_that_say_what_was_measured(tmp_path: Path) -> None:
     """The manifest keeps its names, which programs read."""
     identity = Identity("pretrain", 1, {}, {})

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cache import DamagedPart
+from cache import CacheState, DamagedPart
+from cache.files import write_sealed
+from cache.manifest import read_manifest
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running import runner
 from rcnn_cli.running.runner import Options, complete, run_nodes, run_until_shown
-from rcnn_cli.running.status import state_of
+from rcnn_cli.running.status import describe, state_of
 from stages.contract.errors import StageError
 from tests.in_process import caller
 from tests.pipeline import contents
@@ -138,6 +140,33 @@ def test_status_says_what_of_a_cache_is_gone(copied: Callable[..., Graph]) -> No
     run_nodes(graph, [node], OPTIONS)
     assert detail()[0] == "complete"
     assert (folder / "part-00000.h5").stat().st_mtime_ns == before
+
+
+def test_a_run_with_nothing_to_do_looks_at_each_cache_once(
+    copied: Callable[..., Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = copied()
+    looks, original = [], CacheState.__init__
+
+    def counted(self, folder, key=None):
+        looks.append(folder)
+        original(self, folder, key)
+
+    monkeypatch.setattr(CacheState, "__init__", counted)
+    run_nodes(graph, graph.caches(), OPTIONS)
+    assert sorted(looks) == sorted(graph.folder(node) for node in graph.caches())
+
+
+def test_status_goes_on_after_a_cache_of_a_newer_version(copied: Callable[..., Graph]) -> None:
+    graph = copied()
+    path = graph.folder(graph.nodes["extract@train"]) / "manifest.json"
+    write_sealed(path, {**read_manifest(path), "format": 99})
+    states = {state.name: state for state in describe(graph)}
+    newer = states.pop("extract@train")
+    assert (newer.state, newer.detail) == (
+        "newer", "written by a newer version (format 99); update rcnn, or use another --work"
+    )  # fmt: skip
+    assert {state.state for state in states.values()} == {"complete"}
 
 
 @pytest.mark.parametrize("harm", HARM)
