@@ -106,10 +106,9 @@ def test_what_is_wrong_is_noticed(tmp_path: Path) -> None:
 
 
 TRAINED_ON = """
-Difficult objects are trained on like all others, as in R-CNN's release, unless `difficult = "ignore"` makes them
-neither positives nor negatives; a crowd (COCO's `iscrowd`) never is an example, and a proposal that lies in one is no
-negative;
-an evaluation counts neither as missed nor as found."""
+Difficult objects are trained on like any others, as in R-CNN's release, unless `difficult = "ignore"` makes them
+neither positives nor negatives; a crowd (COCO's `iscrowd`) is never an example, and a proposal inside one is never a
+negative; in evaluation, neither counts as missed or as found."""
 
 
 @pytest.mark.parametrize("name", ["recipes", "tutorial", "finetune"])
