@@ -24,6 +24,11 @@ def key_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:KEY_DIGITS]
 
 
+def short_digest(*lines: str) -> str:
+    """The first 32 hex digits of the SHA-256 of some lines."""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class Identity:
     """All that decides a cache's content. `inputs` maps each role to the key of what fills it."""

@@ -23,7 +23,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from rcnn_cli.recipes.recipe import Recipe, load_recipe, sources_of
+from rcnn_cli.recipes.recipe import Recipe, load_recipe, network_table, sources_of
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import StageError
 from stages.networks import NetworkSettings
@@ -112,7 +112,7 @@ def complete_table(makes: str) -> Complete:
 
     @completer
     def complete(context: click.Context, incomplete: str) -> Iterable[str]:
-        return [use.name for use in recipe_of(context).uses.values() if use.stage.makes == makes]
+        return recipe_of(context).making(makes)
 
     return complete
 
@@ -131,8 +131,8 @@ def complete_image(context: click.Context, incomplete: str) -> Iterable[str]:
     work = Path(context.params.get("work") or os.environ.get("RCNN_WORK") or "work")
     graph, split = Graph(recipe_of(context), work), context.params.get("split")
     found: dict[str, None] = {}
-    for node in graph.nodes.values():
-        if node.use.stage.makes == "detections" and split in (None, node.dataset):
+    for node in graph.making("detections"):
+        if split in (None, node.dataset):
             for folder in sorted((work / CACHES / node.use.stage.name).glob(f"{glob.escape(graph.label(node))}.*")):
                 found |= dict.fromkeys(planned_items(folder))
     return found
@@ -165,8 +165,8 @@ def recipe_settings(recipe: Recipe) -> Iterator[tuple[str, tuple[str, ...]]]:
         if use.stage.follows_split:
             for split in recipe.datasets:
                 yield from settings_of(f"{use.name}.{split}", use.stage.settings)
-    if recipe.network is not None:
-        yield from settings_of("network", NetworkSettings)
+    for name in recipe.networks:
+        yield from settings_of(network_table(name), NetworkSettings)
     for split, table in recipe.datasets.items():
         options: dict[str, tuple[str, ...]] = dict.fromkeys(table, ())
         for source in sources_of(table):

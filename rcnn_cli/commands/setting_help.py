@@ -17,7 +17,8 @@ def setting_help(field: dataclasses.Field[Any]) -> str:
     source = f" ({told['source']})" if told["source"] else ""
     ends = [f"default: {shown(field.default)}{source}", bounds(told)]
     if told["only_with"]:
-        ends.append("only with {} = {}".format(*told["only_with"]))
+        other, *values = told["only_with"]
+        ends.append(f"only with {other} = {' or '.join(map(str, values))}")
     if not told["identity"]:
         ends.append("not part of the cache's key")
     return f"{told['what']}  [{'; '.join(end for end in ends if end)}]"

@@ -26,6 +26,13 @@ from rcnn_cli.commands.setting_help import setting_help, setting_metavar, settin
 from stages.contract.card import Stage
 from stages.contract.catalogue import catalogue
 
+OPTIONS_OF_KINDS = {
+    "detections": (
+        click.option("--draw", is_flag=True, help="Draw the detections on the images, into results/ of --work."),
+    )
+}
+"""Options that a stage's command has because of what it makes."""
+
 
 def stage_command(stage: Stage) -> click.Command:
     """The command of one stage: its settings are options, besides those of every stage."""
@@ -77,10 +84,8 @@ def stage_command(stage: Stage) -> click.Command:
         help="Make only every N-th part, beginning with the I-th; `array`: as this task of an array job is numbered  "
         "[default: $RCNN_SHARD, else all]",
     )(decorated)
-    if stage.makes == "detections":
-        decorated = click.option(
-            "--draw", is_flag=True, help="Draw the detections on the images, into results/ of --work."
-        )(decorated)
+    for option in OPTIONS_OF_KINDS.get(stage.makes, ()):
+        decorated = option(decorated)
     for option in reversed(setting_options(stage)):
         decorated = option(decorated)
     return click.command(name=stage.name, cls=StageCommand, short_help=stage.summary)(decorated)

@@ -211,7 +211,7 @@ def warn_of_seeds(plan: Plan) -> None:
 
 def evaluation_of(graph: Graph, name: str) -> Node:
     """The node of the evaluation `name`. Raises RecipeError if the recipe has none."""
-    found = {node.use.name: node for node in graph.nodes.values() if node.use.stage.makes == "evaluation"}
+    found = {node.use.name: node for node in graph.making("evaluation")}
     if name not in found:
         raise RecipeError(f"{graph.recipe.path}: has no evaluation [{name}]{nearest(name, found)}")
     return found[name]

@@ -68,8 +68,7 @@ def check_split(graph: Graph, evaluation: Node, split: str) -> None:
 def training_splits(graph: Graph, evaluation: Node) -> Iterator[str]:
     """The splits that the evaluated detector was trained on."""
     for node in graph.needed(evaluation)[:-1]:
-        reads_boxes = any(one.kind == "dataset" for one in node.use.stage.inputs)
-        if reads_boxes and not node.use.stage.follows_split:
+        if "dataset" in node.use.stage.kinds and not node.use.stage.follows_split:
             yield node.dataset
 
 

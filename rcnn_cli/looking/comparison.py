@@ -106,7 +106,7 @@ def open_sides(a: Graph, b: Graph, evaluation: str | None, evaluation_b: str | N
 
 def common_errors(a: Graph, b: Graph) -> DiagnoseSettings:
     """The settings of the diagnosis that both are judged by: A's, or B's where only B has one; a difference is told."""
-    has = [any(node.use.stage.makes == "diagnosis" for node in graph.nodes.values()) for graph in (a, b)]
+    has = [bool(graph.making("diagnosis")) for graph in (a, b)]
     first, second = error_settings(a), error_settings(b)
     if all(has) and (first.similar, first.poor_iou) != (second.similar, second.poor_iou):
         log.warning("the recipes' [diagnose] differ: the types of both runs' errors are told by that of A")

@@ -117,9 +117,8 @@ def open_evaluation(
     or its detections are not complete.
     """
     node = complete_evaluation(graph, name)
-    detector, split = detector_of(node), node.sources["images"]
-    assert isinstance(split, str)
-    dataset = graph.dataset(split, "boxes")
+    detector = detector_of(node)
+    dataset = graph.dataset(node.dataset, "dataset")
     detections = read_detections(Reader(graph.folder(detector)))
     objects = counted_objects(read_objects(dataset, detections.image_ids), node.settings.use_difficult)
     reader = Reader(graph.folder(node))
@@ -162,7 +161,7 @@ def precisions(detections: DetectionSet, curves: Mapping[str, Curve]) -> NDArray
 
 def error_settings(graph: Graph) -> DiagnoseSettings:
     """What is similar, and what a poor localisation: as the recipe's first [diagnose] says, else the defaults."""
-    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "diagnosis"]
+    nodes = graph.making("diagnosis")
     found: DiagnoseSettings = nodes[0].settings if nodes else DiagnoseSettings()
     return found
 

@@ -195,7 +195,7 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
         )
     else:
         log.info("The recipe does not detect on all of '%s', so the cap over its images is left out.", split)
-    dataset = graph.dataset(split, "boxes")
+    dataset = graph.dataset(split, "dataset")
     objects = counted_objects(read_objects(dataset, [image]), chosen.rules.use_difficult)
     pixels = dataset.read_image(image)
     return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes))
@@ -224,7 +224,7 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
     assert isinstance(features, Node)
     others = [node.dataset for node in graph.nodes.values() if node.use is features.use]
     splits = [split] if split else list(dict.fromkeys((detector.dataset, *others)))
-    ids = {name: graph.dataset(name, "boxes").image_ids for name in splits}
+    ids = {name: graph.dataset(name, "dataset").image_ids for name in splits}
     found = next((name for name in splits if image in ids[name]), None)
     if found is not None:
         return found

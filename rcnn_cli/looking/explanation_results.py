@@ -24,7 +24,7 @@ def output_of(graph: Graph, image: str, split: str | None, folder: Path | None) 
     """
     photo = [Path(image)] if split is None else []
     output = OutputFolder(folder or results_folder(graph) / "explain", given=folder is not None, inputs=photo)
-    image_ids = graph.dataset(split, "boxes").image_ids if split else []
+    image_ids = graph.dataset(split, "dataset").image_ids if split else []
     name = file_names(image_ids)[image] if split else file_name(Path(image).stem)
     output.check((f"{name}.json", f"{name}.png"))
     return output, name

@@ -184,7 +184,7 @@ def transformations(graph: Graph, wish: Wish) -> Pictures:
 
     nodes = features_nodes(graph)
     node = next((one for one in nodes if one.dataset == "test"), nodes[0])
-    source, dataset = network_of(graph, node), graph.dataset(node.dataset, "boxes")
+    source, dataset = network_of(graph, node), graph.dataset(node.dataset, "dataset")
     check_layers(node.settings, source)
     ids = chosen_images(wish, dataset.image_ids, node.dataset) if wish.images else dataset.image_ids
     objects = read_objects(dataset, ids)
@@ -227,7 +227,7 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
     source, settings = network_of(graph, node), node.settings
     check_layers(settings, source)
     view = View(source.card.input_size, settings.mode, settings.padding, source.preprocessing)
-    dataset = graph.dataset(node.dataset, "boxes")
+    dataset = graph.dataset(node.dataset, "dataset")
     objects = read_objects(dataset, dataset.image_ids)
     counts = np.bincount(objects.labels, minlength=len(dataset.classes))
     most = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES])
@@ -249,10 +249,9 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
 def training_node(graph: Graph) -> Node:
     """The features that the main detector's SVMs, or else the first of the recipe, are trained on. Raises StageError
     where none are."""
-    detectors = [node for node in graph.nodes.values() if node.use.stage.makes == "detections"]
-    own = detector_node(graph).sources.get("svm") if detectors else None
-    for node in (own, *graph.nodes.values()):
-        if isinstance(node, Node) and node.use.stage.makes == "svm":
+    own = detector_node(graph).sources.get("svm") if graph.making("detections") else None
+    for node in (own, *graph.making("svm")):
+        if isinstance(node, Node):
             source = node.sources["features"]
             assert isinstance(source, Node)
             return source

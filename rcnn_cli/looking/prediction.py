@@ -136,7 +136,9 @@ class Detector:
         from stages.networks import NetworkSource
 
         source = features.sources["network"]
-        return NetworkSource.from_reader(trained(graph, source)) if isinstance(source, Node) else graph.network
+        return (
+            NetworkSource.from_reader(trained(graph, source)) if isinstance(source, Node) else graph.described(source)
+        )
 
     def __call__(self, image: np.ndarray, name: str) -> Any:
         """The detections in an image, uint8 [H, W, 3] RGB; `name` seeds the choice among too many proposals."""

@@ -75,7 +75,7 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
 
 def proposals_of(graph: Graph, split: str) -> list[Node]:
     """The recipe's nodes that make proposals on `split`; raises StageError if there is none."""
-    every = [node for node in graph.nodes.values() if node.use.stage.makes == "proposals"]
+    every = graph.making("proposals")
     found = [node for node in every if node.dataset == split]
     if not found:
         splits = ", ".join(sorted({node.dataset for node in every})) or "no split"
@@ -85,7 +85,7 @@ def proposals_of(graph: Graph, split: str) -> list[Node]:
 
 def label(graph: Graph, node: Node) -> str:
     """The recipe's name, and the table's where the recipe proposes in several ways."""
-    uses = {one.use.name for one in graph.nodes.values() if one.use.stage.makes == "proposals"}
+    uses = {node.use.name for node in graph.making("proposals")}
     return graph.recipe.name if len(uses) == 1 else f"{graph.recipe.name} {node.use.name}"
 
 

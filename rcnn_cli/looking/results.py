@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -30,18 +30,15 @@ def results_folder(graph: Graph) -> Path:
 
 
 def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
-    """Prints the table of the complete evaluations among `nodes` and writes their files and pictures.
+    """Shows what is complete of the `nodes`, kind by kind, as SHOWN has it."""
+    for kind, show in SHOWN.items():
+        finished = [node for node in nodes if node.use.stage.makes == kind and manifest_of(graph, node)]
+        if finished:
+            show(graph, finished)
 
-    For the complete networks among them it draws how their training went; of the diagnoses it prints tables, too.
-    """
-    for node in nodes:
-        if node.use.stage.log is not None and manifest_of(graph, node):
-            draw_training(graph, node, node.use.stage.log)
-        if node.use.stage.makes == "diagnosis" and manifest_of(graph, node):
-            show_diagnosis(graph, node)
-    evaluations = [node for node in nodes if node.use.stage.makes == "evaluation" and manifest_of(graph, node)]
-    if not evaluations:
-        return
+
+def show_evaluations(graph: Graph, evaluations: Sequence[Node]) -> None:
+    """Prints one table of the evaluations and writes their files and pictures."""
     from stages.eval.report import format_table
 
     readers = {node.use.name: Reader(graph.folder(node)) for node in evaluations}
@@ -117,6 +114,13 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
     return remarks
 
 
+def show_trainings(graph: Graph, networks: Sequence[Node]) -> None:
+    """Draws how the networks' trainings went, of those whose stages keep a log."""
+    for node in networks:
+        if node.use.stage.log is not None:
+            draw_training(graph, node, node.use.stage.log)
+
+
 def draw_training(graph: Graph, node: Node, columns: LogColumns) -> None:
     """Draws loss, accuracy and learning rate of a network's training, and says where they are."""
     from stages.training.log import FILE, plot_log, read_log
@@ -130,6 +134,12 @@ def draw_training(graph: Graph, node: Node, columns: LogColumns) -> None:
         write_json(folder / MADE_FROM, reader.key)
     table = f", {reader.folder / FILE}" if (reader.folder / FILE).exists() else ""
     click.echo(f"Training of {node.use.name}: {folder}/training.png{table}")
+
+
+def show_diagnoses(graph: Graph, diagnoses: Sequence[Node]) -> None:
+    """Prints and writes each of them."""
+    for node in diagnoses:
+        show_diagnosis(graph, node)
 
 
 def show_diagnosis(graph: Graph, node: Node) -> None:
@@ -148,6 +158,14 @@ def show_diagnosis(graph: Graph, node: Node) -> None:
         draw_diagnosis(summary, folder)
         write_json(folder / MADE_FROM, reader.key)
     click.echo(f"Diagnosis, false positives by type and sensitivities as CSV, JSON and PNG: {folder}/")
+
+
+SHOWN: Mapping[str, Callable[[Graph, Sequence[Node]], None]] = {
+    "network": show_trainings,
+    "diagnosis": show_diagnoses,
+    "evaluation": show_evaluations,
+}
+"""How what was made of a kind (`stages.contract.kinds`) is shown, in this order; others are only read by stages."""
 
 
 def draw_results(graph: Graph, node: Node) -> None:

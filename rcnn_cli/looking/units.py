@@ -78,7 +78,7 @@ def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) ->
     view = View(
         told["input_size"], settings.mode, settings.padding, Preprocessing.from_json("recorded", told["preprocessing"])
     )
-    return Maps(node, reader, graph.dataset(split, "boxes"), chosen, fields, view)
+    return Maps(node, reader, graph.dataset(split, "dataset"), chosen, fields, view)
 
 
 def features_nodes(graph: Graph) -> list[Node]:
@@ -86,7 +86,7 @@ def features_nodes(graph: Graph) -> list[Node]:
 
     Raises StageError where there is none.
     """
-    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "features"]
+    nodes = graph.making("features")
     if not nodes:
         raise StageError(f"{graph.recipe.path}: extracts no features; add a table [extract]")
     order = tables_that_make(graph, "features")

@@ -12,7 +12,7 @@ DETECTOR, EVALUATION = "detect", "eval"
 
 def tables_that_make(graph: Graph, kind: str) -> list[str]:
     """The recipe's tables whose stage makes this ("detections", say), in the order of the file."""
-    return [use.name for use in graph.recipe.uses.values() if use.stage.makes == kind]
+    return graph.recipe.making(kind)
 
 
 def detector_of(node: Node) -> Node:
@@ -34,7 +34,7 @@ def detector_node(graph: Graph, name: str | None = None) -> Node:
     Of several splits that of its main evaluation is taken, else the test set's, else the first. Raises StageError where
     there is none.
     """
-    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "detections"]
+    nodes = graph.making("detections")
     if not nodes:
         raise StageError(f"{graph.recipe.path}: has no detector; add the tables [train-svm] and [detect]")
     wanted = name or main_detector(graph)
@@ -54,8 +54,7 @@ def evaluations_of(graph: Graph) -> list[Node]:
     detector's, it is [eval], else the first. Reports and figures give letters and colours in this order.
     """
     order, main = tables_that_make(graph, "evaluation"), main_detector(graph)
-    nodes = [node for node in graph.nodes.values() if node.use.stage.makes == "evaluation"]
-    nodes.sort(key=lambda node: order.index(node.use.name))
+    nodes = sorted(graph.making("evaluation"), key=lambda node: order.index(node.use.name))
     first = min(
         nodes,
         key=lambda node: (detector_of(node).use.name != main, node.use.name != EVALUATION),

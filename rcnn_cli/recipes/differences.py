@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.graph import Described, Graph, Node
+from stages.contract.kinds import DATASETS
 from stages.contract.settings import all_of
 
 NOTHING = "none"
@@ -84,36 +85,34 @@ class Walk:
         for role in dict.fromkeys([*one.sources, *other.sources]):
             self.compare_sources(table, place, role, one.sources.get(role), other.sources.get(role))
 
-    def compare_sources(self, table: str, place: str, role: str, one: Any, other: Any) -> None:
+    def compare_sources(
+        self, table: str, place: str, role: str, one: Node | Described | None, other: Node | Described | None
+    ) -> None:
         """What fills one input of each."""
-        nodes = isinstance(one, Node), isinstance(other, Node)
-        if all(nodes) and one.use.stage is other.use.stage:
+        if isinstance(one, Node) and isinstance(other, Node) and one.use.stage is other.use.stage:
             self.pair(one, other)
-        elif not any(nodes) and one is not None and other is not None:
-            if one == other == "network":
-                self.compare_networks()
-            elif "network" not in (one, other):
-                self.compare_datasets(one, other)
+        elif isinstance(one, Described) and isinstance(other, Described) and one.section == other.section:
+            compare = self.compare_datasets if one.section == DATASETS else self.compare_networks
+            compare(either(one.table, other.table), one.name, other.name)
         else:
             self.note(Difference(table, f"inputs.{role}", name_of(one), name_of(other)), place)
 
-    def compare_datasets(self, one: str, other: str) -> None:
+    def compare_datasets(self, table: str, one: str, other: str) -> None:
         """Two datasets that play the same part; only if their images or annotations differ."""
         first, second = self.a.dataset(one), self.b.dataset(other)
         if (first.images_key, first.annotations_key) == (second.images_key, second.annotations_key):
             return
-        table = either(f"datasets.{one}", f"datasets.{other}")
         before = len(self.found)
         self.compare(table, self.a.recipe.datasets[one], self.b.recipe.datasets[other])
         if len(self.found) == before and not any(key[0] == table for key in self.found):
             self.note(Difference(table, "files", "these", "others"))
 
-    def compare_networks(self) -> None:
-        """The tables [network], and the weights that they name."""
-        self.compare("network", all_of(self.a.recipe.network), all_of(self.b.recipe.network))
-        first, second = self.a.network.identity(), self.b.network.identity()
-        if first != second and not any(key[0] == "network" for key in self.found):
-            self.compare("network", first, second)
+    def compare_networks(self, table: str, one: str, other: str) -> None:
+        """The tables of two networks that play the same part, and the weights that they name."""
+        self.compare(table, all_of(self.a.recipe.networks[one]), all_of(self.b.recipe.networks[other]))
+        first, second = self.a.network(one).identity(), self.b.network(other).identity()
+        if first != second and not any(key[0] == table for key in self.found):
+            self.compare(table, first, second)
 
     def compare(
         self,
@@ -158,9 +157,11 @@ def either(one: str, other: str) -> str:
     return one if one == other else f"{one} / {other}"
 
 
-def name_of(source: Node | str | None) -> str:
+def name_of(source: Node | Described | None) -> str:
     """What fills an input, as a recipe names it."""
-    return source.use.name if isinstance(source, Node) else source or NOTHING
+    if source is None:
+        return NOTHING
+    return source.use.name if isinstance(source, Node) else source.name
 
 
 def unimportant(settings: Any) -> frozenset[str]:

@@ -6,18 +6,16 @@ extract, detect) are made once for every split that another node asks of them.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcnn_cli.recipes.recipe import Recipe, RecipeError, Use, sources_of
+from rcnn_cli.recipes.recipe import NETWORK, Recipe, RecipeError, Use, network_table, sources_of
 from stages.contract.card import Input
-from stages.contract.settings import identity_of, nearest
+from stages.contract.kinds import DATASETS, KINDS, NETWORKS, Kind
+from stages.contract.settings import condition_words, holds, identity_of, nearest
 from stages.file_names import file_name
 from stages.networks import NetworkSource
 
@@ -28,16 +26,28 @@ if TYPE_CHECKING:
 NONE = "none"
 RECIPE_FOLDER = "{recipe}"
 CACHES = "caches"  # the folder, in the work folder, that has one for each stage
-DATASET_KINDS = {"dataset": "boxes", "classification": "one class for each image"}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a table of the recipe describes, which needs no cache: a dataset or a network (`section`), by its name."""
+
+    section: str
+    name: str
+
+    @property
+    def table(self) -> str:
+        """The table, as "datasets.train", "network" or "networks.deep"."""
+        return network_table(self.name) if self.section == NETWORKS else f"{self.section}.{self.name}"
 
 
 @dataclass(frozen=True)
 class Node:
-    """One cache to be: a use of a stage on a split, and the nodes or splits (for datasets) that fill its inputs."""
+    """One cache to be: a use of a stage on a split, and the nodes, datasets and networks that fill its inputs."""
 
     use: Use
     split: str | None
-    sources: Mapping[str, Node | str | None]
+    sources: Mapping[str, Node | Described]
 
     @property
     def name(self) -> str:
@@ -53,11 +63,15 @@ class Node:
     def dataset(self) -> str:
         """The recipe's dataset that its images are of: the one that its input names, which need not be its split, else
         that of the node that it reads split by split."""
-        for wanted in self.use.stage.inputs:
-            source = self.sources.get(wanted.role)
-            if wanted.kind in DATASET_KINDS and isinstance(source, str):
-                return source
+        for name in self.reads_datasets():
+            return name
         return next(source.dataset for source in self.upstream() if source.use.stage.follows_split)
+
+    def reads_datasets(self) -> Iterator[str]:
+        """The datasets that it reads itself."""
+        for source in self.sources.values():
+            if isinstance(source, Described) and source.section == DATASETS:
+                yield source.name
 
     def upstream(self) -> Iterator[Node]:
         """The nodes that this one reads."""
@@ -78,6 +92,7 @@ class Graph:
         self.open_datasets = {} if open_datasets is None else open_datasets
         self.identities: dict[str, Identity] = {}
         self.folders: dict[tuple[str, str], Path] = {}
+        self.networks: dict[str, NetworkSource] = {}
         self.keys_of_items: dict[str, dict[str, str]] = {}
         for use in recipe.uses.values():
             if not use.stage.follows_split:
@@ -100,50 +115,52 @@ class Graph:
         node = Node(use, split, {role: source for role, source in sources.items() if source is not None})
         return self.nodes.setdefault(node.name, node)
 
-    def provider(self, use: Use, split: str | None, wanted: Input, path: tuple[str, ...]) -> Node | str | None:
-        """What fills one input: a node, a split's name for a dataset, "network" for the table, None for nothing."""
+    def provider(self, use: Use, split: str | None, wanted: Input, path: tuple[str, ...]) -> Node | Described | None:
+        """What fills one input: a node, a dataset or network that a table describes, None for nothing."""
         named = use.inputs.get(wanted.role)
-        if wanted.only_if is not None:
-            setting, value = wanted.only_if
-            found = getattr(use.settings_for(split), setting)
-            if found != value:
-                if named not in (None, NONE):
-                    raise RecipeError(
-                        f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{named}' is not read with "
-                        f"{setting} = '{found}'; remove it, or set {setting} = '{value}'"
-                    )
-                return None
-        if wanted.kind in DATASET_KINDS:
-            return self.dataset_name(use, named or split)
+        settings = use.settings_for(split)
+        if wanted.only_if is not None and not holds(settings, wanted.only_if):
+            if named not in (None, NONE):
+                setting = wanted.only_if[0]
+                raise RecipeError(
+                    f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{named}' is not read with "
+                    f"{setting} = '{getattr(settings, setting)}'; remove it, or set {condition_words(wanted.only_if)}"
+                )
+            return None
+        described = {KINDS[kind].described_by for kind in wanted.kinds}
+        if DATASETS in described:
+            return Described(DATASETS, self.dataset_name(use, named or split))
         if named == NONE and wanted.optional:
             return None
         name = named or next((one for one in wanted.default if self.has(one)), None)
+        kinds = " or ".join(wanted.kinds)
         if name is None:
             if wanted.optional:
                 return None
             raise RecipeError(
-                f"{self.recipe.path}: [{use.name}] needs {wanted.kind}; "
-                f"add a table [{wanted.default[0] if wanted.default else wanted.kind}], or name one in its inputs"
+                f"{self.recipe.path}: [{use.name}] needs {kinds}; "
+                f"add a table [{wanted.default[0] if wanted.default else kinds}], or name one in its inputs"
             )
-        if name == "network" and wanted.kind == "network":
-            return "network"
+        networks = self.recipe.networks if NETWORKS in described else {}
+        if name in networks:
+            return Described(NETWORKS, name)
         base, _, at = name.partition("@")
         if base not in self.recipe.uses:
-            advice = nearest(base, self.recipe.uses)
+            advice = nearest(base, [*self.recipe.uses, *networks])
             raise RecipeError(f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' is no table{advice}")
         source = self.recipe.uses[base]
-        if source.stage.makes != wanted.kind:
+        if source.stage.makes not in wanted.kinds:
             raise RecipeError(
                 f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' makes {source.stage.makes}, "
-                f"not {wanted.kind}"
+                f"not {kinds}"
             )
         if source.stage.follows_split:
             return self.add(source, self.dataset_name(use, at or split), path)
         return self.add(source, source.split or source.stage.split, path)
 
     def has(self, table: str) -> bool:
-        """Whether the recipe has the table [network] or the use `table`."""
-        return self.recipe.network is not None if table == "network" else table in self.recipe.uses
+        """Whether the recipe has the network or the use `table`."""
+        return table in self.recipe.networks or table in self.recipe.uses
 
     def dataset_name(self, use: Use, split: str | None) -> str:
         """`split`, if it is a dataset of the recipe."""
@@ -162,6 +179,10 @@ class Graph:
             if one.name in names:
                 names.update(source.name for source in one.upstream())
         return [one for one in self.nodes.values() if one.name in names]
+
+    def making(self, *kinds: str) -> list[Node]:
+        """The nodes that make something of these kinds ("detections", say), inputs before what reads them."""
+        return [node for node in self.nodes.values() if node.use.stage.makes in kinds]
 
     # What is cached
 
@@ -215,9 +236,14 @@ class Graph:
 
     # Inputs that are no caches
 
-    def dataset(self, name: str, kind: str | None = None) -> Any:
-        """The dataset of a split, opened once. Raises RecipeError if it is not of the `kind` that a stage reads."""
-        from stages.datasets import ClassificationDataset, open_dataset
+    def described(self, source: Described, *kinds: str) -> Any:
+        """The dataset, of one of these `kinds` if any is named (see `dataset`), or the network."""
+        return self.network(source.name) if source.section == NETWORKS else self.dataset(source.name, *kinds)
+
+    def dataset(self, name: str, *kinds: str) -> Any:
+        """The dataset of a split, opened once. Raises RecipeError if it is of none of the `kinds` that a stage reads
+        (none are named: of any)."""
+        from stages.datasets import open_dataset
 
         table = dict(self.recipe.datasets[name])
         sources = [one.replace(RECIPE_FOLDER, str(self.recipe.path.parent)) for one in sources_of(table)]
@@ -226,10 +252,11 @@ class Graph:
         if described not in self.open_datasets:
             self.open_datasets[described] = open_dataset(sources, work=self.work, options=table)
         dataset = self.open_datasets[described]
-        if kind is not None and isinstance(dataset, ClassificationDataset) != (kind == "classification"):
+        if kinds and not any(fits(dataset) for kind in kinds if (fits := KINDS[kind].fits)):
+            needed = " or ".join(KINDS[kind].holds for kind in kinds)
             raise RecipeError(
                 f"{self.recipe.path}: [datasets.{name}] {', '.join(sources)} is read by a stage that "
-                f"needs a dataset with {DATASET_KINDS[kind]}; name another source, or another split for that stage"
+                f"needs a dataset with {needed}; name another source, or another split for that stage"
             )
         return dataset
 
@@ -238,16 +265,16 @@ class Graph:
         time. Raises BadDataset."""
         from stages.datasets.sources import GENERATED
 
-        read = {source for node in self.nodes.values() for source in node.sources.values() if isinstance(source, str)}
+        read = {name for node in self.nodes.values() for name in node.reads_datasets()}
         for name, table in self.recipe.datasets.items():
             if name in read and any(one.partition(":")[0] not in GENERATED for one in sources_of(table)):
                 self.dataset(name)
 
-    @cached_property
-    def network(self) -> NetworkSource:
-        """The network that the table [network] describes."""
-        assert self.recipe.network is not None, "provider() names the table only where it is there"
-        return NetworkSource.from_settings(self.recipe.network)
+    def network(self, name: str = NETWORK) -> NetworkSource:
+        """The network that [network], or [networks.NAME], describes."""
+        if name not in self.networks:
+            self.networks[name] = NetworkSource.from_settings(self.recipe.networks[name])
+        return self.networks[name]
 
     # Keys
 
@@ -262,27 +289,21 @@ class Graph:
 
         stage = node.use.stage
         roles = {one.role: one for one in stage.inputs}
-        inputs = {role: self.source_key(roles[role], source) for role, source in node.sources.items() if source}
+        inputs = {role: self.source_key(roles[role], source) for role, source in node.sources.items()}
         libraries = {name: installed_version(name) for name in stage.libraries}
         settings = identity_of(node.settings)
         if stage.reads_files:
             settings |= stage.load().identity(node.settings, {}, self.work)
         return Identity(stage.name, stage.schema_version, settings, inputs, libraries)
 
-    def source_key(self, wanted: Input, source: Node | str | None) -> str:
+    def source_key(self, wanted: Input, source: Node | Described) -> str:
         """The key of what fills an input."""
-        from cache.identity import key_of
-
         if isinstance(source, Node):
             return self.identity(source).key
-        if wanted.kind == "network":
-            return key_of(self.network.identity())
-        assert source is not None
-        dataset = self.dataset(source, wanted.kind)
-        keys = [dataset.images_key, *([dataset.annotations_key] if wanted.annotations else [])]
-        if wanted.crowds and dataset.images_with_crowds:
-            keys.append("crowds")  # an earlier version took them for difficult objects: what it made is another cache
-        return key_of(keys)
+        described = self.described(source, *wanted.kinds)
+        kind = kind_of(described, wanted, source)
+        assert kind.key is not None
+        return kind.key(described, wanted.annotations, wanted.crowds)
 
     def item_keys(self, node: Node) -> dict[str, str]:
         """What decides each item's record, by the item's id, as a key of 32 hex digits; none for a stage that does not
@@ -304,16 +325,14 @@ class Graph:
         """
         if not node.use.stage.by_item:
             return {}
-        names = [node.sources.get(wanted.role) for wanted in node.use.stage.inputs if wanted.kind == "dataset"]
-        datasets = [self.dataset(name) for name in names if isinstance(name, str)]
         return {
             image_id: digest
-            for dataset in datasets
+            for dataset in map(self.dataset, node.reads_datasets())
             for image_id, digest in zip(dataset.image_ids, dataset.image_digests, strict=True)
         }
 
     def make_item_keys(self, node: Node) -> dict[str, str]:
-        from cache.identity import canonical_json
+        from cache.identity import canonical_json, short_digest
 
         whole = self.identity(node).as_json()
         whole["inputs"] = dict(whole["inputs"])
@@ -322,14 +341,20 @@ class Graph:
             source = node.sources.get(wanted.role)
             if isinstance(source, Node) and source.use.stage.by_item:
                 of_items[wanted.role] = self.item_keys(source)
-            elif isinstance(source, str) and wanted.kind == "dataset":
-                of_items[wanted.role] = image_keys(self.dataset(source), wanted.annotations)
+            elif isinstance(source, Described) and (keys := self.image_keys(wanted, source)) is not None:
+                of_items[wanted.role] = keys
             else:
                 continue
             del whole["inputs"][wanted.role]
         common = canonical_json(whole)
         ids = set.intersection(*map(set, of_items.values())) if of_items else set()
         return {one: short_digest(common, *(f"{role}={of_items[role][one]}" for role in of_items)) for one in ids}
+
+    def image_keys(self, wanted: Input, source: Described) -> dict[str, str] | None:
+        """What decides each image of what a table describes, None where that has no images with keys of their own."""
+        described = self.described(source)
+        keys = kind_of(described, wanted, source).image_keys
+        return keys(described, wanted.annotations) if keys else None
 
     def folder(self, node: Node) -> Path:
         """Where the node's cache is or will be: an existing folder with its key, whatever its label, else a new one."""
@@ -350,22 +375,10 @@ class Graph:
         return file_name(f"{self.recipe.name}{use}{split}")
 
 
-def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:
-    """What decides each image of a dataset, and with `annotations` its record, by its id: 32 hex digits."""
-    from stages.contract.errors import StageError
-
-    keys = {}
-    records = dataset.record_digests if annotations else dict.fromkeys(dataset.image_ids, "")
-    for image_id, record in records.items():
-        with contextlib.suppress(StageError):
-            described = [record] if annotations else []
-            keys[image_id] = short_digest(image_id, dataset.image_digest(image_id), *described)
-    return keys
-
-
-def short_digest(*lines: str) -> str:
-    """The first 32 hex digits of the SHA-256 of some lines."""
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def kind_of(described: Any, wanted: Input, source: Described) -> Kind:
+    """Which of the kinds that an input may be a table's dataset or network is."""
+    kinds = [kind for name in wanted.kinds if (kind := KINDS[name]).described_by == source.section]
+    return next(kind for kind in kinds if kind.fits is None or kind.fits(described))
 
 
 def installed_version(distribution: str) -> str:

@@ -2,6 +2,7 @@
 
 [datasets.train]            # source = "voc:DIR:SPLIT", "shapes:SPLIT", ... and the source's own options
 [network]                   # where the network comes from, unless a stage makes it
+[networks.NAME]             # another network, for a stage whose inputs name it
 [extract]                   # one use of the stage `extract`; its settings
 [extract.test]              # the same settings, where the test set differs
 [extract-again]             # a second use: stage = "extract", inputs = { proposals = "rpn" }, split = "val"
@@ -19,6 +20,7 @@ from cache.files import cannot
 from stages.contract.card import Stage
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import StageError
+from stages.contract.kinds import NETWORKS
 from stages.contract.settings import all_of, build_settings, nearest
 from stages.file_names import file_name
 from stages.input_files import read_whole
@@ -31,7 +33,9 @@ NOT_TOML = (ValueError, RecursionError)
 RESERVED = ("stage", "inputs", "split")
 LONGEST = 100
 """Bytes of a name that folders are called after."""
-PLAIN = ("name", "description", "datasets", "network")
+NETWORK = "network"
+"""The table of the network that a stage takes where its inputs name none."""
+PLAIN = ("name", "description", "datasets", NETWORK, NETWORKS)
 
 
 class RecipeError(StageError):
@@ -56,14 +60,19 @@ class Use:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A validated recipe. `datasets` maps each split's name to its table, `uses` each table's name to its use."""
+    """A validated recipe. `datasets` maps each split's name to its table, `networks` that of each network ("network",
+    or NAME of [networks.NAME]) to its settings, `uses` each table's name to its use."""
 
     path: Path
     name: str
     description: str
     datasets: Mapping[str, Mapping[str, Any]]
-    network: NetworkSettings | None
+    networks: Mapping[str, NetworkSettings]
     uses: Mapping[str, Use]
+
+    def making(self, kind: str) -> list[str]:
+        """The tables whose stage makes this ("detections", say), in the order of the file."""
+        return [use.name for use in self.uses.values() if use.stage.makes == kind]
 
     def as_json(self) -> dict[str, Any]:
         """The resolved recipe, every default filled in: what each manifest records."""
@@ -77,8 +86,11 @@ class Recipe:
             table.update({split: all_of(settings) for split, settings in use.split_settings.items()})
             uses[use.name] = table
         datasets = {name: dict(table) for name, table in self.datasets.items()}
-        network = {"network": all_of(self.network)} if self.network is not None else {}
-        return {"name": self.name, "description": self.description, "datasets": datasets, **network, **uses}
+        networks = {name: all_of(settings) for name, settings in self.networks.items()}
+        network = {NETWORK: networks.pop(NETWORK)} if NETWORK in networks else {}
+        others = {NETWORKS: networks} if networks else {}
+        head = {"name": self.name, "description": self.description, "datasets": datasets}
+        return {**head, **network, **others, **uses}
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
@@ -153,14 +165,36 @@ def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
     uses = {name: build_use(path, name, value, datasets) for name, value in table.items() if name not in PLAIN}
     if not uses:
         raise RecipeError(f"{path}: uses no stage; add a table, as [propose]")
-    network = table.get("network")
-    if network is not None and not isinstance(network, dict):
-        raise RecipeError(f"{path}: network must be a table, [network]")
-    if network is not None:
-        network = build_settings(NetworkSettings, network, f"{path}: [network]")
+    networks = build_networks(path, table, uses)
     name = str(table.get("name", file_name(path.stem, LONGEST)))
     check_name(path, f"name = {name!r}", name)
-    return Recipe(path, name, str(table.get("description", "")), datasets, network, uses)
+    return Recipe(path, name, str(table.get("description", "")), datasets, networks, uses)
+
+
+def network_table(name: str) -> str:
+    """The table of a network: "network", or "networks.NAME"."""
+    return name if name == NETWORK else f"{NETWORKS}.{name}"
+
+
+def build_networks(path: Path, table: Mapping[str, Any], uses: Mapping[str, Use]) -> dict[str, NetworkSettings]:
+    """The settings of [network] and of each [networks.NAME], checked; no name may be that of another table."""
+    named = table.get(NETWORKS, {})
+    if not isinstance(named, dict):
+        raise RecipeError(f"{path}: {NETWORKS} must be tables, as [{NETWORKS}.deep]")
+    for name in named:
+        check_name(path, f"[{network_table(name)}]", name)
+        if name in uses or name in PLAIN:
+            raise RecipeError(
+                f"{path}: [{NETWORKS}.{name}]: [{name}] is another table; give the network a name of its own"
+            )
+    networks = {}
+    main = {NETWORK: table[NETWORK]} if NETWORK in table else {}
+    for name, network in {**main, **named}.items():
+        place = network_table(name)
+        if not isinstance(network, dict):
+            raise RecipeError(f"{path}: {place} must be a table, [{place}]")
+        networks[name] = build_settings(NetworkSettings, network, f"{path}: [{place}]")
+    return networks
 
 
 def check_name(path: Path, place: str, name: str) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rcnn_cli.recipes.detectors import evaluations_of
-from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.recipes.recipe import sources_of, toml_text
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import network_table, sources_of, toml_text
 from rcnn_cli.running.runner import duration, manifest_of, plural, size
 from stages.contract.settings import all_of, as_json
 from stages.datasets import ClassificationDataset
+from stages.networks import NetworkSettings
 
 
 def recipe_of(graph: Graph, changes: Sequence[str]) -> dict[str, Any]:
@@ -42,12 +43,11 @@ def changed_settings(graph: Graph) -> list[tuple[str, str, str, str]]:
                 for name, value in all_of(settings).items()
                 if value != defaults[name]
             ]
-    if graph.recipe.network is not None:
-        fields = dataclasses.fields(graph.recipe.network)
-        defaults = {one.name: one.default for one in fields}
+    defaults = all_of(NetworkSettings())
+    for network, settings in graph.recipe.networks.items():
         found += [
-            ("network", name, as_toml(value), "")
-            for name, value in all_of(graph.recipe.network).items()
+            (network_table(network), name, as_toml(value), "")
+            for name, value in all_of(settings).items()
             if value != defaults[name]
         ]
     return found
@@ -64,18 +64,13 @@ def datasets_of(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
     """The datasets that the recipes' stages read, each once: images, and objects of each class."""
     found: dict[int, dict[str, Any]] = {}
     for graph in graphs:
-        for split in dict.fromkeys(split for node in graph.nodes.values() for split in splits_of(node)):
+        for split in dict.fromkeys(split for node in graph.nodes.values() for split in node.reads_datasets()):
             dataset = graph.dataset(split)
             told = found.setdefault(id(dataset), {**counts_of(dataset), "splits": [], "source": ""})
             told["source"] = ", ".join(sources_of(graph.recipe.datasets[split]))
             if split not in told["splits"]:
                 told["splits"].append(split)
     return list(found.values())
-
-
-def splits_of(node: Node) -> list[str]:
-    """The datasets that a node reads itself."""
-    return [source for role, source in node.sources.items() if isinstance(source, str) and source != "network"]
 
 
 def counts_of(dataset: Any) -> dict[str, Any]:

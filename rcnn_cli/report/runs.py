@@ -63,7 +63,7 @@ class Run:
     @property
     def dataset(self) -> Any:
         """The dataset that it is an evaluation on."""
-        return self.graph.dataset(self.node.dataset, "boxes")
+        return self.graph.dataset(self.node.dataset, "dataset")
 
     @property
     def protocol(self) -> tuple[str, float, bool]:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 from stages.contract.card import Stage
 from stages.contract.errors import StageError
+from stages.contract.kinds import KINDS
 
 log = logging.getLogger("rcnn")
 
 
 def runs_network(stage: Stage) -> bool:
     """Whether the stage reads or makes a network."""
-    return stage.makes == "network" or any(one.kind == "network" for one in stage.inputs)
+    return any(KINDS[kind].on_device for kind in stage.kinds)
 
 
 def torchrun_ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:

@@ -81,9 +81,9 @@ class SampleGraph(Graph):
         self.whole = graph
         self.count = count
 
-    def dataset(self, name: str, kind: str | None = None) -> Any:
+    def dataset(self, name: str, *kinds: str) -> Any:
         """The sample of a split: images spread evenly, or runs of neighbours of a classification set."""
-        whole = self.whole.dataset(name, kind)
+        whole = self.whole.dataset(name, *kinds)
         if name not in self.open_datasets:
             run = NEIGHBOURS if isinstance(whole, ClassificationDataset) else 1
             self.open_datasets[name] = whole.subset(spread(len(whole), self.count, run))

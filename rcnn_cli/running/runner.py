@@ -36,8 +36,8 @@ from rcnn_cli.recipes.graph import Graph, Node, installed_version
 from stages.contract.card import Stage
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.contract.kinds import KINDS
 from stages.contract.settings import all_of
-from stages.networks import NetworkSource
 
 log = logging.getLogger("rcnn")
 
@@ -414,7 +414,6 @@ def open_inputs(graph: Graph, node: Node, execution: Execution) -> dict[str, Any
     """
     opened: dict[str, Any] = {}
     for role, source in node.sources.items():
-        kind = next(one.kind for one in node.use.stage.inputs if one.role == role)
         if isinstance(source, Node):
             if not complete(graph, source):
                 if not graph.is_cached(source):
@@ -422,12 +421,9 @@ def open_inputs(graph: Graph, node: Node, execution: Execution) -> dict[str, Any
                     opened[role] = source.use.stage.load().on_demand(source.settings, inner, execution)
                     continue
                 raise needed(graph, node, source)
-            reader = Reader(graph.folder(source))
-            opened[role] = NetworkSource.from_reader(reader) if kind == "network" else reader
-        elif kind == "network":
-            opened[role] = graph.network
-        elif source is not None:
-            opened[role] = graph.dataset(source)
+            opened[role] = KINDS[source.use.stage.makes].open_cache(Reader(graph.folder(source)))
+        else:
+            opened[role] = graph.described(source)
     return opened
 
 

@@ -8,39 +8,28 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-KINDS = (
-    "dataset",
-    "classification",
-    "network",
-    "proposals",
-    "features",
-    "svm",
-    "regressor",
-    "detections",
-    "evaluation",
-    "diagnosis",
-)
+from stages.contract.settings import Condition
 
 
 @dataclass(frozen=True)
 class Input:
     """One thing that a stage reads.
 
-    `role` is its name inside the stage, `kind` one of KINDS. `default` lists the recipe's tables that provide it when
-    the recipe does not say, the first one present wins. `annotations=False`: of a dataset only the images matter, so
-    that a corrected annotation does not make this stage's cache stale. `crowds=True`: of a dataset's objects crowds are
-    treated unlike other difficult ones. `only_if=(SETTING, VALUE)`: it is read only
-    where that setting has this value. `once=True`: the stage reads each item once, so that it may be computed then (see
-    `Stage.on_demand`).
+    `role` is its name inside the stage, `kinds` are those of `stages.contract.kinds` that it may be. `default` lists
+    the recipe's tables that provide it when the recipe does not say, the first one present wins. `annotations=False`:
+    of a dataset only the images matter, so that a corrected annotation does not make this stage's cache stale.
+    `crowds=True`: of a dataset's objects crowds are treated unlike other difficult ones. `only_if=(SETTING, VALUE,
+    ...)`: it is read only where that setting has one of these values. `once=True`: the stage reads each item once, so
+    that it may be computed then (see `Stage.on_demand`).
     """
 
     role: str
-    kind: str
+    kinds: tuple[str, ...]
     default: tuple[str, ...] = ()
     optional: bool = False
     annotations: bool = True
     crowds: bool = False
-    only_if: tuple[str, Any] | None = None
+    only_if: Condition | None = None
     once: bool = False
 
 
@@ -99,6 +88,11 @@ class Stage:
     by_item: bool = False
     called: Mapping[str, str] = field(default_factory=dict)
     log: LogColumns | None = None
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of all that it makes and reads."""
+        return {self.makes}.union(*(wanted.kinds for wanted in self.inputs))
 
     def load(self) -> ModuleType:
         """The module with the stage's `items`, `schema` and `run`."""

@@ -10,6 +10,9 @@ from typing import Any
 
 from stages.contract.errors import BadSetting
 
+Condition = tuple[str, *tuple[Any, ...]]
+"""(SETTING, VALUE, ...): holds where that setting has one of these values."""
+
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -24,7 +27,7 @@ def setting(
     above: float | None = None,
     identity: bool = True,
     later: bool = False,
-    only_with: tuple[str, Any] | None = None,
+    only_with: Condition | None = None,
 ) -> Any:
     """One field of a settings dataclass.
 
@@ -33,9 +36,9 @@ def setting(
     `at_most` (inclusive) and `above` (exclusive) bound the value (each element, for a tuple).
     `identity=False` marks a setting that cannot change the result and so stays out of the cache's key. `later=True`
     marks one that came after caches had been made: at its default it stays out of the key, so that they keep theirs.
-    `only_with=(SETTING, VALUE)` marks one that means something only where that setting has this value, as a method's
-    own settings do; elsewhere it is refused, and so never differs from its default. With `later=True` it is in the
-    key there and nowhere else.
+    `only_with=(SETTING, VALUE, ...)` marks one that means something only where that setting has one of these values, as
+    a method's own settings do; elsewhere it is refused, and so never differs from its default. With `later=True` it is
+    in the key there and nowhere else.
     """
     bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above}
     metadata = {"what": what, "source": source, "identity": identity, "later": later, "only_with": only_with, **bounds}
@@ -60,18 +63,30 @@ def build_settings(settings: type, values: Mapping[str, Any], place: str = "sett
     )
     for name in values:
         if not applies(built, fields[name]):
-            other, value = fields[name].metadata["only_with"]
+            condition = fields[name].metadata["only_with"]
+            other = condition[0]
             raise BadSetting(
-                f"{place}: '{name}' is a setting of {other} = '{value}', and {other} is '{getattr(built, other)}'; "
-                "leave it out"
+                f"{place}: '{name}' is a setting of {condition_words(condition)}, and {other} is "
+                f"'{getattr(built, other)}'; leave it out"
             )
     return built
 
 
 def applies(settings: Any, field: dataclasses.Field[Any]) -> bool:
     """Whether a field means something beside the other `settings` (see `only_with` of `setting`)."""
-    only_with = field.metadata.get("only_with")
-    return only_with is None or getattr(settings, only_with[0]) == only_with[1]
+    return holds(settings, field.metadata.get("only_with"))
+
+
+def holds(settings: Any, condition: Condition | None) -> bool:
+    """Whether the `settings` meet a condition, if there is one."""
+    return condition is None or getattr(settings, condition[0]) in condition[1:]
+
+
+def condition_words(condition: Condition) -> str:
+    """ "score = 'svm' or 'svr'"."""
+    setting, *values = condition
+    quoted = [f"'{value}'" for value in values]
+    return f"{setting} = {' or '.join(quoted)}"
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:

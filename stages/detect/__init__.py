@@ -104,9 +104,9 @@ STAGE = Stage(
     settings=Settings,
     makes="detections",
     inputs=(
-        Input("features", kind="features", default=("extract",), once=True),
-        Input("svm", kind="svm", default=("train-svm",), only_if=("score", "svm")),
-        Input("regressor", kind="regressor", default=("train-bbox",), optional=True),
+        Input("features", kinds=("features",), default=("extract",), once=True),
+        Input("svm", kinds=("svm",), default=("train-svm",), only_if=("score", "svm")),
+        Input("regressor", kinds=("regressor",), default=("train-bbox",), optional=True),
     ),
     module="stages.detect.stage",
     follows_split=True,

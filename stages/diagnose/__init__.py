@@ -50,8 +50,8 @@ STAGE = Stage(
     settings=Settings,
     makes="diagnosis",
     inputs=(
-        Input("images", kind="dataset"),
-        Input("detections", kind="detections", default=("detect",)),
+        Input("images", kinds=("dataset",)),
+        Input("detections", kinds=("detections",), default=("detect",)),
     ),
     module="stages.diagnose.stage",
     split="test",

@@ -51,8 +51,8 @@ STAGE = Stage(
     settings=Settings,
     makes="evaluation",
     inputs=(
-        Input("images", kind="dataset", crowds=True),
-        Input("detections", kind="detections", default=("detect",)),
+        Input("images", kinds=("dataset",), crowds=True),
+        Input("detections", kinds=("detections",), default=("detect",)),
     ),
     module="stages.eval.stage",
     split="test",

@@ -66,9 +66,9 @@ STAGE = Stage(
     settings=Settings,
     makes="features",
     inputs=(
-        Input("images", kind="dataset"),
-        Input("proposals", kind="proposals", default=("propose",)),
-        Input("network", kind="network", default=("finetune", "pretrain", "network")),
+        Input("images", kinds=("dataset",)),
+        Input("proposals", kinds=("proposals",), default=("propose",)),
+        Input("network", kinds=("network",), default=("finetune", "pretrain", "network")),
     ),
     module="stages.extract.stage",
     follows_split=True,

@@ -155,9 +155,9 @@ STAGE = Stage(
     settings=Settings,
     makes="network",
     inputs=(
-        Input("images", kind="dataset", crowds=True),
-        Input("proposals", kind="proposals", default=("propose",)),
-        Input("network", kind="network", default=("pretrain", "network")),
+        Input("images", kinds=("dataset",), crowds=True),
+        Input("proposals", kinds=("proposals",), default=("propose",)),
+        Input("network", kinds=("network",), default=("pretrain", "network")),
     ),
     module="stages.finetune.stage",
     split="train",

@@ -81,7 +81,7 @@ STAGE = Stage(
     schema_version=2,
     settings=Settings,
     makes="network",
-    inputs=(Input("images", kind="classification"),),
+    inputs=(Input("images", kinds=("classification",)),),
     module="stages.pretrain.stage",
     split="pretraining",
     part_size=1,

@@ -135,7 +135,7 @@ STAGE = Stage(
     schema_version=1,
     settings=Settings,
     makes="proposals",
-    inputs=(Input("images", kind="dataset", annotations=False),),
+    inputs=(Input("images", kinds=("dataset",), annotations=False),),
     module="stages.propose.stage",
     follows_split=True,
     reads_files=True,

@@ -47,8 +47,8 @@ STAGE = Stage(
     settings=Settings,
     makes="regressor",
     inputs=(
-        Input("images", kind="dataset", crowds=True),
-        Input("features", kind="features", default=("extract",)),
+        Input("images", kinds=("dataset",), crowds=True),
+        Input("features", kinds=("features",), default=("extract",)),
     ),
     split="train",
     module="stages.train_bbox.stage",

@@ -109,8 +109,8 @@ STAGE = Stage(
     settings=Settings,
     makes="svm",
     inputs=(
-        Input("images", kind="dataset", crowds=True),
-        Input("features", kind="features", default=("extract",)),
+        Input("images", kinds=("dataset",), crowds=True),
+        Input("features", kinds=("features",), default=("extract",)),
     ),
     split="train",
     module="stages.train_svm.stage",

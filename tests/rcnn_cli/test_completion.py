@@ -86,6 +86,14 @@ def test_settings(folder: Path) -> None:
     assert offered("ablate", "recipes/grids/g.toml", "--set", "detect-again.nms") == ["detect-again.nms_iou="]
 
 
+def test_settings_of_every_network(folder: Path) -> None:
+    (folder / "recipes/nets.toml").write_text(f'{SMALL}\n[network]\n[networks.deep]\nname = "vgg16"\n')
+    sections = offered("run", "recipes/nets.toml", "--set", "net")
+    assert sections == ["network.", "networks."]
+    assert offered("run", "recipes/nets.toml", "--set", "networks.deep.we") == ["networks.deep.weights="]
+    assert "networks.deep.name=zf" in offered("run", "recipes/nets.toml", "--set", "networks.deep.name=")
+
+
 def test_sources_of_datasets(folder: Path) -> None:
     (folder / "photos/ImageSets/Main").mkdir(parents=True)
     for name in ("train", "test"):

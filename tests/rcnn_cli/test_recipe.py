@@ -1,11 +1,14 @@
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
-from rcnn_cli.recipes.graph import Graph
-from rcnn_cli.recipes.recipe import RecipeError, load_recipe
+from rcnn_cli.recipes.graph import Described, Graph
+from rcnn_cli.recipes.recipe import RecipeError, build_recipe, load_recipe
+from rcnn_cli.report.provenance import changed_settings
 from rcnn_cli.running.runner import tell_uncached
+from stages.contract.card import Input
 from stages.contract.errors import BadSetting
 
 CHAIN = """
@@ -51,7 +54,7 @@ def test_the_usual_chain_needs_no_wiring(tmp_path):
     for name, node in nodes.items():
         assert all(order.index(source.name) < order.index(name) for source in node.upstream())
     assert nodes["detect@test"].sources["svm"] is nodes["train-svm"]
-    assert nodes["extract@test"].sources["network"] == "network"
+    assert nodes["extract@test"].sources["network"] == Described("networks", "network")
 
 
 def test_a_split_may_have_its_own_settings(tmp_path):
@@ -84,12 +87,72 @@ def test_a_fine_tuned_network_takes_the_place_of_the_one_it_began_with(tmp_path)
     )
     before, after = graph(tmp_path, CHAIN), graph(tmp_path, text)
     nodes = after.nodes
-    assert nodes["finetune"].sources["network"] == "network"
+    assert nodes["finetune"].sources["network"] == Described("networks", "network")
     assert nodes["finetune"].sources["proposals"] is nodes["propose@train"]
     assert nodes["extract@train"].sources["network"] is nodes["finetune"]
     assert nodes["extract@test"].sources["network"] is nodes["finetune"]
-    assert nodes["extract-before@train"].sources["network"] == "network"
+    assert nodes["extract-before@train"].sources["network"] == Described("networks", "network")
     assert after.identity(nodes["svm-before"]) == before.identity(before.nodes["train-svm"])
+
+
+TWO_NETWORKS = CHAIN + (
+    '[networks.other]\nname = "shapenet"\nweights = "random"\nseed = 1\n'
+    '[extract-other]\nstage = "extract"\nlayers = ["fc5"]\ninputs = { network = "other" }\n'
+    '[svm-other]\nstage = "train-svm"\nlayer = "fc5"\ninputs = { features = "extract-other" }\n'
+)
+
+
+def test_a_recipe_may_have_several_networks(tmp_path):
+    """A stage reads [network] unless its inputs name another; the keys tell them apart by what they are."""
+    made = graph(tmp_path, TWO_NETWORKS)
+    nodes = made.nodes
+    assert nodes["extract@train"].sources["network"] == Described("networks", "network")
+    assert nodes["extract-other@train"].sources["network"] == Described("networks", "other")
+    assert (made.network().seed, made.network("other").seed) == (0, 1)
+    keys = {name: made.identity(node).key for name, node in nodes.items()}
+    assert keys["extract@train"] != keys["extract-other@train"]
+    assert keys["train-svm"] == (one := graph(tmp_path, CHAIN)).identity(one.nodes["train-svm"]).key
+    same = graph(tmp_path, TWO_NETWORKS, "networks.other.seed=0")
+    assert same.identity(same.nodes["svm-other"]).key == keys["train-svm"]
+
+
+def test_several_networks_go_through_json(tmp_path):
+    made = recipe(tmp_path, TWO_NETWORKS)
+    told = json.loads(json.dumps(made.as_json()))
+    assert (told["network"]["seed"], told["networks"]["other"]["seed"]) == (0, 1)
+    assert build_recipe(made.path, told) == made
+    assert "networks" not in recipe(tmp_path, CHAIN).as_json()
+
+
+def test_settings_of_every_network_that_are_not_the_default_are_reported(tmp_path):
+    reported = [row[:3] for row in changed_settings(graph(tmp_path, TWO_NETWORKS)) if row[0].startswith("network")]
+    assert reported == [
+        ("network", "name", '"shapenet"'),
+        ("network", "weights", '"random"'),
+        ("networks.other", "name", '"shapenet"'),
+        ("networks.other", "weights", '"random"'),
+        ("networks.other", "seed", "1"),
+    ]
+
+
+def test_an_input_may_be_of_several_kinds_and_depend_on_several_values(tmp_path):
+    """Here what scores regions is SVMs or regressors, and only with some caps."""
+
+    def scored_by(only_if, default="train-bbox", **inputs):
+        made = recipe(tmp_path, CHAIN)
+        use = made.uses["detect"]
+        wanted = Input("svm", kinds=("svm", "regressor"), default=(default,), only_if=only_if)
+        stage = replace(use.stage, inputs=(use.stage.inputs[0], wanted))
+        uses = {**made.uses, "detect": replace(use, stage=stage, inputs=inputs)}
+        return Graph(replace(made, uses=uses), tmp_path / "work").nodes["detect@test"].sources.get("svm")
+
+    assert scored_by(("cap", "set", "image")).name == "train-bbox"
+    assert scored_by(("cap", "set", "image"), svm="train-svm").name == "train-svm"
+    assert scored_by(("cap", "none", "image")) is None
+    with pytest.raises(RecipeError, match=r"inputs.svm = 'propose' makes proposals, not svm or regressor"):
+        scored_by(("cap", "set", "image"), "propose")
+    with pytest.raises(RecipeError, match=r"not read with cap = 'set'; remove it, or set cap = 'none' or 'image'"):
+        scored_by(("cap", "none", "image"), svm="train-svm")
 
 
 def test_a_detector_by_softmax_reads_no_svms(tmp_path):
@@ -137,6 +200,12 @@ def test_the_resolved_recipe_has_every_default(tmp_path):
         (CHAIN + "inputs = { detection = 'detect' }\n", "has no input 'detection', did you mean 'detections'?"),
         (CHAIN + "split = 'val'\n", "split = 'val' is no dataset of this recipe"),
         ("name = 1\n[datasets.train]\nsource = 'shapes:train'\n", "uses no stage"),
+        ("networks = 3\n[datasets.train]\nsource = 'shapes:train'\n[propose]\n", "networks must be tables, as"),
+        (CHAIN + "[networks]\nother = 3\n", "networks.other must be a table, [networks.other]"),
+        (CHAIN + "[networks.other]\nnam = 'zf'\n", "[networks.other]: unknown setting 'nam', did you mean 'name'?"),
+        (CHAIN + "[networks.extract]\n", "[networks.extract]: [extract] is another table; give the network a name"),
+        (CHAIN + "[networks.network]\n", "[networks.network]: [network] is another table; give the network a name"),
+        (CHAIN + "[networks.'../x']\n", "a folder for results is called so"),
         ("network = 3\n[datasets.train]\nsource = 'shapes:train'\n[propose]\n", "network must be a table"),
     ],
 )  # fmt: skip
@@ -158,6 +227,9 @@ def test_a_recipe_with_a_mistake_is_a_sentence_that_names_file_and_key(tmp_path,
          "works on the dataset 'test', which the recipe does not have"),
         (CHAIN.replace("[extract]", "[propose-b]\nstage = 'propose'\n[extract]\ninputs = { proposals = 'extract' }"),
          "makes features, not proposals"),
+        (TWO_NETWORKS.replace('network = "other"', 'network = "othr"'), "is no table, did you mean 'other'?"),
+        (TWO_NETWORKS.replace("[svm-other]", "[svm-o]").replace('features = "extract-other"', 'features = "other"'),
+         "inputs.features = 'other' is no table"),
         (CHAIN + "[detect-b]\nstage = 'detect'\nscore = 'softmax'\ninputs = { svm = 'train-svm' }\n",
          "inputs.svm = 'train-svm' is not read with score = 'softmax'; remove it"),
     ],

@@ -68,6 +68,13 @@ def test_another_dataset_and_another_network(folder: Path) -> None:
     assert told(folder, RECIPE, RECIPE.replace('"random"', '"random"\nseed = 3')) == ["network.seed 0 -> 3"]
 
 
+def test_networks_that_inputs_name(folder: Path) -> None:
+    named = RECIPE.replace("[propose]", '[networks.deep]\nname = "shapenet"\nweights = "random"\nseed = 3\n[propose]')
+    named = named.replace("[extract]\n", '[extract]\ninputs = {{ network = "deep" }}\n')
+    assert told(folder, RECIPE, named) == ["network / networks.deep.seed 0 -> 3"]
+    assert told(folder, RECIPE, named.replace("seed = 3", "seed = 0")) == []
+
+
 def test_the_same_data_by_another_name_is_no_difference(folder: Path) -> None:
     (folder / "voc/ImageSets/Main/copy.txt").write_text("a\nb\n")
     assert told(folder, RECIPE, RECIPE.replace("voc:test", "voc:copy", 1)) == []

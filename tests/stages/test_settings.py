@@ -145,6 +145,23 @@ class Ranked:
     alpha: float = setting(0.65, "Of the new method.", only_with=("method", "new"), later=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """A setting of two methods of three."""
+
+    method: str = setting("a", "The method.", choices=("a", "b", "c"))
+    beta: int = setting(1, "Of two of them.", only_with=("method", "a", "b"))
+
+
+def test_a_setting_may_be_of_several_methods():
+    assert build_settings(Shared, {"method": "b", "beta": 2}).beta == 2
+    assert set(all_of(Shared("c"))) == {"method"}
+    with pytest.raises(
+        BadSetting, match=r"'beta' is a setting of method = 'a' or 'b', and method is 'c'; leave it out"
+    ):
+        build_settings(Shared, {"method": "c", "beta": 2})
+
+
 def test_a_later_method_leaves_the_keys_of_the_others_alone():
     assert identity_of(Ranked()) == {"method": "old"}
     assert identity_of(Ranked("new")) == {"method": "new", "alpha": 0.65}

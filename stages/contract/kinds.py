@@ -1,0 +1,127 @@
+"""The kinds of arrows between stages: how each is opened and keyed, and whether a network runs where it is read.
+
+How a run's results of a kind are shown, only the front door knows (`rcnn_cli.looking.results`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.contract.errors import StageError
+
+if TYPE_CHECKING:
+    from cache import Reader
+    from stages.networks import NetworkSource
+
+DATASETS, NETWORKS = "datasets", "networks"
+"""The recipe's tables that describe what needs no cache: [datasets.NAME], and [network] or [networks.NAME]."""
+
+
+def as_it_is(reader: Reader) -> Any:
+    """A cache, for a stage that reads its records."""
+    return reader
+
+
+def trained_network(reader: Reader) -> NetworkSource:
+    """The network in the cache of a training stage."""
+    from stages.networks import NetworkSource
+
+    return NetworkSource.from_reader(reader)
+
+
+def dataset_key(dataset: Any, annotations: bool, crowds: bool) -> str:
+    """The key of a dataset's images and, with `annotations`, of its annotations."""
+    from cache.identity import key_of
+
+    keys = [dataset.images_key, *([dataset.annotations_key] if annotations else [])]
+    if crowds and dataset.images_with_crowds:
+        keys.append("crowds")  # an earlier version took them for difficult objects: what it made is another cache
+    return key_of(keys)
+
+
+def network_key(network: NetworkSource, annotations: bool, crowds: bool) -> str:
+    """The key of a network: its architecture, preprocessing and weights."""
+    from cache.identity import key_of
+
+    return key_of(network.identity())
+
+
+def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:
+    """What decides each image of a dataset and, with `annotations`, its record, by its id: 32 hex digits. An image
+    whose file or annotation cannot be read has none."""
+    from cache.identity import short_digest
+
+    keys = {}
+    records = dataset.record_digests if annotations else dict.fromkeys(dataset.image_ids, "")
+    for image_id, record in records.items():
+        with contextlib.suppress(StageError):
+            described = [record] if annotations else []
+            keys[image_id] = short_digest(image_id, dataset.image_digest(image_id), *described)
+    return keys
+
+
+def has_one_class_an_image(dataset: Any) -> bool:
+    """Whether an opened dataset is of the kind "classification"."""
+    from stages.datasets import ClassificationDataset
+
+    return isinstance(dataset, ClassificationDataset)
+
+
+def has_boxes(dataset: Any) -> bool:
+    """Whether an opened dataset is of the kind "dataset"."""
+    return not has_one_class_an_image(dataset)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of arrow.
+
+    `open_cache` makes of a cache of it what a stage is given. `on_device`: it is a network, so a stage that reads or
+    makes it needs the device that networks run on.
+
+    What tables of the recipe may describe, `described_by` names them, needs no cache. Its key is then `key(described,
+    annotations, crowds)` (the latter two as in `Input`), and `image_keys`, if there is one, gives the keys of its
+    images. `fits` says whether what a table describes is of this kind, and `holds` what it has if it is.
+    """
+
+    name: str
+    open_cache: Callable[[Reader], Any] = as_it_is
+    on_device: bool = False
+    described_by: str = ""
+    key: Callable[[Any, bool, bool], str] | None = None
+    image_keys: Callable[[Any, bool], dict[str, str]] | None = None
+    fits: Callable[[Any], bool] | None = None
+    holds: str = ""
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "dataset",
+            described_by=DATASETS,
+            key=dataset_key,
+            image_keys=image_keys,
+            fits=has_boxes,
+            holds="boxes",
+        ),
+        Kind(
+            "classification",
+            described_by=DATASETS,
+            key=dataset_key,
+            fits=has_one_class_an_image,
+            holds="one class for each image",
+        ),
+        Kind("network", trained_network, on_device=True, described_by=NETWORKS, key=network_key),
+        Kind("proposals"),
+        Kind("features"),
+        Kind("svm"),
+        Kind("regressor"),
+        Kind("detections"),
+        Kind("evaluation"),
+        Kind("diagnosis"),
+    )
+}

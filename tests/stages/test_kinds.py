@@ -1,0 +1,36 @@
+"""The kinds of arrows: a live table, of what stages make and read and nothing else."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from rcnn_cli.looking.results import SHOWN
+from rcnn_cli.running.device import runs_network
+from stages.contract.catalogue import catalogue
+from stages.contract.kinds import DATASETS, KINDS, NETWORKS
+
+
+def test_stages_make_and_read_these_kinds_and_no_others() -> None:
+    stages = catalogue().values()
+    assert set().union(*(stage.kinds for stage in stages)) == set(KINDS)
+    assert {name for name, kind in KINDS.items() if not kind.described_by} <= {stage.makes for stage in stages}
+    assert set(SHOWN) <= {stage.makes for stage in stages}
+
+
+def test_what_tables_describe_has_a_key() -> None:
+    sections = {name: kind.described_by for name, kind in KINDS.items() if kind.described_by}
+    assert sections == {"dataset": DATASETS, "classification": DATASETS, "network": NETWORKS}
+    assert all((kind.key is not None) == bool(kind.described_by) for kind in KINDS.values())
+
+
+def test_stages_that_read_or_make_a_network_need_the_device() -> None:
+    assert {name for name, stage in catalogue().items() if runs_network(stage)} == {"pretrain", "finetune", "extract"}
+
+
+def test_a_key_covers_annotations_and_crowds_where_they_matter() -> None:
+    key = KINDS["dataset"].key
+    plain = SimpleNamespace(images_key="i", annotations_key="a", images_with_crowds=frozenset())
+    crowded = SimpleNamespace(images_key="i", annotations_key="a", images_with_crowds=frozenset({"x"}))
+    assert key is not None
+    assert key(plain, True, True) == key(plain, True, False) == key(crowded, True, False) != key(crowded, True, True)
+    assert key(plain, False, False) not in (key(plain, True, False), key(crowded, True, True))
