@@ -273,7 +273,7 @@ class Graph:
     def network(self, name: str = NETWORK) -> NetworkSource:
         """The network that [network], or [networks.NAME], describes."""
         if name not in self.networks:
-            self.networks[name] = NetworkSource.from_settings(self.recipe.networks[name])
+            self.networks[name] = NetworkSource.from_settings(self.recipe.networks[name], network_table(name))
         return self.networks[name]
 
     # Keys

