@@ -62,8 +62,8 @@ def run(
         made = make_options(graph.makers(chosen), shard=shard, **options)
         finished = [run_alone(graph, node, made) for node in chosen]
         if all(finished) and made.execution.rank == 0:
-            evaluates = not set(chosen).isdisjoint(graph.making("evaluation"))
-            show_results(graph, nodes if evaluates else chosen)
+            evaluations = graph.making("evaluation")
+            show_results(graph, nodes if any(node in evaluations for node in chosen) else chosen)
         return
     graph.open_own_data()
     seen = {node.name: state for node in nodes if (state := mended(graph, node)).complete}
