@@ -106,7 +106,7 @@ ODD_ARRAYS: list[Any] = [
     np.float64("nan"), np.zeros((0, 4)), np.zeros((2, 3)), np.zeros(4), np.zeros((1, 1, 4)), np.ones((2, 4), bool),
     np.ones((2, 4), np.complex64), np.array([["a", "b", "c", "d"]]), np.array([b"x"]), np.full((1, 4), np.inf),
     np.array([[0, 0, 2**62, 2**62]]), np.zeros(2, [("x", "f4"), ("y", "i2")]),
-    np.array("2020-01-01", "datetime64[D]"), np.zeros((2, 4), np.uint64), np.float16([[1, 2, 3, 4]]),
+    np.array("2020-01-01", "datetime64[D]"), np.zeros((2, 4), np.uint64), np.array([[1, 2, 3, 4]], np.float16),
     NUMBERS[:, ::-1], NUMBERS.astype(">f8"),
 ]  # fmt: skip
 NPZ = {"a": NUMBERS, "b": NUMBERS.astype(np.int32), "c/d": NUMBERS}

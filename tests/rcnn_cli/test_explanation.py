@@ -238,7 +238,7 @@ def test_a_crop_is_what_the_network_sees() -> None:
     image = np.random.default_rng(0).integers(0, 256, (240, 240, 3)).astype(np.uint8)
     source = NetworkSource("tnet", "random", CAFFE, 1000)
     crops = Crops(source, ExtractSettings(layers=("fc7",), padding=0))
-    boxes = np.float32([[3, 5, 230, 232], [-113, 0, 114, 227]])
+    boxes = np.array([[3, 5, 230, 232], [-113, 0, 114, 227]], np.float32)
     found = crops(image, boxes)
     np.testing.assert_array_equal(found[0], image[5:232, 3:230])
     assert found[1, 100, 10].tolist() == [123, 117, 104]

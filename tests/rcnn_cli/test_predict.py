@@ -217,7 +217,7 @@ def test_picture_and_json_follow_one_rule_that_the_json_states(
             reached = least[one["class"]] is not None and one["score"] >= least[one["class"]]
             assert reached == (one["precision"] is not None and one["precision"] >= 0.5)
             assert one["drawn"] == reached or found["drawn"]["whatever_the_score"]
-            (expected,) = calibrated_precision(curves[one["class"]], np.float32([one["score"]]))
+            (expected,) = calibrated_precision(curves[one["class"]], np.array([one["score"]], np.float32))
             assert one["precision"] == (None if np.isnan(expected) else expected)
         assert any(one["drawn"] for one in detections)
         some += not found["drawn"]["whatever_the_score"]

@@ -166,7 +166,7 @@ def test_a_class_without_detections_has_precision_zero() -> None:
 
 def test_the_lowest_score_at_a_precision() -> None:
     recall, precision = precision_recall(np.array([False, True, False, False]), 1)
-    curve = Curve(np.float32([4, 3, 2, 1]), recall, precision, 1, 4)
+    curve = Curve(np.array([4, 3, 2, 1], np.float32), recall, precision, 1, 4)
     assert lowest_score_at(0.5, curve) == 3
     assert lowest_score_at(0.3, curve) == 2
     assert lowest_score_at(0.6, curve) is None

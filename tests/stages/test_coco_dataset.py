@@ -362,7 +362,7 @@ def test_results_have_the_ids_of_the_file(tmp_path: Path) -> None:
     stated = content()
     stated["images"][0]["id"] = stated["annotations"][1]["image_id"] = stated["annotations"][2]["image_id"] = "a"
     dataset = opened(tmp_path, stated)
-    found = Detections(np.float32([[1, 2, 3, 4]]), np.float32([0.5]), np.int32([1]))
+    found = Detections(np.array([[1, 2, 3, 4]], np.float32), np.array([0.5], np.float32), np.array([1], np.int32))
     detections = detections_from_arrays(dataset.classes, [("a", found)], {"a": (60, 40)})
     write_coco_results(dataset, detections, tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text()) == [

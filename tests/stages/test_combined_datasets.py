@@ -99,7 +99,7 @@ def test_classes_are_those_of_all_and_labels_follow(tmp_path: Path) -> None:
     dataset = opened([one, other], tmp_path)
     assert dataset.classes == ("cat", "dog", "tail")
     assert [dataset.record(image_id).labels.tolist() for image_id in dataset.image_ids] == [[1], [0], [1], [1]]
-    np.testing.assert_array_equal(dataset.record("2").boxes, np.float32([[1, 2, 31, 22]]))
+    np.testing.assert_array_equal(dataset.record("2").boxes, np.array([[1, 2, 31, 22]], np.float32))
     assert dataset.category_ids == (1, 2, 3)
     assert [dataset.image_number(image_id) for image_id in dataset.image_ids] == [1, 2, 3, 4]
     turned = opened([other, one], tmp_path)

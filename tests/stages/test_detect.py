@@ -54,7 +54,7 @@ def detections(
 
 
 def test_candidates_by_class_and_from_the_best_down() -> None:
-    scores = np.float32([[1, 9], [3, 9], [2, 8], [3, 7]])
+    scores = np.array([[1, 9], [3, 9], [2, 8], [3, 7]], np.float32)
     best = best_rows(scores, 2)
     assert best.labels.tolist() == [0, 0, 1, 1]
     assert best.rows.tolist() == [1, 3, 0, 1]
@@ -72,15 +72,15 @@ def test_an_image_without_proposals() -> None:
 def test_a_class_that_learnt_nothing_has_no_candidates() -> None:
     svms = svms_of((1, 0), (0, 0), biases=(0, NEVER_DETECTED))
     best = best_candidates(
-        Head(svms).scored(np.zeros((2, 4), np.float32), {"fc7": np.float16([[1, 0], [2, 0]])}, (9, 9)), 100
+        Head(svms).scored(np.zeros((2, 4), np.float32), {"fc7": np.array([[1, 0], [2, 0]], np.float16)}, (9, 9)), 100
     )
     assert best.labels.tolist() == [0, 0]
 
 
 def test_regression_comes_before_suppression_and_scores_stay() -> None:
     # Far apart as proposals, the two land on each other when each moves by its width of 10 - 1 pixels towards x = 0.
-    boxes = np.float32([[0, 0, 10, 10], [9, 0, 19, 10]])
-    features = {"fc7": np.float16([[1], [2]]), "pool5": np.float16([[0], [-1]])}
+    boxes = np.array([[0, 0, 10, 10], [9, 0, 19, 10]], np.float32)
+    features = {"fc7": np.array([[1], [2]], np.float16), "pool5": np.array([[0], [-1]], np.float16)}
     maps = np.zeros((1, 2, 4), np.float32)
     maps[0, 0, 0] = 1
     regressors = BoxRegressors(("cat",), "pool5", maps, 1.0)
@@ -93,14 +93,14 @@ def test_regression_comes_before_suppression_and_scores_stay() -> None:
 
 
 def test_regression_moves_each_class_by_its_own_regressor_and_clips() -> None:
-    boxes = np.float32([[10, 10, 21, 21]])
+    boxes = np.array([[10, 10, 21, 21]], np.float32)
     features = {"fc7": np.ones((1, 2), np.float16), "pool5": np.ones((1, 2), np.float16)}
     found = detections(boxes, features, (24, 30), svms_of((1, 0), (0, 1)), shifting(0.5, -2), Settings())
     np.testing.assert_allclose(found.boxes, [[15, 10, 24, 21], [0, 10, 1, 21]], atol=1e-4)
 
 
 def test_only_the_best_of_a_class_are_kept() -> None:
-    boxes = np.float32([[20 * i, 0, 20 * i + 10, 10] for i in range(5)])
+    boxes = np.array([[20 * i, 0, 20 * i + 10, 10] for i in range(5)], np.float32)
     features = {"fc7": np.arange(10, dtype=np.float16).reshape(5, 2)}
     found = detections(boxes, features, (200, 20), svms_of((1, 0), (0, -1)), None, Settings(max_per_image=2))
     np.testing.assert_array_equal(found.boxes, boxes[[4, 3, 0, 1]])
@@ -114,33 +114,36 @@ def spaced(count: int) -> Boxes:
 
 def test_the_cap_of_an_image_is_over_all_classes() -> None:
     """What scores more than `least_score` competes, and the best of all classes are kept; what equals the last, too."""
-    scores = np.float32([[0.9, 0.05, 0.05], [0.3, 0.6, 0.1], [0.5, 0.5, 0.0], [0.06, 0.04, 0.9]])
+    scores = np.array([[0.9, 0.05, 0.05], [0.3, 0.6, 0.1], [0.5, 0.5, 0.0], [0.06, 0.04, 0.9]], np.float32)
     scorer = class_probabilities((*CLASSES[:2], "background"))
     boxes = spaced(4)
     every = Settings(score="softmax", cap="image")
     found = detections(boxes, {"softmax": scores}, (90, 10), scorer, None, every)
     assert found.labels.tolist() == [0, 0, 0, 0, 1, 1]
-    np.testing.assert_array_equal(found.scores, np.float32([0.9, 0.5, 0.3, 0.06, 0.6, 0.5]))  # 0.05 is not more
+    above = np.array([0.9, 0.5, 0.3, 0.06, 0.6, 0.5], np.float32)  # 0.05 is not more
+    np.testing.assert_array_equal(found.scores, above)
     for at_most, kept in ((1, [0.9]), (2, [0.9, 0.6]), (3, [0.9, 0.5, 0.6, 0.5]), (5, [0.9, 0.5, 0.3, 0.6, 0.5])):
         capped = Settings(score="softmax", cap="image", all_classes_at_most=at_most)
         found = detections(boxes, {"softmax": scores}, (90, 10), scorer, None, capped)
-        np.testing.assert_array_equal(found.scores, np.float32(kept))
+        np.testing.assert_array_equal(found.scores, np.array(kept, np.float32))
     empty = detections(boxes[:0], {"softmax": scores[:0]}, (90, 10), scorer, None, every)
     assert len(empty) == 0
 
 
 def test_the_cap_of_an_image_is_counted_after_suppression() -> None:
-    boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]])
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
     capped = Settings(cap="image", least_score=0, all_classes_at_most=2)
-    found = detections(boxes, {"fc7": np.float32([[3], [2], [1]])}, (90, 10), svms_of((1,)), None, capped)
+    found = detections(boxes, {"fc7": np.array([[3], [2], [1]], np.float32)}, (90, 10), svms_of((1,)), None, capped)
     assert found.scores.tolist() == [3, 1]
 
 
 def test_boxes_may_be_each_classes_own() -> None:
     """A network that regresses by itself, as Fast R-CNN does: boxes [n, K, 4], scores [n, K]."""
     proposals = spaced(3)
-    scores = np.float32([[3, 1], [2, 2], [1, 3]])
-    own = np.stack([proposals + np.float32([5, 0, 5, 0]), proposals + np.float32([0, 40, 0, 40])], axis=1)
+    scores = np.array([[3, 1], [2, 2], [1, 3]], np.float32)
+    own = np.stack(
+        [proposals + np.array([5, 0, 5, 0], np.float32), proposals + np.array([0, 40, 0, 40], np.float32)], axis=1
+    )
     scored = Scored(
         proposals,
         CLASSES[:2],
@@ -162,9 +165,9 @@ def test_methods_of_suppression_are_the_setting_s_choices() -> None:
 
 
 def test_an_iou_of_exactly_the_limit_stays() -> None:
-    boxes = np.float32([[0, 0, 6.5, 2], [3.5, 0, 10, 2]])
+    boxes = np.array([[0, 0, 6.5, 2], [3.5, 0, 10, 2]], np.float32)
     assert iou_matrix(boxes[:1], boxes[1:])[0, 0] == 0.3
-    found = Detections(boxes, np.float32([2, 1]), np.int32([0, 0]))
+    found = Detections(boxes, np.array([2, 1], np.float32), np.array([0, 0], np.int32))
     assert GreedyNms(0.3).survivors(found).tolist() == [0, 1]
     assert GreedyNms(0.29).survivors(found).tolist() == [0]
 
@@ -187,7 +190,9 @@ box = st.builds(lambda x, y, w, h: (x, y, x + w, y + h), st.integers(0, 9), st.i
 @given(st.lists(st.tuples(box, st.integers(0, 9), st.integers(0, 2)), max_size=20))
 def test_suppression_agrees_with_the_plain_loop(rows: list[tuple[tuple[int, ...], int, int]]) -> None:
     boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
-    found = Detections(boxes, np.float32([row[1] for row in rows]), np.int32([row[2] for row in rows]))
+    found = Detections(
+        boxes, np.array([row[1] for row in rows], np.float32), np.array([row[2] for row in rows], np.int32)
+    )
     assert GreedyNms(0.31).survivors(found).tolist() == plain_suppression(found, 0.31)
 
 
@@ -220,7 +225,7 @@ def features_cache(folder: Path) -> Reader:
             "is_object": np.arange(rows) < 2,
             "fc7": fc7,
             "pool5": random.normal(size=(rows, 2)).astype(np.float16),
-            "image_size": np.int32([100, 90 + number]),
+            "image_size": np.array([100, 90 + number], np.int32),
         }
     columns = {"boxes": Column("float32", (4,)), "is_object": Column("bool"), "fc7": Column("float16", (4,))}
     rows_schema = {**columns, "pool5": Column("float16", (2,))}
@@ -347,10 +352,10 @@ def test_regressors_of_other_classes_are_refused(tmp_path: Path, inputs: dict[st
 def test_background_is_never_detected_and_scores_are_the_probabilities() -> None:
     """The last of the K + 1 columns is the background: no candidate has its label, however sure the network is."""
     scorer = class_probabilities((*CLASSES, "background"))
-    probabilities = np.float32([[0.1, 0.2, 0.3, 0.4], [0, 0, 0.001, 0.999], [0.6, 0.3, 0.05, 0.05]])
+    probabilities = np.array([[0.1, 0.2, 0.3, 0.4], [0, 0, 0.001, 0.999], [0.6, 0.3, 0.05, 0.05]], np.float32)
     assert scorer.classes == CLASSES
     np.testing.assert_array_equal(scorer.score(probabilities), probabilities[:, :3])
-    boxes = np.float32([[20 * i, 0, 20 * i + 10, 10] for i in range(3)])
+    boxes = np.array([[20 * i, 0, 20 * i + 10, 10] for i in range(3)], np.float32)
     found = detections(boxes, {"softmax": probabilities}, (60, 10), scorer, None, Settings(score="softmax"))
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     np.testing.assert_array_equal(found.scores, np.sort(probabilities[:, :3].T, axis=1)[:, ::-1].ravel())

@@ -31,7 +31,7 @@ def test_slices_by_image_and_class_agree() -> None:
     assert every.image_sizes.tolist() == [[30, 20], [0, 0], [0, 0]]
     dogs = every.of_class("dog")
     assert dogs.images.tolist() == [0, 2, 2]
-    assert dogs.scores.tolist() == np.float32([0.1, 0.5, 0.4]).tolist()
+    assert dogs.scores.tolist() == np.array([0.1, 0.5, 0.4], np.float32).tolist()
     assert len(every.of_image("b")) == 0
     np.testing.assert_array_equal(every.of_image("c").boxes, pictures["c"].boxes)
     with pytest.raises(KeyError):
@@ -47,17 +47,17 @@ def test_a_set_without_detections() -> None:
 
 
 def test_the_cap_keeps_what_equals_the_threshold() -> None:
-    scores = np.float32([5, 4, 3, 3, 2, 1])
+    scores = np.array([5, 4, 3, 3, 2, 1], np.float32)
     assert class_thresholds([(scores, np.zeros(6, np.int32))], 2, keep=3).tolist() == [3, -np.inf]
     assert class_thresholds([(scores, np.zeros(6, np.int32))], 1, keep=6).tolist() == [-np.inf]
-    assert found((3, 0), (2.9, 0), (2.9, 1)).above(np.float32([3, -np.inf])).scores.tolist() == [
+    assert found((3, 0), (2.9, 0), (2.9, 1)).above(np.array([3, -np.inf], np.float32)).scores.tolist() == [
         3,
         np.float32(2.9),
     ]
 
 
 def test_the_cap_of_an_image_keeps_what_equals_the_threshold() -> None:
-    scores = np.float32([1, 5, 3, 4, 3, 2])
+    scores = np.array([1, 5, 3, 4, 3, 2], np.float32)
     assert [image_threshold(scores, at_most) for at_most in (1, 3, 4, 5, 6, 7)] == [5, 3, 3, 2, -np.inf, -np.inf]
     assert image_threshold(scores[:0], 100) == -np.inf
 
@@ -90,8 +90,10 @@ boxes = st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 9), st.
 def test_the_cap_commutes_with_suppression(rows: list[tuple[tuple[int, ...], int, int]], cut: int) -> None:
     rows = sorted(rows, key=lambda row: (row[2], -row[1]))
     corners = np.array([(x, y, x + w, y + h) for (x, y, w, h), _, _ in rows], np.float32).reshape(-1, 4)
-    candidates = Detections(corners, np.float32([row[1] for row in rows]), np.int32([row[2] for row in rows]))
-    thresholds = np.float32([cut, cut / 2])
+    candidates = Detections(
+        corners, np.array([row[1] for row in rows], np.float32), np.array([row[2] for row in rows], np.int32)
+    )
+    thresholds = np.array([cut, cut / 2], np.float32)
     suppressed_then_cut = candidates.where(GreedyNms(0.3).survivors(candidates)).above(thresholds)
     remaining = candidates.above(thresholds)
     cut_then_suppressed = remaining.where(GreedyNms(0.3).survivors(remaining))
@@ -101,14 +103,14 @@ def test_the_cap_commutes_with_suppression(rows: list[tuple[tuple[int, ...], int
 
 def test_read_detections_applies_the_recorded_thresholds() -> None:
     one = found((0.9, 0), (0.2, 0), (0.3, 1))
-    record = {"boxes": one.boxes, "score": one.scores, "label": one.labels, "image_size": np.int32([40, 30])}
+    record = {"boxes": one.boxes, "score": one.scores, "label": one.labels, "image_size": np.array([40, 30], np.int32)}
     reader = SimpleNamespace(
         manifest={"summary": {"classes": ["cat", "dog"], "thresholds": [0.5, None]}},
         records=lambda columns: iter([("a", record)]),
     )
     every = read_detections(reader)
     assert every.classes == ("cat", "dog")
-    assert every.every.scores.tolist() == np.float32([0.9, 0.3]).tolist()
+    assert every.every.scores.tolist() == np.array([0.9, 0.3], np.float32).tolist()
     assert every.image_sizes.tolist() == [[40, 30]]
 
 

@@ -168,7 +168,7 @@ def test_a_crowd_keeps_the_labels_of_its_best() -> None:
 
 def test_the_longest_number_that_has_room_is_written() -> None:
     image = np.zeros((60, 200, 3), np.uint8)
-    box, labels, scores = np.float32([[20, 30, 60, 50]]), np.array([0]), np.float32([0.5])
+    box, labels, scores = np.array([[20, 30, 60, 50]], np.float32), np.array([0]), np.array([0.5], np.float32)
 
     def drawn(*numbers: str, width: int = 200) -> np.ndarray:
         return draw_detections(image[:, :width], box, labels, scores, CLASSES, [numbers])
@@ -180,7 +180,7 @@ def test_the_longest_number_that_has_room_is_written() -> None:
 
 def test_thin_lines_are_one_pixel_of_the_classs_colour_and_their_labels_grey() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
-    box, labels, scores = np.float32([[20, 40, 160, 90]]), np.array([1]), np.float32([0.5])
+    box, labels, scores = np.array([[20, 40, 160, 90]], np.float32), np.array([1]), np.array([0.5], np.float32)
     colour = class_colours(2)[1]
     counts = []
     for thin in (False, True):

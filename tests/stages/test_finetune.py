@@ -57,23 +57,24 @@ def trainer_of(settings: Settings, classes: int = 3, **more: Any) -> FineTuning:
 
 def test_labels_by_hand():
     """An object is itself; exactly half of it is positive, a hair less is background; nothing is background."""
-    objects = np.float32([[0, 0, 10, 10], [20, 0, 30, 10]])
-    labels = np.int32([1, 0])
-    boxes = np.float32(
-        [[0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 5], [20, 0, 30, 4.99], [0, 0, 20, 10], [50, 50, 60, 60]]
+    objects = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
+    labels = np.array([1, 0], np.int32)
+    boxes = np.array(
+        [[0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 5], [20, 0, 30, 4.99], [0, 0, 20, 10], [50, 50, 60, 60]],
+        np.float32,
     )
     assert iou_matrix(boxes, objects)[2, 0] == iou_matrix(boxes, objects)[4, 0] == 0.5
     assert window_labels(boxes, objects, labels, 3, 0.5, 0.5).tolist() == [1, 0, 1, 3, 1, 3]
 
 
 def test_the_best_class_decides_and_of_equals_the_first():
-    objects = np.float32([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10]])
-    assert window_labels(objects, objects, np.int32([2, 1, 0]), 3, 0.5, 0.5).tolist() == [0, 1, 0]
+    objects = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10]], np.float32)
+    assert window_labels(objects, objects, np.array([2, 1, 0], np.int32), 3, 0.5, 0.5).tolist() == [0, 1, 0]
 
 
 def test_windows_between_the_thresholds_are_not_used():
-    objects, labels = np.float32([[0, 0, 10, 10]]), np.int32([0])
-    boxes = np.float32([[0, 0, 10, 7], [0, 0, 10, 6.99], [0, 0, 10, 3], [0, 0, 10, 2.99]])
+    objects, labels = np.array([[0, 0, 10, 10]], np.float32), np.array([0], np.int32)
+    boxes = np.array([[0, 0, 10, 7], [0, 0, 10, 6.99], [0, 0, 10, 3], [0, 0, 10, 2.99]], np.float32)
     found = window_labels(boxes, objects, labels, 1, 0.7, 0.3)
     assert found.tolist() == [0, UNUSED, UNUSED, 1]
     windows = joined_windows([(boxes, found), (boxes[:0], found[:0]), (boxes[3:], found[3:])], 1)
@@ -84,7 +85,7 @@ def test_windows_between_the_thresholds_are_not_used():
 
 def test_unused_windows_and_what_is_nearest_to_an_unused_object():
     """A cat and, unused, a difficult dog beside it; a crowd would be the same."""
-    objects = np.float32([[0, 0, 10, 10], [10, 0, 20, 10]])
+    objects = np.array([[0, 0, 10, 10], [10, 0, 20, 10]], np.float32)
     proposals = [
         [2, 0, 12, 10],  # 8 / 12 of the cat, 2 / 18 of the dog
         [8, 0, 18, 10],  # the dog's
@@ -93,16 +94,16 @@ def test_unused_windows_and_what_is_nearest_to_an_unused_object():
         [9, 0, 19, 10],  # unused itself
         [50, 50, 60, 60],
     ]
-    boxes = np.concatenate([objects, np.float32(proposals)])
+    boxes = np.concatenate([objects, np.array(proposals, np.float32)])
     unused = np.isin(np.arange(8), (1, 6))
-    found = window_labels(boxes, objects, np.int32([0, 1]), 2, 0.5, 0.5, unused)
+    found = window_labels(boxes, objects, np.array([0, 1], np.int32), 2, 0.5, 0.5, unused)
     assert found.tolist() == [0, UNUSED, 0, UNUSED, 2, 2, UNUSED, 2]
 
 
 def test_an_image_without_objects_is_background():
-    boxes = np.float32([[0, 0, 10, 10]])
-    assert window_labels(boxes, boxes[:0], np.int32([]), 4, 0.5, 0.5).tolist() == [4]
-    assert window_labels(boxes[:0], boxes, np.int32([1]), 4, 0.5, 0.5).tolist() == []
+    boxes = np.array([[0, 0, 10, 10]], np.float32)
+    assert window_labels(boxes, boxes[:0], np.array([], np.int32), 4, 0.5, 0.5).tolist() == [4]
+    assert window_labels(boxes[:0], boxes, np.array([1], np.int32), 4, 0.5, 0.5).tolist() == []
 
 
 def windows_of(positive: int, negative: int, classes: int = 3) -> Windows:
@@ -303,7 +304,7 @@ def picture(tmp_path) -> SimpleNamespace:
 
 def test_a_mirrored_window_has_its_left_overhang_on_the_right(picture):
     """fidelity.md section 1: the left border of the mirrored window is the right overhang."""
-    windows = Windows(np.zeros(1, np.int32), np.float32([[0, 10, 30, 40]]), np.int32([2]), 3)
+    windows = Windows(np.zeros(1, np.int32), np.array([[0, 10, 30, 40]], np.float32), np.array([2], np.int32), 3)
     reader = WindowSampler(replace(QUICK, padding=8), ImageMemory(picture, 10**6), windows, network_of(), CPU, Ranks())
     with ThreadPoolExecutor(1) as threads:
         batch = reader.batch(Draw(np.array([0, 0]), np.array([False, True])), threads)
@@ -521,7 +522,10 @@ def test_no_objects_and_no_background(inputs, run_stage, tmp_path):
     images = inputs["images"]
     none = {
         one: replace(
-            images.record(one), boxes=np.zeros((0, 4), np.float32), labels=np.int32([]), difficult=np.zeros(0, bool)
+            images.record(one),
+            boxes=np.zeros((0, 4), np.float32),
+            labels=np.array([], np.int32),
+            difficult=np.zeros(0, bool),
         )
         for one in images.image_ids
     }

@@ -89,7 +89,7 @@ READ = {
 def test_what_can_mean_one_thing_only_is_read(tmp_path: Path, case: str) -> None:
     xml, flags = READ[case]
     record = opened(make(tmp_path / "mine", {"a": xml})).record("a")
-    np.testing.assert_array_equal(record.boxes, np.float32([[4, 0, 60, 30]]))
+    np.testing.assert_array_equal(record.boxes, np.array([[4, 0, 60, 30]], np.float32))
     assert (record.width, record.height) == SIZE
     for name, value in flags.items():
         assert getattr(record, name).tolist() == value

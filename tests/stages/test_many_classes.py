@@ -137,7 +137,8 @@ def test_detecting_thousands_of_classes_is_detecting_each() -> None:
 
 
 def test_the_best_rows_are_those_of_a_stable_sort() -> None:
-    scores = np.random.default_rng(0).integers(-4, 5, (50, 30)).astype(np.float32) * np.float32([1, -0.0, 2] * 10)
+    scores = np.random.default_rng(0).integers(-4, 5, (50, 30)).astype(np.float32)
+    scores *= np.array([1, -0.0, 2] * 10, np.float32)
     for at_most in (1, 7, 49, 50, 60):
         best = best_rows(scores, at_most, first=5)
         rows = np.argsort(-scores, axis=0, kind="stable")[:at_most].T

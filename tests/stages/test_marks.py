@@ -16,9 +16,9 @@ def has(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_marks_are_scaled_with_the_image_and_the_first_lies_on_top() -> None:
-    box = np.float32([10, 10, 40, 40])
+    box = np.array([10, 10, 40, 40], np.float32)
     drawn = draw_marks(
-        GREY, [Mark(box, TRUE), Mark(box, FALSE), Mark(np.float32([60, 5, 90, 45]), PROPOSED)], (200, 200)
+        GREY, [Mark(box, TRUE), Mark(box, FALSE), Mark(np.array([60, 5, 90, 45], np.float32), PROPOSED)], (200, 200)
     )
     assert drawn.shape == (100, 200, 3)
     assert has(drawn, TRUE)[20, 20:80].all()
@@ -28,7 +28,7 @@ def test_marks_are_scaled_with_the_image_and_the_first_lies_on_top() -> None:
 
 
 def test_a_dashed_box_has_gaps_and_a_thin_one_no_rim() -> None:
-    box = np.float32([10, 10, 90, 40])
+    box = np.array([10, 10, 90, 40], np.float32)
     dashed = has(draw_marks(GREY, [Mark(box, MISSED, dashed=True)], (100, 50)), MISSED)[10, 10:90]
     assert 0.3 < dashed.mean() < 0.7
     assert np.abs(np.diff(dashed.astype(int))).sum() > 6
@@ -38,7 +38,7 @@ def test_a_dashed_box_has_gaps_and_a_thin_one_no_rim() -> None:
 
 
 def test_labels_that_find_no_room_are_left_out() -> None:
-    box = np.float32([10, 10, 40, 40])
+    box = np.array([10, 10, 40, 40], np.float32)
     alone = draw_marks(GREY, [Mark(box, TRUE, "cat")], (100, 50))
     crowd = [Mark(box, TRUE, "cat"), *(Mark(box, FALSE, f"number {number}") for number in range(40))]
     left = has(draw_marks(GREY, crowd, (100, 50)), TRUE) & has(alone, TRUE)
@@ -46,7 +46,7 @@ def test_labels_that_find_no_room_are_left_out() -> None:
 
 
 def test_many_boxes_add_up() -> None:
-    boxes = np.float32([[10, 10, 40, 40], [10, 10, 60, 45]])
+    boxes = np.array([[10, 10, 40, 40], [10, 10, 60, 45]], np.float32)
     drawn = draw_many(GREY, boxes, (255, 90, 90), (100, 50), 0.5)
     assert drawn[30, 39].tolist() == [172, 90, 90]  # 90 + 82.5, to even
     assert drawn[30, 10].tolist() == [214, 90, 90]

@@ -90,7 +90,7 @@ def rules_that_exceed(limit: float, first: Any, second: Any) -> dict[str, bool]:
     """By each rule, whether the IoU of an object and a region is more than the limit."""
     both = as_boxes([first, second])
     return {
-        "suppression": len(greedy_nms(both, np.float32([2, 1]), limit)) == 1,
+        "suppression": len(greedy_nms(both, np.array([2, 1], np.float32), limit)) == 1,
         "regression": 1 in regression_pairs(both, np.array([True, False]), limit)[0],
     }
 

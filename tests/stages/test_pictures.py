@@ -146,7 +146,7 @@ def test_rows_to_show() -> None:
 
 def test_images_to_show_are_filled_up_with_others() -> None:
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-    one = Detections(np.float32([[0, 0, 5, 5]]), np.ones(1, np.float32), np.zeros(1, np.int32))
+    one = Detections(np.array([[0, 0, 5, 5]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
     pairs = [(name, one if name in "bdf" else none) for name in "abcdefg"]
     sizes = dict.fromkeys("abdefg", (9, 9))  # "c" was skipped as unreadable
     detections = detections_from_arrays(CLASSES, pairs, sizes)

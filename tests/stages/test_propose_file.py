@@ -100,7 +100,8 @@ def test_ids_may_be_numbers(tmp_path):
     """5 is the image "5" or "000005", whichever the dataset has; a number that stands for both is said."""
     flat = tmp_path / "a.h5"
     with h5py.File(flat, "w") as file:
-        file["boxes"], file["offsets"], file["image_ids"] = np.float32([[1, 2, 3, 4], [5, 6, 7, 8]]), [0, 1, 2], [5, 7]
+        file["boxes"] = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
+        file["offsets"], file["image_ids"] = [0, 1, 2], [5, 7]
     mat = tmp_path / "a.mat"
     scipy.io.savemat(mat, {"boxes": cells([[[3, 2, 4, 3]], [[7, 6, 8, 7]]]), "images": cells([5.0, 7.0]).T})
     for path in (flat, mat):
@@ -121,7 +122,7 @@ def test_ids_may_be_numbers(tmp_path):
 @pytest.mark.parametrize("ids", [["5", "5"], [5, 5], [0.5, 1], [[1, 2]]])
 def test_ids_that_are_no_ids(tmp_path, ids):
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["boxes"], file["offsets"] = np.float32([[1, 2, 3, 4], [5, 6, 7, 8]]), np.arange(np.size(ids) + 1)
+        file["boxes"], file["offsets"] = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32), np.arange(np.size(ids) + 1)
         file["image_ids"] = np.array(ids, "S" if isinstance(ids[0], str) else None)
     with pytest.raises(StageError, match=r"a\.h5: .*(twice|not a list of texts or of whole numbers|does not divide)"):
         BoxFile(tmp_path / "a.h5")

@@ -16,7 +16,7 @@ def test_suppression_by_hand() -> None:
     assert greedy_nms(NEAR, FALLING, 0.1).tolist() == [0, 2, 3]
     assert greedy_nms(NEAR, FALLING, 0.9).tolist() == [0, 1, 2, 3]
     assert greedy_nms(NEAR, FALLING[[1, 0, 2, 3]], 0.1).tolist() == [1, 2, 3]
-    assert greedy_nms(NEAR[[1, 0]], np.float32([1, 1]), 0.1).tolist() == [0]  # of equals the first
+    assert greedy_nms(NEAR[[1, 0]], np.array([1, 1], np.float32), 0.1).tolist() == [0]  # of equals the first
     half = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], np.float32)
     assert greedy_nms(half, FALLING[:2], 0.5).tolist() == [0, 1]
     assert greedy_nms(NEAR[:0], FALLING[:0], 0.1).tolist() == []

@@ -20,8 +20,8 @@ from stages.detections.suppression import GreedyNms
 from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
 
 CLASSES = ("cat", "dog")
-LEAST = np.float32([0, 0])
-OBJECT = np.float32([0, 0, 10, 10])
+LEAST = np.array([0, 0], np.float32)
+OBJECT = np.array([0, 0, 10, 10], np.float32)
 
 
 def traced(
@@ -32,15 +32,15 @@ def traced(
     **changed: Any,
 ) -> Trace:
     """An image whose proposals have these scores for cat and dog; cats move right by shifts[i] of 9 pixels."""
-    features = {"fc7": np.float32(scores).reshape(-1, 2)}
-    svms = LinearSvms(CLASSES, "fc7", np.eye(2, dtype=np.float32), np.float32(biases), 1.0)
+    features = {"fc7": np.array(scores, np.float32).reshape(-1, 2)}
+    svms = LinearSvms(CLASSES, "fc7", np.eye(2, dtype=np.float32), np.array(biases, np.float32), 1.0)
     regressors = None
     if shifts is not None:
-        features["pool5"] = np.float32(shifts)[:, None]
+        features["pool5"] = np.array(shifts, np.float32)[:, None]
         maps = np.zeros((2, 2, 4), np.float32)
         maps[0, 0, 0] = 1
         regressors = BoxRegressors(CLASSES, "pool5", maps, 1.0)
-    scored = Head(svms, regressors).scored(np.float32(boxes).reshape(-1, 4), features, (100, 100))
+    scored = Head(svms, regressors).scored(np.array(boxes, np.float32).reshape(-1, 4), features, (100, 100))
     return detect_image(scored, Settings(**changed))
 
 
@@ -51,8 +51,10 @@ def removers(found: Detections, iou: float) -> NDArray[np.int64]:
 
 def test_what_suppressed_what_by_hand() -> None:
     # Of the second class the third box goes for the first that is kept, not for the one that was removed itself.
-    boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10], [0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])
-    found = Detections(boxes, np.float32([3, 2, 1, 9, 8, 7]), np.int32([0, 0, 0, 1, 1, 1]))
+    boxes = np.array(
+        [[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10], [0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]], np.float32
+    )
+    found = Detections(boxes, np.array([3, 2, 1, 9, 8, 7], np.float32), np.array([0, 0, 0, 1, 1, 1], np.int32))
     nothing = found.where(np.zeros(0, np.int64))
     assert removers(found, 0.3).tolist() == [-1, 0, -1, -1, 3, -1]
     assert removers(found, 0.1).tolist() == [-1, 0, -1, -1, 3, 3]
@@ -70,8 +72,8 @@ def test_a_remover_is_kept_better_of_the_class_and_near(
     rows = sorted(rows, key=lambda row: (row[2], -row[1]))
     found = Detections(
         np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
-        np.float32([row[1] for row in rows]),
-        np.int32([row[2] for row in rows]),
+        np.array([row[1] for row in rows], np.float32),
+        np.array([row[2] for row in rows], np.int32),
     )
     by = removers(found, iou)
     np.testing.assert_array_equal(np.flatnonzero(by < 0), GreedyNms(iou).survivors(found))
@@ -119,7 +121,7 @@ def test_the_trace_ends_in_the_detections(count: int, seed: int, at_most: int, r
     expected = plain_detections(boxes, features["fc7"], svms, regressors, at_most)
     for name in ("boxes", "scores", "labels"):
         assert getattr(trace.detections, name).tobytes() == getattr(expected, name).tobytes()
-    cut = np.float32([0, 0.5, -1, np.inf])
+    cut = np.array([0, 0.5, -1, np.inf], np.float32)
     np.testing.assert_array_equal(trace.moved.where(trace.kept(cut)).scores, expected.above(cut).scores)
     for candidate, (row, label) in enumerate(zip(trace.candidates.rows, trace.candidates.labels, strict=True)):
         assert trace.scored.scores[row, label] == trace.candidates.scores[candidate]
@@ -134,13 +136,13 @@ def test_the_trace_ends_in_the_detections(count: int, seed: int, at_most: int, r
 
 def test_the_softmax_is_traced_without_the_background() -> None:
     scorer = class_probabilities((*CLASSES, "background"))
-    boxes = np.float32([[0, 0, 10, 10], [20, 0, 30, 10]])
-    features = {"softmax": np.float32([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])}
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
+    features = {"softmax": np.array([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]], np.float32)}
     chosen = Settings(score="softmax")
     trace = detect_image(Head(scorer).scored(boxes, features, (40, 40)), chosen)
     np.testing.assert_array_equal(trace.scored.scores, features["softmax"][:, :2])
-    np.testing.assert_array_equal(trace.detections.scores, np.float32([0.6, 0.1, 0.3, 0.2]))
-    found = why_missed(trace, OBJECT, 0, np.float32([0.5, 0.2]), 0.5)
+    np.testing.assert_array_equal(trace.detections.scores, np.array([0.6, 0.1, 0.3, 0.2], np.float32))
+    found = why_missed(trace, OBJECT, 0, np.array([0.5, 0.2], np.float32), 0.5)
     assert (found.reason, found.other) == (Reason.WRONG_CLASS, 1)
 
 
@@ -184,8 +186,9 @@ def test_another_class() -> None:
     taken_for_a_dog = traced([(0, 0, 10, 9)], [(-1, 0.5)])
     found = why_missed(taken_for_a_dog, OBJECT, 0, LEAST, 0.5)
     assert (found.reason, found.other) == (Reason.WRONG_CLASS, 1)
-    assert reason(taken_for_a_dog, least=np.float32([0, 0.6])) == Reason.LOW_SCORE  # a dog that does not count either
-    assert reason(traced([(0, 0, 10, 9)], [(0.2, 0.1)]), least=np.float32([0.3, 0])) == Reason.LOW_SCORE
+    # A dog that does not count either.
+    assert reason(taken_for_a_dog, least=np.array([0, 0.6], np.float32)) == Reason.LOW_SCORE
+    assert reason(traced([(0, 0, 10, 9)], [(0.2, 0.1)]), least=np.array([0.3, 0], np.float32)) == Reason.LOW_SCORE
 
 
 def test_a_box_that_regression_moved_away() -> None:
@@ -216,4 +219,4 @@ def test_a_class_that_the_detector_does_not_know(label: int | None) -> None:
 
 def test_a_class_that_learnt_nothing_is_no_other_class() -> None:
     trace = traced([(0, 0, 10, 10)], [(-1, 1)], biases=(0, NEVER_DETECTED))
-    assert reason(trace, least=np.float32([0, -np.inf])) == Reason.LOW_SCORE
+    assert reason(trace, least=np.array([0, -np.inf], np.float32)) == Reason.LOW_SCORE

@@ -16,7 +16,7 @@ COLUMNS = LogColumns("iteration", losses=("loss",), accuracies=("positive_accura
 LOG = {
     "iteration": np.arange(1, 1_200_001, 400_000, dtype=np.int32),
     "learning_rate": [0.01, 0.01, 0.001],
-    "loss": np.float32([2.3, 1.1234567, 0.5]),
+    "loss": np.array([2.3, 1.1234567, 0.5], np.float32),
     "positive_accuracy": [0, 0.25, 1],
     "background_accuracy": [1, 0.5, 1],
     "seconds": [0.1, 0.1, 0.1],
