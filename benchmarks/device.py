@@ -31,7 +31,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.extraction import LAYERS, Case, describe_machine, median_ratio, our_extraction, recipe
-from stages.extract.features import COMPUTED_IN, ONLY_ON_CUDA, arithmetic, load_network
+from stages.extract import ONLY_ON_CUDA
+from stages.extract.features import COMPUTED_IN, arithmetic, load_network
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
 

@@ -33,7 +33,7 @@ protocol = "VOC 2007"
 [cells."no regression"]
 remove = ["train-bbox"]
 [cells.wrong]
-set.train-svm.layer = "fc9"
+set.train-svm.inputs.features = "extract@test"
 """
 # Different caches by stage: (in all, needed by several runs). The two runs of a cell share what the seed of the SVMs
 # does not reach; `plain` and `no regression` share the SVMs too.
@@ -117,9 +117,8 @@ def test_a_cell_that_fails_shows_why_and_the_others_go_on(finished):
     _, _, _, (code, printed, _) = finished
     assert code == 1
     lines = {line.split("  ")[0]: line for line in printed.split("\n\n")[1].splitlines()}
-    assert lines["wrong"].endswith(
-        "failed: seed 0: train-svm: layer = 'fc9': the features cache has no such layer; it may be one of pool4"
-    )
+    assert "failed: seed 0: train-svm: the features are of " in lines["wrong"]
+    assert lines["wrong"].endswith("name the same split for [train-svm] and for the features it reads")
     assert "±" in lines["plain"]
     assert "58.5  [1]" in lines["plain"]
     assert lines["no regression"].endswith("no [train-bbox]")

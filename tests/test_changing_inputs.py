@@ -45,6 +45,7 @@ threads = 1
 [network]
 name = "shapenet"
 weights = "{folder}/weights.pth"
+preprocessing = "plain"
 """
 EXTRACT = """
 [extract]
@@ -53,6 +54,7 @@ padding = 4
 [network]
 name = "shapenet"
 weights = "{folder}/weights.pth"
+preprocessing = "plain"
 """
 RECIPES = {
     ("propose@train", "image"): DATA + PROPOSE,

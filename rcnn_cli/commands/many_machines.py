@@ -41,13 +41,16 @@ def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: P
     from rcnn_cli.clusters.cluster_file import load_cluster
     from rcnn_cli.clusters.jobs import Submitter, alone, scripts
     from rcnn_cli.clusters.slurm_scripts import Submission
+    from rcnn_cli.running.splits import warn_of_shared_images
 
     graph = load_graph(recipe, changes, work)
+    graph.check()
     wanted = load_cluster(cluster, graph.recipe)
     submission = Submission(recipe, graph.recipe.name, changes, graph.work.absolute(), Path.cwd())
     if dry_run:
         click.echo("\n".join(scripts(graph, wanted, submission)), nl=False)
         return
+    warn_of_shared_images(graph, graph.caches())
     with alone(graph.work, click.echo):
         count = Submitter(graph, wanted, submission, click.echo).submit()
     click.echo(f"{count} jobs submitted; `rcnn status {recipe}` follows them, their output: {submission.logs}/")

@@ -205,6 +205,7 @@ def make_options(
     from rcnn_cli.running.device import cores, resolve_device, runs_network, torchrun_ranks
     from rcnn_cli.running.runner import Options
     from stages.contract.execution import Execution, silent
+    from stages.contract.settings import check_device
 
     if dask:
         from rcnn_cli.clusters.dask_workers import Workers
@@ -226,4 +227,6 @@ def make_options(
         rank=rank,
         ranks=ranks,
     )
+    for node in makers:
+        check_device(node.settings, execution.device, f"[{node.use.name}] ")
     return Options(execution, parse_shard(shard, os.environ), compression, part_size, adopt=adopt)

@@ -15,7 +15,8 @@ def setting_help(field: dataclasses.Field[Any]) -> str:
     """What the setting does, then its default, where that comes from, its bounds, and when it matters."""
     told = field.metadata
     source = f" ({told['source']})" if told["source"] else ""
-    ends = [f"default: {shown(field.default)}{source}", bounds(told)]
+    other = "; networks without such layers have their own" if told["of_network"] else ""
+    ends = [f"default: {shown(field.default)}{source}{other}", bounds(told)]
     if told["only_with"]:
         other, *values = told["only_with"]
         ends.append(f"only with {other} = {' or '.join(map(str, values))}")

@@ -52,6 +52,7 @@ def stage_command(stage: Stage) -> click.Command:
         from rcnn_cli.looking.results import draw_results, show_results
         from rcnn_cli.recipes.recipe import load_recipe
         from rcnn_cli.running.runner import remove, run_alone
+        from rcnn_cli.running.splits import warn_of_shared_images
 
         changed = {name: options.pop(setting_option(name)) for name in setting_names(stage)}
         uses = [
@@ -59,7 +60,9 @@ def stage_command(stage: Stage) -> click.Command:
         ]
         graph = load_graph(recipe, [*changes, *setting_changes(uses, changed)], work)
         nodes = graph.select(stage.name, split)
+        graph.check(nodes)
         made = make_options(graph.makers(nodes), shard=shard, **{**options, "adopt": options["adopt"] and not force})
+        warn_of_shared_images(graph, nodes)
         for node in nodes:
             if force:
                 remove(graph, node)

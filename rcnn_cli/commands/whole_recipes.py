@@ -52,6 +52,7 @@ def run(
     """
     from rcnn_cli.looking.results import show_results
     from rcnn_cli.running.runner import mended, run_alone, run_nodes, run_until_shown
+    from rcnn_cli.running.splits import warn_of_shared_images
 
     if shard and not only:
         raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
@@ -59,12 +60,14 @@ def run(
     nodes = graph.caches()
     if only:
         chosen = graph.select(only)
+        graph.check(chosen)
         made = make_options(graph.makers(chosen), shard=shard, **options)
         finished = [run_alone(graph, node, made) for node in chosen]
         if all(finished) and made.execution.rank == 0:
             evaluations = graph.making("evaluation")
             show_results(graph, nodes if any(node in evaluations for node in chosen) else chosen)
         return
+    graph.check()
     graph.open_own_data()
     seen = {node.name: state for node in nodes if (state := mended(graph, node)).complete}
     missing = [node for node in nodes if node.name not in seen]
@@ -72,6 +75,7 @@ def run(
     if made.execution.rank:
         run_nodes(graph, nodes, made, seen)
         return
+    warn_of_shared_images(graph, nodes)
     if not missing:
         click.echo(f"Everything was complete: nothing to do for {recipe}.")
     run_until_shown(graph, nodes, made, lambda: show_results(graph, nodes), seen)
@@ -87,10 +91,13 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
     Example: rcnn status recipes/shapes.toml --json
     """
     from rcnn_cli.clusters.jobs import with_jobs
+    from rcnn_cli.running.splits import warn_of_shared_images
     from rcnn_cli.running.status import describe, format_status
 
     graph = load_graph(recipe, changes, work)
+    graph.check()
     states = with_jobs(graph, describe(graph))
+    warn_of_shared_images(graph, graph.caches())
     click.echo(format_status(states, as_json_text))
     if any(state.state not in ("complete", "on demand") for state in states):
         raise SystemExit(INCOMPLETE)
@@ -121,13 +128,16 @@ def plan(
     """
     from rcnn_cli.running.planning import format_plan, make_plan
     from rcnn_cli.running.runner import size
+    from rcnn_cli.running.splits import warn_of_shared_images
     from rcnn_cli.running.status import describe
 
     graph = load_graph(recipe, changes, work)
+    graph.check()
     graph.open_own_data()
     states = {state.name: state for state in describe(graph)}
     missing = [node for node in graph.caches() if states[node.name].state != "complete"]
     runs = make_options(graph.makers(missing), **options)
+    warn_of_shared_images(graph, graph.caches())
     made = make_plan(graph, states, runs, sample, logging.getLogger("rcnn").info)
     click.echo(format_plan(made, graph.work, as_json_text))
     if not made.fits:

@@ -173,7 +173,9 @@ def run_table(base: Mapping[str, Any], cell: Cell, seed: int | None, settings: S
 
 def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, str]) -> Run:
     """The run with the keys of its caches (this reads datasets' and weights' checksums). Raises RecipeError."""
-    nodes = tuple(node for node in graph.needed(evaluation_of(graph, cell.evaluation)) if graph.is_cached(node))
+    evaluation = evaluation_of(graph, cell.evaluation)
+    graph.check([evaluation])
+    nodes = tuple(node for node in graph.needed(evaluation) if graph.is_cached(node))
     run = Run(cell, seed, graph, nodes, tuple(graph.identity(node).key for node in nodes))
     for name in metrics.values():
         check_metric(run, name)

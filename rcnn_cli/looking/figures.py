@@ -179,13 +179,12 @@ def filters(graph: Graph, wish: Wish) -> Pictures:
 def transformations(graph: Graph, wish: Wish) -> Pictures:
     """Figure 7: ways to make a region square, without padding and with that of the features, of chosen images' objects
     or of elongated ones of different classes."""
-    from stages.extract.features import check_layers
     from stages.extract.pictures import Region, transformation_sheet
 
     nodes = features_nodes(graph)
     node = next((one for one in nodes if one.dataset == "test"), nodes[0])
+    graph.check([node])
     source, dataset = network_of(graph, node), graph.dataset(node.dataset, "dataset")
-    check_layers(node.settings, source)
     ids = chosen_images(wish, dataset.image_ids, node.dataset) if wish.images else dataset.image_ids
     objects = read_objects(dataset, ids)
     rows = np.arange(len(objects))[:MOST_REGIONS] if wish.images else elongated(objects, REGIONS, wish)
@@ -220,12 +219,11 @@ def elongated(objects: Objects, count: int, wish: Wish) -> np.ndarray:
 
 def training_samples(graph: Graph, wish: Wish) -> Pictures:
     """Figure 2: random objects of each class of the training set, as the network sees them."""
-    from stages.extract.features import check_layers
     from stages.extract.pictures import View, sample_sheet, seen_regions
 
     node = training_node(graph)
+    graph.check([node])
     source, settings = network_of(graph, node), node.settings
-    check_layers(settings, source)
     view = View(source.card.input_size, settings.mode, settings.padding, source.preprocessing)
     dataset = graph.dataset(node.dataset, "dataset")
     objects = read_objects(dataset, dataset.image_ids)

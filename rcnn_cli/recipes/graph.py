@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rcnn_cli.recipes.recipe import NETWORK, Recipe, RecipeError, Use, network_table, sources_of
 from stages.contract.card import Input
+from stages.contract.errors import BadSetting
 from stages.contract.kinds import DATASETS, KINDS, NETWORKS, Kind
 from stages.contract.settings import condition_words, holds, identity_of, nearest
 from stages.file_names import file_name
@@ -101,6 +102,24 @@ class Graph:
             if use.stage.follows_split and not any(node.use is use for node in self.nodes.values()):
                 self.add(use, use.split or use.stage.split or self.only_split(use), ())
 
+    def check(self, nodes: Iterable[Node] | None = None) -> None:
+        """Raises RecipeError where the settings of `nodes` (default: all) or of what they are made from do not fit
+        their network, or those of the tables that they read."""
+        needed = {name: self.nodes[name] for one in nodes or () for name in (node.name for node in self.needed(one))}
+        for node in (self.nodes if nodes is None else needed).values():
+            self.check_node(node)
+
+    def check_node(self, node: Node) -> None:
+        """As `check`, one node alone."""
+        if node.use.stage.check is None:
+            return
+        sources = {role: source.settings for role, source in node.sources.items() if isinstance(source, Node)}
+        try:
+            node.use.stage.check(node.settings, self.recipe.network_of(node.use), sources)
+        except BadSetting as error:
+            own = f".{node.split}" if node.split in node.use.split_settings else ""
+            raise RecipeError(f"{self.recipe.path}: [{node.use.name}{own}] {error}") from None
+
     def only_split(self, use: Use) -> str:
         """The split of a use that nobody asks for: the test set, or the only dataset."""
         names = list(self.recipe.datasets)
@@ -132,7 +151,7 @@ class Graph:
             return Described(DATASETS, self.dataset_name(use, named or split))
         if named == NONE and wanted.optional:
             return None
-        name = named or next((one for one in wanted.default if self.has(one)), None)
+        name = self.recipe.provider(use, wanted)
         kinds = " or ".join(wanted.kinds)
         if name is None:
             if wanted.optional:
@@ -157,10 +176,6 @@ class Graph:
         if source.stage.follows_split:
             return self.add(source, self.dataset_name(use, at or split), path)
         return self.add(source, source.split or source.stage.split, path)
-
-    def has(self, table: str) -> bool:
-        """Whether the recipe has the network or the use `table`."""
-        return table in self.recipe.networks or table in self.recipe.uses
 
     def dataset_name(self, use: Use, split: str | None) -> str:
         """`split`, if it is a dataset of the recipe."""

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cache.files import cannot
-from stages.contract.card import Stage
+from stages.contract.card import Input, Stage
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import StageError
 from stages.contract.kinds import NETWORKS
-from stages.contract.settings import all_of, build_settings, nearest
+from stages.contract.settings import all_of, build_settings, nearest, with_network
 from stages.file_names import file_name
 from stages.input_files import read_whole
-from stages.networks import NetworkSettings
+from stages.networks import NETWORKS as CARDS
+from stages.networks import NetworkSettings, PlannedNetwork
 
 LARGEST = 1_000_000
 """Bytes of a TOML file: what is larger is none that a person wrote."""
@@ -34,7 +35,9 @@ RESERVED = ("stage", "inputs", "split")
 LONGEST = 100
 """Bytes of a name that folders are called after."""
 NETWORK = "network"
-"""The table of the network that a stage takes where its inputs name none."""
+"""The table of the network that a stage takes where its inputs name none, and the kind of what it describes."""
+FEATURES = "features"
+"""The kind of what a network gives for regions."""
 PLAIN = ("name", "description", "datasets", NETWORK, NETWORKS)
 
 
@@ -73,6 +76,34 @@ class Recipe:
     def making(self, kind: str) -> list[str]:
         """The tables whose stage makes this ("detections", say), in the order of the file."""
         return [use.name for use in self.uses.values() if use.stage.makes == kind]
+
+    def has(self, table: str) -> bool:
+        """Whether the recipe has the network or the use `table`."""
+        return table in self.networks or table in self.uses
+
+    def provider(self, use: Use, wanted: Input) -> str | None:
+        """The name of what fills an input of the use, as the table says it or as usual; None where nothing does."""
+        return use.inputs.get(wanted.role) or next((table for table in wanted.default if self.has(table)), None)
+
+    def network_of(self, use: Use, path: tuple[str, ...] = ()) -> PlannedNetwork | None:
+        """The network that the use trains, runs or reads features of; None where its wiring leads to none.
+
+        `path` are the tables through which it was reached.
+        """
+        if use.name in path:
+            return None
+        read = [wanted for wanted in use.stage.inputs if {NETWORK, FEATURES} & {*wanted.kinds}]
+        for wanted in read:
+            name = (self.provider(use, wanted) or "").partition("@")[0]
+            if name in self.networks:
+                return PlannedNetwork(CARDS[self.networks[name].name], trained=False)
+            source = self.uses.get(name)
+            network = self.network_of(source, (*path, use.name)) if source is not None else None
+            if source is not None and network is not None:
+                return replace(network, trained=network.trained or source.stage.makes == NETWORK)
+        if use.stage.makes == NETWORK and not read:
+            return PlannedNetwork(CARDS[use.settings.network], trained=False)
+        return None
 
     def as_json(self) -> dict[str, Any]:
         """The resolved recipe, every default filled in: what each manifest records."""
@@ -168,7 +199,18 @@ def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
     networks = build_networks(path, table, uses)
     name = str(table.get("name", file_name(path.stem, LONGEST)))
     check_name(path, f"name = {name!r}", name)
-    return Recipe(path, name, str(table.get("description", "")), datasets, networks, uses)
+    return with_networks(Recipe(path, name, str(table.get("description", "")), datasets, networks, uses))
+
+
+def with_networks(recipe: Recipe) -> Recipe:
+    """The recipe with the settings that its uses leave to their network."""
+    uses = dict(recipe.uses)
+    for use in recipe.uses.values():
+        network = recipe.network_of(use)
+        if network is not None:
+            of_splits = {split: with_network(own, network.card) for split, own in use.split_settings.items()}
+            uses[use.name] = replace(use, settings=with_network(use.settings, network.card), split_settings=of_splits)
+    return replace(recipe, uses=uses)
 
 
 def network_table(name: str) -> str:

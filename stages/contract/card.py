@@ -69,6 +69,10 @@ class Stage:
     other inputs; so it may be copied from a cache of other items. What is drawn from all items together is
     `summarise`'s; `called` says what people read in place of the names of its values that would not tell them
     enough. `log`: the stage trains a network, and its cache has a log of these columns, of which curves are drawn.
+    `check(settings, network, sources)` raises BadSetting for settings that do not fit what is known of the inputs
+    before anything runs: the network upstream (a PlannedNetwork, None where there is none) and, by role, the settings
+    of the tables that the inputs come from. What makes features has a setting `layers`, what is trained on them a
+    setting `layer`.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Stage:
     by_item: bool = False
     called: Mapping[str, str] = field(default_factory=dict)
     log: LogColumns | None = None
+    check: Callable[[Any, Any, Mapping[str, Any]], None] | None = None
 
     @property
     def kinds(self) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stages.contract.errors import BadSetting
@@ -28,6 +28,8 @@ def setting(
     identity: bool = True,
     later: bool = False,
     only_with: Condition | None = None,
+    of_network: Callable[[Any], Any] | None = None,
+    on_cuda: tuple[str, ...] = (),
 ) -> Any:
     """One field of a settings dataclass.
 
@@ -39,28 +41,40 @@ def setting(
     `only_with=(SETTING, VALUE, ...)` marks one that means something only where that setting has one of these values, as
     a method's own settings do; elsewhere it is refused, and so never differs from its default. With `later=True` it is
     in the key there and nowhere else.
+    `of_network`: the value that a recipe takes which does not say, as a function of the network's card; the default is
+    that of the paper's network. `on_cuda` are the values that need a CUDA device.
     """
     bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above}
-    metadata = {"what": what, "source": source, "identity": identity, "later": later, "only_with": only_with, **bounds}
-    return dataclasses.field(default=default, metadata=metadata)
+    roles = {"identity": identity, "later": later, "only_with": only_with, "of_network": of_network, "on_cuda": on_cuda}
+    return dataclasses.field(default=default, metadata={"what": what, "source": source, **roles, **bounds})
 
 
 def build_settings(settings: type, values: Mapping[str, Any], place: str = "settings") -> Any:
     """The settings dataclass made from `values` (as TOML gives them), each checked for its type and bounds.
 
-    `place` begins each message, as "recipes/shapes.toml: [extract]". Raises BadSetting, naming the nearest valid key.
+    What is left to the network is empty until `with_network`. `place` begins each message, as "recipes/shapes.toml:
+    [extract]". Raises BadSetting, naming the nearest valid key.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     hints = typing.get_type_hints(settings)
     for name in values:
         if name not in fields:
             raise BadSetting(f"{place}: unknown setting '{name}'{nearest(name, fields)}")
-    built = settings(
-        **{
-            name: check_value(f"{place}: {name}", hints[name], value, fields[name].metadata)
-            for name, value in values.items()
-        }
-    )
+    checked = {
+        name: check_value(f"{place}: {name}", hints[name], value, fields[name].metadata)
+        for name, value in values.items()
+    }
+    for name, field in fields.items():
+        if field.metadata.get("of_network") is None:
+            continue
+        if name not in values:
+            checked[name] = () if isinstance(field.default, tuple) else ""
+        elif not checked[name]:
+            raise BadSetting(f"{place}: {name} = {values[name]!r} is empty; name some, or leave the setting out")
+    try:
+        built = settings(**checked)
+    except BadSetting as error:  # two that do not fit each other
+        raise BadSetting(f"{place}: {error}") from None
     for name in values:
         if not applies(built, fields[name]):
             condition = fields[name].metadata["only_with"]
@@ -87,6 +101,30 @@ def condition_words(condition: Condition) -> str:
     setting, *values = condition
     quoted = [f"'{value}'" for value in values]
     return f"{setting} = {' or '.join(quoted)}"
+
+
+def is_open(settings: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a field waits for the network to be known (see `of_network` of `setting`)."""
+    return field.metadata.get("of_network") is not None and not getattr(settings, field.name)
+
+
+def with_network(settings: Any, card: Any) -> Any:
+    """The settings with what they leave to the network, whose card this is."""
+    chosen = {
+        field.name: field.metadata["of_network"](card)
+        for field in dataclasses.fields(settings)
+        if is_open(settings, field)
+    }
+    return dataclasses.replace(settings, **chosen) if chosen else settings
+
+
+def check_device(settings: Any, device: str, place: str) -> None:
+    """Raises BadSetting, beginning with `place`, where a setting needs CUDA and `device` has none."""
+    for field in dataclasses.fields(settings):
+        value, on_cuda = getattr(settings, field.name), field.metadata.get("on_cuda", ())
+        if value in on_cuda and not device.startswith("cuda"):
+            others = " or ".join(f"'{one}'" for one in field.metadata["choices"] if one not in on_cuda)
+            raise BadSetting(f"{place}{field.name} = '{value}' needs --device cuda; on a CPU take {others}")
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
@@ -151,11 +189,11 @@ def is_as_before(settings: Any, field: dataclasses.Field[Any]) -> bool:
 
 
 def all_of(settings: Any) -> dict[str, Any]:
-    """Every setting that applies, as JSON values: what the manifest records."""
+    """Every setting that applies and is not left to a network not yet known, as JSON values: what manifests record."""
     return {
         field.name: as_json(getattr(settings, field.name))
         for field in dataclasses.fields(settings)
-        if applies(settings, field)
+        if applies(settings, field) and not is_open(settings, field)
     }
 
 

@@ -9,10 +9,15 @@ fine-tuned network's own (Appendix B).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stages.contract.card import Input, Stage
+from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.features.layers import check_layer
+from stages.networks import SOFTMAX, PlannedNetwork
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,25 @@ class Settings:
     )
 
 
+NO_PROBABILITIES = (
+    "score = 'softmax' needs the features of a network that was trained with a class for the background; "
+    "add a table [finetune] to the recipe, or set score = 'svm'"
+)
+
+
+def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
+    """Raises BadSetting where the features lack a layer that scores or moves proposals, or the softmax has no class for
+    the background."""
+    if settings.score == "softmax":
+        if not network.trained:
+            raise BadSetting(NO_PROBABILITIES)
+        check_layer("score = 'softmax': its layer", SOFTMAX, network, sources["features"])
+    else:
+        check_layer("the SVMs' layer", sources["svm"].layer, network, sources["features"])
+    if settings.bbox_regression and "regressor" in sources:
+        check_layer("the box regressors' layer", sources["regressor"].layer, network, sources["features"])
+
+
 STAGE = Stage(
     name="detect",
     summary="Score, regress and suppress the proposals of every image.",
@@ -112,4 +136,5 @@ STAGE = Stage(
     follows_split=True,
     part_size=16,
     by_item=True,
+    check=check,
 )

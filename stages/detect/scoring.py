@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stages.boxes import Boxes
 from stages.contract.errors import StageError
+from stages.detect import NO_PROBABILITIES
 from stages.detections.candidates import Scored
 from stages.features.linear_models import BoxRegressors
 from stages.networks import BACKGROUND, SOFTMAX
@@ -59,10 +60,7 @@ class ClassProbabilities:
 def class_probabilities(class_names: Sequence[str]) -> ClassProbabilities:
     """The scorer of a network whose outputs are `class_names`. Raises StageError unless the last is the background."""
     if len(class_names) < 2 or class_names[-1] != BACKGROUND:
-        raise StageError(
-            "detect: score = 'softmax' needs the features of a network that was trained with a class for the "
-            "background; add a table [finetune] to the recipe, or set score = 'svm'"
-        )
+        raise StageError(f"detect: {NO_PROBABILITIES}")
     return ClassProbabilities(tuple(class_names[:-1]))
 
 

@@ -6,10 +6,17 @@ authors' release (roidb_from_voc.m).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stages.contract.card import Input, Stage
+from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.networks import NetworkCard, PlannedNetwork
+
+ONLY_ON_CUDA = ("float16", "tf32")
+"""Kinds of arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Settings:
         ("fc7", "pool5"),
         "The layers of the network whose outputs are kept.",
         source="R-CNN section 2.1: fc7; Appendix C: pool5 for boxes",
+        of_network=lambda card: card.kept_layers,
     )
     mode: str = setting(
         "warp",
@@ -43,6 +51,7 @@ class Settings:
         "float32",
         "The network's arithmetic. bfloat16 is about twice as fast on CPUs that have it; float16 and tf32 need CUDA.",
         choices=("float32", "bfloat16", "float16", "tf32"),
+        on_cuda=ONLY_ON_CUDA,
         source="ours; Caffe computed in float32",
     )
     dtype: str = setting(
@@ -57,6 +66,23 @@ class Settings:
         identity=False,
         source="ours",
     )
+
+
+def check_layers(settings: Settings, card: NetworkCard) -> None:
+    """Raises BadSetting for no layer, a repeated one or one that the network does not have, and for a padding that
+    leaves nothing of a region."""
+    if not settings.layers or len(set(settings.layers)) < len(settings.layers):
+        raise BadSetting(
+            f"layers = {list(settings.layers)} must name one or more different layers of {card.name} "
+            f"({', '.join(card.layers)})"
+        )
+    card.check_layers(settings.layers)
+    card.check_padding(settings.padding)
+
+
+def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
+    """Raises BadSetting for settings that do not fit the network."""
+    check_layers(settings, network.card)
 
 
 STAGE = Stage(
@@ -75,4 +101,5 @@ STAGE = Stage(
     part_size=4,
     on_demand=True,
     by_item=True,
+    check=check,
 )

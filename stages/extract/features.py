@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.contract.errors import BadSetting, StageError
-from stages.extract import Settings
+from stages.contract.errors import StageError
+from stages.contract.settings import check_device
+from stages.extract import Settings, check_layers
 from stages.images.reading import Pixels
 from stages.images.warp import warp_batches
 from stages.networks import SOFTMAX, NetworkSource
@@ -21,7 +22,6 @@ Features = dict[str, NDArray[np.floating]]
 CPU_BATCH = 32
 CUDA_BATCH = 512
 COMPUTED_IN = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
-ONLY_ON_CUDA = ("float16", "tf32")
 
 
 def default_batch_size(device: str) -> int:
@@ -29,15 +29,9 @@ def default_batch_size(device: str) -> int:
     return CUDA_BATCH if device.startswith("cuda") else CPU_BATCH
 
 
-def check_layers(settings: Settings, network: NetworkSource) -> dict[str, int]:
-    """The dimension of each layer in `settings`. Raises BadSetting for none, a repeated or an unknown one."""
-    if not settings.layers or len(set(settings.layers)) < len(settings.layers):
-        names = ", ".join(network.layers)
-        raise BadSetting(f"extract.layers must name one or more different layers of {network.name} ({names})")
-    network.card.check_layers(settings.layers)
-    if 2 * settings.padding >= network.card.input_size:
-        limit = (network.card.input_size - 1) // 2
-        raise BadSetting(f"extract.padding = {settings.padding} leaves nothing of the region; it may be up to {limit}")
+def layer_dimensions(settings: Settings, network: NetworkSource) -> dict[str, int]:
+    """The dimension of each layer in `settings`. Raises BadSetting where these do not fit the network."""
+    check_layers(settings, network.card)
     return {name: network.layers[name] for name in settings.layers}
 
 
@@ -48,10 +42,7 @@ def stored_dtype(settings: Settings, layer: str) -> str:
 
 def load_network(source: NetworkSource, settings: Settings, device: str) -> Network:
     """The network in the arithmetic of `settings.precision`. Raises BadSetting where `device` has not got it."""
-    if settings.precision in ONLY_ON_CUDA and not device.startswith("cuda"):
-        raise BadSetting(
-            f"extract.precision = '{settings.precision}' needs --device cuda; on a CPU take 'float32' or 'bfloat16'"
-        )
+    check_device(settings, device, "extract.")
     return source.load(device, COMPUTED_IN[settings.precision])
 
 

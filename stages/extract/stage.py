@@ -21,7 +21,7 @@ from stages.contract.execution import Execution, Progress
 from stages.contract.processes import fill_in_processes
 from stages.datasets import Dataset
 from stages.extract import Settings
-from stages.extract.features import arithmetic, check_layers, extract_features, load_network, stored_dtype
+from stages.extract.features import arithmetic, extract_features, layer_dimensions, load_network, stored_dtype
 from stages.images.batches import read_ahead
 from stages.images.reading import Pixels
 from stages.networks import NetworkSource
@@ -41,7 +41,7 @@ def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
 
 def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     """For each region its box and what it is (`label` -1 for a proposal), and one column for each layer."""
-    layers = check_layers(settings, inputs["network"])
+    layers = layer_dimensions(settings, inputs["network"])
     return Schema(
         item="image",
         rows={

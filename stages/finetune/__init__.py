@@ -7,10 +7,14 @@ boxes, difficult ones too, and proposals are one set of windows; each batch is d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stages.contract.card import Input, LogColumns, Stage
+from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.networks import PlannedNetwork
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ class Settings:
         "float32",
         "The arithmetic of the passes; with bfloat16 the weights stay float32, and tf32 needs CUDA.",
         choices=("float32", "tf32", "bfloat16"),
+        on_cuda=("tf32",),
         source="ours; Caffe computed in float32",
     )
     seed: int = setting(0, "Seed of the new layer, the batches and dropout.", at_least=0, source="ours")
@@ -144,6 +149,29 @@ class Settings:
     image_memory: int = setting(
         2000, "MB of decoded images to keep in memory.", at_least=0, identity=False, source="ours"
     )
+
+    def __post_init__(self) -> None:
+        if self.background_overlap > self.positive_overlap:
+            raise BadSetting(
+                f"background_overlap = {self.background_overlap} is more than positive_overlap = "
+                f"{self.positive_overlap}; a window cannot be both"
+            )
+        if self.positives_of_batch < 1:
+            raise BadSetting(
+                f"positive_fraction = {self.positive_fraction} of batch_size = {self.batch_size} leaves no positive "
+                "window; raise one of them"
+            )
+
+    @property
+    def positives_of_batch(self) -> int:
+        """How many windows of a batch show an object: 32 of 128, 6 of 24."""
+        return round(self.batch_size * self.positive_fraction)
+
+
+def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
+    """Raises BadSetting for a network without class scores, and for a padding that leaves nothing of a window."""
+    network.card.check_classifier()
+    network.card.check_padding(settings.padding)
 
 
 LOG = LogColumns("iteration", losses=("loss",), accuracies=("positive_accuracy", "background_accuracy"))
@@ -164,4 +192,5 @@ STAGE = Stage(
     part_size=1,
     example="recipes/shapes-finetuned.toml",
     log=LOG,
+    check=check,
 )

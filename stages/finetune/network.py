@@ -13,14 +13,8 @@ Classifier = nn.Linear | nn.Conv2d
 
 def classifier_name(card: NetworkCard, module: nn.Module) -> str:
     """Which part of the module computes the class scores: its last linear layer or convolution. Raises BadSetting."""
-    layers = [name for name, part in module.named_modules() if isinstance(part, Classifier)]
-    if card.scores_layer is None or not layers:
-        names = ", ".join(card.layers)
-        raise BadSetting(
-            f"finetune: {card.name} has no layer of class scores to be replaced (its layers are {names}); "
-            "name a classification network as network.name"
-        )
-    return layers[-1]
+    card.check_classifier()
+    return [name for name, part in module.named_modules() if isinstance(part, Classifier)][-1]
 
 
 def replace_classifier(module: nn.Module, name: str, classes: int, std: float, bias: float = 0.0) -> None:

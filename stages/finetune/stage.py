@@ -11,14 +11,15 @@ import numpy as np
 from cache import Column, Reader, Schema, Writer
 from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
+from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.finetune import LOG, Settings
+from stages.finetune import LOG, Settings, check
 from stages.finetune.reading import WindowSampler
 from stages.finetune.training import FineTuning
-from stages.finetune.windows import Windows, joined_windows, positives_of_batch
+from stages.finetune.windows import Windows, joined_windows
 from stages.matching.examples import unused_regions
 from stages.matching.windows import window_labels
-from stages.networks import BACKGROUND, NetworkSource
+from stages.networks import BACKGROUND, NetworkSource, PlannedNetwork
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
 from stages.training.image_memory import MEGABYTE, ImageMemory
@@ -46,7 +47,13 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     """Trains for `settings.iterations`, with a checkpoint now and then; perhaps in several processes at once."""
     dataset: Dataset = inputs["images"]
     source: NetworkSource = inputs["network"]
-    check_settings(settings, source, execution)
+    check(settings, PlannedNetwork(source.card, bool(source.class_names)), {})
+    check_device(settings, execution.device, "finetune.")
+    if settings.batch_size < execution.ranks:
+        raise BadSetting(
+            f"finetune.batch_size = {settings.batch_size} is less than the {execution.ranks} processes that share it; "
+            "start fewer with torchrun"
+        )
     memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
 
     def make_sampler() -> WindowSampler:
@@ -80,30 +87,6 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
         "background_windows": int(record["background_windows"]),
         **last,
     }
-
-
-def check_settings(settings: Settings, source: NetworkSource, execution: Execution) -> None:
-    """Raises BadSetting for settings that do not fit one another, the network or the device."""
-    if settings.background_overlap > settings.positive_overlap:
-        raise BadSetting(
-            f"finetune.background_overlap = {settings.background_overlap} is more than positive_overlap = "
-            f"{settings.positive_overlap}; a window cannot be both"
-        )
-    if positives_of_batch(settings) < 1:
-        raise BadSetting(
-            f"finetune.positive_fraction = {settings.positive_fraction} of batch_size = {settings.batch_size} leaves "
-            "no positive window; raise one of them"
-        )
-    if 2 * settings.padding >= source.card.input_size:
-        limit = (source.card.input_size - 1) // 2
-        raise BadSetting(f"finetune.padding = {settings.padding} leaves nothing of the window; it may be up to {limit}")
-    if settings.precision == "tf32" and not execution.device.startswith("cuda"):
-        raise BadSetting("finetune.precision = 'tf32' needs --device cuda; on a CPU take 'float32' or 'bfloat16'")
-    if settings.batch_size < execution.ranks:
-        raise BadSetting(
-            f"finetune.batch_size = {settings.batch_size} is less than the {execution.ranks} processes that share it; "
-            "start fewer with torchrun"
-        )
 
 
 def find_windows(
@@ -149,7 +132,7 @@ def readable(memory: ImageMemory, position: int) -> bool:
 
 def check_windows(windows: Windows, settings: Settings, dataset: Dataset) -> None:
     """Says how many windows there are. Raises StageError if positive ones or background are wanted and missing."""
-    positives = positives_of_batch(settings)
+    positives = settings.positives_of_batch
     if not len(windows.positive):
         raise StageError(
             f"finetune: no window of the {len(dataset.image_ids)} images of {dataset.name} is positive, for no object "

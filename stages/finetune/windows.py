@@ -63,11 +63,6 @@ def joined_windows(images: Sequence[tuple[Boxes, NDArray[np.int32]]], background
     )
 
 
-def positives_of_batch(settings: Settings) -> int:
-    """How many windows of a batch show an object: 32 of 128, 6 of 24."""
-    return round(settings.batch_size * settings.positive_fraction)
-
-
 def draw_batch(windows: Windows, settings: Settings, iteration: int) -> Draw:
     """The batch of an iteration: a function of the seed and the iteration's number alone.
 
@@ -75,7 +70,7 @@ def draw_batch(windows: Windows, settings: Settings, iteration: int) -> Draw:
     data layer; so few positive windows come again within a batch, and their number in it is always the same.
     """
     generator = np.random.default_rng([settings.seed, iteration])
-    positives = positives_of_batch(settings)
+    positives = settings.positives_of_batch
     chosen = [
         pool[generator.integers(len(pool), size=count)] if count else pool[:0]
         for pool, count in ((windows.positive, positives), (windows.negative, settings.batch_size - positives))

@@ -15,6 +15,7 @@ from stages.networks.cards import (
     TORCHVISION,
     Layer,
     NetworkCard,
+    PlannedNetwork,
     Preprocessing,
 )
 from stages.networks.source import NetworkSettings, NetworkSource
@@ -30,5 +31,6 @@ __all__ = [
     "NetworkCard",
     "NetworkSettings",
     "NetworkSource",
+    "PlannedNetwork",
     "Preprocessing",
 ]

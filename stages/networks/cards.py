@@ -123,7 +123,8 @@ CLASSES = "classes"
 class NetworkCard:
     """An architecture: its input (square, in pixels), preprocessing, layers, and the torchvision file of its weights.
 
-    `layers` is ordered from the input on; `default_layer` is the one that R-CNN would classify. Where there are class
+    `layers` is ordered from the input on; `default_layer` is the one that SVMs are trained on unless a recipe names
+    another. Where there are class
     scores, their SOFTMAX is added as the last layer. `trunk` and `head` are the two halves of the network where regions
     are cut out of a map and not out of the image. `caffe_names` says that its parameters are called as in Caffe's
     model definitions, `torchvision_twin` names torchvision's model of the same structure if it has other names.
@@ -154,6 +155,21 @@ class NetworkCard:
         """The layer of raw class scores, None for a network without a classifier."""
         return self.head.outputs.get(CLASSES)
 
+    @property
+    def likely_preprocessings(self) -> tuple[str, ...]:
+        """The names of those that the network's weights may have been trained with, its usual one first."""
+        return tuple(dict.fromkeys((self.preprocessing.name, TORCHVISION.name, CAFFE.name)))
+
+    @property
+    def box_layer(self) -> str:
+        """The layer that box regressors are trained on unless a recipe names another (R-CNN Appendix C: pool5)."""
+        return "pool5" if "pool5" in self.layers else self.default_layer
+
+    @property
+    def kept_layers(self) -> tuple[str, ...]:
+        """The layers that are extracted unless a recipe names others: those that the models are trained on."""
+        return tuple(dict.fromkeys((self.default_layer, self.box_layer)))
+
     def dimensions(self, classes: int) -> dict[str, int]:
         """Length of each layer's output for the network's own input and `classes` classes."""
         lengths = {name: layer.dimension for name, layer in self.layers.items()}
@@ -164,6 +180,23 @@ class NetworkCard:
         for name in layers:
             if name not in self.layers:
                 raise BadSetting(f"{self.name} has no layer '{name}'{nearest(name, self.layers)}")
+
+    def check_classifier(self) -> str:
+        """The layer of raw class scores. Raises BadSetting for a network without."""
+        if self.scores_layer is None:
+            raise BadSetting(
+                f"{self.name} has no layer of class scores to be replaced (its layers are {', '.join(self.layers)}); "
+                "name a classification network as network.name"
+            )
+        return self.scores_layer
+
+    def check_padding(self, padding: int) -> None:
+        """Raises BadSetting if `padding` pixels on each side leave nothing of the input for the region itself."""
+        if 2 * padding >= self.input_size:
+            raise BadSetting(
+                f"padding = {padding} leaves nothing of the region in the {self.input_size} pixels of {self.name}'s "
+                f"input; it may be up to {(self.input_size - 1) // 2}"
+            )
 
     def needed(self, layers: Sequence[str], start: str | None = None) -> list[str]:
         """`layers` and all that they are computed from, in order, after the layer `start` (None: the input).
@@ -185,6 +218,17 @@ class NetworkCard:
     def url(self) -> str | None:
         """Where torchvision downloads the weights; the 8 hex digits in the file's name begin its SHA-256."""
         return TORCHVISION_URL + self.torchvision_file if self.torchvision_file else None
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """What a recipe alone tells of the network that a stage works with: its card, and whether a stage trains it.
+
+    A network that was trained by a stage has BACKGROUND as its last class, and the names of all.
+    """
+
+    card: NetworkCard
+    trained: bool
 
 
 def chain(dimensions: Mapping[str, int | None]) -> dict[str, Layer]:
@@ -253,7 +297,7 @@ SHAPENET = NetworkCard(
         "fc5": Layer(256, "pool4"),
         "fc6": Layer(None, "fc5"),
     },
-    default_layer="fc5",
+    default_layer="pool4",
     trunk=Trunk("conv4", channels=96, stride=8, offset=3.5),
     head=Head("pool4", side=4, hidden="fc5", outputs={CLASSES: "fc6"}),
     classes=10,

@@ -73,10 +73,9 @@ def import_weights(
         raise StageError(f"--scores {scores}: only a .caffemodel has named layers; leave the option out for {source}")
     chosen = preprocessing_named(preprocessing, card) if preprocessing else usual
     if chosen is None:
-        usual_ones = dict.fromkeys((card.preprocessing.name, TORCHVISION, "caffe"))
         raise StageError(
             f"{path}: a state dict does not tell how its images were prepared; "
-            f"add --preprocessing {' or --preprocessing '.join(usual_ones)}"
+            f"add --preprocessing {' or --preprocessing '.join(card.likely_preprocessings)}"
         )
     if mean:
         chosen = with_mean(chosen, tuple(mean), "--mean")

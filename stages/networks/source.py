@@ -35,8 +35,8 @@ class NetworkSettings:
 
     `weights`: "torchvision" (downloaded once, checked), "package" (those in an installed Python package), the path of a
     file of imported weights or of a state dict (~ and $VARIABLES are expanded), or "random" (seeded; for tests and
-    timing, it recognises nothing). `preprocessing`:
-    what the weights were trained with; None is what imported weights say, else the network's usual one. `mean` replaces
+    timing, it recognises nothing). `preprocessing`: what the weights were trained with; None is what imported weights
+    say, or else the usual one of the network; a state dict does not tell, and needs it. `mean` replaces
     its mean (three values, in its channel order and scale). `classes` may be left to imported weights, too.
     """
 
@@ -53,7 +53,8 @@ class NetworkSettings:
     )
     preprocessing: str | None = setting(
         None,
-        "What the weights were trained with; none: what imported weights say, else the network's usual one.",
+        "What the weights were trained with; none: what imported weights say, else the network's usual one. A state "
+        "dict does not tell.",
         choices=tuple(PREPROCESSINGS),
     )
     mean: tuple[float, ...] = setting(
@@ -101,6 +102,12 @@ class NetworkSource:
                 check_record(settings, record, path, table)
                 content = f"tensors:{record.tensors}"
                 return NetworkSource(card.name, weights, record.preprocessing, record.classes, content=content)
+            if settings.weights != PACKAGE_WEIGHTS and settings.preprocessing is None:
+                names = " or ".join(f'"{name}"' for name in card.likely_preprocessings)
+                raise BadSetting(
+                    f"network.weights = '{weights}': a state dict does not tell how its images were prepared; set "
+                    f"preprocessing = {names} in [network]"
+                )
         seed = settings.seed if weights == RANDOM_WEIGHTS else 0
         content = "" if weights in (TORCHVISION_WEIGHTS, RANDOM_WEIGHTS) else f"sha256:{sha256_of(Path(weights))}"
         preprocessing = preprocessing_of(settings, card, table)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stages.contract.card import Input, LogColumns, Stage
+from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 
 
@@ -71,6 +72,13 @@ class Settings:
     threads: int = setting(
         1, "Threads of the CPU; their number changes the last bits of the result.", at_least=1, source="ours"
     )
+
+    def __post_init__(self) -> None:
+        if self.background_iou > self.object_iou:
+            raise BadSetting(
+                f"background_iou = {self.background_iou} is more than object_iou = {self.object_iou}; "
+                "a view cannot be both"
+            )
 
 
 LOG = LogColumns("epoch", losses=("loss",), accuracies=("accuracy", "held_out"))

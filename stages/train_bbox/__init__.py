@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stages.contract.card import Input, Stage
+from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.features.layers import check_layer
+from stages.networks import PlannedNetwork
 
 
 @dataclass(frozen=True)
@@ -13,7 +18,10 @@ class Settings:
     """The defaults are those of the authors' release (bbox_regression/)."""
 
     layer: str = setting(
-        "pool5", "The layer of the features that the regressors are trained on.", source="R-CNN Appendix C"
+        "pool5",
+        "The layer of the features that the regressors are trained on.",
+        source="R-CNN Appendix C",
+        of_network=lambda card: card.box_layer,
     )
     min_overlap: float = setting(
         0.6,
@@ -39,6 +47,15 @@ class Settings:
         3, "Seed of the random sample that the mean norm is measured on.", at_least=0, source="rcnn_feature_stats.m"
     )
 
+    def __post_init__(self) -> None:
+        if self.min_overlap == 1:
+            raise BadSetting("min_overlap = 1.0 leaves no example, for no IoU is above 1; lower it")
+
+
+def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
+    """Raises BadSetting for a layer that the features will not have."""
+    check_layer("layer =", settings.layer, network, sources["features"])
+
 
 STAGE = Stage(
     name="train-bbox",
@@ -53,4 +70,5 @@ STAGE = Stage(
     split="train",
     module="stages.train_bbox.stage",
     part_size=1,
+    check=check,
 )

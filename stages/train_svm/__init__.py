@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stages.contract.card import Input, Stage
+from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.features.layers import check_layer
+from stages.networks import PlannedNetwork
 
 
 @dataclass(frozen=True)
 class Settings:
     """The defaults are those of the authors' release (rcnn_train.m), which made the published numbers."""
 
-    layer: str = setting("fc7", "The layer of the features that the SVMs are trained on.", source="R-CNN section 2.2")
+    layer: str = setting(
+        "fc7",
+        "The layer of the features that the SVMs are trained on.",
+        source="R-CNN section 2.2",
+        of_network=lambda card: card.default_layer,
+    )
     C: float = setting(
         1e-3,
         "The SVM's C, the weight of the losses against the regulariser; features are scaled first (target_norm).",
@@ -101,6 +111,23 @@ class Settings:
         source="ours",
     )
 
+    def __post_init__(self) -> None:
+        if self.positive_overlap < self.negative_overlap:
+            raise BadSetting(
+                f"positive_overlap = {self.positive_overlap} is less than negative_overlap = {self.negative_overlap}; "
+                "a region cannot be both"
+            )
+        if self.evict_threshold > self.hard_threshold:
+            raise BadSetting(
+                f"evict_threshold = {self.evict_threshold} is more than hard_threshold = {self.hard_threshold}; hard "
+                "negatives would be dropped as soon as they are added: lower it"
+            )
+
+
+def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
+    """Raises BadSetting for a layer that the features will not have."""
+    check_layer("layer =", settings.layer, network, sources["features"])
+
 
 STAGE = Stage(
     name="train-svm",
@@ -115,4 +142,5 @@ STAGE = Stage(
     split="train",
     module="stages.train_svm.stage",
     part_size=4,
+    check=check,
 )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.contract.errors import BadSetting
 from stages.contract.execution import Execution, restoring
 from stages.contract.processes import Processes, processes
 from stages.features.linear_models import NEVER_DETECTED
@@ -75,11 +74,6 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
     """Trains the classes of all parts it can claim, in a pass through the images as many as fit into `memory`."""
-    if settings.positive_overlap < settings.negative_overlap:
-        raise BadSetting(
-            f"train-svm.positive_overlap = {settings.positive_overlap} is less than negative_overlap = "
-            f"{settings.negative_overlap}; a region cannot be both"
-        )
     features, dataset = inputs["features"], inputs["images"]
     check_images("train-svm", features.item_ids, dataset, "features")
     dimension = layer_dimension(features, settings.layer)

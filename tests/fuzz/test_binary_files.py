@@ -320,7 +320,7 @@ def settings_of(path: Path) -> Any:
     """A recipe's [network] that names the file."""
     from stages.networks import NetworkSettings
 
-    return NetworkSettings(name="shapenet", weights=str(path))
+    return NetworkSettings(name="shapenet", weights=str(path), preprocessing="plain")
 
 
 @fuzz(50)

@@ -162,7 +162,8 @@ def test_an_input_may_be_of_several_kinds_and_depend_on_several_values(tmp_path)
 
 
 def test_a_detector_by_softmax_reads_no_svms(tmp_path):
-    text = CHAIN + '[finetune]\n[detect-softmax]\nstage = "detect"\nscore = "softmax"\n'
+    text = CHAIN.replace('["fc5"]', '["fc5", "softmax"]')
+    text += '[finetune]\n[detect-softmax]\nstage = "detect"\nscore = "softmax"\n'
     nodes = graph(tmp_path, text).nodes
     assert set(nodes["detect-softmax@test"].sources) == {"features", "regressor"}
     assert set(nodes["detect@test"].sources) == {"features", "regressor", "svm"}

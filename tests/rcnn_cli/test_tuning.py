@@ -23,6 +23,7 @@ weights = "random"
 max_boxes = 40
 [propose.test]
 max_boxes = 80     # more at test
+[finetune]
 [extract]
 layers = ["fc5", "softmax"]
 [svm]

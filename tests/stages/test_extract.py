@@ -18,7 +18,7 @@ from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.datasets import open_dataset
 from stages.extract import STAGE, Settings
-from stages.extract.features import arithmetic, check_layers, extract_features, load_network
+from stages.extract.features import arithmetic, extract_features, layer_dimensions, load_network
 from stages.extract.stage import PROPOSAL, on_demand, schema
 from stages.images.reading import read_image
 from stages.images.warp import warp_regions
@@ -262,13 +262,13 @@ def test_settings_that_do_not_fit_the_network(inputs):
     """Each is one sentence with the way out."""
     network = inputs["network"]
     with pytest.raises(BadSetting, match="shapenet has no layer 'fc7'"):
-        check_layers(Settings(), network)
+        layer_dimensions(Settings(), network)
     with pytest.raises(BadSetting, match="name one or more different layers"):
-        check_layers(Settings(layers=()), network)
+        layer_dimensions(Settings(layers=()), network)
     with pytest.raises(BadSetting, match="name one or more different layers"):
-        check_layers(Settings(layers=("fc5", "fc5")), network)
-    with pytest.raises(BadSetting, match=r"extract.padding = 32 .* may be up to 31"):
-        check_layers(Settings(layers=("fc5",), padding=32), network)
+        layer_dimensions(Settings(layers=("fc5", "fc5")), network)
+    with pytest.raises(BadSetting, match=r"padding = 32 leaves nothing .* may be up to 31"):
+        layer_dimensions(Settings(layers=("fc5",), padding=32), network)
     for precision in ("float16", "tf32"):
         with pytest.raises(BadSetting, match="needs --device cuda"):
             load_network(network, replace(SHAPENET, precision=precision), "cpu")

@@ -207,7 +207,7 @@ def test_equal_biases_keep_squeezenets_last_rectifier_open_and_the_probabilities
     source = network_of("squeezenet1_0", classes=5)
     size = source.card.input_size
     inputs = torch.rand((2, 3, size, size), generator=torch.Generator().manual_seed(0))
-    settings = replace(Settings(), batch_size=2, dropout=0.0, new_layer_std=2.0)
+    settings = replace(Settings(), batch_size=2, positive_fraction=0.5, dropout=0.0, new_layer_std=2.0)
     losses = {}
     for bias in (0.0, 500.0):
         trainer = FineTuning(replace(settings, new_layer_bias=bias), source, 3, "cpu", Ranks())
@@ -557,9 +557,7 @@ def test_a_network_without_a_classifier():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"background_overlap": 0.6}, "background_overlap = 0.6 is more than positive_overlap = 0.5"),
-        ({"batch_size": 2, "positive_fraction": 0.1}, "leaves no positive window"),
-        ({"padding": 32}, "leaves nothing of the window; it may be up to 31"),
+        ({"padding": 32}, "leaves nothing of the region in the 64 pixels of shapenet's input; it may be up to 31"),
         ({"precision": "tf32"}, "needs --device cuda"),
         ({"frozen": ("conv9",)}, "finetune.frozen: the network has no weights in 'conv9'; it has conv1, conv1.0"),
         ({"frozen": ("conv1", "fc6")}, "'fc6' has the new layer of class scores, which must learn"),
@@ -568,6 +566,18 @@ def test_a_network_without_a_classifier():
 )
 def test_settings_that_cannot_be(inputs, run_stage, change, message):
     assert message in refused(inputs, run_stage, replace(QUICK, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"background_overlap": 0.6}, "background_overlap = 0.6 is more than positive_overlap = 0.5"),
+        ({"batch_size": 2, "positive_fraction": 0.1}, "leaves no positive window"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other(change, message):
+    with pytest.raises(BadSetting, match=message):
+        replace(QUICK, **change)
 
 
 def test_more_processes_than_windows(inputs, run_stage):

@@ -30,6 +30,8 @@ from stages.networks.weights import cached_state, weight_columns, weight_record
 
 
 def source_of(name: str = "shapenet", weights: str = "random", **more) -> NetworkSource:
+    if weights not in ("random", "torchvision", "package"):
+        more.setdefault("preprocessing", NETWORKS[name].preprocessing.name)
     return NetworkSource.from_settings(NetworkSettings(name, str(weights), **more))
 
 
@@ -166,6 +168,14 @@ def test_weights_from_a_file(state_file, monkeypatch, tmp_path):
     ]
     assert identities[0] == identities[1] == identities[2]
     assert identities[0]["weights"] == "sha256:" + hashlib.sha256(state_file.read_bytes()).hexdigest()
+
+
+def test_a_state_dict_does_not_tell_its_preprocessing(state_file):
+    """A mean alone does not either; what is usual for the network is named first."""
+    for more in ({}, {"mean": (1.0, 2.0, 3.0)}):
+        with pytest.raises(BadSetting, match='set preprocessing = "plain" or "torchvision" or "caffe"') as error:
+            NetworkSource.from_settings(NetworkSettings("shapenet", str(state_file), **more))
+        assert str(state_file) in one_sentence(error)
 
 
 def test_identity_tells_sources_apart(state_file):

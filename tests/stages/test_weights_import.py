@@ -260,7 +260,8 @@ def test_plain_safetensors_work_as_a_state_dict(tmp_path):
     torch.manual_seed(2)
     state = build(NETWORKS["shapenet"], 10).state_dict()
     save_file(state, tmp_path / "plain.safetensors")
-    source = NetworkSource.from_settings(NetworkSettings("shapenet", str(tmp_path / "plain.safetensors")))
+    path = str(tmp_path / "plain.safetensors")
+    source = NetworkSource.from_settings(NetworkSettings("shapenet", path, preprocessing="plain"))
     assert source.identity()["weights"].startswith("sha256:")
     assert all(torch.equal(value, state[name]) for name, value in source.load().module.state_dict().items())
 
