@@ -25,14 +25,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from cache import Column, Identity, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.contract.settings import identity_of
+from stages.datasets import Dataset
 
 DIMENSION, LATENT, PROPOSALS, POSITIVES = 4096, 64, 2000, 2
 WIDTH, HEIGHT = 500, 375
@@ -49,6 +50,14 @@ FEATURES = Schema(
     },
     {"image_size": Column("int32", (2,))},
 )
+
+
+class Scenes(Dataset):
+    """The classes and the ids of generated images, which have neither files nor crowds."""
+
+    def __init__(self, classes: tuple[str, ...], image_ids: tuple[str, ...]) -> None:
+        self.classes = classes
+        self.image_ids = image_ids
 
 
 # What is generated
@@ -126,12 +135,12 @@ def write_scenes(folder: Path, images: int, classes: int) -> None:
     write_cache(folder, Identity("extract", 1, {"scenes": classes}), ids, FEATURES, record, 1)
 
 
-def write_random_svms(folder: Path, classes: int) -> None:
-    """SVMs that were never trained: as large and as dear as any."""
+def write_random_svms(folder: Path, classes: int, features: Path) -> None:
+    """SVMs for these features that were never trained: as large and as dear as any."""
     from stages.train_svm import Settings
     from stages.train_svm.stage import schema
 
-    columns = schema(Settings(), {"features": SimpleNamespace(schema=FEATURES)})
+    columns = schema(Settings(), Inputs({"features": Reader(features)}))
 
     def record(label: int) -> Record:
         generator = np.random.default_rng((9, label))
@@ -157,8 +166,7 @@ def train(folder: Path, features: Path, classes: int, jobs: int, memory: float) 
 
     settings = Settings(memory=memory)
     reader = Reader(features)
-    images = SimpleNamespace(classes=class_names(classes), image_ids=reader.item_ids, images_with_crowds=frozenset())
-    inputs = {"images": images, "features": reader}
+    inputs = Inputs({"images": Scenes(tuple(class_names(classes)), reader.item_ids), "features": reader})
     passes, hold = [0], train_svm.Mining.hold_examples
 
     def counted(self: Any) -> None:
@@ -186,11 +194,11 @@ def detect(folder: Path, features: Path, svms: Path, jobs: int) -> dict[str, flo
     from stages.detect import Settings
     from stages.detect import stage as detecting
 
-    inputs = {"features": Reader(features), "svm": Reader(svms)}
+    inputs = Inputs({"features": Reader(features), "svm": Reader(svms)})
     settings = Settings(bbox_regression=False)
     made = run_stage(detecting, "detect", settings, inputs, folder, Execution(jobs=jobs))
     disk = sum(path.stat().st_size for path in folder.glob("part-*.h5"))
-    return {**made, "images": len(inputs["features"]), "disk": disk / 1e6}
+    return {**made, "images": len(inputs.reader("features")), "disk": disk / 1e6}
 
 
 def score(features: Path, svms: Path, repeats: int) -> dict[str, float]:
@@ -240,7 +248,7 @@ def median_times(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
 
 
 def run_stage(
-    stage: Any, name: str, settings: Any, inputs: Any, folder: Path, execution: Execution
+    stage: Any, name: str, settings: Any, inputs: Inputs, folder: Path, execution: Execution
 ) -> dict[str, float]:
     """Fills and finishes a cache; wall and processor seconds, those of worker processes too, and peak memory."""
     identity = Identity(name, 1, identity_of(settings))
@@ -300,7 +308,7 @@ def measure_all(options: argparse.Namespace, folder: Path) -> dict[str, dict[str
     for classes in (*options.classes, *options.random):
         svms, random = folder / f"svm-{classes}", classes in options.random
         if random:
-            write_random_svms(svms, classes)
+            write_random_svms(svms, classes, scenes)
         else:
             features = folder / f"features-{classes}"
             write_features(features, options.images, options.regions, classes, seed=classes)
@@ -310,7 +318,7 @@ def measure_all(options: argparse.Namespace, folder: Path) -> dict[str, dict[str
                 memory = options.bounded_memory
                 once(f"bounded {classes}", "train", folder=folder / "bounded", memory=memory, **shared)
             if not svms.exists():  # they were trained in an earlier run
-                write_random_svms(svms, classes)
+                write_random_svms(svms, classes, scenes)
         read = {"features": scenes, "svms": svms}
         once(f"score {classes}", "score", repeats=options.repeats, **read)
         once(f"detect {classes}", "detect", folder=folder / f"detect-{classes}", jobs=options.jobs, **read)

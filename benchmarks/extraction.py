@@ -261,6 +261,7 @@ def our_extraction(case: Case, folder: Path) -> Callable[[int], None]:
     """The extract stage as the command runs it, into a new cache each time."""
     from cache import Column, Identity, Reader, Schema, Writer
     from stages.contract.execution import Execution
+    from stages.contract.inputs import Inputs
     from stages.extract import STAGE, stage
 
     settings, source = recipe(case)
@@ -278,7 +279,7 @@ def our_extraction(case: Case, folder: Path) -> Callable[[int], None]:
             proposals.write(part, [{"boxes": random_boxes(seed, case.regions)} for seed in range(images)])
         proposals.finish({})
         proposals.release()
-        inputs = {"images": dataset, "proposals": Reader(folder / f"proposals-{runs}"), "network": source}
+        inputs = Inputs({"images": dataset, "proposals": Reader(folder / f"proposals-{runs}"), "network": source})
         output = Writer(
             folder / f"features-{runs}",
             Identity("extract", 1),

@@ -19,6 +19,7 @@ from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running.runner import open_inputs
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.detections import read_detections
 from tests.pipeline import SMALL, rcnn, write_recipe
 
@@ -204,9 +205,9 @@ def test_unknown_images_are_one_sentence(finished: tuple[Path, Path], call: Any)
 def test_an_image_that_was_skipped_is_one_sentence(
     finished: tuple[Path, Path], call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def skipping(*arguments: Any) -> dict[str, Any]:
+    def skipping(*arguments: Any) -> Inputs:
         opened = open_inputs(*arguments)
-        opened["features"].manifest["skipped"] = {"test_00001": "is empty (0 bytes)"}
+        opened.reader("features").manifest["skipped"] = {"test_00001": "is empty (0 bytes)"}
         return opened
 
     monkeypatch.setattr("rcnn_cli.looking.explanation.open_inputs", skipping)

@@ -28,6 +28,7 @@ from rcnn_cli.running.runner import look, open_inputs
 from rcnn_cli.sentences import TERMINATED
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 
 log = logging.getLogger("rcnn")
 
@@ -164,7 +165,7 @@ def wait_for_inputs(job: dict[str, Any], graph: Graph, node: Node) -> None:
             time.sleep(1.0)
 
 
-def make_parts(job: dict[str, Any], graph: Graph, node: Node, inputs: dict[str, Any], execution: Execution) -> None:
+def make_parts(job: dict[str, Any], graph: Graph, node: Node, inputs: Inputs, execution: Execution) -> None:
     """Makes the parts of the job's shard, then helps with those that nobody works on; returns when the shard is there.
 
     A job without a shard only helps.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rcnn_cli.recipes.recipe import NETWORK, Recipe, RecipeError, Use, network_table, sources_of
 from stages.contract.card import Input
 from stages.contract.errors import BadSetting
+from stages.contract.inputs import Inputs
 from stages.contract.kinds import DATASETS, KINDS, NETWORKS, Kind
 from stages.contract.settings import condition_words, holds, identity_of, nearest
 from stages.file_names import file_name
@@ -308,7 +309,7 @@ class Graph:
         libraries = {name: installed_version(name) for name in stage.libraries}
         settings = identity_of(node.settings)
         if stage.reads_files:
-            settings |= stage.load().identity(node.settings, {}, self.work)
+            settings |= stage.load().identity(node.settings, Inputs(), self.work)
         return Identity(stage.name, stage.schema_version, settings, inputs, libraries)
 
     def source_key(self, wanted: Input, source: Node | Described) -> str:

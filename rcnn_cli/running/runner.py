@@ -36,6 +36,7 @@ from rcnn_cli.recipes.graph import Graph, Node, installed_version
 from stages.contract.card import Stage
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.contract.kinds import KINDS
 from stages.contract.settings import all_of
 
@@ -330,7 +331,7 @@ def kept_of_interrupted() -> str:
     return f", of {name} {kept} of {total} {plural(writer.schema.item, total)} ({parts}){checkpoint}"
 
 
-def part_size_of(stage: Stage, settings: Any, inputs: Mapping[str, Any], count: int) -> int:
+def part_size_of(stage: Stage, settings: Any, inputs: Inputs, count: int) -> int:
     """How many of `count` items a part of a new cache gets if nobody says."""
     chosen = stage.function("part_size")
     return chosen(settings, inputs) if chosen else grown_part_size(stage.part_size, count)
@@ -370,7 +371,7 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
     raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
-def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Mapping[str, Any], execution: Execution) -> None:
+def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Inputs, execution: Execution) -> None:
     """Calls the stage until the shard's parts are all there, waiting for parts that other processes hold."""
 
     def tell(parts: int) -> None:
@@ -407,8 +408,8 @@ def not_cached(graph: Graph, node: Node) -> str:
     return f"not cached (cache = false): computed by {listed([reader.name for reader in graph.readers(node)])}"
 
 
-def open_inputs(graph: Graph, node: Node, execution: Execution) -> dict[str, Any]:
-    """What the stage's `run` gets, by role. Raises IncompleteCache for an input that is not complete.
+def open_inputs(graph: Graph, node: Node, execution: Execution) -> Inputs:
+    """What the stage is given. Raises IncompleteCache for an input that is not complete.
 
     What is not cached is computed on demand, unless its cache happens to be there from another run.
     """
@@ -424,7 +425,7 @@ def open_inputs(graph: Graph, node: Node, execution: Execution) -> dict[str, Any
             opened[role] = KINDS[source.use.stage.makes].open_cache(Reader(graph.folder(source)))
         else:
             opened[role] = graph.described(source)
-    return opened
+    return Inputs(opened)
 
 
 def needed(graph: Graph, node: Node, source: Node) -> IncompleteCache:

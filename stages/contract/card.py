@@ -56,6 +56,7 @@ class LogColumns:
 class Stage:
     """A stage's card: everything the graph must know of it without importing its mathematics.
 
+    The functions of its `module` are given an `Inputs` (`stages.contract.inputs`); `on_demand` returns an `ItemReader`.
     `split` is the dataset it works on when the recipe does not say. `follows_split=True`: it is made once for every
     split that another stage asks for (propose, extract, detect). `module` has `items`, `schema`, `run` and perhaps
     `summarise` and is imported on first use; its `part_size(settings, inputs)`, if it has one, takes the place of the

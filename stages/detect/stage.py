@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution, Progress
+from stages.contract.inputs import Inputs
 from stages.contract.processes import fill_in_processes
 from stages.detect import SCORES, STAGE, Settings
 from stages.detect.scoring import Head, Scorer, class_probabilities
@@ -21,7 +22,6 @@ from stages.detect.trace import Trace, detect_image
 from stages.detections.candidates import Scored
 from stages.detections.cap import class_thresholds
 from stages.features.linear_models import BoxRegressors, read_regressors, read_svms
-from stages.features.reading import Features
 from stages.images.batches import read_ahead
 
 log = logging.getLogger("stages.detect")
@@ -29,18 +29,18 @@ log = logging.getLogger("stages.detect")
 MOST_CLASSES = 1000
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """The images that have features."""
-    return list(inputs["features"].item_ids)
+    return list(inputs.item_reader("features").item_ids)
 
 
-def part_size(settings: Settings, inputs: Mapping[str, Any]) -> int:
+def part_size(settings: Settings, inputs: Inputs) -> int:
     """Sixteen images; with more than a thousand classes fewer, so that a part is not much larger."""
-    classes = len(inputs["svm"] if settings.score == "svm" else chosen_scorer(settings, inputs).classes)
+    classes = len(inputs.reader("svm") if settings.score == "svm" else chosen_scorer(settings, inputs).classes)
     return max(1, min(STAGE.part_size, STAGE.part_size * MOST_CLASSES // classes))
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """Detections of each image, and for a cap over the set the scores of the candidates they were chosen from."""
     candidates = {"candidates": {"score": Column("float32"), "label": Column("int32")}}
     return Schema(
@@ -51,11 +51,11 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     )
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Detects in every image. Features that the CPU computes on demand take `execution.jobs` processes, a part each;
     otherwise as many threads work on the images."""
     detector = Detector(settings, inputs)
-    in_threads = isinstance(inputs["features"], Reader) or execution.device.startswith("cuda")
+    in_threads = isinstance(inputs.item_reader("features"), Reader) or execution.device.startswith("cuda")
     with execution.progress("detect", output.remaining_items, "images") as bar:
         if in_threads or execution.jobs == 1:
             fill_parts(detector, output, output.claim(), bar, threads=execution.jobs if in_threads else 0)
@@ -64,9 +64,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             fill_in_processes("detect", fill, output, execution.jobs, bar)
 
 
-def fill_in_worker(
-    settings: Settings, inputs: Mapping[str, Any], output: Writer, parts: Iterable[Part], bar: Progress
-) -> None:
+def fill_in_worker(settings: Settings, inputs: Inputs, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
     """Makes `parts` in a worker process."""
     fill_parts(Detector(settings, inputs), output, parts, bar)
 
@@ -90,7 +88,7 @@ def fill_parts(detector: Detector, output: Writer, parts: Iterable[Part], bar: P
                 records = []
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """Class names, the least score that each class keeps under the cap (None: all), and how many are kept."""
     classes = chosen_scorer(settings, inputs).classes
     thresholds = np.full(len(classes), -np.inf, np.float32)
@@ -112,7 +110,7 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     }
 
 
-def attributes(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     """The names of the classes that `label` counts, and what `score` is."""
     return {"classes": list(chosen_scorer(settings, inputs).classes), "score": SCORES[settings.score].name}
 
@@ -120,9 +118,9 @@ def attributes(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
 class Detector:
     """The models and the features they are applied to; images may be asked for from several threads."""
 
-    def __init__(self, settings: Settings, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Settings, inputs: Inputs) -> None:
         self.settings = settings
-        self.features: Features = inputs["features"]
+        self.features = inputs.item_reader("features")
         self.head = Head(chosen_scorer(settings, inputs), chosen_regressors(settings, inputs))
         self.head.check_layers(self.features.schema.rows)
         self.reading = threading.Lock() if isinstance(self.features, Reader) else contextlib.nullcontext()
@@ -154,18 +152,19 @@ class Detector:
             return detect_image(self.scored(image_id), self.settings)
 
 
-def chosen_scorer(settings: Settings, inputs: Mapping[str, Any]) -> Scorer:
+def chosen_scorer(settings: Settings, inputs: Inputs) -> Scorer:
     """The SVMs, or the softmax of the network that made the features."""
     if settings.score == "softmax":
-        return class_probabilities(inputs["features"].manifest["summary"].get("class_names", ()))
-    return read_svms(inputs["svm"])
+        return class_probabilities(inputs.item_reader("features").manifest["summary"].get("class_names", ()))
+    return read_svms(inputs.reader("svm"))
 
 
-def chosen_regressors(settings: Settings, inputs: Mapping[str, Any]) -> BoxRegressors | None:
+def chosen_regressors(settings: Settings, inputs: Inputs) -> BoxRegressors | None:
     """The regressors, if they are wanted and there."""
     if not settings.bbox_regression:
         return None
-    if "regressor" not in inputs:
+    regressor = inputs.optional_reader("regressor")
+    if regressor is None:
         log.info("no regressor is wired to this detector: its boxes stay those of the proposals")
         return None
-    return read_regressors(inputs["regressor"])
+    return read_regressors(regressor)

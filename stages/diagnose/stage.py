@@ -11,6 +11,7 @@ import numpy as np
 from cache import Column, Reader, Record, Schema, Writer
 from stages.contract.errors import BadSetting
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.contract.settings import nearest
 from stages.detections import ClassDetections, detections_of, read_detections
 from stages.diagnose import SIMILAR, Settings
@@ -42,12 +43,12 @@ GROUPS = {
 """Figure 5's groups of VOC's classes (detectionAnalysisScript.m; people are not among the animals here)."""
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """The dataset's classes."""
-    return list(inputs["images"].classes)
+    return list(inputs.dataset("images").classes)
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """A class's detections in the order of rank (`image`: index in the detections' cache; `type`: 0 found, 1 of a
     difficult object, 2 Loc, 3 Sim, 4 Oth, 5 BG; `overlap`: largest IoU with own class, similar, others) and its APs.
 
@@ -76,19 +77,19 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     )
 
 
-def attributes(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     """What the numbers in `type` stand for."""
     return {"types": list(TYPE_NAMES)}
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Diagnoses the classes; detections and annotations are read once and held in memory."""
-    dataset = inputs["images"]
+    dataset = inputs.dataset("images")
     check_settings(settings, dataset.classes)
     if not output.remaining_items:
         return
-    warn_of_skipped(inputs["detections"])
-    found = read_detections(inputs["detections"])
+    warn_of_skipped(inputs.reader("detections"))
+    found = read_detections(inputs.reader("detections"))
     check_classes("diagnose", found.classes, dataset.classes)
     check_images("diagnose", found.image_ids, dataset)
     objects = read_objects(dataset, found.image_ids)
@@ -145,7 +146,7 @@ def diagnosis(
     }
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """The summary of what the cache holds."""
     return summary_of(settings, dict(reader.records()))
 

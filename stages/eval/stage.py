@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache import Column, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.detections import ClassDetections, detections_of, read_detections
 from stages.eval import Settings
 from stages.eval.average_precision import Curve, precision_recall_curve
@@ -25,12 +26,12 @@ from stages.matching.objects import ClassObjects, counted_objects, read_objects
 log = logging.getLogger("stages.eval")
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """The dataset's classes."""
-    return list(inputs["images"].classes)
+    return list(inputs.dataset("images").classes)
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """A class's curve, a row for each detection that counts, and its numbers."""
     asked: dict[str, Column] = {"coco": Column("float64", (len(MEASURES),))} if settings.coco else {}
     if settings.bootstrap:
@@ -48,13 +49,13 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     )
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Evaluates the classes; detections and annotations are read once and held in memory."""
     if not output.remaining_items:
         return
-    dataset = inputs["images"]
-    warn_of_skipped(inputs["detections"])
-    found = read_detections(inputs["detections"])
+    dataset = inputs.dataset("images")
+    warn_of_skipped(inputs.reader("detections"))
+    found = read_detections(inputs.reader("detections"))
     check_classes("eval", found.classes, dataset.classes)
     check_images("eval", found.image_ids, dataset)
     every = counted_objects(read_objects(dataset, found.image_ids), settings.use_difficult)
@@ -81,7 +82,7 @@ def evaluate(
     return record
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """mAP and each class's numbers; None stands for the AP of a class that has nothing to find."""
     classes = {}
     for name, record in reader.records(("ap_11", "ap_area", "positives", "detections")):
@@ -93,7 +94,7 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     map_11, map_area = mean_of(classes, "ap_11"), mean_of(classes, "ap_area")
     asked = coco_summary(reader, classes) if settings.coco else {}
     if settings.bootstrap:
-        asked |= bootstrap_summary(settings, inputs["images"].image_ids, reader, classes)
+        asked |= bootstrap_summary(settings, inputs.dataset("images").image_ids, reader, classes)
     return {
         "map": map_11 if settings.metric == "voc07" else map_area,
         "map_11": map_11,

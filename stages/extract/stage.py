@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
+from stages.contract.inputs import Inputs
 from stages.contract.processes import fill_in_processes
 from stages.datasets import Dataset
 from stages.extract import Settings
@@ -34,14 +35,14 @@ PROPOSAL = -1
 READ_AHEAD = {"cpu": 1, "cuda": 8}
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """The images of the dataset."""
-    return list(inputs["images"].image_ids)
+    return list(inputs.dataset("images").image_ids)
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """For each region its box and what it is (`label` -1 for a proposal), and one column for each layer."""
-    layers = layer_dimensions(settings, inputs["network"])
+    layers = layer_dimensions(settings, inputs.network("network"))
     return Schema(
         item="image",
         rows={
@@ -55,13 +56,13 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     )
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Extracts from every image of the parts that can be claimed.
 
     On the CPU `execution.jobs` processes of one thread each take a part at a time (two single threads outrun a pair of
     threads); on CUDA one process feeds the device. The features do not depend on the number of processes.
     """
-    source: NetworkSource = inputs["network"]
+    source = inputs.network("network")
     with execution.progress("extract", output.remaining_items, "images") as bar:
         if execution.jobs == 1 or execution.device.startswith("cuda"):
             fill_parts(Extraction.of(settings, inputs, execution), output, output.claim(), bar)
@@ -71,16 +72,16 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
             fill_in_processes("extract", functools.partial(fill_parts, task, output), output, execution.jobs, bar)
 
 
-def on_demand(settings: Settings, inputs: Mapping[str, Any], execution: Execution) -> OnDemand:
+def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> OnDemand:
     """The features of every image as the cache would hold them, computed when they are read."""
     if not execution.device.startswith("cuda"):
-        load_network(inputs["network"], settings, "cpu")  # downloads, and complains, once and here
+        load_network(inputs.network("network"), settings, "cpu")  # downloads, and complains, once and here
     return OnDemand(Extraction.of(settings, inputs, execution.in_worker), schema(settings, inputs))
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """The network, the dimension of each layer and how many regions are objects."""
-    source: NetworkSource = inputs["network"]
+    source = inputs.network("network")
     objects = sum(int(record["is_object"].sum()) for _, record in reader.records(["is_object"]))
     return {
         "network": source.identity(),
@@ -91,9 +92,9 @@ def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> 
     }
 
 
-def attributes(settings: Settings, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     """The names of the classes that `label` counts."""
-    return {"classes": list(inputs["images"].classes)}
+    return {"classes": list(inputs.dataset("images").classes)}
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,11 @@ class Extraction:
     execution: Execution
 
     @staticmethod
-    def of(settings: Settings, inputs: Mapping[str, Any], execution: Execution) -> Extraction:
+    def of(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
         """From what the stage is given."""
-        return Extraction(settings, inputs["images"], inputs["proposals"], inputs["network"], execution)
+        return Extraction(
+            settings, inputs.dataset("images"), inputs.reader("proposals"), inputs.network("network"), execution
+        )
 
 
 def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Progress) -> None:

@@ -6,32 +6,14 @@ A features cache has for each image the rows `boxes` float32 [n, 4], `is_object`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Reader, Record, Schema
+from cache import Reader
 from stages.contract.errors import BadSetting
 from stages.contract.settings import nearest
 
 NOT_LAYERS = {"boxes", "is_object", "label", "difficult"}
-
-
-class Features(Protocol):
-    """What a stage needs that reads each image once: a features cache (a `cache.Reader`), or features on demand.
-
-    `manifest["skipped"]`, where it is there, has the images without features (on demand: of those read so far),
-    `manifest["summary"]["class_names"]` what the outputs of the network stand for, if that is known.
-    """
-
-    item_ids: tuple[str, ...]
-    schema: Schema
-    manifest: dict[str, Any]
-
-    def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
-        """One image's record, or the named columns of it."""
 
 
 def layer_dimension(features: Reader, layer: str) -> int:

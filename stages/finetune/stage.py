@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from cache import Column, Reader, Schema, Writer
 from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
 from stages.finetune import LOG, Settings, check
@@ -19,7 +20,7 @@ from stages.finetune.training import FineTuning
 from stages.finetune.windows import Windows, joined_windows
 from stages.matching.examples import unused_regions
 from stages.matching.windows import window_labels
-from stages.networks import BACKGROUND, NetworkSource, PlannedNetwork
+from stages.networks import BACKGROUND, PlannedNetwork
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
 from stages.training.image_memory import MEGABYTE, ImageMemory
@@ -32,21 +33,21 @@ log = logging.getLogger("stages.finetune")
 LAST = 100
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """One item: the network."""
     return [NETWORK]
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """The network's tensors, each a column named as in its state dict, numbers of windows, the `log` of iterations."""
-    network = empty_module(inputs["network"].card, len(inputs["images"].classes) + 1)
+    network = empty_module(inputs.network("network").card, len(inputs.dataset("images").classes) + 1)
     return network_schema(network, LOG, {"positive_windows": Column("int64"), "background_windows": Column("int64")})
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Trains for `settings.iterations`, with a checkpoint now and then; perhaps in several processes at once."""
-    dataset: Dataset = inputs["images"]
-    source: NetworkSource = inputs["network"]
+    dataset = inputs.dataset("images")
+    source = inputs.network("network")
     check(settings, PlannedNetwork(source.card, bool(source.class_names)), {})
     check_device(settings, execution.device, "finetune.")
     if settings.batch_size < execution.ranks:
@@ -57,7 +58,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
 
     def make_sampler() -> WindowSampler:
-        windows = find_windows(settings, dataset, inputs["proposals"], memory, execution)
+        windows = find_windows(settings, dataset, inputs.reader("proposals"), memory, execution)
         return WindowSampler(settings, memory, windows, source, execution, ranks)
 
     with joined("finetune", execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
@@ -71,10 +72,10 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         )
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """What `NetworkSource.from_reader` needs, and how well the network has learnt at the end."""
-    dataset: Dataset = inputs["images"]
-    source: NetworkSource = inputs["network"]
+    dataset = inputs.dataset("images")
+    source = inputs.network("network")
     record = reader.read(NETWORK)
     measured = (*LOG.losses, *LOG.accuracies)
     last = {name: float(record[f"{TABLE}/{name}"][-LAST:].mean()) for name in measured}

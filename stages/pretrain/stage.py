@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from cache import Reader, Schema, Writer
 from stages.contract.errors import BadImage, StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.datasets import ClassificationDataset
 from stages.networks import BACKGROUND, NETWORKS
 from stages.networks.architectures import empty_module
@@ -25,19 +26,20 @@ from stages.training.state import reproducible
 log = logging.getLogger("stages.pretrain")
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """One item: the network."""
     return [NETWORK]
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """The network's tensors, each a column named as in its state dict, and the `log` of epochs."""
-    return network_schema(empty_module(NETWORKS[settings.network], len(inputs["images"].classes) + 1), LOG)
+    classes = inputs.classification("images").classes
+    return network_schema(empty_module(NETWORKS[settings.network], len(classes) + 1), LOG)
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Trains, with a checkpoint after each epoch. Raises BadImage and StageError."""
-    dataset: ClassificationDataset = inputs["images"]
+    dataset = inputs.classification("images")
     card = NETWORKS[settings.network]
     with reproducible(settings.threads):
         train(
@@ -48,9 +50,9 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         )
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """What `NetworkSource.from_reader` needs, and how well the network has learnt."""
-    dataset: ClassificationDataset = inputs["images"]
+    dataset = inputs.classification("images")
     record = reader.read(NETWORK)
     return {
         "network": settings.network,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.boxes import Boxes
 from stages.contract.errors import BadImage, BadSetting
 from stages.contract.execution import Execution, Progress
+from stages.contract.inputs import Inputs
 from stages.contract.processes import processes
 from stages.datasets import Dataset
 from stages.images.reading import ImageFile, Pixels
@@ -51,24 +52,24 @@ class Outcome:
     cut: int = 0
 
 
-def identity(settings: Settings, inputs: Mapping[str, Any], work: Path | None = None) -> dict[str, Any]:
+def identity(settings: Settings, inputs: Inputs, work: Path | None = None) -> dict[str, Any]:
     """What decides the boxes beside settings and inputs: the file's content, remembered in the folder `work`, or
     OpenCV's major version."""
     return METHODS[settings.method].key(settings, work)
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """The image ids of the dataset."""
-    dataset: Dataset = inputs["images"]
+    dataset = inputs.dataset("images")
     return dataset.image_ids
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """`boxes` float32 [n, 4] in order of priority; `image_size` int32 (width, height) in pixels, (0, 0) if skipped."""
     return SCHEMA
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Writes every part that this process can claim.
 
     Raises BadImage for an image that cannot be read (unless it may be skipped) and StageError for a missing library or
@@ -79,7 +80,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
     check_available = getattr(method.load(), "check_available", None)
     if check_available:
         check_available()
-    feed = Feed(settings, inputs["images"], listed, output.claim())
+    feed = Feed(settings, inputs.dataset("images"), listed, output.claim())
     function = attempt_alone if execution.jobs > 1 else attempt
     tasks = ((settings, task, execution.skip_bad_images) for task in feed.tasks())
     with (
@@ -89,7 +90,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution
         write_parts(feed, workers.map(function, tasks), output, bar)
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """For the manifest: how many boxes an image."""
     lengths = np.asarray(reader.lengths())
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.contract.processes import processes
 from stages.features.reading import feature_scale, layer_dimension
 from stages.matching.ground_truth import check_images
@@ -21,17 +22,17 @@ from stages.train_bbox.ridge import fit_ridge, whiten
 logger = logging.getLogger("stages.train_bbox")
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """The classes, by name."""
-    return tuple(inputs["images"].classes)
+    return tuple(inputs.dataset("images").classes)
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """For each class: deltas = (scale · x, 1) `coefficients` `unwhiten` + `mean`; examples and mean squared errors."""
     return Schema(
         item="class",
         per_item={
-            "coefficients": Column("float64", (layer_dimension(inputs["features"], settings.layer) + 1, 4)),
+            "coefficients": Column("float64", (layer_dimension(inputs.reader("features"), settings.layer) + 1, 4)),
             "unwhiten": Column("float64", (4, 4)),
             "mean": Column("float64", (4,)),
             "scale": Column("float64"),
@@ -42,12 +43,12 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     )
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Fits the classes of all parts that can be claimed, `jobs` at a time, each in a process of its own.
 
     A class needs one matrix float64 [D + 1, D + 1], whatever the number of images.
     """
-    features, dataset = inputs["features"], inputs["images"]
+    features, dataset = inputs.reader("features"), inputs.dataset("images")
     check_images("train-bbox", features.item_ids, dataset, "features")
     total = output.remaining_items
     if not total:
@@ -127,7 +128,7 @@ def report(part: Part, records: Sequence[Record]) -> None:
             )
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """Per class: examples, mean squared target before and after regression."""
     columns = ["examples", "error_before", "error_after"]
     classes = {name: {key: record[key].item() for key in columns} for name, record in reader.records(columns)}

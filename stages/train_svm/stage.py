@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution, restoring
+from stages.contract.inputs import Inputs
 from stages.contract.processes import Processes, processes
 from stages.features.linear_models import NEVER_DETECTED
 from stages.features.reading import feature_scale, layer_dimension, scaled
@@ -47,22 +48,22 @@ CHECKPOINT_COST = 2.0
 """Seconds that a checkpoint may take; with one that takes longer they become rarer."""
 
 
-def items(settings: Settings, inputs: Mapping[str, Any]) -> Sequence[str]:
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
     """The classes, by name."""
-    return tuple(inputs["images"].classes)
+    return tuple(inputs.dataset("images").classes)
 
 
-def part_size(settings: Settings, inputs: Mapping[str, Any]) -> int:
+def part_size(settings: Settings, inputs: Inputs) -> int:
     """Four classes, or of very many as many as make 512 parts."""
-    return max(STAGE.part_size, -(-len(inputs["images"].classes) // MOST_PARTS))
+    return max(STAGE.part_size, -(-len(inputs.dataset("images").classes) // MOST_PARTS))
 
 
-def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
+def schema(settings: Settings, inputs: Inputs) -> Schema:
     """For each class: `weights` [D] on scaled features, `bias`, their `scale`, counts, and the `log` of rounds."""
     return Schema(
         item="class",
         per_item={
-            "weights": Column("float64", (layer_dimension(inputs["features"], settings.layer),)),
+            "weights": Column("float64", (layer_dimension(inputs.reader("features"), settings.layer),)),
             "bias": Column("float64"),
             "scale": Column("float64"),
             "positives": Column("int32"),
@@ -72,9 +73,9 @@ def schema(settings: Settings, inputs: Mapping[str, Any]) -> Schema:
     )
 
 
-def run(settings: Settings, inputs: Mapping[str, Any], output: Writer, execution: Execution) -> None:
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Trains the classes of all parts it can claim, in a pass through the images as many as fit into `memory`."""
-    features, dataset = inputs["features"], inputs["images"]
+    features, dataset = inputs.reader("features"), inputs.dataset("images")
     check_images("train-svm", features.item_ids, dataset, "features")
     dimension = layer_dimension(features, settings.layer)
     claimed, put_off, trainings = output.claim(), list[Part](), Trainings()
@@ -399,7 +400,7 @@ def record_of(miner: ClassMiner, scale: float) -> Record:
     }
 
 
-def summarise(settings: Settings, inputs: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """Per class: positives, negatives kept, rounds, final objective (None if never trained)."""
     classes = {}
     for name, record in reader.records(["positives", "negatives", "log/objective"]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ import pytest
 from cache import Column, Identity, Reader, Record, Schema, Shard, Writer
 from stages.contract.card import Stage
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.contract.settings import identity_of
+from tests.stages.given_datasets import GivenDataset
 
 FeatureCache = Callable[..., Reader]
 RunStage = Callable[..., Reader]
@@ -83,23 +84,23 @@ def run_stage(tmp_path: Path) -> RunStage:
         part_size: int | None = None,
         execution: Execution | None = None,
     ) -> Reader:
-        module = stage.load()
+        module, given = stage.load(), Inputs(inputs)
         identity = Identity(stage.name, stage.schema_version, identity_of(settings))
         summarise = stage.function("summarise")
         for shard in shards:
             writer = Writer(
                 tmp_path / name,
                 identity,
-                module.items(settings, inputs),
-                module.schema(settings, inputs),
+                module.items(settings, given),
+                module.schema(settings, given),
                 part_size=part_size or stage.part_size,
                 shard=shard,
             )
             try:
-                module.run(settings, inputs, writer, execution or Execution())
+                module.run(settings, given, writer, execution or Execution())
             finally:
                 writer.release()
-        writer.finish({}, lambda reader: summarise(settings, inputs, reader) if summarise else {})
+        writer.finish({}, lambda reader: summarise(settings, given, reader) if summarise else {})
         return Reader(tmp_path / name)
 
     return run
@@ -109,7 +110,7 @@ def run_stage(tmp_path: Path) -> RunStage:
 def with_classes() -> Callable[[Reader, Sequence[str]], dict[str, Any]]:
     """The inputs of a stage that reads features and the names of classes."""
     return lambda features, classes: {
-        "images": SimpleNamespace(
+        "images": GivenDataset(
             name="images", classes=tuple(classes), image_ids=features.item_ids, images_with_crowds=frozenset()
         ),
         "features": features,

@@ -16,6 +16,7 @@ from cache import Column, Identity, Reader, Schema, Shard, Writer
 from stages.boxes import Boxes, iou_matrix
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.contract.settings import identity_of
 from stages.detect import STAGE, Settings, stage
 from stages.detect.scoring import Head, Scorer, class_probabilities
@@ -23,7 +24,7 @@ from stages.detect.trace import detect_image
 from stages.detections import Detections, read_detections
 from stages.detections.candidates import Scored, best_candidates, best_rows
 from stages.detections.suppression import METHODS, GreedyNms
-from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms
+from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms, read_regressors, read_svms
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -234,13 +235,49 @@ def features_cache(folder: Path) -> Reader:
     )
 
 
+def svm_cache(folder: Path, svms: LinearSvms) -> Reader:
+    """A train-svm cache from which these SVMs are read."""
+    columns = {
+        "weights": Column("float64", svms.weights.shape[1:]),
+        "bias": Column("float64"),
+        "scale": Column("float64"),
+    }
+    records = {
+        name: {
+            "weights": svms.weights[label].astype(np.float64),
+            "bias": np.array(float(svms.biases[label])),
+            "scale": np.array(1.0),
+        }
+        for label, name in enumerate(svms.classes)
+    }
+    return cache_of(folder, "train-svm", Schema(item="class", per_item=columns), records, layer=svms.layer)
+
+
+def regressor_cache(folder: Path, regressors: BoxRegressors) -> Reader:
+    """A train-bbox cache from which these regressors are read."""
+    columns = {
+        "coefficients": Column("float64", regressors.maps.shape[1:]),
+        "unwhiten": Column("float64", (4, 4)),
+        "mean": Column("float64", (4,)),
+        "scale": Column("float64"),
+    }
+    records = {
+        name: {"coefficients": affine, "unwhiten": np.eye(4), "mean": np.zeros(4), "scale": np.array(1.0)}
+        for name, affine in zip(regressors.classes, regressors.maps.astype(np.float64), strict=True)
+    }
+    name = f"train-bbox-{len(list(folder.iterdir()))}"
+    return cache_of(folder, name, Schema(item="class", per_item=columns), records, layer=regressors.layer)
+
+
 @pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def inputs(tmp_path: Path) -> dict[str, Any]:
     weights = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
     svms = LinearSvms(CLASSES, "fc7", weights, np.zeros(3, np.float32), 1.0)
-    monkeypatch.setattr(stage, "read_svms", lambda reader: svms)
-    monkeypatch.setattr(stage, "read_regressors", lambda reader: reader)
-    return {"features": features_cache(tmp_path), "svm": "svm", "regressor": shifting(0.1, 0.2, -0.1)}
+    return {
+        "features": features_cache(tmp_path),
+        "svm": svm_cache(tmp_path, svms),
+        "regressor": regressor_cache(tmp_path, shifting(0.1, 0.2, -0.1)),
+    }
 
 
 def detect(
@@ -253,19 +290,19 @@ def detect(
     jobs: int = 1,
 ) -> Reader:
     """Runs the stage, one shard after another, and finishes the cache."""
-    chosen = chosen or Settings()
+    chosen, given_inputs = chosen or Settings(), Inputs(inputs)
     for index in range(1, shards + 1):
         writer = Writer(
             folder,
             Identity("detect", 1),
-            stage.items(chosen, inputs),
-            stage.schema(chosen, inputs),
+            stage.items(chosen, given_inputs),
+            stage.schema(chosen, given_inputs),
             part_size=part_size,
             shard=Shard(index, shards),
         )
-        stage.run(chosen, inputs, writer, Execution(jobs=jobs))
+        stage.run(chosen, given_inputs, writer, Execution(jobs=jobs))
         writer.release()
-    writer.finish({}, lambda reader: stage.summarise(chosen, inputs, reader))
+    writer.finish({}, lambda reader: stage.summarise(chosen, given_inputs, reader))
     return Reader(folder)
 
 
@@ -276,9 +313,9 @@ def test_the_stage_is_the_function_on_proposals_alone(tmp_path: Path, inputs: di
         proposals = ~record["is_object"]
         features = {layer: record[layer][proposals] for layer in ("fc7", "pool5")}
         size = (int(record["image_size"][0]), int(record["image_size"][1]))
-        svms = stage.read_svms(inputs["svm"])
+        svms, regressors = read_svms(inputs["svm"]), read_regressors(inputs["regressor"])
         chosen = Settings(max_per_image=20)
-        found = detections(record["boxes"][proposals], features, size, svms, inputs["regressor"], chosen)
+        found = detections(record["boxes"][proposals], features, size, svms, regressors, chosen)
         written = reader.read(image)
         np.testing.assert_array_equal(written["boxes"], found.boxes)
         np.testing.assert_array_equal(written["score"], found.scores)
@@ -338,13 +375,14 @@ def test_without_regression_boxes_are_the_proposals(
 
 
 def test_a_layer_that_was_not_extracted_is_named(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    inputs["regressor"] = BoxRegressors(CLASSES, "conv5", np.zeros((3, 3, 4), np.float32), 1.0)
+    elsewhere = BoxRegressors(CLASSES, "conv5", np.zeros((3, 3, 4), np.float32), 1.0)
+    inputs["regressor"] = regressor_cache(tmp_path, elsewhere)
     with pytest.raises(StageError, match="conv5"):
         detect(tmp_path / "detect", inputs)
 
 
 def test_regressors_of_other_classes_are_refused(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    inputs["regressor"] = shifting(0, 0)
+    inputs["regressor"] = regressor_cache(tmp_path, shifting(0, 0))
     with pytest.raises(StageError, match="same dataset"):
         detect(tmp_path / "detect", inputs)
 
@@ -387,7 +425,9 @@ def test_the_stage_detects_by_the_softmax_of_its_features(tmp_path: Path, inputs
         layers = {layer: record[layer][proposals] for layer in ("softmax", "pool5")}
         size = (int(record["image_size"][0]), int(record["image_size"][1]))
         scorer = class_probabilities((*CLASSES, "background"))
-        found = detections(record["boxes"][proposals], layers, size, scorer, inputs["regressor"], chosen)
+        found = detections(
+            record["boxes"][proposals], layers, size, scorer, read_regressors(inputs["regressor"]), chosen
+        )
         np.testing.assert_array_equal(reader.read(image)["score"], found.scores)
         np.testing.assert_array_equal(reader.read(image)["boxes"], found.boxes)
     features.manifest["summary"] = {}

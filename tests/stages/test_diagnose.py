@@ -6,7 +6,6 @@ import csv
 import json
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image
 
 from cache import Identity, Reader, Writer
 from stages.contract.errors import StageError
+from stages.contract.inputs import Inputs
 from stages.datasets import ImageRecord
 from stages.detect import Settings as DetectSettings
 from stages.detect.stage import schema as detections_schema
@@ -52,6 +52,7 @@ from stages.matching.error_types import (
     types_of,
 )
 from stages.matching.objects import ClassObjects, Objects
+from tests.stages.given_datasets import GivenDataset
 
 CLASSES = ("cat", "dog", "car")
 CAT, DOG, CAR = range(3)
@@ -362,12 +363,14 @@ def dataset_of(things: dict[str, list[tuple[tuple[int, ...], int, bool]]], pose:
         )
         for image, found in things.items()
     }
-    return SimpleNamespace(name="toy", classes=CLASSES, image_ids=tuple(things), record=records.__getitem__)
+    return GivenDataset(name="toy", classes=CLASSES, image_ids=tuple(things), record=records.__getitem__)
 
 
 def detections_cache(folder: Path, rows: dict[str, list[tuple[tuple[float, ...], float, int]]]) -> Reader:
     """A finished detections cache with these (box, score, label) in each image and no cap."""
-    writer = Writer(folder, Identity("detect", 1), list(rows), detections_schema(DetectSettings(), {}), part_size=2)
+    writer = Writer(
+        folder, Identity("detect", 1), list(rows), detections_schema(DetectSettings(), Inputs()), part_size=2
+    )
     for part in writer.claim():
         records = []
         for image in part.item_ids:

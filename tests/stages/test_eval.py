@@ -17,6 +17,7 @@ from PIL import Image
 from cache import Identity, Reader, Writer
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.datasets import ImageRecord
 from stages.detect import Settings as DetectSettings
 from stages.detect.stage import schema as detections_schema
@@ -26,6 +27,7 @@ from stages.eval.average_precision import Curve
 from stages.eval.pictures import evenly, plot_precision_recall
 from stages.eval.report import format_table, read_curves, score_cuts, write_devkit_files, write_results
 from stages.matching.objects import ClassObjects
+from tests.stages.given_datasets import GivenDataset
 
 CLASSES = ("cat", "dog", "owl")
 SQUARE, AWAY = (0, 0, 10, 10), (20, 20, 30, 30)
@@ -51,7 +53,7 @@ def dataset_of(
         )
         for image, found in things.items()
     }
-    return SimpleNamespace(
+    return GivenDataset(
         name="toy",
         classes=CLASSES,
         image_ids=tuple(things),
@@ -64,7 +66,9 @@ def detections_cache(
     folder: Path, rows: dict[str, list[tuple[tuple[float, ...], float, int]]], classes: tuple[str, ...] = CLASSES
 ) -> Reader:
     """A finished detections cache with these (box, score, label) in each image and no cap."""
-    writer = Writer(folder, Identity("detect", 1), list(rows), detections_schema(DetectSettings(), {}), part_size=2)
+    writer = Writer(
+        folder, Identity("detect", 1), list(rows), detections_schema(DetectSettings(), Inputs()), part_size=2
+    )
     for part in writer.claim():
         records = []
         for image in part.item_ids:
@@ -83,10 +87,11 @@ def detections_cache(
 def evaluate(folder: Path, inputs: dict[str, Any], settings: Settings | None = None, part_size: int = 64) -> Reader:
     """Runs the stage."""
     settings = settings or Settings()
-    items, columns = stage.items(settings, inputs), stage.schema(settings, inputs)
+    given = Inputs(inputs)
+    items, columns = stage.items(settings, given), stage.schema(settings, given)
     writer = Writer(folder, Identity("eval", 1), items, columns, part_size=part_size)
-    stage.run(settings, inputs, writer, Execution())
-    writer.finish({}, lambda reader: stage.summarise(settings, inputs, reader))
+    stage.run(settings, given, writer, Execution())
+    writer.finish({}, lambda reader: stage.summarise(settings, given, reader))
     writer.release()
     return Reader(folder)
 

@@ -16,6 +16,7 @@ import torch
 from cache import CacheError, Column, Identity, Reader, Schema, Writer
 from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.datasets import open_dataset
 from stages.extract import STAGE, Settings
 from stages.extract.features import arithmetic, extract_features, layer_dimensions, load_network
@@ -287,8 +288,8 @@ def test_on_demand_is_what_the_cache_holds(inputs, broken_image, run_stage, skip
     """Also from another process (pickled), in any order, and for an image that is skipped."""
     chosen, execution = (broken_image if skip else inputs), Execution(skip_bad_images=skip)
     expected = contents(run_stage(STAGE, SHAPENET, chosen, execution=execution))
-    source = pickle.loads(pickle.dumps(on_demand(SHAPENET, chosen, execution)))
-    assert source.schema == schema(SHAPENET, chosen)
+    source = pickle.loads(pickle.dumps(on_demand(SHAPENET, Inputs(chosen), execution)))
+    assert source.schema == schema(SHAPENET, Inputs(chosen))
     for image_id in reversed(source.item_ids):
         found = source.read(image_id)
         assert {name: values.tobytes() for name, values in found.items()} == expected[image_id]
@@ -297,6 +298,6 @@ def test_on_demand_is_what_the_cache_holds(inputs, broken_image, run_stage, skip
 
 
 def test_on_demand_stops_at_a_bad_image(broken_image):
-    source = on_demand(SHAPENET, broken_image, Execution())
+    source = on_demand(SHAPENET, Inputs(broken_image), Execution())
     with pytest.raises(BadImage, match=r"train_00002\.jpg: is not an image"):
         source.read(source.item_ids[2])

@@ -39,6 +39,7 @@ from stages.networks.weights import COLUMNS
 from stages.training.image_memory import ImageMemory
 from stages.training.parameters import parameter_groups, set_dropout, training_mode
 from stages.training.ranks import Ranks
+from tests.stages.given_datasets import GivenDataset
 
 QUICK = Settings(iterations=6, batch_size=16, padding=4, learning_rate=0.01, step=4, checkpoint_seconds=0)
 CPU = Execution()
@@ -529,7 +530,7 @@ def test_no_objects_and_no_background(inputs, run_stage, tmp_path):
         )
         for one in images.image_ids
     }
-    empty = SimpleNamespace(image_ids=images.image_ids, classes=images.classes, name="empty", record=none.__getitem__)
+    empty = GivenDataset(image_ids=images.image_ids, classes=images.classes, name="empty", record=none.__getitem__)
     told = refused({**inputs, "images": empty}, run_stage)
     assert "no window of the 5 images of empty is positive" in told
     assert "annotate objects" in told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 from cache import Reader, Record
 from stages.boxes import clip_boxes, iou_matrix
+from stages.contract.inputs import Inputs
 from stages.detect import Settings as DetectSettings
 from stages.detect.scoring import Head
 from stages.detect.trace import detect_image
@@ -22,6 +22,7 @@ from stages.matching.ground_truth import listed
 from stages.train_svm import STAGE, Settings
 from stages.train_svm import stage as train_svm
 from stages.train_svm.stage import Mining, batches
+from tests.stages.given_datasets import GivenDataset
 
 CLASSES = tuple(f"class{number:03}" for number in range(300))
 SETTINGS = Settings(retrain_after=60, C=0.01, tolerance=0.1)
@@ -162,8 +163,17 @@ def test_of_many_classes_some_are_plotted_and_named() -> None:
 def test_many_classes_have_more_in_a_part_of_svms_and_fewer_images_in_one_of_detections() -> None:
     from stages.detect import stage as detecting
 
+    class Svms(Reader):
+        """A cache of so many classes."""
+
+        def __init__(self, classes: int) -> None:
+            self.classes = classes
+
+        def __len__(self) -> int:
+            return self.classes
+
     def parts(classes: int) -> tuple[int, int]:
-        named = {"images": SimpleNamespace(classes=range(classes)), "svm": range(classes)}
-        return train_svm.part_size(SETTINGS, named), detecting.part_size(DetectSettings(), named)
+        inputs = Inputs({"images": GivenDataset(classes=range(classes)), "svm": Svms(classes)})
+        return train_svm.part_size(SETTINGS, inputs), detecting.part_size(DetectSettings(), inputs)
 
     assert [parts(classes) for classes in (1, 20, 1000, 4000, 100_000)] == [(4, 16), (4, 16), (4, 16), (8, 4), (196, 1)]

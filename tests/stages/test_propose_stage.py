@@ -13,9 +13,10 @@ from PIL import Image
 from cache import CacheError, Identity, Reader, Writer
 from stages.contract.errors import BadImage, StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.contract.settings import build_settings, identity_of
+from stages.datasets import Dataset
 from stages.datasets.digests import DigestMemory
-from stages.datasets.image_set import ImageSet
 from stages.matching.proposals import proposal_recall, recall
 from stages.propose import STAGE, Settings, selective_search, stage
 
@@ -30,7 +31,7 @@ def textured(seed, width=80, height=60):
     return image
 
 
-class Pictures(ImageSet):
+class Pictures(Dataset):
     """As much of a dataset as the stage asks for."""
 
     def __init__(self, folder, images):
@@ -51,7 +52,7 @@ def pictures(tmp_path):
 
 def propose(dataset, settings, folder, part_size=2, **how):
     """Runs the stage as the command line does."""
-    inputs = {"images": dataset}
+    inputs = Inputs({"images": dataset})
     settings_json = {**identity_of(settings), **stage.identity(settings, inputs)}
     identity = Identity("propose", STAGE.schema_version, settings_json, {"images": "given"})
     item_ids, schema = stage.items(settings, inputs), stage.schema(settings, inputs)
@@ -156,7 +157,7 @@ def test_an_error_of_the_cache_shows_with_any_number_of_jobs(pictures, tmp_path,
     written = []
     output = SimpleNamespace(claim=claim, remaining_items=5, write=lambda *call: written.append(call))
     with pytest.raises(CacheError, match="no claim"):
-        stage.run(settings, {"images": pictures}, output, Execution(jobs=jobs))
+        stage.run(settings, Inputs({"images": pictures}), output, Execution(jobs=jobs))
     assert len(written) == 1
 
 
@@ -164,7 +165,7 @@ def test_sliding_windows_as_a_stage(pictures, tmp_path):
     settings = Settings(method="sliding-window", scales=(0.5,), aspects=(1.0,), stride=0.5, max_boxes=4)
     reader = propose(pictures, settings, tmp_path / "windows", jobs=2)
     np.testing.assert_array_equal(reader.lengths(), [4] * 5)
-    assert stage.identity(settings, {}) == {}
+    assert stage.identity(settings, Inputs()) == {}
 
 
 # From a file
@@ -205,15 +206,15 @@ def test_the_key_names_the_content_and_not_the_path(tmp_path):
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes())
     first, second = (Settings(method="file", file=str(tmp_path / name)) for name in ("a.npz", "b.npz"))
     assert identity_of(first) == identity_of(second)
-    assert stage.identity(first, {}) == stage.identity(second, {})
+    assert stage.identity(first, Inputs()) == stage.identity(second, Inputs())
     np.savez(tmp_path / "b.npz", x=np.array([[0, 0, 5, 6]]))
-    assert stage.identity(first, {}) != stage.identity(second, {})
+    assert stage.identity(first, Inputs()) != stage.identity(second, Inputs())
 
 
 def test_the_key_names_the_opencv_that_searches(monkeypatch):
     import cv2
 
-    assert stage.identity(SMALL, {}) == {"opencv": cv2.__version__.split(".")[0]}
+    assert stage.identity(SMALL, Inputs()) == {"opencv": cv2.__version__.split(".")[0]}
 
 
 def test_missing_contrib_modules_stop_the_run(pictures, tmp_path, monkeypatch):
