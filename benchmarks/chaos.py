@@ -89,7 +89,7 @@ SIGNS = {
     "written again, the parts are kept": "named as damaged by the next run and written again",
     "set aside as": "named and set aside by the run",
     "the file is missing": "named as missing",
-    "its SHA-256 is not": "named by cache verify",
+    "its SHA-256 does not": "named by cache verify",
     "the disk is full": "exit 2: the disk is full",
     "going on after epoch": "resumed from the checkpoint",
     "resuming: ": "resumed from the finished parts",

@@ -1,8 +1,8 @@
 """HDF5 caches of a pipeline's stages: named by what made them, written in atomic parts, resumable, shardable.
 
-This package has never heard of a bounding box: a cache is a list of items (ids) with columns of numbers.
+This package knows nothing about bounding boxes: a cache is a list of items (ids) with columns of numbers.
 
-What stands here is imported when it is first asked for: who only needs keys or names of files waits for no HDF5.
+Names are imported on first use, so that code that only needs keys or file names does not wait for HDF5.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Records that a new cache takes over from finished ones of the same stage, bit for bit what would be computed.
+"""Records that a new cache reuses from finished ones of the same stage, bit for bit what would be computed.
 
 Where a stage works item by item, an item's record depends on that item alone, and so it has a key of its own: whoever
 opens the cache says which (`Writer`'s `item_keys`). A finished cache keeps the keys of its items in `items.json`. An
@@ -43,7 +43,7 @@ def read_item_keys(folder: Path, cache_key: str) -> dict[str, str] | None:
         return None
     except (CacheError, KeyError):
         pass
-    log.warning("%s: damaged; nothing is taken over from this cache", path)
+    log.warning("%s: damaged; nothing is reused from this cache", path)
     return None
 
 
@@ -86,10 +86,10 @@ class Adoption:
             if folder not in self.readers:
                 self.readers[folder] = Reader(folder)
             elif not is_finished(folder):
-                raise IncompleteCache(f"{folder}: is finished no more")
+                raise IncompleteCache(f"{folder}: is no longer a finished cache")
         except IncompleteCache as error:
             raise LostSource(
-                f"{folder}: records were to be copied from here, but it is no finished cache any more; run the same "
+                f"{folder}: records were to be copied from here, but it is no longer a finished cache; run the same "
                 "command again"
             ) from error
         return self.readers[folder]

@@ -29,9 +29,9 @@ class DamagedFile(CacheError):
 
 
 class DamagedPart(DamagedFile):
-    """A part whose bytes are not those that were written, or that belongs elsewhere."""
+    """A part whose bytes have changed since they were written, or that belongs elsewhere."""
 
-    advice = "run the same command again and this part alone is recomputed"
+    advice = "run the same command again; only this part will be recomputed"
 
 
 class DamagedPlan(DamagedFile):
@@ -59,7 +59,7 @@ class NewerVersion(CacheError):
 
 
 class LostSource(CacheError):
-    """A finished cache from which records were to be copied and that is finished no more (removed, say)."""
+    """A finished cache from which records were to be copied and that is gone or no longer finished."""
 
 
 class DiskFull(CacheError):
@@ -68,7 +68,7 @@ class DiskFull(CacheError):
     def __init__(self, path: Path | str) -> None:
         super().__init__(
             f"{path}: the disk is full; make room (`rcnn cache gc` lists what no recipe uses) and run the same command "
-            "again, what is finished is kept"
+            "again; what is finished is kept"
         )
         self.path = Path(path)
 

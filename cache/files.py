@@ -137,18 +137,18 @@ def size_of(path: Path) -> int:
 
 
 def state_of(path: Path) -> tuple[int, ...]:
-    """What tells a file from every other, and from itself once it was written to. Raises as `patiently`."""
+    """What distinguishes a file from every other, and from its own earlier contents. Raises as `patiently`."""
     state = patiently(path, lambda: os.stat(path))
     return (state.st_dev, state.st_ino, *change_of(state))
 
 
 def change_of(state: os.stat_result) -> Change:
-    """What differs once a file was written to, or is another file with the same inode."""
+    """What changes when a file is written to or replaced by one with the same inode."""
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def is_there(path: Path) -> bool:
-    """Whether the file is there. Raises CacheError where that cannot be told (a network disk that does not answer)."""
+    """Whether the file is there. Raises CacheError if that cannot be determined (a network disk does not answer)."""
     try:
         size_of(path)
     except FileNotFoundError:
@@ -193,11 +193,11 @@ MACHINE = {
     errno.ENFILE: "close other programs and run the same command again",
     errno.ENOMEM: "memory ran out: use fewer --jobs",
 }
-"""What to do about errors of which the name of the file is not the cause."""
+"""What to do about errors that the named file does not cause."""
 
 
 def cannot(be_done: str, error: OSError, advice: str) -> str:
-    """The end of a sentence about a file: "cannot be read (Input/output error); check the disk, then ...".
+    """The end of an error sentence about a file: "cannot be read (Input/output error); check the disk, then ...".
 
     `be_done` is what was tried, as "be read"; `advice` what to do unless the machine is the cause.
     """
@@ -221,7 +221,7 @@ def write_sealed(path: Path, value: Mapping[str, Any], *, exclusive: bool = Fals
 
 
 def read_sealed(path: Path, damaged: type[DamagedFile]) -> tuple[dict[str, Any], bool]:
-    """The object in `path` without its seal, and whether it had one: versions before wrote none.
+    """The object in `path` without its seal, and whether it had one: earlier versions wrote none.
 
     Raises `damaged` if it is no JSON object or not what was sealed, FileNotFoundError, CacheError as `patiently`.
     """
@@ -234,7 +234,7 @@ def read_sealed(path: Path, damaged: type[DamagedFile]) -> tuple[dict[str, Any],
     if SEAL not in value:
         return value, False
     if value.pop(SEAL) != seal_of(value):
-        raise damaged(path, "its SHA-256 is not the one it was written with")
+        raise damaged(path, "its SHA-256 does not match the recorded one")
     return value, True
 
 

@@ -31,7 +31,7 @@ def short_digest(*lines: str) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """All that decides a cache's content. `inputs` maps each role to the key of what fills it."""
+    """Everything that determines a cache's content. `inputs` maps each role to the key of what fills it."""
 
     stage: str
     schema_version: int
@@ -45,7 +45,7 @@ class Identity:
         return key_of(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
-        """What is hashed and what the manifest records."""
+        """The JSON that is hashed and that the manifest records."""
         return {
             "stage": self.stage,
             "schema_version": self.schema_version,

@@ -49,7 +49,7 @@ def names_in(folder: Path) -> frozenset[str]:
 
 
 def kind_of(path: Path) -> str | None:
-    """What a file is by its name: "plan", "manifest", "items", "view", "part"; None for any other."""
+    """The kind of a file, from its name: "plan", "manifest", "items", "view", "part"; None for any other."""
     named = {PLAN: "plan", MANIFEST: "manifest", ITEMS: "items", VIEW: "view"}
     return "part" if part_index(path.name) is not None else named.get(path.name)
 

@@ -47,17 +47,17 @@ def manifest_in(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
     if version != MANIFEST_FORMAT or not has_shape(manifest, MEMBERS):
         raise DamagedManifest(path, "it is not a cache's manifest")
     if not all(isinstance(part, dict) and has_shape(part, OF_A_PART) for part in manifest["parts"]):
-        raise DamagedManifest(path, "its list of parts is none")
+        raise DamagedManifest(path, "its list of parts is not valid")
     return manifest
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the cache in `folder` has a manifest. Raises CacheError where that cannot be told."""
+    """Whether the cache in `folder` has a manifest. Raises CacheError where that cannot be determined."""
     return is_there(folder / MANIFEST)
 
 
 def finished_caches(parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, manifest) of the finished caches in `parent`; what is wrong with one says whoever asks for that one."""
+    """(folder, manifest) of the finished caches in `parent`; damaged ones included: opening one reports its damage."""
     for path in sorted(parent.glob(f"*/{MANIFEST}")):
         try:
             manifest = read_manifest(path)

@@ -60,9 +60,9 @@ def part_bytes(
 ) -> bytes:
     """The HDF5 file (what follows the user block) as bytes: same input, same bytes of data.
 
-    `digests` says of each item what it was made from (the SHA-256 of its image file, say), if that is known.
+    `digests` gives for each item what it was made from (the SHA-256 of its image file, say), if that is known.
 
-    Built in memory, so that a full disk or a kill meets one plain write and not HDF5's own.
+    Built in memory, so that a full disk or a kill interrupts one plain write, not HDF5's own.
     """
     with h5py.File(
         "part", "w", driver="core", backing_store=False, libver=("v110", "v110"), userblock_size=USER_BLOCK
@@ -94,7 +94,7 @@ def write_dataset(file: h5py.File, name: str, values: np.ndarray, compression: s
 
 
 def filter_options(compression: str) -> dict[str, Any]:
-    """h5py's words for a compression; CacheError if it needs a package that is not there."""
+    """h5py's options for a compression; CacheError if it needs a package that is not installed."""
     if compression == "none":
         return {}
     if compression == "gzip":
@@ -167,7 +167,7 @@ def parse_header(path: Path, block: bytes, length: int) -> dict[str, Any]:
     if newer:
         raise NewerVersion(path, version)
     if set(header) != HEADER_NAMES:
-        raise DamagedPart(path, "its header is not the one it was written with")
+        raise DamagedPart(path, "its header has changed since it was written")
     if length - USER_BLOCK != expected:
         raise DamagedPart(path, f"{length - USER_BLOCK} bytes of {expected}")
     return dict(header)
@@ -183,7 +183,7 @@ def check_place(path: Path, header: Mapping[str, Any], stage: str, key: str, par
         told = ", ".join(f"{name} {header[name]!r} instead of {expected[name]!r}" for name in other)
         raise DamagedPart(path, f"its header says {told}")
     if header != {**expected, **proof} or proof["compression"] not in COMPRESSIONS:
-        raise DamagedPart(path, "its header is not the one it was written with")
+        raise DamagedPart(path, "its header has changed since it was written")
 
 
 # Verifying
@@ -223,7 +223,7 @@ def verify_descriptor(path: Path, descriptor: int) -> dict[str, Any]:
         place += count
     if digest.hexdigest() != header["sha256"]:
         VERIFIED.pop((state.st_dev, state.st_ino), None)
-        raise DamagedPart(path, "its SHA-256 is not the one it was written with")
+        raise DamagedPart(path, "its SHA-256 does not match the recorded one")
     VERIFIED[state.st_dev, state.st_ino] = change_of(state)
     return header
 
@@ -233,7 +233,8 @@ class OpenPart:
 
     Opening compares the header with the part's place (stage, key, index, items). The SHA-256 is compared when the
     first column is read, once for a process and a file that does not change; offsets and ids, which opening reads, HDF5
-    has checksummed. In a part of before, whose index of chunks has no checksum, it is compared on opening.
+    has checksummed. In a part from an earlier version, whose index of chunks has no checksum, it is compared
+    on opening.
     """
 
     def __init__(self, path: Path, schema: Schema, stage: str, key: str, index: int, items: int) -> None:
@@ -271,8 +272,8 @@ class OpenPart:
             if isinstance(error, OSError) and error.errno:
                 raise unreadable(self.path, OSError(error.errno, os.strerror(error.errno))) from error
             raise CacheError(
-                f"{self.path}: HDF5 cannot read it ({first_line(error)}) although its SHA-256 is right; run the same "
-                "command again, and if it stays so, install the version of h5py that wrote it"
+                f"{self.path}: HDF5 cannot read it ({first_line(error)}) although its SHA-256 is correct; run the same "
+                "command again, and if that does not help, install the version of h5py that wrote it"
             ) from error
 
     def open(self) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

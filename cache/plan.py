@@ -24,7 +24,7 @@ KEPT = 32  # plans that a process remembers
 class Plan:
     """Identity, items and columns of a cache, and how many items a part has.
 
-    `sealed`: it was read from a file that carries its own SHA-256 (files from before have none).
+    `sealed`: it was read from a file that carries its own SHA-256 (files from earlier versions have none).
     """
 
     identity: Identity
@@ -73,7 +73,7 @@ class Plan:
 
 
 def items_digest(item_ids: Sequence[str]) -> str:
-    """SHA-256 of the ids, one a line."""
+    """SHA-256 of the ids, one per line."""
     return hashlib.sha256("\n".join(item_ids).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -104,9 +104,9 @@ def plan_in(path: Path, state: tuple[int, ...]) -> Plan:
         if not (texts and item_ids and isinstance(part_size, int) and part_size > 0):
             raise DamagedPlan(path, "it is not a cache's plan")
         if value["items_sha256"] != items_digest(item_ids):
-            raise DamagedPlan(path, "its list of items is not the one it was written with")
+            raise DamagedPlan(path, "its list of items has changed since it was written")
         if value["key"] != plan.key:
-            raise DamagedPlan(path, "its key is not that of what it says made the cache")
+            raise DamagedPlan(path, "its key does not match the identity it records")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedPlan(path, "it is not a cache's plan") from error
     return plan

@@ -31,7 +31,7 @@ class Reader:
     """A finished cache, open for reading. May be pickled; every process opens its own files."""
 
     def __init__(self, folder: Path, *, require_complete: bool = True) -> None:
-        """Raises IncompleteCache if the cache in `folder` is missing or (unless told otherwise) unfinished,
+        """Raises IncompleteCache if the cache in `folder` is missing or, with `require_complete`, unfinished,
         DamagedPlan, DamagedManifest, CacheError if it cannot be read. Without `require_complete` a manifest is not
         looked at."""
         self.folder = Path(folder)
@@ -88,7 +88,7 @@ class Reader:
             raise missing_part(path) from error
         if part.item_ids != item_ids:
             part.close()
-            raise DamagedPart(path, f"it holds other {self.schema.item}s than its place says")
+            raise DamagedPart(path, f"it holds different {self.schema.item}s from those that the plan assigns to it")
         self.current = (index, part)
         return part
 
@@ -152,7 +152,7 @@ class Reader:
         return self.open_part(index).record(position, wanted)
 
     def digest(self, item_id: str) -> str | None:
-        """What an item was made from, as its writer was told (the SHA-256 of its image file, say); None if unknown."""
+        """What an item was made from, as its writer recorded it (say, its image file's SHA-256); None if unknown."""
         index, position = divmod(self.position(item_id), self.part_size)
         return self.open_part(index).digest(position)
 
@@ -199,7 +199,7 @@ def missing_part(path: Path) -> CacheError:
     """The error for a part that is not there: DamagedPart, unless the whole folder is away (a network disk, say)."""
     if is_there(path.parent / PLAN):
         return DamagedPart(path, "the file is missing")
-    return CacheError(f"{path.parent}: the folder is gone or its disk is away; run the same command again")
+    return CacheError(f"{path.parent}: the folder is gone or its disk is not mounted; run the same command again")
 
 
 def check_agreement(folder: Path, plan: Plan, manifest: Mapping[str, Any]) -> None:
@@ -207,11 +207,11 @@ def check_agreement(folder: Path, plan: Plan, manifest: Mapping[str, Any]) -> No
     told = [(part["name"], part["items"]) for part in manifest["parts"]]
     planned = [(part_name(index), len(plan.items_of(index))) for index in range(plan.part_count)]
     if manifest["key"] != plan.key:
-        raise DamagedManifest(folder / MANIFEST, "it is the manifest of another cache than plan.json beside it")
+        raise DamagedManifest(folder / MANIFEST, "it belongs to a different cache than the plan.json beside it")
     if told != planned:
         if plan.sealed:
-            raise DamagedManifest(folder / MANIFEST, "its parts are not those of plan.json beside it")
-        raise DamagedPlan(folder / PLAN, "its parts are not those of manifest.json beside it")
+            raise DamagedManifest(folder / MANIFEST, "its parts differ from those of the plan.json beside it")
+        raise DamagedPlan(folder / PLAN, "its parts differ from those of the manifest.json beside it")
 
 
 def open_cache(path: Path | str) -> Reader:

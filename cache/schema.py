@@ -24,7 +24,7 @@ class Column:
     shape: tuple[int, ...] = ()
 
     def zeros(self, rows: int) -> np.ndarray:
-        """`rows` rows of zeros."""
+        """`rows` rows of zeros, [rows, *shape]."""
         return np.zeros((rows, *self.shape), self.dtype)
 
 
@@ -33,7 +33,7 @@ class Schema:
     """The columns of a cache.
 
     `rows`: ragged columns, at the root of the file, that share `offsets` (one slice per item). `tables`: further ragged
-    tables, each a group with its own `offsets`; a record names their columns "table/column". `per_item`: one row an
+    tables, each a group with its own `offsets`; a record names their columns "table/column". `per_item`: one row per
     item. `item` names what an item is: the ids are the dataset `{item}_ids`.
     """
 
@@ -55,13 +55,13 @@ class Schema:
         return {**ragged, **self.per_item}
 
     def prefix_of(self, column: str) -> str | None:
-        """The ragged table that `column` belongs to, None if it has one row an item."""
+        """The ragged table that `column` belongs to, None if it has one row per item."""
         return next(
             (prefix for prefix, columns in self.ragged() if column in {prefix + name for name in columns}), None
         )
 
     def empty(self) -> Record:
-        """A record without rows (zeros where there is one row an item): what a skipped image leaves."""
+        """A record without rows (zeros in columns with one row per item): what a skipped image leaves."""
         ragged = {
             prefix + name: column.zeros(0) for prefix, columns in self.ragged() for name, column in columns.items()
         }

@@ -1,4 +1,4 @@
-"""The state of a cache: missing, how far, damaged, complete. Whoever runs, waits for, lists or mends caches asks this.
+"""The state of a cache (missing, partial, damaged or complete), for all that run, wait for, list or repair caches.
 
 A `CacheState` is what one look finds: the folder is listed once, and each file is read once, when something is asked
 that it answers. Nothing is changed by looking; whoever wants to know what is there later looks again.
@@ -96,7 +96,7 @@ class CacheState:
     def damage(self) -> DamagedFile | None:
         """What keeps a finished cache from being complete: a file that is not what was written, or a lost part.
 
-        Damage of one that is not finished is not looked for: whoever goes on with it finds it.
+        An unfinished cache is not checked for damage: resuming it finds any.
         """
         return self.verdict[1]
 
@@ -126,7 +126,7 @@ class CacheState:
             except FileNotFoundError as error:
                 raise missing_part(self.folder / part["name"]) from error
             if header["sha256"] != part["sha256"]:
-                raise DamagedManifest(path, f"it names another SHA-256 of {part['name']} than the part itself")
+                raise DamagedManifest(path, f"its SHA-256 for {part['name']} differs from the one in the part itself")
 
     @cached_property
     def view_fault(self) -> str | None:
@@ -135,7 +135,7 @@ class CacheState:
 
     @property
     def view(self) -> Path:
-        """Where the one-file view is."""
+        """The path of the one-file view."""
         return self.folder / VIEW
 
     def write_view(self) -> None:
@@ -199,7 +199,7 @@ class CacheState:
             if self.plan is None:
                 return self.without_plan()
             if self.key not in (None, self.plan.key):
-                return FOREIGN, f"its {PLAN} is that of another cache, {self.plan.key}; delete the folder"
+                return FOREIGN, f"its {PLAN} belongs to another cache, {self.plan.key}; delete the folder"
             whole, damaged = self.parts
             all_there = len(whole) == self.plan.part_count
             if all_there and self.damage is not None:

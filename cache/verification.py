@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Fault:
-    """What was found of one file: `kind` is "damaged", "replaced" (a view of an earlier version) or "failed" (it could
+    """What is wrong with one file: `kind` is "damaged", "replaced" (a view of an earlier version) or "failed" (it could
     not be read); `text` names the file and says what is wrong and what became of it."""
 
     kind: str
@@ -37,7 +37,7 @@ class Verification:
         self.faults: list[Fault] = []
 
     def verify(self) -> list[Fault]:
-        """Reads all files; what is wrong with them."""
+        """Reads all files; returns the faults found."""
         plan = self.of(lambda: self.state.plan)
         manifest = self.of(lambda: self.state.recorded)
         if plan is not None and manifest is not None:
@@ -49,7 +49,7 @@ class Verification:
         if plan is None or manifest is None or self.faults:
             return self.faults
         if digests != {part["name"]: part["sha256"] for part in manifest["parts"]}:
-            self.damaged(DamagedManifest(self.folder / MANIFEST, "it names other SHA-256s than those of the parts"))
+            self.damaged(DamagedManifest(self.folder / MANIFEST, "its SHA-256s do not match the parts"))
         else:
             self.of(lambda: self.verify_view(plan))
         return self.faults
@@ -70,7 +70,7 @@ class Verification:
         """Sets a damaged file aside."""
         there = error.path.exists()
         moved = set_aside(error)
-        aside = f"set aside as {moved.name}" if there else "it alone will be recomputed"
+        aside = f"set aside as {moved.name}" if there else "only this file will be made again"
         self.faults.append(Fault("damaged", f"{error.path}: {error.reason}; {aside}"))
 
     def verify_part(self, plan: Plan | None, index: int, complete: bool) -> str:

@@ -88,7 +88,7 @@ def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
 
 
 def is_float(column: Column) -> bool:
-    """Whether the column's values have a NaN."""
+    """Whether the column's values are floats, so that NaN can stand for gaps."""
     return np.dtype(column.dtype).kind == "f"
 
 
@@ -101,7 +101,7 @@ def add_virtual(file: h5py.File, name: str, column: Column, bounds: list[int]) -
 
 
 def add_empty(file: h5py.File, name: str, column: Column, rows: int) -> None:
-    """One dataset of whole numbers, to be filled."""
+    """An empty dataset of integers, filled later."""
     shape = (rows, *column.shape)
     if 0 in shape:
         file.create_dataset(name, shape, column.dtype)
@@ -126,8 +126,8 @@ def spans(bounds: list[int]) -> Iterator[tuple[int, int, int]]:
 def view_fault(folder: Path, plan: Plan, *, thorough: bool = False) -> str | None:
     """What is wrong with the view of a complete cache (missing, cut short, another's), None if nothing is.
 
-    With `thorough` every byte is read. A view of before, which has no SHA-256 and reads as zeros where a part cannot be
-    opened, is at fault only then. Raises CacheError if it cannot be read.
+    With `thorough` every byte is read. A view from an earlier version, which has no SHA-256 and reads as zeros where a
+    part cannot be opened, is at fault only then. Raises CacheError if it cannot be read.
     """
     path = folder / VIEW
     try:

@@ -68,7 +68,7 @@ class Shard:
         """A shard written "3/16". Raises CacheError for anything else."""
         match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise CacheError(f"shard '{text}' must be written I/N with 1 <= I <= N, as 3/16")
+            raise CacheError(f"shard '{text}' must be written I/N with 1 <= I <= N, for example 3/16")
         return Shard(int(match[1]), int(match[2]))
 
     def has(self, part: int) -> bool:
@@ -164,14 +164,14 @@ class Writer:
                 continue
             except DamagedPlan as error:
                 moved = set_aside(error)
-                log.warning("%s: damaged (%s); set aside as %s, written again", error.path, error.reason, moved.name)
+                log.warning("%s: damaged (%s); set aside as %s and written again", error.path, error.reason, moved.name)
                 continue
             path = self.folder / PLAN
             if found.key != ours.key or found.item_ids != ours.item_ids:
                 raise CacheError(f"{path}: is the plan of another cache; delete the folder {self.folder} and run again")
             if found.schema.as_json() != ours.schema.as_json():
                 raise CacheError(
-                    f"{path}: has other columns than this version of {self.identity.stage}; delete the folder"
+                    f"{path}: its columns differ from those of this version of {self.identity.stage}; delete the folder"
                 )
             return found
 
@@ -456,7 +456,7 @@ def part_size_that_fits(folder: Path, plan: Plan) -> int:
 def check_unsealed(folder: Path, found: Plan, ours: Plan) -> None:
     """Raises DamagedPlan for a plan without a SHA-256, of this cache, that contradicts the parts."""
     if found.key == ours.key and found.part_size != part_size_that_fits(folder, found):
-        raise DamagedPlan(folder / PLAN, "its part size is not that of the parts")
+        raise DamagedPlan(folder / PLAN, "its part size does not match that of the parts")
 
 
 def is_sound_plan(path: Path) -> bool:
@@ -468,7 +468,7 @@ def is_sound_plan(path: Path) -> bool:
 
 
 def set_aside(error: DamagedFile) -> Path:
-    """Moves a damaged file of a cache out of the way, so that it alone is made again; returns its new path.
+    """Moves a damaged file of a cache out of the way, so that only this file is made again; returns its new path.
 
     Before a part the manifest goes: what lacks a part is not complete. Raises CacheError if the folder cannot be
     written.

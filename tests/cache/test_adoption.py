@@ -132,7 +132,7 @@ def test_a_damaged_source_is_named_and_a_removed_one_too(tmp_path):
     with pytest.raises(DamagedPart, match=r"old/part-00001\.h5"):
         list(adoption.records(ids))
     shutil.rmtree(tmp_path / "old")
-    with pytest.raises(LostSource, match="records were to be copied from here, but it is no finished cache any more"):
+    with pytest.raises(LostSource, match="records were to be copied from here, but it is no longer a finished cache"):
         list(adoption.records(ids))
     assert find_adoption(tmp_path / "new", keys_of(ids), SCHEMA).places == {}
 
@@ -149,7 +149,7 @@ def test_damaged_keys_of_items_are_not_believed(tmp_path, damage, caplog):
     path.write_text(texts[damage])
     assert read_item_keys(tmp_path / "old", value["key"]) is None
     assert make(tmp_path / "new", ids)[1] == ids
-    assert "items.json: damaged; nothing is taken over from this cache" in caplog.text
+    assert "items.json: damaged; nothing is reused from this cache" in caplog.text
 
 
 def test_unfinished_caches_and_those_with_other_columns_are_no_sources(tmp_path):

@@ -381,7 +381,7 @@ def test_a_plan_of_before_is_compared_with_itself_and_with_the_parts(folder):
 def test_a_manifest_of_other_parts_than_the_plan_is_not_believed(folder):
     manifest = read_manifest(folder / "manifest.json")
     cache.files.write_sealed(folder / "manifest.json", {**manifest, "parts": manifest["parts"][:2]})
-    with pytest.raises(DamagedManifest, match=r"its parts are not those of plan\.json"):
+    with pytest.raises(DamagedManifest, match=r"its parts differ from those of the plan\.json"):
         Reader(folder)
 
 
@@ -454,7 +454,7 @@ def test_hdf5_failing_on_sound_bytes_is_tried_again_and_then_a_sentence(folder, 
     assert_right(folder)
     failures[0] = 10**9
     with pytest.raises(
-        CacheError, match=r"part-00000\.h5: HDF5 cannot read it .*although its SHA-256 is right"
+        CacheError, match=r"part-00000\.h5: HDF5 cannot read it .*although its SHA-256 is correct"
     ) as caught:
         Reader(folder).read("image-0000")
     assert not isinstance(caught.value, DamagedFile)
@@ -497,7 +497,7 @@ def test_a_missing_part_is_damage_unless_the_whole_folder_is_away(folder):
     with pytest.raises(DamagedPart, match="the file is missing"):
         reader.read("image-0003")
     folder.rename(folder.with_name("unmounted"))
-    with pytest.raises(CacheError, match="its disk is away") as caught:
+    with pytest.raises(CacheError, match="its disk is not mounted") as caught:
         reader.read("image-0003")
     assert not isinstance(caught.value, DamagedFile)
 
