@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 MOST_BYTES = 160
-"""So many bytes of UTF-8 at most: file systems allow 255, of which endings, prefixes and temporary names take some."""
+"""At most this many bytes of UTF-8: file systems allow 255, and extensions, prefixes and temporary names need some."""
 HASH_DIGITS = 8
 UNSAFE = re.compile(r'[/\\<>:"|?*]')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices on Windows, whatever the ending

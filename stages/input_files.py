@@ -18,7 +18,7 @@ def check_is_file(path: str | os.PathLike[str]) -> None:
     """Raises OSError, with words that fit "cannot be read (...)", unless `path` is a file or a pipe of the shell."""
     name = os.fspath(path)
     if "\0" in name:
-        raise OSError(errno.EINVAL, "its name has a zero byte", name)
+        raise OSError(errno.EINVAL, "its name contains a zero byte", name)
     mode = os.stat(name).st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)

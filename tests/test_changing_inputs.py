@@ -172,7 +172,7 @@ def test_what_is_made_of_another_file_is_never_kept(
         code, _, said = call(*arguments)
     assert exchanged
     assert code == 2, said
-    assert f"{path}: is not the file it was when this command began" in said.splitlines()[-1]
+    assert f"{path}: changed while this command was running" in said.splitlines()[-1]
     assert "Traceback" not in said
     code, _, said = call(*arguments)
     assert code == 0, said

@@ -137,5 +137,5 @@ def test_entities_that_grow_without_end_are_refused(tmp_path: Path) -> None:
     entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 50}">' for n in range(1, 9))
     head = f'<!DOCTYPE a [<!ENTITY e0 "{"x" * 100}">{entities}]>'
     (home / "Annotations/a.xml").write_text(f"{head}<annotation><object><name>&e8;</name></object></annotation>")
-    with pytest.raises(StageError, match=r"a\.xml: is not a whole XML file"), in_finite_time():
+    with pytest.raises(StageError, match=r"a\.xml: is not a complete XML file"), in_finite_time():
         open_detection(f"voc:{home}:train", work=tmp_path / "work").record("a")

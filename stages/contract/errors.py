@@ -23,11 +23,11 @@ class ChangedInput(StageError):
     """A file that is no longer the one that the caches' keys were made from: what is read would be misfiled."""
 
     @staticmethod
-    def of(path: object, what: str = "is not the file it was when this command began") -> ChangedInput:
+    def of(path: object, what: str = "changed while this command was running") -> ChangedInput:
         """The sentence for the file `path`."""
         return ChangedInput(
-            f"{path}: {what}; nothing was kept of it, so run the same command again "
-            "(with --check-content, which reads every file anew, if that does not help)"
+            f"{path}: {what}; nothing from it was kept; run the same command again "
+            "(with --check-content, which rereads every file, if that does not help)"
         )
 
 

@@ -85,5 +85,5 @@ def restoring(checkpoint: Checkpoint) -> Iterator[None]:
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise StageError(
             f"{checkpoint.path}: this checkpoint does not fit what is to be trained ({error}); delete it and run the "
-            "same command again, which begins this part anew"
+            "same command again, to start this part over"
         ) from error

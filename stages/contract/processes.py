@@ -60,7 +60,7 @@ class Processes:
             yield from results
         except TerminatedWorkerError as error:
             raise StageError(
-                f"{self.stage}: a worker process died, most likely for lack of memory; run again with fewer --jobs"
+                f"{self.stage}: a worker process died, probably because memory ran out; run again with fewer --jobs"
             ) from error
         if failures:
             raise failures[0]

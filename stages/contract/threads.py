@@ -6,7 +6,7 @@ import functools
 import threading
 
 SECONDS = 60
-"""So long a thread may take to begin; on a loaded machine it may well be a few."""
+"""How long a thread may take to start, in seconds; on a loaded machine it can take several."""
 
 
 class Beginning(threading.Event):

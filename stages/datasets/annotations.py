@@ -35,7 +35,7 @@ FALSE, TRUE = ("0", "false", "no", "unspecified", "unknown"), ("1", "true", "yes
 DECLARATION = re.compile(rb"""<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([A-Za-z][\w.-]{0,40})["']""")
 NO_ENCODINGS = ("idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7")  # of documents
 MOST_NESTED = 100
-"""Levels of elements in an annotation; VOC's have five."""
+"""Levels of nesting allowed in an annotation; VOC's have five."""
 SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030"}  # what is called GB2312 mostly has some letters of its successors
 
 
@@ -119,7 +119,7 @@ def readable_annotation(
             faults.add(error)
     inside = sum(sum(1 for _ in node.iter("bndbox")) for node in root.iterfind("object"))
     if inside < sum(1 for _ in root.iter("bndbox")):
-        faults.add(f"{path}: has a <bndbox> that is in no <object> of its <annotation>; move or remove it")
+        faults.add(f"{path}: has a <bndbox> outside every <object> of its <annotation>; move or remove it")
     size = None
     try:
         size = stated_size(root, path, unusual)
@@ -137,12 +137,12 @@ def parse_xml(path: Path, read: Callable[[Path], bytes] = read_whole) -> Element
     except OSError as error:
         raise BadAnnotation(f"{path}: " + cannot("be read", error, "repair or remove it")) from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise BadAnnotation(f"{path}: is not a whole XML file ({error}); repair or remove it") from None
+        raise BadAnnotation(f"{path}: is not a complete XML file ({error}); repair or remove it") from None
     level, depth = [root], 0
     while level:
         if (depth := depth + 1) > MOST_NESTED:
             raise BadAnnotation(
-                f"{path}: has elements nested more than {MOST_NESTED} deep, which no annotation of VOC's kind has; "
+                f"{path}: has elements nested more than {MOST_NESTED} deep, deeper than any VOC annotation; "
                 "repair or remove it"
             )
         for node in level:
@@ -181,7 +181,7 @@ def stated_size(root: ElementTree.Element, path: Path, unusual: set[str]) -> tup
         return None
     width, height = (side_of(root.findtext(f"size/{side}"), path, f"its size's {side}") for side in SIDES)
     if min(width, height) < 0:
-        unusual.add("a size of -1, taken for unknown")
+        unusual.add("a size of -1, taken as unknown")
     return (width, height) if width > 0 and height > 0 else None
 
 
@@ -239,7 +239,7 @@ def flag(node: ElementTree.Element, name: str, path: Path, what: str, unusual: s
         return word in TRUE
     fraction = float(word) if re.fullmatch(r"\d+\.?\d*(e-\d{1,3})?|\.\d+", word, re.ASCII) else -1.0
     if fraction in (0, 1) or (0 < fraction < 1 and name != "difficult"):
-        unusual.add(f"{name} as a fraction, taken for 1 above 0")
+        unusual.add(f"{name} as a fraction, taken as 1 if above 0")
         return fraction > 0
     raise BadAnnotation(f"{path}: {what} has {name} = {text!r}; write 0 or 1")
 
@@ -262,13 +262,13 @@ def problems(
         what = f"{annotation.path}: object {one.number} ({one.name})"
         if classes is not None and one.name not in classes:
             advice = 'list the class, correct the name, or set other_classes = "leave-out"'
-            yield f"{what} is of no listed class ({', '.join(classes)}); {advice}"
+            yield f"{what} has none of the listed classes ({', '.join(classes)}); {advice}"
         xmin, ymin, xmax, ymax = one.corners
         box = f"the box ({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g})"
         if not np.isfinite(one.corners).all():
             continue
         if xmax < xmin or ymax < ymin:
-            yield f"{what} has {box}, which is turned inside out; correct its corners"
+            yield f"{what} has {box}, which is inverted; correct its corners"
         elif min(xmin, ymin) < first - SLACK or xmax > size[0] + SLACK or ymax > size[1] + SLACK:
             yield (
                 f"{what} has {box}, outside its image of {size[0]} x {size[1]} pixels; "

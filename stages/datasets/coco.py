@@ -51,7 +51,7 @@ SLACK = 1.0  # pixels: boxes drawn around polygons may reach over the edge by ro
 FAR = 1e30
 TABLES = ("images", "categories", "annotations")
 Identity = int | str
-"""An id in the file: COCO's are numbers, others' may be text."""
+"""An id in the file: COCO's are numbers; other files may use text."""
 
 
 @dataclass(frozen=True)
@@ -366,7 +366,7 @@ def read_coco(path: Path) -> CocoFile:
     for identity, entry in numbered:
         what = f"image {identity}"
         if str(identity) in images:
-            faults.add(f"{path}: {what} is there twice; give each image an id of its own")
+            faults.add(f"{path}: {what} appears twice; give each image its own id")
             continue
         images[str(identity)] = len(images)
         try:
@@ -436,7 +436,7 @@ def annotation_rows(
             if json.dumps(other, sort_keys=True) == json.dumps(entry, sort_keys=True):
                 repeated[str(row[1])] += 1
             else:
-                faults.add(f"{path}: annotation {row[1]} is there twice, with different content; give each its own id")
+                faults.add(f"{path}: annotation {row[1]} appears twice, with different content; give each its own id")
             continue
         rows.append(row)
     return rows, repeated
@@ -452,7 +452,7 @@ def read_json(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
     except OSError as error:
         raise BadDataset(f"{path}: " + cannot("be read", error, "name a file in COCO's format")) from None
     except (ValueError, RecursionError) as error:
-        raise BadDataset(f"{path}: is not a whole JSON file ({error}); repair it or fetch it again") from None
+        raise BadDataset(f"{path}: is not a complete JSON file ({error}); repair it or fetch it again") from None
     for table in TABLES:
         entries = content.get(table) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -518,7 +518,7 @@ def category_names(path: Path, entries: Sequence[Mapping[str, Any]], faults: Fau
             faults.add(f"{path}: category {identity} has the name {shown(name)}; give it a name, on one line")
             name = f"category {number}"  # so that its annotations are not faults, too
         if str(identity) in names or name in taken:
-            faults.add(f"{path}: category {identity} ({name}): its id or name is there twice; rename one")
+            faults.add(f"{path}: category {identity} ({name}): its id or name appears twice; rename one")
             if str(identity) in names:
                 continue
         names[str(identity)] = name
@@ -539,9 +539,11 @@ def annotation_row(
     what = f"annotation {identity}"
     image, category = (str(identity_of(path, what, entry, key)) for key in ("image_id", "category_id"))
     if image not in images:
-        raise BadDataset(f"{path}: {what} is of image {image}, which the file does not list; add or remove it")
+        raise BadDataset(f"{path}: {what} refers to image {image}, which the file does not list; add or remove it")
     if category not in label_of:
-        raise BadDataset(f"{path}: {what} is of category {category}, which the file does not list; add or remove it")
+        raise BadDataset(
+            f"{path}: {what} refers to category {category}, which the file does not list; add or remove it"
+        )
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(side) for side in box):
         raise BadDataset(f"{path}: {what} has bbox = {shown(box)}; give it four numbers, [x, y, width, height]")

@@ -148,7 +148,7 @@ class DigestMemory:
         try:
             return {name: FileEntry.from_json(value) for name, value in read_memory(self.memory, "files").items()}
         except (ValueError, TypeError):
-            log.info("%s: not understood, reading the files again", self.memory)
+            log.info("%s: cannot be interpreted, reading the files again", self.memory)
             return {}
 
     def settled(self, entries: dict[str, FileEntry]) -> dict[str, FileEntry]:
@@ -178,7 +178,7 @@ def read_memory(memory: Path, table: str) -> dict[str, Any]:
         return {}
     except CacheError as error:
         reason = error.reason if isinstance(error, DamagedFile) else error
-        log.info("%s: is not believed (%s); the files are read again", memory, reason)
+        log.info("%s: not trusted (%s); the files are read again", memory, reason)
         return {}
     entries = value.get(table)
     return entries if sealed and isinstance(entries, dict) else {}

@@ -85,7 +85,7 @@ def fetch(name: str, directory: Path | str, progress: ProgressFactory = silent, 
         for archive in archives:
             fetch_archive(archive, place, progress, mirror or os.environ.get(MIRROR_VARIABLE))
     except OSError as error:
-        raise BadDownload(f"{place}: " + cannot("be written", error, "free the disk or name another")) from None
+        raise BadDownload(f"{place}: " + cannot("be written", error, "free some disk space or name another")) from None
     return place / archives[0].base
 
 
@@ -105,7 +105,7 @@ def fetch_archive(archive: Archive, directory: Path, progress: ProgressFactory, 
             require_checksum(path, archive.md5, path)
         unpack(path, directory, progress)
     if not is_complete(directory / archive.base, archive.split):
-        raise BadDownload(f"{path}: does not hold the whole image set '{archive.split}'; remove it and run again")
+        raise BadDownload(f"{path}: does not contain the whole image set '{archive.split}'; remove it and run again")
     log.info("%s: unpacked; %s is no longer needed and may be removed", directory / archive.base, path.name)
 
 
@@ -127,7 +127,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BadDownload(f"{path}: another process is fetching it; wait for that one to end") from None
+            raise BadDownload(f"{path}: another process is fetching it; wait for it to finish") from None
         yield
 
 
@@ -141,12 +141,12 @@ def download(url: str, part: Path, progress: ProgressFactory) -> None:
         try:
             return receive(url, part, progress)
         except ValueError:
-            raise BadDownload(f"{url}: is not an address to fetch from; correct the mirror's address") from None
+            raise BadDownload(f"{url}: is not a valid download address; correct the mirror's URL") from None
         except NETWORK_ERRORS as error:
             kept = size_of(part)
             failures, before = (failures + 1 if kept <= before else 1), max(kept, before)
             if failures == ATTEMPTS or is_final(error):
-                then = f"run again to go on from the {kept:,} bytes kept" if kept else "try again, or another mirror"
+                then = f"run again to resume from the {kept:,} bytes kept" if kept else "try again, or another mirror"
                 raise BadDownload(f"{url}: could not be fetched ({network_reason(error)}); {then}") from None
             log.warning("%s: %s, trying again", url, network_reason(error))
             time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
@@ -163,7 +163,7 @@ def require_checksum(file: Path, md5: str, path: Path) -> None:
     if found != md5:
         bad = path.with_name(f"{path.name}.bad")
         os.replace(file, bad)
-        raise BadDownload(f"{bad}: has the checksum {found}, not {md5}; it was set aside, run again to fetch it anew")
+        raise BadDownload(f"{bad}: has the checksum {found}, not {md5}; it was set aside; run again to download it")
 
 
 def receive(url: str, part: Path, progress: ProgressFactory) -> None:
@@ -222,9 +222,9 @@ def is_final(error: Exception) -> bool:
 def network_reason(error: Exception) -> str:
     """A few words for what went wrong."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
+        return f"the server answered {error.code} {error.reason}"
     if isinstance(error, http.client.IncompleteRead):
-        return "the connection broke off"
+        return "the connection was lost"
     return str(getattr(error, "reason", None) or error or type(error).__name__)
 
 
@@ -266,7 +266,7 @@ def move_into(source: Path, target: Path) -> None:
     for unpacked, place in moves:
         if os.path.lexists(place) and not (place.is_file() and filecmp.cmp(unpacked, place, shallow=False)):
             raise BadDownload(
-                f"{place}: is there already and is not what the archive holds; move it away, or name another folder"
+                f"{place}: already exists and differs from the archive's; move it away, or name another folder"
             )
     for unpacked, place in moves:
         place.parent.mkdir(parents=True, exist_ok=True)

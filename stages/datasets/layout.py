@@ -66,7 +66,7 @@ def find_images(folder: Path, split: str, year: str | None) -> tuple[Layout, tup
     image_set = next((path for path in lists if os.path.isfile(path)), None)
     if image_set is None:
         sets = sorted(path.stem for path in lists[0].parent.glob("*.txt"))
-        advice = nearest(split, sets) or "; write it, a text file with one image id a line (a file's name, no ending)"
+        advice = nearest(split, sets) or "; write it, a text file with one image id per line, without file extensions"
         raise BadDataset(f"{lists[0]}: no such image set{advice}")
     return layout, read_image_set(image_set, Listing(layout.images, SUFFIXES)), label
 
@@ -127,7 +127,7 @@ def read_image_set(path: Path, images: Listing | None = None) -> tuple[str, ...]
     for number, image_id in lines.items():
         if not is_id(image_id):
             raise BadDataset(
-                f"{path}: line {number}, {shown(image_id)}, is not an image id; write one id a line, the path of "
+                f"{path}: line {number}, {shown(image_id)}, is not an image id; write one id per line, the path of "
                 "an image below the folder of images, without its ending"
             )
         if image_id.lower().endswith(SUFFIXES) and not (images and images.find(image_id)):
@@ -139,7 +139,7 @@ def read_image_set(path: Path, images: Listing | None = None) -> tuple[str, ...]
         if first != number:
             raise BadDataset(f"{path}: '{image_id}' is on lines {first} and {number}; remove one of them")
     if not lines:
-        raise BadDataset(f"{path}: lists no image; add one id a line")
+        raise BadDataset(f"{path}: lists no images; add one id per line")
     return tuple(lines.values())
 
 
@@ -158,4 +158,4 @@ def read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise BadDataset(f"{path}: " + cannot("be read", error, "name a list of image ids")) from None
     except UnicodeDecodeError:
-        raise BadDataset(f"{path}: is not a text file in UTF-8; an image set holds one image id a line") from None
+        raise BadDataset(f"{path}: is not a text file in UTF-8; an image set holds one image id per line") from None

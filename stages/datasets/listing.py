@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 ONE_LINE = re.compile("[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-"""Text without controls and what cannot be encoded: what ids and names of classes may be."""
+"""What ids and class names may be: text without control characters or anything that cannot be encoded."""
 MOST_BYTES = 255
-"""Of a file's name, on every usual file system."""
+"""The longest file name, in bytes, on the usual file systems."""
 
 
 class Listing:

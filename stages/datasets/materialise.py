@@ -38,7 +38,7 @@ def materialised(label: str, identity: Mapping[str, Any], work: Path, draw: Call
         make(folder, draw)
     except OSError as error:
         raise BadDataset(
-            f"{folder}: " + cannot("be written", error, "free the disk or choose another --work")
+            f"{folder}: " + cannot("be written", error, "free some disk space or choose another --work")
         ) from None
     log.info("drew %s in %.1f s", label, time.monotonic() - started)
     return folder

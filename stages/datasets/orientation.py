@@ -48,7 +48,7 @@ def turned_note(name: str, undecided: Sequence[tuple[Path, int]]) -> str:
     many = f"{len(undecided)} images have" if len(undecided) > 1 else "1 image has"
     first = "the first is " if len(undecided) > 1 else ""
     return (
-        f"{name}: {many} an EXIF orientation, and annotations that do not tell which way up they were drawn "
+        f"{name}: {many} an EXIF orientation, and annotations that do not say which way up they were drawn "
         f"({first}{path}, orientation {orientation}); they are read upright, so if their boxes are in the pixels as "
         'stored, set exif = "stored" for the dataset'
     )

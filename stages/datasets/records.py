@@ -16,7 +16,7 @@ from stages.boxes import Boxes, area
 from stages.contract.errors import StageError
 
 MOST_FAULTS = 20
-"""So many faults of one file are listed."""
+"""At most this many faults of one file are listed."""
 
 
 @dataclass
@@ -185,6 +185,6 @@ def shown(value: Any) -> str:
     if isinstance(value, list | dict | set | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, int) and abs(value) >= 2**63:
-        return "a number of very many digits"
+        return "a number of many digits"
     text = repr(value[:100]) if isinstance(value, str | bytes) else repr(value)
     return f"{text}..." if isinstance(value, str | bytes) and len(value) > 100 else text

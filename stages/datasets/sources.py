@@ -26,14 +26,14 @@ FORMS = (
 
 
 Source = str | Sequence[str]
-"""One source, or several whose images are to be one dataset."""
+"""One source, or several whose images form one dataset."""
 
 
 @dataclass(frozen=True)
 class CombinedOptions:
     """What a recipe may say of several sources, too."""
 
-    prefix_ids: bool = setting(False, "Put the name of the set that an image is from, and a slash, before its id.")
+    prefix_ids: bool = setting(False, "Prefix every image id with the name of its set and a slash.")
 
 
 def open_dataset(
@@ -98,7 +98,7 @@ def open_combined(sources: Sequence[str], work: Path, values: Mapping[str, Any])
     """Several sources with boxes as one dataset; each takes those of the options that it knows."""
     told = ", ".join(sources)
     if not sources or len(set(sources)) < len(sources):
-        raise BadDataset(f"source = [{told}]: list each source once, and at least one")
+        raise BadDataset(f"source = [{told}]: list at least one source, each only once")
     known = [names_of_options(source) for source in sources]
     own = {name: value for name, value in values.items() if name == "prefix_ids"}
     for name in values:
@@ -111,7 +111,7 @@ def open_combined(sources: Sequence[str], work: Path, values: Mapping[str, Any])
         part = open_one(source, work, chosen, partial=True)
         if not isinstance(part, Dataset):
             raise BadDataset(
-                f"{source}: has classes but no boxes; several sources are sets with boxes, as voc:DIR:SPLIT"
+                f"{source}: has classes but no boxes; sources that are combined must have boxes, such as voc:DIR:SPLIT"
             )
         parts.append(part)
     combined_options = build_settings(CombinedOptions, own, told)
@@ -161,9 +161,7 @@ def expanded(text: str, source: str) -> str:
     for match in re.finditer(r"\$(?:(\w+)|\{(\w+)\})", text):
         name = match[1] or match[2]
         if not os.environ.get(name):
-            raise BadDataset(
-                f"{source}: the environment variable {name} is not set; set it to the folder that is meant"
-            )
+            raise BadDataset(f"{source}: the environment variable {name} is not set; set it to the dataset's folder")
     return os.path.expanduser(os.path.expandvars(text))
 
 

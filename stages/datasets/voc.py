@@ -49,12 +49,12 @@ OF_ALL_IMAGES = (
     "image_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out", "images_with_crowds",
     "record_digests", "_places",
 )  # fmt: skip
-"""What is worked out once and is another for a subset."""
+"""Cached properties that a subset must compute for itself."""
 RECORDS = "records 1"
-"""Names what is remembered of records: to be raised when a record says other things of the same files."""
+"""Version of the remembered records: raise it when the same files would give different records."""
 KEPT_RECORDS = 4  # sets of images of one folder whose records are remembered
 NO_FILE = "none"
-"""In keys, in place of the digest of an annotation file that is not there."""
+"""In keys, stands for the digest of a missing annotation file."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ImageOptions:
 
     exif: str = setting(
         AUTO,
-        "Images with an EXIF orientation: read upright, as they are stored, or whichever fits the annotated size.",
+        "Images with an EXIF orientation: read upright, as stored, or whichever fits the annotated size.",
         choices=CHOICES,
     )
 
@@ -74,7 +74,7 @@ class ClassOptions(ImageOptions):
     """What it may say of one with boxes, too: its classes, in this order."""
 
     classes: tuple[str, ...] | None = setting(
-        None, "The classes, in their order; none: those of the file, or those that the annotations name."
+        None, "The classes, in order; none: those that the file lists or the annotations name."
     )
 
 
@@ -88,15 +88,15 @@ class VocOptions(ClassOptions):
     """
 
     year: int | None = setting(
-        None, "The year of the VOC set, where the folder's name does not tell.", at_least=1900, at_most=2099
+        None, "The year of the VOC set, if the folder's name does not say.", at_least=1900, at_most=2099
     )
     other_classes: str = setting(
         ERROR,
-        "Objects of a class that is not listed: an error, or left out, neither found nor missed.",
+        "Objects of an unlisted class: an error, or left out and counted neither as found nor as missed.",
         choices=(ERROR, LEAVE_OUT),
     )
     unannotated: str = setting(
-        ERROR, "Images without annotation file: an error, or images without objects.", choices=(ERROR, BACKGROUND)
+        ERROR, "Images without an annotation file: an error, or images without objects.", choices=(ERROR, BACKGROUND)
     )
     zero_based: bool = setting(False, "Corners count from 0 and are edges, not from 1 and the last pixel.")
 
@@ -466,7 +466,7 @@ def checked_classes(classes: tuple[str, ...] | None) -> None:
         if not ONE_LINE.fullmatch(name):
             raise BadDataset(f"classes: {shown(name)} is not the name of a class; give it a name, on one line")
     if classes is not None and (not classes or len(set(classes)) < len(classes)):
-        raise BadDataset(f"classes = {list(classes)}: list each class once, and at least one")
+        raise BadDataset(f"classes = {list(classes)}: list at least one class, each only once")
 
 
 def plain_label(name: str) -> str:

@@ -32,7 +32,7 @@ from stages.images.reading import SUFFIXES, ImageFile
 from stages.input_files import read_whole
 
 SLACK = 0.01
-"""Of the image's sides: so far may a number, or an edge of a box, lie outside, as in Ultralytics' own check."""
+"""How far a number or a box's edge may lie outside, as a share of the image's side; as in Ultralytics' own check."""
 MOST_BYTES = 1 << 20
 """Of a data.yaml: no list of classes is longer, and YAML is slow to read."""
 IMAGES, LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
@@ -137,7 +137,7 @@ class YoloDataset(Dataset):
             if min(x1, 1 - x2) < -slack[0] or min(y1, 1 - y2) < -slack[1]:
                 box = f"a box from ({x1:.4g}, {y1:.4g}) to ({x2:.4g}, {y2:.4g})"
                 yield (
-                    f"{annotation.path}: line {one.line} ({one.name}) is {box} in parts of the image, outside of it; "
+                    f"{annotation.path}: line {one.line} ({one.name}) is {box} as fractions of the image, outside it; "
                     "correct it: class, centre x and y, width and height, between 0 and 1"
                 )
 
@@ -199,7 +199,7 @@ def open_yolo(
             raise BadDataset(f"{path}: {split} has the image {str(one)!r}, whose name cannot be an id; rename it")
         other = images.setdefault(image_id, one)
         if other != one:
-            raise BadDataset(f"{other} and {one}: are both image '{image_id}' of one label file; remove or rename one")
+            raise BadDataset(f"{other} and {one}: share a label file as image '{image_id}'; remove or rename one")
     labels = [label_path(one) for one in images.values()]
     if not any(label.exists() for label in labels):
         raise BadDataset(
@@ -232,7 +232,7 @@ def read_yaml(path: Path) -> YoloFile:
         told = " ".join(str(error).split())[:200]
         raise BadDataset(f"{path}: is not valid YAML ({told}); correct it") from None
     if not isinstance(table, dict):
-        raise BadDataset(f"{path}: is no table; a data.yaml has names, train and val")
+        raise BadDataset(f"{path}: is not a table; a data.yaml has names, train and val")
     names = class_list(path, table.get("names"))
     if table.get("nc", len(names)) != len(names):
         raise BadDataset(f"{path}: nc = {shown(table['nc'])}, but there are {len(names)} names; correct one of them")
@@ -250,7 +250,7 @@ def class_list(path: Path, stated: Any) -> tuple[str, ...]:
         for key, name in stated.items()
     }
     if {*numbered} != {*range(len(stated))} or any(isinstance(key, bool | float) for key in numbered):
-        raise BadDataset(f"{path}: names are not numbered from 0 to {len(stated) - 1}; number the classes so")
+        raise BadDataset(f"{path}: names are not numbered from 0 to {len(stated) - 1}; number them that way")
     names = [numbered[number] for number in range(len(numbered))]
     for number, name in enumerate(names):
         if isinstance(name, bool) or not isinstance(name, str | int) or not ONE_LINE.fullmatch(text_of(name)):
@@ -258,7 +258,7 @@ def class_list(path: Path, stated: Any) -> tuple[str, ...]:
     texts = [text_of(name) for name in names]
     if len(set(texts)) < len(texts):
         twice, _ = Counter(texts).most_common(1)[0]
-        raise BadDataset(f"{path}: the class {shown(twice)} is there twice; rename one")
+        raise BadDataset(f"{path}: the class {shown(twice)} appears twice; rename one")
     return tuple(texts)
 
 
@@ -273,12 +273,12 @@ def root_of(path: Path, stated: Any) -> Path:
     if stated is None or stated == "":
         return own
     if not isinstance(stated, str) or not ONE_LINE.fullmatch(stated):
-        raise BadDataset(f"{path}: path = {shown(stated)} is no folder; correct it")
+        raise BadDataset(f"{path}: path = {shown(stated)} is not a folder; correct it")
     root = Path(os.path.normpath(own / os.path.expanduser(stated)))
     if not os.path.isdir(root):
         raise BadDataset(
-            f"{path}: path = {shown(stated)}, but there is no folder {root}; correct it, or remove it where the images "
-            "lie beside the file"
+            f"{path}: path = {shown(stated)}, but there is no folder {root}; correct it, or remove it if the images "
+            "are beside the file"
         )
     return root
 
@@ -293,7 +293,7 @@ def images_of(file: YoloFile, split: str) -> tuple[list[Path], Path]:
     found: dict[Path, None] = {}
     for place in places:
         if not isinstance(place, str) or not ONE_LINE.fullmatch(place):
-            raise BadDataset(f"{file.path}: {split} has {shown(place)}, which is no folder and no list of images")
+            raise BadDataset(f"{file.path}: {split} has {shown(place)}, which is neither a folder nor a list of images")
         found |= dict.fromkeys(images_at(file, split, place))
     if not found:
         raise BadDataset(f"{file.path}: {split} has no image; images end in {', '.join(SUFFIXES)}")
@@ -310,7 +310,7 @@ def images_at(file: YoloFile, split: str, place: str) -> list[Path]:
         return Listing(path, SUFFIXES).files
     if path.suffix.lower() != ".txt" or not os.path.isfile(path):
         raise BadDataset(
-            f"{file.path}: {split} has {shown(place)}, but {path} is no folder and no list of images; correct it"
+            f"{file.path}: {split} has {shown(place)}, but {path} is neither a folder nor a list of images; correct it"
         )
     found = []
     for number, line in enumerate(read_lines(path), 1):
@@ -318,8 +318,8 @@ def images_at(file: YoloFile, split: str, place: str) -> list[Path]:
             image = listed_image(file, path, name)
             if image is None or not name.lower().endswith(SUFFIXES):
                 raise BadDataset(
-                    f"{path}: line {number}, {shown(name)}, is no image file; write paths relative to {path.parent} "
-                    f"or to {file.root}"
+                    f"{path}: line {number}, {shown(name)}, is not an image file; write paths relative to "
+                    f"{path.parent} or to {file.root}"
                 )
             found.append(image)
     return found
@@ -400,7 +400,7 @@ def read_label(path: Path, number: int, words: Sequence[str], stated: Sequence[f
         return YoloObject(number, name, (np.nan,) * 4)
     if min(numbers) < -SLACK or max(numbers) > 1 + SLACK:
         odd = next(one for one in numbers if not -SLACK <= one <= 1 + SLACK)
-        raise BadAnnotation(f"{place} ({name}) has the number {odd:g}; write parts of the image, between 0 and 1")
+        raise BadAnnotation(f"{place} ({name}) has the number {odd:g}; write fractions of the image, between 0 and 1")
     if len(numbers) > 4:
         xs, ys = numbers[::2], numbers[1::2]
         return YoloObject(number, name, (min(xs), min(ys), max(xs), max(ys)))

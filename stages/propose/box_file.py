@@ -190,7 +190,7 @@ def whole_hdf5(path: Path) -> Iterator[None]:
         yield
     except ODD as error:
         reason = " ".join(str(error).strip("'\"").split())
-        raise StageError(f"{path}: is not a whole HDF5 file of boxes ({reason}); copy it anew") from error
+        raise StageError(f"{path}: is not a complete HDF5 file of boxes ({reason}); copy it anew") from error
 
 
 def values_of(path: Path, image_id: str, array: Any) -> Any:
@@ -338,7 +338,7 @@ def mat_lookup(source: Source, sha256: str | None) -> Lookup:
     try:
         content = read_variables(raw, ("boxes", "images"))
     except ValueError as error:
-        raise StageError(f"{path}: is not a whole .mat file ({error}); copy it anew") from error
+        raise StageError(f"{path}: is not a complete .mat file ({error}); copy it anew") from error
     boxes, images = content.get("boxes"), content.get("images")
     if not isinstance(boxes, list) or not isinstance(images, list) or not boxes or len(boxes) != len(images):
         raise StageError(f"{path}: needs cell arrays 'boxes' and 'images' of the same length; see the published format")

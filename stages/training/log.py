@@ -106,7 +106,7 @@ def points_in_words(log: Log) -> str:
     step, count = next(iter(log)), len(next(iter(log.values())))
     if count == 1:
         return f"a single {step}"
-    return f"a point for each {step}" if count <= SHOWN_POINTS else f"each point the mean of a few {step}s"
+    return f"one point per {step}" if count <= SHOWN_POINTS else f"each point the mean of a few {step}s"
 
 
 def smoothed(log: Log, step: str, names: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -142,21 +142,21 @@ REFUSED: dict[str, tuple[Callable[[Content], object], str]] = {
     "an id of two lines": (put("images", 0, "id", "a\nb"), r"image 1 has id = 'a\nb', neither a whole number nor text"),
     "half a surrogate": (put("images", 0, "file_name", "\ud800.jpg"), r"image 42 has file_name = '\ud800.jpg'"),
     "a size of text": (put("images", 0, "width", "60"), "image 42 has width = '60', not a whole number"),
-    "a huge number": (put("annotations", 1, "area", 10**400), "annotation 6 has area = a number of very many digits"),
-    "an id twice": (put("images", 0, "id", 7), "image 7 is there twice"),
+    "a huge number": (put("annotations", 1, "area", 10**400), "annotation 6 has area = a number of many digits"),
+    "an id twice": (put("images", 0, "id", 7), "image 7 appears twice"),
     "no file": (without("images", 0, "file_name"), "image 42 has file_name = None"),
     "a file elsewhere": (put("images", 0, "file_name", "../a.jpg"), "name a file inside the folder"),
-    "a category twice": (put("categories", 0, "id", 3), "category 3 (traffic light): its id or name is there twice"),
-    "a name twice": (put("categories", 0, "name", "traffic light"), "its id or name is there twice"),
+    "a category twice": (put("categories", 0, "id", 3), "category 3 (traffic light): its id or name appears twice"),
+    "a name twice": (put("categories", 0, "name", "traffic light"), "its id or name appears twice"),
     "a name of two lines": (put("categories", 0, "name", "a\nb"), r"category 90 has the name 'a\nb'"),
-    "an unknown image": (put("annotations", 0, "image_id", 1), "annotation 5 is of image 1, which the file does not"),
-    "an unknown category": (put("annotations", 0, "category_id", 1), "annotation 5 is of category 1, which the file"),
+    "an unknown image": (put("annotations", 0, "image_id", 1), "annotation 5 refers to image 1, which the file"),
+    "an unknown category": (put("annotations", 0, "category_id", 1), "annotation 5 refers to category 1, which"),
     "no category": (without("annotations", 2, "category_id"), "annotation 8 has no 'category_id'"),
     "no box": (without("annotations", 2, "bbox"), "annotation 8 has bbox = None; give it four numbers"),
     "three numbers": (put("annotations", 1, "bbox", [1, 2, 3]), "annotation 6 has bbox = [1, 2, 3]"),
     "a text in a box": (put("annotations", 1, "bbox", [1, 2, 3, "4"]), "give it four numbers"),
     "an area of text": (put("annotations", 1, "area", "big"), "annotation 6 has area = 'big'"),
-    "an id of two objects": (put("annotations", 2, "id", 6), "annotation 6 is there twice, with different content"),
+    "an id of two objects": (put("annotations", 2, "id", 6), "annotation 6 appears twice, with different content"),
     "a crowd of two": (put("annotations", 1, "iscrowd", 2), "annotation 6 has iscrowd = 2; write 0 or 1"),
 }
 
@@ -187,7 +187,12 @@ def test_the_check_lists_all_that_is_not_whole(
         main(["data", "check", f"coco:{path}:{tmp_path / 'images'}"])
     printed = capsys.readouterr().out.splitlines()
     assert ended.value.code == 1
-    words = ["image 42 has file_name", "category 3 has the name ''", "annotation 5 has bbox", "annotation 6 is of cat"]
+    words = [
+        "image 42 has file_name",
+        "category 3 has the name ''",
+        "annotation 5 has bbox",
+        "annotation 6 refers to cat",
+    ]
     for line, one in zip(printed, words, strict=False):
         assert line.startswith(f"{path}: {one}")
     assert printed[4:] == ["4 problems; images and boxes are checked once the file can be read"]
@@ -351,7 +356,7 @@ def test_ids_may_be_text_and_names_may_have_slashes(tmp_path: Path) -> None:
     with pytest.raises(BadAnnotation, match=r"annotation a1 \(cups/mugs\) of image night/0001 has the box"):
         opened(tmp_path, stated).record("night/0001")
     stated["images"].append({"id": "9", "file_name": "a.jpg"})
-    with pytest.raises(BadDataset, match="image 9 is there twice"):
+    with pytest.raises(BadDataset, match="image 9 appears twice"):
         opened(tmp_path, stated)
 
 
@@ -391,7 +396,7 @@ def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="unknown setting 'year'"):
         open_detection(f"coco:{path}:{tmp_path}/images", work=tmp_path, options={"year": 2017})
     path.write_text('{"images": [')
-    with pytest.raises(BadDataset, match=r"instances_toy\.json: is not a whole JSON file"):
+    with pytest.raises(BadDataset, match=r"instances_toy\.json: is not a complete JSON file"):
         open_detection(f"coco:{path}:{tmp_path}/images", work=tmp_path)
 
 

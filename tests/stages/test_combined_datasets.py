@@ -167,9 +167,9 @@ def test_one_source_in_a_list_is_that_source(tmp_path: Path) -> None:
 
 def test_lists_that_cannot_be(tmp_path: Path) -> None:
     source = make_voc(tmp_path / "one", {"a": "dog"})
-    with pytest.raises(BadDataset, match="list each source once"):
+    with pytest.raises(BadDataset, match="list at least one source"):
         opened([source, source], tmp_path)
-    with pytest.raises(BadDataset, match="list each source once, and at least one"):
+    with pytest.raises(BadDataset, match="list at least one source, each only once"):
         opened([], tmp_path)
     with pytest.raises(BadSetting, match="unknown setting 'zero_base', did you mean 'zero_based'"):
         opened([source, make_coco(tmp_path / "other", "dog")], tmp_path, zero_base=True)
@@ -177,7 +177,7 @@ def test_lists_that_cannot_be(tmp_path: Path) -> None:
         opened([source, make_coco(tmp_path / "other", "dog")], tmp_path, prefix_ids=1)
     for name in ("x", "y"):
         save_image(tmp_path / "classes" / name / "1.png", 3)
-    with pytest.raises(BadDataset, match="has classes but no boxes; several sources are sets with boxes"):
+    with pytest.raises(BadDataset, match="has classes but no boxes; sources that are combined must have boxes"):
         opened([source, f"folder:{tmp_path / 'classes'}"], tmp_path)
 
 

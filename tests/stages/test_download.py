@@ -164,7 +164,7 @@ def test_a_connection_that_breaks_off_is_taken_up_again(server: Server, tmp_path
 
 def test_a_connection_that_brings_nothing_is_given_up_and_the_rest_kept(server: Server, tmp_path: Path) -> None:
     server.cuts = [1000, 0, 0, 0, 0, 0, 0]
-    with pytest.raises(BadDownload, match=r"the connection broke off.*run again to go on from the 1,000 bytes kept"):
+    with pytest.raises(BadDownload, match=r"the connection was lost.*run again to resume from the 1,000 bytes kept"):
         fetch("voc2007", tmp_path)
     assert (tmp_path / "trainval.tar.part").read_bytes() == TRAINVAL[:1000]
     server.cuts = []
@@ -207,14 +207,14 @@ def test_a_damaged_archive_on_disk_is_set_aside_too(server: Server, tmp_path: Pa
 
 def test_a_missing_file_is_told_at_once(server: Server, tmp_path: Path) -> None:
     server.files.clear()
-    with pytest.raises(BadDownload, match=r"trainval\.tar: could not be fetched \(the server answers 404 Not Found\)"):
+    with pytest.raises(BadDownload, match=r"trainval\.tar: could not be fetched \(the server answered 404 Not Found\)"):
         fetch("voc2007", tmp_path)
     assert len(server.requests) == 1
 
 
 def test_a_server_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> None:
     server.status = 503
-    with pytest.raises(BadDownload, match="answers 503"):
+    with pytest.raises(BadDownload, match="answered 503"):
         fetch("voc2007", tmp_path)
     assert len(server.requests) == download.ATTEMPTS
 
@@ -236,7 +236,7 @@ def test_a_mirror_by_argument_or_variable(server: Server, tmp_path: Path, monkey
 
 
 def test_a_mirror_that_is_no_address(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(BadDownload, match="is not an address"):
+    with pytest.raises(BadDownload, match="is not a valid download address"):
         fetch("voc2007", tmp_path, mirror="somewhere")
 
 
@@ -314,7 +314,7 @@ def test_an_archive_without_the_image_set_is_an_error(
     other = tar_of({"readme.txt": b"hello"})
     server.files["trainval.tar"] = other
     monkeypatch.setattr(download, "archives_of", lambda name: (archive("trainval", other, "trainval", server.address),))
-    with pytest.raises(BadDownload, match="does not hold the whole image set 'trainval'"):
+    with pytest.raises(BadDownload, match="does not contain the whole image set 'trainval'"):
         fetch("voc2007", tmp_path)
 
 
@@ -336,7 +336,7 @@ def test_what_the_user_changed_is_not_unpacked_over(server: Server, tmp_path: Pa
     home = fetch("voc2007", tmp_path)
     (home / "JPEGImages" / "3.jpg").unlink()
     (home / "Annotations" / "3.xml").write_text("corrected by hand")
-    with pytest.raises(BadDownload, match=r"3\.xml: is there already and is not what the archive holds"):
+    with pytest.raises(BadDownload, match=r"3\.xml: already exists and differs from the archive's"):
         fetch("voc2007", tmp_path)
     assert (home / "Annotations" / "3.xml").read_text() == "corrected by hand"
     assert not (home / "JPEGImages" / "3.jpg").exists()

@@ -109,7 +109,7 @@ def test_a_declared_encoding_is_read(tmp_path: Path, encoding: str) -> None:
 
 
 SAID = {
-    "an ampersand": (NAMED.replace("gear", "nuts & bolts"), "is not a whole XML file"),
+    "an ampersand": (NAMED.replace("gear", "nuts & bolts"), "is not a complete XML file"),
     "an unknown encoding": (f'<?xml version="1.0" encoding="klingon"?>{NAMED}', "unknown encoding: klingon"),
     "no encoding of documents": (f'<?xml version="1.0" encoding="punycode"?>{NAMED}', "unknown encoding: punycode"),
     "half of a size": (NAMED.replace("<width>60", "<width>60.5"), "its size's width is '60.5', not a whole number"),
@@ -121,7 +121,7 @@ SAID = {
     "a word": (NAMED.replace("<difficult>0", "<difficult>maybe"), "has difficult = 'maybe'; write 0 or 1"),
     "objects in a list": (
         NAMED.replace("<object>", "<objects><object>").replace("</object>", "</object></objects>"),
-        "has a <bndbox> that is in no <object>",
+        "has a <bndbox> outside every <object>",
     ),
     "two boxes": (NAMED.replace("</bndbox>", "</bndbox><bndbox/>"), r"object 1 \(gear\) has 2 boxes"),
     "nested very deep": (f"<annotation>{'<object>' * 10**5}{'</object>' * 10**5}</annotation>", "nested more than 100"),
@@ -171,8 +171,8 @@ def test_what_is_unusual_is_noted_by_a_check(tmp_path: Path) -> None:
     report = check_dataset(opened(make(tmp_path / "mine", {"a": xml, "b": xml, "c": NAMED})))
     assert report.problems == []
     assert report.notes == [
-        "mine-train: 2 annotation files have a size of -1, taken for unknown: a.xml, b.xml",
-        "mine-train: 2 annotation files have truncated as a fraction, taken for 1 above 0: a.xml, b.xml",
+        "mine-train: 2 annotation files have a size of -1, taken as unknown: a.xml, b.xml",
+        "mine-train: 2 annotation files have truncated as a fraction, taken as 1 if above 0: a.xml, b.xml",
     ]
 
 
@@ -254,7 +254,7 @@ def test_objects_of_other_classes_may_be_left_out(tmp_path: Path, caplog: pytest
     two = NAMED.replace("</annotation>", xml_of("bolt").removeprefix("<annotation>"))
     folder = make(tmp_path / "mine", {"a": two, "b": xml_of("nut"), "c": xml_of("bolt")})
     with pytest.raises(
-        BadAnnotation, match=r'object 2 \(bolt\) is of no listed class \(gear\).*other_classes = "leave-out"'
+        BadAnnotation, match=r'object 2 \(bolt\) has none of the listed classes \(gear\).*other_classes = "leave-out"'
     ):
         opened(folder, classes=["gear"]).record("a")
     dataset = opened(folder, classes=["gear"], other_classes="leave-out")

@@ -206,7 +206,7 @@ def test_weights_that_were_replaced_are_not_loaded(state_file):
     os.utime(state_file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert state_file.stat().st_size == status.st_size
     for one in (source, pickle.loads(pickle.dumps(source))):
-        with pytest.raises(ChangedInput, match=r"shapenet\.pth: is not the file it was") as error:
+        with pytest.raises(ChangedInput, match=r"shapenet\.pth: changed while") as error:
             one.load()
         one_sentence(error)
     state_file.write_bytes(original)

@@ -45,7 +45,7 @@ def test_no_room_for_the_thread_that_feeds_the_processes_ends_the_stage(
     end_processes()
     with monkeypatch.context() as patched:
         patched.setattr(Queue, "_start_thread", refused)
-        with pytest.raises(StageError, match=r"numbers: a worker process died, most likely for lack of memory"):
+        with pytest.raises(StageError, match=r"numbers: a worker process died, probably because memory ran out"):
             fill_in_processes("numbers", Numbers(writer), writer, 2, SilentProgress())
     writer.release()
     again = Writer(tmp_path, Identity("numbers", 1, {}, {}, {}), ("1", "2", "3"), SCHEMA)
@@ -90,7 +90,7 @@ def kill_self(*arguments: Any) -> None:
 
 def test_a_killed_process_is_a_sentence_and_no_other_is_left() -> None:
     with (
-        pytest.raises(StageError, match=r"^numbers: a worker process died, most likely for lack of memory; run again"),
+        pytest.raises(StageError, match=r"^numbers: a worker process died, probably because memory ran out; run again"),
         processes("numbers", 2) as workers,
     ):
         list(workers.map(kill_self, [(0,)] * 4))

@@ -373,7 +373,7 @@ def test_imported_weights_that_were_replaced_are_not_loaded(shapenet_file, tmp_p
     record = read_record(shapenet_file)
     state = {name: -tensor for name, tensor in source.load().module.state_dict().items()}
     write_weights(shapenet_file, state, replace(record, tensors=tensors_digest(state)))
-    with pytest.raises(ChangedInput, match=r"shapenet\.safetensors: is not the file it was"):
+    with pytest.raises(ChangedInput, match=r"shapenet\.safetensors: changed while"):
         source.load()
 
 

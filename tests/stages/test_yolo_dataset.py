@@ -137,9 +137,9 @@ BAD_LINES = {
     "no class": ("nan 0.5 0.5 0.1 0.1", "line 2 is of class nan"),
     "three numbers": ("1 0.5 0.5 0.1", r"line 2 \(dog\) has 4 numbers; write class x y width height"),
     "a confidence": ("1 0.5 0.5 0.1 0.1 0.9", r"line 2 \(dog\) has 6 numbers"),
-    "pixels": ("1 75 25 50 50", r"line 2 \(dog\) has the number 75; write parts of the image"),
+    "pixels": ("1 75 25 50 50", r"line 2 \(dog\) has the number 75; write fractions of the image"),
     "a side below zero": ("1 0.5 0.5 -0.005 0.1", r"line 2 \(dog\) has a width or height below zero"),
-    "corner and sides": ("0 0.0 0.0 0.5 0.5", r"line 2 \(cat\) is a box from \(-0\.25, -0\.25\) to .*outside of it"),
+    "corner and sides": ("0 0.0 0.0 0.5 0.5", r"line 2 \(cat\) is a box from \(-0\.25, -0\.25\) to .*outside it"),
 }
 
 
@@ -217,17 +217,20 @@ BAD_YAML = {
     "a count that is another": ("train: images/train\nnames: [cat]\nnc: 2", "nc = 2, but there are 1 names"),
     "a gap": ("train: images/train\nnames: {0: cat, 2: dog}", "names are not numbered from 0 to 1"),
     "Norway": ("train: images/train\nnames: [se, no]", "class 1 has the name False; write a name in quotes"),
-    "a name twice": ("train: images/train\nnames: [cat, cat]", "the class 'cat' is there twice"),
+    "a name twice": ("train: images/train\nnames: [cat, cat]", "the class 'cat' appears twice"),
     "no such split": ("val: images/train\nnames: [cat]", "has no images for 'train'; it may be one of val"),
-    "no such folder": ("train: images/trian\nnames: [cat]", "train has 'images/trian', but .* is no folder"),
+    "no such folder": ("train: images/trian\nnames: [cat]", "train has 'images/trian', but .* is neither a folder"),
     "no such root": ("path: nowhere\ntrain: images/train\nnames: [cat]", "path = 'nowhere', but there is no folder"),
     "no YAML": ("train: [", "is not valid YAML"),
-    "no table": ("- a\n- b", "is no table"),
+    "no table": ("- a\n- b", "is not a table"),
     "an object of Python": ("names: !!python/object/apply:os.system ['false']", "is not valid YAML"),
-    "numbers": ("train: 3\nnames: [cat]", "train has 3, which is no folder and no list of images"),
+    "numbers": ("train: 3\nnames: [cat]", "train has 3, which is neither a folder nor a list of images"),
     "an empty list": ("train: empty.txt\nnames: [cat]", "train has no image"),
-    "a list of other things": ("train: odd.txt\nnames: [cat]", r"odd\.txt: line 1, 'images/train/x\.jpg', is no image"),
-    "a huge number": (f"train: images/train\nnames: [cat]\nnc: 0x{'f' * 9000}", "nc = a number of very many digits"),
+    "a list of other things": (
+        "train: odd.txt\nnames: [cat]",
+        r"odd\.txt: line 1, 'images/train/x\.jpg', is not an image",
+    ),
+    "a huge number": (f"train: images/train\nnames: [cat]\nnc: 0x{'f' * 9000}", "a number of many digits"),
     "a deep list": (f"names: {'[' * 5000}", "is not valid YAML"),
     "aliases": (f"a: &a [x, x, x, x, x, x, x, x]\n{ALIASES}names: [*i]\n", "class 0 has the name a list of 8"),
 }
@@ -258,7 +261,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 def test_two_images_of_one_label_file(tmp_path: Path) -> None:
     path = make(tmp_path, {"a": BOX})
     Image.new("RGB", SIZE).save(tmp_path / "images/train/a.png")
-    with pytest.raises(BadDataset, match=r"a\.jpg and .*a\.png: are both image 'a' of one label file"):
+    with pytest.raises(BadDataset, match=r"a\.jpg and .*a\.png: share a label file as image 'a'"):
         opened(path)
 
 
