@@ -68,7 +68,7 @@ class DiskFull(CacheError):
     def __init__(self, path: Path | str) -> None:
         super().__init__(
             f"{path}: the disk is full; make room (`rcnn cache gc` lists what no recipe uses) and run the same command "
-            "again; what is finished is kept"
+            "again; finished work is kept"
         )
         self.path = Path(path)
 

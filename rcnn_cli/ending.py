@@ -55,7 +55,7 @@ def set_up_logging(verbose: bool) -> None:
 
 
 def stop(number: int, frame: Any) -> None:
-    """SIGINT and SIGTERM end the process in order: claims are given back, what is finished stays.
+    """SIGINT and SIGTERM end the process in order: claims are given back, finished work stays.
 
     An exception that a signal raises inside a library may get lost there: what has not ended after PATIENCE is ended.
     Where memory is too short for the thread that sees to it, the system's alarm does.

@@ -29,7 +29,7 @@ EPILOG = """Examples:
 
 \b
   rcnn plan recipes/shapes.toml                    what it will take: images, boxes, disk, time
-  rcnn run recipes/shapes.toml                     every stage of the demo, resumed where it was
+  rcnn run recipes/shapes.toml                     every stage of the demo, resuming where it stopped
   rcnn extract recipes/shapes.toml --padding 0     one stage, one setting changed: a new cache
   rcnn status recipes/shapes.toml                  what is complete, what is not, and why
 """
@@ -39,7 +39,7 @@ EPILOG = """Examples:
     cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(package_name="rcnn")
-@click.option("-v", "--verbose", is_flag=True, help="Say more, and show the traceback of a bug.")
+@click.option("-v", "--verbose", is_flag=True, help="Print more messages, and the traceback of a bug.")
 def cli(verbose: bool) -> None:
     """R-CNN as a pipeline of cached stages: every stage reads and writes HDF5 and resumes on its own.
 

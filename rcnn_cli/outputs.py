@@ -45,12 +45,12 @@ class OutputFolder:
         if not os.path.lexists(path):
             return
         if path.is_dir():
-            raise StageError(f"{path}: is a folder, and a file of this name is to be written; name another place")
+            raise StageError(f"{path}: is a folder, where a file of this name would be written; name another place")
         if place_of(path) in self.inputs:
             raise StageError(f"{path}: is read by this command and would be overwritten; name another folder with -o")
         if self.given and not self.is_own(path):
             raise StageError(
-                f"{path}: is there already and was not written by rcnn, or was changed since; move it away, or name "
+                f"{path}: already exists and was not written by rcnn, or has changed since; move it away, or name "
                 f"another folder with -o"
             )
 
@@ -89,7 +89,9 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StageError(f"-o {self.path}: " + cannot("be made a folder", error, "choose another place")) from error
+            raise StageError(
+                f"-o {self.path}: " + cannot("be created as a folder", error, "choose another place")
+            ) from error
         path = self.path / name
         self.check_file(path)
         temporary = self.path / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"  # its ending says which format to write
@@ -125,7 +127,7 @@ def check_output_file(option: str, path: Path, inputs: Iterable[Path], is_own: C
     if place_of(path) in {place_of(one) for one in inputs} - {None}:
         raise StageError(f"{option} {path}: is read by this command and would be overwritten; name another file")
     if not is_own(path):
-        raise StageError(f"{option} {path}: is there already and was not written by this command; name another file")
+        raise StageError(f"{option} {path}: already exists and was not written by this command; name another file")
 
 
 def check_writable(option: str, folder: Path) -> None:

@@ -22,9 +22,9 @@ NAMES = {
     errno.ENOTDIR: "name another place",
     errno.EEXIST: "name another place",
     errno.ENOENT: "run the same command again if it should be there",
-    errno.ELOOP: "its links lead in a circle; name the file itself",
+    errno.ELOOP: "its symbolic links form a loop; name the file itself",
 }
-"""What to do about files of the wrong kind or in the wrong place; whoever runs into one has found no bug."""
+"""What to do about files of the wrong kind or in the wrong place: these errors are not bugs."""
 NO_MEMORY = (
     "failed to map segment", "allocate", "start new thread", "insufficient memory", "bad_alloc", "not enough memory",
     "out of memory",
@@ -57,7 +57,7 @@ def unescaped_sentence(error: BaseException, command: click.Command | None) -> t
         return f"interrupted; {kept()}", INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"{error.filename or 'the work folder'}: the disk is full; make room and run the same command again",
+            f"{error.filename or 'the work folder'}: the disk is full; free some space and run the same command again",
             BAD_INPUT,
         )
     if memory_ran_out(error):
@@ -116,7 +116,7 @@ def kept() -> str:
     """What an interrupted process leaves, with the number of items of the cache that it was making."""
     runner = sys.modules.get("rcnn_cli.running.runner")
     of_one_cache = runner.kept_of_interrupted() if runner else ""
-    return f"what is finished is kept{of_one_cache}; the same command goes on from there"
+    return f"finished work is kept{of_one_cache}; the same command resumes from there"
 
 
 def explain(error: BaseException) -> str:

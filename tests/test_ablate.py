@@ -99,7 +99,7 @@ def test_the_plan_counts_what_is_shared(finished):
 def test_ctrl_c_stops_all_in_order_and_the_next_run_goes_on(finished):
     _, _, (code, errors, printed), (_, _, again) = finished
     assert code == 130
-    assert "interrupted; what is finished is kept" in errors
+    assert "interrupted; finished work is kept" in errors
     assert "[2/6]" not in errors
     assert printed == ""
     assert "[1/6] plain, seed 0: reuses pretrain, propose@train" in again
@@ -169,7 +169,7 @@ def test_a_recipe_that_no_cell_can_have_is_said_before_anything_runs(world, fini
 def test_a_cell_that_changes_nothing_is_told(world, finished):
     (world / "twins.toml").write_text('recipe = "small.toml"\n[cells.a]\n[cells.b]\nset.train-svm.C = 0.001\n')
     _, _, errors = call(finished[0], "ablate", world / "twins.toml", "--dry-run")
-    assert "'b' is the same as 'a': what they change does not reach the result" in errors
+    assert "'b' is the same as 'a': what they change does not affect the result" in errors
 
 
 def test_gc_keeps_the_caches_of_a_grid(world, finished):
@@ -237,7 +237,7 @@ def test_tune_writes_the_best_of_the_validation_split_into_a_recipe_that_runs(wo
 def test_tune_never_replaces_a_file_unasked(world, finished):
     (world / "mine.toml").write_text("# mine")
     code, _, errors = call(finished[0], "tune", world / "small.toml", *VAL, "-o", world / "mine.toml")
-    assert (code, "is there already; name another file with -o, or pass --force" in errors) == (2, True)
+    assert (code, "already exists; name another file with -o, or pass --force" in errors) == (2, True)
     assert (world / "mine.toml").read_text() == "# mine"
 
 
@@ -268,5 +268,5 @@ def test_a_failing_combination_leaves_no_recipe(world, finished):
     )
     assert code == 1
     assert "small.toml: [train-svm] layer = 'fc9': shapenet has no layer 'fc9', did you mean 'fc6'?" in printed
-    assert "nothing chosen and no recipe written" in errors
+    assert "no settings chosen, no recipe written" in errors
     assert not output.exists()

@@ -260,7 +260,7 @@ def test_a_shard_that_cannot_be(call, world):
 
 def test_a_work_folder_that_is_a_file(call, world, tmp_path):
     (tmp_path / "file").write_text("")
-    assert_sentence(call("run", world[1], "--work", tmp_path / "file"), "cannot be made a folder")
+    assert_sentence(call("run", world[1], "--work", tmp_path / "file"), "cannot be created as a folder")
 
 
 def test_data_shapes_does_not_overwrite(call, world):

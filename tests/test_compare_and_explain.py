@@ -188,7 +188,10 @@ def test_other_images_and_incomplete_runs_are_refused(finished: tuple[Path, Path
     recipe, _ = finished
     refused = call("compare", recipe, recipe, "--evaluation", "eval", "--evaluation-b", "eval-train")
     assert refused[0] == 2
-    assert "evaluate other images (8 of shapes-test and 12 of shapes-train); compare runs on one dataset" in refused[2]
+    assert (
+        "evaluate different images (8 of shapes-test and 12 of shapes-train); compare runs on the same dataset"
+        in refused[2]
+    )
     changed = ("--set", "detect.nms_iou=0.5")
     for command in (("compare", recipe, recipe, *PLAIN), ("explain", recipe, "test_00001")):
         code, _, errors = call(*command, *changed)

@@ -339,7 +339,7 @@ def has_workers(process):
 def assert_told_what_is_kept(errors, work):
     """The numbers of the last sentence are those of the parts that are there."""
     found = re.search(
-        r"; what is finished is kept, of ([\w-]+)@?(\w*) (\d+) of (\d+) (\w+) \((\d+) of (\d+) parts?\)", errors
+        r"; finished work is kept, of ([\w-]+)@?(\w*) (\d+) of (\d+) (\w+) \((\d+) of (\d+) parts?\)", errors
     )
     stage, split, items, total, item, parts, of = found.groups()
     (folder,) = (work / "caches" / stage).glob(f"small-{split}.*" if split else "small*")
@@ -366,7 +366,7 @@ def test_ctrl_c_while_worker_processes_start_is_one_sentence(cache, delay, copie
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what is finished is kept" in errors
+    assert "interrupted; finished work is kept" in errors
     assert_told_what_is_kept(errors, work)
     assert "Traceback" not in errors
     assert "KeyboardInterrupt" not in errors
@@ -384,7 +384,7 @@ def test_sigterm_says_how_much_is_kept(stage, copied):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "rcnn: terminated; what is finished is kept" in errors
+    assert "rcnn: terminated; finished work is kept" in errors
     assert_told_what_is_kept(errors, work)
 
 
@@ -428,7 +428,7 @@ def test_ctrl_c_is_a_sentence_and_the_run_goes_on(finished, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what is finished is kept" in errors
+    assert "interrupted; finished work is kept" in errors
     assert_told_what_is_kept(errors, tmp_path / "work")
     rcnn("run", recipe, work=tmp_path / "work")
     assert contents(tmp_path / "work") == contents(finished[1])

@@ -318,7 +318,7 @@ def test_what_has_no_room_is_left_out_and_said(
     (tmp_path / "made-from.json").unlink()
     monkeypatch.setattr("rcnn_cli.report.page.MOST_BYTES", 100_000)
     assert report() == 2
-    assert "more than it may; name fewer recipes" in capsys.readouterr().err
+    assert "over the limit; name fewer recipes" in capsys.readouterr().err
 
 
 def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: tuple[Path, Path, Path]) -> None:

@@ -48,18 +48,18 @@ class Resources:
         at_least=0,
         source="sbatch --gres=gpu:N, rcnn --device",
     )
-    array: int = setting(1, "Into how many shards the stage is split.", at_least=1, source="sbatch --array")
+    array: int = setting(1, "The number of shards the stage is split into.", at_least=1, source="sbatch --array")
     array_at_once: int = setting(
         0,
-        "How many of them may run at once; 0: as many as the cluster lets.",
+        "How many of them may run at once; 0: as many as the cluster allows.",
         at_least=0,
         source="sbatch --array=...%K",
     )
     requeue: bool = setting(True, "Whether a preempted task is queued again.", source="sbatch --requeue")
-    sbatch: tuple[str, ...] = setting((), "Further options of sbatch.")
+    sbatch: tuple[str, ...] = setting((), "Extra options for sbatch.")
     setup: tuple[str, ...] = setting((), "Lines of shell before rcnn: modules, a virtual environment.")
-    options: tuple[str, ...] = setting((), "Further options of rcnn, --batch-size for example.")
-    command: str | None = setting(None, "How rcnn is called; none: by the Python that runs `rcnn submit`.")
+    options: tuple[str, ...] = setting((), "Extra options for rcnn, for example --batch-size.")
+    command: str | None = setting(None, "The command that starts rcnn; none: the Python that runs `rcnn submit`.")
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,14 @@ def load_cluster(path: Path, recipe: Recipe) -> Cluster:
     known = [DEFAULT, *catalogue(), *recipe.uses]
     for name, table in found.items():
         if name not in known:
-            raise ClusterError(f"{path}: [{name}] is no stage and no table of {recipe.path}{nearest(name, known)}")
+            raise ClusterError(
+                f"{path}: [{name}] is neither a stage nor a table of {recipe.path}{nearest(name, known)}"
+            )
         if not isinstance(table, dict):
             raise ClusterError(f"{path}: '{name}' must be a table, [{name}]")
     common = found.get(DEFAULT, {})
     if "array" in common:
-        raise ClusterError(f"{path}: [default] array does not fit every stage; say it in [propose], [extract], ...")
+        raise ClusterError(f"{path}: [default] array cannot suit every stage; set it in [propose], [extract], ...")
     return Cluster(path, {name: build(path, name, common, found.get(name, {})) for name in {DEFAULT: None, **found}})
 
 
@@ -118,11 +120,11 @@ def check_option(place: str, option: str) -> None:
     try:
         words = shlex.split(option)
     except ValueError as error:
-        raise ClusterError(f"{place} has a quotation mark too few; write it as in a shell") from error
+        raise ClusterError(f"{place} has an unclosed quotation mark; quote it as in a shell") from error
     name = words[0].partition("=")[0]
     if not name.startswith("-"):
-        raise ClusterError(f'{place} is no option of sbatch; write it with its dashes, as "--constraint=a100"')
+        raise ClusterError(f'{place} is not an sbatch option; write it with its dashes, as in "--constraint=a100"')
     if name in OWN_OPTIONS or name[:2] in OWN_OPTIONS:
         raise ClusterError(
-            f"{place}: rcnn submit says {name} itself; leave it out (the table's `array` splits a stage)"
+            f"{place}: rcnn submit sets {name} itself; leave it out (the table's `array` splits a stage)"
         )

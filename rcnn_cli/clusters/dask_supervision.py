@@ -112,12 +112,12 @@ def run_process(
     if outcome is not None:
         return outcome
     if not started and process.returncode > 0:
-        advice = f"install there, for {sys.executable}, the version of rcnn that you run here"
+        advice = f"on that machine, install the version of rcnn that you run here for {sys.executable}"
         return {"refused": f"{job['worker']}: rcnn cannot be started ({said}); {advice}"}
     raise RuntimeError(
         f"{job['worker']}: the process that made {job['node']} was ended by {cause(process.returncode)} "
-        f"({said or 'it said nothing'}), perhaps for want of memory; try --jobs 1, a smaller --batch-size or fewer "
-        "workers on a machine"
+        f"({said or 'no output'}), probably out of memory; try --jobs 1, a smaller --batch-size or fewer "
+        "workers per machine"
     )
 
 

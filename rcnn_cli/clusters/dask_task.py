@@ -118,7 +118,7 @@ def do(job: dict[str, Any]) -> None:
     except (StageError, CacheError, OSError) as error:
         raise WorkerError(f"{job['worker']}: {error}") from error
     except ImportError as error:
-        raise WorkerError(f"{job['worker']}: {error}; install there what is installed here") from error
+        raise WorkerError(f"{job['worker']}: {error}; install the same packages there as here") from error
     make_parts(job, graph, node, inputs, execution)
 
 
@@ -129,7 +129,7 @@ def prepare(job: dict[str, Any]) -> tuple[Graph, Node]:
         folder = Path(job["folder"], folder)
         if not Path(job["folder"], sign).exists():
             raise WorkerError(
-                f"{job['worker']}: does not see the folder {folder}; every worker must see it under the same path"
+                f"{job['worker']}: cannot see the folder {folder}; every worker must see it under the same path"
             )
     os.chdir(job["folder"])
     graph = Graph(build_recipe(Path(job["recipe"]), job["table"]), Path(job["work"]))
@@ -137,8 +137,8 @@ def prepare(job: dict[str, Any]) -> tuple[Graph, Node]:
     here, there = graph.identity(node), Identity.from_json(job["identity"])
     if here.key != there.key:
         raise WorkerError(
-            f"{job['worker']}: would make another {node.name} ({', '.join(differences(there, here))}); "
-            "give it the same versions and data as here"
+            f"{job['worker']}: would make a different {node.name} ({', '.join(differences(there, here))}); "
+            "it needs the same versions and data as this machine"
         )
     return graph, node
 

@@ -132,8 +132,8 @@ class Workers:
             self.client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="rcnn")
         except Exception as error:  # by protocol and by what listens there, of many types
             raise StageError(
-                f"--dask {self.address}: no connection to a Dask scheduler ({reason(error)}); "
-                "check address and port, and that `dask scheduler` runs there in the version installed here"
+                f"--dask {self.address}: cannot connect to a Dask scheduler ({reason(error)}); "
+                "check the address and port, and that `dask scheduler` is running there in the version installed here"
             ) from error
         self.open.callback(self.disconnect)
         sign = sign_of(work, self.token)
@@ -157,12 +157,14 @@ class Workers:
             if not told:
                 told = True
                 log.warning(
-                    "the Dask scheduler %s has no worker; waiting %s for one", self.address, duration(self.patience)
+                    "the Dask scheduler %s has no workers; waiting up to %s for one",
+                    self.address,
+                    duration(self.patience),
                 )
             if time.monotonic() - started > self.patience:
                 raise StageError(
-                    f"--dask {self.address}: no worker has come in {duration(self.patience)}; start some with "
-                    "`dask worker`, or wait longer with --dask-wait; what is finished is kept"
+                    f"--dask {self.address}: no worker connected within {duration(self.patience)}; start some with "
+                    "`dask worker`, or wait longer with --dask-wait; finished work is kept"
                 )
             time.sleep(LOOK_SECONDS)
         return found
@@ -179,8 +181,8 @@ class Workers:
     def lost(self) -> StageError:
         """The sentence for a scheduler that is gone."""
         return StageError(
-            f"--dask {self.address}: the connection to the Dask scheduler is lost; what is finished is kept, the same "
-            "command goes on from there, also without --dask"
+            f"--dask {self.address}: lost the connection to the Dask scheduler; finished work is kept, and the "
+            "same command resumes from there, with or without --dask"
         )
 
     def hear(self, event: tuple[float, Any]) -> None:
@@ -259,7 +261,7 @@ class Workers:
         while missing := writer.unfinished():
             if time.monotonic() > end:
                 raise StageError(
-                    f"{writer.folder / missing[0].name}: is not there, although a worker has made it; "
+                    f"{writer.folder / missing[0].name}: is missing although a worker has made it; "
                     "check that the workers see the same work folder, and run the same command again"
                 )
             time.sleep(LOOK_SECONDS)
@@ -301,16 +303,16 @@ def local_cluster(count: int) -> Iterator[Any]:
 
 
 def explained(error: BaseException) -> str:
-    """Why Dask could not do a task."""
+    """Why Dask could not run a task."""
     if type(error).__name__ == "KilledWorker":
         return (
-            "the workers that made a cache were killed one after the other, most likely for want of memory; look at "
-            "their logs and give them more memory, fewer threads or --jobs 1; what is finished is kept"
+            "the workers that made a cache were killed one after another, probably out of memory; check "
+            "their logs and give them more memory, fewer threads or --jobs 1; finished work is kept"
         )
     if isinstance(error, RuntimeError) and str(error).startswith("worker "):
         return str(error)  # the sentence of `supervise`
     return (
-        f"Dask could not do a task ({type(error).__name__}: {reason(error)}); "
+        f"Dask could not run a task ({type(error).__name__}: {reason(error)}); "
         "client, scheduler and workers need the same version of distributed"
     )
 

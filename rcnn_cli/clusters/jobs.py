@@ -95,7 +95,7 @@ def read_jobs(path: Path) -> list[Job]:
     except FileNotFoundError:
         return []
     except (KeyError, TypeError) as error:
-        raise ClusterError(f"{path}: is no record of jobs; delete it and submit again") from error
+        raise ClusterError(f"{path}: is not a record of jobs; delete it and submit again") from error
 
 
 def write_jobs(path: Path, jobs: Sequence[Job]) -> None:
@@ -120,7 +120,7 @@ def alone(work: Path, say: Say) -> Iterator[None]:
     try:
         while not claims.try_claim(SUBMITTING):
             if not told:
-                say(f"waiting for another `rcnn submit` or `rcnn cancel` that works on {work / 'jobs'}")
+                say(f"waiting for another `rcnn submit` or `rcnn cancel` that is using {work / 'jobs'}")
                 told = True
             time.sleep(POLL_SECONDS)
         yield
@@ -159,7 +159,7 @@ class Submitter:
             key = self.graph.identity(node).key
             after = inputs_placed(self.graph, node, self.placed)
             if key in self.placed:
-                self.say(f"{node.name}: the same cache as another's, job {self.placed[key]} makes it")
+                self.say(f"{node.name}: same cache as another table's; job {self.placed[key]} makes it")
                 continue
             job = self.on_its_way(node, after)
             if job is None:
@@ -192,7 +192,7 @@ class Submitter:
         try:
             job_id = submit_script(script)
         except ClusterError as error:
-            place = f"correct its table in {self.cluster.path} and submit again, what was submitted before stays"
+            place = f"correct its table in {self.cluster.path} and submit again; jobs already submitted remain"
             raise ClusterError(f"{node.name}: {error}; {place}") from error
         pattern = log_pattern(self.submission, node, resources)
         name = job_name(self.submission, node, key)
@@ -245,7 +245,7 @@ def scripts(graph: Graph, cluster: Cluster, submission: Submission) -> Iterator[
 def cancel(work: Path, recipe: str) -> list[str]:
     """Cancels the recipe's jobs that are queued or running; their ids. To be called `alone`.
 
-    Caches keep what is finished.
+    Finished parts of caches are kept.
     """
     path = record_path(work, recipe)
     jobs = read_jobs(path)
@@ -310,7 +310,7 @@ def describe_job(job: Job, queue: Queue, folder: Path) -> list[str]:
         elif state is None or state.state == "COMPLETED":
             words["ended unfinished"] += 1
         else:
-            words["never to start" if state.state == "PENDING" else state.state.lower()] += 1
+            words["unable to start" if state.state == "PENDING" else state.state.lower()] += 1
     lines = [f"job {job.id}: {', '.join(f'{count} {word}' for word, count in words.items())}"]
     for task in failed:
         log = log_file(job.log, job.id, task)

@@ -34,7 +34,7 @@ def array_shard(text: str, environment: Mapping[str, str], width: int | None) ->
     task = next((task for task in tasks if task is not None), None)
     if task is None:
         raise StageError(
-            f"--shard {text}: this is no task of an array job (no SLURM_ARRAY_TASK_ID, SGE_TASK_ID, LSB_JOBINDEX, "
+            f"--shard {text}: this is not an array-job task (no SLURM_ARRAY_TASK_ID, SGE_TASK_ID, LSB_JOBINDEX, "
             "PBS_ARRAY_INDEX or PBS_ARRAYID); write --shard I/N"
         )
     count = width or task.count

@@ -57,7 +57,7 @@ def read_queue() -> Queue:
     for found in call(line, otherwise="ask `scontrol ping` and try again").splitlines():
         values = found.strip().split("|", 4)
         if len(values) < 5 or not values[0].isdigit() or not values[4].endswith("|"):
-            raise ClusterError(f"squeue: printed {found!r}, which is no task; see what `{shlex.join(line)}` prints")
+            raise ClusterError(f"squeue: printed {found!r}, which is not a task; see what `{shlex.join(line)}` prints")
         job, task, state, reason, name = values
         queue[job, int(task) if task.isdigit() else 1] = TaskState(state, reason, name.removesuffix("|"))
     return queue
@@ -67,7 +67,7 @@ def submit_script(script: Script) -> str:
     """The id of the job that sbatch makes of a script. Raises ClusterError with what sbatch says."""
     printed = call(["sbatch", "--parsable", *script.arguments], script.text, patience=None).strip().partition(";")[0]
     if not re.fullmatch(r"\d+", printed):
-        raise ClusterError(f"sbatch: printed {printed!r}, which is no job id")
+        raise ClusterError(f"sbatch: printed {printed!r}, which is not a job id")
     return printed
 
 
@@ -93,11 +93,11 @@ def call(
             env=environment,
         )
     except FileNotFoundError as error:
-        raise ClusterError(f"{line[0]}: is not found; work on a machine that has Slurm's commands in PATH") from error
+        raise ClusterError(f"{line[0]}: not found; run this on a machine with Slurm's commands in PATH") from error
     except OSError as error:
-        raise ClusterError(f"{line[0]}: " + cannot("be run", error, "ask who looks after this cluster")) from error
+        raise ClusterError(f"{line[0]}: " + cannot("be run", error, "ask whoever administers this cluster")) from error
     except subprocess.TimeoutExpired as error:
-        raise ClusterError(f"{line[0]}: gave no answer in {patience} s{advice}") from error
+        raise ClusterError(f"{line[0]}: gave no answer within {patience} s{advice}") from error
     if done.returncode:
         said = "; ".join(PREFIX.sub("", one).strip() for one in done.stderr.splitlines() if one.strip())
         said = said or f"exit status {done.returncode}"

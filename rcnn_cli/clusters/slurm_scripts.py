@@ -97,7 +97,7 @@ def sbatch_script(
     lines = ["#!/bin/bash", *[f"#SBATCH {quoted(option)}" for option in options]]
     lines += [f"#SBATCH {option}" for option in resources.sbatch]
     lines += ["", "set -e", f"export OMP_NUM_THREADS={resources.cpus}", *resources.setup, ""]
-    lines += ["# exec: SIGTERM (preemption, scancel, the time limit) reaches rcnn itself, which ends in order"]
+    lines += ["# exec: SIGTERM (preemption, scancel, the time limit) reaches rcnn itself, which shuts down cleanly"]
     lines += [f"exec {rcnn_command(submission, node, resources)}"]
     arguments = [*options, *[word for option in resources.sbatch for word in shlex.split(option)]]
     return Script("\n".join(lines) + "\n", tuple(arguments))

@@ -30,14 +30,14 @@ from rcnn_cli.sentences import INCOMPLETE, explain
     "--recipe",
     type=click.Path(path_type=Path),
     shell_complete=complete_toml,
-    help="The base recipe  [default: the one that the grid names]",
+    help="The base recipe  [default: the one named in the grid]",
 )
 @click.option("--seeds", metavar="N,...", help="Run every cell once with each of these seeds  [default: the grid's]")
 @recipe_options
 @execution_options
 @dask_options
 @adopt_option
-@click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
+@click.option("--dry-run", is_flag=True, help="Only report how many caches would be made and shared.")
 @json_option
 def ablate(
     grid: Path,
@@ -74,7 +74,7 @@ def ablate(
 def run_plan(
     plan: Any, name: str, changes: Sequence[str], dry_run: bool, as_json_text: bool, options: dict[str, Any]
 ) -> Sequence[Any]:
-    """Says what there is to make, makes it, prints and writes the table; its rows (none of a dry run)."""
+    """Reports what there is to make, makes it, prints and writes the table; returns its rows (none for a dry run)."""
     import json
 
     from rcnn_cli.experiments import ablation_table
@@ -110,7 +110,7 @@ def run_plan(
     default="val",
     show_default=True,
     shell_complete=complete_split,
-    help="The dataset of the recipe to choose them on.",
+    help="The recipe's dataset to choose them on.",
 )
 @click.option(
     "--evaluation",
@@ -132,8 +132,8 @@ def run_plan(
     "--nms-iou", default="0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Values of detect.nms_iou to try."
 )
 @output_option("The recipe to write  [default: NAME-tuned.toml]")
-@click.option("--force", is_flag=True, help="Replace the recipe to write if it is there.")
-@click.option("--dry-run", is_flag=True, help="Only say how many caches there are to make and to share.")
+@click.option("--force", is_flag=True, help="Replace the recipe to write if it exists.")
+@click.option("--dry-run", is_flag=True, help="Only report how many caches would be made and shared.")
 @json_option
 def tune(
     recipe: Path,
@@ -173,12 +173,12 @@ def tune(
     check_output(recipe, output, force or dry_run)
     node = evaluation_of(graph, evaluation) if evaluation else evaluation_node(graph)
     if choice_told(graph, detector_of(node)) and not evaluation:
-        logging.getLogger("rcnn").info("tuned is [%s] by [%s]", detector_of(node).use.name, node.use.name)
+        logging.getLogger("rcnn").info("tuning [%s] by [%s]", detector_of(node).use.name, node.use.name)
     check_split(graph, node, split)
     plan = make_plan(tuning_grid(graph, node, split, searched), recipe, changes, graph.work, explain)
     rows = run_plan(plan, f"tune-{recipe.stem}", changes, dry_run, as_json_text, options)
     if plan.failed:
-        logging.getLogger("rcnn").warning("nothing chosen and no recipe written: not all combinations could be tried")
+        logging.getLogger("rcnn").warning("no settings chosen, no recipe written: not all combinations could be tried")
         raise SystemExit(INCOMPLETE)
     if rows:
         best = best_row(rows)

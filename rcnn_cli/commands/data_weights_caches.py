@@ -61,7 +61,7 @@ def cache_list(work: Path | None) -> None:
     help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
 )
 def cache_verify(recipe: Path | None, work: Path | None) -> None:
-    """Read every byte of all caches (or of RECIPE's); damaged files are set aside. Exit status 1 if there was one.
+    """Read every byte of all caches (or of RECIPE's); damaged files are set aside. Exit status 1 if there were any.
 
     \b
     Example: rcnn cache verify recipes/shapes.toml
@@ -106,11 +106,11 @@ def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
 
 
 def confirmed(question: str) -> bool:
-    """The answer to a question. Raises StageError where nobody is there to give one."""
+    """The answer to a question. Raises StageError if nobody is there to answer."""
     try:
         return click.confirm(question)
     except click.Abort:
-        raise StageError("nobody answered, so nothing was done; give --yes to go ahead without the question") from None
+        raise StageError("no answer, so nothing was done; pass --yes to skip the question") from None
 
 
 @click.group()
@@ -128,7 +128,7 @@ def data() -> None:
 @click.option(
     "--classes",
     metavar="A,B",
-    help="The classes, or a subset of a COCO or YOLO file's  [default: those that the data names]",
+    help="The classes, or a subset of a COCO or YOLO file's  [default: those named in the data]",
 )
 @click.option(
     "--set",
@@ -136,7 +136,7 @@ def data() -> None:
     multiple=True,
     metavar="KEY=VALUE",
     shell_complete=complete_source_option,
-    help="An option of the dataset, as in its table of a recipe, exif=stored for example; repeatable.",
+    help="A dataset option, as in its table of a recipe, for example exif=stored; repeatable.",
 )
 def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str, ...]) -> None:
     """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
@@ -156,17 +156,17 @@ def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str
         raise SystemExit(INCOMPLETE)
 
 
-@data.command(name="shapes", short_help="Draw the demo's dataset, in the layout of PASCAL VOC.")
+@data.command(name="shapes", short_help="Draw the demo's dataset in the PASCAL VOC layout.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change seed, or how many scenes train, val and test have; repeatable.",
+    help="Change the seed, or how many scenes train, val and test have; repeatable.",
 )
 def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
-    """Draw the project's own detection set into DIRECTORY, in the layout of PASCAL VOC.
+    """Draw the project's own detection set into DIRECTORY in the PASCAL VOC layout.
 
     \b
     Example: rcnn data shapes shapes/ --set seed=7
@@ -179,11 +179,9 @@ def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
 @data.command(name="fetch", short_help="Download PASCAL VOC 2007 or 2012.")
 @click.argument("name", type=click.Choice(("voc2007", "voc2012")))
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option(
-    "--mirror", metavar="URL", help="Take the archives from this folder on the web  [default: the official one]"
-)
+@click.option("--mirror", metavar="URL", help="Download the archives from below this URL  [default: the official one]")
 def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
-    """Download PASCAL VOC into DIRECTORY: checksums verified, a broken download goes on where it stopped.
+    """Download PASCAL VOC into DIRECTORY: checksums are verified, an interrupted download resumes where it stopped.
 
     \b
     Example: rcnn data fetch voc2007 data/
@@ -195,7 +193,7 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
 
 @click.group()
 def weights() -> None:
-    """Import weights of networks, show what a file of them holds.
+    """Import weights of networks; show what a weights file holds.
 
     \b
     Examples: rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
@@ -203,19 +201,21 @@ def weights() -> None:
     """
 
 
-@weights.command(name="import", short_help="Import weights of Caffe, torchvision or a state dict.")
+@weights.command(name="import", short_help="Import weights from Caffe, torchvision or a state dict.")
 @click.argument("source")
 @click.option(
-    "--network", required=True, type=click.Choice(tuple(NETWORKS)), help="The network that the weights are of."
+    "--network", required=True, type=click.Choice(tuple(NETWORKS)), help="The network that the weights are for."
 )
-@output_option("The file to be written, .safetensors.", required=True)
+@output_option("The .safetensors file to write.", required=True)
 @click.option(
     "--preprocessing",
     type=click.Choice(tuple(PREPROCESSINGS)),
-    help="What they were trained with  [default: the usual one of a .caffemodel and of torchvision]",
+    help="What they were trained with  [default: the usual one for a .caffemodel or torchvision]",
 )
 @click.option(
-    "--mean", metavar="A,B,C", help="Their mean colour, in its channel order and scale  [default: the preprocessing's]"
+    "--mean",
+    metavar="A,B,C",
+    help="Their mean colour, in the preprocessing's channel order and scale  [default: the preprocessing's]",
 )
 @click.option(
     "--scores", metavar="LAYER", help="The .caffemodel's layer of class scores  [default: fc8, or the only other]"
@@ -234,10 +234,10 @@ def weights_import(
     click.echo(import_file(source, network, output, preprocessing, mean, scores))
 
 
-@weights.command(name="show", short_help="Show what a file of weights holds.")
+@weights.command(name="show", short_help="Show what a weights file holds.")
 @click.argument("file", type=click.Path(path_type=Path))
 def weights_show(file: Path) -> None:
-    """Show what a FILE of weights holds, imported or not: source, preprocessing, tensors; checksums are compared.
+    """Show what a weights FILE holds, imported or not: source, preprocessing, tensors; checksums are compared.
 
     \b
     Example: rcnn weights show tnet.safetensors

@@ -1,4 +1,4 @@
-"""The group of all commands, and its help: the commands by what they are for."""
+"""The group of all commands, and its help, which lists them by purpose."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from stages.contract.catalogue import catalogue
 
 OTHERS = "Others"
 SETTING = "setting_"
-"""How the parameters begin that carry a stage's settings."""
+"""The prefix of parameters that carry a stage's settings."""
 
 
 def sections() -> dict[str, tuple[str, ...]]:
-    """The commands under each heading of `rcnn --help`; one that is under none is shown under OTHERS."""
+    """The commands under each heading of `rcnn --help`; any other command is shown under OTHERS."""
     return {
         "Whole recipes": ("run", "status", "plan", "predict"),
         "Stages, in the order of the pipeline": tuple(catalogue()),
-        "Looking at what came out": ("report", "figures", "recall", "units", "compare", "explain", "inspect"),
+        "Looking at the results": ("report", "figures", "recall", "units", "compare", "explain", "inspect"),
         "Choosing settings": ("ablate", "tune"),
         "Data, weights and caches": ("data", "weights", "cache"),
         "Many machines": ("submit", "cancel", "wait"),
@@ -27,26 +27,24 @@ class StageCommand(click.Command):
     """A stage's command: its help shows the stage's settings before the options that all stages have."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes a section for the settings and one for the rest."""
+        """Writes one section for the settings and another for the rest."""
         settings: list[tuple[str, str]] = []
         others: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 (settings if str(parameter.name).startswith(SETTING) else others).append(record)
-        with formatter.section(
-            'Settings (defaults hold where RECIPE sets no other value; "ours": chosen by this project)'
-        ):
+        with formatter.section('Settings (defaults apply where RECIPE sets no value; "ours": chosen by this project)'):
             formatter.write_dl(settings)
         with formatter.section("Options"):
             formatter.write_dl(others)
 
 
 class Commands(click.Group):
-    """A group that lists its commands under headings."""
+    """A command group whose help lists its commands under headings."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands under their headings' order, then the others in the order in which they were added."""
+        """The commands in the order of their headings, then the others in the order in which they were added."""
         listed = [name for names in sections().values() for name in names if name in self.commands]
         return [*listed, *(name for name in self.commands if name not in listed)]
 

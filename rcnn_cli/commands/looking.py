@@ -1,4 +1,4 @@
-"""Commands that look at what came out: report, figures, recall, units, compare, explain, inspect."""
+"""Commands that look at results: report, figures, recall, units, compare, explain, inspect."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from rcnn_cli.sentences import (
 )
 
 
-@click.command(short_help="Say how well proposals cover the objects: recall against IoU.")
+@click.command(short_help="Measure how well proposals cover the objects: recall against IoU.")
 @recipes_argument
-@split_option("The dataset of the recipes that is measured on.", "test")
+@split_option("The recipes' dataset to measure on.", "test")
 @click.option(
     "--counts",
     default="300,1000,2000",
     show_default=True,
     metavar="N,...",
-    help="How many proposals of an image, the first, recall is told for.",
+    help="Measure recall for each image's first proposals, this many of them.",
 )
 @output_option("The folder to write to  [default: results/recall in --work]")
 @json_option
@@ -49,7 +49,7 @@ def recall(
     output: Path | None,
     as_json_text: bool,
 ) -> None:
-    """Say how well the proposals of RECIPES cover the objects: recall by IoU, average recall, by size and class.
+    """Measure how well the proposals of RECIPES cover the objects: recall by IoU, average recall, by size and class.
 
     All their caches of proposals are drawn in one figure, recall.png; recall.csv and recall.json have the numbers. The
     first N proposals are those of the cache's order; whether that is a ranking is said below the table.
@@ -84,7 +84,7 @@ def recall(
     help="Show the N most class-selective units  [default: 12 without --unit]",
 )
 @click.option("--layer", metavar="LAYER", help="A cached convolutional layer  [default: the deepest]")
-@split_option("The dataset of the recipe whose regions are searched.", "test")
+@split_option("The recipe's dataset whose regions are searched.", "test")
 @table_option("--features", "features", "The recipe's extract table to use  [default: the main detector's]")
 @click.option(
     "--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions shown for each unit."
@@ -95,7 +95,7 @@ def recall(
     default=0.1,
     show_default=True,
     metavar="IOU",
-    help="Regions of one image that a stronger one overlaps by more are left out; the authors' tool takes 0.1.",
+    help="Leave out regions that a stronger one of the same image overlaps by more; the authors' tool uses 0.1.",
 )
 @output_option("The folder to write to  [default: results/RECIPE/units in --work]")
 @json_option
@@ -141,8 +141,8 @@ def units(
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Draw the detections whose score has this precision or more on the whole split; of an image without such "
-    "the best, in thin lines.",
+    help="Draw the detections whose score has this precision or more on the whole split; in an image without "
+    "any, the best ones in thin lines.",
 )
 @click.option(
     "--image", "images", multiple=True, metavar="ID", help="An image for detections and transformations; repeatable."
@@ -171,9 +171,9 @@ def figures(
     seed: int,
     output: Path | None,
 ) -> None:
-    """Draw R-CNN's figures, of what RECIPES have made, as PNGs. Exit status 1 if one that --only names, or all, failed.
+    """Draw R-CNN's figures from what RECIPES have made, as PNGs. Exit status 1 if one named by --only, or all, failed.
 
-    What cannot be drawn, because a cache is not complete or a recipe has no such table, is said in a line.
+    Each figure that cannot be drawn, because a cache is not complete or a recipe has no such table, gets one line.
 
     \b
     Examples: rcnn figures recipes/shapes.toml
@@ -195,14 +195,14 @@ def figures(
         raise SystemExit(INCOMPLETE)
 
 
-@click.command(short_help="Make a page of HTML of what recipes gave: tables, curves, errors, a gallery of detections.")
+@click.command(short_help="Make an HTML page of recipes' results: tables, curves, errors, a gallery of detections.")
 @recipes_argument
 @output_option("The folder to write to  [default: results/RECIPE/report in --work]")
 def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | None, output: Path | None) -> None:
-    """Make one page of HTML, index.html, of what RECIPES gave; it needs no network and opens from disk.
+    """Make one HTML page, index.html, of the results of RECIPES; it needs no network and opens from disk.
 
     All their evaluations stand side by side: settings and caches, AP, precision-recall curves, error analysis, recall
-    of the proposals, training, a gallery of detections to be filtered, best and worst images.
+    of the proposals, training, a gallery of detections with filters, best and worst images.
 
     \b
     Examples: rcnn report recipes/shapes.toml
@@ -212,10 +212,10 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
     from rcnn_cli.report.runs import load_recipes
 
     page, reused = make_report(load_recipes(recipes, changes, work), changes, output)
-    click.echo(f"Report{' (reused, its caches are the same)' if reused else ''}: {page}")
+    click.echo(f"Report{' (reused: its caches have not changed)' if reused else ''}: {page}")
 
 
-@click.command(short_help="Say where two runs differ: settings, AP with intervals, errors, single images.")
+@click.command(short_help="Show where two runs differ: settings, AP with intervals, errors, single images.")
 @click.argument("a", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.argument("b", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
@@ -227,7 +227,7 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
     default=1000,
     show_default=True,
     metavar="N",
-    help="How often the images are resampled for the intervals.",
+    help="How many times the images are resampled for the intervals.",
 )
 @output_option("The folder to write to  [default: in results/ of --work]")
 @json_option
@@ -242,7 +242,7 @@ def compare(
     output: Path | None,
     as_json_text: bool,
 ) -> None:
-    """Say where the recipes A and B differ: settings, AP of each class with intervals, types of errors, single images.
+    """Show where the recipes A and B differ: settings, AP of each class with intervals, types of errors, single images.
 
     A and B may be one recipe with two evaluations. Writes compare.json, compare.csv, images.csv, better.png, worse.png.
 
@@ -276,7 +276,7 @@ def inspect(file: Path) -> None:
     click.echo(inspect_file(file))
 
 
-@click.command(name="explain", short_help="Say how an image's detections come about, and why objects were missed.")
+@click.command(name="explain", short_help="Explain how an image's detections come about, and why objects were missed.")
 @recipe_argument
 @click.argument("image", shell_complete=complete_image)
 @table_option(
@@ -307,7 +307,7 @@ def explain_command(
     as_json_text: bool,
     **options: Any,
 ) -> None:
-    """Say how the detections in IMAGE come about, step by step, and why an object was missed.
+    """Explain how the detections in IMAGE come about, step by step, and why an object was missed.
 
     IMAGE is the id of an image in RECIPE's datasets, or a photo's path. Writes IMAGE.png and IMAGE.json.
 

@@ -29,7 +29,7 @@ from stages.contract.errors import StageError
     default=Path("cluster.toml"),
     show_default=True,
     shell_complete=complete_toml,
-    help="The file that says what each stage asks of Slurm.",
+    help="The file that says what each stage requests from Slurm.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing; needs no Slurm.")
 def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: Path, dry_run: bool) -> None:
@@ -53,13 +53,15 @@ def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: P
     warn_of_shared_images(graph, graph.caches())
     with alone(graph.work, click.echo):
         count = Submitter(graph, wanted, submission, click.echo).submit()
-    click.echo(f"{count} jobs submitted; `rcnn status {recipe}` follows them, their output: {submission.logs}/")
+    click.echo(
+        f"{count} jobs submitted; follow them with `rcnn status {recipe}`; their output is in {submission.logs}/"
+    )
 
 
-@click.command(short_help="Cancel the jobs of a recipe; what is finished is kept.")
+@click.command(short_help="Cancel the jobs of a recipe; finished work is kept.")
 @recipe_argument
 def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
-    """Cancel the jobs of RECIPE that are queued or running; what is finished is kept.
+    """Cancel the jobs of RECIPE that are queued or running; finished work is kept.
 
     \b
     Example: rcnn cancel recipes/shapes.toml
@@ -78,7 +80,9 @@ def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
 @click.command(short_help="Wait until a stage's caches are complete, whoever makes them.")
 @recipe_argument
 @click.argument("stage", shell_complete=complete_cache)
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after so long  [default: never]")
+@click.option(
+    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long   [default: never]"
+)
 def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, timeout: float | None) -> None:
     """Wait until STAGE's caches of RECIPE are complete, whoever makes them. Exit status 1 if --timeout comes first.
 

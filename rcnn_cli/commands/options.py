@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they are turned into."""
+"""The options that several commands share, and what their values become."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         is_flag=True,
         expose_value=False,
         callback=check_content,
-        help="Read every file of the datasets, rather than believe what is remembered of those that look unchanged "
+        help="Read every file of the datasets instead of trusting what is remembered of those that look unchanged "
         "(size, times, inode).",
     )(command)
     command = click.option(
@@ -41,12 +41,12 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         metavar="SECTION.KEY=VALUE",
         shell_complete=complete_setting,
-        help="Change a value of the recipe for this command, extract.padding=0 for example; repeatable.",
+        help="Change a value of the recipe for this command, for example extract.padding=0; repeatable.",
     )(command)
 
 
 def check_content(context: click.Context, option: click.Parameter, value: bool) -> None:
-    """Has all datasets read anew that this command and the processes it starts open."""
+    """Makes this command, and the processes it starts, read every dataset file again."""
     if not value:
         return
     from stages.datasets.digests import CHECK_CONTENT
@@ -89,7 +89,7 @@ def output_option(text: str, **settings: Any) -> Callable[[Callable[..., Any]], 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--json."""
-    return click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs to read.")(command)
+    return click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for other programs.")(command)
 
 
 def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
@@ -107,7 +107,7 @@ def execution_options(command: Callable[..., Any], batch_size: bool = True) -> C
             "--part-size",
             type=click.IntRange(1),
             metavar="N",
-            help="Images (or classes) in a part of a new cache  [default: the stage's]",
+            help="Images (or classes) per part of a new cache  [default: the stage's]",
         ),
         click.option(
             "--compression",
@@ -118,7 +118,7 @@ def execution_options(command: Callable[..., Any], batch_size: bool = True) -> C
         ),
         click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
         click.option(
-            "--jobs", type=click.IntRange(1), metavar="N", help="Processes at once  [default: one for each core]"
+            "--jobs", type=click.IntRange(1), metavar="N", help="Number of processes  [default: one per core]"
         ),
         click.option(
             "--device",
@@ -140,7 +140,7 @@ def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=300.0,
         show_default=True,
         metavar="SECONDS",
-        help="With --dask: give up when there has been no worker for so long.",
+        help="With --dask: give up when there has been no worker for this long.",
     )(command)
     return click.option(
         "--dask",
@@ -211,7 +211,7 @@ def make_options(
         from rcnn_cli.clusters.dask_workers import Workers
 
         if shard:
-            raise StageError("--shard: with --dask the workers divide the parts; leave one of the two out")
+            raise StageError("--shard: with --dask the workers divide the parts; use only one of the two")
         wanted = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
         workers = Workers(dask, dask_wait, wanted, compression, adopt)
         click.get_current_context().call_on_close(workers.close)

@@ -28,14 +28,14 @@ from stages.contract.catalogue import catalogue
 
 OPTIONS_OF_KINDS = {
     "detections": (
-        click.option("--draw", is_flag=True, help="Draw the detections on the images, into results/ of --work."),
+        click.option("--draw", is_flag=True, help="Draw the detections on the images, in results/ of --work."),
     )
 }
-"""Options that a stage's command has because of what it makes."""
+"""Extra options of a stage's command, by what the stage makes."""
 
 
 def stage_command(stage: Stage) -> click.Command:
-    """The command of one stage: its settings are options, besides those of every stage."""
+    """The command of one stage: its settings as options, beside those that every stage has."""
 
     @click.pass_context
     def command(
@@ -77,14 +77,14 @@ def stage_command(stage: Stage) -> click.Command:
         execution_options(dask_options(adopt_option(command)), "batch_size" not in setting_names(stage))
     )
     decorated = split_option("Only this dataset of the recipe  [default: all that are needed]")(decorated)
-    decorated = click.option("--force", is_flag=True, help="Remove the cache first; compute it anew, copying nothing.")(
-        decorated
-    )
+    decorated = click.option(
+        "--force", is_flag=True, help="Remove the cache first and recompute all of it, copying nothing."
+    )(decorated)
     decorated = click.option(
         "--shard",
         envvar="RCNN_SHARD",
         metavar="I/N",
-        help="Make only every N-th part, beginning with the I-th; `array`: as this task of an array job is numbered  "
+        help="Make only every N-th part, starting with the I-th; `array`: numbered as this array-job task  "
         "[default: $RCNN_SHARD, else all]",
     )(decorated)
     for option in OPTIONS_OF_KINDS.get(stage.makes, ()):

@@ -40,7 +40,7 @@ from stages.contract.errors import StageError
     help="Only this cache, as `rcnn status` names it; its inputs must be complete  [default: all]",
 )
 @click.option(
-    "--shard", metavar="I/N", help="With --only: make only every N-th part, beginning with the I-th  [default: all]"
+    "--shard", metavar="I/N", help="With --only: make only every N-th part, starting with the I-th  [default: all]"
 )
 def run(
     recipe: Path, changes: tuple[str, ...], work: Path | None, only: str | None, shard: str | None, **options: Any
@@ -81,11 +81,11 @@ def run(
     run_until_shown(graph, nodes, made, lambda: show_results(graph, nodes), seen)
 
 
-@click.command(short_help="Say what is complete, what is not, and why.")
+@click.command(short_help="Show what is complete, what is not, and why.")
 @recipe_argument
 @json_option
 def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_text: bool) -> None:
-    """Say for each cache of RECIPE: complete, how far, missing or damaged, and why. Exit status 1 unless all complete.
+    """Show which caches of RECIPE are complete, partial, missing or damaged, and why. Exit status 1 unless all are.
 
     \b
     Example: rcnn status recipes/shapes.toml --json
@@ -103,7 +103,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
         raise SystemExit(INCOMPLETE)
 
 
-@click.command(short_help="Say what a recipe will take: images, boxes, disk, time.")
+@click.command(short_help="Estimate what a recipe will take: images, boxes, disk, time.")
 @recipe_argument
 @execution_options
 @click.option(
@@ -118,10 +118,10 @@ def plan(
     as_json_text: bool,
     **options: Any,
 ) -> None:
-    """Say what each cache of RECIPE will take, before anything is run. Exit status 1 if the disk has no room for it.
+    """Estimate what each cache of RECIPE will take, before anything runs. Exit status 1 if the disk has no room for it.
 
     A few images of each split go through the real stages in a temporary folder ($TMPDIR). Datasets that the project
-    draws are drawn, as `rcnn run` would.
+    draws are drawn, as by `rcnn run`.
 
     \b
     Example: rcnn plan recipes/shapes.toml --sample 8
@@ -142,7 +142,7 @@ def plan(
     click.echo(format_plan(made, graph.work, as_json_text))
     if not made.fits:
         logging.getLogger("rcnn").warning(
-            "%s: THE DISK IS TOO SMALL: %s are free of the %s to be written; make room, name another --work, or see "
+            "%s: THE DISK IS TOO SMALL: %s free, %s to be written; free some space, choose another --work, or see "
             "`cache = false` and --compression", graph.work, size(made.bytes_free), size(made.bytes_left)
         )  # fmt: skip
         raise SystemExit(INCOMPLETE)
@@ -162,7 +162,8 @@ def plan(
     "--threshold",
     type=float,
     metavar="SCORE",
-    help="Draw what has at least this score  [default: as --precision; without an evaluation 0, of a softmax 0.5]",
+    help="Draw detections with at least this score  "
+    "[default: by --precision; without an evaluation 0, for a softmax 0.5]",
 )
 @click.option(
     "--every",
@@ -170,7 +171,7 @@ def plan(
     default=30,
     show_default=True,
     metavar="N",
-    help="Of a video take each N-th frame.",
+    help="Use only every N-th frame of a video.",
 )
 @execution_options
 def predict(

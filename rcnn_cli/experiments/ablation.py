@@ -225,7 +225,7 @@ def warn_of_twins(plan: Plan) -> None:
     for run in plan.runs:
         twin = first.setdefault(run.keys[-1], run)
         if twin.cell is not run.cell and run.seed == twin.seed:
-            log.warning("'%s' is the same as '%s': what they change does not reach the result", run.name, twin.name)
+            log.warning("'%s' is the same as '%s': what they change does not affect the result", run.name, twin.name)
 
 
 # Running
@@ -298,7 +298,7 @@ def node_of(run: Run, name: str) -> Node:
     table = name.rpartition(":")[0]
     nodes = {node.name: node for node in run.nodes}
     if table and table not in nodes:
-        raise RecipeError(f"metrics: '{table}' is no cache that {run.evaluation.name} needs{nearest(table, nodes)}")
+        raise RecipeError(f"metrics: '{table}' is not a cache that {run.evaluation.name} needs{nearest(table, nodes)}")
     return nodes[table] if table else run.evaluation
 
 

@@ -155,7 +155,7 @@ def remarks(grid: Grid, rows: Sequence[Row]) -> list[str]:
     lines = [f"AP: {' or '.join(measures)}, in percent."] if measures else []
     if grid.seeds:
         counts = {value.count for row in rows for value in row.values.values() if value is not None}
-        few = "" if counts <= {len(grid.seeds)} else "; a single number: the seeds do not reach it"
+        few = "" if counts <= {len(grid.seeds)} else "; a single number: the seeds do not affect it"
         settings, seeds = " and ".join(grid.seed_settings), ", ".join(map(str, grid.seeds))
         over = "Mean ± sample standard deviation over" if len(grid.seeds) > 1 else "One run only:"
         lines.append(f"{over} {settings} = {seeds}{few}.")

@@ -83,14 +83,14 @@ class CellSettings:
     evaluation: str | None = setting(None, "The cell's own evaluation; none: the grid's.")
     paper: float | None = setting(None, "The paper's number, shown beside the cell's.")
     paper_source: str = setting("", "Where that is from; empty: the grid's.")
-    protocol: str = setting("", "A footnote: how the paper's number was come by otherwise.")
+    protocol: str = setting("", "A footnote: what was done differently for the paper's number.")
 
 
 @dataclass(frozen=True)
 class Cell:
     """One row of the table: what its recipe changes, the table of the recipe that evaluates it, the paper's number.
 
-    `places` has an entry for each of the grid's columns. `protocol` says how the paper's number was come by otherwise.
+    `places` has an entry for each of the grid's columns. `protocol`: what was done differently for the paper's number.
     """
 
     places: tuple[str, ...]
@@ -231,7 +231,7 @@ def product_of(path: Path, axes: Mapping[str, Any], paper: Mapping[str, Any], gr
         raise GridError(f"{path}: [axes] two cells are called '{twice[0]}'; give each value of an axis once")
     for name in paper:
         if name not in names:
-            raise GridError(f"{path}: [paper] '{name}' is no cell{nearest(name, names)}")
+            raise GridError(f"{path}: [paper] '{name}' is not a cell{nearest(name, names)}")
     return cells
 
 

@@ -37,9 +37,9 @@ def check_output(recipe: Path, output: Path, force: bool) -> None:
     """Raises StageError where the recipe tuned from `recipe` could not be written in the end."""
     check_output_file("-o", output, [recipe], lambda _: True)
     if os.path.lexists(output) and not force:
-        raise StageError(f"{output}: is there already; name another file with -o, or pass --force to replace it")
+        raise StageError(f"{output}: already exists; name another file with -o, or pass --force to replace it")
     if not output.parent.is_dir():
-        raise StageError(f"{output}: there is no folder {output.parent}; make it first, or name another file with -o")
+        raise StageError(f"{output}: there is no folder {output.parent}; create it first, or name another file with -o")
 
 
 def check_split(graph: Graph, evaluation: Node, split: str) -> None:
@@ -60,8 +60,8 @@ def check_split(graph: Graph, evaluation: Node, split: str) -> None:
         common = own & images_of(graph, other)
         if common:
             raise StageError(
-                f"{graph.recipe.path}: {len(common)} of the {len(own)} images of '{split}' are in '{other}' too, as "
-                f"{min(common).name}; settings must be chosen on images of their own"
+                f"{graph.recipe.path}: {len(common)} of the {len(own)} images of '{split}' are in '{other}' too, "
+                f"for example {min(common).name}; choose settings on separate images"
             )
 
 
@@ -128,7 +128,7 @@ def best_row(rows: Sequence[Row]) -> Row:
     """The row with the largest mAP; of equals the first. Raises StageError if there is nothing to find."""
     found = [(value.mean, row) for row in rows if (value := row.values.get(METRIC)) is not None]
     if not found:
-        raise StageError("tune: the split has no object to find; name another with --split")
+        raise StageError("tune: the split has no objects to find; name another with --split")
     return max(found, key=lambda one: one[0])[1]
 
 
@@ -159,7 +159,7 @@ def write_tuned(
     head = [
         f"# Chosen by `rcnn tune {path}` on the split '{split}' ({source}),",
         f"# the best of {tried} combinations, mAP {value.mean:.1f}: {', '.join(row.cell.words())}",
-        *([f"# while --set {' --set '.join(changes)} held, which is not written below"] if changes else []),
+        *([f"# while --set {' --set '.join(changes)} set, which is not written below"] if changes else []),
     ]
     text = "\n".join([*head, "", tomlkit.dumps(document)])
     build_recipe(output, tomllib.loads(text))

@@ -109,7 +109,7 @@ def common_errors(a: Graph, b: Graph) -> DiagnoseSettings:
     has = [bool(graph.making("diagnosis")) for graph in (a, b)]
     first, second = error_settings(a), error_settings(b)
     if all(has) and (first.similar, first.poor_iou) != (second.similar, second.poor_iou):
-        log.warning("the recipes' [diagnose] differ: the types of both runs' errors are told by that of A")
+        log.warning("the recipes' [diagnose] differ: A's decides the error types of both runs")
     return second if has == [False, True] else first
 
 
@@ -119,19 +119,20 @@ def check_comparable(one: Evaluated, other: Evaluated) -> None:
     a, b = (f"{found.graph.recipe.path} [{found.name}]" for found in (one, other))
     if one.detections.image_ids != other.detections.image_ids or one.dataset.images_key != other.dataset.images_key:
         raise StageError(
-            f"{a} and {b} evaluate other images ({len(one.detections.image_ids)} of {one.dataset.name} and "
-            f"{len(other.detections.image_ids)} of {other.dataset.name}); compare runs on one dataset"
+            f"{a} and {b} evaluate different images ({len(one.detections.image_ids)} of {one.dataset.name} and "
+            f"{len(other.detections.image_ids)} of {other.dataset.name}); compare runs on the same dataset"
         )
     if one.dataset.annotations_key != other.dataset.annotations_key:
         raise StageError(
-            f"{a} and {b} evaluate the same images with other annotations, or other classes or another order of them "
-            f"({listed(one.dataset.classes)}; {listed(other.dataset.classes)}); compare runs on one dataset"
+            f"{a} and {b} evaluate the same images with different annotations, classes or order of classes "
+            f"({listed(one.dataset.classes)}; {listed(other.dataset.classes)}); compare runs on the same dataset"
         )
     for setting in ("iou", "metric", "use_difficult"):
         values = getattr(one.node.settings, setting), getattr(other.node.settings, setting)
         if values[0] != values[1]:
             raise StageError(
-                f"{a} and {b} evaluate by other rules: {setting} is {values[0]} and {values[1]}; evaluate both alike"
+                f"{a} and {b} evaluate by different rules: {setting} is {values[0]} and {values[1]}; "
+                "use the same for both"
             )
     for name, found in ((a, one), (b, other)):
         skipped = Reader(found.graph.folder(found.detector)).manifest.get("skipped", {})

@@ -79,7 +79,7 @@ def format_differences(told: Mapping[str, Any]) -> str:
     """The settings, a line each."""
     texts = [one["text"] for one in told["differences"]]
     if not texts:
-        return "No setting differs: the runs are of one recipe, with other files or versions."
+        return "No setting differs: the runs use the same recipe with different files or versions."
     return "\n".join(["Settings that differ, A -> B:", *(f"  {text}" for text in texts)])
 
 
@@ -126,7 +126,7 @@ def format_errors(told: Mapping[str, Any]) -> str:
         rows.append([letter, *top, "", str(one["found"]), str(one["missed"]), *shown])
     return "\n".join(
         [
-            "False positives by type: of each class the best-scored, as many as it has objects; then what lies above",
+            "False positives by type: for each class the best-scored, as many as it has objects; then those above",
             f"each class's own cut, where its precision falls to {PRECISION}",
             *aligned(rows, rules_before=(1,)),
         ]
@@ -144,7 +144,7 @@ def format_images(told: Mapping[str, Any]) -> str:
     lines = [
         first,
         "An image's worth: the precisions of its true detections above the cuts, minus those of its false ones.",
-        "By how much it is higher or lower in B:",
+        "How much higher or lower it is in B:",
     ]
     for name, images in changed.items():
         rows = [image_line(one) for one in images[:SHOWN]]

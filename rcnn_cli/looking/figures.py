@@ -77,7 +77,7 @@ def figure_names(text: str | None) -> list[str]:
     wanted = [word.strip() for word in text.split(",")]
     for name in wanted:
         if name not in every:
-            raise StageError(f"--only {name}: is no figure{nearest(name, every)}; there are {', '.join(every)}")
+            raise StageError(f"--only {name}: is not a figure{nearest(name, every)}; there are {', '.join(every)}")
     return [name for name in every if name in wanted]
 
 
@@ -151,14 +151,14 @@ def bare_images(sheets: Sequence[DetectionSheet]) -> list[str]:
     """What is to be said of images without a detection of that precision: a sentence, or nothing."""
     bare, images = sum(one.bare for one in sheets), sum(one.images for one in sheets)
     have = "has" if bare == 1 else "have"
-    return [f"{bare} of the {images} {have} none: there the best are shown, whatever their score"] if bare else []
+    return [f"{bare} of the {images} {have} none: there the best are shown, whatever the score"] if bare else []
 
 
 def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]:
     """The images that are asked for, else random ones. Raises StageError for an id that is not among `image_ids`."""
     for image_id in wish.images:
         if image_id not in image_ids:
-            raise StageError(f"--image {image_id}: is no image of '{split}'; the first is '{image_ids[0]}'")
+            raise StageError(f"--image {image_id}: is not an image of '{split}'; the first is '{image_ids[0]}'")
     if wish.images:
         return list(wish.images)
     picks = wish.random().permutation(len(image_ids))[: wish.count]

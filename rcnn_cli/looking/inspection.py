@@ -103,7 +103,7 @@ def inspect_hdf5(path: Path) -> str:
     elif kind == "view" and (plan := CacheState(path.parent).plan) is not None:
         fault = view_fault(path.parent, plan, thorough=True)
         if fault is not None:
-            raise StageError(f"{path}: {fault}; `rcnn cache verify` writes it again")
+            raise StageError(f"{path}: {fault}; `rcnn cache verify` rewrites it")
 
     def describe(name: str, value: Any) -> None:
         if isinstance(value, h5py.Dataset):
@@ -115,7 +115,7 @@ def inspect_hdf5(path: Path) -> str:
             file.visititems(describe)
     except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # what h5py makes of damaged files
         reason = " ".join(str(error).split())
-        raise StageError(f"{path}: is not an HDF5 file that can be read ({reason}); make it again") from error
+        raise StageError(f"{path}: is not a readable HDF5 file ({reason}); make it again") from error
     return "\n".join(lines)
 
 

@@ -67,7 +67,7 @@ class Photo:
             yield last, pixels
         counted = frame_count(self.path)
         if last + self.every < FEWER * counted:
-            log.warning("%s: ended after frame %d of the %d that its header counts", self.path, last, counted)
+            log.warning("%s: ended after frame %d of the %d announced in its header", self.path, last, counted)
 
 
 def find_photos(given: Sequence[str], every: int) -> list[Photo]:
@@ -90,7 +90,7 @@ def files_of(text: str) -> list[Path]:
     if os.path.exists(path):
         return [path]
     if ADDRESS.match(text):
-        raise StageError(f"{text}: is an address, and nothing is fetched; download it and name the file")
+        raise StageError(f"{text}: is a URL, and rcnn downloads no photos; download it yourself and name the file")
     if PATTERN.search(text):
         found = sorted(Path(one) for one in glob.glob(text, recursive=True))
         files = without_drawings(found)
@@ -110,7 +110,7 @@ def files_in(folder: Path) -> list[Path]:
     photos = without_drawings(sorted(folder.iterdir()))
     if not photos:
         raise StageError(
-            f"{folder}: has no image or video of its own ({endings()}); for folders in it write '{folder}/**/*.jpg'"
+            f"{folder}: contains no images or videos ({endings()}); for its subfolders write '{folder}/**/*.jpg'"
         )
     return photos
 
@@ -123,7 +123,7 @@ def without_drawings(paths: Sequence[Path]) -> list[Path]:
         folders.setdefault(path.parent, []).append(path)
     drawn = {path for folder, files in folders.items() for path in OutputFolder(folder).own_among(files)}
     if drawn:
-        log.info("left out: %d %s that rcnn drew, as %s", len(drawn), plural("picture", len(drawn)), min(drawn))
+        log.info("left out: %d %s drawn by rcnn, for example %s", len(drawn), plural("picture", len(drawn)), min(drawn))
     return [path for path in found if path not in drawn]
 
 

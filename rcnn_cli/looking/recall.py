@@ -79,7 +79,7 @@ def proposals_of(graph: Graph, split: str) -> list[Node]:
     found = [node for node in every if node.dataset == split]
     if not found:
         splits = ", ".join(sorted({node.dataset for node in every})) or "no split"
-        raise StageError(f"{graph.recipe.path}: has no proposals on '{split}' but on {splits}; name that as --split")
+        raise StageError(f"{graph.recipe.path}: has proposals on {splits}, not on '{split}'; choose with --split")
     return found
 
 
@@ -144,7 +144,7 @@ def format_table(told: Sequence[dict[str, Any]]) -> str:
             values += [found[size]["average_recall"] for size in SIZES]
             shown = ["-" if value is None else f"{100 * value:.1f}" for value in values]
             rows.append([one["name"], str(every["objects"]), count, f"{boxes:,.0f}", *shown])
-    head = "Recall at IoU .5 and .7, and average recall, of all and of small, medium and large objects; percent"
+    head = "Recall at IoU .5 and .7, and average recall, for all, small, medium and large objects; percent"
     orders = [f"The first N of {one['name']}: {one['order']}." for one in told]
     return "\n".join([head, *aligned(rows, rules_before=(1,)), *orders])
 
@@ -179,7 +179,7 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
         count = measured[0].found.counts[column]
         boxes = sorted({f"{one.found.boxes[column]:,.0f}" for one in measured}, key=lambda text: (len(text), text))
         spread = boxes[0] if len(boxes) == 1 else f"{boxes[0]} to {boxes[-1]}"
-        ax.set_title(f"all proposals: {spread} an image" if count is None else f"{count:,} proposals", fontsize=10)
+        ax.set_title(f"all proposals: {spread} per image" if count is None else f"{count:,} proposals", fontsize=10)
         ax.set(xlim=(0.5, 1), ylim=(0, 100), xlabel="IoU", xticks=LEVELS[::2])
         ax.xaxis.set_major_formatter("{x:g}")
         plain(ax)

@@ -108,8 +108,9 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
         if sheet.bare:
             have = "has" if sheet.bare == 1 else "have"
             remarks.append(
-                f"{name}/detections.png: {sheet.bare} of its {sheet.images} images {have} no detection of a precision "
-                f"of {PRECISION:g} or more; there the best are shown, whatever their score, with the annotated objects"
+                f"{name}/detections.png: {sheet.bare} of its {sheet.images} images {have} no detection with a "
+                f"precision of {PRECISION:g} or more; there the best are shown, whatever the score, "
+                "with the annotated objects"
             )
     return remarks
 

@@ -114,8 +114,8 @@ def showing_of(
     kind, evaluation = SCORES[node.settings.score], evaluation_for(graph, node)
     if precision is not None and evaluation is None:
         raise StageError(
-            f"--precision: no evaluation of {node.name} is complete, so that no precision is known; run "
-            f"`rcnn run {graph.recipe.path}` with a table [eval], or say --threshold"
+            f"--precision: no evaluation of {node.name} is complete, so no precision is known; run "
+            f"`rcnn run {graph.recipe.path}` with a table [eval], or give --threshold"
         )
     curves, measured = {}, {}
     if evaluation is not None:

@@ -104,12 +104,12 @@ def features_node(graph: Graph, split: str, table: str | None) -> Node:
         named = [node for node in nodes if node.use.name == table]
         if not named:
             names = ", ".join(dict.fromkeys(node.use.name for node in nodes))
-            raise StageError(f"--features {table}: is no table of {graph.recipe.path} that extracts; it has {names}")
+            raise StageError(f"--features {table}: is not an extract table of {graph.recipe.path}; it has {names}")
         nodes = named
     found = [node for node in nodes if node.dataset == split]
     if not found:
         splits = ", ".join(dict.fromkeys(node.dataset for node in nodes))
-        raise StageError(f"{graph.recipe.path}: has no features on '{split}' but on {splits}; name that as --split")
+        raise StageError(f"{graph.recipe.path}: has features on {splits}, not on '{split}'; choose with --split")
     return found[0]
 
 
@@ -129,7 +129,7 @@ def chosen_layer(reader: Reader, network: str, layer: str | None) -> tuple[str, 
         )
     if layer is not None and layer not in maps:
         advice = f"take {' or '.join(maps)}" if maps else "add a convolutional layer to extract.layers of the recipe"
-        raise StageError(f"--layer {layer}: its units have no place in the image, it is no convolutional map; {advice}")
+        raise StageError(f"--layer {layer}: not a convolutional map, so its units have no place in the image; {advice}")
     chosen = layer or min(maps, key=lambda name: int(np.prod(maps[name].shape[1:])))
     return chosen, maps[chosen]
 
@@ -142,7 +142,8 @@ def parse_unit(text: str, shape: tuple[int, int, int], layer: str) -> Unit:
     limits = (height, width, channels)
     if not whole or not all(1 <= int(word) <= limit for word, limit in zip(words, limits, strict=True)):
         raise StageError(
-            f"--unit {text}: is no unit of {layer}; write ROW,COLUMN,CHANNEL from 1,1,1 to {height},{width},{channels}"
+            f"--unit {text}: is not a unit of {layer}; write ROW,COLUMN,CHANNEL "
+            f"from 1,1,1 to {height},{width},{channels}"
         )
     y, x, channel = (int(word) - 1 for word in words)
     return Unit(channel, y, x)
@@ -154,7 +155,7 @@ def montage(maps: Maps, count: int) -> list[Unit]:
     chosen = selective_units(selectivity, maps.fields.shape, count)
     if not chosen:
         raise StageError(
-            f"--montage: needs objects of two classes or more on '{maps.node.dataset}' to tell selective units by; "
+            f"--montage: needs objects of at least two classes on '{maps.node.dataset}' to find selective units; "
             f"name units with --unit"
         )
     units = []
@@ -287,5 +288,5 @@ def format_table(maps: Maps, told: Sequence[dict[str, Any]]) -> str:
     chosen = [one["chosen_for"] for one in told if one["chosen_for"]]
     foot = []
     if chosen:
-        foot = [f"{len(chosen)} units chosen: each class's most selective one in turn, at most one of a channel"]
+        foot = [f"{len(chosen)} units chosen: each class's most selective one in turn, at most one per channel"]
     return "\n".join([head, "", *lines, *foot])

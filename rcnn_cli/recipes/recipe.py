@@ -137,9 +137,7 @@ def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dic
     try:
         return read_tables(path)
     except FileNotFoundError as error:
-        raise RecipeError(
-            f"{path}: there is no such {kind}; `ls {folder}` shows those that come with the project"
-        ) from error
+        raise RecipeError(f"{path}: no such {kind}; `ls {folder}` shows those that come with the project") from error
     except IsADirectoryError as error:
         raise RecipeError(f"{path}: is a folder; name a {kind}, a file that ends in .toml") from error
     except UnicodeDecodeError as error:
@@ -186,16 +184,16 @@ def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
     """The recipe in `table`, as TOML gave it, checked."""
     datasets = table.get("datasets", {})
     if not isinstance(datasets, dict) or not datasets:
-        raise RecipeError(f'{path}: has no dataset; add a table [datasets.train] with a source, as "shapes:train"')
+        raise RecipeError(f'{path}: has no dataset; add a table [datasets.train] with a source, such as "shapes:train"')
     for name, dataset in datasets.items():
         check_name(path, f"[datasets.{name}]", name)
         if not isinstance(dataset, dict) or not sources_of(dataset):
             raise RecipeError(
-                f'{path}: [datasets.{name}] needs source = "voc:DIR:SPLIT", another kind of dataset, or a list of them'
+                f'{path}: [datasets.{name}] needs source = "voc:DIR:SPLIT", another kind of source, or a list of them'
             )
     uses = {name: build_use(path, name, value, datasets) for name, value in table.items() if name not in PLAIN}
     if not uses:
-        raise RecipeError(f"{path}: uses no stage; add a table, as [propose]")
+        raise RecipeError(f"{path}: uses no stage; add a table, such as [propose]")
     networks = build_networks(path, table, uses)
     name = str(table.get("name", file_name(path.stem, LONGEST)))
     check_name(path, f"name = {name!r}", name)
@@ -227,7 +225,7 @@ def build_networks(path: Path, table: Mapping[str, Any], uses: Mapping[str, Use]
         check_name(path, f"[{network_table(name)}]", name)
         if name in uses or name in PLAIN:
             raise RecipeError(
-                f"{path}: [{NETWORKS}.{name}]: [{name}] is another table; give the network a name of its own"
+                f"{path}: [{NETWORKS}.{name}]: [{name}] is already a table; give the network another name"
             )
     networks = {}
     main = {NETWORK: table[NETWORK]} if NETWORK in table else {}
@@ -243,8 +241,8 @@ def check_name(path: Path, place: str, name: str) -> None:
     """Raises RecipeError if a name, which `place` states, cannot be that of a folder for results."""
     if file_name(name, LONGEST) != name:
         raise RecipeError(
-            f"{path}: {place[:200]}: a folder for results is called so; take letters, digits, '-' and '_', at most "
-            f"{LONGEST} bytes"
+            f"{path}: {place[:200]}: a folder of results gets this name; use only letters, digits, '-' and '_', "
+            f"at most {LONGEST} bytes"
         )
 
 
@@ -264,7 +262,7 @@ def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) ->
     stage_name = table.get("stage", name)
     if not isinstance(stage_name, str) or stage_name not in stages:
         advice = nearest(str(stage_name), stages)
-        raise RecipeError(f'{path}: [{name}] is no stage{advice} (or name the stage with stage = "...")')
+        raise RecipeError(f'{path}: [{name}] is not a stage{advice} (or name the stage with stage = "...")')
     stage = stages[stage_name]
     inputs = table.get("inputs", {})
     roles = [one.role for one in stage.inputs]
@@ -276,7 +274,7 @@ def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) ->
     split = table.get("split")
     if split is not None and (not isinstance(split, str) or split not in datasets):
         raise RecipeError(
-            f"{path}: [{name}] split = {split!r} is no dataset of this recipe{nearest(str(split), datasets)}"
+            f"{path}: [{name}] split = {split!r} is not a dataset of this recipe{nearest(str(split), datasets)}"
         )
     common = {key: value for key, value in table.items() if key not in RESERVED and not isinstance(value, dict)}
     settings = build_settings(stage.settings, common, f"{path}: [{name}]")

@@ -98,7 +98,7 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
     chunks = list(render(graphs, runs, changes, missing))
     length = sum(map(len, chunks))
     if length > MOST_BYTES:
-        raise StageError(f"{page}: the report would take {length:,} bytes, more than it may; name fewer recipes")
+        raise StageError(f"{page}: the report would take {length:,} bytes, over the limit; name fewer recipes")
     with folder.file(PAGE) as path:
         path.write_bytes(b"".join(chunks))
     with folder.file(MADE_FROM) as path:

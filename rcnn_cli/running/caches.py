@@ -77,7 +77,7 @@ def verify_caches(work: Path, graph: Any | None, say: Callable[[str], None]) -> 
             say(f"sound    {cache.folder.relative_to(work)}")
         count.update(fault.kind for fault in faults)
     damaged, unread = count["damaged"], count["failed"]
-    advice = "; run the recipe again to mend them" if damaged else ""
+    advice = "; run the recipe again to repair them" if damaged else ""
     not_read = f", {unread} could not be read" if unread else ""
     say(f"{len(caches)} caches read, {damaged} damaged {plural('file', damaged)}{not_read}{advice}")
     return damaged + unread
@@ -93,7 +93,7 @@ def collect_garbage(
     """Lists what none of the recipes (or grids) refers to, asks, deletes. A recipe that cannot be read stops it."""
     paths = list(recipes) or sorted(Path("recipes").glob("*.toml"))
     if not paths:
-        raise StageError("rcnn cache gc: there is no recipe in recipes/; name the recipes whose caches are to be kept")
+        raise StageError("rcnn cache gc: no recipes in recipes/; name the recipes whose caches you want to keep")
     kept: set[Path] = set()
     for path in paths:
         try:
@@ -101,7 +101,7 @@ def collect_garbage(
                 kept |= {graph.folder(node).resolve() for node in graph.nodes.values()}
         except (StageError, CacheError) as error:
             raise StageError(
-                f"{error}; nothing was deleted: name only the recipes whose caches are to be kept"
+                f"{error}; nothing was deleted: name only the recipes whose caches you want to keep"
             ) from error
     unused = [cache.folder for cache in all_caches(work) if cache.folder.resolve() not in kept]
     for folder in unused:

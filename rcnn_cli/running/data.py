@@ -87,4 +87,4 @@ def fetch_dataset(name: str, directory: Path, mirror: str | None) -> str:
     from stages.datasets.download import fetch
 
     folder = fetch(name, directory, mirror=mirror, progress=progress)
-    return f"There: {folder} (check it with `rcnn data check voc:{folder}:trainval`)"
+    return f"Ready: {folder} (check it with `rcnn data check voc:{folder}:trainval`)"

@@ -34,7 +34,7 @@ def resolve_device(name: str, number: int | None = None) -> str:
     if name == "cpu":
         return "cpu"
     if name != "auto" and not name.startswith("cuda"):
-        raise StageError(f"--device {name}: is unknown; it may be auto, cpu, cuda or cuda:N")
+        raise StageError(f"--device {name}: is unknown; use auto, cpu, cuda or cuda:N")
     import torch
 
     if name == "auto":

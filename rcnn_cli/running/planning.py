@@ -289,7 +289,7 @@ def format_plan(plan: Plan, work: Path, as_json: bool) -> str:
     told.append(
         f"Estimated from up to {plan.sample} images of each split on {plan.device}, {plan.jobs} "
         f"{plural('job', plan.jobs)}; +- is twice the standard error.\n"
-        "Times of training and evaluation are guesses: in proportion to the images."
+        "Times for training and evaluation are guesses, proportional to the number of images."
     )
     return "\n".join(told)
 

@@ -91,8 +91,10 @@ def complete(graph: Graph, node: Node) -> bool:
 def put_aside(error: DamagedFile) -> None:
     """Sets a damaged file of a cache aside and says so."""
     moved = set_aside(error)
-    again = "it alone is made again" if isinstance(error, DamagedPart) else "written again, the parts are kept"
-    aside = f"set aside as {moved.name}, " if moved.exists() else ""
+    again = (
+        "only this part will be made again" if isinstance(error, DamagedPart) else "written again, the parts are kept"
+    )
+    aside = f"moved to {moved.name};  " if moved.exists() else ""
     log.warning("%s: damaged (%s); %s%s", error.path, error.reason, aside, again)
 
 
@@ -145,9 +147,14 @@ def tell_uncached(graph: Graph) -> None:
         readers = [reader.name for reader in graph.readers(node) if not complete(graph, reader)]
         if not graph.is_cached(node):
             if len(readers) > 1:
-                log.warning("%s: is computed %d times, for %s; cached, once", node.name, len(readers), listed(readers))
+                log.warning(
+                    "%s: is computed %d times, for %s; with a cache, only once",
+                    node.name,
+                    len(readers),
+                    listed(readers),
+                )
         elif readers:
-            log.info("%s: cached in spite of cache = false, for %s", node.name, listed(readers))
+            log.info("%s: cached despite cache = false, for %s", node.name, listed(readers))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -194,7 +201,7 @@ def repairable(graph: Graph, node: Node, error: Exception, done: set[str]) -> bo
     again = lost & done
     done -= lost
     for name in sorted(again):
-        log.warning("%s: is no longer complete; what is missing is made again for %s", name, node.name)
+        log.warning("%s: is no longer complete; the missing parts will be made again for %s", name, node.name)
     return isinstance(error, DamagedFile) or bool(again)
 
 
@@ -519,5 +526,7 @@ def work_folder(option: Path | None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StageError(f"--work {folder}: " + cannot("be made a folder", error, "choose another place")) from error
+        raise StageError(
+            f"--work {folder}: " + cannot("be created as a folder", error, "choose another place")
+        ) from error
     return folder

@@ -44,8 +44,8 @@ def test_the_place_in_an_array_job(environment, text, shard):
 @pytest.mark.parametrize(
     ("environment", "text", "said"),
     [
-        ({}, "array", "this is no task of an array job"),
-        ({"SGE_TASK_ID": "undefined", "LSB_JOBINDEX": "0"}, "array", "this is no task of an array job"),
+        ({}, "array", "this is not an array-job task"),
+        ({"SGE_TASK_ID": "undefined", "LSB_JOBINDEX": "0"}, "array", "this is not an array-job task"),
         ({"PBS_ARRAY_INDEX": "3"}, "array", "does not say how many tasks there are; write --shard array/N"),
         ({"PBS_ARRAY_INDEX": "0"}, "array/4", "PBS_ARRAY_INDEX = 0 is not one of 4 tasks"),
         ({"PBS_ARRAY_INDEX": "5"}, "array/4", "PBS_ARRAY_INDEX = 5 is not one of 4 tasks"),

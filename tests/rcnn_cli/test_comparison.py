@@ -118,7 +118,7 @@ def test_both_are_judged_by_the_same_similar_classes(folder: Path, warned: list[
         kinds.append([NAMES[int(one)] for one in side.found.verdicts])
     assert kinds[0] == kinds[4] == ["true", "Oth", "BG", "ignored"]
     assert kinds[1] == kinds[2] == kinds[3] == ["true", "Sim", "BG", "ignored"]
-    assert warned == ["the recipes' [diagnose] differ: the types of both runs' errors are told by that of A"] * 2
+    assert warned == ["the recipes' [diagnose] differ: A's decides the error types of both runs"] * 2
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_what_cannot_be_compared_is_one_sentence(folder: Path, call: Any, tmp_pa
     run_tables(strict, "eval-b")
     code, _, errors = call(recipe, folder / "strict.toml", "--evaluation-b", "eval-b")
     assert code == 2
-    assert "evaluate by other rules: iou is 0.5 and 0.7; evaluate both alike" in errors
+    assert "evaluate by different rules: iou is 0.5 and 0.7; use the same for both" in errors
     missing = graph_of(folder, TWO + "iou = 0.8\n", "missing")
     assert missing
     errors = call(recipe, folder / "missing.toml", "--evaluation-b", "eval-b")[2]
@@ -221,7 +221,7 @@ def test_other_data_is_refused(folder: Path, tmp_path: Path, changed: str) -> No
     other = graph_of(tmp_path, TWO, "two")
     write_detections(other, KNOWN, B, "detect-b")
     run_tables(other, "eval-b")
-    said = "evaluate other images .3 of .* and 4 of" if changed == "images" else "with other annotations"
+    said = "evaluate different images .3 of .* and 4 of" if changed == "images" else "with different annotations"
     with pytest.raises(StageError, match=said):
         open_sides(graph_of(folder, TWO, "two"), other, "eval", "eval-b")
 

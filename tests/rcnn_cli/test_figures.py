@@ -147,14 +147,14 @@ def test_a_montage_takes_each_class_in_turn(made: Path, call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--unit", "5,1,1"), "--unit 5,1,1: is no unit of pool4; write ROW,COLUMN,CHANNEL from 1,1,1 to 4,4,96"),
+        (("--unit", "5,1,1"), "--unit 5,1,1: is not a unit of pool4; write ROW,COLUMN,CHANNEL from 1,1,1 to 4,4,96"),
         (
             ("--layer", "fc5"),
-            "--layer fc5: its units have no place in the image, it is no convolutional map; take pool4",
+            "--layer fc5: not a convolutional map, so its units have no place in the image; take pool4",
         ),
         (("--layer", "pool5"), "layer = 'pool5': the features cache has no such layer, did you mean 'pool4'"),
-        (("--split", "val"), "has no features on 'val' but on train, test; name that as --split"),
-        (("--features", "extracted"), "--features extracted: is no table of"),
+        (("--split", "val"), "has features on train, test, not on 'val'; choose with --split"),
+        (("--features", "extracted"), "--features extracted: is not an extract table of"),
         (("--set", "extract.layers=['fc5']", "--split", "test"), "extract@test is not complete"),
         (("--set", "extract.padding=3"), "looked.toml --split test` first"),
     ],
@@ -205,7 +205,7 @@ def test_a_montage_needs_two_classes(made: Path, call: Call, monkeypatch: pytest
     )
     code, _, errors = call("units", made / "looked.toml")
     assert code == 2
-    assert "--montage: needs objects of two classes or more on 'test'" in errors
+    assert "--montage: needs objects of at least two classes on 'test'" in errors
 
 
 # figures
@@ -251,7 +251,7 @@ def test_detections_of_a_precision_on_chosen_images(
         lines.append(printed)
     bare, half, every = sheets
     assert ["the best are shown" in line for line in lines] == [True, False, False]
-    assert "; 2 of the 2 have none: there the best are shown, whatever their score)" in lines[0]
+    assert "; 2 of the 2 have none: there the best are shown, whatever the score)" in lines[0]
     assert half.shape == every.shape
     assert bare.shape[0] > half.shape[0]  # a line of the heading more
     outlines = [(one == TRUTH).all(axis=2).sum() for one in sheets]
@@ -285,7 +285,7 @@ def test_what_is_not_possible_is_said(made: Path, call: Call, tmp_path: Path) ->
     assert call(*arguments, "--only", "filters, transformations")[0] == 0
     code, printed, _ = call("figures", made / "looked.toml", "--only", "detections", "--image", "nobody")
     assert code == 1
-    assert "looked-detections: not possible: --image nobody: is no image of 'test'; the first is 'train_" in printed
+    assert "looked-detections: not possible: --image nobody: is not an image of 'test'; the first is 'train_" in printed
 
 
 def test_transformations_have_the_recipe_s_own_padding(made: Path, call: Call, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_figures_are_named(call: Call, made: Path) -> None:
     assert figure_names("box-plots, filters") == ["filters", "box-plots"]
     code, _, errors = call("figures", made / "looked.toml", "--only", "filter")
     assert code == 2
-    assert "--only filter: is no figure, did you mean 'filters'?; there are detections, filters" in errors
+    assert "--only filter: is not a figure, did you mean 'filters'?; there are detections, filters" in errors
 
 
 def test_elongated_objects_of_different_classes(made: Path) -> None:

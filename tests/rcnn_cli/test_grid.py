@@ -88,7 +88,7 @@ def test_a_seed_goes_where_the_recipe_has_the_table(tmp_path):
     [
         ([("a", 50.0), ("b", 52.0), ("c", 57.0)], Spread(53.0, 13**0.5, 3)),  # deviations -3, -1, 4: 26 / 2
         ([("a", 50.0)], Spread(50.0, None, 1)),
-        ([("a", 50.0), ("a", 50.0)], Spread(50.0, None, 1)),  # one cache: the seeds do not reach it
+        ([("a", 50.0), ("a", 50.0)], Spread(50.0, None, 1)),  # one cache: the seeds do not affect it
         ([("a", 50.0), ("b", 50.0)], Spread(50.0, 0.0, 2)),
         ([("a", 50.0), ("b", None)], None),
     ],

@@ -105,7 +105,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(StageError, match="out: is a file, not a folder"):
         OutputFolder(tmp_path / "out").check([])
-    with pytest.raises(StageError, match="cannot be made a folder"):
+    with pytest.raises(StageError, match="cannot be created as a folder"):
         OutputFolder(tmp_path / "out" / "deeper").write("a", "")
     with pytest.raises(StageError, match=r"-o .*out/deeper: .*out cannot be written \(Not a directory\)"):
         OutputFolder(tmp_path / "out" / "deeper").check([])
@@ -131,7 +131,7 @@ def test_a_single_file(tmp_path: Path) -> None:
     check_output_file("-o", tmp_path / "new", [own], lambda path: False)
     check_output_file("-o", own, [other], lambda path: path == own)
     for path, inputs, said in (
-        (other, [], "is there already and was not written by this command"),
+        (other, [], "already exists and was not written by this command"),
         (linked, [own], "is read by this command"),
         (tmp_path, [], "is a folder"),
     ):

@@ -45,7 +45,7 @@ def test_what_rcnn_drew_is_not_taken_for_a_photo(folder: Path, caplog: pytest.Lo
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
     with caplog.at_level(logging.INFO, logger="rcnn"):
         assert paths(".") == ["a.PNG", "b.jpg"]
-    assert "left out: 1 picture that rcnn drew, as b.png" in caplog.text
+    assert "left out: 1 picture drawn by rcnn, for example b.png" in caplog.text
     assert paths("b.png") == ["b.png"]
 
 
@@ -55,9 +55,9 @@ def test_what_rcnn_drew_is_not_taken_for_a_photo(folder: Path, caplog: pytest.Lo
         ("c.jpg", "c.jpg: no such file"),
         ("bb.jpg", "bb.jpg: no such file, did you mean 'b.jpg'?"),
         ("nowhere/b.jpg", "nowhere/b.jpg: no such file; there is no folder nowhere"),
-        ("https://example.org/b.jpg", "is an address, and nothing is fetched"),
+        ("https://example.org/b.jpg", "is a URL, and rcnn downloads no photos"),
         ("*.webp", r"\*.webp: matches no image or video"),
-        ("none", "none: has no image or video of its own .* write 'none/\\*\\*/\\*.jpg'"),
+        ("none", "none: contains no images or videos .* write 'none/\\*\\*/\\*.jpg'"),
         ("x" * 300 + ".jpg", "no such file"),
     ],
 )

@@ -223,7 +223,7 @@ def test_a_disk_without_room_is_told_aloud(call, monkeypatch):
     code, printed, errors = call("plan", "r.toml", "--set", "extract.padding=2", "--sample", 1)
     assert code == 1
     assert "free in work: 10 B" in printed
-    assert "work: THE DISK IS TOO SMALL: 10 B are free of the" in errors
+    assert "work: THE DISK IS TOO SMALL: 10 B free, " in errors
     assert logging.getLogger("rcnn").level == logging.INFO
 
 

@@ -134,7 +134,7 @@ def test_a_file_that_predict_did_not_write_stays(
     (tmp_path / "out" / there).write_text("mine")
     code, _, errors = call("predict", made / "small.toml", photos / "a.jpg", photos / "b.jpg", "-o", tmp_path / "out")
     assert code == 2
-    assert f"{there}: is there already and was not written by rcnn" in errors
+    assert f"{there}: already exists and was not written by rcnn" in errors
     assert content(tmp_path / "out") == {there: b"mine"}
 
 
@@ -183,7 +183,7 @@ def test_no_command_writes_over_what_is_not_its_own(
         folder.mkdir()
         (folder / there).write_text("mine")
         code, _, errors = call(name, *recipes, *rest, "-o", folder)
-        assert (code, f"{there}: is there already and was not written by rcnn" in errors) == (2, True), errors
+        assert (code, f"{there}: already exists and was not written by rcnn" in errors) == (2, True), errors
         assert content(folder) == {there: b"mine"}
     for _ in range(2):
         assert call(name, *recipes, *rest, "-o", tmp_path / "own")[0] == 0

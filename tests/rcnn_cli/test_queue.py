@@ -200,7 +200,7 @@ def test_two_uses_that_are_the_same_cache(cluster, call, tmp_path):
     (tmp_path / "r.toml").write_text(RECIPE + '[extract-again]\nstage = "extract"\nlayers = ["pool4"]\n')
     printed = call("submit", "r.toml")[1]
     assert "2 jobs submitted" in printed
-    assert "extract-again@train: the same cache as another's, job 2 makes it" in printed
+    assert "extract-again@train: same cache as another table's; job 2 makes it" in printed
     assert call("submit", "r.toml", "--dry-run")[1].count("#!/bin/bash") == 2
 
 
@@ -223,7 +223,7 @@ def test_sbatch_that_refuses_says_nothing_or_is_not_there(cluster, call):
         "rcnn: propose@train: sbatch: failed (no such account; not today); correct its table in cluster.toml" in errors
     )
     (cluster.folder / "sbatch").write_text(f"#!{sys.executable}\n")
-    assert "sbatch: printed '', which is no job id" in call("submit", "r.toml")[2]
+    assert "sbatch: printed '', which is not a job id" in call("submit", "r.toml")[2]
     (cluster.folder / "sbatch").chmod(0o644)
     assert "sbatch: cannot be run (Permission denied)" in call("submit", "r.toml")[2]
     (cluster.folder / "sbatch").unlink()

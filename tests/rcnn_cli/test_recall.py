@@ -130,4 +130,4 @@ def test_bad_options(tmp_path: Path, call: Any) -> None:
     assert "--counts 3,x: must be whole numbers" in call("recall", recipe, "--counts", "3,x")[2]
     code, _, errors = call("recall", recipe, "--split", "train")
     assert code == 2
-    assert "has no proposals on 'train' but on test; name that as --split" in errors
+    assert "has proposals on test, not on 'train'; choose with --split" in errors

@@ -205,14 +205,14 @@ def test_the_resolved_recipe_has_every_default(tmp_path):
         (CHAIN.replace("max_boxes = 40", "max_boxes = -4"), "max_boxes = -4 must be at least 0"),
         (CHAIN.replace("[propose.test]", "[propose.tset]"), "the recipe has no dataset 'tset', did you mean 'test'?"),
         (CHAIN + "inputs = { detection = 'detect' }\n", "has no input 'detection', did you mean 'detections'?"),
-        (CHAIN + "split = 'val'\n", "split = 'val' is no dataset of this recipe"),
+        (CHAIN + "split = 'val'\n", "split = 'val' is not a dataset of this recipe"),
         ("name = 1\n[datasets.train]\nsource = 'shapes:train'\n", "uses no stage"),
         ("networks = 3\n[datasets.train]\nsource = 'shapes:train'\n[propose]\n", "networks must be tables, as"),
         (CHAIN + "[networks]\nother = 3\n", "networks.other must be a table, [networks.other]"),
         (CHAIN + "[networks.other]\nnam = 'zf'\n", "[networks.other]: unknown setting 'nam', did you mean 'name'?"),
-        (CHAIN + "[networks.extract]\n", "[networks.extract]: [extract] is another table; give the network a name"),
-        (CHAIN + "[networks.network]\n", "[networks.network]: [network] is another table; give the network a name"),
-        (CHAIN + "[networks.'../x']\n", "a folder for results is called so"),
+        (CHAIN + "[networks.extract]\n", "[networks.extract]: [extract] is already a table; give the network"),
+        (CHAIN + "[networks.network]\n", "[networks.network]: [network] is already a table; give the network"),
+        (CHAIN + "[networks.'../x']\n", "a folder of results gets this name"),
         ("network = 3\n[datasets.train]\nsource = 'shapes:train'\n[propose]\n", "network must be a table"),
     ],
 )  # fmt: skip
@@ -323,7 +323,7 @@ def test_what_is_said_before_the_work(tmp_path, caplog, monkeypatch):
     text = CHAIN + '[detect-without-bbox]\nstage = "detect"\ninputs = { regressor = "none" }\n'
     tell_uncached(graph(tmp_path, text, *FEW, FALSE))
     assert [record.getMessage() for record in caplog.records if record.name == "rcnn"] == [
-        "extract@train: cached in spite of cache = false, for train-svm and train-bbox",
+        "extract@train: cached despite cache = false, for train-svm and train-bbox",
         "extract@test: is computed 2 times, for detect@test and detect-without-bbox@test; cached, once",
     ]
 
@@ -339,7 +339,7 @@ def test_a_name_that_can_be_no_folders_is_a_sentence(tmp_path, name, place):
         "split": f'{CHAIN}[datasets.{told}]\nsource = "shapes:val"\n',
         "recipe": f"name = {told}\n{CHAIN}",
     }[place]
-    with pytest.raises(RecipeError, match="a folder for results is called so") as error:
+    with pytest.raises(RecipeError, match="a folder of results gets this name") as error:
         recipe(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 'r.toml'}: ")
 

@@ -277,5 +277,5 @@ def test_the_command_of_one_stage_names_the_command_for_its_lost_input(finished,
     monkeypatch.setattr(logging.getLogger("rcnn"), "propagate", True)
     code, _, errors = caller(capsys)("train-svm", graph.recipe.path, "--work", graph.work)
     assert code == 2
-    assert "part-00001.h5: damaged (the file is missing); it alone is made again" in errors
+    assert "part-00001.h5: damaged (the file is missing); only this part will be made again" in errors
     assert f"rcnn: train-svm needs extract@train, which is not complete ({features}); run `rcnn extract" in errors

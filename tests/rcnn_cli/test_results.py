@@ -38,8 +38,8 @@ def test_nothing_right_is_shown_and_said(tmp_path: Path, capsys: pytest.CaptureF
     """Said also when the files are there already."""
     graph = made(tmp_path, {name: [("cat", AWAY, 0.5)] for name in "abc"})
     sentence = (
-        "eval/detections.png: 3 of its 3 images have no detection of a precision of 0.5 or more; there the best are "
-        "shown, whatever their score, with the annotated objects\n"
+        "eval/detections.png: 3 of its 3 images have no detection with a precision of 0.5 or more; there the best are "
+        "shown, whatever the score, with the annotated objects\n"
     )
     for _ in range(2):
         show_results(graph, [graph.nodes["eval"]])

@@ -109,18 +109,18 @@ def test_folders_of_any_name(call, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[extrakt]\ngpus = 1", "[extrakt] is no stage and no table of r.toml, did you mean 'extract'?"),
+        ("[extrakt]\ngpus = 1", "[extrakt] is neither a stage nor a table of r.toml, did you mean 'extract'?"),
         ("[extract]\ngpu = 1", "[extract]: unknown setting 'gpu', did you mean 'gpus'?"),
         ("[extract]\ntime = 01:00:00", "time = datetime.time(1, 0) must be a string"),
         ("[extract]\narray = 0", "array = 0 must be at least 1"),
-        ("[default]\narray = 4", "[default] array does not fit every stage"),
+        ("[default]\narray = 4", "[default] array cannot suit every stage"),
         ("extract = 4", "'extract' must be a table, [extract]"),
         ('[extract]\naccount = ""', "account = '' must be one line of text"),
         ("[extract]\ncommand = 'rcnn\\n'".replace("'", '"'), "command = 'rcnn\\n' must be one line of text"),
         ('[extract]\nsbatch = ["constraint=a100"]', "sbatch = 'constraint=a100' is no option of sbatch"),
-        ('[extract]\nsbatch = ["--array=1-3"]', "rcnn submit says --array itself"),
-        ('[extract]\nsbatch = ["-Jname"]', "rcnn submit says -J"),
-        ("[extract]\nsbatch = ['--comment=\"a']", "has a quotation mark too few"),
+        ('[extract]\nsbatch = ["--array=1-3"]', "rcnn submit sets --array itself"),
+        ('[extract]\nsbatch = ["-Jname"]', "rcnn submit sets -J"),
+        ("[extract]\nsbatch = ['--comment=\"a']", "has an unclosed quotation mark"),
         ("[extract\n", "is not valid TOML"),
         ("[[extract]]\n", "'extract' must be a table"),
         ("default = 4", "'default' must be a table"),
@@ -136,7 +136,7 @@ def test_without_a_cluster_file_or_slurm(call):
     code, _, errors = call("submit", "r.toml", "--cluster", "none.toml")
     assert (code, "none.toml: there is no such file" in errors) == (2, True)
     code, _, errors = call("submit", "r.toml")
-    assert (code, errors) == (2, "rcnn: squeue: is not found; work on a machine that has Slurm's commands in PATH\n")
+    assert (code, errors) == (2, "rcnn: squeue: not found; run this on a machine with Slurm's commands in PATH\n")
 
 
 def test_status_shows_recorded_jobs_without_slurm(call, tmp_path):
@@ -154,7 +154,7 @@ def test_status_shows_recorded_jobs_without_slurm(call, tmp_path):
     assert "job" not in call("status", "r.toml")[1]
     record.write_text('{"jobs": [{}]}')
     code, _, errors = call("status", "r.toml")
-    assert (code, "r.json: is no record of jobs; delete it" in errors) == (2, True)
+    assert (code, "r.json: is not a record of jobs; delete it" in errors) == (2, True)
 
 
 def test_the_shards_that_have_parts_to_make(tmp_path):

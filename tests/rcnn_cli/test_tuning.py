@@ -101,7 +101,7 @@ def test_the_recipe_that_is_written_keeps_all_but_what_was_chosen(graph, tmp_pat
     head = text.splitlines()[:3]
     assert head[0] == f"# Chosen by `rcnn tune {graph.recipe.path}` on the split 'val' (voc:{{recipe}}/voc:val),"
     assert head[1].startswith("# the best of 4 combinations, mAP 61.2: svm.negative_overlap = 0, svm.C = 1, ")
-    assert head[2] == "# while --set extract.padding=0 held, which is not written below"
+    assert head[2] == "# while --set extract.padding=0 set, which is not written below"
     for comment in ("# five thousand", "# more at test", "# the old one"):
         assert comment in text
     old, new = tomllib.loads(RECIPE), tomllib.loads(text)
@@ -112,6 +112,6 @@ def test_the_recipe_that_is_written_keeps_all_but_what_was_chosen(graph, tmp_pat
     assert new["svm"] == {**old["svm"], "negative_overlap": 0.0, "C": 1.0}
     assert new["detect"] == {**old["detect"], "nms_iou": 0.5, "test": {"nms_iou": 0.5, "max_per_image": 10}}
     assert load_recipe(output).uses["detect"].settings_for("test").nms_iou == 0.5
-    with pytest.raises(StageError, match="is there already"):
+    with pytest.raises(StageError, match="already exists"):
         write_tuned(graph, output, Row(cell, {"mAP": Spread(0, None, 1)}, {}), "val", 4, [], False)
     assert output.read_text() == text

@@ -301,7 +301,7 @@ def test_ctrl_c_gives_everything_back_and_the_next_run_goes_on(pair, tmp_path):
     run = Run(pair, tmp_path, "propose", recipe, *PROPOSE, **SLOWLY)
     run.until_begun()
     run.process.send_signal(signal.SIGINT)
-    assert "interrupted; what is finished is kept" in last(run.end(130))
+    assert "interrupted; finished work is kept" in last(run.end(130))
     until(lambda: not tasks_of(pair.folder), "the workers' processes have ended")
     assert not list((tmp_path / "work").rglob("claims/part-*"))
     before = {path: path.stat().st_mtime_ns for path in run.parts.glob("*/part-*.h5")}
@@ -340,7 +340,7 @@ def test_all_workers_may_be_lost_and_others_come(clusters, plain, tmp_path):
 def test_workers_that_cannot_help_are_named(clusters, tmp_path):
     cluster, recipe = clusters(), short(tmp_path, "selective-search")
     run = Run(cluster, tmp_path, "propose", recipe, "--dask-wait", 1)
-    assert "no worker has come in 1.0 s; start some with `dask worker`" in last(run.end(2))
+    assert "no worker connected within 1.0 s; start some with `dask worker`" in last(run.end(2))
 
     without = cluster.add(TEST_HIDE_RCNN="1")
     said = last(Run(cluster, tmp_path, "propose", recipe).end(2))
@@ -352,9 +352,9 @@ def test_workers_that_cannot_help_are_named(clusters, tmp_path):
 
     older = cluster.add(TEST_OPENCV="3.4.18")
     said = last(Run(cluster, tmp_path, "propose", recipe).end(2))
-    assert re.search(r"worker tcp://\S+ on \S+: would make another propose@train \(propose.opencv \d -> 3\)", said), (
-        said
-    )
+    assert re.search(
+        r"worker tcp://\S+ on \S+: would make a different propose@train \(propose.opencv \d -> 3\)", said
+    ), said
     kill_whole(older)
 
 
@@ -366,7 +366,7 @@ def test_a_worker_on_another_file_system_is_named(clusters, tmp_path):
     script = f'mount -t tmpfs none "{work}" && exec "$@"'
     cluster.add(before=("unshare", "--mount", "sh", "-c", script, "sh"))
     said = last(Run(cluster, tmp_path, "propose", recipe).end(2))
-    assert f"does not see the folder {work}; every worker must see it under the same path" in said
+    assert f"cannot see the folder {work}; every worker must see it under the same path" in said
     assert f" on {socket.gethostname()}: " in said
 
 
@@ -386,7 +386,7 @@ def test_a_task_that_does_not_see_the_folder_of_the_command(clusters, tmp_path, 
         error = pickle.loads(base64.b64decode(json.loads(task.stdout.readline())["error"]))
     folder = tmp_path / ("nowhere" if hidden == "folder" else "work")
     assert sentence(error) == (
-        f"worker 7 on far: does not see the folder {folder}; every worker must see it under the same path",
+        f"worker 7 on far: cannot see the folder {folder}; every worker must see it under the same path",
         2,
     )
 
@@ -396,7 +396,7 @@ def test_tasks_that_take_their_workers_down_end_the_run(clusters, tmp_path):
     for _ in range(2):
         cluster.add()
     said = last(Run(cluster, tmp_path, "propose", recipe, RCNN_TEST_KILL="worker").end(2))
-    assert "the workers that made a cache were killed one after the other" in said
+    assert "the workers that made a cache were killed one after another" in said
     assert all(worker.wait() == -signal.SIGKILL for worker in cluster.workers)
     until(lambda: not tasks_of(cluster.folder), "what they had started has noticed and ended")
     assert not list((tmp_path / "work").rglob("claims/part-*"))
@@ -414,7 +414,7 @@ def test_a_scheduler_that_dies_in_the_middle_loses_nothing(clusters, plain, tmp_
     run.until_begun()
     cluster.scheduler.kill()
     said = last(run.end(2))
-    assert "the connection to the Dask scheduler is lost; what is finished is kept" in said
+    assert "lost the connection to the Dask scheduler; finished work is kept" in said
     until(lambda: not tasks_of(cluster.folder), "the worker's process has ended")
     assert re.search(r"resuming: \d+ of 24 are there", rcnn("propose", recipe, work=tmp_path / "work").stderr)
     assert contents(tmp_path / "work") == plain
@@ -448,9 +448,9 @@ def test_where_no_scheduler_is(clusters, call, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         code, said = call("propose", recipe, "--dask", f"tcp://127.0.0.1:{port}")
-    assert (code, f"--dask tcp://127.0.0.1:{port}: no connection to a Dask scheduler" in said) == (2, True)
+    assert (code, f"--dask tcp://127.0.0.1:{port}: cannot connect to a Dask scheduler" in said) == (2, True)
     code, said = call("propose", recipe, "--dask", f"127.0.0.1:{port}")
-    assert (code, "no connection to a Dask scheduler" in said) == (2, True)
+    assert (code, "cannot connect to a Dask scheduler" in said) == (2, True)
     assert not any(thread.name == "IO loop" and thread.is_alive() for thread in threading.enumerate())
 
 

@@ -63,7 +63,7 @@ setup = ['test $SLURM_ARRAY_TASK_ID != 2 || { echo "the file system is not mount
 array = 2
 """
 LIMIT = 600  # seconds after which a test gives up waiting; far more than the slowest machine needs
-TERMINATED = "rcnn: terminated; what is finished is kept"
+TERMINATED = "rcnn: terminated; finished work is kept"
 
 
 class Project:
@@ -363,7 +363,7 @@ def test_a_job_that_slurm_refuses_is_a_sentence_and_those_before_it_stay(project
     assert done.returncode == 2
     assert re.search(
         r"^rcnn: extract-again@train: sbatch: failed \(invalid partition.*\); correct its table in .*cluster\.toml and "
-        r"submit again, what was submitted before stays$",
+        r"submit again; jobs already submitted remain$",
         done.stderr,
         re.MULTILINE,
     ), done.stderr
