@@ -227,7 +227,7 @@ def test_sbatch_that_refuses_says_nothing_or_is_not_there(cluster, call):
     (cluster.folder / "sbatch").chmod(0o644)
     assert "sbatch: cannot be run (Permission denied)" in call("submit", "r.toml")[2]
     (cluster.folder / "sbatch").unlink()
-    assert "sbatch: is not found" in call("submit", "r.toml")[2]
+    assert "sbatch: not found" in call("submit", "r.toml")[2]
 
 
 def test_what_was_submitted_before_a_refusal_is_known(cluster, call, tmp_path):

@@ -199,7 +199,7 @@ def test_the_resolved_recipe_has_every_default(tmp_path):
         ("", "has no dataset"),
         ("[datasets.train]\nsauce = 1\n", "needs source"),
         ("x = ", "is not valid TOML"),
-        (CHAIN + "[extrakt]\n", "[extrakt] is no stage, did you mean 'extract'?"),
+        (CHAIN + "[extrakt]\n", "[extrakt] is not a stage, did you mean 'extract'?"),
         (CHAIN.replace("max_boxes = 40", "max_box = 4"), "unknown setting 'max_box', did you mean 'max_boxes'?"),
         (CHAIN.replace('"shapenet"', '"shapnet"'), "[network]: name = 'shapnet' must be one of"),
         (CHAIN.replace("max_boxes = 40", "max_boxes = -4"), "max_boxes = -4 must be at least 0"),
@@ -324,7 +324,7 @@ def test_what_is_said_before_the_work(tmp_path, caplog, monkeypatch):
     tell_uncached(graph(tmp_path, text, *FEW, FALSE))
     assert [record.getMessage() for record in caplog.records if record.name == "rcnn"] == [
         "extract@train: cached despite cache = false, for train-svm and train-bbox",
-        "extract@test: is computed 2 times, for detect@test and detect-without-bbox@test; cached, once",
+        "extract@test: is computed 2 times, for detect@test and detect-without-bbox@test; with a cache, only once",
     ]
 
 

@@ -117,7 +117,7 @@ def test_folders_of_any_name(call, tmp_path):
         ("extract = 4", "'extract' must be a table, [extract]"),
         ('[extract]\naccount = ""', "account = '' must be one line of text"),
         ("[extract]\ncommand = 'rcnn\\n'".replace("'", '"'), "command = 'rcnn\\n' must be one line of text"),
-        ('[extract]\nsbatch = ["constraint=a100"]', "sbatch = 'constraint=a100' is no option of sbatch"),
+        ('[extract]\nsbatch = ["constraint=a100"]', "sbatch = 'constraint=a100' is not an sbatch option"),
         ('[extract]\nsbatch = ["--array=1-3"]', "rcnn submit sets --array itself"),
         ('[extract]\nsbatch = ["-Jname"]', "rcnn submit sets -J"),
         ("[extract]\nsbatch = ['--comment=\"a']", "has an unclosed quotation mark"),
@@ -149,7 +149,7 @@ def test_status_shows_recorded_jobs_without_slurm(call, tmp_path):
     assert read_jobs(record) == [job]
     code, printed, _ = call("status", "r.toml")
     assert code == 1
-    assert "propose@train  missing  [job 12: state unknown (squeue: is not found;" in printed
+    assert "propose@train  missing  [job 12: state unknown (squeue: not found;" in printed
     call("propose", "r.toml")
     assert "job" not in call("status", "r.toml")[1]
     record.write_text('{"jobs": [{}]}')
