@@ -94,7 +94,7 @@ def put_aside(error: DamagedFile) -> None:
     again = (
         "only this part will be made again" if isinstance(error, DamagedPart) else "written again, the parts are kept"
     )
-    aside = f"moved to {moved.name};  " if moved.exists() else ""
+    aside = f"moved to {moved.name}; " if moved.exists() else ""
     log.warning("%s: damaged (%s); %s%s", error.path, error.reason, aside, again)
 
 
