@@ -77,6 +77,8 @@ def finished(world):
     line, environment = command("ablate", world / "g.toml", "--jobs", 1, work=work)
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     before = []
+    assert process.stderr is not None
+    assert process.stdout is not None
     for message in process.stderr:
         before.append(message)
         if message.startswith("extract@train: 12 images"):
@@ -218,7 +220,7 @@ def test_tune_writes_the_best_of_the_validation_split_into_a_recipe_that_runs(wo
     found = {row["cell"]: row["values"]["mAP"]["mean"] for row in rows}
     assert list(found) == ["0 / 0.001 / 0.1", "0 / 0.001 / 0.5", "0.3 / 0.001 / 0.1", "0.3 / 0.001 / 0.5"]
     assert len(set(found.values())) > 1
-    overlap, _, nms = max(found, key=found.get).split(" / ")
+    overlap, _, nms = max(found, key=found.__getitem__).split(" / ")
     text = output.read_text()
     tuned = tomllib.loads(text)
     assert (tuned["train-svm"]["negative_overlap"], tuned["detect"]["nms_iou"]) == (float(overlap), float(nms))

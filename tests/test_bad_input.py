@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from cache.files import write_sealed
-from cache.manifest import read_manifest
 from stages.datasets.shapes import ShapesSettings, draw_shapes
+from tests.cache.samples import manifest_of
 from tests.in_process import caller
 from tests.pipeline import command, rcnn
 
@@ -287,7 +287,7 @@ def test_a_question_that_nobody_answers_deletes_nothing(call, world, tmp_path, m
 def test_a_cache_from_a_newer_version(call, world, tmp_path):
     call("propose", world[1])
     manifest = next((tmp_path / "work" / "caches" / "propose").glob("r-train.*")) / "manifest.json"
-    write_sealed(manifest, {**read_manifest(manifest), "format": 99})
+    write_sealed(manifest, {**manifest_of(manifest.parent), "format": 99})
     assert_sentence(call("run", world[1]), "newer version")
 
 

@@ -8,6 +8,7 @@ sentence, and the next one with the very caches of a run that nobody disturbed.
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,8 @@ def world(tmp_path: Path) -> Path:
     """A folder with images, annotations, weights and boxes."""
     draw_shapes(tmp_path / "voc", ShapesSettings(train=3, val=1, test=1))
     ids = (tmp_path / "voc/ImageSets/Main/train.txt").read_text().split()
-    np.savez(tmp_path / "boxes.npz", **{one: np.array([[0, 0, 40, 40], [9, 9, 60, 50]], np.float32) for one in ids})
+    boxes: dict[str, Any] = {one: np.array([[0, 0, 40, 40], [9, 9, 60, 50]], np.float32) for one in ids}
+    np.savez(tmp_path / "boxes.npz", **boxes)
     save_weights(tmp_path / "weights.pth", 0)
     return tmp_path
 
@@ -153,7 +155,8 @@ def test_what_is_made_of_another_file_is_never_kept(
     path = where(world, one)
     original, content = path.read_bytes(), other(path)
     assert content != original
-    run_node, exchanged = runner.run_node, []
+    run_node = runner.run_node
+    exchanged: list[str] = []
 
     def disturbed(graph, made, options, *seen):
         if made.name != node or exchanged:

@@ -192,10 +192,10 @@ def test_plans_manifests_views_and_parts_of_another_cache_are_named_and_mended(c
     folder = {one: next((work / "caches").glob(one)) for one in
               ("extract/small-train.*", "eval/*", "detect/*", "train-svm/*", "propose/small-test.*")}  # fmt: skip
     plan, manifest = folder["extract/small-train.*"] / "plan.json", folder["eval/*"] / "manifest.json"
-    for path, words in ((plan, b'"train_00003'), (manifest, b'"map_11": 0.0')):
-        content = bytearray(path.read_bytes())
-        content[content.index(words) + len(words) - 1] ^= 1
-        path.write_bytes(content)
+    for path, place in ((plan, b'"train_00003'), (manifest, b'"map_11": 0.0')):
+        changed = bytearray(path.read_bytes())
+        changed[changed.index(place) + len(place) - 1] ^= 1
+        path.write_bytes(changed)
     (folder["detect/*"] / "data.h5").unlink()
     os.truncate(folder["train-svm/*"] / "data.h5", 700)
     foreign = folder["propose/small-test.*"] / "part-00000.h5"
@@ -341,6 +341,7 @@ def assert_told_what_is_kept(errors, work):
     found = re.search(
         r"; finished work is kept, of ([\w-]+)@?(\w*) (\d+) of (\d+) (\w+) \((\d+) of (\d+) parts?\)", errors
     )
+    assert found is not None, errors
     stage, split, items, total, item, parts, of = found.groups()
     (folder,) = (work / "caches" / stage).glob(f"small-{split}.*" if split else "small*")
     plan = json.loads((folder / "plan.json").read_text())
@@ -422,6 +423,7 @@ def test_ctrl_c_is_a_sentence_and_the_run_goes_on(finished, tmp_path):
     line, environment = command("run", recipe, "--jobs", 2, work=tmp_path / "work")
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                start_new_session=True)  # fmt: skip
+    assert process.stderr is not None
     for message in process.stderr:
         if message.startswith("extract@train: "):
             break

@@ -73,6 +73,7 @@ def call(*arguments: object, work: Path) -> tuple[int, str]:
         patch.setattr("rcnn_cli.running.device.cores", lambda: 1)
         with pytest.raises(SystemExit) as ended:
             main([str(one) for one in arguments])
+    assert isinstance(ended.value.code, int)
     return ended.value.code, printed.getvalue()
 
 

@@ -66,13 +66,13 @@ def test_a_closed_stream_is_not_taken_for_the_next_file_that_is_opened(tmp_path:
 class Pipe(io.RawIOBase):
     """A pipe, at first without a reader."""
 
-    read = False
+    is_read = False
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: Any, /) -> int:
-        if not self.read:
+        if not self.is_read:
             raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
         return len(content)
 
@@ -86,5 +86,5 @@ def test_what_cannot_be_written_ends_output_and_never_a_message() -> None:
     assert lost.value.nobody_reads
     assert messages.write("going on\n") == 9
     messages.flush()
-    pipe.read = True
+    pipe.is_read = True
     output.flush()

@@ -73,7 +73,12 @@ def proposals(name: str, objects: int) -> Measured:
 TWENTY = {name: curve(number % 3, 40 * number) for number, name in enumerate(CLASSES)}
 SIX = dict(list(TWENTY.items())[:6])
 COLUMNS = LogColumns("epoch", losses=("loss",), accuracies=("accuracy",))
-LOG = {"epoch": [1, 2, 3], "loss": [0.0, 0.0, 0.0], "accuracy": [0, 0.0, 0.01], "learning_rate": [0.1, 0.1, 0.01]}
+LOG: dict[str, list[float]] = {
+    "epoch": [1, 2, 3],
+    "loss": [0.0, 0.0, 0.0],
+    "accuracy": [0, 0.0, 0.01],
+    "learning_rate": [0.1, 0.1, 0.01],
+}
 PLOTS: dict[str, Callable[[Path], object]] = {
     "precision-recall": lambda path: plot_precision_recall({"one": TWENTY, "another with a long name": TWENTY}, path),
     "precision-recall of many": lambda path: plot_precision_recall({f"run {n}": SIX for n in range(8)}, path),

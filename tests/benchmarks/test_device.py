@@ -18,10 +18,12 @@ def test_operations_of_tnet_by_hand():
 
 def test_every_bare_pass_computes_the_same_features():
     case = Case("squeezenet1_0", "float32", batch_size=2)
-    found = []
+    found: list[torch.Tensor] = []
     for way in ("contiguous", "channels-last"):
         torch.manual_seed(0)
-        found.append(bare_pass(way, case, recipe(case)[1].load("cpu"))())
+        features = bare_pass(way, case, recipe(case)[1].load("cpu"))()
+        assert isinstance(features, torch.Tensor)
+        found.append(features)
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
     assert found[0].shape == (2, 2048)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cache import Column, Identity, Record, Schema, Shard, Writer
+from cache.manifest import read_manifest
 
 SCHEMA = Schema(
     item="image",
@@ -40,6 +41,13 @@ def sample_record(item_id: str) -> Record:
 def open_writer(folder: Path, ids: Sequence[str], part_size: int = 4, shard: str = "1/1", **options: Any) -> Writer:
     """A writer for the sample cache."""
     return Writer(folder, IDENTITY, ids, SCHEMA, part_size=part_size, shard=Shard.parse(shard), **options)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished cache."""
+    manifest = read_manifest(folder / "manifest.json")
+    assert manifest is not None, f"{folder}: no manifest.json"
+    return manifest
 
 
 def fill(folder: Path, ids: Sequence[str], part_size: int = 4, shard: str = "1/1", **options: Any) -> Writer:

@@ -32,7 +32,8 @@ def make(folder, ids, keys=None, *, part_size=4, adopt=True, shard="1/1", skippe
         compression=compression,
         adoption=adoption,
     )
-    computed, expected = [], writer.remaining_items
+    computed: list[str] = []
+    expected = writer.remaining_items
     for part in writer.claim():
         computed += part.item_ids
         left_out = {item: "cannot be read" for item in part.item_ids if item in skipped}

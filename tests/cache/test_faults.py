@@ -57,6 +57,7 @@ def start_filling(folder):
     process = subprocess.Popen(
         [sys.executable, "-c", FILL_SLOWLY, str(folder)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
     assert process.stdout.readline().strip() == "ready"
     return process
 
@@ -188,7 +189,8 @@ def test_of_many_that_take_over_one_claim_one_succeeds(tmp_path):
         dead = Claims(tmp_path)
         dead.owner["started"] = "another process of that number"
         assert dead.try_claim(name)
-        together, taken = threading.Barrier(8), []
+        together = threading.Barrier(8)
+        taken: list[bool] = []
 
         def take(claims, name=name, together=together, taken=taken):
             together.wait()
@@ -223,6 +225,8 @@ def test_only_its_owner_gives_a_claim_back(tmp_path):
     copy = pickle.loads(pickle.dumps(other))
     part = next(writer.claim())
     claim = tmp_path / "claims" / part.name
+    assert writer.claims is not None
+    assert other.claims is not None
     other.claims.release(part.name)
     assert claim.read_text() == writer.claims.text
     copy.write(part, [sample_record(item) for item in part.item_ids])  # a copy in a worker process of the other
@@ -251,7 +255,8 @@ def test_a_part_that_is_there_is_not_written_again(tmp_path):
 
 
 def test_a_file_that_is_swept_up_under_its_writer_is_written_again(tmp_path, monkeypatch):
-    writer, fsync, swept = open_writer(tmp_path / "c", sample_ids(4)), os.fsync, []
+    writer, fsync = open_writer(tmp_path / "c", sample_ids(4)), os.fsync
+    swept: list[Path] = []
 
     def sweep(descriptor):
         fsync(descriptor)
@@ -324,8 +329,10 @@ def test_a_stopped_process_holds_nobody_up_and_goes_on_when_all_is_done(tmp_path
     fill(tmp_path / "undisturbed", sample_ids(12), 3)
     line = [sys.executable, "-c", STOP, where, host, str(tmp_path / "c")]
     stopped = subprocess.Popen(line, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert stopped.stdout is not None
     assert stopped.stdout.readline() == "stopped\n"
     writer = open_writer(tmp_path / "c", sample_ids(12), 3)
+    assert writer.claims is not None
     writer.claims.patience = writer.claims.patience_here = 0.3
     while True:
         for part in writer.claim():

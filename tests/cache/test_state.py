@@ -7,10 +7,9 @@ import pytest
 
 from cache import CacheState, Identity, NewerVersion, Reader, caches_in, nearest_relative, remove_cache
 from cache.files import write_sealed
-from cache.manifest import read_manifest
 from cache.parts import verify_part
 from cache.writer import set_aside
-from tests.cache.samples import IDENTITY, fill, open_writer, sample_ids, sample_record
+from tests.cache.samples import IDENTITY, fill, manifest_of, open_writer, sample_ids, sample_record
 
 IDS = sample_ids(10)
 
@@ -25,6 +24,12 @@ def folder(tmp_path):
 def look(folder, key=IDENTITY.key):
     state = CacheState(folder, key)
     return state.condition, state.fault, (state.items_done, state.items), state.complete
+
+
+def damage_of(folder):
+    damage = CacheState(folder).damage
+    assert damage is not None
+    return damage
 
 
 def test_missing_partial_complete(tmp_path):
@@ -42,7 +47,9 @@ def test_missing_partial_complete(tmp_path):
     assert look(folder) == ("partial", "no manifest.json; the next run writes it", (10, 10), False)
     fill(folder, IDS)
     assert look(folder) == ("complete", "", (10, 10), True)
-    assert CacheState(folder).manifest["items"] == 10
+    manifest = CacheState(folder).manifest
+    assert manifest is not None
+    assert manifest["items"] == 10
 
 
 def test_a_look_is_of_one_moment(folder):
@@ -74,7 +81,7 @@ def test_a_damaged_plan_or_manifest_is_named(folder, name):
     assert (condition, complete) == ("damaged", False)
     assert progress == ((0, 0) if name == "plan.json" else (10, 10))
     assert fault.startswith(f"damaged {name} (")
-    damage = CacheState(folder).damage
+    damage = damage_of(folder)
     assert damage.path == folder / name
     set_aside(damage)
     assert f"no {name} (a damaged one was set aside as {name}.damaged-0)" in CacheState(folder).fault
@@ -83,7 +90,7 @@ def test_a_damaged_plan_or_manifest_is_named(folder, name):
 def test_damaged_and_lost_parts_are_numbered(folder):
     os.truncate(folder / "part-00001.h5", 700)
     assert look(folder) == ("damaged", "damaged part 1", (6, 10), False)
-    set_aside(CacheState(folder).damage)
+    set_aside(damage_of(folder))
     assert not CacheState(folder).finished
     assert look(folder) == ("damaged", "damaged part 1", (6, 10), False)
     (folder / "part-00002.h5").unlink()
@@ -115,7 +122,7 @@ def test_anothers_cache(folder):
 
 def test_a_newer_version(folder):
     path = folder / "manifest.json"
-    write_sealed(path, {**read_manifest(path), "format": 99})
+    write_sealed(path, {**manifest_of(folder), "format": 99})
     state = CacheState(folder, IDENTITY.key)
     assert (state.condition, state.fault) == (
         "newer", "written by a newer version (format 99); update rcnn, or use another --work"
@@ -125,10 +132,10 @@ def test_a_newer_version(folder):
 
 
 def test_a_manifest_that_is_read_again_is_read_from_the_file_once(folder, monkeypatch):
-    read_manifest(folder / "manifest.json")
+    manifest_of(folder)
     monkeypatch.setattr("cache.manifest.read_sealed", lambda *_: pytest.fail("read again"))
-    read_manifest(folder / "manifest.json")["summary"] = "of a copy"
-    assert read_manifest(folder / "manifest.json")["summary"] == {}
+    manifest_of(folder)["summary"] = "of a copy"
+    assert manifest_of(folder)["summary"] == {}
 
 
 def test_finishing_opens_each_part_at_most_twice(tmp_path, monkeypatch):

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache import CacheError, Column, DamagedPlan, Identity, IncompleteCache, Reader, Schema, Writer
+from cache import CacheError, Column, DamagedPlan, Identity, IncompleteCache, Reader, Record, Schema, Writer
 from cache.files import read_sealed, write_sealed
-from cache.manifest import read_manifest
 from cache.view import write_view
-from tests.cache.samples import IDENTITY, SCHEMA, fill, open_writer, sample_ids, sample_record
+from tests.cache.samples import IDENTITY, SCHEMA, fill, manifest_of, open_writer, sample_ids, sample_record
 
 
 def assert_holds_samples(folder, ids):
@@ -121,7 +120,7 @@ def test_a_skipped_item_is_empty_and_on_record(tmp_path):
 )
 def test_a_record_that_does_not_fit_is_refused(tmp_path, change, message):
     writer = open_writer(tmp_path / "c", ["a"])
-    record = {
+    record: Record = {
         "boxes": np.zeros((2, 4), np.float32),
         "fc7": np.zeros((2, 8), np.float16),
         "image_size": np.zeros(2, np.int32),
@@ -150,7 +149,7 @@ def test_names_of_files_that_are_no_utf8_are_kept(tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     writer = fill(folder, sample_ids(3))
     writer.finish({"command": ["rcnn", str(folder)]})
-    assert read_manifest(folder / "manifest.json")["command"] == ["rcnn", str(folder)]
+    assert manifest_of(folder)["command"] == ["rcnn", str(folder)]
     assert_holds_samples(folder, sample_ids(3))
     write_sealed(tmp_path / "a.json", {"path": str(folder), "é": "é"})
     assert "é" in (tmp_path / "a.json").read_text("utf-8")
@@ -197,7 +196,9 @@ def test_a_checkpoint_is_whole_or_not_there_and_goes_with_its_part(tmp_path):
     part = next(writer.claim())
     assert writer.checkpoint(part).load() is None
     writer.checkpoint(part).save({"weights": np.arange(3)})
-    assert writer.checkpoint(part).load()["weights"].tolist() == [0, 1, 2]
+    saved = writer.checkpoint(part).load()
+    assert saved is not None
+    assert saved["weights"].tolist() == [0, 1, 2]
     path = writer.checkpoint(part).path
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
@@ -232,7 +233,7 @@ def test_attributes_of_the_view_are_in_the_manifest_and_survive_its_loss(tmp_pat
     given = {"classes": classes, "score": "SVM margin", "side": 3}
     writer.finish({"attributes": given})
     writer.release()
-    assert read_manifest(tmp_path / "c" / "manifest.json")["attributes"] == given
+    assert manifest_of(tmp_path / "c")["attributes"] == given
     for _ in range(2):
         with h5py.File(tmp_path / "c" / "data.h5") as file:
             assert list(file.attrs["classes"]) == classes

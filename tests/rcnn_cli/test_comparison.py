@@ -75,7 +75,7 @@ def test_images_by_hand(folder: Path) -> None:
     assert (b["found"], b["false"], b["objects"], b["newly_found"]) == ([0, 1], [1, 0], 1, ["cat"])
     assert b["no_longer_false"] == ["BG cat"]
     assert (c["found"], c["false"], c["newly_false"]) == ([0, 0], [0, 1], ["BG cat"])
-    np.testing.assert_allclose([a["worth"], b["worth"], c["worth"]], [[1, 2], [-0.5, 1], [0, -2 / 3]])
+    np.testing.assert_allclose([a["worth"], b["worth"], c["worth"]], np.array([[1, 2], [-0.5, 1], [0, -2 / 3]]))
     np.testing.assert_allclose([one["gain"] for one in (a, b, c)], [1, 1.5, -2 / 3])
 
 

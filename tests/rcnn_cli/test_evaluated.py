@@ -68,7 +68,7 @@ def test_what_each_detection_is_by_hand(scene: Path) -> None:
     assert found.objects.images.tolist() == [0, 0, 0, 2, 2]
     assert found.found_by.tolist() == [1, -1, 0, 10, -1]
     assert found.own.tolist() == [DOG, CAT, CAT, DIFFICULT_CAT, DIFFICULT_CAT, CAT, -1, -1, -1, -1, CAR]
-    np.testing.assert_allclose(found.overlaps[[0, 2, 5, 7]], [[0.7, 0, 0], [0.9, 0, 0], [0, 1, 0], [0, 0, 1]])
+    np.testing.assert_allclose(found.overlaps[[0, 2, 5, 7]], np.array([[0.7, 0, 0], [0.9, 0, 0], [0, 1, 0], [0, 0, 1]]))
     # Cats: right, wrong, wrong with the same score, two ignored at scores between, wrong, wrong; cars: wrong, right.
     third = 1 / 3
     expected = [1, 1, third, 0.25, 0.25, 0.25, np.nan, 0.5, third, 0.2, 0.5]

@@ -56,7 +56,7 @@ def test_lines_of_a_shell() -> None:
 def test_every_command_stands_under_a_heading() -> None:
     assert isinstance(cli, Commands)
     found = cli.headings(click.Context(cli))
-    listed = [command.name for commands in found.values() for command in commands]
+    listed = [str(command.name) for commands in found.values() for command in commands]
     assert sorted(listed) == sorted(name for name, command in cli.commands.items() if not command.hidden)
     assert OTHERS not in found, f"give {[one.name for one in found[OTHERS]]} a heading in rcnn_cli/commands/group.py"
 

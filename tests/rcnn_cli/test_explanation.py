@@ -65,8 +65,8 @@ def objects_of(*rows: tuple[tuple[int, ...], str] | tuple[tuple[int, ...], str, 
 def explained_of(chosen: Chosen, trace: Any, objects: Objects, cuts: Any = (0, 0), cap: Any = (-9, -9)) -> Explained:
     """An annotated image of 100 x 100 pixels; `cuts` and `cap` are the scores for cat and dog."""
     pixels = np.full((100, 100, 3), 99, np.uint8)
-    made = put_together(chosen, "a", "test", pixels, trace, np.float32(cap), objects, CLASSES)
-    return dataclasses.replace(made, cuts=np.float32(cuts))
+    made = put_together(chosen, "a", "test", pixels, trace, np.array(cap, np.float32), objects, CLASSES)
+    return dataclasses.replace(made, cuts=np.array(cuts, np.float32))
 
 
 def sentence(*arguments: Any, **limits: Any) -> str:

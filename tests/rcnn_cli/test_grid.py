@@ -1,10 +1,12 @@
 """Grid files: what a cell's recipe becomes, products of axes, and one sentence for each mistake."""
 
+from pathlib import Path
+
 import pytest
 
 from rcnn_cli.experiments.ablation import Spread, base_table, run_table, spread
 from rcnn_cli.experiments.ablation_table import shown
-from rcnn_cli.experiments.grid import Change, load_grid, merged, nested
+from rcnn_cli.experiments.grid import Change, Grid, load_grid, merged, nested
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import RecipeError, build_recipe
 from stages.contract.errors import StageError
@@ -42,10 +44,16 @@ def write(tmp_path, text):
     return path
 
 
+def recipe_of(grid: Grid) -> Path:
+    """The base recipe that the grid names."""
+    assert grid.recipe is not None
+    return grid.recipe
+
+
 def test_a_cell_merges_tables_over_the_base_and_leaves_others_out(tmp_path):
     grid = load_grid(write(tmp_path, CELLS))
     assert grid.recipe == tmp_path / "base.toml"
-    a, b = (run_table(base_table(grid, grid.recipe, ()), cell, None, ()) for cell in grid.cells)
+    a, b = (run_table(base_table(grid, recipe_of(grid), ()), cell, None, ()) for cell in grid.cells)
     assert a["train-svm"] == {"layer": "fc5", "retrain_after": 100, "C": 0.1}
     assert a["extract"] == b["extract"] == {"layers": ["pool4", "fc5"], "padding": 4}
     assert a["propose"] == {"resize_width": 240}
@@ -59,7 +67,7 @@ def test_a_cell_merges_tables_over_the_base_and_leaves_others_out(tmp_path):
 
 def test_changes_of_the_command_line_hold_unless_a_cell_says_otherwise(tmp_path):
     grid = load_grid(write(tmp_path, CELLS))
-    base = base_table(grid, grid.recipe, ["train-svm.C=5.0", "extract.padding=0"])
+    base = base_table(grid, recipe_of(grid), ["train-svm.C=5.0", "extract.padding=0"])
     a, b = (run_table(base, cell, None, ()) for cell in grid.cells)
     assert (a["train-svm"]["C"], b["train-svm"]["C"]) == (0.1, 5.0)
     assert (a["extract"]["padding"], b["extract"]["padding"]) == (0, 0)
@@ -70,13 +78,13 @@ def test_axes_are_multiplied_the_last_one_fastest(tmp_path):
     assert grid.columns == ("extract.padding", "layer")
     assert [cell.name for cell in grid.cells] == ["0 / first", "0 / second", "16 / first", "16 / second"]
     assert [cell.paper for cell in grid.cells] == [None, None, None, 44.7]
-    table = run_table(base_table(grid, grid.recipe, ()), grid.cells[3], None, ())
+    table = run_table(base_table(grid, recipe_of(grid), ()), grid.cells[3], None, ())
     assert (table["extract"]["padding"], table["train-svm"]["layer"]) == (16, "fc5")
 
 
 def test_a_seed_goes_where_the_recipe_has_the_table(tmp_path):
     grid = load_grid(write(tmp_path, CELLS))
-    base = base_table(grid, grid.recipe, ())
+    base = base_table(grid, recipe_of(grid), ())
     table = run_table(base, grid.cells[0], 7, ("pretrain.seed", "datasets.train.seed", "finetune.seed"))
     assert (table["pretrain"]["seed"], table["datasets"]["train"]["seed"]) == (7, 7)
     assert "finetune" not in table
@@ -95,7 +103,7 @@ def test_a_seed_goes_where_the_recipe_has_the_table(tmp_path):
 )
 def test_mean_and_sample_deviation_over_seeds_by_hand(values, expected):
     found = spread(values)
-    assert found == (expected and Spread(expected.mean, pytest.approx(expected.deviation), expected.count))
+    assert found == (expected and Spread(expected.mean, pytest.approx(expected.deviation), expected.count))  # type: ignore[arg-type]
 
 
 def test_numbers_as_the_table_shows_them():
@@ -177,9 +185,9 @@ def test_there_are_grids_to_ship():
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_cell_of_a_shipped_grid_is_a_sound_recipe(path, tmp_path):
     grid = load_grid(path)
-    base = base_table(grid, grid.recipe, ())
+    base = base_table(grid, recipe_of(grid), ())
     for cell in grid.cells:
         table = run_table(base, cell, 0, grid.seed_settings)
-        nodes = Graph(build_recipe(grid.recipe, table), tmp_path).nodes
+        nodes = Graph(build_recipe(recipe_of(grid), table), tmp_path).nodes
         assert cell.evaluation in nodes
         assert (cell.paper is None) or cell.paper_source

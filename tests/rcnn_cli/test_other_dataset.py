@@ -13,6 +13,7 @@ from rcnn_cli.looking.figures import Wish, detections
 from rcnn_cli.looking.recall import proposals_of
 from rcnn_cli.looking.results import draw_results, show_results
 from rcnn_cli.looking.units import features_node
+from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph
 from stages.contract.errors import StageError
 from stages.detect.stage import schema
@@ -72,7 +73,7 @@ def test_results_and_pictures_are_of_the_dataset(graph: Graph, capsys: pytest.Ca
     assert len(json.loads((folder / "eval/coco-results.json").read_text())) == 1
     draw_results(graph, graph.nodes["detect@val"])
     assert "1 images drawn" in capsys.readouterr().out
-    _, remark = detections(graph, Wish(0.5, (), 1, 0, graph.work))
+    _, remark = detections(graph, Wish(0.5, (), 1, 0, OutputFolder(graph.work)))
     assert "of 'val'" in remark
 
 

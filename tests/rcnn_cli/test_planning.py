@@ -13,7 +13,7 @@ from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running.planning import bytes_in_parts, needed, seconds_an_item, shares_left, spread, spread_of_total
 from rcnn_cli.running.status import State
-from stages.datasets import open_dataset
+from stages.datasets import open_classification, open_detection
 from tests.pipeline import contents
 
 RECIPE = """
@@ -103,13 +103,13 @@ def test_bytes_are_so_much_a_part_and_so_much_an_item(tmp_path):
 
 
 def test_subsets_are_datasets_of_their_own(tmp_path):
-    scenes = open_dataset("shapes:train", work=tmp_path, options={"images": 6})
+    scenes = open_detection("shapes:train", work=tmp_path, options={"images": 6})
     few = scenes.subset([1, 4])
     assert few.image_ids == (scenes.image_ids[1], scenes.image_ids[4])
     assert few.classes == scenes.classes
     assert few.record(few.image_ids[0]) is not None
     assert len({few.images_key, scenes.images_key}) == 2
-    objects = open_dataset("shapes-classification:train", work=tmp_path, options={"per_class": 2, "side": 16})
+    objects = open_classification("shapes-classification:train", work=tmp_path, options={"per_class": 2, "side": 16})
     assert objects.images_key
     pair = objects.subset([0, 3])
     assert pair.labels.tolist() == [0, 1]

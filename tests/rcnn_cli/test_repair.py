@@ -12,13 +12,13 @@ import pytest
 
 from cache import CacheState, DamagedPart
 from cache.files import write_sealed
-from cache.manifest import read_manifest
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running import runner
 from rcnn_cli.running.runner import Options, complete, run_nodes, run_until_shown
 from rcnn_cli.running.status import describe, state_of
 from stages.contract.errors import StageError
+from tests.cache.samples import manifest_of
 from tests.in_process import caller
 from tests.pipeline import contents
 
@@ -98,7 +98,8 @@ HARM = [remove, truncate, spoil, unfinish, shutil.rmtree]
 
 def once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, harm: Callable[[], None], when=lambda *_: True):
     """Does `harm` when `owner.name` is called for the first time, before what it does."""
-    original, done = getattr(owner, name), []
+    original = getattr(owner, name)
+    done: list[bool] = []
 
     def harmed(*arguments, **named):
         if not done and when(*arguments):
@@ -160,7 +161,7 @@ def test_a_run_with_nothing_to_do_looks_at_each_cache_once(
 def test_status_goes_on_after_a_cache_of_a_newer_version(copied: Callable[..., Graph]) -> None:
     graph = copied()
     path = graph.folder(graph.nodes["extract@train"]) / "manifest.json"
-    write_sealed(path, {**read_manifest(path), "format": 99})
+    write_sealed(path, {**manifest_of(path.parent), "format": 99})
     states = {state.name: state for state in describe(graph)}
     newer = states.pop("extract@train")
     assert (newer.state, newer.detail) == (

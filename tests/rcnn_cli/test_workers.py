@@ -381,6 +381,8 @@ def test_a_task_that_does_not_see_the_folder_of_the_command(clusters, tmp_path, 
         job["folder"] = str(tmp_path / "nowhere")
     line, environment = command("task", work=tmp_path / "work")
     with subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as task:
+        assert task.stdin is not None
+        assert task.stdout is not None
         task.stdin.write(json.dumps({**job, "worker": "worker 7 on far", "shard": None}) + "\n")
         task.stdin.flush()
         error = pickle.loads(base64.b64decode(json.loads(task.stdout.readline())["error"]))

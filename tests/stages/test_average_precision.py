@@ -251,7 +251,8 @@ def test_agrees_with_pycocotools_where_the_rules_are_the_same() -> None:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     random = np.random.default_rng(5)
-    things, rows = [], []
+    things: list[tuple[int, tuple[int, int, int, int], bool]] = []
+    rows: list[tuple[int, tuple[int, int, int, int], float]] = []
     scores = random.permutation(300) / 300
     for image in range(1, 51):
         x, y = random.integers(0, 30, 2)
@@ -283,7 +284,7 @@ def test_agrees_with_pycocotools_where_the_rules_are_the_same() -> None:
     evaluation = cocoeval.COCOeval(truth, truth.loadRes(given_scores), "bbox")
     evaluation.params.areaRng, evaluation.params.maxDets = [[0, 1e10]], [100]
     evaluation.evaluate()
-    matched = {}
+    matched: dict[int, bool] = {}
     for one in evaluation.evalImgs:
         if one:
             matched |= dict(zip(one["dtIds"], one["dtMatches"][0] > 0, strict=True))

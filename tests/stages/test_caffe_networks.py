@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_shapes_and_parameters_layer_by_layer(name, table):
 
 def test_section_3_2_counts_fc7():
     """R-CNN section 3.2: fc7's 16.8 million are 29 % of the parameters, those of the 1,000 class scores not counted."""
-    fc7 = sum(one.numel() for one in empty_module(NETWORKS["tnet"], 1000).fc7.parameters())
+    fc7 = sum(weight.numel() for weight in empty_module(NETWORKS["tnet"], 1000).get_submodule("fc7").parameters())
     assert round(fc7 / 1e6, 1) == 16.8
     assert int(100 * fc7 / (PARAMETERS["tnet"] - TNET["fc8"][1])) == 29
 
@@ -194,7 +195,7 @@ def test_dropout_acts_in_training_only(name):
 def test_maps_that_nobody_asked_for_are_not_kept():
     """O-Net's maps are 54 MB a region: conv1 is gone when conv3 is there."""
     network = Network(NETWORKS["tnet"], narrow("tnet"), 7, NETWORKS["tnet"].preprocessing)
-    maps = []
+    maps: list[Any] = []
     network.module.conv1.register_forward_hook(lambda _, __, output: maps.append(weakref.ref(output)))
     network.module.conv3.register_forward_hook(lambda *_: maps.append(maps[0]()))
     with torch.inference_mode():

@@ -46,7 +46,8 @@ def test_a_checkpoint_of_other_svms(
     with np.load(io.BytesIO(path.read_bytes()[32:])) as arrays:
         saved = dict(arrays)
     file = io.BytesIO()
-    np.savez(file, **({**saved, **changed} if changed else {"weights": np.zeros(3)}))
+    written: dict[str, Any] = {**saved, **changed} if changed else {"weights": np.zeros(3)}
+    np.savez(file, **written)
     path.write_bytes(hashlib.sha256(file.getvalue()).digest() + file.getvalue())
     with pytest.raises(StageError, match="does not fit what is to be trained"):
         run_stage(STAGE, Settings(checkpoint_seconds=0), inputs)

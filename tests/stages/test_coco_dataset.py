@@ -425,11 +425,11 @@ def test_the_command_checks_every_image_and_box(
     write(tmp_path, stated)
     with pytest.raises(SystemExit) as ended:
         main(["data", "check", source])
-    printed = capsys.readouterr()
+    output, errors = capsys.readouterr()
     assert ended.value.code == 0
     told = f"{path}: 1 annotation has no area, left out: 8"
-    assert printed.out.splitlines()[-2:] == [told, "3 images, 0 problems"]
-    assert printed.err.splitlines() == [f"warning: {told}"]
+    assert output.splitlines()[-2:] == [told, "3 images, 0 problems"]
+    assert errors.splitlines() == [f"warning: {told}"]
     stated["annotations"][2]["bbox"][2] = -2
     stated["images"][1]["width"] = 61
     write(tmp_path, stated)

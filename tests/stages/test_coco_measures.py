@@ -137,7 +137,8 @@ def test_difficult_objects_are_crowds_to_pycocotools() -> None:
     alone = ClassObjects(objects.images[:1], boxes[:1], objects.difficult[:1])
     assert np.isnan(class_measures(detections, alone)).all()
     nothing = ClassObjects(objects.images[:0], boxes[:0], objects.difficult[:0])
-    assert np.isnan(class_measures(stage.detections_of(SimpleNamespace(of_class={}.__getitem__), "x"), nothing)).all()
+    unknown: Any = SimpleNamespace(of_class={}.__getitem__)
+    assert np.isnan(class_measures(stage.detections_of(unknown, "x"), nothing)).all()
 
 
 def test_no_detection_at_all(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -389,7 +390,7 @@ def test_the_two_kinds_are_not_mistaken(voc: Path, tmp_path: Path) -> None:
 # Keys
 
 
-def keys(folder: Path, work: Path, **options: object) -> tuple[str, str]:
+def keys(folder: Path, work: Path, **options: Any) -> tuple[str, str]:
     dataset = opened(folder, work, **options)
     return dataset.images_key, dataset.annotations_key
 

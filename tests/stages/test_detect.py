@@ -326,7 +326,7 @@ def test_the_stage_is_the_function_on_proposals_alone(tmp_path: Path, inputs: di
 
 
 @pytest.mark.parametrize("how", [{"part_size": 1}, {"part_size": 2, "shards": 3}, {"jobs": 3}])
-def test_parts_shards_and_threads_change_nothing(tmp_path: Path, inputs: dict[str, Any], how: dict[str, int]) -> None:
+def test_parts_shards_and_threads_change_nothing(tmp_path: Path, inputs: dict[str, Any], how: dict[str, Any]) -> None:
     expected = detect(tmp_path / "one", inputs)
     other = detect(tmp_path / "other", inputs, **how)
     for (_, first), (_, second) in zip(expected.records(), other.records(), strict=True):

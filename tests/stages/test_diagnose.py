@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +347,7 @@ def test_sensitivity_and_impact() -> None:
 # The stage
 
 
-def dataset_of(things: dict[str, list[tuple[tuple[int, ...], int, bool]]], pose: str = "Unspecified") -> Any:
+def dataset_of(things: Mapping[str, Sequence[tuple[tuple[int, ...], int, bool]]], pose: str = "Unspecified") -> Any:
     """A dataset with these (box, label, difficult) in each image; every second object of an image is truncated."""
     records = {
         image: ImageRecord(
@@ -366,7 +367,7 @@ def dataset_of(things: dict[str, list[tuple[tuple[int, ...], int, bool]]], pose:
     return GivenDataset(name="toy", classes=CLASSES, image_ids=tuple(things), record=records.__getitem__)
 
 
-def detections_cache(folder: Path, rows: dict[str, list[tuple[tuple[float, ...], float, int]]]) -> Reader:
+def detections_cache(folder: Path, rows: Mapping[str, Sequence[tuple[tuple[float, ...], float, int]]]) -> Reader:
     """A finished detections cache with these (box, score, label) in each image and no cap."""
     writer = Writer(
         folder, Identity("detect", 1), list(rows), detections_schema(DetectSettings(), Inputs()), part_size=2

@@ -47,7 +47,11 @@ class Handler(BaseHTTPRequestHandler):
         content = self.server.files.get(self.path.lstrip("/"))
         if self.server.status or content is None:
             return self.send_error(self.server.status or 404)
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.server.ranges else 0
+        start = 0
+        if asked and self.server.ranges:
+            match = re.fullmatch(r"bytes=(\d+)-", asked)
+            assert match is not None, asked
+            start = int(match[1])
         if start and start >= len(content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")

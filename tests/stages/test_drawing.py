@@ -88,7 +88,7 @@ def test_colours_stay_apart_and_stay_the_same() -> None:
 
 def test_lab_of_known_colours() -> None:
     lab = rgb_to_lab(np.array([[255, 255, 255], [0, 0, 0], [255, 0, 0]]))
-    np.testing.assert_allclose(lab, [[100, 0, 0], [0, 0, 0], [53.2, 80.1, 67.2]], atol=0.3)
+    np.testing.assert_allclose(lab, np.array([[100, 0, 0], [0, 0, 0], [53.2, 80.1, 67.2]]), atol=0.3)
 
 
 def test_ink_reads_on_its_ground() -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ SQUARE, AWAY = (0, 0, 10, 10), (20, 20, 30, 30)
 
 
 def dataset_of(
-    things: dict[str, list[tuple[tuple[int, ...], int, bool]]], folder: Path | None = None, crowds: bool = False
+    things: Mapping[str, Sequence[tuple[tuple[int, ...], int, bool]]], folder: Path | None = None, crowds: bool = False
 ) -> Any:
     """A dataset with these (box, label, difficult) in each image; with `crowds` the difficult ones are crowds."""
     records = {
@@ -63,7 +64,7 @@ def dataset_of(
 
 
 def detections_cache(
-    folder: Path, rows: dict[str, list[tuple[tuple[float, ...], float, int]]], classes: tuple[str, ...] = CLASSES
+    folder: Path, rows: Mapping[str, Sequence[tuple[tuple[float, ...], float, int]]], classes: tuple[str, ...] = CLASSES
 ) -> Reader:
     """A finished detections cache with these (box, score, label) in each image and no cap."""
     writer = Writer(
@@ -170,7 +171,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, inputs: dict[s
     alone = dict(inputs, detections=detections_cache(tmp_path / "one", {"a": []}))
     with pytest.raises(StageError, match="same split"):
         evaluate(tmp_path / "eval", alone)
-    strangers = {image: [] for image in "abcd"}
+    strangers: dict[str, list[tuple[tuple[float, ...], float, int]]] = {image: [] for image in "abcd"}
     foreign = dict(inputs, detections=detections_cache(tmp_path / "two", strangers, classes=("yak",)))
     with pytest.raises(StageError, match="none in common"):
         evaluate(tmp_path / "eval2", foreign)
@@ -282,5 +283,5 @@ def test_evenly() -> None:
 
 def test_skipped_images_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    stage.warn_of_skipped(SimpleNamespace(manifest={"skipped": {"x": "is damaged"}}))  # type: ignore[arg-type]
+    stage.warn_of_skipped(SimpleNamespace(manifest={"skipped": {"x": "is damaged"}}))
     assert "1 images were skipped" in caplog.text

@@ -6,8 +6,10 @@ import contextlib
 import os
 import pickle
 import platform
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,8 +135,8 @@ class Bar:
         self.told: list[tuple] = []
 
     @contextlib.contextmanager
-    def opened(self, *what):
-        self.told.append(what)
+    def opened(self, label: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
+        self.told.append((label, total, unit))
         yield self
 
     def advance(self, items=1, rows=0):
@@ -196,7 +198,7 @@ def test_overflow_names_the_layer_and_the_way_out(inputs):
     """100,000 is beyond float16; stored as float32 it is itself."""
     image = np.zeros((50, 50, 3), np.uint8)
     box = np.array([[0, 0, 20, 20]], np.float32)
-    network = LoudNetwork(inputs["network"].load())
+    network: Any = LoudNetwork(inputs["network"].load())
     settings = Settings(layers=("fc5",), padding=4)
     with pytest.raises(StageError, match=r"layer 'fc5'.*set extract.dtype = \"float32\""):
         extract_features(image, box, network, settings)

@@ -21,7 +21,7 @@ from cache import Column, Identity, Reader, Schema, Writer
 from stages.boxes import covered_share, iou_matrix
 from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
-from stages.datasets import open_dataset
+from stages.datasets import open_dataset, open_detection
 from stages.extract import Settings as ExtractSettings
 from stages.extract.features import arithmetic, extract_features
 from stages.finetune import STAGE, Settings
@@ -212,9 +212,9 @@ def test_equal_biases_keep_squeezenets_last_rectifier_open_and_the_probabilities
     losses = {}
     for bias in (0.0, 500.0):
         trainer = FineTuning(replace(settings, new_layer_bias=bias), source, 3, "cpu", Ranks())
-        conv10 = trainer.module.classifier[1]
-        assert (conv10.bias == bias).all()
-        scores = conv10(trainer.module.features(inputs)).mean(dim=(2, 3)).detach()
+        conv10 = trainer.module.get_submodule("classifier.1")
+        assert (conv10.get_parameter("bias") == bias).all()
+        scores = conv10(trainer.module.get_submodule("features")(inputs)).mean(dim=(2, 3)).detach()
         lowest = scores.argmin(dim=1)  # below 0 without bias
         expected = float(nn.functional.cross_entropy(scores, lowest))
         losses[bias] = trainer.step(Batch(inputs, lowest))["loss"], expected
@@ -229,17 +229,17 @@ def test_dropout_is_on_and_statistics_stand():
     assert [part.p for part in module.modules() if isinstance(part, nn.Dropout)] == [0.25, 0.25]
     small = build(NETWORKS["shapenet"], 3)
     training_mode(small)
-    assert small.dropout.training
-    assert not small.conv1[1].training
+    assert small.get_submodule("dropout").training
+    assert not small.get_submodule("conv1.1").training
     trainer = trainer_of(replace(QUICK, dropout=0.9))
-    before = trainer.module.conv1[1].running_mean.clone()
+    before = trainer.module.get_buffer("conv1.1.running_mean").clone()
     batch = random_batch()
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
     losses = [trainer.step(batch)["loss"] for _ in range(2)]
     assert torch.equal(torch.rand(1), expected)  # the caller's random numbers are left alone
-    assert torch.equal(trainer.module.conv1[1].running_mean, before)
+    assert torch.equal(trainer.module.get_buffer("conv1.1.running_mean"), before)
     assert losses[0] != trainer_of(replace(QUICK, dropout=0.0)).step(batch)["loss"]
 
 
@@ -267,8 +267,9 @@ def test_two_steps_by_hand():
             for name, weight in byhand.named_parameters():
                 own = rate * (10 if name.startswith("fc6") else 1) * (2 if name.endswith("bias") else 1)
                 decay = 0.0 if name.endswith("bias") else 0.1
+                assert weight.grad is not None
                 momentum[name] = 0.9 * momentum[name] + weight.grad + decay * weight
-                weight -= own * momentum[name]
+                weight.sub_(own * momentum[name])
     for (name, found), wanted in zip(trainer.module.named_parameters(), byhand.parameters(), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7, msg=name)
 
@@ -277,8 +278,8 @@ def test_accuracies_are_of_positive_windows_and_of_background():
     """Of eight windows of class 0 and eight of background, a network that says background: 0 and 1."""
     trainer = trainer_of(replace(QUICK, dropout=0.0))
     with torch.no_grad():
-        trainer.module.fc6.weight.zero_()
-        trainer.module.fc6.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 4.0]))
+        trainer.module.get_parameter("fc6.weight").zero_()
+        trainer.module.get_parameter("fc6.bias").copy_(torch.tensor([0.0, 0.0, 0.0, 4.0]))
     result = trainer.step(Batch(random_batch().inputs, torch.arange(16) % 2 * 3))
     assert (result["positive_accuracy"], result["background_accuracy"]) == (0, 1)
     odds = np.exp(4) / (np.exp(4) + 3)
@@ -350,7 +351,7 @@ def test_windows_are_objects_first_then_proposals_difficult_ones_included(inputs
         one: replace(images.record(one), difficult=np.ones(len(images.record(one).boxes), bool))
         for one in images.image_ids
     }
-    difficult = SimpleNamespace(
+    difficult: Any = SimpleNamespace(
         image_ids=images.image_ids, classes=images.classes, name="shapes", record=records.__getitem__
     )
     memory = ImageMemory(difficult, 0)
@@ -372,7 +373,7 @@ def test_windows_of_difficult_objects_and_crowds(inputs):
         (replace(first, difficult=flags), replace(QUICK, difficult="ignore")),
         (replace(first, difficult=flags, stated_crowds=flags), QUICK),
     ):
-        one = SimpleNamespace(
+        one: Any = SimpleNamespace(
             image_ids=images.image_ids[:1],
             classes=images.classes,
             name="s",
@@ -587,7 +588,7 @@ def test_more_processes_than_windows(inputs, run_stage):
 
 
 def test_bad_images_end_the_training_or_are_left_out_on_request(inputs, run_stage, tmp_path, caplog):
-    images = open_dataset("shapes:train", work=tmp_path, options={"images": 5})
+    images = open_detection("shapes:train", work=tmp_path, options={"images": 5})
     path = Path(images.image_path(images.image_ids[2]))
     path.write_text("no picture")
     bad = {**inputs, "images": images}
@@ -604,7 +605,7 @@ def test_bad_images_end_the_training_or_are_left_out_on_request(inputs, run_stag
 
 def test_a_class_that_no_window_shows_is_told(inputs, caplog):
     images = inputs["images"]
-    more = SimpleNamespace(
+    more: Any = SimpleNamespace(
         image_ids=images.image_ids, classes=(*images.classes, "unicorn"), name="s", record=images.record
     )
     caplog.set_level(logging.WARNING, "stages.finetune")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def save_image(path: Path, size: tuple[int, int] = SIZE, colour: tuple[int, int,
     Image.new("RGB", size, colour).save(path)
 
 
-def make(folder: Path, annotations: dict[str, str | bytes], suffix: str = ".png", lines: str | None = None) -> Path:
+def make(folder: Path, annotations: Mapping[str, str | bytes], suffix: str = ".png", lines: str | None = None) -> Path:
     """A folder in VOC's layout with the image set `train`."""
     for image_id, xml in annotations.items():
         save_image(folder / "JPEGImages" / f"{image_id}{suffix}")
@@ -61,7 +62,7 @@ def opened(folder: Path, split: str = "train", **options: object) -> Dataset:
 # Annotations
 
 
-READ = {
+READ: dict[str, tuple[str | bytes, dict[str, list[bool]]]] = {
     "a fraction": (NAMED.replace("<truncated>0", "<truncated>0.0597"), {"truncated": [True]}),
     "a tiny fraction": (NAMED.replace("<truncated>0", "<truncated>5.9e-05"), {"truncated": [True]}),
     "no part of it": (NAMED.replace("<truncated>0", "<truncated>0.0"), {"truncated": [False]}),

@@ -8,6 +8,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from stages.contract.errors import BadImage
 from stages.images.reading import image_size, read_image
 
 
-def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: Any) -> Path:
     image = Image.fromarray(pixels)
     (image.convert(mode) if mode else image).save(path, **options)
     return path

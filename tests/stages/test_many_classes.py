@@ -149,8 +149,9 @@ def test_the_best_rows_are_those_of_a_stable_sort() -> None:
 
 
 def test_of_many_classes_some_are_plotted_and_named() -> None:
-    none = np.zeros(0)
-    curves = {name: Curve(none, none, none, positives, 0) for name, positives in zip("abcd", (1, 3, 2, 3), strict=True)}
+    scores, none = np.zeros(0, np.float32), np.zeros(0)
+    of_class = zip("abcd", (1, 3, 2, 3), strict=True)
+    curves = {name: Curve(scores, none, none, positives, 0) for name, positives in of_class}
     assert most_objects(list("abcd"), {"one": curves, "other": {"a": replace(curves["a"], positives=9)}}, 2) == [
         "a",
         "b",

@@ -315,7 +315,7 @@ def test_weights_from_a_cache(cached):
     """What a training stage stores comes back as the same network, by name; counters stay whole numbers."""
     torch.manual_seed(1)
     module = build(NETWORKS["shapenet"], 4)
-    module.conv1[1].num_batches_tracked += 7
+    module.get_buffer("conv1.1.num_batches_tracked").add_(7)
     state = module.state_dict()
     reader = cached(state)
     source = NetworkSource.from_reader(reader)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ def save_turned(path: Path, orientation: int, upright: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(path.suffix[1:], {})
-    stored.save(path, exif=exif, **options)
+    forms: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
+    stored.save(path, exif=exif, **forms.get(path.suffix[1:], {}))
 
 
 def box_in(frame: str, orientation: int, width: int = WIDTH, height: int = HEIGHT) -> tuple[int, int, int, int]:

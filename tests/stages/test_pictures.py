@@ -68,11 +68,12 @@ def test_box_plots_show_median_and_every_class(tmp_path: Path) -> None:
 
 def test_filters_are_those_of_the_image_s_colours() -> None:
     """Caffe's first channel is blue; grey is 0, and the largest weight is a colour's end."""
-    module = nn.Sequential(nn.Conv2d(3, 2, 5, bias=False), nn.ReLU(), nn.Conv2d(2, 4, 1))
+    first = nn.Conv2d(3, 2, 5, bias=False)
+    module = nn.Sequential(first, nn.ReLU(), nn.Conv2d(2, 4, 1))
     with torch.no_grad():
-        module[0].weight.zero_()
-        module[0].weight[0, 0, 1, 2] = 3.0  # the first channel, y 1, x 2
-        module[0].weight[1, 2, 4, 4] = -0.5
+        first.weight.zero_()
+        first.weight[0, 0, 1, 2] = 3.0  # the first channel, y 1, x 2
+        first.weight[1, 2, 4, 4] = -0.5
     caffe = first_filters(module, PREPROCESSINGS["caffe"])
     assert caffe.shape == (2, 5, 5, 3)
     assert caffe[0, 1, 2].tolist() == [0, 0, 3]

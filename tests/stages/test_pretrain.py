@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from stages.contract.errors import BadImage, StageError
-from stages.contract.execution import Execution
+from stages.contract.execution import Execution, Progress
 from stages.datasets import open_classification
 from stages.networks import NETWORKS, NetworkSource
 from stages.pretrain import STAGE, Settings
@@ -140,9 +141,9 @@ class Killed(Exception):
 
 
 @contextlib.contextmanager
-def killed_after_one(label, total, unit, done):
+def killed_after_one(label: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
     class Bar:
-        def advance(self, items=1, rows=0):
+        def advance(self, items: int = 1, rows: int = 0) -> None:
             raise Killed
 
     yield Bar()

@@ -108,7 +108,8 @@ def test_first_distinct_keeps_the_order():
     ],
 )
 def test_searched_size_by_hand(size, expected):
-    assert searched_size(*size, resize_width=500, max_side=2000) == expected
+    width, height = size
+    assert searched_size(width, height, resize_width=500, max_side=2000) == expected
 
 
 def test_without_resize_the_longer_side_alone_counts():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +96,12 @@ def test_an_interrupted_run_goes_on(pictures, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         propose(pictures, SMALL, tmp_path / "cut")
     asked = []
-    monkeypatch.setattr(stage, "attempt", lambda *call: (asked.append(call[1].image_id), attempt(*call))[1])
+
+    def remembering(settings, task, skip):
+        asked.append(task.image_id)
+        return attempt(settings, task, skip)
+
+    monkeypatch.setattr(stage, "attempt", remembering)
     assert content(propose(pictures, SMALL, tmp_path / "cut")) == content(whole)
     assert asked == ["000002", "000003", "000004"]
 
@@ -155,7 +163,7 @@ def test_an_error_of_the_cache_shows_with_any_number_of_jobs(pictures, tmp_path,
         raise CacheError("no claim")
 
     written = []
-    output = SimpleNamespace(claim=claim, remaining_items=5, write=lambda *call: written.append(call))
+    output: Any = SimpleNamespace(claim=claim, remaining_items=5, write=lambda *call: written.append(call))
     with pytest.raises(CacheError, match="no claim"):
         stage.run(settings, Inputs({"images": pictures}), output, Execution(jobs=jobs))
     assert len(written) == 1
@@ -171,6 +179,12 @@ def test_sliding_windows_as_a_stage(pictures, tmp_path):
 # From a file
 
 
+def save_boxes(path: Path, image_ids: Sequence[str], boxes: np.ndarray) -> None:
+    """The same boxes [n, 4] for each of the images."""
+    arrays: dict[str, Any] = dict.fromkeys(image_ids, boxes)
+    np.savez(path, **arrays)
+
+
 def test_a_finished_cache_is_a_proposal_file(pictures, tmp_path):
     made = propose(pictures, SMALL, tmp_path / "made")
     settings = Settings(method="file", file=str(tmp_path / "made" / "data.h5"))
@@ -182,7 +196,7 @@ def test_a_finished_cache_is_a_proposal_file(pictures, tmp_path):
 
 def test_the_order_of_a_file_is_its_ranking(pictures, tmp_path, caplog):
     boxes = np.array([[30, 30, 90, 50], [0, 0, 9, 9], [30, 30, 80, 50], [5, 5, 9, 9]])
-    np.savez(tmp_path / "boxes.npz", **dict.fromkeys(pictures.image_ids, boxes))
+    save_boxes(tmp_path / "boxes.npz", pictures.image_ids, boxes)
     settings = Settings(method="file", file=str(tmp_path / "boxes.npz"))
     with caplog.at_level(logging.WARNING, "stages.propose"):
         reader = propose(pictures, settings, tmp_path / "cache")
@@ -193,10 +207,10 @@ def test_the_order_of_a_file_is_its_ranking(pictures, tmp_path, caplog):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_file_that_does_not_fit_stops_the_run(pictures, tmp_path, jobs):
     settings = Settings(method="file", file=str(tmp_path / "boxes.npz"))
-    np.savez(tmp_path / "boxes.npz", **dict.fromkeys(pictures.image_ids[:4], np.array([[0, 0, 5, 5]])))
+    save_boxes(tmp_path / "boxes.npz", pictures.image_ids[:4], np.array([[0, 0, 5, 5]]))
     with pytest.raises(StageError, match=r"boxes\.npz: has no boxes for image '000004'"):
         propose(pictures, settings, tmp_path / "missing", jobs=jobs)
-    np.savez(tmp_path / "boxes.npz", **dict.fromkeys(pictures.image_ids, np.array([[300, 300, 305, 305]])))
+    save_boxes(tmp_path / "boxes.npz", pictures.image_ids, np.array([[300, 300, 305, 305]]))
     with pytest.raises(StageError, match=r"boxes\.npz: image '00000.': box .* outside of the image of 80 x 60"):
         propose(pictures, settings, tmp_path / "outside", jobs=jobs)
 
@@ -311,7 +325,8 @@ def test_recall_of_a_cache(pictures, tmp_path):
         image_id: record(image_id, [[20 + number, 10, 60, 40]], [0], [False])
         for number, image_id in enumerate(pictures.image_ids)
     }
-    found = recall(reader, SimpleNamespace(record=by_id.__getitem__))
+    dataset: Any = SimpleNamespace(record=by_id.__getitem__)
+    found = recall(reader, dataset)
     assert found == proposal_recall({image_id: reader.read(image_id)["boxes"] for image_id in by_id}, by_id.values())
     assert found.objects == 5
     assert found.mean_average_best_overlap > 0.8

@@ -16,7 +16,8 @@ from stages.networks.receptive_field import NotAMap, receptive_fields
 def maps_of(network: str, layer: str, module: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     """The layer's maps [N, C, H, W], computed by the network itself."""
     card = NETWORKS[network]
-    steps, values = steps_of(card, module), {None: batch}
+    steps = steps_of(card, module)
+    values: dict[str | None, torch.Tensor] = {None: batch}
     for name in card.needed([layer]):
         values[name] = steps[name](values[card.layers[name].parent])
     return values[layer]

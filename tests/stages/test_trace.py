@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ OBJECT = np.array([0, 0, 10, 10], np.float32)
 
 
 def traced(
-    boxes: list[tuple[float, ...]],
-    scores: list[tuple[float, ...]],
+    boxes: Sequence[tuple[float, ...]],
+    scores: Sequence[tuple[float, ...]],
     shifts: tuple[float, ...] | None = None,
     biases: tuple[float, ...] = (0, 0),
     **changed: Any,

@@ -194,7 +194,8 @@ def test_the_stage_is_the_plain_computation(trained: Any, records: Any) -> None:
 def test_predicted_boxes_lie_nearer_to_their_objects(trained: Any, records: Any) -> None:
     regressors = read_regressors(trained())
     assert (regressors.classes, regressors.layer) == (CLASSES, "pool5")
-    before, after = [], []
+    before: list[float] = []
+    after: list[float] = []
     for record in records:
         objects = np.flatnonzero(record["is_object"])
         for row, label in zip(objects, record["label"][objects], strict=True):

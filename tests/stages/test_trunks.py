@@ -25,7 +25,7 @@ def small_network(name: str) -> Network:
         module: nn.Module = NARROW[name](7, width=12)
     elif name in ("alexnet", "vgg16"):
         module = empty_module(card, 7)
-        for part in module.features.modules():
+        for part in module.get_submodule("features").modules():
             if isinstance(part, nn.Conv2d):
                 part.to_empty(device="cpu")
                 part.reset_parameters()
@@ -33,7 +33,7 @@ def small_network(name: str) -> Network:
         module = build(card, 7)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):  # whose statistics would let nothing of the image through
-            nn.init.uniform_(part.running_var, 0.1, 0.3)
+            nn.init.uniform_(part.get_buffer("running_var"), 0.1, 0.3)
     return Network(card, module, 7, card.preprocessing)
 
 

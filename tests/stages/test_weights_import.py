@@ -18,12 +18,19 @@ from stages.networks import CAFFE, NETWORKS, TORCHVISION, NetworkSettings, Netwo
 from stages.networks.architectures import build
 from stages.networks.caffemodel import read_caffemodel
 from stages.networks.importer import import_weights
-from stages.networks.weights_file import read_record, tensors_digest, write_weights
+from stages.networks.weights_file import WeightsRecord, read_record, tensors_digest, write_weights
 from tests.in_process import caller
 from tests.stages.caffe_files import caffemodel, field
 from tests.stages.test_networks import one_sentence
 
 WIDTH = 16
+
+
+def record_of(path: Path) -> WeightsRecord:
+    """What a file of imported weights says of itself."""
+    record = read_record(path)
+    assert record is not None, f"{path}: no record"
+    return record
 
 
 @pytest.fixture(autouse=True)
@@ -370,7 +377,7 @@ def test_damage_to_imported_weights_is_told(shapenet_file, position):
 def test_imported_weights_that_were_replaced_are_not_loaded(shapenet_file, tmp_path):
     """The new file is sound in itself, and yet not the one that the key was made from."""
     source = NetworkSource.from_settings(NetworkSettings("shapenet", str(shapenet_file)))
-    record = read_record(shapenet_file)
+    record = record_of(shapenet_file)
     state = {name: -tensor for name, tensor in source.load().module.state_dict().items()}
     write_weights(shapenet_file, state, replace(record, tensors=tensors_digest(state)))
     with pytest.raises(ChangedInput, match=r"shapenet\.safetensors: changed while"):
@@ -403,7 +410,7 @@ def test_import_and_show(call, layers, model_file, tmp_path):
     assert code == 0
     assert "weights of tnet with 21 classes" in printed
     assert "its class scores are the layer 'fc8_pascal'" in printed
-    assert read_record(output).preprocessing.mean == (1.0, 2.0, 3.5)
+    assert record_of(output).preprocessing.mean == (1.0, 2.0, 3.5)
     code, printed, _ = call("weights", "show", output)
     assert code == 0
     assert f"from net.caffemodel, a caffemodel, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in printed
@@ -461,5 +468,5 @@ def test_a_recipe_with_imported_weights_runs(call, shapenet_file, tmp_path, monk
     (manifest,) = (tmp_path / "work" / "caches" / "extract").glob("*/manifest.json")
     network = json.loads(Path(manifest).read_text())["summary"]["network"]
     assert network["preprocessing"]["mean"] == [0.4, 0.5, 0.6]
-    assert network["weights"] == f"tensors:{read_record(shapenet_file).tensors}"
+    assert network["weights"] == f"tensors:{record_of(shapenet_file).tensors}"
     assert network["classes"] == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ SIZE = (200, 100)  # width, height
 BOX = "0 0.5 0.5 0.25 0.5"  # the middle of the image: (75, 25) to (125, 75)
 
 
-def make(folder: Path, labels: dict[str, str | None], yaml: str = "train: images/train\nnames: [cat, dog]\n") -> Path:
+def make(
+    folder: Path, labels: Mapping[str, str | None], yaml: str = "train: images/train\nnames: [cat, dog]\n"
+) -> Path:
     """A data.yaml, an image for each of the labels below images/train, and a label file unless it is None."""
     for name, text in labels.items():
         image = folder / "images" / "train" / f"{name}.jpg"
