@@ -172,9 +172,9 @@ def test_weights_from_a_file(state_file, monkeypatch, tmp_path):
 
 def test_a_state_dict_does_not_tell_its_preprocessing(state_file):
     """A mean alone does not either; what is usual for the network is named first."""
-    for more in ({}, {"mean": (1.0, 2.0, 3.0)}):
+    for mean in ((), (1.0, 2.0, 3.0)):
         with pytest.raises(BadSetting, match='set preprocessing = "plain" or "torchvision" or "caffe"') as error:
-            NetworkSource.from_settings(NetworkSettings("shapenet", str(state_file), **more))
+            NetworkSource.from_settings(NetworkSettings("shapenet", str(state_file), mean=mean))
         assert str(state_file) in one_sentence(error)
 
 
