@@ -12,6 +12,7 @@ from cache import Writer
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running.runner import Options, run_node
+from stages.contract.inputs import Inputs
 from stages.datasets.voc_writer import WrittenObject, write_annotation
 from stages.detect.stage import schema
 from stages.detections import by_class
@@ -63,7 +64,9 @@ def write_detections(graph: Graph, classes: Sequence[str], rows: Rows, table: st
     """The complete cache of a detector that knows `classes` and found `rows`: (class, box, score) of each image."""
     node = graph.nodes[f"{table}@test"]
     dataset = graph.dataset("test")
-    writer = Writer(graph.folder(node), graph.identity(node), dataset.image_ids, schema(node.settings, {}), part_size=2)
+    writer = Writer(
+        graph.folder(node), graph.identity(node), dataset.image_ids, schema(node.settings, Inputs()), part_size=2
+    )
     for part in writer.claim():
         writer.write(part, [detection_record(rows.get(image, ()), classes) for image in part.item_ids])
     writer.finish({}, lambda reader: {"classes": list(classes), "thresholds": [None] * len(classes)})

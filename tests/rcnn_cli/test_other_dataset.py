@@ -16,6 +16,7 @@ from rcnn_cli.looking.units import features_node
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph
 from stages.contract.errors import StageError
+from stages.contract.inputs import Inputs
 from stages.detect.stage import schema
 from tests.rcnn_cli.evaluations import RECIPE, detection_record, graph_of, run_tables, write_scene
 
@@ -42,7 +43,7 @@ def graph(tmp_path: Path) -> Graph:
     inputs = INPUTS.replace("{", "{{").replace("}", "}}")
     graph = graph_of(tmp_path, RECIPE + inputs + OTHER)
     node = graph.nodes["detect@val"]
-    writer = Writer(graph.folder(node), graph.identity(node), ("v1",), schema(node.settings, {}), part_size=1)
+    writer = Writer(graph.folder(node), graph.identity(node), ("v1",), schema(node.settings, Inputs()), part_size=1)
     for part in writer.claim():
         writer.write(part, [detection_record([("cat", (20, 20, 70, 70), 1.0)], ["cat"])])
     writer.finish({"skipped": {}}, lambda reader: {"classes": ["cat"], "thresholds": [None]})
