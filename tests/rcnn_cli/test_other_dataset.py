@@ -81,7 +81,7 @@ def test_results_and_pictures_are_of_the_dataset(graph: Graph, capsys: pytest.Ca
 def test_proposals_and_features_are_found_by_their_dataset(graph: Graph) -> None:
     assert [node.name for node in proposals_of(graph, "val")] == ["propose@val"]
     assert features_node(graph, "val", None).name == "extract@val"
-    with pytest.raises(StageError, match="on train, val; name that"):
+    with pytest.raises(StageError, match="on train, val, not on 'test'; choose with"):
         proposals_of(graph, "test")
 
 
