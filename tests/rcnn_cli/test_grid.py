@@ -140,7 +140,7 @@ MISTAKES = [
     ("seeds = [0.5]\nseed_settings = ['pretrain.seed']\n" + CELLS, "seeds = 0.5 must be a whole number"),
     (CELLS + "[metrics]\nmAP = 3", "must name a number"),
     (CELLS + "[paper]\na = 3", "[paper] goes with axes"),
-    (AXES + '"8 / first" = 1', "[paper] '8 / first' is no cell"),
+    (AXES + '"8 / first" = 1', "[paper] '8 / first' is not a cell"),
     ('[axes]\n"train-svm.C" = [1, 1.0]', "two cells are called '1'"),
     ("[axes]\npadding = 3", '"padding" must be a list of values of a setting, or a table of changes'),
     ("[axes.layer.first]\nlayer = 3", "[axes.layer.first] unknown key 'layer'"),
@@ -158,7 +158,7 @@ def test_a_mistake_in_a_grid_is_a_sentence_that_names_the_file(tmp_path, text, w
 
 
 def test_a_missing_grid(tmp_path):
-    with pytest.raises(StageError, match="there is no such grid; `ls recipes/grids/` shows"):
+    with pytest.raises(StageError, match="no such grid; `ls recipes/grids/` shows"):
         load_grid(tmp_path / "none.toml")
 
 
