@@ -47,7 +47,7 @@ def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
 
 
 def reaches(overlaps: NDArray[np.floating], limit: float | NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which `overlaps` (IoUs or shares, of any shape) are at least `limit`, rounded to their own precision.
+    """Which `overlaps` [...] (IoUs, shares) are at least `limit`, rounded to their precision: bool [...].
 
     An IoU of exactly 1/10 is 0.100000001 in float32, more than the double 0.1: with this and `exceeds` it reaches a
     limit of 0.1 and does not exceed it, in either precision.
@@ -56,7 +56,7 @@ def reaches(overlaps: NDArray[np.floating], limit: float | NDArray[np.floating])
 
 
 def exceeds(overlaps: NDArray[np.floating], limit: float | NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which `overlaps` are more than `limit`, rounded to their own precision as in `reaches`."""
+    """Which `overlaps` [...] are more than `limit`, rounded as in `reaches`: bool [...]."""
     return np.asarray(overlaps > np.asarray(limit, overlaps.dtype))
 
 

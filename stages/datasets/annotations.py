@@ -79,7 +79,7 @@ class Annotation:
             return as_boxes(corners - np.array([1, 1, 0, 0]) * (not self.zero_based))
 
     def boxes_on(self, size: tuple[int, int]) -> Boxes:
-        """As `boxes`: VOC's are in pixels, whatever the image's size."""
+        """`boxes`, float32 [n, 4]: VOC's are in pixels, whatever the image's size."""
         return self.boxes
 
     def where(self, place: int) -> str:

@@ -83,7 +83,7 @@ def add_lines(rng: np.random.Generator, canvas: Canvas, count: int) -> Canvas:
 
 
 def textured(rng: np.random.Generator, shape: tuple[int, ...], base: NDArray[np.float32]) -> Canvas:
-    """A surface of `shape` (height, width) in one colour: plain, shaded, striped or grained, never in pieces."""
+    """A surface, float32 [H, W, 3] for `shape` (H, W), in the colour `base` [3]: plain or with a pattern."""
     height, width = shape
     kind = rng.integers(4)
     grain = rng.uniform(2, 6) * noise(rng, height, width, 1)

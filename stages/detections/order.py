@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def falling(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Whole numbers of 32 bits in the order opposite to that of `scores`, the same for the same score.
+    """int64 [n]: whole numbers of 32 bits in the order opposite to that of `scores` [n], equal for equal scores.
 
     A float's bits, read as a number, are in its order, but for the sign. With a class or a row beside them in one
     number they sort fast.
@@ -20,7 +20,7 @@ def falling(scores: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def scores_of(falling: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The inverse of `falling`."""
+    """The inverse of `falling`: float32 [n] of int64 [n]."""
     bits = falling.astype(np.int32)
     return np.float32(0) - (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
 

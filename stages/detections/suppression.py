@@ -18,7 +18,7 @@ class Suppression(Protocol):
     """A method with its settings. `candidates` are m boxes, in each class from the best score down."""
 
     def survivors(self, candidates: Detections) -> NDArray[np.int64]:
-        """The candidates that are left: rows int64, ascending."""
+        """The rows of the candidates that are left: int64 [k], ascending."""
 
     def removers(self, candidates: Detections, kept: NDArray[np.int64]) -> NDArray[np.int64]:
         """The candidate that each was removed for, int64 [m]; -1 for the rows `kept`, which are the survivors."""
@@ -45,7 +45,7 @@ class GreedyNms:
     iou: float
 
     def survivors(self, candidates: Detections) -> NDArray[np.int64]:
-        """The candidates that are left: rows int64, ascending."""
+        """The rows of the candidates that are left: int64 [k], ascending."""
         kept = [NO_ROWS]
         for _, rows in by_class(candidates.labels):
             kept.append(rows[greedy_nms(candidates.boxes[rows], candidates.scores[rows], self.iou)])

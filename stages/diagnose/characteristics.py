@@ -56,7 +56,7 @@ class Sensitivity:
 
 
 def normalised_ap(verdicts: NDArray[np.int8], positives: int, normal: float) -> Normalised:
-    """The normalised AP of a class or of a part of its objects, for N = `normal`; `verdicts` in the order of rank.
+    """The normalised AP of a class or of a part of its objects, for N = `normal`; `verdicts` int8 [n] by rank.
 
     The error is the standard deviation of the objects' precisions over the root of their number; it takes two objects.
     """
@@ -102,7 +102,7 @@ def normalised_ap_of_bins(
 ) -> list[Normalised]:
     """The normalised AP of the objects in each of BINS; a detection of an object outside the bin is ignored.
 
-    `matches` and `order` are those of the class's detections, `objects` the class's.
+    `matches` and `order` (int64 [n], the ranking) are those of the class's n detections, `objects` the class's.
     """
     bins = bins_of(objects)
     verdicts, taken = matches.verdicts[order], matches.objects[order]

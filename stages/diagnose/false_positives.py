@@ -41,7 +41,7 @@ def average_precision(verdicts: Verdicts, positives: int) -> float:
 
 
 def without(verdicts: Verdicts, types: NDArray[np.int8], *removed: int) -> Verdicts:
-    """The verdicts after all detections of the types `removed` are taken away (analyzeFalsePositives.m, ignore...)."""
+    """The verdicts without the detections whose `types` [n] are `removed` (analyzeFalsePositives.m)."""
     return np.where(np.isin(types, removed), IGNORED, verdicts).astype(np.int8)
 
 
@@ -57,7 +57,7 @@ def corrected(poor: Verdicts, overlaps: NDArray[np.float64], poor_iou: float) ->
 def effects(
     verdicts: Verdicts, poor: Verdicts, overlaps: NDArray[np.float64], positives: int, poor_iou: float
 ) -> dict[str, float]:
-    """The class's AP after each remedy; all arrays are in the order of rank.
+    """The class's AP after each remedy; arrays are [n], by rank.
 
     `Loc corrected`, and without each type; `Oth and BG removed` is the authors' bar B, which does not part the two.
     """
@@ -73,7 +73,7 @@ def effects(
 def trend(types: Sequence[NDArray[np.int8]], counts: Sequence[int] = COUNTS) -> dict[int, dict[str, int]]:
     """How many of the top-ranked false positives are of each type, for each of `counts` that there are (figure 5).
 
-    `types` are the detections' types of each class of a group, in the order of rank. All classes are looked at down to
+    `types` are the detections' types, int8 [n], of each class of a group, by rank. All classes are looked at down to
     one rank, the first at which the group has `count` false positives (or a few more).
     """
     ranks = max((len(one) for one in types), default=0)

@@ -67,13 +67,17 @@ def precision_recall(found: NDArray[np.bool_], positives: int) -> tuple[NDArray[
 
 
 def average_precision_11_point(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """VOC 2007: the mean, over RECALL_LEVELS, of the best precision at that recall or more (0 where none is)."""
+    """VOC 2007: the mean over RECALL_LEVELS of the best precision at that recall or more (0 if none is).
+
+    `recall` and `precision` are float64 [n]."""
     best = [precision[recall >= level].max(initial=0.0) for level in RECALL_LEVELS]
     return float(np.mean(best))
 
 
 def average_precision_area(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """VOC 2010 and later: the area under precision made monotone (the best at that recall or more)."""
+    """VOC 2010 and later: the area under precision made monotone (the best at that recall or more).
+
+    `recall` and `precision` are float64 [n]."""
     return float(np.sum(np.diff(recall, prepend=0.0) * interpolated(precision)))
 
 

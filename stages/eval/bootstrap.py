@@ -50,7 +50,7 @@ def resampled_average_precision(
 def resample_block(
     detections: ClassDetections, objects: ClassObjects, matches: DevkitMatches, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`resampled_average_precision` of so few resamples that they fit in memory.
+    """`resampled_average_precision` of few enough resamples to fit in memory: `weights` [images, b], two results [b].
 
     Only the points of true detections matter: precision falls from there to the next, and recall stays.
     """

@@ -204,7 +204,7 @@ def rows_to_show(
 def detection_marks(
     detections: DetectionSet, precision: NDArray[np.floating], rows: NDArray[np.int64], enough: bool
 ) -> list[Mark]:
-    """The boxes of these rows in their classes' colours, thin ones where they are not precise enough."""
+    """The boxes of these `rows` (int64 [k]) in their classes' colours, thin where they are not precise enough."""
     every, colours = detections.every, class_colours(len(detections.classes))
     marks = []
     for row in rows:
@@ -216,7 +216,7 @@ def detection_marks(
 
 
 def thin_mark(box: NDArray[np.floating], colour: Colour, text: str) -> Mark:
-    """A detection that is not precise enough: a thin line, a grey label, as `draw_detections` has it."""
+    """A detection (`box` [4]) that is not precise enough: a thin line, a grey label, as `draw_detections` has it."""
     return Mark(box, colour, text, stroke=1, ground=GREY)
 
 

@@ -59,7 +59,8 @@ def seen_regions(image: Pixels, boxes: Boxes, view: View) -> list[Pixels]:
 
 def unit_sheet(rows: Sequence[UnitRow], side: int, *, columns: int = 16, cell: int = 96) -> Pixels:
     """Figures 4 and 12: of each unit its regions, from the strongest down, each with the unit's receptive field in
-    white and its activation in the field's upper left corner. `side` is S; cells have `cell` pixels, `columns` of them
+    white and its activation in the field's upper left corner. uint8 [H, W, 3]; `side` is S; cells have `cell`
+    pixels, `columns` of them
     are in a line at most."""
     scale = cell / side
     longest = max((len(row.regions) for row in rows), default=1)
@@ -92,7 +93,8 @@ def transformation_sheet(
 ) -> Pixels:
     """Figure 7: (A) each region as it is, (B) in its tightest square with context, (C) without, (D) warped.
 
-    Each in two rows, without padding and with `padding` pixels of the S x S input (`side`; the paper: S = 227, p = 16),
+    uint8 [H, W, 3]. Each in two rows, without padding and with `padding` pixels of the S x S input (`side`; the
+    paper: S = 227, p = 16),
     in one row where that is 0. (A) is at its scale relative to the others; a region too large for that is shrunk, and
     the title says so.
     """
@@ -114,7 +116,7 @@ def transformation_sheet(
 
 def actual_scale(region: Region, side: int, padding: int, cell: int) -> tuple[Pixels, float]:
     """The region (with its context, where there is padding) at `cell` / S of its size, in the middle of a cell of
-    paper, and by how much it had to be shrunk further to fit."""
+    paper, uint8 [cell, cell, 3], and by how much it had to be shrunk further to fit."""
     height, width = region.image.shape[:2]
     g = crop_geometry(region.box[None], width, height, side, "warp", padding)
     left, top, right, bottom = (int(one[0]) for one in (g.left, g.top, g.left + g.width, g.top + g.height))

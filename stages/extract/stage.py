@@ -199,13 +199,13 @@ class RegionReader:
         )
 
     def as_tensor(self, pixels: Pixels) -> torch.Tensor:
-        """The pixels as a tensor."""
+        """The pixels [H, W, 3] as a uint8 tensor [3, H, W]."""
         tensor = torch.from_numpy(pixels)
         return tensor.pin_memory() if self.pin else tensor
 
 
 def no_regions() -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
-    """Boxes, labels and flags of an image without regions."""
+    """Boxes [0, 4], labels [0] and flags [0] of an image without regions."""
     return np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool)
 
 

@@ -156,6 +156,8 @@ def object_features(features: Reader, layer: str) -> Iterator[tuple[NDArray[np.i
 def selective_units(selectivity: NDArray[np.float64], shape: Shape, count: int) -> list[tuple[int, int]]:
     """Up to `count` units, (unit, class): each class's most selective one in turn, and then its next.
 
+    `selectivity` is float64 [units, classes].
+
     Classes come in the order of their best; a channel is taken once, for its units compute the same at other places.
     """
     values = np.nan_to_num(selectivity, nan=-np.inf)

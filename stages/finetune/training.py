@@ -84,7 +84,9 @@ class FineTuning(Trainer[Batch]):
             return self.shared(inputs).to(torch.float32)
 
     def measured(self, losses: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        """Loss and accuracies of the whole batch, all ranks' shares together."""
+        """Loss and accuracies of the whole batch, all ranks' shares together.
+
+        Of this rank: losses [n], scores [n, classes], labels [n]."""
         right, positive = scores.argmax(1) == labels, labels != self.background
         sums = [losses, (right & positive).sum(), positive.sum(), (right & ~positive).sum(), (~positive).sum()]
         loss, found, positives, refused, negatives = self.ranks.total(torch.stack([value.double() for value in sums]))

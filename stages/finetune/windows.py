@@ -53,7 +53,7 @@ class Draw:
 
 
 def joined_windows(images: Sequence[tuple[Boxes, NDArray[np.int32]]], background: int) -> Windows:
-    """One set of windows from the boxes and `window_labels` of each image."""
+    """One set of windows from the boxes [n, 4] and `window_labels` [n] of each image."""
     used = [labels != UNUSED for _, labels in images]
     return Windows(
         np.repeat(np.arange(len(images), dtype=np.int32), [int(keep.sum()) for keep in used]),

@@ -56,7 +56,7 @@ class Span:
 
 
 def round_half_away(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """MATLAB's `round`: halves go away from zero (numpy's go to the even neighbour)."""
+    """MATLAB's `round` of float64 [...]: halves go away from zero (numpy's go to the even neighbour)."""
     return np.trunc(values + np.copysign(0.5, values))
 
 
@@ -135,7 +135,7 @@ def place_span(
 
 
 def as_whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole numbers held as float64, as int64."""
+    """Whole numbers held as float64 [...], as int64 [...]."""
     return values.astype(np.int64)
 
 
@@ -191,7 +191,7 @@ def warp_batches(
     batch_size: int,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[torch.Tensor]:
-    """`warp_regions` in batches of `batch_size`, so that memory does not grow with the number of boxes."""
+    """`warp_regions` in batches [n <= batch_size, 3, S, S], so that memory does not grow with the number of boxes."""
     prepared = preprocessing.apply(image)
     height, width = image.shape[-2:]
     for first in range(0, len(boxes), batch_size):

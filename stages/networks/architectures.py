@@ -33,21 +33,21 @@ class ShapeNet(nn.Module):
         self.fc6 = nn.Linear(256, classes)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Class scores."""
+        """Class scores [N, classes]."""
         return self.scores(self.hidden(self.pool(self.maps(batch))))
 
     def maps(self, batch: torch.Tensor) -> torch.Tensor:
-        """conv4 after its rectifier: 96 maps of 8 x 8."""
+        """conv4 after its rectifier: [N, 96, 8, 8] of images of 64 x 64."""
         batch = self.pool(self.conv1(batch))
         batch = self.pool(self.conv2(batch))
         return self.conv4(self.conv3(batch))
 
     def hidden(self, maps: torch.Tensor) -> torch.Tensor:
-        """fc5 after its rectifier, of pool4: 96 maps of 4 x 4."""
+        """fc5 after its rectifier, [N, 256], of pool4 [N, 96, 4, 4]."""
         return torch.relu(self.fc5(maps.flatten(1)))
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        """fc6, the class scores."""
+        """fc6, the class scores [N, classes], of fc5 [N, 256]."""
         return self.fc6(self.dropout(hidden))
 
 
@@ -184,7 +184,7 @@ def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
 
 
 def class_probabilities(scores: torch.Tensor) -> torch.Tensor:
-    """The softmax over dimension 1, in float32 whatever the network computes in."""
+    """The softmax of scores [N, classes], in float32 whatever the network computes in."""
     return torch.softmax(scores.to(torch.float32), dim=1)
 
 

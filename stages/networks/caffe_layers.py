@@ -25,7 +25,7 @@ class CrossChannelNormalisation(nn.Module):
         self.beta = beta
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """The normalised maps, in the shape of `maps`."""
+        """The normalised maps [N, C, H, W], as `maps`."""
         squares = (maps * (self.alpha / self.size) ** 0.5).square()
         channels = maps.shape[1]
         band = torch.ones(channels, channels, dtype=maps.dtype, device=maps.device)
@@ -47,7 +47,7 @@ class WithinChannelNormalisation(nn.Module):
         self.beta = beta
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """The normalised maps, in the shape of `maps`."""
+        """The normalised maps [N, C, H, W], as `maps`."""
         squares = (maps * self.alpha**0.5).square()
         means = nn.functional.avg_pool2d(squares, self.size, stride=1, padding=self.size // 2)
         return maps * (1 + means).pow(-self.beta)

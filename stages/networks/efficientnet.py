@@ -92,18 +92,18 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(1280, classes)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Class scores."""
+        """Class scores [N, classes]."""
         return self.scores(self.averages(self.late(self.maps(batch))))
 
     def maps(self, batch: torch.Tensor) -> torch.Tensor:
-        """The output of stage 6: 112 channels at stride 16."""
+        """The output of stage 6: [N, 112, H / 16, W / 16]."""
         maps = self.rectifier(self._bn0(self._conv_stem(batch)))
         for block in self._blocks[:TRUNK_BLOCKS]:
             maps = block(maps)
         return maps
 
     def late(self, maps: torch.Tensor) -> torch.Tensor:
-        """The output of stage 8: 320 channels at stride 32."""
+        """The output of stage 8: [N, 320, H / 32, W / 32]."""
         for block in self._blocks[TRUNK_BLOCKS:]:
             maps = block(maps)
         return maps

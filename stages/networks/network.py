@@ -68,7 +68,7 @@ class Network:
         return {name: values.flatten(1) for name, values in self.outputs(regions, self.card.head.start, layers).items()}
 
     def outputs(self, batch: torch.Tensor, start: str | None, layers: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What each of `layers` computes where `batch` is the output of the layer `start` (None: the input)."""
+        """What each of `layers` computes, [N, ...], where `batch` is the layer `start`'s output (None: the input)."""
         values: dict[str | None, torch.Tensor] = {start: batch}
         needed = self.card.needed(layers, start)
         for position, name in enumerate(needed, start=1):

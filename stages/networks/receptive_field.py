@@ -101,7 +101,7 @@ class Step(nn.Module):
         self.step = step
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """What the computation gives for `maps`."""
+        """What the computation gives for `maps` [N, C, H, W]."""
         return self.step(maps)
 
 
@@ -153,7 +153,7 @@ class Follow(fx.Interpreter):
 
 
 def reach(operation: nn.Module, axis: int, inputs: int, outputs: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first and the last of the `inputs` positions along `axis` that each of `outputs` is computed from, int64."""
+    """The first and last of the `inputs` positions along `axis` that each output is computed from: [outputs]."""
     place = np.arange(outputs)
     if isinstance(operation, BINNED):
         return place * inputs // outputs, -(-(place + 1) * inputs // outputs) - 1

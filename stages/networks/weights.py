@@ -192,12 +192,12 @@ def check_state(card: NetworkCard, classes: int, state: State, place: str, advic
 
 
 def as_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """Floating tensors in float32; counters stay whole numbers."""
+    """Floating tensors [...] in float32; counters stay whole numbers."""
     return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
 
 
 def weight_columns(state: Mapping[str, torch.Tensor]) -> dict[str, Column]:
-    """The columns of a training stage's cache (one value per item) that hold the tensors of `state`, each in its shape.
+    """The columns of a training stage's cache (one value per item) that hold the tensors of `state`, [...] each.
 
     Floating tensors are kept in float32. Values are not read, so the tensors may be on the meta device.
     """
@@ -208,7 +208,7 @@ def weight_columns(state: Mapping[str, torch.Tensor]) -> dict[str, Column]:
 
 
 def weight_record(state: Mapping[str, torch.Tensor]) -> Record:
-    """The tensors of `state` as the values of their `weight_columns`."""
+    """The tensors [...] of `state` as the values of their `weight_columns`."""
     return {COLUMNS + name: as_float32(tensor.detach()).cpu().contiguous().numpy() for name, tensor in state.items()}
 
 

@@ -77,14 +77,14 @@ def with_legend(image: NDArray[np.uint8], paragraphs: Sequence[str], points: int
 def draw_box(
     pen: ImageDraw.ImageDraw, box: NDArray[np.floating], colour: Colour, stroke: int, size: tuple[int, int]
 ) -> None:
-    """A box's outline with a dark hairline around it, so that it shows on any ground."""
+    """A box's outline (`box` [4], half-open pixels) with a dark hairline around it, so that it shows on any ground."""
     left, top, right, bottom = pixel_corners(box, size)
     pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=1)
     pen.rectangle((left, top, right, bottom), outline=colour, width=stroke)
 
 
 def pixel_corners(box: NDArray[np.floating], size: tuple[int, int]) -> Rectangle:
-    """A half-open box as the pixels of its first and last column and row, inside an image of `size`."""
+    """A half-open box [4] as the pixels of its first and last column and row, inside an image of `size`."""
     width, height = size
     left, top = (int(np.clip(math.floor(corner), 0, limit - 1)) for corner, limit in zip(box[:2], size, strict=True))
     right = int(np.clip(math.ceil(box[2]) - 1, left, width - 1))
@@ -100,7 +100,7 @@ def draw_label(
     size: tuple[int, int],
     taken: Sequence[Rectangle],
 ) -> list[Rectangle]:
-    """Writes `text` on a ground of `colour` near `box`; returns the rectangle it took, if there was room."""
+    """Writes `text` on a ground of `colour` near `box` [4]; returns the rectangle it took, if there was room."""
     font = fitting_font(text, size)
     if font is None:
         return []

@@ -102,5 +102,5 @@ def squeezed(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def as_examples(pixels: list[np.ndarray], labels: list[int]) -> Examples:
-    """Lists of images and labels as tensors."""
+    """Images uint8 [H, W, 3] and labels as tensors: uint8 [N, 3, H, W], int64 [N]."""
     return Examples(torch.from_numpy(np.stack(pixels)), torch.tensor(labels, dtype=torch.int64))

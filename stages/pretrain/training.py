@@ -30,7 +30,7 @@ class Examples:
         return len(self.labels)
 
     def chosen(self, indices: torch.Tensor) -> Examples:
-        """Some of them."""
+        """The examples at `indices`, int64 [n]."""
         return Examples(self.images[indices], self.labels[indices])
 
 
@@ -104,7 +104,7 @@ class PreTraining(Trainer[Folds]):
         return losses / max(used, 1), right / max(used, 1)
 
     def prepared(self, batch: Examples) -> torch.Tensor:
-        """The batch's images as the network's input."""
+        """The batch's images as the network's input, float32 [N, 3, S, S]."""
         return self.preprocessing.apply(batch.images.to(self.device))
 
     @torch.inference_mode()
@@ -120,7 +120,7 @@ class PreTraining(Trainer[Folds]):
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Indices of `count` examples in random order, `size` at a time; a last one alone would have no variance."""
+    """Indices [n] of `count` examples in random order, `size` at a time; a last one alone would have no variance."""
     for indices in torch.randperm(count, generator=generator).split(size):
         if len(indices) > 1:
             yield indices

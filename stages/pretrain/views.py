@@ -41,7 +41,7 @@ def view_labels(labels: torch.Tensor, windows: torch.Tensor, background: int, se
 
 
 def random_flips(count: int, generator: torch.Generator) -> torch.Tensor:
-    """+1 or -1 for each of N views."""
+    """+1 or -1 for each view: float32 [count]."""
     return 1.0 - 2.0 * torch.randint(2, (count,), generator=generator)
 
 
@@ -60,14 +60,14 @@ def cut_views(images: torch.Tensor, windows: torch.Tensor, flips: torch.Tensor, 
 
 
 def jitter_colours(views: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """Each channel of each view times 1 +- `strength`, plus as much again."""
+    """Each channel of each view [N, 3, S, S] times 1 +- `strength`, plus as much again."""
     drawn = torch.rand((2, len(views), 3, 1, 1), generator=generator).to(views.device)
     gain, shift = strength * (2 * drawn - 1)
     return views * (1 + gain) + shift
 
 
 def occlude(views: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """A `share` of the views with a rectangle of one colour over up to half of each side."""
+    """A `share` of the views [N, 3, S, S] with a rectangle of one colour over up to half of each side."""
     count, _, side, _ = views.shape
     drawn = torch.rand((count, 8), generator=generator)
     half = (0.08 + 0.17 * drawn[:, 0:2]) * (drawn[:, 2:3] < share)

@@ -371,7 +371,7 @@ def as_id(name: Any) -> str | int:
 
 
 def fit_to_image(boxes: Boxes, width: int, height: int, place: str) -> tuple[Boxes, int]:
-    """(`boxes` clipped to the image of `width` x `height` pixels, how many it cut).
+    """(`boxes` [n, 4] clipped to the image of `width` x `height` pixels, how many it cut).
 
     Raises StageError, beginning with `place`, if a box lies wholly outside: then file and image do not belong together.
     """

@@ -42,6 +42,6 @@ def window_grid(image: tuple[int, int], window: tuple[float, float], stride: flo
 
 
 def starts(length: float, window: float, stride: float) -> NDArray[np.float64]:
-    """Where windows begin on an axis of `length`: evenly from 0 to `length - window`, steps <= `stride * window`."""
+    """Where windows begin on an axis, [n]: evenly from 0 to `length - window`, steps <= `stride` x `window`."""
     steps = math.ceil((length - window) / (stride * window) - 1e-9)
     return np.linspace(0.0, length - window, steps + 1)

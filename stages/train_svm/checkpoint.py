@@ -44,6 +44,6 @@ def restore(miners: Sequence[ClassMiner], arrays: dict[str, np.ndarray], images:
 
 
 def check(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Raises ValueError unless the array has this shape and type."""
+    """Raises ValueError unless the array [...] has this shape and type."""
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"{array.dtype} {list(array.shape)} instead of {dtype} {list(shape)}")

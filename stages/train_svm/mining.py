@@ -58,7 +58,7 @@ class ClassMiner:
         return np.concatenate([self.positives, self.negatives])
 
     def add(self, image: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Takes the hard negatives `rows` of `image`; returns those that it did not have."""
+        """Takes the hard negatives `rows` (int64 [n]) of `image`; returns those that it did not have, int64 [k]."""
         known = self.negatives[np.searchsorted(self.negatives, image << ROW_BITS) :]  # images come in order
         keys = keys_of(image, rows)
         new = ~np.isin(keys, known) if len(known) else np.ones(len(keys), bool)

@@ -116,7 +116,7 @@ class FeaturePool:
             table[rows] = slots[where]
 
     def take(self, count: int) -> NDArray[np.int32]:
-        """So many free places, ascending."""
+        """Free places, ascending: int32 [count]."""
         again, self.free = np.split(self.free, [min(count, len(self.free))])
         fresh = np.arange(self.used, self.used + count - len(again), dtype=np.int32)
         self.used += len(fresh)
@@ -137,7 +137,7 @@ class FeaturePool:
 
 
 def by_image(keys: Keys) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-    """For each image of `keys`: the image, where its keys are, and their rows."""
+    """For each image of `keys`: the image, where its keys are (int64 [n]), and their rows (int64 [n])."""
     images, rows = images_and_rows(keys)
     order = np.argsort(images, kind="stable")
     for low, high in pairwise(np.flatnonzero(np.diff(images[order], prepend=-1, append=-1))):

@@ -36,7 +36,7 @@ class Positives:
         return np.argsort(self.labels, kind="stable")
 
     def of_class(self, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """`images` and `rows` of the positives of one class."""
+        """`images` and `rows` of the positives of one class: int64 [n] each."""
         low, high = np.searchsorted(self.labels, (label, label + 1), sorter=self.by_label)
         own = self.by_label[low:high]
         return self.images[own], self.rows[own]
@@ -71,7 +71,7 @@ def read_positives(features: Reader, dataset: Any, positive_overlap: float, diff
 def regions_and_unused(
     features: Reader, dataset: Any, positive_overlap: float, difficult: str
 ) -> Iterator[tuple[Record, NDArray[np.bool_]]]:
-    """For each image the columns that `positives_of` needs, as few as that takes, and its `unused_rows`."""
+    """For each image the columns that `positives_of` needs, as few as that takes, and its `unused_rows` (bool [n])."""
     if positive_overlap == 1 and difficult == TRAIN and not dataset.images_with_crowds:
         for _, record in features.records(["is_object", "label"]):
             yield record, np.zeros(len(record["label"]), bool)

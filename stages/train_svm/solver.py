@@ -113,7 +113,9 @@ def svm_objective(
     bias: float,
     settings: Settings,
 ) -> Objective:
-    """C·w₊·Σ loss(positives) + C·Σ loss(negatives) + ½|w|² + ½(b / bias multiplier)² (rcnn_train.m, lines 155-162)."""
+    """C·w₊·Σ loss(positives) + C·Σ loss(negatives) + ½|w|² + ½(b / bias multiplier)² (rcnn_train.m, lines 155-162).
+
+    Scores float64 [n] of the positives and of the negatives, weights float64 [D]."""
     power = 1 if settings.loss == "hinge" else 2
     lost_positives = (np.maximum(0, 1 - positive_scores) ** power).sum()
     lost_negatives = (np.maximum(0, 1 + negative_scores) ** power).sum()

@@ -360,7 +360,7 @@ def batches(
 
 
 def members_of(group: Sequence[ClassMiner], keys: Keys) -> list[tuple[NDArray[np.int64], int]]:
-    """For each class where its examples are among `keys`, and how many of them are positives."""
+    """For each class where its examples are among `keys` (int64 [n]), and how many of them are positives."""
     order = np.argsort(keys)
     return [(order[np.searchsorted(keys, one.examples, sorter=order)], len(one.positives)) for one in group]
 

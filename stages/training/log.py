@@ -88,14 +88,14 @@ def as_text(value: float | np.generic) -> str:
 
 
 def read_log(reader: Reader, item_id: str) -> dict[str, np.ndarray]:
-    """The columns of the table TABLE in the cache of a training stage."""
+    """The columns of the table TABLE in the cache of a training stage, [steps] each."""
     names = list(reader.schema.tables[TABLE])
     record = reader.read(item_id, [f"{TABLE}/{name}" for name in names])
     return {name: record[f"{TABLE}/{name}"] for name in names}
 
 
 def running_means(values: Sequence[float], points: int = SHOWN_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Means of up to `points` equal stretches of `values`, and the place (from 0) of the middle of each."""
+    """Means of up to `points` equal stretches of `values`, and the place (from 0) of the middle of each: [points]."""
     stretches = np.array_split(np.asarray(values, np.float64), max(1, min(points, len(values))))
     ends = np.cumsum([len(one) for one in stretches])
     return np.array([one.mean() for one in stretches]), ends - np.array([(len(one) + 1) / 2 for one in stretches])
@@ -110,7 +110,7 @@ def points_in_words(log: Log) -> str:
 
 
 def smoothed(log: Log, step: str, names: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(steps, running means) of each of the columns `names`."""
+    """(steps, running means), each [points], of each of the columns `names`."""
     steps = np.asarray(log[step], np.float64)
     for name in names:
         means, places = running_means(log[name])

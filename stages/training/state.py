@@ -75,6 +75,6 @@ def restore_training(module: nn.Module, optimiser: torch.optim.Optimizer, state:
 
 
 def laid_out_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The values on the device of `weight`, in the layout that its gradients have."""
+    """The values [...] on the device of `weight`, in the layout that its gradients have."""
     moved = value.to(weight.device)
     return moved.to(memory_format=torch.channels_last) if weight.dim() == 4 else moved
