@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.datasets import Dataset, ImageRecord
+
 if TYPE_CHECKING:
     from stages.extract import Settings
     from stages.networks import NetworkSource
@@ -231,7 +233,7 @@ def recipe(case: Case) -> tuple[Settings, NetworkSource]:
     return settings, NetworkSource.from_settings(NetworkSettings(case.network, "random"))
 
 
-class OneImage:
+class OneImage(Dataset):
     """A dataset of the same image file under many names, without objects."""
 
     def __init__(self, path: Path, count: int) -> None:
@@ -248,10 +250,8 @@ class OneImage:
 
         return read_image(self.path)
 
-    def record(self, image_id: str):  # type: ignore[no-untyped-def]
+    def record(self, image_id: str) -> ImageRecord:
         """No objects."""
-        from stages.datasets import ImageRecord
-
         nothing = np.zeros(0, bool)
         boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
         return ImageRecord(image_id, self.path, WIDTH, HEIGHT, boxes, labels, nothing, nothing, nothing, ())
