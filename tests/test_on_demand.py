@@ -45,7 +45,7 @@ def test_detections_are_the_same_and_no_features_are_kept(trained, cached, jobs)
     recipe, work = trained
     done = rcnn("run", recipe, "--jobs", jobs, *PARTS, *FALSE, work=work)
     assert "mAP, 11-point" in done.stdout
-    assert "extract@train: cached in spite" not in done.stderr  # it is complete: nothing is said
+    assert "extract@train: cached despite" not in done.stderr  # it is complete: nothing is said
     assert_same_but_for_features(work, cached[1])
     status = rcnn("status", recipe, *FALSE, work=work)
     assert "extract@test   not cached (cache = false): computed by detect@test" in status.stdout

@@ -122,7 +122,7 @@ def test_the_same_caches_give_the_same_bytes_and_are_not_read_again(made: tuple[
     assert (work / "again/index.html").read_bytes() == page.read_bytes()
     assert "reused" not in again.stdout
     before = page.stat().st_mtime_ns
-    assert "reused, its caches are the same" in rcnn("report", recipe, work=work).stdout
+    assert "reused: its caches have not changed" in rcnn("report", recipe, work=work).stdout
     assert page.stat().st_mtime_ns == before
     changed = rcnn("report", recipe, "--set", f"description={HOSTILE}", "-o", work / "again", work=work)
     assert "reused" not in changed.stdout
@@ -204,7 +204,7 @@ def test_a_caption_counts_what_its_picture_shows(made: tuple[Path, Path, Path]) 
             left_out = detections - svg.count('class="ground"')
             said = re.search(r"; (\d+) box(?:es)? without a label", caption)
             assert left_out == (int(said[1]) if said else 0)
-    assert "a label that would hide another one is left out" in text
+    assert "a label that would hide another is left out" in text
     assert "Difficult objects are dashed, too, but do not count." in text
 
 
@@ -312,7 +312,7 @@ def test_what_has_no_room_is_left_out_and_said(
     text = (tmp_path / "index.html").read_text()
     pictures = set(re.findall(r'<image id="(picture-\d+)"', text))
     assert 2 <= len(pictures) < 8
-    assert f"on {len(pictures)} of the 8 images that they are on: the page has no room for more" in text
+    assert f"on {len(pictures)} of the 8 images that show them: the page has no room for more" in text
     assert set(re.findall(r'href="#(picture-\d+)"', text)) <= pictures
     assert {item[3] for item in listed(tmp_path / "index.html")["items"]} <= set(range(len(pictures)))
     (tmp_path / "made-from.json").unlink()

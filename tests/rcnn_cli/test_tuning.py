@@ -88,7 +88,7 @@ def test_the_best_is_the_largest_and_of_equals_the_first(graph):
         for cell, value in zip(cells, (50.0, 52.0, None, 52.0), strict=True)
     ]
     assert best_row(rows) is rows[1]
-    with pytest.raises(StageError, match="no object to find"):
+    with pytest.raises(StageError, match="no objects to find"):
         best_row(rows[2:3])
 
 

@@ -313,7 +313,7 @@ def test_ctrl_c_gives_everything_back_and_the_next_run_goes_on(pair, tmp_path):
 def test_a_worker_may_join_and_another_go_in_the_middle(clusters, plain, tmp_path, how):
     cluster, recipe = clusters(), short(tmp_path)
     run = Run(cluster, tmp_path, "propose", recipe, *PROPOSE, **SLOWLY)
-    until(lambda: "has no worker; waiting 5 min 00 s for one" in run.errors.read_text(), "it says that it waits")
+    until(lambda: "has no workers; waiting up to 5 min 00 s for one" in run.errors.read_text(), "it says that it waits")
     first = cluster.add()
     run.until_begun()
     cluster.add()
@@ -331,7 +331,7 @@ def test_all_workers_may_be_lost_and_others_come(clusters, plain, tmp_path):
     run.until_begun()
     for worker in lost:
         kill_whole(worker)
-    until(lambda: " has no worker; waiting " in run.errors.read_text(), "it says that it waits")
+    until(lambda: " has no workers; waiting " in run.errors.read_text(), "it says that it waits")
     cluster.add()
     run.end(0)
     assert contents(tmp_path / "work") == plain
@@ -347,7 +347,7 @@ def test_workers_that_cannot_help_are_named(clusters, tmp_path):
     assert re.match(r"rcnn: worker tcp://\S+ on \S+: rcnn cannot be started \(.*No module named '?rcnn_cli'?", said), (
         said
     )
-    assert f"install there, for {sys.executable}, the version of rcnn" in said
+    assert f"install the version of rcnn that you run here for {sys.executable}" in said
     kill_whole(without)
 
     older = cluster.add(TEST_OPENCV="3.4.18")
