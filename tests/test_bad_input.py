@@ -84,7 +84,7 @@ COMMANDS = [("run",), ("status",), *((stage,) for stage in STAGES), ("cache", "v
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_missing_recipe(call, tmp_path, command):
-    assert_sentence(call(*command, tmp_path / "none.toml"), "none.toml", "there is no such recipe")
+    assert_sentence(call(*command, tmp_path / "none.toml"), "none.toml", "no such recipe")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -262,7 +262,7 @@ def test_a_change_that_cannot_be_is_a_sentence(tmp_path, change, message):
 
 
 def test_a_missing_recipe_and_a_folder(tmp_path):
-    with pytest.raises(RecipeError, match="there is no such recipe"):
+    with pytest.raises(RecipeError, match="no such recipe"):
         load_recipe(tmp_path / "none.toml")
     with pytest.raises(RecipeError, match="is a folder"):
         load_recipe(tmp_path)
