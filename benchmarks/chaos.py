@@ -43,7 +43,7 @@ NAMED = ("stage", "key", "part", "items", "compression")  # what a writer puts i
 BATCH = 4
 MOST_PROBLEMS = 30
 LIMIT_SECONDS = 3600.0
-KEPT = re.compile(r"what is finished is kept, of .* \((\d+) of \d+ parts?\)")
+KEPT = re.compile(r"finished work is kept, of .* \((\d+) of \d+ parts?\)")
 PATIENCE_SECONDS, BEAT_SECONDS = 2.0, 0.2  # of writers of which one is stopped; else a fault would take a minute
 OF_TWO_HUNDRED = {
     "worker": 5,
@@ -87,7 +87,7 @@ WORDS = {
 BESIDES = {"manifest": ("manifest.json",), "bit": ("plan.json", "manifest.json"), "view": ("data.h5",)}
 SIGNS = {
     "written again, the parts are kept": "named as damaged by the next run and written again",
-    "set aside as": "named and set aside by the run",
+    "moved to": "named and set aside by the run",
     "the file is missing": "named as missing",
     "its SHA-256 does not": "named by cache verify",
     "the disk is full": "exit 2: the disk is full",
@@ -245,7 +245,12 @@ def import_libraries() -> None:
         importlib.import_module(name)
     for name in ("propose", "extract", "pretrain", "train_svm", "train_bbox", "detect", "eval"):
         importlib.import_module(f"stages.{name}.stage")
-    for name in ("main", "runner", "results", "status", "caches", "device", "progress"):
+    for name in (
+        "main",
+        "looking.results",
+        "progress",
+        *(f"running.{one}" for one in ("runner", "status", "caches", "device")),
+    ):
         importlib.import_module(f"rcnn_cli.{name}")
 
 
