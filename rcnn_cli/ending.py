@@ -14,12 +14,7 @@ from typing import Any
 
 import click
 
-from rcnn_cli.sentences import (
-    INTERRUPTED,
-    TERMINATED,
-    kept,
-    verbose,
-)
+from rcnn_cli.sentences import INTERRUPTED, TERMINATED, kept, verbose
 
 PATIENCE = 10.0  # seconds that an interrupted process has to end in order
 COUNTING = 2.0  # seconds more to count what it leaves

@@ -13,15 +13,7 @@ import click
 from rcnn_cli.commands import choosing, data_weights_caches, looking, many_machines, stages, whole_recipes
 from rcnn_cli.commands.group import Commands
 from rcnn_cli.ending import set_up_logging, stop
-from rcnn_cli.sentences import (
-    BAD_INPUT,
-    BROKEN_PIPE,
-    OK,
-    TERMINATED,
-    kept,
-    sentence,
-    verbose,
-)
+from rcnn_cli.sentences import BAD_INPUT, BROKEN_PIPE, OK, TERMINATED, kept, sentence, verbose
 from rcnn_cli.streams import OutputLost, give_up_output, prepare
 from stages.contract.threads import refuse_dead_threads
 

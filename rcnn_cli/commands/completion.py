@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import click
-from click.shell_completion import (
-    BashComplete,
-    CompletionItem,
-    ZshComplete,
-    add_completion_class,
-    split_arg_string,
-)
+from click.shell_completion import BashComplete, CompletionItem, ZshComplete, add_completion_class, split_arg_string
 
 from rcnn_cli.recipes.recipe import Recipe, load_recipe, network_table, sources_of
 from stages.contract.catalogue import catalogue

@@ -6,19 +6,9 @@ from pathlib import Path
 
 import click
 
-from rcnn_cli.commands.completion import (
-    complete_source,
-    complete_source_option,
-    complete_toml,
-)
-from rcnn_cli.commands.options import (
-    load_graph,
-    load_graphs,
-    output_option,
-)
-from rcnn_cli.sentences import (
-    INCOMPLETE,
-)
+from rcnn_cli.commands.completion import complete_source, complete_source_option, complete_toml
+from rcnn_cli.commands.options import load_graph, load_graphs, output_option
+from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 from stages.networks import NETWORKS, PREPROCESSINGS
 

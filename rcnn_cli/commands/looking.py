@@ -7,10 +7,7 @@ from typing import Any
 
 import click
 
-from rcnn_cli.commands.completion import (
-    complete_image,
-    complete_toml,
-)
+from rcnn_cli.commands.completion import complete_image, complete_toml
 from rcnn_cli.commands.options import (
     execution_options,
     json_option,
@@ -23,9 +20,7 @@ from rcnn_cli.commands.options import (
     split_option,
     table_option,
 )
-from rcnn_cli.sentences import (
-    INCOMPLETE,
-)
+from rcnn_cli.sentences import INCOMPLETE
 
 
 @click.command(short_help="Measure how well proposals cover the objects: recall against IoU.")

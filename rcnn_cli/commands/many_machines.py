@@ -7,17 +7,9 @@ from pathlib import Path
 
 import click
 
-from rcnn_cli.commands.completion import (
-    complete_cache,
-    complete_toml,
-)
-from rcnn_cli.commands.options import (
-    load_graph,
-    recipe_argument,
-)
-from rcnn_cli.sentences import (
-    INCOMPLETE,
-)
+from rcnn_cli.commands.completion import complete_cache, complete_toml
+from rcnn_cli.commands.options import load_graph, recipe_argument
+from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 
 

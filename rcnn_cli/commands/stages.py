@@ -9,9 +9,7 @@ from typing import Any, get_type_hints
 
 import click
 
-from rcnn_cli.commands.completion import (
-    complete_value,
-)
+from rcnn_cli.commands.completion import complete_value
 from rcnn_cli.commands.group import SETTING, StageCommand
 from rcnn_cli.commands.options import (
     adopt_option,

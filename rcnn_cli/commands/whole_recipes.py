@@ -8,9 +8,7 @@ from typing import Any
 
 import click
 
-from rcnn_cli.commands.completion import (
-    complete_cache,
-)
+from rcnn_cli.commands.completion import complete_cache
 from rcnn_cli.commands.options import (
     adopt_option,
     dask_options,
@@ -22,9 +20,7 @@ from rcnn_cli.commands.options import (
     recipe_argument,
     table_option,
 )
-from rcnn_cli.sentences import (
-    INCOMPLETE,
-)
+from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 
 

@@ -33,12 +33,17 @@ class State:
 
 def describe(graph: Graph) -> list[State]:
     """The states of all nodes, inputs first, with what can be copied; nothing is changed."""
-    return [with_adoptable(graph, node, state_of(graph, node)) for node in graph.nodes.values()]
+    seen = [(node, look(graph, node)) for node in graph.nodes.values()]
+    return [with_adoptable(graph, node, cache, state_as_seen(graph, node, cache)) for node, cache in seen]
 
 
 def state_of(graph: Graph, node: Node) -> State:
     """The state of one cache; nothing is changed."""
-    cache = look(graph, node)
+    return state_as_seen(graph, node, look(graph, node))
+
+
+def state_as_seen(graph: Graph, node: Node, cache: CacheState) -> State:
+    """The state of a node whose `cache` was looked at."""
     folder, identity = str(cache.folder), graph.identity(node)
     if not graph.is_cached(node) and not cache.finished:
         return State(node.name, "on demand", not_cached(graph, node), (), folder, identity.key, 0, 0)
@@ -68,12 +73,11 @@ def item_of(cache: CacheState) -> str:
     return "image" if cache.sound_plan is None else cache.sound_plan.schema.item
 
 
-def with_adoptable(graph: Graph, node: Node, state: State) -> State:
+def with_adoptable(graph: Graph, node: Node, cache: CacheState, state: State) -> State:
     """The state of a cache that is not complete, with what can be copied from finished ones of the same stage."""
     keys = graph.item_keys(node) if state.state in ("missing", "partial", "damaged") else {}
     if not keys:
         return state
-    cache = look(graph, node)
     plan, missing = cache.sound_plan, list(keys)
     if plan is not None:
         missing = [item_id for index in cache.missing_parts or () for item_id in plan.items_of(index)]

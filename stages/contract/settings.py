@@ -162,13 +162,13 @@ def check_bounds(place: str, value: Any, metadata: Mapping[str, Any]) -> None:
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
         raise BadSetting(f"{place} = {value!r} must be one of {', '.join(map(str, choices))}")
-    for bound, holds, words in (
+    for bound, is_within, words in (
         ("at_least", lambda limit: value >= limit, "at least"),
         ("at_most", lambda limit: value <= limit, "at most"),
         ("above", lambda limit: value > limit, "more than"),
     ):
         limit = metadata.get(bound)
-        if limit is not None and not holds(limit):
+        if limit is not None and not is_within(limit):
             raise BadSetting(f"{place} = {value!r} must be {words} {limit}")
 
 

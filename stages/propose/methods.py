@@ -52,8 +52,7 @@ class Method:
     the boxes of known images and has none for others.
 
     `key(settings, work)` adds to the cache's key what the settings do not say; what is known of files is remembered in
-    the folder `work`. `order` says what the first N boxes of an
-    image are.
+    the folder `work`. `order` says what the first N boxes of an image are.
     """
 
     module: str

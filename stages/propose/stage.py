@@ -167,8 +167,7 @@ def propose(settings: Settings, task: Task) -> Outcome:
     else:
         found, size = search(settings, task.file)
         boxes, cut = by_priority(found, task.image_id, settings.seed), 0
-    kept = boxes[: settings.max_boxes or len(boxes)]
-    return Outcome({"boxes": kept, "image_size": np.array(size, np.int32)}, cut=cut)
+    return Outcome({"boxes": first(settings, boxes), "image_size": np.array(size, np.int32)}, cut=cut)
 
 
 def propose_boxes(image: Pixels, image_id: str, settings: Settings) -> Boxes:
@@ -182,8 +181,12 @@ def propose_boxes(image: Pixels, image_id: str, settings: Settings) -> Boxes:
             f"propose.method = '{settings.method}' has no boxes for a new image; --set propose.method=selective-search"
         )
     found = method.load().find(settings, (image.shape[1], image.shape[0]), image)
-    ordered = by_priority(found, image_id, settings.seed)
-    return ordered[: settings.max_boxes or len(ordered)]
+    return first(settings, by_priority(found, image_id, settings.seed))
+
+
+def first(settings: Settings, boxes: Boxes) -> Boxes:
+    """The first `max_boxes` of boxes [n, 4] that are in order, or all."""
+    return boxes[: settings.max_boxes or len(boxes)]
 
 
 def search(settings: Settings, file: ImageFile) -> tuple[Boxes, tuple[int, int]]:
