@@ -225,8 +225,8 @@ class Claims:
     def release(self, name: str) -> None:
         """Gives `name` back; what is another's by now stays."""
         with self.guard:
-            self.held.discard(name)
             withdraw(self.folder / name, self.text)
+            self.held.discard(name)  # last, so that whatever ends this process meanwhile gives it back
 
     def close(self) -> None:
         """Gives everything back and stops the heartbeat."""

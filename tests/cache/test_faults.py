@@ -2,7 +2,10 @@
 
 import errno
 import hashlib
+import inspect
+import itertools
 import json
+import linecache
 import multiprocessing
 import os
 import pickle
@@ -206,6 +209,45 @@ def test_of_many_that_take_over_one_claim_one_succeeds(tmp_path):
         for claims in (dead, *observers):
             claims.close()
     assert os.listdir(tmp_path) == []
+
+
+class Ended(BaseException):
+    """What a signal raises."""
+
+
+def test_a_claim_is_given_back_wherever_a_signal_ends_the_work(tmp_path):
+    def end_at(line):
+        """Claims and gives back, ended at that line of claims.py; whether there was such a line."""
+        seen = itertools.count()
+
+        def trace(frame, event, argument):
+            if Path(frame.f_code.co_filename) != Path(inspect.getfile(Claims)):
+                return None
+            begins = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            if begins.startswith("with "):  # a signal comes before or after a lock's release, a trace also within it
+                return trace
+            if event == "line" and next(seen) == line:
+                sys.settrace(None)
+                raise Ended
+            return trace
+
+        claims = Claims(tmp_path / str(line))
+        claims.start_heart()
+        before, ended = sys.gettrace(), False
+        sys.settrace(trace)
+        try:
+            claims.try_claim("part-00000.h5")
+            claims.release("part-00000.h5")
+        except Ended:
+            ended = True
+        finally:
+            sys.settrace(before)
+            claims.close()
+        assert not (claims.folder / "part-00000.h5").exists(), f"ended at line {line}"
+        return ended
+
+    lines = next(line for line in itertools.count() if not end_at(line))
+    assert lines > 20
 
 
 def test_who_died_while_it_took_a_claim_over_holds_nobody_up(tmp_path):
