@@ -33,6 +33,13 @@ def has_area(boxes: Boxes) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
 
+def look_normalised(numbers: NDArray[np.floating]) -> bool:
+    """Whether boxes [N, 4], in whatever convention, are fractions of an image's sides rather than pixels: all their
+    numbers lie between 0 and 1, and they are not whole."""
+    inside = (numbers >= 0) & (numbers <= 1)
+    return bool(len(numbers) and inside.all() and (numbers % 1 != 0).any())
+
+
 def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     """Intersection over union of every pair, float64 [N, M] (0 where the union is empty).
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.files import cannot
-from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
+from stages.boxes import Boxes, as_boxes, clip_boxes, has_area, look_normalised
 from stages.datasets.listing import ONE_LINE
 from stages.datasets.orientation import described_size
-from stages.datasets.records import BadAnnotation, Faults
+from stages.datasets.records import NORMALISED, BadAnnotation, Faults
 from stages.images.reading import ImageFile
 from stages.input_files import read_whole
 
@@ -117,6 +117,8 @@ def readable_annotation(
             objects.append(voc_object(node, path, number, unusual))
         except BadAnnotation as error:
             faults.add(error)
+    if look_normalised(np.array([one.corners for one in objects], np.float64).reshape(-1, 4)):
+        faults.add(f"{path}: {NORMALISED}; write its corners in pixels")
     inside = sum(sum(1 for _ in node.iter("bndbox")) for node in root.iterfind("object"))
     if inside < sum(1 for _ in root.iter("bndbox")):
         faults.add(f"{path}: has a <bndbox> outside every <object> of its <annotation>; move or remove it")

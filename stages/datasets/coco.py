@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.files import cannot, is_number
-from stages.boxes import Boxes, as_boxes, clip_boxes, has_area
+from stages.boxes import Boxes, as_boxes, clip_boxes, has_area, look_normalised
 from stages.contract.errors import BadImage
 from stages.contract.settings import nearest
 from stages.datasets.digests import combined
 from stages.datasets.listing import ONE_LINE, on_disk
 from stages.datasets.orientation import described_size
-from stages.datasets.records import BadAnnotation, BadDataset, Faults, ImageRecord, LeftOut, shown
+from stages.datasets.records import NORMALISED, BadAnnotation, BadDataset, Faults, ImageRecord, LeftOut, shown
 from stages.datasets.voc import (
     OF_ALL_IMAGES,
     ClassOptions,
@@ -377,6 +377,8 @@ def read_coco(path: Path) -> CocoFile:
     names = category_names(path, content["categories"], faults)
     label_of = {str(identity): label for label, identity in enumerate(names)}
     rows, repeated = annotation_rows(path, content["annotations"], images, label_of, faults)
+    if look_normalised(np.array([row[3] for row in rows], np.float64).reshape(-1, 4)):
+        faults.add(f"{path}: {NORMALISED}; write [x, y, width, height] in pixels")
     if faults:
         raise BadDataset.of(faults)
     rows.sort(key=lambda row: row[0])  # stable: within an image as in the file

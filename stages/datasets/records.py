@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes, area
 from stages.contract.errors import StageError
 
+NORMALISED = "all its boxes lie between 0 and 1, so they are normalised by the size of the image"
 MOST_FAULTS = 20
 """At most this many faults of one file are listed."""
 

@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 
 from cache.files import cannot
-from stages.boxes import Boxes, clip_boxes
+from stages.boxes import Boxes, clip_boxes, look_normalised
 from stages.contract.errors import ChangedInput, StageError
 from stages.datasets.digests import remembered_of_file
 from stages.propose.mat_file import read_variables
@@ -99,6 +99,8 @@ class BoxFile:
             return np.zeros((0, 4), np.float32)
         if values.ndim != 2 or values.shape[1] != 4 or values.dtype.kind not in "iuf":
             raise self.wrong(image_id, f"{values.dtype} {list(values.shape)}", "numbers of shape [n, 4] are needed")
+        if look_normalised(values):
+            raise self.wrong(image_id, "numbers between 0 and 1 only", "write pixels, not fractions of the sides")
         if not self.one_based:
             return values.astype(np.float32)
         y1, x1, y2, x2 = values.astype(np.float64).T

@@ -3,7 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.boxes import area, as_boxes, clip_boxes, decode_deltas, encode_deltas, exceeds, iou_matrix, reaches
+from stages.boxes import (
+    area,
+    as_boxes,
+    clip_boxes,
+    decode_deltas,
+    encode_deltas,
+    exceeds,
+    iou_matrix,
+    look_normalised,
+    reaches,
+)
 
 SIDE = st.integers(2, 400)
 CORNER = st.integers(-50, 500)
@@ -100,3 +110,17 @@ def test_an_overlap_of_exactly_the_limit_reaches_it_and_does_not_exceed_it(dtype
     assert overlaps.dtype == dtype
     assert reaches(overlaps, limit).tolist() == [False, True, True]
     assert exceeds(overlaps, limit).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "normalised"),
+    [
+        ([], False),
+        ([[0, 0, 1, 1]], False),
+        ([[0.1, 0.2, 0.5, 1]], True),
+        ([[0.1, 0.2, 0.5, 1], [0, 0, 1, 1.01]], False),
+        ([[0.1, 0.2, 0.5, np.nan]], False),
+    ],
+)
+def test_boxes_between_0_and_1_are_fractions_of_the_image(numbers, normalised):
+    assert look_normalised(np.reshape(numbers, (-1, 4)).astype(np.float64)) is normalised

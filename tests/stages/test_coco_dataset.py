@@ -442,3 +442,13 @@ def test_the_command_checks_every_image_and_box(
     assert "c.jpg" in printed[1]
     assert "annotation 8 (traffic light) of image 42 has the box [50, 30, -2, 10]" in printed[2]
     assert printed[-1] == "3 images, 3 problems"
+
+
+def test_normalised_boxes_are_refused(tmp_path: Path) -> None:
+    stated = content()
+    for annotation, box in zip(
+        stated["annotations"], ([0, 0, 1, 1], [0.1, 0.2, 0.5, 0.3], [0.5, 0, 0.1, 1]), strict=True
+    ):
+        annotation["bbox"] = box
+    with pytest.raises(BadDataset, match=r"instances_toy\.json: all its boxes lie between 0 and 1, .* in pixels"):
+        opened(tmp_path, stated)

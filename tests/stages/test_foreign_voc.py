@@ -470,3 +470,11 @@ def test_keys_of_sound_datasets_stay_what_they_were(tmp_path: Path) -> None:
     )
     coco = open_detection(f"coco:{tmp_path}/toy.json:{home}/JPEGImages", work=tmp_path)
     assert (coco.images_key[:16], coco.annotations_key[:16]) == ("1c39efa8584ee5f5", "45d52128af181f21")
+
+
+@pytest.mark.parametrize("zero_based", [False, True])
+def test_normalised_corners_are_refused(tmp_path: Path, zero_based: bool) -> None:
+    folder = make(tmp_path / "voc", {"a": xml_of(), "b": xml_of(box=(0.1, 0, 0.8, 1))})
+    dataset = opened(folder, classes=["gear"], zero_based=zero_based)
+    with pytest.raises(BadAnnotation, match=r"b\.xml: all its boxes lie between 0 and 1, .* in pixels"):
+        dataset.record("b")

@@ -388,3 +388,11 @@ def test_digests_of_images_do_not_depend_on_blocks(tmp_path, monkeypatch):
         for image_id, boxes in BOXES.items():
             np.testing.assert_array_equal(file.boxes(image_id), boxes)
         assert len(file.boxes("last")) == len(file.boxes("none")) == 0
+
+
+def test_fractions_of_the_image_are_no_boxes(tmp_path):
+    path = write_npz(
+        tmp_path / "a.npz", {"a": np.array([[0, 0, 1, 1], [0.25, 0.5, 0.75, 1]]), "b": np.ones((1, 4)) * 3}
+    )
+    with pytest.raises(StageError, match=r"a\.npz: the boxes of image 'a' .* between 0 and 1 only; write pixels"):
+        BoxFile(path).boxes("a")
