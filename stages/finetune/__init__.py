@@ -169,9 +169,14 @@ class Settings:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a network without class scores, and for a padding that leaves nothing of a window."""
+    """Raises BadSetting for a network without class scores or without the parts to be frozen, and for a padding that
+    leaves nothing of a window."""
     network.card.check_classifier()
     network.card.check_padding(settings.padding)
+    if settings.frozen:
+        from stages.finetune.network import check_frozen  # only now: the names are known to PyTorch alone
+
+        check_frozen(network.card, settings.frozen)
 
 
 LOG = LogColumns("iteration", losses=("loss",), accuracies=("positive_accuracy", "background_accuracy"))

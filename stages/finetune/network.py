@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from stages.contract.errors import BadSetting
-from stages.finetune import Settings
 from stages.networks import NetworkCard
+from stages.networks.architectures import empty_module
+from stages.training.parameters import freeze
 
 Classifier = nn.Linear | nn.Conv2d
 
@@ -35,10 +38,16 @@ def replace_classifier(module: nn.Module, name: str, classes: int, std: float, b
     module.set_submodule(name, new)
 
 
-def check_classifier_learns(classifier: str, settings: Settings) -> None:
-    """Raises BadSetting if the new layer, `classifier`, is one of those to be frozen, or within one."""
-    for frozen in settings.frozen:
-        if f"{classifier}.".startswith(f"{frozen}."):
-            raise BadSetting(
-                f"finetune.frozen: '{frozen}' has the new layer of class scores, which must learn; leave it out"
-            )
+def freeze_parts(module: nn.Module, classifier: str, frozen: Sequence[str], option: str) -> None:
+    """Fixes the weights of the parts `frozen`. Raises BadSetting, naming `option`, if the module has no such part or
+    one holds the new layer, `classifier`."""
+    for part in frozen:
+        if f"{classifier}.".startswith(f"{part}."):
+            raise BadSetting(f"{option}: '{part}' has the new layer of class scores, which must learn; leave it out")
+    freeze(module, frozen, option)
+
+
+def check_frozen(card: NetworkCard, frozen: Sequence[str]) -> None:
+    """As `freeze_parts`, on a network without memory for its weights."""
+    module = empty_module(card, classes=1)
+    freeze_parts(module, classifier_name(card, module), frozen, "frozen")

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from stages.finetune import STAGE, Settings
-from stages.finetune.network import check_classifier_learns, classifier_name, replace_classifier
+from stages.finetune.network import classifier_name, freeze_parts, replace_classifier
 from stages.networks import NetworkSource
 from stages.training.loop import Trainer
-from stages.training.parameters import freeze, parameter_groups, set_dropout, training_mode
+from stages.training.parameters import parameter_groups, set_dropout, training_mode
 from stages.training.ranks import Ranks
 from stages.training.schedule import tenth_every
 from stages.training.state import seeded
@@ -42,8 +42,7 @@ class FineTuning(Trainer[Batch]):
         classifier = classifier_name(source.card, module)
         with seeded(settings.seed, 0):
             replace_classifier(module, classifier, classes + 1, settings.new_layer_std, settings.new_layer_bias)
-        check_classifier_learns(classifier, settings)
-        freeze(module, settings.frozen, "finetune.frozen")
+        freeze_parts(module, classifier, settings.frozen, "finetune.frozen")
         set_dropout(module, settings.dropout)
         module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         training_mode(module)

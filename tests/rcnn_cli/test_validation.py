@@ -82,6 +82,50 @@ def test_a_network_that_a_stage_trains_has_its_own_layers_too(tmp_path):
     assert graph.nodes["train-bbox"].settings.layer == "pool4"
 
 
+TWO = (
+    CHAIN
+    + """
+[networks.deep]
+name = "squeezenet1_0"
+weights = "random"
+[extract-deep]
+stage = "extract"
+inputs = {{ network = "deep" }}
+[train-svm-deep]
+stage = "train-svm"
+inputs = {{ features = "extract-deep" }}
+"""
+)
+
+
+def test_each_table_of_a_recipe_with_two_networks_knows_its_own(tmp_path):
+    recipe = build_recipe(tmp_path / "r.toml", tables(TWO.format(network="alexnet", extract="")))
+    uses = recipe.uses
+    assert {name: recipe.network_of(uses[name]).card.name for name in ("extract", "train-svm", "detect")} == {
+        "extract": "alexnet",
+        "train-svm": "alexnet",
+        "detect": "alexnet",
+    }
+    assert recipe.network_of(uses["extract-deep"]).card.name == "squeezenet1_0"
+    assert recipe.network_of(uses["train-svm-deep"]).card.name == "squeezenet1_0"
+    assert recipe.network_of(uses["propose"]) is None
+    assert [recipe.has(name) for name in ("network", "deep", "extract-deep", "networks", "pretrain")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    network = next(wanted for wanted in uses["extract"].stage.inputs if wanted.role == "network")
+    assert recipe.provider(uses["extract"], network) == "network"
+    assert recipe.provider(uses["extract-deep"], network) == "deep"
+    graph = Graph(recipe, tmp_path)
+    assert graph.nodes["extract-deep@train"].settings.layers == ("fire9_2x2",)
+    assert graph.nodes["train-svm-deep"].settings.layer == "fire9_2x2"
+    keys = {graph.identity(graph.nodes[f"{name}@train"]).key for name in ("extract", "extract-deep")}
+    assert len(keys) == 2
+
+
 WRONG = {
     "a layer that the network lacks": (
         ("extract.layers=['fc77']",),
@@ -144,6 +188,8 @@ def test_settings_that_do_not_fit(call, tmp_path, wrong, command):
         ("finetune.background_overlap=0.6", "[finetune]: background_overlap = 0.6 is more than positive_overlap = 0.5"),
         ("finetune.batch_size=2", "[finetune]: positive_fraction = 0.25 of batch_size = 2 leaves no positive window"),
         ("detect.score=softmax", "[detect] score = 'softmax': its layer 'softmax' is not among the extracted layers"),
+        ("finetune.frozen=['conv1']", "[finetune] frozen: the network has no weights in 'conv1'; it has "),
+        ("finetune.frozen=['classifier']", "[finetune] frozen: 'classifier' has the new layer of class scores, which"),
     ],
 )
 def test_settings_of_a_finetuned_network_that_do_not_fit(call, tmp_path, change, sentence):

@@ -561,7 +561,7 @@ def test_a_network_without_a_classifier():
     [
         ({"padding": 32}, "leaves nothing of the region in the 64 pixels of shapenet's input; it may be up to 31"),
         ({"precision": "tf32"}, "needs --device cuda"),
-        ({"frozen": ("conv9",)}, "finetune.frozen: the network has no weights in 'conv9'; it has conv1, conv1.0"),
+        ({"frozen": ("conv9",)}, "frozen: the network has no weights in 'conv9'; it has conv1, conv1.0"),
         ({"frozen": ("conv1", "fc6")}, "'fc6' has the new layer of class scores, which must learn"),
         ({"learning_rate": 1e30}, "NaN or infinite at iteration 2; training diverged: lower learning_rate or new_"),
     ],
