@@ -101,14 +101,10 @@ inputs = {{ features = "extract-deep" }}
 def test_each_table_of_a_recipe_with_two_networks_knows_its_own(tmp_path):
     recipe = build_recipe(tmp_path / "r.toml", tables(TWO.format(network="alexnet", extract="")))
     uses = recipe.uses
-    assert {name: recipe.network_of(uses[name]).card.name for name in ("extract", "train-svm", "detect")} == {
-        "extract": "alexnet",
-        "train-svm": "alexnet",
-        "detect": "alexnet",
-    }
-    assert recipe.network_of(uses["extract-deep"]).card.name == "squeezenet1_0"
-    assert recipe.network_of(uses["train-svm-deep"]).card.name == "squeezenet1_0"
-    assert recipe.network_of(uses["propose"]) is None
+    networks = {name: network.card.name for name, use in uses.items() if (network := recipe.network_of(use))}
+    assert "propose" not in networks
+    assert {networks[name] for name in ("extract", "train-svm", "detect")} == {"alexnet"}
+    assert {networks[name] for name in ("extract-deep", "train-svm-deep")} == {"squeezenet1_0"}
     assert [recipe.has(name) for name in ("network", "deep", "extract-deep", "networks", "pretrain")] == [
         True,
         True,
