@@ -112,9 +112,9 @@ def test_each_table_of_a_recipe_with_two_networks_knows_its_own(tmp_path):
         False,
         False,
     ]
-    network = next(wanted for wanted in uses["extract"].stage.inputs if wanted.role == "network")
-    assert recipe.provider(uses["extract"], network) == "network"
-    assert recipe.provider(uses["extract-deep"], network) == "deep"
+    role = next(wanted for wanted in uses["extract"].stage.inputs if wanted.role == "network")
+    assert recipe.provider(uses["extract"], role) == "network"
+    assert recipe.provider(uses["extract-deep"], role) == "deep"
     graph = Graph(recipe, tmp_path)
     assert graph.nodes["extract-deep@train"].settings.layers == ("fire9_2x2",)
     assert graph.nodes["train-svm-deep"].settings.layer == "fire9_2x2"
