@@ -17,9 +17,10 @@ from rcnn_cli.looking.explanation_lines import tell_lines
 from rcnn_cli.main import main
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
-from rcnn_cli.running.runner import open_inputs
+from rcnn_cli.running.runner import on_demand, open_inputs
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
+from stages.datasets import Photos
 from stages.detections import read_detections
 from tests.pipeline import SMALL, rcnn, write_recipe
 
@@ -137,6 +138,40 @@ def test_a_photo_is_explained_as_predict_would_detect(finished: tuple[Path, Path
     assert sorted((one["class"], round(one["score"], 6)) for one in shown) == expected
 
 
+def test_a_photo_gets_the_detections_of_the_same_image_in_the_dataset(finished: tuple[Path, Path]) -> None:
+    """The graph is the same, the photos take the place of the split. Proposals to the bit; features are rounded
+    otherwise, since a batch of the dataset's begins with the annotated objects."""
+    recipe, work = finished
+    graph = Graph(load_recipe(recipe), work)
+    node, dataset, photos = graph.nodes["detect@test"], graph.dataset("test"), Photos()
+    proposals = on_demand(graph, graph.nodes["propose@test"], Execution(), photos)
+    detector = on_demand(graph, node, Execution(), photos)
+    cached, cached_proposals = Reader(graph.folder(node)), Reader(graph.folder(graph.nodes["propose@test"]))
+    assert detector.schema == cached.schema
+    assert detector.manifest["summary"]["classes"] == cached.manifest["summary"]["classes"]
+    for image in cached.item_ids:
+        photos.show(image, dataset.read_image(image))
+        assert proposals.read(image)["boxes"].tobytes() == cached_proposals.read(image)["boxes"].tobytes()
+        record, expected = detector.read(image), cached.read(image)
+        np.testing.assert_array_equal(record["image_size"], expected["image_size"])
+        for label in range(len(detector.manifest["summary"]["classes"])):
+            found, known = (one["candidates/score"][one["candidates/label"] == label] for one in (record, expected))
+            np.testing.assert_allclose(np.sort(found), np.sort(known), rtol=0, atol=0.01)
+
+
+def test_detections_on_demand_are_those_of_the_cache(finished: tuple[Path, Path]) -> None:
+    recipe, work = finished
+    graph = Graph(load_recipe(recipe), work)
+    node = graph.nodes["detect-plain@test"]
+    detector, cached = on_demand(graph, node, Execution()), Reader(graph.folder(node))
+    assert detector.item_ids == cached.item_ids
+    for image in reversed(cached.item_ids):
+        record, expected = detector.read(image), cached.read(image)
+        assert {name: values.tobytes() for name, values in record.items()} == {
+            name: values.tobytes() for name, values in expected.items()
+        }
+
+
 def test_features_on_demand_tell_the_same(finished: tuple[Path, Path], call: Any, tmp_path: Path) -> None:
     recipe, work = finished
     shutil.copytree(work, tmp_path / "work")
@@ -213,7 +248,7 @@ def test_an_image_that_was_skipped_is_one_sentence(
         opened.reader("features").manifest["skipped"] = {"test_00001": "is empty (0 bytes)"}
         return opened
 
-    monkeypatch.setattr("rcnn_cli.looking.explanation.open_inputs", skipping)
+    monkeypatch.setattr("rcnn_cli.running.runner.open_inputs", skipping)
     code, _, errors = call("explain", finished[0], "test_00001")
     assert code == 2
     assert "test_00001: was skipped as unreadable (is empty (0 bytes)); there is nothing to explain" in errors

@@ -1,4 +1,5 @@
-"""`extract.cache = false`, by the real commands: detections are the same, bytes and keys, and no features are kept."""
+"""`cache = false` of extract and propose, by the real commands: what is made from features or proposals that are not
+kept is the same, bytes and keys."""
 
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from tests.pipeline import command, contents, rcnn, write_recipe
 
 FALSE = ("--set", "extract.cache=false")
+NO_PROPOSALS = ("--set", "propose.cache=false")
 PARTS = ("--part-size", 2)
 
 
@@ -30,6 +32,13 @@ def trained(cached, tmp_path):
     shutil.copytree(work, tmp_path / "work", ignore=shutil.ignore_patterns("detect", "eval", "results"))
     shutil.rmtree(next((tmp_path / "work" / "caches" / "extract").glob("small-test.*")))
     return recipe, tmp_path / "work"
+
+
+@pytest.fixture
+def without_proposals(trained):
+    """As `trained`, without any proposals either."""
+    shutil.rmtree(trained[1] / "caches" / "propose")
+    return trained
 
 
 def assert_same_but_for_features(work, cached):
@@ -114,3 +123,31 @@ def test_wait_and_submit_know_it(trained, tmp_path):
     assert scripts.count("#!/bin/bash") == 2
     assert "extract@test" not in scripts
     assert "--set extract.cache=false" in scripts
+
+
+def test_features_of_proposals_that_are_not_kept(without_proposals, cached):
+    """They are the same, in shards and by several processes; what has to read the proposals says where they are not."""
+    recipe, work = without_proposals
+    extract = ("extract", recipe, "--split", "test", "--jobs", 2, *PARTS, *NO_PROPOSALS)
+    rcnn(*extract, "--shard", "2/2", work=work)
+    assert "extract@test: 4 images, resuming: 4 of 8 are there" in rcnn(*extract, work=work).stderr
+    expected, found = contents(cached[1]), contents(work)
+    assert {name: value for name, value in found.items() if name in expected} == found
+    assert not (work / "caches" / "propose").exists()
+    status = rcnn("status", recipe, *NO_PROPOSALS, work=work, check=False).stdout
+    assert "propose@test   not cached (cache = false): computed by extract@test" in status
+    refused = rcnn("recall", recipe, *NO_PROPOSALS, work=work, check=False)
+    assert refused.returncode == 2
+    assert (
+        "propose@test: not cached (cache = false): computed by extract@test; to measure recall, set "
+        "propose.cache = true, and run it" in refused.stderr
+    )
+
+
+def test_detections_with_neither_proposals_nor_features_kept(without_proposals, cached):
+    recipe, work = without_proposals
+    rcnn("run", recipe, *PARTS, *FALSE, *NO_PROPOSALS, work=work)
+    expected, found = contents(cached[1]), contents(work)
+    not_kept = [*(cached[1] / "caches/propose").iterdir(), *(cached[1] / "caches/extract").glob("small-test.*")]
+    assert set(expected) - set(found) == {folder.name for folder in not_kept}
+    assert {name: expected[name] for name in found} == found

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from cache import Reader
 from rcnn_cli.looking.evaluated import complete_evaluation, error_settings, precisions
 from rcnn_cli.looking.photos import readable
-from rcnn_cli.looking.prediction import Detector
 from rcnn_cli.looking.showing import evaluation_for
 from rcnn_cli.recipes.detectors import choice_told, detector_node, detector_of, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, open_inputs
-from stages.boxes import Boxes
+from rcnn_cli.running.runner import complete, on_demand, open_input
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import nearest
+from stages.datasets.photos import Photos
 from stages.detect import SCORES
 from stages.detect.trace import Trace
 from stages.detections import DetectionSet, best_first, detections_from_arrays, read_thresholds
@@ -36,6 +35,9 @@ from stages.images.reading import Pixels, read_image
 from stages.matching.ground_truth import listed
 from stages.matching.judgement import Judged, judge
 from stages.matching.objects import Objects, counted_objects, read_objects
+
+if TYPE_CHECKING:
+    from stages.extract.pictures import View
 
 log = logging.getLogger("rcnn")
 
@@ -81,7 +83,7 @@ class Explained:
     split: str | None
     pixels: Pixels
     trace: Trace
-    crops: Crops
+    view: View
     cuts: NDArray[np.float32]
     thresholds: NDArray[np.float32]
     kept: NDArray[np.int64]
@@ -108,27 +110,6 @@ class Explained:
     def is_shown(self, row: int) -> bool:
         """Whether a detection (-1: none) is."""
         return row >= 0 and bool(self.found.every.scores[row] >= self.cuts[self.found.every.labels[row]])
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Cuts regions as the network sees them: its card's input size, the extract stage's mode and padding."""
-
-    source: Any
-    settings: Any
-
-    def __call__(self, pixels: Pixels, boxes: Boxes) -> NDArray[np.uint8]:
-        """The regions `boxes` [n, 4] warped to the network's input: uint8 [n, S, S, 3] RGB, what is outside the image
-        in the mean colour."""
-        import torch
-
-        from stages.images.warp import warp_regions
-
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
-        preprocessing = self.source.preprocessing
-        side, settings = self.source.card.input_size, self.settings
-        warped = warp_regions(image, boxes, side, settings.mode, settings.padding, preprocessing)
-        return preprocessing.pixels(warped).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen:
@@ -203,10 +184,9 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
 
 def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained:
     """A photo: proposals and features are computed now."""
-    pixels = read_image(path)
-    detect = Detector(chosen.graph, chosen.detector, execution)
-    name = Path(readable(path))
-    trace = detect.trace(pixels, name.stem)
+    pixels, name, photos = read_image(path), Path(readable(path)), Photos()
+    photos.show(name.stem, pixels, path)
+    trace = trace_of(chosen.graph, chosen.detector, name.stem, execution, photos)
     nothing = read_objects(None, [])
     unlimited = np.full(len(trace.scored.classes), -np.inf, np.float32)
     return put_together(chosen, name.name, None, pixels, trace, unlimited, nothing, ())
@@ -238,13 +218,11 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
     )
 
 
-def trace_of(graph: Graph, node: Node, image: str, execution: Execution) -> Trace:
-    """The trace of an image from its cached features, or from those that `cache = false` computes on demand."""
-    from stages.detect.stage import Detector as DetectStage
-
-    detector = DetectStage(node.settings, open_inputs(graph, node, execution))
-    trace = detector.trace(image)
-    reason = detector.features.manifest.get("skipped", {}).get(image)
+def trace_of(graph: Graph, node: Node, image: str, execution: Execution, photos: Photos | None = None) -> Trace:
+    """The trace of an image of the detector's split, or of the `photos`, from cached features where there are some."""
+    detector = on_demand(graph, node, execution.in_worker, photos)
+    trace: Trace = detector.trace(image)
+    reason = detector.manifest["skipped"].get(image)
     if reason:
         raise StageError(f"{image}: was skipped as unreadable ({reason}); there is nothing to explain")
     return trace
@@ -270,12 +248,16 @@ def put_together(
     classes: tuple[str, ...],
 ) -> Explained:
     """All that is known of the image."""
+    from stages.extract.pictures import View  # imports PyTorch
+
     graph, detector, errors = chosen.graph, chosen.detector, error_settings(chosen.graph)
     thresholds = np.maximum(thresholds, trace.threshold)
     known_classes, size = trace.scored.classes, trace.scored.image_size
     found = detections_from_arrays(known_classes, [(name, trace.detections.above(thresholds))], {name: size})
     cuts = score_cuts(chosen.curves, known_classes)
-    features = Detector.source(detector, "features")
+    features = detector.sources["features"]
+    assert isinstance(features, Node)
+    network = open_input(graph, features, "network", Execution())
     known = {one: label for label, one in enumerate(known_classes)}
     return Explained(
         chosen,
@@ -283,7 +265,7 @@ def put_together(
         split,
         pixels,
         trace,
-        Crops(Detector.network_source(graph, features), features.settings),
+        View.of(network, features.settings),
         cuts if chosen.evaluation else np.full(len(known_classes), chosen.least, np.float32),
         thresholds,
         trace.kept(thresholds),

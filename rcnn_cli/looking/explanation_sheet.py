@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from stages.detect import SCORES
+from stages.extract.pictures import seen_regions
 from stages.images.reading import Pixels
 from stages.matching.error_types import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.pictures.drawing import font_of, shortened, wrapped
@@ -148,7 +149,7 @@ def strip(explained: Explained, line: Line) -> Pixels:
             Image.fromarray(scene), (left + (STRIP - scene.shape[1]) // 2, GAP + (STRIP - scene.shape[0]) // 2)
         )
         left += STRIP + GAP
-        crop = explained.crops(explained.pixels, explained.trace.scored.boxes[[line.proposal]])[0]
+        (crop,) = seen_regions(explained.pixels, explained.trace.scored.boxes[[line.proposal]], explained.view)
         side = STRIP - 22
         seen = Image.fromarray(crop).resize((side, side), Image.Resampling.BICUBIC)
         canvas.paste(seen, (left, GAP))

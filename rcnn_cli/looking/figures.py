@@ -10,13 +10,13 @@ import numpy as np
 
 from cache import CacheError, Reader
 from rcnn_cli.looking.evaluated import open_evaluation
-from rcnn_cli.looking.prediction import Detector
 from rcnn_cli.looking.units import features_nodes
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.detectors import detector_node, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, plural
+from rcnn_cli.running.runner import complete, open_input, plural
 from stages.contract.errors import StageError
+from stages.contract.execution import Execution
 from stages.contract.settings import nearest
 from stages.eval.pictures import DetectionSheet, detection_sheet, plot_box_plots, plot_precision_recall
 from stages.eval.report import MEASURES, headline, read_curves
@@ -223,8 +223,7 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
 
     node = training_node(graph)
     graph.check([node])
-    source, settings = network_of(graph, node), node.settings
-    view = View(source.card.input_size, settings.mode, settings.padding, source.preprocessing)
+    view = View.of(network_of(graph, node), node.settings)
     dataset = graph.dataset(node.dataset, "dataset")
     objects = read_objects(dataset, dataset.image_ids)
     counts = np.bincount(objects.labels, minlength=len(dataset.classes))
@@ -258,7 +257,7 @@ def training_node(graph: Graph) -> Node:
 
 def network_of(graph: Graph, node: Node) -> NetworkSource:
     """The network that a node of features is made with. Raises IncompleteCache where it is not trained yet."""
-    source = Detector.network_source(graph, node)
+    source = open_input(graph, node, "network", Execution())
     assert isinstance(source, NetworkSource)
     return source
 

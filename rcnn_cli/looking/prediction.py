@@ -1,4 +1,4 @@
-"""`rcnn predict`: the trained detector of a recipe on any image, without caches on the way."""
+"""`rcnn predict`: the trained detector of a recipe on any image; nothing is cached."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from cache import IncompleteCache, Reader
 from rcnn_cli.looking.photos import Photo, check_photos, readable
 from rcnn_cli.looking.showing import Showing, showing_of
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.detectors import choice_told, detector_node
-from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.running.runner import on_demand
 from stages.contract.errors import BadImage, StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import ItemReader
+from stages.datasets.photos import Photos
+from stages.detections import Detections
 from stages.images.reading import Pixels
 
 log = logging.getLogger("rcnn")
@@ -59,24 +58,36 @@ def predict_photos(
     node = detector_node(graph, wish.detector)
     if wish.detector is None and choice_told(graph, node):
         log.info(choice_told(graph, node))
-    detect = Detector(graph, node, execution)
-    showing = showing_of(graph, node, detect.classes, wish.threshold, wish.precision)
+    shown = Photos()
+    detector: ItemReader = on_demand(graph, node, execution.in_worker, shown)
+    classes = detector.manifest["summary"]["classes"]
+    showing = showing_of(graph, node, classes, wish.threshold, wish.precision)
     made = {"written_by": "rcnn predict", "recipe": str(graph.recipe.path), "detector": node.name}
     for photo in photos:
         try:
             for frame, image in photo.pictures():
-                yield predict_one(photo, frame, image, detect, showing, made, folder)
+                name = picture_name(photo, frame)
+                shown.show(name, image, photo.path)
+                record = detector.read(name, ("boxes", "score", "label"))
+                detections = Detections(record["boxes"], record["score"], record["label"])
+                yield write_picture(photo, frame, image, detections, showing, made, folder)
         except BadImage as error:
             if not execution.skip_bad_images:
                 raise
             log.warning("skipped: %s", error)
 
 
-def predict_one(
+def picture_name(photo: Photo, frame: int | None) -> str:
+    """What a photo or a frame of a video is called; it seeds the choice among too many proposals."""
+    stem = Path(readable(photo.path)).stem
+    return stem if frame is None else f"{stem}-{frame:05d}"
+
+
+def write_picture(
     photo: Photo,
     frame: int | None,
     image: Pixels,
-    detect: Detector,
+    detections: Detections,
     showing: Showing,
     made: Mapping[str, str],
     folder: OutputFolder,
@@ -86,83 +97,11 @@ def predict_one(
 
     name = photo.name if frame is None else photo.frame_name(frame)
     path = Path(readable(photo.path))
-    found = detect(image, path.stem if frame is None else f"{path.stem}-{frame:05d}")
     which = {"image": path.name, "path": str(path), **({} if frame is None else {"frame": frame})}
     size = {"width": image.shape[1], "height": image.shape[0]}
-    told = {**made, **which, **size, "boxes": BOXES, **showing.as_json(found)}
+    values = {**made, **which, **size, "boxes": BOXES, **showing.as_json(detections)}
     with folder.file(f"{name}.png") as file:
-        save_image(showing.picture(image, found), file)
-    folder.write(f"{name}.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
+        save_image(showing.picture(image, detections), file)
+    folder.write(f"{name}.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
     at = "" if frame is None else f", frame {frame}"
-    return f"{path}{at}: {showing.drawn_line(found)} -> {folder.path / name}.png, .json"
-
-
-class Detector:
-    """The stages propose, extract and detect on one image in memory, with the models of a recipe."""
-
-    def __init__(self, graph: Graph, node: Node, execution: Execution) -> None:
-        from stages.detect.scoring import Head, class_probabilities
-        from stages.extract.features import load_network
-        from stages.features.linear_models import read_regressors, read_svms
-
-        self.settings = node.settings
-        features = self.source(node, "features")
-        self.extract = features.settings
-        self.propose = self.source(features, "proposals").settings
-        self.execution = execution
-        source = self.network_source(graph, features)
-        self.network = load_network(source, self.extract, execution.device)
-        scorer = (
-            class_probabilities(source.class_names)
-            if self.settings.score == "softmax"
-            else read_svms(trained(graph, self.source(node, "svm")))
-        )
-        with_regression = self.settings.bbox_regression and "regressor" in node.sources
-        regressors = read_regressors(trained(graph, self.source(node, "regressor"))) if with_regression else None
-        self.classes = scorer.classes
-        self.head = Head(scorer, regressors)
-        self.head.check_layers(self.extract.layers)
-
-    @staticmethod
-    def source(node: Node, role: str) -> Node:
-        """The node that fills an input of another."""
-        source = node.sources[role]
-        assert isinstance(source, Node)
-        return source
-
-    @staticmethod
-    def network_source(graph: Graph, features: Node) -> Any:
-        """The network that the features are made with."""
-        from stages.networks import NetworkSource
-
-        source = features.sources["network"]
-        return (
-            NetworkSource.from_reader(trained(graph, source)) if isinstance(source, Node) else graph.described(source)
-        )
-
-    def __call__(self, image: np.ndarray, name: str) -> Any:
-        """The detections in an image, uint8 [H, W, 3] RGB; `name` seeds the choice among too many proposals."""
-        return self.trace(image, name).detections
-
-    def trace(self, image: np.ndarray, name: str) -> Any:
-        """How the detections in an image come about; arguments as above."""
-        from stages.detect.trace import detect_image
-
-        return detect_image(self.head.scored(*self.regions(image, name)), self.settings)
-
-    def regions(self, image: np.ndarray, name: str) -> tuple[Any, Any, tuple[int, int]]:
-        """The image's proposals [n, 4], their features by layer, and its (width, height)."""
-        from stages.extract.features import arithmetic, extract_features
-        from stages.propose.stage import propose_boxes
-
-        boxes = propose_boxes(image, name, self.propose)
-        with arithmetic(self.extract, self.execution.device):
-            features = extract_features(image, boxes, self.network, self.extract, self.execution.batch_size)
-        return boxes, features, (image.shape[1], image.shape[0])
-
-
-def trained(graph: Graph, node: Node) -> Reader:
-    """The complete cache of a trained model. Raises IncompleteCache, naming the command to run."""
-    if not complete(graph, node):
-        raise IncompleteCache(f"{node.name} is not trained yet; run `rcnn run {graph.recipe.path}` first")
-    return Reader(graph.folder(node))
+    return f"{path}{at}: {showing.drawn_line(detections)} -> {folder.path / name}.png, .json"

@@ -17,7 +17,7 @@ import numpy as np
 from cache import IncompleteCache, Reader
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete
+from rcnn_cli.running.runner import complete, not_cached
 from stages.contract.errors import StageError
 from stages.matching.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
 from stages.pictures.palette import line_of
@@ -55,12 +55,18 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
     chosen: dict[str, tuple[Graph, Node]] = {}
     for graph in graphs:
         for node in proposals_of(graph, split):
-            if not complete(graph, node):
+            if complete(graph, node):
+                chosen.setdefault(graph.identity(node).key, (graph, node))
+            elif not graph.is_cached(node):
+                raise StageError(
+                    f"{graph.recipe.path}: {node.name}: {not_cached(graph, node)}; to measure recall, set "
+                    f"{node.use.name}.cache = true, and run it"
+                )
+            else:
                 raise IncompleteCache(
                     f"{graph.recipe.path}: {node.name} is not complete ({graph.folder(node)}); run "
                     f"`rcnn {node.use.stage.name} {graph.recipe.path}` first"
                 )
-            chosen.setdefault(graph.identity(node).key, (graph, node))
     names = [label(graph, node) for graph, node in chosen.values()]
     measured = []
     for (graph, node), name in zip(chosen.values(), names, strict=True):
@@ -135,7 +141,7 @@ def csv_rows(told: Sequence[dict[str, Any]]) -> list[list[Any]]:
 
 def format_table(told: Sequence[dict[str, Any]]) -> str:
     """A row for each cache and count, in percent; what order the boxes have below."""
-    rows = [["cache", "objects", "proposals", "an image", "at .5", "at .7", "average", *SIZES]]
+    rows = [["cache", "objects", "proposals", "per image", "at .5", "at .7", "average", *SIZES]]
     for one in told:
         for count, boxes in one["boxes_per_image"].items():
             found = {row["group"]: row for row in one["recall"] if count_words(row["proposals"]) == count}

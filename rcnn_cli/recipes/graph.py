@@ -62,6 +62,11 @@ class Node:
         return self.use.settings_for(self.split)
 
     @property
+    def wants_cache(self) -> bool:
+        """Whether what it makes is to be kept: false with `cache = false`, which not all stages have."""
+        return bool(getattr(self.settings, "cache", True))
+
+    @property
     def dataset(self) -> str:
         """The recipe's dataset that its images are of: the one that its input names, which need not be its split, else
         that of the node that it reads split by split."""
@@ -208,7 +213,7 @@ class Graph:
 
     def is_cached(self, node: Node) -> bool:
         """False where the recipe says `cache = false` and all that read the node read each of its items once."""
-        if not node.use.stage.on_demand or node.settings.cache:
+        if node.wants_cache:
             return True
         once = [
             wanted.once

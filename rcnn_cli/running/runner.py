@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache import (
     CacheError,
@@ -37,8 +37,11 @@ from stages.contract.card import Stage
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
-from stages.contract.kinds import KINDS
+from stages.contract.kinds import DATASETS, KINDS
 from stages.contract.settings import all_of
+
+if TYPE_CHECKING:
+    from stages.datasets.photos import Photos
 
 log = logging.getLogger("rcnn")
 
@@ -142,7 +145,7 @@ def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options, seen: State
 def tell_uncached(graph: Graph) -> None:
     """Says where `cache = false` does not hold, and where it makes the same be computed more than once."""
     for node in graph.nodes.values():
-        if not node.use.stage.on_demand or node.settings.cache or complete(graph, node):
+        if node.wants_cache or complete(graph, node):
             continue
         readers = [reader.name for reader in graph.readers(node) if not complete(graph, reader)]
         if not graph.is_cached(node):
@@ -415,24 +418,42 @@ def not_cached(graph: Graph, node: Node) -> str:
     return f"not cached (cache = false): computed by {listed([reader.name for reader in graph.readers(node)])}"
 
 
-def open_inputs(graph: Graph, node: Node, execution: Execution) -> Inputs:
-    """What the stage is given. Raises IncompleteCache for an input that is not complete.
+def open_inputs(graph: Graph, node: Node, execution: Execution, photos: Photos | None = None) -> Inputs:
+    """What the stage is given. With `photos`, these take the place of the node's split. Raises as `open_input`."""
+    return Inputs({role: open_input(graph, node, role, execution, photos) for role in node.sources})
 
-    What is not cached is computed on demand, unless its cache happens to be there from another run.
+
+def open_input(graph: Graph, node: Node, role: str, execution: Execution, photos: Photos | None = None) -> Any:
+    """What the stage is given in one role. Raises IncompleteCache if that is a cache which is not complete.
+
+    What is not cached is computed on demand, unless its cache happens to be there from another run. With `photos` all
+    that follows the split is.
     """
-    opened: dict[str, Any] = {}
-    for role, source in node.sources.items():
-        if isinstance(source, Node):
-            if not complete(graph, source):
-                if not graph.is_cached(source):
-                    inner = open_inputs(graph, source, execution)
-                    opened[role] = source.use.stage.load().on_demand(source.settings, inner, execution)
-                    continue
-                raise needed(graph, node, source)
-            opened[role] = KINDS[source.use.stage.makes].open_cache(Reader(graph.folder(source)))
-        else:
-            opened[role] = graph.described(source)
-    return Inputs(opened)
+    source = node.sources[role]
+    if not isinstance(source, Node):
+        return photos if photos is not None and source.section == DATASETS else graph.described(source)
+    if photos is not None and source.use.stage.follows_split:
+        return on_demand(graph, source, execution, photos)
+    if complete(graph, source):
+        return KINDS[source.use.stage.makes].open_cache(Reader(graph.folder(source)))
+    if not graph.is_cached(source):
+        return on_demand(graph, source, execution)
+    raise needed(graph, node, source)
+
+
+def on_demand(graph: Graph, node: Node, execution: Execution, photos: Photos | None = None) -> Any:
+    """What the node makes of its split's images, or of `photos` in their place: an `ItemReader` that computes each
+    image's record when it is read, and what that needs, down to the first input that is cached.
+
+    Raises IncompleteCache for an input that is not complete, StageError where the stage, or its method, cannot.
+    """
+    compute = node.use.stage.function("on_demand")
+    if compute is None:
+        raise StageError(
+            f"{graph.recipe.path}: [{node.use.name}] works on datasets only (its stage has no `on_demand`); for other "
+            "images use a detector that does not need it"
+        )
+    return compute(node.settings, open_inputs(graph, node, execution, photos), execution)
 
 
 def needed(graph: Graph, node: Node, source: Node) -> IncompleteCache:

@@ -20,7 +20,7 @@ class Input:
     of a dataset only the images matter, so that a corrected annotation does not make this stage's cache stale.
     `crowds=True`: of a dataset's objects crowds are treated unlike other difficult ones. `only_if=(SETTING, VALUE,
     ...)`: it is read only where that setting has one of these values. `once=True`: the stage reads each item once, so
-    that it may be computed then (see `Stage.on_demand`).
+    that it may be computed then (see `Stage`).
     """
 
     role: str
@@ -56,24 +56,25 @@ class LogColumns:
 class Stage:
     """A stage's card: everything the graph must know of it without importing its mathematics.
 
-    The functions of its `module` are given an `Inputs` (`stages.contract.inputs`); `on_demand` returns an `ItemReader`.
+    The functions of its `module`, which is imported on first use, are given an `Inputs` (`stages.contract.inputs`). It
+    has `items`, `schema`, `run` and perhaps `summarise`. Its `part_size(settings, inputs)`, if it has one, takes the
+    place of the card's `part_size`, the items of a part of a new cache; its `attributes(settings, inputs)`, if it has
+    one, are those of data.h5: the names of what its columns count. `on_demand(settings, inputs, execution)` returns an
+    `ItemReader` that computes each item when it is read: for images outside the recipe's datasets, and where the
+    settings have `cache` and it is false, in place of a cache that is only read `once`.
+
     `split` is the dataset it works on when the recipe does not say. `follows_split=True`: it is made once for every
-    split that another stage asks for (propose, extract, detect). `module` has `items`, `schema`, `run` and perhaps
-    `summarise` and is imported on first use; its `part_size(settings, inputs)`, if it has one, takes the place of the
-    card's `part_size`, the items of a part of a new cache; its `attributes(settings, inputs)`, if it has one, are those
-    of data.h5: the names of what its columns count. `libraries` are the distributions whose version is part of the key.
-    `reads_files=True`: the module has `identity(settings, inputs, work)`, which adds to the key what the settings
-    only name (a file's checksum, remembered in the folder `work`); without it, a key is known without importing the
-    stage. `example` is a recipe that has the stage. `on_demand=True`: the settings have `cache`, and the module has
-    `on_demand(settings, inputs, execution)`, which computes each item as it is read. `by_item=True`: an item's
-    record depends on the settings, on what its datasets and caches `by_item` have for this item alone, and on its
-    other inputs; so it may be copied from a cache of other items. What is drawn from all items together is
-    `summarise`'s; `called` says what people read in place of the names of its values that would not tell them
-    enough. `log`: the stage trains a network, and its cache has a log of these columns, of which curves are drawn.
-    `check(settings, network, sources)` raises BadSetting for settings that do not fit what is known of the inputs
-    before anything runs: the network upstream (a PlannedNetwork, None where there is none) and, by role, the settings
-    of the tables that the inputs come from. What makes features has a setting `layers`, what is trained on them a
-    setting `layer`.
+    split that another stage asks for (propose, extract, detect). `libraries` are the distributions whose version is
+    part of the key. `reads_files=True`: the module has `identity(settings, inputs, work)`, which adds to the key what
+    the settings only name (a file's checksum, remembered in the folder `work`); without it, a key is known without
+    importing the stage. `example` is a recipe that has the stage. `by_item=True`: an item's record depends on the
+    settings, on what its datasets and caches `by_item` have for this item alone, and on its other inputs; so it may be
+    copied from a cache of other items. What is drawn from all items together is `summarise`'s; `called` says what
+    people read in place of the names of its values that would not tell them enough. `log`: the stage trains a network,
+    and its cache has a log of these columns, of which curves are drawn. `check(settings, network, sources)` raises
+    BadSetting for settings that do not fit what is known of the inputs before anything runs: the network upstream (a
+    PlannedNetwork, None where there is none) and, by role, the settings of the tables that the inputs come from. What
+    makes features has a setting `layers`, what is trained on them a setting `layer`.
     """
 
     name: str
@@ -89,7 +90,6 @@ class Stage:
     libraries: tuple[str, ...] = field(default=())
     reads_files: bool = False
     example: str = "recipes/shapes.toml"
-    on_demand: bool = False
     by_item: bool = False
     called: Mapping[str, str] = field(default_factory=dict)
     log: LogColumns | None = None

@@ -1,7 +1,9 @@
-"""What a stage is given: its inputs by role, each of the type that the stage asks for."""
+"""What a stage is given: its inputs by role, each of the type that the stage asks for; caches, or what is computed on
+demand in their place."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -16,18 +18,42 @@ Wanted = TypeVar("Wanted")
 
 @runtime_checkable
 class ItemReader(Protocol):
-    """Records by item: of a cache (a `cache.Reader`), or computed on demand for a stage that reads each item once.
+    """Records by item: of a cache (a `cache.Reader`), or computed on demand (`OnDemand`)."""
 
-    `manifest["skipped"]`, where it is there, has the images without records (on demand: of those read so far),
-    `manifest["summary"]` some of what the cache's summary would have.
-    """
-
-    item_ids: tuple[str, ...]
     schema: Schema
     manifest: dict[str, Any]
 
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The ids of all items."""
+
     def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
         """One item's record, or the named columns of it."""
+
+
+class OnDemand(ABC):
+    """Computes each record when it is read, as the stage would for its cache: the same, bit for bit.
+
+    May be read from several threads; one that another process is given may be pickled. `manifest["skipped"]` has the
+    images read so far that could not be read, with the reason, `manifest["summary"]` some of the cache's summary.
+    """
+
+    schema: Schema
+    manifest: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def item_ids(self) -> tuple[str, ...]:
+        """The ids of all items."""
+
+    @abstractmethod
+    def record(self, item_id: str) -> Record:
+        """One item's record. Raises BadImage unless bad images are to be skipped."""
+
+    def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
+        """One item's record, or the named columns of it. Raises as `record`."""
+        record = self.record(item_id)
+        return {name: record[name] for name in columns or record}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from stages.datasets.classification import ClassificationDataset
 from stages.datasets.coco import CocoDataset
 from stages.datasets.combined import CombinedDataset
+from stages.datasets.photos import Photos
 from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord
 from stages.datasets.sources import open_classification, open_dataset, open_detection
 from stages.datasets.voc import VOC_CLASSES, Dataset
@@ -17,6 +18,7 @@ __all__ = [
     "CombinedDataset",
     "Dataset",
     "ImageRecord",
+    "Photos",
     "YoloDataset",
     "open_classification",
     "open_dataset",

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution, Progress
-from stages.contract.inputs import Inputs
+from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import fill_in_processes
 from stages.detect import SCORES, STAGE, Settings
 from stages.detect.scoring import Head, Scorer, class_probabilities
@@ -55,6 +55,8 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     """Detects in every image. Features that the CPU computes on demand take `execution.jobs` processes, a part each;
     otherwise as many threads work on the images."""
     detector = Detector(settings, inputs)
+    if settings.bbox_regression and "regressor" not in inputs:
+        log.info("no regressor is wired to this detector: its boxes stay those of the proposals")
     in_threads = isinstance(inputs.item_reader("features"), Reader) or execution.device.startswith("cuda")
     with execution.progress("detect", output.remaining_items, "images") as bar:
         if in_threads or execution.jobs == 1:
@@ -62,6 +64,12 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         else:
             fill = functools.partial(fill_in_worker, settings, inputs, output)
             fill_in_processes("detect", fill, output, execution.jobs, bar)
+
+
+def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> Detector:
+    """The detections in every image as the cache would hold them, computed when they are read; how they come about,
+    too."""
+    return Detector(settings, inputs)
 
 
 def fill_in_worker(settings: Settings, inputs: Inputs, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
@@ -83,7 +91,7 @@ def fill_parts(detector: Detector, output: Writer, parts: Iterable[Part], bar: P
             records.append(record)
             bar.advance(1, len(record["boxes"]))
             if len(records) == len(part.item_ids):
-                skipped = detector.features.manifest.get("skipped", {})
+                skipped = detector.manifest["skipped"]
                 output.write(part, records, {image: skipped[image] for image in part.item_ids if image in skipped})
                 records = []
 
@@ -115,15 +123,23 @@ def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     return {"classes": list(chosen_scorer(settings, inputs).classes), "score": SCORES[settings.score].name}
 
 
-class Detector:
-    """The models and the features they are applied to; images may be asked for from several threads."""
+class Detector(OnDemand):
+    """The models and the features they are applied to. Not for other processes."""
 
     def __init__(self, settings: Settings, inputs: Inputs) -> None:
         self.settings = settings
+        self.schema = schema(settings, inputs)
         self.features = inputs.item_reader("features")
         self.head = Head(chosen_scorer(settings, inputs), chosen_regressors(settings, inputs))
         self.head.check_layers(self.features.schema.rows)
+        skipped = self.features.manifest.get("skipped", {})
+        self.manifest = {"skipped": skipped, "summary": {"classes": list(self.head.scorer.classes)}}
         self.reading = threading.Lock() if isinstance(self.features, Reader) else contextlib.nullcontext()
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The images that have features."""
+        return self.features.item_ids
 
     def scored(self, image_id: str) -> Scored:
         """One image's proposals, without the ground truth among its regions."""
@@ -134,9 +150,14 @@ class Detector:
         width, height = stored["image_size"].tolist()
         return self.head.scored(stored["boxes"][proposals], features, (width, height))
 
-    def record(self, image_id: str) -> dict[str, np.ndarray]:
+    def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
+        """One image's record, or the named columns of it; in the arithmetic of the stage, so with the same bits."""
+        with threadpool_limits(1, user_api="blas"):
+            return super().read(item_id, columns)
+
+    def record(self, item_id: str) -> Record:
         """One image's record of the detections' cache."""
-        trace = detect_image(self.scored(image_id), self.settings)
+        trace = detect_image(self.scored(item_id), self.settings)
         candidates = {"candidates/score": trace.candidates.scores, "candidates/label": trace.candidates.labels}
         return {
             "boxes": trace.detections.boxes,
@@ -164,7 +185,4 @@ def chosen_regressors(settings: Settings, inputs: Inputs) -> BoxRegressors | Non
     if not settings.bbox_regression:
         return None
     regressor = inputs.optional_reader("regressor")
-    if regressor is None:
-        log.info("no regressor is wired to this detector: its boxes stay those of the proposals")
-        return None
-    return read_regressors(regressor)
+    return None if regressor is None else read_regressors(regressor)

@@ -93,13 +93,12 @@ STAGE = Stage(
     makes="features",
     inputs=(
         Input("images", kinds=("dataset",)),
-        Input("proposals", kinds=("proposals",), default=("propose",)),
+        Input("proposals", kinds=("proposals",), default=("propose",), once=True),
         Input("network", kinds=("network",), default=("finetune", "pretrain", "network")),
     ),
     module="stages.extract.stage",
     follows_split=True,
     part_size=4,
-    on_demand=True,
     by_item=True,
     check=check,
 )

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
+from stages.extract import Settings
 from stages.images.reading import Pixels
 from stages.images.warp import crop_geometry, warp_regions
-from stages.networks import Preprocessing
+from stages.networks import NetworkSource, Preprocessing
 from stages.pictures.drawing import PAPER, contact_sheet, draw_field, resized, sections
 
 
@@ -28,6 +29,11 @@ class View:
     mode: str
     padding: int
     preprocessing: Preprocessing
+
+    @staticmethod
+    def of(network: NetworkSource, settings: Settings) -> View:
+        """As `network` sees regions under these settings."""
+        return View(network.card.input_size, settings.mode, settings.padding, network.preprocessing)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
-from stages.contract.inputs import Inputs
+from stages.contract.inputs import Inputs, ItemReader, OnDemand
 from stages.contract.processes import fill_in_processes
 from stages.datasets import Dataset
 from stages.extract import Settings
@@ -72,11 +72,12 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
             fill_in_processes("extract", functools.partial(fill_parts, task, output), output, execution.jobs, bar)
 
 
-def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> OnDemand:
+def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> FeaturesOnDemand:
     """The features of every image as the cache would hold them, computed when they are read."""
     if not execution.device.startswith("cuda"):
-        load_network(inputs.network("network"), settings, "cpu")  # downloads, and complains, once and here
-    return OnDemand(Extraction.of(settings, inputs, execution.in_worker), schema(settings, inputs))
+        load = loaded if execution.jobs == 1 else load_network  # other processes load their own
+        load(inputs.network("network"), settings, "cpu")  # downloads, and complains, once and here
+    return FeaturesOnDemand(Extraction.of(settings, inputs, execution.in_worker), schema(settings, inputs))
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Extraction:
 
     settings: Settings
     images: Dataset
-    proposals: Reader
+    proposals: ItemReader
     source: NetworkSource
     execution: Execution
 
@@ -111,7 +112,7 @@ class Extraction:
     def of(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
         """From what the stage is given."""
         return Extraction(
-            settings, inputs.dataset("images"), inputs.reader("proposals"), inputs.network("network"), execution
+            settings, inputs.dataset("images"), inputs.item_reader("proposals"), inputs.network("network"), execution
         )
 
 
@@ -176,6 +177,7 @@ class RegionReader:
         self.task = task
         self.pin = pin
         self.one_at_a_time = threading.Lock()
+        self.reading = self.one_at_a_time if isinstance(task.proposals, Reader) else contextlib.nullcontext()
 
     def read(self, image_id: str) -> Regions:
         """The regions of an image. Raises BadImage unless bad images are to be skipped."""
@@ -189,6 +191,7 @@ class RegionReader:
             return Regions(image_id, nothing, *no_regions(), error.reason)
         with self.one_at_a_time:
             objects = self.task.images.record(image_id)
+        with self.reading:
             proposals = self.task.proposals.read(image_id, ["boxes"])["boxes"]
         return Regions(
             image_id,
@@ -224,28 +227,31 @@ def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
     }
 
 
-class OnDemand:
-    """What a `cache.Reader` of the features gives, computed image by image, in the batches in which the stage would:
-    so it is the same, bit for bit. May be pickled and read from several threads; the network serves one at a time.
-    """
+class FeaturesOnDemand(OnDemand):
+    """The features of each image, in the batches in which the stage would compute them; the network serves one image
+    at a time."""
 
     def __init__(self, task: Extraction, columns: Schema) -> None:
         self.task = task
         self.schema = columns
-        self.item_ids = tuple(task.images.image_ids)
-        self.manifest: dict[str, Any] = {"skipped": {}, "summary": {"class_names": list(task.source.class_names)}}
+        self.manifest = {"skipped": {}, "summary": {"class_names": list(task.source.class_names)}}
         self.reader = RegionReader(task, pin=task.execution.device.startswith("cuda"))
+        self.computing = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[OnDemand], tuple[Extraction, Schema]]:
-        return OnDemand, (self.task, self.schema)
+    def __reduce__(self) -> tuple[type[FeaturesOnDemand], tuple[Extraction, Schema]]:
+        return FeaturesOnDemand, (self.task, self.schema)
 
-    def read(self, image_id: str, columns: Sequence[str] | None = None) -> Record:
-        """One image's record, or the named columns of it. Raises BadImage unless bad images are to be skipped."""
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The images of the dataset."""
+        return self.task.images.image_ids
+
+    def record(self, item_id: str) -> Record:
+        """One image's record. Raises BadImage unless bad images are to be skipped."""
         settings, device = self.task.settings, self.task.execution.device
         keep_large_buffers()
-        regions = self.reader.read(image_id)
+        regions = self.reader.read(item_id)
         if regions.skipped:
-            self.manifest["skipped"][image_id] = regions.skipped
-        with self.reader.one_at_a_time, arithmetic(settings, device):
-            record = record_of(regions, loaded(self.task.source, settings, device), self.task)
-        return {name: record[name] for name in columns or record}
+            self.manifest["skipped"][item_id] = regions.skipped
+        with self.computing, arithmetic(settings, device):
+            return record_of(regions, loaded(self.task.source, settings, device), self.task)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stages.contract.card import Input, Stage
-from stages.contract.settings import setting
+from stages.contract.settings import Condition, setting
 from stages.propose.methods import METHODS
 
+COMPUTED: Condition = ("method", *(name for name, method in METHODS.items() if not method.listed))
 SEARCH = ("method", "selective-search")
 WINDOWS = ("method", "sliding-window")
 FILE = ("method", "file")
@@ -41,6 +42,13 @@ class Settings:
         "Seed of the random priorities that order the proposals of an image.",
         at_least=0,
         source="ours; the original's random order is unseeded",
+    )
+    cache: bool = setting(
+        True,
+        "Whether proposals are kept; false finds those that only extract reads as it reads them.",
+        identity=False,
+        only_with=COMPUTED,
+        source="ours",
     )
 
     mode: str = setting(

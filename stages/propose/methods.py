@@ -65,6 +65,12 @@ class Method:
         """The method's module."""
         return importlib.import_module(self.module)
 
+    def check_available(self) -> None:
+        """Raises StageError where the method needs a library that is missing."""
+        check = getattr(self.load(), "check_available", None)
+        if check is not None:
+            check()
+
 
 METHODS = {
     "selective-search": Method("stages.propose.selective_search", RANDOM_ORDER, key=opencv_key),

@@ -15,10 +15,10 @@ from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.boxes import Boxes
 from stages.contract.errors import BadImage, BadSetting
 from stages.contract.execution import Execution, Progress
-from stages.contract.inputs import Inputs
+from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import processes
 from stages.datasets import Dataset
-from stages.images.reading import ImageFile, Pixels
+from stages.images.reading import ImageFile
 from stages.propose import Settings
 from stages.propose.box_file import BoxFile, fit_to_image
 from stages.propose.methods import METHODS
@@ -77,9 +77,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     """
     method = METHODS[settings.method]
     listed = method.load().open_boxes(settings, output.identity.settings) if method.listed else None
-    check_available = getattr(method.load(), "check_available", None)
-    if check_available:
-        check_available()
+    method.check_available()
     feed = Feed(settings, inputs.dataset("images"), listed, output.claim())
     function = attempt_alone if execution.jobs > 1 else attempt
     tasks = ((settings, task, execution.skip_bad_images) for task in feed.tasks())
@@ -88,6 +86,21 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         execution.progress("propose", output.remaining_items, "images") as bar,
     ):
         write_parts(feed, workers.map(function, tasks), output, bar)
+
+
+def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> ProposalsOnDemand:
+    """The proposals of every image as the cache would hold them, found when they are read.
+
+    Raises BadSetting for a method that lists the boxes of known images, StageError for a missing library.
+    """
+    method = METHODS[settings.method]
+    if method.listed:
+        raise BadSetting(
+            f"propose.method = '{settings.method}' has boxes only for the images that the file lists; to detect in "
+            "others, set another method for the detector's split, as in [propose.test]"
+        )
+    method.check_available()
+    return ProposalsOnDemand(settings, inputs.dataset("images"), execution.skip_bad_images)
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
@@ -170,20 +183,6 @@ def propose(settings: Settings, task: Task) -> Outcome:
     return Outcome({"boxes": first(settings, boxes), "image_size": np.array(size, np.int32)}, cut=cut)
 
 
-def propose_boxes(image: Pixels, image_id: str, settings: Settings) -> Boxes:
-    """Proposals for an image in memory, uint8 [H, W, 3] RGB: float32 [n, 4], the first `max_boxes` by priority.
-
-    `image_id` seeds the priority. Raises BadSetting if the proposals are to come from a file.
-    """
-    method = METHODS[settings.method]
-    if method.listed:
-        raise BadSetting(
-            f"propose.method = '{settings.method}' has no boxes for a new image; --set propose.method=selective-search"
-        )
-    found = method.load().find(settings, (image.shape[1], image.shape[0]), image)
-    return first(settings, by_priority(found, image_id, settings.seed))
-
-
 def first(settings: Settings, boxes: Boxes) -> Boxes:
     """The first `max_boxes` of boxes [n, 4] that are in order, or all."""
     return boxes[: settings.max_boxes or len(boxes)]
@@ -195,6 +194,29 @@ def search(settings: Settings, file: ImageFile) -> tuple[Boxes, tuple[int, int]]
     image = file.read() if method.reads_pixels else None
     size = file.size if image is None else (image.shape[1], image.shape[0])
     return method.load().find(settings, size, image), size
+
+
+class ProposalsOnDemand(OnDemand):
+    """The proposals of each image of `images`; bad ones have none with `skip_bad_images`."""
+
+    def __init__(self, settings: Settings, images: Dataset, skip_bad_images: bool) -> None:
+        self.settings = settings
+        self.images = images
+        self.skip_bad_images = skip_bad_images
+        self.schema = SCHEMA
+        self.manifest = {"skipped": {}, "summary": {}}
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The images of the dataset."""
+        return self.images.image_ids
+
+    def record(self, item_id: str) -> Record:
+        """One image's record. Raises BadImage unless bad images are to be skipped."""
+        outcome = attempt_alone(self.settings, Task(item_id, self.images.image_file(item_id)), self.skip_bad_images)
+        if outcome.record is None:
+            self.manifest["skipped"][item_id] = outcome.reason
+        return outcome.record or SCHEMA.empty()
 
 
 def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Progress) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from rcnn_cli.looking.explanation import (
     Chosen,
-    Crops,
     Explained,
     choose,
     chosen_rows,
@@ -24,6 +23,7 @@ from rcnn_cli.looking.explanation_results import as_values, format_text
 from rcnn_cli.looking.explanation_sheet import WIDTH, explanation_sheet
 from stages.contract.errors import StageError
 from stages.extract import Settings as ExtractSettings
+from stages.extract.pictures import View, seen_regions
 from stages.matching.objects import Objects
 from stages.networks import CAFFE, NetworkSource
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
@@ -237,9 +237,9 @@ def test_a_crop_is_what_the_network_sees() -> None:
     """The pixels of a region that needs no resizing, in any order of channels; outside the image the mean colour."""
     image = np.random.default_rng(0).integers(0, 256, (240, 240, 3)).astype(np.uint8)
     source = NetworkSource("tnet", "random", CAFFE, 1000)
-    crops = Crops(source, ExtractSettings(layers=("fc7",), padding=0))
+    view = View.of(source, ExtractSettings(layers=("fc7",), padding=0))
     boxes = np.array([[3, 5, 230, 232], [-113, 0, 114, 227]], np.float32)
-    found = crops(image, boxes)
+    found = np.stack(seen_regions(image, boxes, view))
     np.testing.assert_array_equal(found[0], image[5:232, 3:230])
     assert found[1, 100, 10].tolist() == [123, 117, 104]
     np.testing.assert_array_equal(found[1, :, 113:], image[:227, :114])

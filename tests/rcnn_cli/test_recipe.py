@@ -7,9 +7,11 @@ import pytest
 from rcnn_cli.recipes.graph import Described, Graph
 from rcnn_cli.recipes.recipe import RecipeError, build_recipe, load_recipe
 from rcnn_cli.report.provenance import changed_settings
-from rcnn_cli.running.runner import tell_uncached
+from rcnn_cli.running.runner import on_demand, tell_uncached
 from stages.contract.card import Input
 from stages.contract.errors import BadSetting, StageError
+from stages.contract.execution import Execution
+from stages.datasets import Photos
 
 CHAIN = """
 [datasets.train]
@@ -278,6 +280,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 
 
 FALSE = "extract.cache=false"
+NO_PROPOSALS = "propose.cache=false"
 FEW = ("datasets.train.images=3", "datasets.test.images=3")
 
 
@@ -298,6 +301,16 @@ def test_only_what_detect_alone_reads_does_without_a_cache(tmp_path):
     assert uncached(graph(tmp_path, alone, FALSE)) == set()
 
 
+def test_proposals_that_extract_alone_reads_do_without_a_cache(tmp_path):
+    assert uncached(graph(tmp_path, CHAIN, NO_PROPOSALS)) == {"propose@train", "propose@test"}
+    tuned = CHAIN + "[finetune]\n"
+    assert uncached(graph(tmp_path, tuned, NO_PROPOSALS)) == {"propose@test"}
+    assert uncached(graph(tmp_path, CHAIN, NO_PROPOSALS, FALSE)) == {"propose@train", "propose@test", "extract@test"}
+    assert uncached(graph(tmp_path, CHAIN.partition("[extract]")[0], NO_PROPOSALS)) == set()
+    with pytest.raises(BadSetting, match=r"'cache' is a setting of method = 'selective-search' or 'sliding-window'"):
+        graph(tmp_path, CHAIN, NO_PROPOSALS, "propose.method=file", "propose.file=boxes.npz")
+
+
 def test_what_computes_on_demand_reads_through(tmp_path):
     made = graph(tmp_path, CHAIN, FALSE)
     detect = made.nodes["detect@test"]
@@ -305,10 +318,25 @@ def test_what_computes_on_demand_reads_through(tmp_path):
     assert sorted(node.name for node in made.reads(detect)) == ["propose@test", "train-bbox", "train-svm"]
     assert [node.name for node in made.readers(made.nodes["extract@test"])] == ["detect@test"]
     assert "extract@test" not in {node.name for node in made.caches()}
+    made = graph(tmp_path, CHAIN, FALSE, NO_PROPOSALS)
+    detect = made.nodes["detect@test"]
+    assert [node.name for node in made.on_demand(detect)] == ["extract@test", "propose@test"]
+    assert sorted(node.name for node in made.reads(detect)) == ["train-bbox", "train-svm"]
+
+
+def test_photos_stop_at_what_works_on_datasets_only(tmp_path, monkeypatch):
+    """A file lists the boxes of its own images; and a stage may have no `on_demand`."""
+    listed = graph(tmp_path, CHAIN, "propose.test.method=file", "propose.test.file=boxes.npz")
+    with pytest.raises(StageError, match=r"'file' has boxes only for the images that the file lists; to detect in"):
+        on_demand(listed, listed.nodes["detect@test"], Execution(), Photos())
+    monkeypatch.delattr("stages.propose.stage.on_demand")
+    made = graph(tmp_path, CHAIN)
+    with pytest.raises(StageError, match=r"r\.toml: \[propose\] works on datasets only \(its stage has no `on_demand`"):
+        on_demand(made, made.nodes["detect@test"], Execution(), Photos())
 
 
 def test_doing_without_a_cache_changes_no_key(tmp_path):
-    before, after = graph(tmp_path, CHAIN, *FEW), graph(tmp_path, CHAIN, *FEW, FALSE)
+    before, after = graph(tmp_path, CHAIN, *FEW), graph(tmp_path, CHAIN, *FEW, FALSE, NO_PROPOSALS)
     assert all(
         before.identity(node).key == after.identity(after.nodes[name]).key for name, node in before.nodes.items()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cache import CacheError, Identity, Reader, Writer
-from stages.contract.errors import BadImage, StageError
+from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import build_settings, identity_of
@@ -104,6 +105,35 @@ def test_an_interrupted_run_goes_on(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "attempt", remembering)
     assert content(propose(pictures, SMALL, tmp_path / "cut")) == content(whole)
     assert asked == ["000002", "000003", "000004"]
+
+
+@pytest.mark.parametrize("settings", [SMALL, Settings(method="sliding-window", max_boxes=7, seed=3)])
+def test_on_demand_is_what_the_cache_holds(pictures, tmp_path, settings):
+    """Also from another process (pickled), in any order."""
+    expected = content(propose(pictures, settings, tmp_path / "cached"))
+    source = pickle.loads(pickle.dumps(stage.on_demand(settings, Inputs({"images": pictures}), Execution())))
+    assert source.item_ids == pictures.image_ids
+    assert source.schema == stage.SCHEMA
+    for image_id in reversed(source.item_ids):
+        assert {name: values.tobytes() for name, values in source.read(image_id).items()} == expected[image_id]
+    assert list(source.read("000001", ["boxes"])) == ["boxes"]
+    assert source.manifest["skipped"] == {}
+
+
+def test_a_bad_image_on_demand_stops_or_has_no_proposals(pictures):
+    pictures.image_path("000001").write_text("no picture")
+    inputs = Inputs({"images": pictures})
+    with pytest.raises(BadImage, match=r"000001\.png: is not an image"):
+        stage.on_demand(SMALL, inputs, Execution()).read("000001")
+    source = stage.on_demand(SMALL, inputs, Execution(skip_bad_images=True))
+    assert source.read("000001")["boxes"].shape == (0, 4)
+    assert len(source.read("000002")["boxes"]) > 3
+    assert source.manifest["skipped"] == {"000001": "is not an image of a known format"}
+
+
+def test_a_file_of_boxes_has_none_on_demand(pictures):
+    with pytest.raises(BadSetting, match=r"propose.method = 'file' has boxes only for the images that the file lists"):
+        stage.on_demand(Settings(method="file", file="boxes.npz"), Inputs({"images": pictures}), Execution())
 
 
 def test_a_smaller_limit_keeps_the_beginning(pictures, tmp_path):

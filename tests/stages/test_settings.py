@@ -93,7 +93,7 @@ IDENTITY = {
 }  # fmt: skip
 NOT_IDENTITY = {
     "extract": {"cache"},
-    "propose": {"file"},
+    "propose": {"cache", "file"},
     "finetune": {"checkpoint_seconds", "image_memory"},
     "train-svm": {"checkpoint_seconds", "memory"},
 }
@@ -133,7 +133,7 @@ def test_the_settings_of_another_method_are_refused():
     ):
         build_settings(ProposeSettings, {"method": "file", "file": "boxes.h5", "mode": "fast"}, "[propose]")
     windows = build_settings(ProposeSettings, {"method": "sliding-window", "stride": 0.25})
-    assert set(all_of(windows)) == {"method", "max_boxes", "seed", "scales", "aspects", "stride"}
+    assert set(all_of(windows)) == {"cache", "method", "max_boxes", "seed", "scales", "aspects", "stride"}
     assert identity_of(windows)["sigma"] == 0.8
 
 
