@@ -1,8 +1,6 @@
 """`rcnn ablate` and `rcnn tune`, the real commands on a small recipe: what is shared, what fails, what goes on."""
 
-import contextlib
 import csv
-import io
 import json
 import signal
 import subprocess
@@ -10,7 +8,8 @@ import tomllib
 
 import pytest
 
-from rcnn_cli.main import main
+from tests import in_process
+from tests.built_once import BuiltOnce
 from tests.pipeline import SMALL, command, contents
 
 QUICK = (
@@ -46,32 +45,26 @@ MADE = {**{name: count for name, (count, _) in STAGES.items()}, "train-svm": 2, 
 
 def call(work, *arguments):
     """Calls `rcnn` in this process: (exit code, standard output, standard error)."""
-    out, errors, code = io.StringIO(), io.StringIO(), None
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(errors),
-    ):
-        patch.setenv("RCNN_WORK", str(work))
-        try:
-            main([str(one) for one in arguments])
-        except SystemExit as ended:
-            code = ended.code
-    return code, out.getvalue(), errors.getvalue()
+    done = in_process.rcnn(*arguments, work=work, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A folder with the recipe and the grid."""
-    folder = tmp_path_factory.mktemp("grid")
-    (folder / "small.toml").write_text(QUICK)
-    (folder / "g.toml").write_text(GRID)
-    return folder
+def world(built_once: BuiltOnce, tmp_path_factory):
+    """A folder with the recipe, the grid and their run."""
+    return built_once.copy("grid", build, tmp_path_factory.mktemp("grid"))
 
 
 @pytest.fixture(scope="module")
 def finished(world):
     """The work folder and what was printed of a run that Ctrl-C stopped on the way and that was started again."""
+    printed = (world / "printed.json").read_text()
+    return world / "work", *json.loads(printed.replace("WORLD", str(world)))
+
+
+def build(world):
+    (world / "small.toml").write_text(QUICK)
+    (world / "g.toml").write_text(GRID)
     work = world / "work"
     planned = json.loads(call(work, "ablate", world / "g.toml", "--dry-run", "--json")[1])
     line, environment = command("ablate", world / "g.toml", "--jobs", 1, work=work)
@@ -86,7 +79,8 @@ def finished(world):
     process.wait(timeout=60)
     interrupted = process.returncode, "".join(before), process.stdout.read()
     again = call(work, "ablate", world / "g.toml", "--jobs", 1)
-    return work, planned, interrupted, again
+    printed = json.dumps([planned, interrupted, again])
+    (world / "printed.json").write_text(printed.replace(str(world), "WORLD"))
 
 
 def test_the_plan_counts_what_is_shared(finished):

@@ -22,8 +22,9 @@ from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running.runner import Options, run_alone, run_nodes
 from rcnn_cli.running.status import describe
 from stages.contract.execution import Execution
-from tests.in_process import caller
-from tests.pipeline import contents, rcnn
+from tests.built_once import BuiltOnce
+from tests.in_process import caller, rcnn
+from tests.pipeline import contents
 
 RECIPE = """
 [datasets.train]
@@ -35,7 +36,7 @@ name = "shapenet"
 weights = "random"
 [propose]
 max_boxes = 40
-resize_width = 160
+resize_width = 80
 [extract]
 layers = ["pool4"]
 [train-svm]
@@ -47,9 +48,12 @@ BY_ITEM = ("propose@test", "extract@test", "detect@test")
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(built_once: BuiltOnce) -> Path:
     """A folder with a recipe, data of 6 training and 5 test images (every second of ten), and a work folder."""
-    folder = tmp_path_factory.mktemp("adoption")
+    return built_once.folder("adoption", build_small)
+
+
+def build_small(folder: Path) -> None:
     drawn = folder / "drawn"
     rcnn("data", "shapes", drawn, "--set", "train=6", "--set", "val=0", "--set", "test=10", work=folder / "none")
     (drawn).rename(folder / "data")
@@ -60,7 +64,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     set_test(folder, every[1::2])
     graph = graph_of(folder)
     run_nodes(graph, graph.caches(), Options(part_size=4))
-    return folder
 
 
 def set_test(folder: Path, ids: list[str]) -> None:
@@ -104,12 +107,15 @@ def run_fresh(folder: Path, *names: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def fresh(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def fresh(small: Path, built_once: BuiltOnce) -> dict[str, Any]:
     """What the caches hold where all ten images of the test set are computed."""
-    folder = tmp_path_factory.mktemp("fresh") / "f"
-    shutil.copytree(small, folder, ignore=shutil.ignore_patterns("*-test.*"))
-    set_test(folder, read_json(folder / "every.json"))
-    return run_fresh(folder, *BY_ITEM)
+
+    def build(folder: Path) -> None:
+        shutil.copytree(small, folder, ignore=shutil.ignore_patterns("*-test.*"), dirs_exist_ok=True)
+        set_test(folder, read_json(folder / "every.json"))
+        run_fresh(folder, *BY_ITEM)
+
+    return parts_of(graph_of(built_once.folder("adoption-fresh", build), "fresh"))
 
 
 def test_what_a_grown_test_set_shares_with_the_old_one_is_copied(grown: Path, fresh, caplog, monkeypatch):

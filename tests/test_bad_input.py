@@ -17,8 +17,8 @@ from PIL import Image
 from cache.files import write_sealed
 from stages.datasets.shapes import ShapesSettings, draw_shapes
 from tests.cache.samples import manifest_of
-from tests.in_process import caller
-from tests.pipeline import command, rcnn
+from tests.in_process import caller, rcnn
+from tests.pipeline import command
 
 RECIPE = """
 [datasets.train]
@@ -172,7 +172,7 @@ def test_unusual_images_are_images(call, world, tmp_path, kind):
     if kind == "1x1":
         Image.new("RGB", (1, 1), (200, 30, 30)).save(photo)
     elif kind == "6000x4000":
-        small = Image.fromarray(random.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+        small = Image.fromarray(random.integers(0, 255, (4, 6, 3), dtype=np.uint8))
         small.resize((6000, 4000)).save(photo)
     elif kind == "grey":
         Image.fromarray(random.integers(0, 255, (80, 120), dtype=np.uint8)).save(photo)
@@ -307,11 +307,11 @@ def test_a_disk_that_really_fills_up_in_the_middle_of_a_run(world, tmp_path):
     if mounted.returncode:
         pytest.skip("needs the right to mount a small tmpfs")
     try:
-        done = rcnn("run", world[1], "--set", "propose.max_boxes=900", work=disk / "work", check=False)
+        done = rcnn("run", world[1], "--set", "propose.max_boxes=300", work=disk / "work", check=False)
         assert (done.returncode, "the disk is full" in done.stderr) == (2, True), done.stderr
         assert "Traceback" not in done.stderr
         subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
-        done = rcnn("run", world[1], "--set", "propose.max_boxes=900", work=disk / "work")
+        done = rcnn("run", world[1], "--set", "propose.max_boxes=300", work=disk / "work")
         assert "mAP" in done.stdout
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 import os
 import shutil
@@ -18,8 +16,9 @@ import numpy as np
 import pytest
 
 from cache import Reader
-from rcnn_cli.main import main
 from stages.networks import SOFTMAX, NetworkSource
+from tests import in_process
+from tests.built_once import BuiltOnce
 from tests.pipeline import PROJECT, command, contents, rcnn
 
 RECIPE = """
@@ -63,29 +62,21 @@ inputs = { detections = "detect-softmax" }
 
 def call(*arguments: object, work: Path) -> tuple[int, str]:
     """`rcnn` in this process: exit code, and all that it printed."""
-    printed = io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(printed),
-        contextlib.redirect_stderr(printed),
-    ):
-        patch.setenv("RCNN_WORK", str(work))
-        patch.setattr("rcnn_cli.running.device.cores", lambda: 1)
-        with pytest.raises(SystemExit) as ended:
-            main([str(one) for one in arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, printed.getvalue()
+    done = in_process.rcnn(*arguments, work=work, check=False)
+    return done.returncode, done.stderr + done.stdout
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, Path, str]:
+def finished(built_once: BuiltOnce) -> tuple[Path, Path, str]:
     """(recipe, work folder, what was printed) of an undisturbed run with one process."""
-    folder = tmp_path_factory.mktemp("run")
-    recipe = folder / "tuned.toml"
-    recipe.write_text(RECIPE)
-    code, printed = call("run", recipe, work=folder / "work")
-    assert code == 0, printed
-    return recipe, folder / "work", printed
+
+    def build(folder: Path) -> None:
+        (folder / "tuned.toml").write_text(RECIPE)
+        done = in_process.rcnn("run", folder / "tuned.toml", work=folder / "work")
+        (folder / "printed.txt").write_text(done.stdout)
+
+    folder = built_once.folder("finetuned", build)
+    return folder / "tuned.toml", folder / "work", (folder / "printed.txt").read_text()
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from tests.pipeline import command, contents, rcnn, write_recipe
+from tests.built_once import BuiltOnce
+from tests.in_process import rcnn
+from tests.pipeline import command, contents, run_small
 
 FALSE = ("--set", "extract.cache=false")
 NO_PROPOSALS = ("--set", "propose.cache=false")
@@ -17,12 +19,18 @@ PARTS = ("--part-size", 2)
 
 
 @pytest.fixture(scope="module")
-def cached(tmp_path_factory):
+def cached(built_once: BuiltOnce):
     """(recipe, work folder) of a run that caches everything, in parts of two items."""
-    folder = tmp_path_factory.mktemp("cached")
-    recipe = write_recipe(folder)
-    rcnn("run", recipe, "--jobs", 1, *PARTS, work=folder / "work")
-    return recipe, folder / "work"
+
+    def build(folder):
+        built_once.copy("small", run_small, folder)
+        for stage in (folder / "work" / "caches").iterdir():
+            if stage.name != "pretrain":  # which has one item
+                shutil.rmtree(stage)
+        rcnn("run", folder / "small.toml", *PARTS, work=folder / "work")
+
+    folder = built_once.folder("small-parts", build)
+    return folder / "small.toml", folder / "work"
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ import pytest
 
 from rcnn_cli.main import main
 from stages.pictures.palette import KINDS, SERIES, rgb
-from tests.pipeline import SMALL, rcnn, write_recipe
+from tests.built_once import BuiltOnce
+from tests.in_process import rcnn
+from tests.pipeline import SMALLER, run_small, write_recipe
 
 MORE = """
 [detect-without-bbox]
@@ -42,15 +44,19 @@ HOSTILE = "</script><script>alert(1)</script><b>"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def made(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """(recipe, work folder, page) of the small recipe with three evaluations, of which two can be compared."""
-    folder = tmp_path_factory.mktemp("report")
-    recipe = write_recipe(folder, SMALL.replace("[eval]\n", "[eval]\ncoco = true\nbootstrap = 50\n") + MORE)
-    rcnn("run", recipe, "--jobs", 1, work=folder / "work")
-    printed = rcnn("report", recipe, work=folder / "work").stdout
-    page = folder / "work/results/small/report/index.html"
-    assert printed == f"Report: {page}\n"
-    return recipe, folder / "work", page
+
+    def build(folder: Path) -> None:
+        built_once.copy("small", run_small, folder)
+        shutil.rmtree(folder / "work/caches/eval")
+        recipe = write_recipe(folder, SMALLER.replace("[eval]\n", "[eval]\ncoco = true\nbootstrap = 50\n") + MORE)
+        rcnn("run", recipe, work=folder / "work")
+
+    folder = built_once.copy("report", build, tmp_path_factory.mktemp("report"))
+    recipe, work, page = folder / "small.toml", folder / "work", folder / "work/results/small/report/index.html"
+    assert rcnn("report", recipe, work=work).stdout == f"Report: {page}\n"
+    return recipe, work, page
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +296,7 @@ def test_what_is_missing_is_said(made: tuple[Path, Path, Path], tmp_path: Path) 
     nothing = rcnn("report", recipe, work=tmp_path, check=False)
     assert nothing.returncode == 2
     assert nothing.stderr == f"rcnn: {recipe}: nothing is evaluated yet; run `rcnn run {recipe}` first\n"
-    (tmp_path / "bare.toml").write_text(SMALL.replace("[eval]", ""))
+    (tmp_path / "bare.toml").write_text(SMALLER.replace("[eval]", ""))
     bare = rcnn("report", tmp_path / "bare.toml", work=tmp_path, check=False)
     assert bare.returncode == 2
     assert "evaluates nothing, so there is nothing to report; add a table [eval]" in bare.stderr

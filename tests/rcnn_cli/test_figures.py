@@ -17,7 +17,6 @@ from PIL import Image
 from cache import Reader
 from rcnn_cli.looking.figures import OF_ALL, OF_RECIPE, Wish, elongated, figure_names
 from rcnn_cli.looking.units import Unit, parse_unit
-from rcnn_cli.main import main
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
@@ -27,7 +26,8 @@ from stages.eval.average_precision import calibrated_precision
 from stages.extract.units import TopRegions, strongest_regions
 from stages.matching.objects import read_objects
 from stages.pictures.palette import TRUTH
-from tests.in_process import caller
+from tests.built_once import BuiltOnce
+from tests.in_process import caller, rcnn
 
 RECIPE = """
 [datasets.train]
@@ -56,14 +56,14 @@ Call = Callable[..., tuple[Any, str, str]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with looked.toml and the work folder of its complete caches."""
-    folder = tmp_path_factory.mktemp("look")
-    (folder / "looked.toml").write_text(RECIPE)
-    with pytest.raises(SystemExit) as ended:
-        main(["run", str(folder / "looked.toml"), "--work", str(folder / "work"), "--jobs", "1"])
-    assert ended.value.code == 0
-    return folder
+
+    def build(folder: Path) -> None:
+        (folder / "looked.toml").write_text(RECIPE)
+        rcnn("run", folder / "looked.toml", work=folder / "work")
+
+    return built_once.copy("looked", build, tmp_path_factory.mktemp("look"))
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from cache import Reader
-from rcnn_cli.main import main
 from stages.eval.average_precision import calibrated_precision
 from stages.eval.report import read_curves
-from tests.in_process import caller
+from tests.built_once import BuiltOnce
+from tests.in_process import caller, rcnn
 from tests.stages.test_videos import write_video
 
 RECIPE = """
@@ -60,14 +60,14 @@ Call = Callable[..., tuple[Any, str, str]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small.toml and the work folder of its complete caches."""
-    folder = tmp_path_factory.mktemp("predict")
-    (folder / "small.toml").write_text(RECIPE)
-    with pytest.raises(SystemExit) as ended:
-        main(["run", str(folder / "small.toml"), "--work", str(folder / "work"), "--jobs", "1"])
-    assert ended.value.code == 0
-    return folder
+
+    def build(folder: Path) -> None:
+        (folder / "small.toml").write_text(RECIPE)
+        rcnn("run", folder / "small.toml", work=folder / "work")
+
+    return built_once.copy("predict", build, tmp_path_factory.mktemp("predict"))
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ from stages.datasets import Photos
 CHAIN = """
 [datasets.train]
 source = "shapes:train"
+images = 4
 [datasets.test]
 source = "shapes:test"
+images = 4
 [network]
 name = "shapenet"
 weights = "random"

@@ -18,6 +18,7 @@ from rcnn_cli.running import runner
 from rcnn_cli.running.runner import Options, complete, run_nodes, run_until_shown
 from rcnn_cli.running.status import describe, state_of
 from stages.contract.errors import StageError
+from tests.built_once import BuiltOnce
 from tests.cache.samples import manifest_of
 from tests.in_process import caller
 from tests.pipeline import contents
@@ -47,13 +48,15 @@ OPTIONS = Options(part_size=2)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(built_once: BuiltOnce) -> Path:
     """The folder of a recipe that was run undisturbed."""
-    folder = tmp_path_factory.mktemp("repair")
-    (folder / "r.toml").write_text(RECIPE)
-    graph = graph_of(folder)
-    run_nodes(graph, graph.caches(), OPTIONS)
-    return folder
+
+    def build(folder: Path) -> None:
+        (folder / "r.toml").write_text(RECIPE)
+        graph = graph_of(folder)
+        run_nodes(graph, graph.caches(), OPTIONS)
+
+    return built_once.folder("repair", build)
 
 
 def graph_of(folder: Path, *changes: str) -> Graph:

@@ -31,7 +31,10 @@ from rcnn_cli.sentences import sentence
 from stages.contract.errors import BadImage
 from stages.contract.execution import Execution
 from stages.propose.stage import SCHEMA
-from tests.pipeline import PROJECT, command, contents, rcnn, write_recipe
+from tests import pipeline
+from tests.built_once import BuiltOnce
+from tests.in_process import rcnn
+from tests.pipeline import PROJECT, command, contents, write_recipe
 
 WHOLE = """
 [datasets.train]
@@ -238,11 +241,13 @@ def short(folder: Path, method: str = "sliding-window") -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def plain(built_once: BuiltOnce):
     """What a run without Dask makes of the short recipe in parts of one image."""
-    folder = tmp_path_factory.mktemp("plain")
-    rcnn("propose", short(folder), *PROPOSE, work=folder / "work")
-    return contents(folder / "work")
+
+    def build(folder: Path) -> None:
+        rcnn("propose", short(folder), *PROPOSE, work=folder / "work")
+
+    return contents(built_once.folder("short", build) / "work")
 
 
 def test_a_whole_recipe_is_what_a_plain_run_makes_with_a_bad_image_and_two_threads(pair, tmp_path):
@@ -426,10 +431,10 @@ def test_a_scheduler_that_dies_in_the_middle_loses_nothing(clusters, plain, tmp_
 
 def test_local_workers(clusters, plain, tmp_path):
     recipe = short(tmp_path)
-    done = rcnn("propose", recipe, *PROPOSE, "--dask", "local/2", work=tmp_path / "work")
+    done = pipeline.rcnn("propose", recipe, *PROPOSE, "--dask", "local/2", work=tmp_path / "work")
     assert contents(tmp_path / "work") == plain
     assert done.stderr.splitlines()[-1].startswith("propose@train: done (24 items")
-    assert "done" not in rcnn("propose", recipe, "--dask", "local", work=tmp_path / "work").stderr
+    assert "done" not in pipeline.rcnn("propose", recipe, "--dask", "local", work=tmp_path / "work").stderr
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from cache.files import read_json
-from tests.pipeline import PROJECT, command, contents, rcnn, write_recipe
+from tests.in_process import rcnn
+from tests.pipeline import PROJECT, command, contents, write_recipe
 
 CLUSTER = """
 [default]
