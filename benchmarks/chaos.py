@@ -91,7 +91,7 @@ SIGNS = {
     "the file is missing": "named as missing",
     "its SHA-256 does not": "named by cache verify",
     "the disk is full": "exit 2: the disk is full",
-    "going on after epoch": "resumed from the checkpoint",
+    "resuming after epoch": "resumed from the checkpoint",
     "resuming: ": "resumed from the finished parts",
     "waiting for": "waited for the claim, then took it over",
     "process died": "exit 2: a process died",
@@ -642,7 +642,7 @@ class Chaos:
             spoil(found[0], self.random.choice(("truncate", "flip")), self.random)
             again = self.expect(self.start_unit(unit))
             self.compare(f"{WORDS['checkpoint']} in {unit.stage}", unit)
-            taken = "going on after epoch" in again.text()
+            taken = "resuming after epoch" in again.text()
             if taken:
                 self.problem("a torn checkpoint was taken")
             how = "taken" if taken else "its SHA-256 is wrong: not taken, the part began again"
@@ -744,7 +744,7 @@ def await_workers(command: Command) -> float:
 
 def resumed(text: str) -> str:
     """How a command went on after an interruption."""
-    if "going on after epoch" in text:
+    if "resuming after epoch" in text:
         return "resumed from the checkpoint"
     if "resuming: " in text:
         return "resumed from the finished parts"

@@ -32,5 +32,5 @@ def read_whole(path: str | os.PathLike[str], most: int | None = None) -> bytes:
     with Path(path).open("rb") as file:
         content = file.read() if most is None else file.read(most + 1)
     if most is not None and len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most // MEGABYTE} MB", os.fspath(path))
+        raise OSError(errno.EFBIG, f"it is larger than {most // MEGABYTE} MB", os.fspath(path))
     return content

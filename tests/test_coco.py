@@ -63,7 +63,7 @@ def test_a_recipe_on_coco_files(
         main(["run", str(recipe)])
     printed = capsys.readouterr().out
     assert ended.value.code == 0
-    assert "mAP, 11-point, of eval-all less that of eval:" in printed
+    assert "mAP (11-point), eval-all minus eval:" in printed
     assert "COCO AP @ .5:.95" in printed
     folder = tmp_path / "work/results/coco/eval"
     assert not (folder / "coco-annotations.json").exists()

@@ -274,7 +274,7 @@ def test_a_table_more_diagnoses_the_errors_from_the_caches_that_are_there(copied
     summary = json.loads((results / "diagnosis.json").read_text())
     assert (summary["iou"], len(summary["classes"])) == (0.6, 10)
     wrong = rcnn("diagnose", recipe, "--similar", '[["disc", "disk"]]', work=work, check=False)
-    assert (wrong.returncode, "'disk', which is no class of the dataset, did you mean 'disc'?" in wrong.stderr) == (
+    assert (wrong.returncode, "'disk', which is not a class of the dataset, did you mean 'disc'?" in wrong.stderr) == (
         2,
         True,
     )

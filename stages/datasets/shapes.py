@@ -46,27 +46,27 @@ FLIPPABLE = ("arrow", "crescent")
 class ShapesSettings:
     """How many scenes of each split to draw; `trainval` is train and val together."""
 
-    seed: int = setting(0, "Seed of the scenes.", at_least=0)
-    train: int = setting(200, "Scenes of the split train.", at_least=0)
-    val: int = setting(100, "Scenes of the split val.", at_least=0)
-    test: int = setting(100, "Scenes of the split test.", at_least=0)
+    seed: int = setting(0, "Seed for the scenes.", at_least=0)
+    train: int = setting(200, "Scenes in the train split.", at_least=0)
+    val: int = setting(100, "Scenes in the val split.", at_least=0)
+    test: int = setting(100, "Scenes in the test split.", at_least=0)
 
 
 @dataclass(frozen=True)
 class ShapesOptions:
     """What a recipe may say of `shapes:SPLIT`; `images` None leaves the split's usual number."""
 
-    seed: int = setting(0, "Seed of the scenes.", at_least=0)
-    images: int | None = setting(None, "How many scenes to draw; none: the split's usual number.", at_least=1)
+    seed: int = setting(0, "Seed for the scenes.", at_least=0)
+    images: int | None = setting(None, "Number of scenes to draw; none: the usual number for the split.", at_least=1)
 
 
 @dataclass(frozen=True)
 class ClassificationSettings:
     """What a recipe may say of `shapes-classification:SPLIT`: images of each class, and their side in pixels."""
 
-    seed: int = setting(0, "Seed of the images.", at_least=0)
-    per_class: int = setting(600, "Images of each class.", at_least=1)
-    side: int = setting(64, "Their side, in pixels.", at_least=16, at_most=512)
+    seed: int = setting(0, "Seed for the images.", at_least=0)
+    per_class: int = setting(600, "Images per class.", at_least=1)
+    side: int = setting(64, "Side of an image, in pixels.", at_least=16, at_most=512)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ Source = str | Sequence[str]
 class CombinedOptions:
     """What a recipe may say of several sources, too."""
 
-    prefix_ids: bool = setting(False, "Prefix every image id with the name of its set and a slash.")
+    prefix_ids: bool = setting(False, "Whether to prefix every image id with the name of its set and a slash.")
 
 
 def open_dataset(

@@ -64,7 +64,7 @@ class ImageOptions:
 
     exif: str = setting(
         AUTO,
-        "Images with an EXIF orientation: read upright, as stored, or whichever fits the annotated size.",
+        "Images with an EXIF orientation are read upright, as stored, or whichever matches the annotated size.",
         choices=CHOICES,
     )
 
@@ -74,7 +74,7 @@ class ClassOptions(ImageOptions):
     """What it may say of one with boxes, too: its classes, in this order."""
 
     classes: tuple[str, ...] | None = setting(
-        None, "The classes, in order; none: those that the file lists or the annotations name."
+        None, "The classes, in order; none: those listed in the file or named in the annotations."
     )
 
 
@@ -88,17 +88,17 @@ class VocOptions(ClassOptions):
     """
 
     year: int | None = setting(
-        None, "The year of the VOC set, if the folder's name does not say.", at_least=1900, at_most=2099
+        None, "The year of the VOC set, if the folder name does not give it.", at_least=1900, at_most=2099
     )
     other_classes: str = setting(
         ERROR,
-        "Objects of an unlisted class: an error, or left out and counted neither as found nor as missed.",
+        "Objects of an unlisted class are an error, or left out and counted neither as found nor as missed.",
         choices=(ERROR, LEAVE_OUT),
     )
     unannotated: str = setting(
-        ERROR, "Images without an annotation file: an error, or images without objects.", choices=(ERROR, BACKGROUND)
+        ERROR, "Images without an annotation file are an error, or images without objects.", choices=(ERROR, BACKGROUND)
     )
-    zero_based: bool = setting(False, "Corners count from 0 and are edges, not from 1 and the last pixel.")
+    zero_based: bool = setting(False, "Box corners are zero-based edges, rather than one-based and inclusive.")
 
 
 class Dataset(ImageSet):

@@ -1,5 +1,5 @@
-"""diagnose: what the false positives are and which objects are missed, after Hoiem, Chodpathumwan and Dai, "Diagnosing
-Error in Object Detectors" (ECCV 2012), as in R-CNN's figures 5 and 6.
+"""Stage `diagnose`: false positives by type and the sensitivity to object characteristics, after Hoiem, Chodpathumwan
+and Dai, "Diagnosing Error in Object Detectors" (ECCV 2012), as in R-CNN's figures 5 and 6.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ SIMILAR = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What counts as found, as nearly found, and as alike."""
+    """How detections are matched, when a false positive is poorly localised, and which classes are similar."""
 
     iou: float = setting(
-        0.5, "The least IoU with an object at which a detection has found it.", above=0, at_most=1, source="VOC devkit"
+        0.5, "The minimum IoU at which a detection matches an object.", above=0, at_most=1, source="VOC devkit"
     )
     poor_iou: float = setting(
         0.1,
-        "A false detection that overlaps an object of its class by at least this IoU counts as poorly localised.",
+        "A false positive with at least this IoU with an object of its class counts as poorly localised.",
         above=0,
         at_most=1,
         source="Hoiem et al.",
     )
     similar: tuple[tuple[str, ...], ...] = setting(
-        SIMILAR, "Sets of classes that are easily confused; a class may be in several.", source="Hoiem et al."
+        SIMILAR, "Sets of easily confused classes; a class may be in several.", source="Hoiem et al."
     )
     objects_per_image: float | None = setting(
         None,
-        "Normalised AP is computed as if every class had this many objects per image; none: the classes' mean.",
+        "Normalised AP assumes this many objects per image for every class; none: the mean over the classes.",
         above=0,
         source="ours; Hoiem et al. take 0.15, about VOC 2007's mean",
     )
@@ -45,7 +45,7 @@ class Settings:
 
 STAGE = Stage(
     name="diagnose",
-    summary="What the false positives are, and which objects are missed.",
+    summary="Analyse false positives by type, and which objects are missed.",
     schema_version=1,
     settings=Settings,
     makes="diagnosis",

@@ -1,4 +1,4 @@
-"""A diagnosis to look at: R-CNN's figures 5 and 6, and the normalised AP of every class's subsets."""
+"""Figures of a diagnosis: R-CNN's figures 5 and 6, and the normalised AP of every class's subsets."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from stages.pictures.plots import GROUNDED, apart, cut, new_figure, plain, save,
 COLOURS = tuple(KINDS[name] for name in TYPES)
 MEASURED = series_colour(0)
 PLOT_WIDTH, CLASS_WIDTH = 2.4, 1.3
-"""Inches of a plot of figure 5, and of a class's subsets."""
+"""Width in inches of a plot in figure 5, and of the subsets of a class."""
 SHORT = {
     "extra-small": "XS", "small": "S", "medium": "M", "large": "L", "extra-large": "XL",
     "extra-tall": "XT", "tall": "T", "wide": "W", "extra-wide": "XW",
     "visible": "vis", "occluded": "occ", "truncated": "trunc", "Frontal": "front",
 }  # fmt: skip
 LABEL_HEIGHT = 0.055
-"""Of a number in figure 6, in units of normalised AP."""
+"""Height of a number in figure 6, in units of normalised AP."""
 MOST_PLOTS = 60
 MOST_CLASSES = 20
 
 
 def plot_trends(summary: Mapping[str, Any], path: Path) -> None:
-    """Figure 5 as a PNG: for each group and class the share of each type against the number of false positives.
+    """Figure 5 as a PNG: per group and class, the share of each type against the number of false positives.
 
-    What has fewer than two of the numbers is left out; of more than MOST_PLOTS the first are shown, groups before
-    classes.
+    Groups and classes with fewer than two points are left out; at most MOST_PLOTS are shown, groups before classes.
     """
     trends = summary["trends"]
     names = [*summary["groups"], *summary["classes"]]
@@ -55,7 +54,7 @@ def plot_trends(summary: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_trend(ax: Any, name: str, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """One stacked plot; the numbers are at equal distances, as they double."""
+    """Draws one stacked plot; counts are evenly spaced, since they double."""
     places = range(len(counts))
     shares = [[100 * seen[kind] / sum(seen.values()) for seen in counts.values()] for kind in TYPES]
     ax.stackplot(places, shares, labels=list(TYPES), colors=COLOURS, edgecolor="white", linewidth=0.6)
@@ -66,17 +65,17 @@ def draw_trend(ax: Any, name: str, counts: Mapping[str, Mapping[str, int]]) -> N
 
 
 def plot_sensitivity(summary: Mapping[str, Any], path: Path) -> None:
-    """Figure 6 as a PNG: of each characteristic the mean normalised AP of the worst and of the best subset.
+    """Figure 6 as a PNG: per characteristic, the mean normalised AP of the worst and best subsets.
 
-    The dashed line is the mean over all classes, the short black one that over the classes which are in the two.
+    The dashed line is the mean over all classes, the short black line the mean over the classes in these two.
     """
-    found = summary["characteristics"]
-    figure = new_figure(1.1 * max(3, len(found)) + 1.2, 3.2)
+    characteristics = summary["characteristics"]
+    figure = new_figure(1.1 * max(3, len(characteristics)) + 1.2, 3.2)
     ax = figure.subplots()
-    for place, one in enumerate(found.values()):
-        ends = (one["lowest"], one["highest"])
+    for place, means in enumerate(characteristics.values()):
+        ends = (means["lowest"], means["highest"])
         ax.plot([place, place], ends, "+-", color=MEASURED, markersize=9, linewidth=1.2)
-        ax.plot([place], [one["overall"]], "_", color="black", markersize=9)
+        ax.plot([place], [means["overall"]], "_", color="black", markersize=9)
         for value, height in zip(ends, apart(ends, LABEL_HEIGHT, LABEL_HEIGHT / 2, 1.0), strict=True):
             at = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
             ax.annotate(f"{value:.3f}", (place, height), fontsize=8, bbox=GROUNDED, **at)
@@ -85,51 +84,51 @@ def plot_sensitivity(summary: Mapping[str, Any], path: Path) -> None:
         ax.annotate(
             f"{summary['ap_n']:.3f}", (-0.55, summary["ap_n"]), xytext=(2, 3), textcoords="offset points", fontsize=8
         )
-    if not found:
+    if not characteristics:
         say(ax, "no class has two subsets with enough objects")
-    ax.set(xlim=(-0.6, max(1, len(found)) - 0.3), ylim=(0, 1.08), ylabel="normalised AP")
-    ax.set_xticks(range(len(found)), list(found), fontsize=8)
+    ax.set(xlim=(-0.6, max(1, len(characteristics)) - 0.3), ylim=(0, 1.08), ylabel="normalised AP")
+    ax.set_xticks(range(len(characteristics)), list(characteristics), fontsize=8)
     plain(ax)
     ax.tick_params(labelsize=8, length=2)
     save(figure, path)
 
 
 def plot_characteristics(summary: Mapping[str, Any], path: Path) -> None:
-    """A PNG with a plot for each characteristic and in it, class by class, the normalised AP of its subsets.
+    """A PNG with one plot per characteristic, showing the normalised AP of every class's subsets.
 
-    Bars are standard errors, the dashed lines the classes' own; a subset of fewer than FEWEST objects is pale.
-
-    Of many classes those with the most objects are shown.
+    Bars are standard errors, dashed lines the APs of whole classes; subsets of fewer than FEWEST objects are pale. At
+    most MOST_CLASSES classes are shown, those with the most objects.
     """
     names = list(next(iter(summary["classes"].values()))["characteristics"])
-    with_objects = [name for name, one in summary["classes"].items() if one["positives"]]
+    with_objects = [name for name, of_class in summary["classes"].items() if of_class["positives"]]
     most = sorted(with_objects, key=lambda name: -summary["classes"][name]["positives"])[:MOST_CLASSES]
     classes = {name: summary["classes"][name] for name in with_objects if name in most}
     figure = new_figure(CLASS_WIDTH * max(3, len(classes)) + 0.8, 1.75 * max(1, len(names)) + 0.3)
     axes = figure.subplots(max(1, len(names)), squeeze=False).ravel()
     if not names:
-        say(axes[0], "nothing tells objects apart")
+        say(axes[0], "no characteristic is annotated")
     for name, ax in zip(names, axes, strict=False):
         draw_characteristic(ax, name, classes)
     save(figure, path)
 
 
 def draw_characteristic(ax: Any, name: str, classes: Mapping[str, Mapping[str, Any]]) -> None:
-    """The subsets of every class by one characteristic, a class beside the other."""
+    """Draws the subsets of every class by one characteristic, the classes side by side."""
     ticks = {}
-    width = 1 + max(len(one["characteristics"][name]) for one in classes.values())
-    for number, (of_class, one) in enumerate(classes.items()):
-        bins = one["characteristics"][name]
+    width = 1 + max(len(of_class["characteristics"][name]) for of_class in classes.values())
+    for number, (class_name, of_class) in enumerate(classes.items()):
+        bins = of_class["characteristics"][name]
         start = number * width
-        ax.plot([start - 0.4, start + len(bins) - 0.6], [one["ap_n"]] * 2, color="black", linestyle="--", linewidth=0.8)
-        ax.annotate(cut(of_class, 8, CLASS_WIDTH - 0.25), (start - 0.4, 1.1), fontsize=8, annotation_clip=False)
-        for place, (label, found) in enumerate(bins.items(), start):
+        ends, ap = [start - 0.4, start + len(bins) - 0.6], of_class["ap_n"]
+        ax.plot(ends, [ap, ap], color="black", linestyle="--", linewidth=0.8)
+        ax.annotate(cut(class_name, 8, CLASS_WIDTH - 0.25), (start - 0.4, 1.1), fontsize=8, annotation_clip=False)
+        for place, (label, of_bin) in enumerate(bins.items(), start):
             ticks[place] = SHORT.get(label, label.lower())
-            if found["ap_n"] is not None:
-                alpha = 1.0 if found["positives"] >= FEWEST else 0.3
-                error = found["ap_n_error"] or 0.0
+            if of_bin["ap_n"] is not None:
+                alpha = 1.0 if of_bin["positives"] >= FEWEST else 0.3
+                error = of_bin["ap_n_error"] or 0.0
                 ax.errorbar(
-                    place, found["ap_n"], error, fmt="o", color=MEASURED, markersize=3.5, capsize=2, alpha=alpha
+                    place, of_bin["ap_n"], error, fmt="o", color=MEASURED, markersize=3.5, capsize=2, alpha=alpha
                 )
     ax.set(xlim=(-0.8, len(classes) * width - 1.2), ylim=(0, 1.05), yticks=(0, 0.5, 1))
     ax.set_ylabel(name, fontsize=8)
@@ -140,7 +139,7 @@ def draw_characteristic(ax: Any, name: str, classes: Mapping[str, Mapping[str, A
 
 
 def draw_diagnosis(summary: Mapping[str, Any], folder: Path) -> Sequence[Path]:
-    """All pictures of a diagnosis; returns their paths."""
+    """Draws all figures of a diagnosis into `folder`; returns their paths."""
     drawings = {
         "false-positives.png": plot_trends,
         "sensitivity.png": plot_sensitivity,

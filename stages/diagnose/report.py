@@ -1,4 +1,4 @@
-"""A diagnosis as people and other programs read it: tables, JSON, CSV."""
+"""A diagnosis as tables, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -22,53 +22,53 @@ GAINS = {
 
 
 def format_tables(name: str, summary: Mapping[str, Any]) -> str:
-    """What the false positives are and what a remedy gives, class by class, and the sensitivities: all in percent."""
+    """Tables of false positives by type, the gain of each remedy per class, and the sensitivities, in percent."""
     sections = [
-        f"{name}: of each class the top-ranked false positives, as many as it has objects, by type;\n"
-        "then AP (area) and how much it would rise with poor localisations right, or without a type",
+        f"{name}: the top-ranked false positives of each class, as many as it has objects, by type;\n"
+        "then AP (area), and its gain if poor localisations were corrected or a type removed",
         "\n".join(aligned(error_rows(summary), rules_before=(1, len(summary["classes"]) + 1))),
     ]
     if summary["characteristics"]:
         sections += [
-            f"{name}: normalised AP (N = {summary['normal']:.1f}) of the worst and the best subset, means over classes",
+            f"{name}: normalised AP (N = {summary['normal']:.1f}) of the worst and best subsets, averaged over classes",
             "\n".join(aligned(characteristic_rows(summary), rules_before=(1,))),
         ]
     else:
         sections.append(
-            f"{name}: no class has two subsets with {FEWEST} objects or more, so there are no sensitivities"
+            f"{name}: no class has two subsets with {FEWEST} or more objects, so no sensitivities can be given"
         )
     return "\n\n".join(sections)
 
 
 def error_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """A heading, a row for each class, one for the mean."""
+    """A heading, one row per class and one for the mean."""
     rows = [["class", "objects", *TYPES, "AP", *GAINS]]
-    for name, one in summary["classes"].items():
-        counts = one["false_positives"]
+    for name, of_class in summary["classes"].items():
+        counts = of_class["false_positives"]
         total = sum(counts.values())
         shares = [percent(counts[kind] / total if total else None) for kind in TYPES]
-        rows.append([name, str(one["positives"]), *shares, percent(one["ap"]), *gains(one)])
+        rows.append([name, str(of_class["positives"]), *shares, percent(of_class["ap"]), *gains(of_class)])
     return [*rows, ["mean", "", *([""] * len(TYPES)), percent(summary["ap"]), *gains(summary)]]
 
 
-def gains(one: Mapping[str, Any]) -> list[str]:
-    """How much each remedy raises the AP of a class or of the mean, as "+1.2"."""
-    after = [one["remedies"][remedy] for remedy in GAINS.values()]
-    return ["-" if ap is None or one["ap"] is None else f"{100 * (ap - one['ap']):+.1f}" for ap in after]
+def gains(result: Mapping[str, Any]) -> list[str]:
+    """How much each remedy raises the AP of a class, or the mean AP, such as "+1.2"."""
+    before, after = result["ap"], [result["remedies"][remedy] for remedy in GAINS.values()]
+    return ["-" if ap is None or before is None else f"{100 * (ap - before):+.1f}" for ap in after]
 
 
 def characteristic_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """A heading and a row for each characteristic."""
+    """A heading and one row per characteristic."""
     columns = ("lowest", "overall", "highest", "sensitivity", "impact")
     rows = [["characteristic", *columns, "classes"]]
-    for name, one in summary["characteristics"].items():
-        rows.append([name, *(percent(one[column]) for column in columns), str(one["classes"])])
+    for name, means in summary["characteristics"].items():
+        rows.append([name, *(percent(means[column]) for column in columns), str(means["classes"])])
     return rows
 
 
 def write_diagnosis(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes `diagnosis.json` (all of it), `false-positives.csv` and `characteristics.csv` into `folder`; returns
-    their paths. Files there are replaced."""
+    """Writes `diagnosis.json` (the whole summary), `false-positives.csv` and `characteristics.csv` into `folder`,
+    replacing existing files; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = folder / "diagnosis.json"
     whole.write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -79,17 +79,17 @@ def write_diagnosis(summary: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def trend_table(summary: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
-    """Figure 5: how many of a class's or a group's top-ranked false positives are of each type."""
+    """Figure 5 as a table: the number of top-ranked false positives of each type, per class and group."""
     yield ["class or group", "top-ranked", *TYPES]
     for name, counts in summary["trends"].items():
         yield from ([name, count, *(seen[kind] for kind in TYPES)] for count, seen in counts.items())
 
 
 def bin_table(summary: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
-    """Every class's normalised AP by characteristic; what does not exist is empty."""
+    """Every class's normalised AP by characteristic; undefined values are empty."""
     yield ["class", "characteristic", "subset", "objects", "ap_n", "ap_n_error"]
-    for name, one in summary["classes"].items():
-        yield [name, "", "", one["positives"], one["ap_n"], one["ap_n_error"]]
-        for characteristic, bins in one["characteristics"].items():
+    for name, of_class in summary["classes"].items():
+        yield [name, "", "", of_class["positives"], of_class["ap_n"], of_class["ap_n_error"]]
+        for characteristic, bins in of_class["characteristics"].items():
             for label, of_bin in bins.items():
                 yield [name, characteristic, label, of_bin["positives"], of_bin["ap_n"], of_bin["ap_n_error"]]

@@ -1,4 +1,4 @@
-"""The diagnose stage: detections and annotations in, what every detection is and what every kind of error costs out."""
+"""The diagnose stage: detections and annotations in, the type of each detection and the cost of each error type out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GROUPS = {
     "furniture": ("chair", "diningtable", "sofa"),
     "vehicles": ("aeroplane", "bicycle", "boat", "bus", "car", "motorbike", "train"),
 }
-"""Figure 5's groups of VOC's classes (detectionAnalysisScript.m; people are not among the animals here)."""
+"""Figure 5's groups of VOC classes (detectionAnalysisScript.m; person is not among the animals here)."""
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -49,10 +49,10 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """A class's detections in the order of rank (`image`: index in the detections' cache; `type`: 0 found, 1 of a
-    difficult object, 2 Loc, 3 Sim, 4 Oth, 5 BG; `overlap`: largest IoU with own class, similar, others) and its APs.
+    """Per class: its detections by rank (`image`: index in the detections cache; `type`: 0 found, 1 difficult object,
+    2 Loc, 3 Sim, 4 Oth, 5 BG; `overlap`: highest IoU with the own class, similar classes, others) and its APs.
 
-    `remedy_ap` are in the order of REMEDIES, `bin_...` in that of characteristics.BINS.
+    `remedy_ap` is in the order of REMEDIES, `bin_...` in that of characteristics.BINS.
     """
     return Schema(
         item="class",
@@ -78,7 +78,7 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
 
 
 def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
-    """What the numbers in `type` stand for."""
+    """The names of the values of `type`."""
     return {"types": list(TYPE_NAMES)}
 
 
@@ -89,24 +89,24 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     if not output.remaining_items:
         return
     warn_of_skipped(inputs.reader("detections"))
-    found = read_detections(inputs.reader("detections"))
-    check_classes("diagnose", found.classes, dataset.classes)
-    check_images("diagnose", found.image_ids, dataset)
-    objects = read_objects(dataset, found.image_ids)
+    detections = read_detections(inputs.reader("detections"))
+    check_classes("diagnose", detections.classes, dataset.classes)
+    check_images("diagnose", detections.image_ids, dataset)
+    objects = read_objects(dataset, detections.image_ids)
     warn_of_poses(objects)
-    normal = normal_count(settings, objects, len(found.image_ids))
+    normal = normal_count(settings, objects, len(detections.image_ids))
     similar = similar_labels(dataset.classes, settings.similar)
     with execution.progress("diagnose", output.remaining_items, "classes") as bar:
         for part in output.claim():
-            detections = [detections_of(found, name) for name in part.item_ids]
+            of_classes = [detections_of(detections, name) for name in part.item_ids]
             output.write(
                 part,
                 [
-                    diagnosis(one, objects, dataset.classes.index(name), similar[name], normal, settings)
-                    for name, one in zip(part.item_ids, detections, strict=True)
+                    diagnosis(of_class, objects, dataset.classes.index(name), similar[name], normal, settings)
+                    for name, of_class in zip(part.item_ids, of_classes, strict=True)
                 ],
             )
-            bar.advance(len(detections), sum(len(one) for one in detections))
+            bar.advance(len(of_classes), sum(len(of_class) for of_class in of_classes))
 
 
 def diagnosis(
@@ -117,7 +117,7 @@ def diagnosis(
     normal: float,
     settings: Settings,
 ) -> Record:
-    """All there is to say of one class, as the cache holds it."""
+    """The cache record of one class, `label`, from its detections and all `objects`; `normal` is N."""
     own = objects.where(objects.labels == label)
     positives = int(np.sum(~own.difficult))
     order = by_rank(detections)
@@ -140,38 +140,38 @@ def diagnosis(
         "ap_n": np.array(every.ap),
         "ap_n_error": np.array(every.error),
         "remedy_ap": np.array([remedied[name] for name in REMEDIES]),
-        "bin_positives": np.array([one.positives for one in bins], np.int64),
-        "bin_ap_n": np.array([one.ap for one in bins]),
-        "bin_ap_n_error": np.array([one.error for one in bins]),
+        "bin_positives": np.array([of_bin.positives for of_bin in bins], np.int64),
+        "bin_ap_n": np.array([of_bin.ap for of_bin in bins]),
+        "bin_ap_n_error": np.array([of_bin.error for of_bin in bins]),
     }
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """The summary of what the cache holds."""
+    """The summary of a complete cache."""
     return summary_of(settings, dict(reader.records()))
 
 
 def summary_of(settings: Settings, records: Mapping[str, Record]) -> dict[str, Any]:
-    """Each class's numbers, their means, and the trends of figure 5; None stands for a number that does not exist.
+    """Each class's results, their means, and the trends of figure 5; undefined values are None.
 
-    `records` are those of `diagnosis`, by class.
+    `records` are the records of `diagnosis`, by class.
     """
     bins = {name: bins_of_record(record) for name, record in records.items()}
     shown = [name for name in CHARACTERISTICS if is_annotated([of_class[name] for of_class in bins.values()])]
     classes = {name: class_summary(record, bins[name], shown) for name, record in records.items()}
-    to_find = [one for one in classes.values() if one["positives"]]
+    to_find = [of_class for of_class in classes.values() if of_class["positives"]]
     if len(to_find) < len(classes):
-        without = [name for name, one in classes.items() if not one["positives"]]
-        log.warning("no objects of %s to find: left out of the means", listed(without))
+        without = [name for name, of_class in classes.items() if not of_class["positives"]]
+        log.warning("%s: no objects to find, left out of the means", listed(without))
     members = groups(settings, list(records))
     return {
         "iou": settings.iou,
         "poor_iou": settings.poor_iou,
-        "similar": [list(one) for one in settings.similar],
+        "similar": [list(names) for names in settings.similar],
         "normal": float(next(iter(records.values()))["normal"]),
-        "ap": mean_of([one["ap"] for one in to_find]),
-        "ap_n": mean_of([one["ap_n"] for one in to_find]),
-        "remedies": {name: mean_of([one["remedies"][name] for one in to_find]) for name in REMEDIES},
+        "ap": mean_of([of_class["ap"] for of_class in to_find]),
+        "ap_n": mean_of([of_class["ap_n"] for of_class in to_find]),
+        "remedies": {name: mean_of([of_class["remedies"][name] for of_class in to_find]) for name in REMEDIES},
         "characteristics": {
             name: as_summary(mean_sensitivity(of_classes), classes=len(of_classes))
             for name in shown
@@ -180,14 +180,14 @@ def summary_of(settings: Settings, records: Mapping[str, Record]) -> dict[str, A
         "classes": classes,
         "groups": members,
         "trends": {
-            name: {str(count): seen for count, seen in trend([records[one]["type"] for one in of_group]).items()}
-            for name, of_group in {**{one: [one] for one in records}, **members}.items()
+            name: {str(count): types for count, types in trend([records[member]["type"] for member in group]).items()}
+            for name, group in {**{name: [name] for name in records}, **members}.items()
         },
     }
 
 
 def class_summary(record: Record, bins: Mapping[str, Sequence[Normalised]], shown: Sequence[str]) -> dict[str, Any]:
-    """One class's numbers as JSON values; `false_positives` are the top-ranked ones, as many as there are objects."""
+    """One class's results as JSON values; `false_positives` counts the top-ranked ones, as many as it has objects."""
     positives = int(record["positives"])
     return {
         "positives": positives,
@@ -199,8 +199,8 @@ def class_summary(record: Record, bins: Mapping[str, Sequence[Normalised]], show
         "remedies": {name: as_json(ap) for name, ap in zip(REMEDIES, record["remedy_ap"], strict=True)},
         "characteristics": {
             name: {
-                label: {"positives": one.positives, "ap_n": as_json(one.ap), "ap_n_error": as_json(one.error)}
-                for label, one in zip(CHARACTERISTICS[name], bins[name], strict=True)
+                label: {"positives": of_bin.positives, "ap_n": as_json(of_bin.ap), "ap_n_error": as_json(of_bin.error)}
+                for label, of_bin in zip(CHARACTERISTICS[name], bins[name], strict=True)
             }
             for name in shown
         },
@@ -208,24 +208,25 @@ def class_summary(record: Record, bins: Mapping[str, Sequence[Normalised]], show
 
 
 def bins_of_record(record: Record) -> dict[str, list[Normalised]]:
-    """For each characteristic its bins, as the record of a class has them."""
+    """The bins of each characteristic, from the record of a class."""
     columns = (record["bin_ap_n"], record["bin_ap_n_error"], record["bin_positives"])
     every = [Normalised(float(ap), float(error), int(count)) for ap, error, count in zip(*columns, strict=True)]
     return {
-        name: [one for (owner, _), one in zip(BINS, every, strict=True) if owner == name] for name in CHARACTERISTICS
+        name: [of_bin for (owner, _), of_bin in zip(BINS, every, strict=True) if owner == name]
+        for name in CHARACTERISTICS
     }
 
 
 def sensitivities(
     records: Mapping[str, Record], bins: Mapping[str, Mapping[str, Sequence[Normalised]]], characteristic: str
 ) -> list[Sensitivity]:
-    """The sensitivity to a characteristic of each class that has one."""
-    found = [sensitivity_of(bins[name][characteristic], float(record["ap_n"])) for name, record in records.items()]
-    return [one for one in found if one is not None]
+    """The sensitivities to a characteristic of all classes that have one."""
+    every = [sensitivity_of(bins[name][characteristic], float(record["ap_n"])) for name, record in records.items()]
+    return [sensitivity for sensitivity in every if sensitivity is not None]
 
 
 def as_summary(means: Sensitivity, classes: int) -> dict[str, Any]:
-    """Means over `classes` classes as JSON values."""
+    """Means over that many `classes`, as JSON values."""
     return {
         "classes": classes,
         "lowest": means.lowest,
@@ -237,18 +238,18 @@ def as_summary(means: Sensitivity, classes: int) -> dict[str, Any]:
 
 
 def groups(settings: Settings, classes: Sequence[str]) -> dict[str, list[str]]:
-    """The groups of classes that figure 5 is drawn for: all, and VOC's three or the recipe's own sets of similar ones.
+    """The groups of classes shown in figure 5: all classes, and VOC's three groups or the recipe's `similar` sets.
 
-    Only groups of at least two of the dataset's `classes`.
+    Only groups with at least two of the dataset's `classes` are returned.
     """
-    named = GROUPS if settings.similar == SIMILAR else {", ".join(one): one for one in settings.similar}
-    own = {name: [one for one in classes if one in members] for name, members in named.items()}
-    every = {"all classes": list(classes), **own}
+    named = GROUPS if settings.similar == SIMILAR else {", ".join(names): names for names in settings.similar}
+    present = {name: [member for member in classes if member in members] for name, members in named.items()}
+    every = {"all classes": list(classes), **present}
     return {name: members for name, members in every.items() if len(members) > 1}
 
 
 def normal_count(settings: Settings, objects: Objects, images: int) -> float:
-    """N of the normalised AP: as set, else the mean number of objects to find of the classes that have any."""
+    """N of the normalised AP: from the settings, else the mean number of objects over the classes that have any."""
     if settings.objects_per_image is not None:
         return settings.objects_per_image * images
     counts = np.unique(objects.labels[~objects.difficult], return_counts=True)[1]
@@ -256,29 +257,29 @@ def normal_count(settings: Settings, objects: Objects, images: int) -> float:
 
 
 def check_settings(settings: Settings, classes: Sequence[str]) -> None:
-    """Raises BadSetting if poor localisations are none, or a set of similar classes names one that is not there."""
+    """Raises BadSetting if `poor_iou` is not below `iou`, or `similar` names a class that the dataset does not have."""
     if settings.poor_iou >= settings.iou:
         raise BadSetting(
             f"diagnose: poor_iou = {settings.poor_iou:g} must be below iou = {settings.iou:g}; lower it, or raise iou"
         )
     if settings.similar == SIMILAR:
         return
-    for name in (name for one in settings.similar for name in one):
+    for name in (name for names in settings.similar for name in names):
         if name not in classes:
             raise BadSetting(
-                f"diagnose: similar names '{name}', which is no class of the dataset{nearest(name, classes)}"
+                f"diagnose: similar names '{name}', which is not a class of the dataset{nearest(name, classes)}"
             )
 
 
 def warn_of_poses(objects: Objects) -> None:
-    """Names the poses that are none of VOC's."""
-    strange = set(objects.poses.tolist()) - {*CHARACTERISTICS["viewpoint"], "Unspecified"}
-    if strange:
-        log.warning("poses %s are none of VOC's: these objects have no viewpoint", listed(sorted(strange)))
+    """Warns of poses that VOC does not have."""
+    unknown = set(objects.poses.tolist()) - {*CHARACTERISTICS["viewpoint"], "Unspecified"}
+    if unknown:
+        log.warning("unknown poses, not among VOC's: %s; these objects have no viewpoint", listed(sorted(unknown)))
 
 
 def mean_of(values: Sequence[float]) -> float | None:
-    """The mean, None of nothing."""
+    """The mean; None if there are no values."""
     return float(np.mean(values)) if values else None
 
 

@@ -1,7 +1,7 @@
-"""eval: average precision of each class and their mean, after the PASCAL VOC devkit.
+"""Stage `eval`: average precision per class and its mean, following the PASCAL VOC devkit.
 
-Both measures are always computed: the 11-point one of VOC 2007, which the papers report on it, and the area under the
-precision-recall curve of VOC 2010 and later. COCO's measures and bootstrap intervals are added where asked for.
+Both measures are always computed: the 11-point AP of VOC 2007, which the papers report, and the area under the
+precision-recall curve of VOC 2010 and later. COCO metrics and bootstrap intervals are computed on request.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from stages.contract.settings import setting
 
 @dataclass(frozen=True)
 class Settings:
-    """What counts as found, which measure is the headline, and what is measured besides."""
+    """How detections are matched, which measure is the headline, and what else is measured."""
 
     iou: float = setting(
-        0.5, "The least IoU with an object at which a detection has found it.", above=0, at_most=1, source="VOC devkit"
+        0.5, "The minimum IoU at which a detection matches an object.", above=0, at_most=1, source="VOC devkit"
     )
     metric: str = setting(
         "voc07",
-        "The headline: AP at VOC 2007's 11 points of recall, or the area under the precision-recall curve (VOC 2010 "
-        "and later). Both are always computed.",
+        "The headline measure: VOC 2007's 11-point AP, or the area under the precision-recall curve (VOC 2010 on). "
+        "Both are always computed.",
         choices=("voc07", "area"),
         source="R-CNN section 3",
     )
     use_difficult: bool = setting(
         False,
-        "Whether objects marked difficult count as others do; else they count neither as missed nor as found.",
+        "Whether objects marked difficult count like any other; if not, they are ignored, found or missed.",
         source="VOC devkit",
     )
     coco: bool = setting(
-        False, "Whether COCO's twelve measures are computed too, by pycocotools.", later=True, source="COCO"
+        False, "Whether to compute COCO's twelve metrics too, with pycocotools.", later=True, source="COCO"
     )
     bootstrap: int = setting(
         0,
-        "Resamples of the images that confidence intervals are computed from, 1000 for example; 0: no intervals.",
+        "Bootstrap resamples of the images for confidence intervals, such as 1000; 0: no intervals.",
         at_least=0,
         later=True,
         source="ours",
     )
-    bootstrap_seed: int = setting(0, "Seed of the resamples.", at_least=0, later=True, source="ours")
+    bootstrap_seed: int = setting(0, "Seed for the resamples.", at_least=0, later=True, source="ours")
 
 
 STAGE = Stage(

@@ -1,10 +1,10 @@
-"""Confidence intervals by the bootstrap over images (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-chapters 6 and 13: percentile intervals).
+"""Bootstrap confidence intervals over images (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6
+and 13: percentile intervals).
 
-A resample draws as many images as there are, with replacement; an image that is drawn twice counts twice, with its
-detections and objects. What each detection is (true, false, ignored) depends on its own image alone: it is found once,
-and a resample only weights it. All classes, and all detectors on the same images, see the same resamples: so means over
-classes and differences between detectors are resampled as a whole. Letters: I images, B resamples, K classes, n
+A resample draws as many images as there are, with replacement; an image drawn twice counts twice, with its detections
+and objects. Whether a detection is true, false or ignored depends on its own image alone, so matching is done once and
+resamples only weight its outcome. All classes, and all detectors on the same images, share the same resamples, so means
+over classes and differences between detectors are resampled jointly. Symbols: I images, B resamples, K classes, n
 detections.
 """
 
@@ -19,11 +19,11 @@ from stages.matching.detections import DevkitMatches
 from stages.matching.objects import ClassObjects
 
 CONFIDENCE = 0.95
-BLOCK = 1 << 22  # numbers in a table of true detections x resamples, of which there are a few at a time
+BLOCK = 1 << 22  # entries in an array of true positives x resamples, of which a few are held at a time
 
 
 def image_weights(images: int, resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each resample draws each image: float64 [I, B], each column sums to I."""
+    """How often each resample draws each image: float64 [I, B]; each column sums to I."""
     random = np.random.default_rng(seed)
     drawn = np.zeros((images, resamples))
     for column in range(resamples):
@@ -35,10 +35,10 @@ def resampled_average_precision(
     detections: ClassDetections, objects: ClassObjects, matches: DevkitMatches, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """One class's (11-point AP, area AP) in each resample of `weights` [I, B]: float64 [B] each, nan in a resample
-    without an object to find.
+    without objects to find.
 
-    Equal to evaluating the drawn images anew, copies of an image side by side, if no two detections in an image have
-    equal scores; of such the copies of one come before those of the next.
+    Identical to re-evaluating the drawn images, with repeated images next to each other, if no two detections in an
+    image have equal scores; among tied ones, all copies of one come before those of the next.
     """
     block = max(1, BLOCK // max(1, int(matches.found.sum())))
     starts = range(0, weights.shape[1], block)
@@ -50,16 +50,16 @@ def resampled_average_precision(
 def resample_block(
     detections: ClassDetections, objects: ClassObjects, matches: DevkitMatches, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`resampled_average_precision` of few enough resamples to fit in memory: `weights` [images, b], two results [b].
+    """`resampled_average_precision` for a block of resamples that fits in memory: `weights` [I, b], results [b].
 
-    Only the points of true detections matter: precision falls from there to the next, and recall stays.
+    Only points at true positives matter: between them precision falls and recall stays constant.
     """
     from scipy.sparse import csr_array
 
     counted = matches.order[~matches.ignored[matches.order]]
     images, found = detections.images[counted], matches.found[counted]
     hits, misses = np.flatnonzero(found), np.flatnonzero(~found)
-    before = np.searchsorted(hits, misses)  # the next true detection
+    before = np.searchsorted(hits, misses)  # the next true positive
     useful = before < len(hits)
     ones = np.ones(int(useful.sum()))
     gaps = csr_array((ones, (before[useful], images[misses[useful]])), shape=(len(hits), len(weights)))
@@ -77,16 +77,16 @@ def resample_block(
 
 
 def resampled_mean(average_precisions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """mAP in each resample, float64 [B], from every class's AP float64 [K, B]: the mean over the classes that the
-    resample has objects of (nan if of none)."""
-    there = ~np.isnan(average_precisions)
-    count = there.sum(axis=0)
-    total = np.where(there, average_precisions, 0).sum(axis=0)
+    """mAP in each resample, float64 [B], from every class's AP float64 [K, B]: the mean over the classes that have
+    objects in the resample (nan if none has)."""
+    known = ~np.isnan(average_precisions)
+    count = known.sum(axis=0)
+    total = np.where(known, average_precisions, 0).sum(axis=0)
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 def percentile_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """The middle `confidence` of the resampled `values` [B], nan left out; None if all are nan."""
+    """The central `confidence` interval of the resampled `values` [B], ignoring nan; None if all are nan."""
     known = values[~np.isnan(values)]
     if not len(known):
         return None

@@ -1,4 +1,4 @@
-"""What a detector does on each image, so that two detectors can be compared image by image."""
+"""A detector's result on each image, so that two detectors can be compared image by image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Of I images: objects `found` and `false` positives, int64 [I], and the `worth` of the detections, float64 [I]."""
+    """Per image: objects `found` and `false` positives, int64 [I], and the `worth` of its detections, float64 [I]."""
 
     found: NDArray[np.int64]
     false: NDArray[np.int64]
@@ -24,13 +24,13 @@ def by_image(
     precision: NDArray[np.float64],
     count: int,
 ) -> ImageCounts:
-    """The counts of `count` images from n detections: `images` int64 [n], whether each is `true` or `false` bool [n]
-    (neither: it is not counted), and the detector's `precision` at its score, float64 [n].
+    """The counts of `count` images, from n detections: their `images` int64 [n], whether each is `true` or `false`,
+    bool [n] (neither: not counted), and the detector's `precision` at its score, float64 [n].
 
-    An image is worth the precisions of its true detections less those of its false ones. The number of true ones less
-    that of false ones would not do: down to the score where a detector's precision is 0.5 it has as many false as true
-    ones, so that their difference says nothing of how good it is. Weighted by precision, a confident true detection
-    counts nearly 1, one that is as likely false counts half, and a confident false one costs the most.
+    An image's worth is the sum of the precisions of its true positives minus that of its false positives. Simply
+    subtracting their numbers would not do: down to the score where its precision is 0.5, any detector has as many false
+    positives as true ones, so the difference says nothing about its quality. Weighted by precision, a confident true
+    positive counts nearly 1, an uncertain one half, and a confident false positive costs the most.
     """
     signed = np.where(true, 1.0, 0.0) - np.where(false, 1.0, 0.0)
     counted = signed != 0

@@ -1,4 +1,4 @@
-"""An evaluation to look at: precision-recall curves, and a contact sheet of what was detected."""
+"""Figures of an evaluation: precision-recall curves, contact sheets of detections, and box plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stages.pictures.marks import Mark, draw_marks
 from stages.pictures.palette import GREY, MUTED, TRUTH, Colour, line_of, series_colour
 from stages.pictures.plots import apart, cut, new_figure, plain, save, say
 
-One = TypeVar("One")
+Item = TypeVar("Item")
 MOST_PLOTS = 200
 PLOT_WIDTH = 2.4
 OUTLIER = 1.5
@@ -30,16 +30,15 @@ WIDEST_NAME = 26
 TITLE_WIDTH = 200
 LABEL_HEIGHT = 0.036
 LABEL_WIDTH = 1.0
-"""Of a class's name in a box plot, as a share of its height, and in inches."""
+"""The size of a class's name in a box plot: its height as a share of the axis, its width in inches."""
 
 
 def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
-    """Writes a PNG with a small plot of interpolated precision against recall for each class and in it a line for each
-    evaluation.
+    """Writes a PNG of interpolated precision against recall: one small plot per class, one line per evaluation.
 
-    `evaluations` maps a name (as "with regression") to the curves of its classes. Classes with nothing to find are
-    left out; of more than MOST_PLOTS classes those with the most objects are shown. A plot of a class of which nothing
-    was found says so.
+    `evaluations` maps a name (such as "with regression") to the curves of its classes. Classes with nothing to find are
+    left out; if there are more than MOST_PLOTS classes, those with the most objects are shown. Plots of classes without
+    true positives say so.
     """
     from matplotlib.lines import Line2D
 
@@ -58,8 +57,8 @@ def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: 
     for ax in lowest_axes(axes, len(classes)):
         ax.tick_params(labelbottom=True)
     which = "" if len(classes) == len(every) else f"; the {len(classes)} of {len(every)} classes with the most objects"
-    told = textwrap.fill(f"recall (beside each class: 11-point AP in percent{which})", 30 * columns)
-    figure.supxlabel(told, fontsize=9)
+    label = textwrap.fill(f"recall (beside each class: 11-point AP in percent{which})", 30 * columns)
+    figure.supxlabel(label, fontsize=9)
     figure.supylabel("interpolated precision", fontsize=9)
     if len(evaluations) > 1:
         width = figure.get_figwidth()
@@ -71,20 +70,20 @@ def plot_precision_recall(evaluations: Mapping[str, Mapping[str, Curve]], path: 
 
 
 def plotted_classes(evaluations: Mapping[str, Mapping[str, Curve]]) -> list[str]:
-    """Classes with something to find in any of the evaluations, in order."""
+    """The classes with objects to find in any of the evaluations, in order."""
     named = [name for curves in evaluations.values() for name, curve in curves.items() if curve.positives]
     return list(dict.fromkeys(named))
 
 
 def most_objects(names: Sequence[str], evaluations: Mapping[str, Mapping[str, Curve]], at_most: int) -> list[str]:
     """The `at_most` classes with the most objects to find, in the order of `names`."""
-    objects = {name: max(one[name].positives for one in evaluations.values() if name in one) for name in names}
+    objects = {name: max(curves[name].positives for curves in evaluations.values() if name in curves) for name in names}
     chosen = set(sorted(names, key=lambda name: -objects[name])[:at_most])
     return [name for name in names if name in chosen]
 
 
 def lowest_axes(axes: NDArray[np.object_], used: int) -> list[Any]:
-    """In each column the lowest plot that is used."""
+    """The lowest used plot of each column."""
     rows, columns = axes.shape
     places = [
         max((row for row in range(rows) if row * columns + column < used), default=None) for column in range(columns)
@@ -93,7 +92,7 @@ def lowest_axes(axes: NDArray[np.object_], used: int) -> list[Any]:
 
 
 def draw_class(ax: Any, name: str, evaluations: Mapping[str, Mapping[str, Curve]]) -> None:
-    """One class's plot: its curves, and their APs in the title."""
+    """Draws one class's plot: its curves, with their APs in the title."""
     aps = []
     known: list[Curve] = []
     for number, curves in enumerate(evaluations.values()):
@@ -118,26 +117,26 @@ def draw_class(ax: Any, name: str, evaluations: Mapping[str, Mapping[str, Curve]
 
 
 def draw_steps(ax: Any, recall: NDArray[np.floating], precision: NDArray[np.floating], **line: Any) -> None:
-    """Draws interpolated precision [k] against recall [k], as `interpolated_steps` gives them; nothing where k is 0."""
+    """Draws interpolated precision [k] against recall [k], from `interpolated_steps`; nothing if k is 0."""
     if len(recall):
         ax.plot(np.append(0.0, recall), np.append(precision[0], precision), drawstyle="steps-pre", **line)
 
 
 def why_empty(curves: Sequence[Curve]) -> str:
-    """Why there is nothing to be seen of a class's `curves`, "" where there is."""
+    """Why none of a class's `curves` can be seen; "" if one can."""
     if any(len(curve.recall) and curve.recall[-1] > 0 for curve in curves):
         return ""
     counts = [len(curve.recall) for curve in curves]
     if not any(counts):
-        return "no detection"
+        return "no detections"
     ends = dict.fromkeys((min(counts), max(counts)))
-    return f"no right detection\n{' to '.join(f'{count:,}' for count in ends)} false"
+    return f"no true positives\n{' to '.join(f'{count:,}' for count in ends)} false"
 
 
 @dataclass(frozen=True)
 class DetectionSheet:
     """A contact sheet, `pixels` uint8 [H, W, 3] RGB, of `images` images; on `bare` of them no detection has a precision
-    of `at_least`, so that their best are shown."""
+    of `at_least`, so their best ones are shown."""
 
     pixels: Pixels
     images: int
@@ -155,11 +154,11 @@ def detection_sheet(
     columns: int = 4,
     cell: tuple[int, int] = (360, 300),
 ) -> DetectionSheet:
-    """Figures 8 to 11: the images with their detections of a precision of `at_least`, and the annotated objects.
+    """Figures 8 to 11: images with their detections of precision `at_least` or higher, and the annotated objects.
 
-    `precision` [n] is that of each row of `detections.every` (`calibrated_precision`, nan for none); it stands
-    beside the class's name. An image without such a detection shows its best ones whatever their score, in thin lines,
-    as many as it has objects and at least one; its title and the sheet's heading say so. `cell` is (width, height).
+    `precision` [n] is that of each row of `detections.every` (`calibrated_precision`; nan if unknown), shown beside the
+    class. An image without such a detection shows its best ones regardless of score, in thin lines, as many as it has
+    objects and at least one; its title and the sheet's heading say so. `cell` is (width, height) in pixels.
     """
     cells, titles, bare = [], [], 0
     for image_id in image_ids:
@@ -176,14 +175,14 @@ def detection_sheet(
         cells.append(draw_marks(dataset.read_image(image_id), marks, cell))
         titles.append(title_of(image_id, len(best), enough, at_least))
     heading = [
-        "With each class the precision of its detections that score as much or more; shown are those of "
-        f"{at_least:g} or more. White dashes: annotated objects."
+        "The number beside each class is the precision of its detections with at least this score; detections with "
+        f"{at_least:g} or more are shown. White dashes: annotated objects."
     ]
     if bare:
         which = "None" if bare == len(image_ids) else f"{len(image_ids) - bare}"
         heading.append(
             f"{which} of these {len(image_ids)} images {'has' if which in ('None', '1') else 'have'} such a detection; "
-            "where there is none, the best are shown whatever their score, in thin lines."
+            "the others show their best detections regardless of score, in thin lines."
         )
     return DetectionSheet(contact_sheet(cells, columns, titles, heading=heading), len(cells), bare, at_least)
 
@@ -191,10 +190,10 @@ def detection_sheet(
 def rows_to_show(
     precision: NDArray[np.floating], scores: NDArray[np.floating], at_least: float, least: int
 ) -> tuple[NDArray[np.int64], bool]:
-    """Which of an image's detections are shown, int64, the best first, and whether any has a precision of `at_least`.
+    """The rows of an image's detections to show, int64 [k], best first, and whether any has precision `at_least`.
 
-    `precision` (nan where none is known) and `scores` are [n]. Where none is precise enough, these are the `least`
-    with the highest precision, of equal ones with the highest score.
+    `precision` (nan if unknown) and `scores` are [n]. If none is precise enough, the `least` rows with the highest
+    precision are shown, ties broken by score.
     """
     order = best_first(scores, precision)
     enough = order[precision[order] >= at_least]
@@ -204,7 +203,7 @@ def rows_to_show(
 def detection_marks(
     detections: DetectionSet, precision: NDArray[np.floating], rows: NDArray[np.int64], enough: bool
 ) -> list[Mark]:
-    """The boxes of these `rows` (int64 [k]) in their classes' colours, thin where they are not precise enough."""
+    """Marks for the boxes of `rows` (int64 [k]) in their classes' colours, thin if not precise `enough`."""
     every, colours = detections.every, class_colours(len(detections.classes))
     marks = []
     for row in rows:
@@ -216,28 +215,29 @@ def detection_marks(
 
 
 def thin_mark(box: NDArray[np.floating], colour: Colour, text: str) -> Mark:
-    """A detection (`box` [4]) that is not precise enough: a thin line, a grey label, as `draw_detections` has it."""
+    """The mark of a detection (`box` [4]) that is not precise enough: a thin line and a grey label."""
     return Mark(box, colour, text, stroke=1, ground=GREY)
 
 
 def draw_best(
     image: Pixels,
-    found: Detections,
+    detections: Detections,
     precision: NDArray[np.floating],
     record: Any,
     names: tuple[Sequence[str], Sequence[str]],
 ) -> Pixels:
-    """A copy of an image on which no detection reaches its threshold: the best of those `found` whatever their score,
-    as many as it has objects and at least one, in thin lines, and the objects of its `record`: uint8 [H, W, 3].
+    """A copy of an image on which no detection reaches its threshold, uint8 [H, W, 3]: with the best of its
+    `detections` regardless of score, as many as it has objects and at least one, in thin lines, and the objects of its
+    `record`.
 
-    `precision` [n] is that of each of those `found`, nan where none is known (see `best_first`); `names` are the
-    detector's classes and the dataset's.
+    `precision` [n] is that of each detection, nan if unknown (see `best_first`); `names` are the detector's classes and
+    the dataset's.
     """
-    best = best_first(found.scores, precision)[: max(1, len(record.boxes))]
+    best = best_first(detections.scores, precision)[: max(1, len(record.boxes))]
     colours = class_colours(len(names[0]))
     marks = [
-        thin_mark(found.boxes[row], colours[label], f"{names[0][label]} {found.scores[row]:.2f}")
-        for row, label in zip(best, found.labels[best], strict=True)
+        thin_mark(detections.boxes[row], colours[label], f"{names[0][label]} {detections.scores[row]:.2f}")
+        for row, label in zip(best, detections.labels[best], strict=True)
     ]
     marks += [
         Mark(box, TRUTH, names[1][label], dashed=True) for box, label in zip(record.boxes, record.labels, strict=True)
@@ -246,18 +246,18 @@ def draw_best(
 
 
 def title_of(image_id: str, shown: int, enough: bool, at_least: float) -> str:
-    """What stands under an image."""
+    """The title under an image."""
     name = shortened(image_id, font_of(13), TITLE_WIDTH)
     if enough:
         return name
-    return f"{name}: none reaches {at_least:g}, best {shown}" if shown else f"{name}: no detection"
+    return f"{name}: none reaches {at_least:g}, best {shown}" if shown else f"{name}: no detections"
 
 
 def images_to_show(
     detections: DetectionSet, precision: NDArray[np.floating], at_least: float, count: int = 12
 ) -> list[str]:
-    """`count` images, in their order: evenly spaced among those with a detection of a precision of `at_least`, and,
-    where these are too few, among the others that could be read."""
+    """`count` images, in order: evenly spaced among those with a detection of precision `at_least` or higher and, if
+    these are too few, among the other readable ones."""
     precise = np.zeros(len(detections.image_ids), bool)
     images = np.repeat(np.arange(len(precise)), np.diff(detections.offsets))
     precise[images[np.nan_to_num(precision, nan=-1.0) >= at_least]] = True
@@ -268,11 +268,11 @@ def images_to_show(
 
 
 def plot_box_plots(evaluations: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Figure 3 as a PNG: a box plot of the AP of all classes for each evaluation, `evaluations` name to class to AP.
+    """Figure 3 as a PNG: a box plot of all classes' APs per evaluation; `evaluations` maps name to class to AP.
 
-    As in the paper a line marks the median, the box the quartiles, the whiskers the extremes, and each AP is a dot, all
-    in the evaluation's colour but for the median, which is black; the diamond is the mean. Named are the worst and the
-    best class and those beyond OUTLIER times the height of the box from it.
+    As in the paper, the line marks the median, the box the quartiles, the whiskers the extremes, and each AP is a dot,
+    all in the evaluation's colour except for the black median; the diamond is the mean. The worst and the best class
+    are named, and so are outliers, more than OUTLIER times the height of the box away from it.
     """
     names = list(evaluations)
     values = [100 * np.array(list(aps.values())) for aps in evaluations.values()]
@@ -286,12 +286,12 @@ def plot_box_plots(evaluations: Mapping[str, Mapping[str, float]], path: Path) -
     for number, box in enumerate(parts["boxes"]):
         for part in (box, *parts["whiskers"][2 * number : 2 * number + 2]):
             part.set_color(series_colour(number))
-    lowest = max(0.0, 10 * math.floor((min(found.min() for found in values) - 5) / 10))
-    highest = min(101.0, 10 * math.ceil((max(found.max() for found in values) + 5) / 10))
+    lowest = max(0.0, 10 * math.floor((min(aps.min() for aps in values) - 5) / 10))
+    highest = min(101.0, 10 * math.ceil((max(aps.max() for aps in values) + 5) / 10))
     line = LABEL_HEIGHT * (highest - lowest)
-    for place, (aps, found) in enumerate(zip(evaluations.values(), values, strict=True)):
-        ax.plot(np.full(len(found), place), found, ".", color=series_colour(place), markersize=5, alpha=0.8, zorder=4)
-        labelled = sorted(named_classes(list(aps), found).items(), key=lambda one: one[1])
+    for place, (classes, aps) in enumerate(zip(evaluations.values(), values, strict=True)):
+        ax.plot(np.full(len(aps), place), aps, ".", color=series_colour(place), markersize=5, alpha=0.8, zorder=4)
+        labelled = sorted(named_classes(list(classes), aps).items(), key=lambda named: named[1])
         heights = apart([value for _, value in labelled], line, lowest + line / 2, highest - line / 2)
         for (name, value), height in zip(labelled, heights, strict=True):
             ax.annotate(
@@ -299,28 +299,28 @@ def plot_box_plots(evaluations: Mapping[str, Mapping[str, float]], path: Path) -
                 arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0},
             )  # fmt: skip
     ax.set(xlim=(-0.5, len(names) - 0.25), ylim=(lowest, highest))
-    ax.set_ylabel("average precision of each class, percent", fontsize=9)
-    told = [f"mean {found.mean():.1f}, median {np.median(found):.1f}" for found in values]
-    ax.set_xticks(range(len(names)), [f"{wrapped(name)}\n{words}" for name, words in zip(names, told, strict=True)])
+    ax.set_ylabel("average precision per class, percent", fontsize=9)
+    averages = [f"mean {aps.mean():.1f}, median {np.median(aps):.1f}" for aps in values]
+    ax.set_xticks(range(len(names)), [f"{wrapped(name)}\n{words}" for name, words in zip(names, averages, strict=True)])
     ax.tick_params(labelsize=8, length=2)
     plain(ax, "y")
     save(figure, path)
 
 
 def wrapped(name: str) -> str:
-    """A long name in lines of some WIDEST_NAME characters, at most three."""
+    """A long name broken into at most three lines of WIDEST_NAME characters."""
     return "\n".join(textwrap.wrap(name, WIDEST_NAME, max_lines=3, placeholder="…")) or name
 
 
 def named_classes(names: Sequence[str], values: NDArray[np.floating]) -> dict[str, float]:
-    """The classes that a box plot of `values` [classes] names: the outliers, at most MOST_OUTLIERS, worst and best."""
+    """The classes named in a box plot of `values` [classes]: at most MOST_OUTLIERS outliers, the worst and the best."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     beyond = np.flatnonzero((values < low - OUTLIER * (high - low)) | (values > high + OUTLIER * (high - low)))
     furthest = beyond[np.argsort(-np.abs(values[beyond] - middle), kind="stable")][:MOST_OUTLIERS]
     return {names[row]: float(values[row]) for row in (*furthest, int(values.argmin()), int(values.argmax()))}
 
 
-def evenly(every: Sequence[One], count: int) -> list[One]:
-    """`count` of `every` (or all, if there are fewer), evenly spaced."""
+def evenly(every: Sequence[Item], count: int) -> list[Item]:
+    """`count` evenly spaced elements of `every`, or all if there are fewer."""
     picks = np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int)
     return [every[pick] for pick in picks]

@@ -1,4 +1,4 @@
-"""An evaluation as people and other programs read it: a table, JSON, CSV, the devkit's result files."""
+"""An evaluation as a table, JSON, CSV and the devkit's result files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PAIRED = ("resamples", "seed", "confidence", "images")
 
 
 def read_curves(reader: Reader) -> dict[str, Curve]:
-    """The curve of every class in a complete `evaluation` cache."""
+    """The precision-recall curve of every class in a complete `evaluation` cache."""
     return {
         name: Curve(
             record["score"],
@@ -55,21 +55,20 @@ def read_curves(reader: Reader) -> dict[str, Curve]:
 
 
 def read_resampled_maps(reader: Reader) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """mAP, 11-point and area, in each resample of an `evaluation` cache made with `bootstrap`: float64 [B] each."""
+    """mAP (11-point and area) in each resample of an `evaluation` cache made with `bootstrap`: float64 [B] each."""
     records = [record for _, record in reader.records(RESAMPLED)]
     eleven, areas = (np.array([record[name] for record in records]) for name in RESAMPLED)
     return resampled_mean(eleven), resampled_mean(areas)
 
 
 def paired_difference(one: Reader, other: Reader) -> dict[str, Any] | None:
-    """How much mAP `other` has more than `one`, by the headline measure of both, with its interval over the same
-    resamples; None where they were not resampled alike or do not have the same measure.
+    """The mAP of `other` minus that of `one`, by their headline measure, with its interval over the same resamples.
 
-    Both are complete `evaluation` caches.
+    Both are complete `evaluation` caches. None if they were resampled differently or have different measures.
     """
     first, second = one.manifest["summary"], other.manifest["summary"]
-    told = [tuple(summary.get("bootstrap", {}).get(name) for name in PAIRED) for summary in (first, second)]
-    if told[0] != told[1] or None in told[0] or first["metric"] != second["metric"]:
+    resampling = [tuple(summary.get("bootstrap", {}).get(name) for name in PAIRED) for summary in (first, second)]
+    if resampling[0] != resampling[1] or None in resampling[0] or first["metric"] != second["metric"]:
         return None
     if first["map"] is None or second["map"] is None:
         return None
@@ -79,41 +78,42 @@ def paired_difference(one: Reader, other: Reader) -> dict[str, Any] | None:
     return {"metric": first["metric"], "difference": second["map"] - first["map"], "interval": interval}
 
 
-def format_difference(one: str, other: str, found: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> str:
-    """`paired_difference` in words."""
-    low, high = found["interval"]
+def format_difference(one: str, other: str, paired: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> str:
+    """A line of text for a `paired_difference`."""
+    low, high = paired["interval"]
     return (
-        f"mAP, {HEADLINES[found['metric']]}, of {other} less that of {one}: {100 * found['difference']:+.1f} "
+        f"mAP ({HEADLINES[paired['metric']]}), {other} minus {one}: {100 * paired['difference']:+.1f} "
         f"[{100 * low:+.1f}, {100 * high:+.1f}] ({100 * bootstrap['confidence']:g} % of {bootstrap['resamples']:,} "
-        f"resamples of the images, paired)"
+        f"paired resamples of the images)"
     )
 
 
 def score_cuts(
     curves: Mapping[str, Curve], classes: Sequence[str], precision: float = PRECISION
 ) -> NDArray[np.float32]:
-    """For each of `classes`, the score above which at least `precision` of its detections are right: float32 [K].
+    """The score down to which each of `classes` has at least this `precision`: float32 [K].
 
-    What to draw: SVM scores have no common scale. +inf for a class that never is that precise or was not evaluated.
+    Used to choose what to draw, since SVM scores have no common scale. +inf for a class that never is that precise or
+    was not evaluated.
     """
     cuts = [lowest_score_at(precision, curves[name]) if name in curves else None for name in classes]
     return np.array([np.inf if cut is None else cut for cut in cuts], np.float32)
 
 
 def format_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """The evaluations side by side: `evaluations` maps a heading to an evaluation's summary; AP in percent.
+    """A table of evaluations side by side, AP in percent; `evaluations` maps a heading to an evaluation's summary.
 
-    A row for each class with the headline measure, then mAP by both measures, with intervals and COCO's measures where
-    these were asked for. Classes of all are listed, "-" where an
-    evaluation lacks one or it has nothing to find.
+    One row per class with the headline measure, then mAP by both measures, with intervals and COCO metrics if they were
+    computed. All classes are listed, with "-" if an evaluation lacks one or there is nothing to find.
     """
     summaries = list(evaluations.values())
     classes = list(dict.fromkeys(name for summary in summaries for name in summary["classes"]))
     rows = [["class", "objects", *evaluations], ["", "", *(headline(summary) for summary in summaries)]]
     for name in classes:
-        found = [summary["classes"].get(name, {}) for summary in summaries]
-        objects = next(str(one["positives"]) for one in found if one)
-        aps = [percent(one.get(MEASURES[summary["metric"]])) for one, summary in zip(found, summaries, strict=True)]
+        results = [summary["classes"].get(name, {}) for summary in summaries]
+        objects = next(str(result["positives"]) for result in results if result)
+        measures = [MEASURES[summary["metric"]] for summary in summaries]
+        aps = [percent(result.get(measure)) for result, measure in zip(results, measures, strict=True)]
         rows.append([name, objects, *aps])
     rules = [2, len(rows)]
     rows.append(["mAP, 11-point", "", *(with_interval(summary, "map_11") for summary in summaries)])
@@ -126,16 +126,16 @@ def format_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """The second heading of an evaluation's column, as "11-point" or "area @ 0.7"."""
+    """The second heading of an evaluation's column, such as "11-point" or "area @ 0.7"."""
     measure = HEADLINES[summary["metric"]]
     return measure if summary["iou"] == 0.5 else f"{measure} @ {summary['iou']:g}"
 
 
 def with_interval(summary: Mapping[str, Any], measure: str) -> str:
-    """A mean in percent, with its bootstrap interval if there is one: "80.0 [77.1, 82.6]"."""
+    """A mean in percent with its bootstrap interval, if any: "80.0 [77.1, 82.6]"."""
     interval = summary.get("bootstrap", {}).get(measure)
-    told = f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else ""
-    return percent(summary[measure]) + told
+    bounds = f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else ""
+    return percent(summary[measure]) + bounds
 
 
 def write_results(
@@ -143,7 +143,7 @@ def write_results(
 ) -> list[Path]:
     """Writes `results.json`, `results.csv` and the devkit's result files into `folder`; returns their paths.
 
-    `summary` is an evaluation's; `split` is the word in `comp4_det_SPLIT_CLASS.txt`. Files there are replaced.
+    `summary` is an evaluation's; `split` is used in `comp4_det_SPLIT_CLASS.txt`. Existing files are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results, table = folder / "results.json", folder / "results.csv"
@@ -153,39 +153,36 @@ def write_results(
 
 
 def csv_rows(summary: Mapping[str, Any]) -> list[list[Any]]:
-    """A heading, a row for each class and one for the mean; an AP that does not exist is empty.
+    """A heading, one row per class and one for the mean; undefined APs are empty.
 
-    Where they were asked for: `low` and `high`, the interval of the headline measure, and COCO's measures.
+    If computed: `low` and `high`, the interval of the headline measure, and COCO metrics.
     """
     columns = ("ap_11", "ap_area", "positives", "detections")
-    totals = [sum(one[column] for one in summary["classes"].values()) for column in ("positives", "detections")]
-    means = [summary["map_11"], summary["map_area"], *totals]
+    classes = summary["classes"]
+    totals = [sum(result[column] for result in classes.values()) for column in ("positives", "detections")]
     rows: list[list[Any]] = [["class", *columns]]
-    rows += [[name, *(one[column] for column in columns)] for name, one in summary["classes"].items()]
-    rows.append(["mean", *means])
-    every = [*summary["classes"].values()]
+    rows += [[name, *(result[column] for column in columns)] for name, result in classes.items()]
+    rows.append(["mean", summary["map_11"], summary["map_area"], *totals])
     if "bootstrap" in summary:
-        intervals = [*(one["interval"] for one in every), summary["bootstrap"]["map"]]
-        extend(rows, ["low", "high"], [one or [None, None] for one in intervals])
+        intervals = [*(result["interval"] for result in classes.values()), summary["bootstrap"]["map"]]
+        extend(rows, ["low", "high"], [interval or [None, None] for interval in intervals])
     if "coco" in summary:
-        extend(
-            rows,
-            COCO_ROWS,
-            [[one[name] for name in COCO_ROWS] for one in [*(one["coco"] for one in every), summary["coco"]]],
-        )
+        coco = [*(result["coco"] for result in classes.values()), summary["coco"]]
+        extend(rows, COCO_ROWS, [[measures[name] for name in COCO_ROWS] for measures in coco])
     return rows
 
 
 def extend(rows: list[list[Any]], headings: Iterable[str], values: Iterable[Sequence[Any]]) -> None:
-    """Adds columns to a table whose first row is the heading."""
+    """Appends columns to a table whose first row is its heading."""
     for row, more in zip(rows, [[*headings], *values], strict=True):
         row.extend(more)
 
 
 def write_devkit_files(detections: DetectionSet, folder: Path, split: str = "test") -> list[Path]:
-    """Writes `comp4_det_SPLIT_CLASS.txt` for each class: a line "image score x1 y1 x2 y2" for each detection, boxes
-    one-based and inclusive, six decimals, for the devkit's VOCevaldet. A class whose name cannot stand in a file's gets
-    one derived from it. Returns the paths."""
+    """Writes `comp4_det_SPLIT_CLASS.txt` for each class, for the devkit's VOCevaldet; returns the paths.
+
+    One line "image score x1 y1 x2 y2" per detection, with one-based inclusive boxes and six decimals. Class names that
+    are not valid file names are replaced by derived ones."""
     paths = []
     names = file_names(detections.classes)
     for name in detections.classes:
@@ -200,5 +197,5 @@ def write_devkit_files(detections: DetectionSet, folder: Path, split: str = "tes
 
 
 def to_devkit(boxes: Boxes) -> NDArray[np.float64]:
-    """Boxes one-based with inclusive corners, float64 [n, 4]."""
+    """Boxes [n, 4] with VOC's one-based inclusive corners, float64 [n, 4]."""
     return boxes.astype(np.float64) + np.array([1.0, 1.0, 0.0, 0.0])

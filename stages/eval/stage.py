@@ -1,4 +1,4 @@
-"""The eval stage: detections and annotations in, a precision-recall curve for each class out."""
+"""The eval stage: detections and annotations in, one precision-recall curve per class out."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """A class's curve, a row for each detection that counts, and its numbers."""
-    asked: dict[str, Column] = {"coco": Column("float64", (len(MEASURES),))} if settings.coco else {}
+    """Per class: its curve, one row per detection that counts, its APs, counts and what else was requested."""
+    requested: dict[str, Column] = {"coco": Column("float64", (len(MEASURES),))} if settings.coco else {}
     if settings.bootstrap:
-        asked |= {name: Column("float64", (settings.bootstrap,)) for name in RESAMPLED}
+        requested |= {name: Column("float64", (settings.bootstrap,)) for name in RESAMPLED}
     return Schema(
         item="class",
         rows={"score": Column("float32"), "recall": Column("float64"), "precision": Column("float64")},
@@ -44,7 +44,7 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
             "ap_area": Column("float64"),
             "positives": Column("int64"),
             "detections": Column("int64"),
-            **asked,
+            **requested,
         },
     )
 
@@ -55,15 +55,16 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         return
     dataset = inputs.dataset("images")
     warn_of_skipped(inputs.reader("detections"))
-    found = read_detections(inputs.reader("detections"))
-    check_classes("eval", found.classes, dataset.classes)
-    check_images("eval", found.image_ids, dataset)
-    every = counted_objects(read_objects(dataset, found.image_ids), settings.use_difficult)
+    detections = read_detections(inputs.reader("detections"))
+    check_classes("eval", detections.classes, dataset.classes)
+    check_images("eval", detections.image_ids, dataset)
+    every = counted_objects(read_objects(dataset, detections.image_ids), settings.use_difficult)
     objects = dict(zip(dataset.classes, (own for _, own in every.by_class(len(dataset.classes))), strict=True))
-    weights = image_weights(len(found.image_ids), settings.bootstrap, settings.bootstrap_seed)
+    weights = image_weights(len(detections.image_ids), settings.bootstrap, settings.bootstrap_seed)
     with execution.progress("eval", output.remaining_items, "classes") as bar:
         for part in output.claim():
-            records = [evaluate(settings, detections_of(found, name), objects[name], weights) for name in part.item_ids]
+            of_classes = ((detections_of(detections, name), objects[name]) for name in part.item_ids)
+            records = [evaluate(settings, *of_class, weights) for of_class in of_classes]
             output.write(part, records)
             bar.advance(len(records), sum(int(record["detections"]) for record in records))
 
@@ -71,7 +72,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 def evaluate(
     settings: Settings, detections: ClassDetections, objects: ClassObjects, weights: NDArray[np.float64]
 ) -> Record:
-    """One class's record: its curve, and what else the settings ask for; `weights` are the resamples' [images, B]."""
+    """One class's record: its curve, and what else the settings request; `weights` [I, B] are the resamples'."""
     record = curve_record(precision_recall_curve(detections, objects, settings.iou))
     if settings.coco:
         record["coco"] = class_measures(detections, objects)
@@ -83,18 +84,18 @@ def evaluate(
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """mAP and each class's numbers; None stands for the AP of a class that has nothing to find."""
+    """mAP and each class's results; the AP of a class with nothing to find is None."""
     classes = {}
     for name, record in reader.records(("ap_11", "ap_area", "positives", "detections")):
         counts = {column: int(record[column]) for column in ("positives", "detections")}
         classes[name] = {"ap_11": as_json(record["ap_11"]), "ap_area": as_json(record["ap_area"]), **counts}
-    without = [name for name, one in classes.items() if not one["positives"]]
+    without = [name for name, result in classes.items() if not result["positives"]]
     if without:
-        log.warning("no objects of %s to find: left out of the mean", listed(without))
+        log.warning("%s: no objects to find, left out of the mean", listed(without))
     map_11, map_area = mean_of(classes, "ap_11"), mean_of(classes, "ap_area")
-    asked = coco_summary(reader, classes) if settings.coco else {}
+    requested = coco_summary(reader, classes) if settings.coco else {}
     if settings.bootstrap:
-        asked |= bootstrap_summary(settings, inputs.dataset("images").image_ids, reader, classes)
+        requested |= bootstrap_summary(settings, inputs.dataset("images").image_ids, reader, classes)
     return {
         "map": map_11 if settings.metric == "voc07" else map_area,
         "map_11": map_11,
@@ -103,26 +104,26 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
         "iou": settings.iou,
         "classes": classes,
         "without_positives": without,
-        **asked,
+        **requested,
     }
 
 
 def coco_summary(reader: Reader, classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """COCO's measures: each class's are put into `classes`, their means, nan left out, are returned."""
+    """Adds each class's COCO metrics to `classes`, and returns their means, ignoring nan."""
     for name, record in reader.records(("coco",)):
         classes[name]["coco"] = {
             measure: as_json(value) for measure, value in zip(MEASURES, record["coco"], strict=True)
         }
-    every = [one["coco"] for one in classes.values()]
+    every = [result["coco"] for result in classes.values()]
     return {"coco": {measure: mean_of(dict(enumerate(every)), measure) for measure in MEASURES}}
 
 
 def bootstrap_summary(
     settings: Settings, image_ids: Sequence[str], reader: Reader, classes: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """The intervals: each class's, of the headline measure, are put into `classes`, those of mAP are returned.
+    """Adds each class's interval of the headline measure to `classes`, and returns the intervals of mAP.
 
-    `images` names the images that were resampled: evaluations that agree in it, in number and seed are paired.
+    `images` identifies the resampled images: evaluations with the same images, number of resamples and seed are paired.
     """
     headline = RESAMPLED[0] if settings.metric == "voc07" else RESAMPLED[1]
     for name, record in reader.records(RESAMPLED):
@@ -142,8 +143,8 @@ def bootstrap_summary(
 
 
 def mean_of(classes: Mapping[Any, Mapping[str, Any]], measure: str) -> float | None:
-    """The mean of a measure over the classes that have something to find; None if none has."""
-    values = [one[measure] for one in classes.values() if one[measure] is not None]
+    """The mean of a measure over the classes with objects to find; None if there are none."""
+    values = [result[measure] for result in classes.values() if result[measure] is not None]
     return float(np.mean(values)) if values else None
 
 
@@ -153,7 +154,7 @@ def as_json(value: np.ndarray) -> float | None:
 
 
 def curve_record(curve: Curve) -> Record:
-    """A curve as the cache holds it."""
+    """A curve as a cache record."""
     return {
         "score": curve.scores,
         "recall": curve.recall,

@@ -1,1 +1,1 @@
-"""Rows of boxes with columns for a network's layers, and the linear models on them."""
+"""Features of regions, one column per network layer, and the linear models trained on them."""

@@ -1,4 +1,4 @@
-"""Linear models on features: one SVM a class, one box regressor a class, read from the caches that trained them."""
+"""Linear models on features, read from their caches: one SVM and one box regressor per class."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cache import Reader
 from stages.boxes import Boxes, decode_deltas
 
 NEVER_DETECTED = -1e3
-"""The score, whatever the features, of a class that had nothing to learn from."""
+"""The constant score of a class that had no examples to train on."""
 
 
 @dataclass(frozen=True)
 class LinearSvms:
     """K linear SVMs on one `layer`.
 
-    `weights` float32 [K, D] act on the features as they are cached (the norm's scale is folded in), `biases` float32
-    [K]. `scale` is the factor that was folded in. A class that had no example scores NEVER_DETECTED everywhere.
+    `weights` float32 [K, D] apply to features as cached (the normalising `scale` is folded in); `biases` float32 [K].
+    A class without examples scores NEVER_DETECTED everywhere.
     """
 
     classes: tuple[str, ...]
@@ -30,11 +30,12 @@ class LinearSvms:
 
     @property
     def trained(self) -> NDArray[np.bool_]:
-        """Which classes had something to learn from: bool [K]."""
+        """Which classes had examples to train on: bool [K]."""
         return self.biases > NEVER_DETECTED
 
     def score(self, features: NDArray[np.floating], classes: slice = slice(None)) -> NDArray[np.float32]:
-        """Scores float32 [n, K] of cached features [n, D] (any float), all `classes` in one product (section 2.2)."""
+        """Scores float32 [n, k] of cached features [n, D] (any float dtype) for `classes`, in one product (R-CNN
+        section 2.2)."""
         rows = features.astype(np.float32, copy=False)
         return np.asarray(rows @ self.weights[classes].T + self.biases[classes])
 
@@ -53,8 +54,8 @@ def read_svms(reader: Reader) -> LinearSvms:
 class BoxRegressors:
     """K class-specific box regressors on one `layer` (R-CNN Appendix C).
 
-    `maps` float32 [K, D + 1, 4] take cached features with a 1 appended to deltas (t_x, t_y, t_w, t_h): the ridge's
-    coefficients, the undone whitening, the mean target and the norm's `scale` in one.
+    `maps` float32 [K, D + 1, 4] map cached features with a 1 appended to deltas (t_x, t_y, t_w, t_h): ridge
+    coefficients, inverse whitening, mean target and the normalising `scale` combined.
     """
 
     classes: tuple[str, ...]
@@ -63,12 +64,12 @@ class BoxRegressors:
     scale: float
 
     def deltas(self, features: NDArray[np.floating], class_index: int) -> NDArray[np.float32]:
-        """What class `class_index` predicts from cached features [n, D]: float32 [n, 4]."""
+        """The deltas that class `class_index` predicts from cached features [n, D]: float32 [n, 4]."""
         weights = self.maps[class_index]
         return np.asarray(features.astype(np.float32) @ weights[:-1] + weights[-1])
 
     def predict(self, boxes: Boxes, features: NDArray[np.floating], class_index: int) -> Boxes:
-        """`boxes` [n, 4] moved by the class's regressor, float32 [n, 4]; not clipped to the image."""
+        """`boxes` [n, 4] after the class's regression, float32 [n, 4]; not clipped to the image."""
         return decode_deltas(boxes, self.deltas(features, class_index))
 
 
@@ -81,7 +82,7 @@ def read_regressors(reader: Reader) -> BoxRegressors:
 
 
 def affine_map(record: dict[str, np.ndarray]) -> NDArray[np.float32]:
-    """(scale · x, 1) B T⁻¹ + μ as one matrix float32 [D + 1, 4] for (x, 1)."""
+    """(scale · x, 1) B T⁻¹ + μ as a single matrix float32 [D + 1, 4] applied to (x, 1)."""
     combined = record["coefficients"] @ record["unwhiten"]
     combined[:-1] *= record["scale"]
     combined[-1] += record["mean"]

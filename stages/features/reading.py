@@ -1,7 +1,7 @@
-"""Reading features, cached or computed on demand: the layer's column, its scale, the ground-truth rows.
+"""Reading features, cached or computed on demand: a layer's dimension and its normalising scale.
 
-A features cache has for each image the rows `boxes` float32 [n, 4], `is_object` bool [n] (ground truth, first),
-`label` int32 [n] (class of a ground-truth row, -1 for a proposal) and one column [n, D] for each layer.
+Per image, a features cache has `boxes` float32 [n, 4], `is_object` bool [n] (ground truth, which comes first), `label`
+int32 [n] (the class of a ground-truth row, -1 for a proposal) and one column [n, D] per layer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NOT_LAYERS = {"boxes", "is_object", "label", "difficult"}
 
 
 def layer_dimension(features: Reader, layer: str) -> int:
-    """D, the numbers that `layer` gives for a region. Raises BadSetting, naming the nearest, if there is none."""
+    """The dimension D of `layer`. Raises BadSetting, suggesting the nearest name, if the cache has no such layer."""
     layers = {
         name: column.shape[0]
         for name, column in features.schema.rows.items()
@@ -31,10 +31,10 @@ def layer_dimension(features: Reader, layer: str) -> int:
 def feature_scale(
     features: Reader, layer: str, *, target_norm: float = 20.0, seed: int = 3, images: int = 200, boxes: int = 200
 ) -> float:
-    """The factor that brings the mean L2 norm of `layer` to `target_norm` (R-CNN's release, rcnn_feature_stats.m).
+    """The factor that scales the mean L2 norm of `layer` to `target_norm` (R-CNN's release, rcnn_feature_stats.m).
 
-    The mean is over at most `images` random images and at most `boxes` random rows of each, ground truth included,
-    drawn from `seed`. 1.0 if there is no row or all are zero.
+    The mean is taken over at most `images` random images and `boxes` random rows of each, ground truth included, drawn
+    with `seed`. It is 1.0 if there are no rows or all are zero.
     """
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.permutation(len(features))[:images])
@@ -50,10 +50,10 @@ def feature_scale(
 
 
 def scaled(rows: NDArray[np.floating], scale: float) -> NDArray[np.float32]:
-    """Stored features [n, D] times `scale`, float32."""
+    """Stored features [n, D] times `scale`, float32 [n, D]."""
     return rows.astype(np.float32) * np.float32(scale)
 
 
 def nonzero(rows: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which numbers of `rows` [n, D] are not zero, by all bits but the sign's: ten times as fast for float16."""
+    """Which values of `rows` [n, D] are non-zero, bool [n, D], from the bits: ten times faster for float16."""
     return (rows.view(f"u{rows.dtype.itemsize}") << 1) != 0

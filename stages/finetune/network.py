@@ -1,4 +1,4 @@
-"""The network to be trained on: a new classifier in the place of the old one."""
+"""Replacing the classification layer of a network to be fine-tuned."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ Classifier = nn.Linear | nn.Conv2d
 
 
 def classifier_name(card: NetworkCard, module: nn.Module) -> str:
-    """Which part of the module computes the class scores: its last linear layer or convolution. Raises BadSetting."""
+    """The submodule that computes the class scores: the last linear layer or convolution.
+
+    Raises BadSetting if the network has no class scores.
+    """
     card.check_classifier()
     return [name for name, part in module.named_modules() if isinstance(part, Classifier)][-1]
 
 
 def replace_classifier(module: nn.Module, name: str, classes: int, std: float, bias: float = 0.0) -> None:
-    """Puts a layer of `classes` outputs, weights drawn from N(0, `std`) and all biases `bias`, in the place of `name`.
+    """Replaces the layer `name` by one with `classes` outputs, weights from N(0, `std`) and all biases `bias`.
 
-    R-CNN section 2.3. The numbers come from PyTorch's own generator.
+    R-CNN section 2.3. Random numbers come from PyTorch's global generator.
     """
     old = module.get_submodule(name)
     new: Classifier
@@ -39,11 +42,13 @@ def replace_classifier(module: nn.Module, name: str, classes: int, std: float, b
 
 
 def freeze_parts(module: nn.Module, classifier: str, frozen: Sequence[str], option: str) -> None:
-    """Fixes the weights of the parts `frozen`. Raises BadSetting, naming `option`, if the module has no such part or
-    one holds the new layer, `classifier`."""
+    """Freezes the weights of the submodules `frozen`. Raises BadSetting, naming `option`, if the module has no such
+    submodule or one contains the new layer, `classifier`."""
     for part in frozen:
         if f"{classifier}.".startswith(f"{part}."):
-            raise BadSetting(f"{option}: '{part}' has the new layer of class scores, which must learn; leave it out")
+            raise BadSetting(
+                f"{option}: '{part}' contains the new classification layer, which must be trained; leave it out"
+            )
     freeze(module, frozen, option)
 
 

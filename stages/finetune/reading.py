@@ -1,4 +1,4 @@
-"""Batches read and warped while the network trains on the ones before."""
+"""Reading and warping batches of windows while the network trains on earlier ones."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ BATCHES_AHEAD = 2
 
 
 class WindowSampler:
-    """This rank's share of every batch: images are decoded by `execution.jobs` threads, windows warped on the device.
+    """Reads this rank's share of every batch: `execution.jobs` threads decode images, the device warps windows.
 
-    What is read depends on the iteration alone, not on the threads, the memory or the order of asking.
+    A batch depends on its iteration alone, not on threads, memory or the order of reading.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class WindowSampler:
         self.regions_per_step = settings.batch_size
 
     def record(self) -> Record:
-        """How many windows there are to draw from."""
+        """The numbers of positive and background windows to draw from."""
         windows = self.windows
         return {
             "positive_windows": np.array(len(windows.positive)),
@@ -72,7 +72,7 @@ class WindowSampler:
                 yield batch
 
     def batch(self, draw: Draw, decoding: ThreadPoolExecutor) -> Batch:
-        """The windows of `draw` as the network's input; windows of one image are warped together."""
+        """The windows of `draw` as network input; windows of the same image are warped together."""
         device, side, settings = self.execution.device, self.source.card.input_size, self.settings
         images = self.windows.images[draw.windows]
         waiting = {int(image): decoding.submit(self.memory.read, int(image)) for image in np.unique(images)}

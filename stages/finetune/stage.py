@@ -1,4 +1,4 @@
-"""The stage: images, annotations, proposals and a pre-trained network in, the weights of the fine-tuned network out."""
+"""The finetune stage: annotated images, proposals and a pre-trained network in, fine-tuned weights out."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ LAST = 100
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
-    """One item: the network."""
+    """A single item, the network."""
     return [NETWORK]
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """The network's tensors, each a column named as in its state dict, numbers of windows, the `log` of iterations."""
+    """One column per tensor of the network's state dict, the numbers of windows, and the `log` of iterations."""
     network = empty_module(inputs.network("network").card, len(inputs.dataset("images").classes) + 1)
     return network_schema(network, LOG, {"positive_windows": Column("int64"), "background_windows": Column("int64")})
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
-    """Trains for `settings.iterations`, with a checkpoint now and then; perhaps in several processes at once."""
+    """Trains for `settings.iterations`, saving checkpoints, in one or several processes."""
     dataset = inputs.dataset("images")
     source = inputs.network("network")
     check(settings, PlannedNetwork(source.card, bool(source.class_names)), {})
     check_device(settings, execution.device, "finetune.")
     if settings.batch_size < execution.ranks:
         raise BadSetting(
-            f"finetune.batch_size = {settings.batch_size} is less than the {execution.ranks} processes that share it; "
+            f"finetune.batch_size = {settings.batch_size} is smaller than the number of processes, {execution.ranks}; "
             "start fewer with torchrun"
         )
     memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
@@ -73,7 +73,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """What `NetworkSource.from_reader` needs, and how well the network has learnt at the end."""
+    """What `NetworkSource.from_reader` needs, and the mean loss and accuracies of the last iterations."""
     dataset = inputs.dataset("images")
     source = inputs.network("network")
     record = reader.read(NETWORK)
@@ -93,16 +93,16 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
 def find_windows(
     settings: Settings, dataset: Dataset, proposals: Reader, memory: ImageMemory, execution: Execution
 ) -> Windows:
-    """The windows of all images: objects first, then proposals.
+    """The windows of all images; in each image, objects come first, then proposals.
 
-    Raises StageError for proposals of other images and where there is nothing to draw; BadImage only later, or at once
-    where bad images are to be skipped: then every image is read first.
+    Raises StageError if the proposals were made from other images or there is nothing to draw from. If bad images are
+    skipped, every image is read here, so that the windows of unreadable ones are left out.
     """
-    unknown = [one for one in dataset.image_ids if one not in proposals.positions]
+    unknown = [image_id for image_id in dataset.image_ids if image_id not in proposals.positions]
     if unknown:
         raise StageError(
-            f"finetune: the proposals in {proposals.folder} are not of the images of {dataset.name} (they lack "
-            f"'{unknown[0]}'); name proposals of the same split as inputs.proposals"
+            f"finetune: the proposals in {proposals.folder} were made from other images than {dataset.name} ("
+            f"'{unknown[0]}' is missing); set inputs.proposals to the proposals of the same split"
         )
     classes, limits = len(dataset.classes), (settings.positive_overlap, settings.background_overlap)
     images = []
@@ -122,7 +122,7 @@ def find_windows(
 
 
 def readable(memory: ImageMemory, position: int) -> bool:
-    """Whether an image can be decoded; says so if it cannot."""
+    """Whether an image can be decoded; logs a warning if not."""
     try:
         memory.read(position)
     except BadImage as error:
@@ -132,20 +132,20 @@ def readable(memory: ImageMemory, position: int) -> bool:
 
 
 def check_windows(windows: Windows, settings: Settings, dataset: Dataset) -> None:
-    """Says how many windows there are. Raises StageError if positive ones or background are wanted and missing."""
+    """Logs the numbers of windows. Raises StageError if there are no positive, or no background, windows to draw."""
     positives = settings.positives_of_batch
     if not len(windows.positive):
         raise StageError(
-            f"finetune: no window of the {len(dataset.image_ids)} images of {dataset.name} is positive, for no object "
-            "is annotated in them; annotate objects, or name another split"
+            f"finetune: none of the {len(dataset.image_ids)} images of {dataset.name} has an annotated object, so "
+            "there are no positive windows; annotate objects, or use another split"
         )
     if positives < settings.batch_size and not len(windows.negative):
         raise StageError(
-            f"finetune: no window of the {len(dataset.image_ids)} images of {dataset.name} is background (IoU below "
-            f"{settings.background_overlap}); give [propose] more boxes"
+            f"finetune: none of the {len(dataset.image_ids)} images of {dataset.name} has a background window (IoU "
+            f"below {settings.background_overlap}); propose more boxes"
         )
     counts = np.bincount(windows.labels[windows.positive], minlength=len(dataset.classes))
     without = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
     if without:
-        log.warning("no window shows %s: the network will not learn to know it", ", ".join(without))
-    log.info("%d positive windows, %d of background", len(windows.positive), len(windows.negative))
+        log.warning("no positive windows of %s: the network cannot learn these classes", ", ".join(without))
+    log.info("%d positive windows, %d background windows", len(windows.positive), len(windows.negative))

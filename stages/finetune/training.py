@@ -1,4 +1,4 @@
-"""Fine-tuning's step: the mean cross entropy of a batch of windows, by SGD (R-CNN section 2.3)."""
+"""A step of fine-tuning: SGD on the mean cross entropy of a batch of windows (R-CNN section 2.3)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Batch:
 
 
 class FineTuning(Trainer[Batch]):
-    """The network being trained for K classes and the background on `device`, perhaps by several `ranks` at once."""
+    """Fine-tunes a network for K classes and the background on `device`, together with the other `ranks`."""
 
     card = STAGE
     remedy = "learning_rate or new_layer_rate"
 
     def __init__(self, settings: Settings, source: NetworkSource, classes: int, device: str, ranks: Ranks) -> None:
-        """Raises BadSetting for a network without a classifier or for parts that cannot be frozen, StageError for
-        weights that cannot be read."""
+        """Raises BadSetting for a network without a classifier or layers that cannot be frozen, StageError for weights
+        that cannot be read."""
         self.settings = settings
         self.background = classes
         module = source.module().requires_grad_(True)
@@ -65,9 +65,9 @@ class FineTuning(Trainer[Batch]):
         self.shared = ranks.share(module, device)
 
     def update(self, batch: Batch, generator: torch.Generator) -> Mapping[str, float]:
-        """One step of SGD on this rank's share of a batch: the gradient is that of the whole batch's mean loss.
+        """One SGD step on this rank's share of a batch; the gradient is that of the mean loss over the whole batch.
 
-        The accuracies are those of positive windows and of background, before the step.
+        Returns the loss and the accuracies on positive and background windows, all before the step.
         """
         scores = self.scores(batch.inputs)
         losses = nn.functional.cross_entropy(scores, batch.labels, reduction="sum")
@@ -77,20 +77,22 @@ class FineTuning(Trainer[Batch]):
         return self.measured(losses.detach(), scores.detach(), batch.labels)
 
     def scores(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Class scores float32 [b, K + 1], computed in the settings' precision."""
+        """Class scores float32 [b, K + 1], computed at `settings.precision`."""
         kind = torch.device(self.device).type
         with torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             return self.shared(inputs).to(torch.float32)
 
     def measured(self, losses: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        """Loss and accuracies of the whole batch, all ranks' shares together.
+        """Loss and accuracies of the whole batch, summed over ranks.
 
-        Of this rank: losses [n], scores [n, classes], labels [n]."""
+        From this rank's summed `losses` (a scalar), `scores` [b, K + 1] and `labels` [b]."""
         right, positive = scores.argmax(1) == labels, labels != self.background
         sums = [losses, (right & positive).sum(), positive.sum(), (right & ~positive).sum(), (~positive).sum()]
-        loss, found, positives, refused, negatives = self.ranks.total(torch.stack([value.double() for value in sums]))
+        loss, true_positives, positives, true_negatives, negatives = self.ranks.total(
+            torch.stack([value.double() for value in sums])
+        )
         return {
             "loss": loss / self.settings.batch_size,
-            "positive_accuracy": found / max(positives, 1),
-            "background_accuracy": refused / max(negatives, 1),
+            "positive_accuracy": true_positives / max(positives, 1),
+            "background_accuracy": true_negatives / max(negatives, 1),
         }

@@ -1,6 +1,6 @@
-"""Windows: every box of every image with what it shows, and the batches drawn from them (R-CNN section 2.3).
+"""Windows, the labelled boxes of all images, and the batches drawn from them (R-CNN section 2.3).
 
-Letters: n boxes of one image, W windows of all images, K classes of objects (K itself is the background), B a batch.
+Symbols: n boxes in one image, W windows in all images, K object classes (label K is the background), batch size B.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from stages.matching.windows import UNUSED
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of a set of images that can be drawn.
+    """The windows that batches are drawn from.
 
-    `images` int32 [W] (positions in the dataset), `boxes` float32 [W, 4], `labels` int32 [W] (K: the background).
+    `images` int32 [W] (positions in the dataset), `boxes` float32 [W, 4] in pixels, `labels` int32 [W] (K: background).
     """
 
     images: NDArray[np.int32]
@@ -31,12 +31,12 @@ class Windows:
 
     @cached_property
     def positive(self) -> NDArray[np.int64]:
-        """Which windows show an object: int64 [P]."""
+        """Indices of the positive windows, int64 [P]."""
         return np.flatnonzero(self.labels != self.background)
 
     @cached_property
     def negative(self) -> NDArray[np.int64]:
-        """Which windows show the background: int64 [W - P]."""
+        """Indices of the background windows, int64 [W - P]."""
         return np.flatnonzero(self.labels == self.background)
 
 
@@ -48,26 +48,28 @@ class Draw:
     mirrored: NDArray[np.bool_]
 
     def share(self, rank: int, ranks: int) -> Draw:
-        """Every `ranks`-th of them, beginning with number `rank`."""
+        """This rank's share: every `ranks`-th window, from number `rank` on."""
         return Draw(self.windows[rank::ranks], self.mirrored[rank::ranks])
 
 
 def joined_windows(images: Sequence[tuple[Boxes, NDArray[np.int32]]], background: int) -> Windows:
-    """One set of windows from the boxes [n, 4] and `window_labels` [n] of each image."""
+    """The windows of all images, from the boxes [n, 4] and `window_labels` [n] of each; UNUSED ones are dropped."""
     used = [labels != UNUSED for _, labels in images]
+    boxes = [boxes[keep] for (boxes, _), keep in zip(images, used, strict=True)]
+    labels = [labels[keep] for (_, labels), keep in zip(images, used, strict=True)]
     return Windows(
-        np.repeat(np.arange(len(images), dtype=np.int32), [int(keep.sum()) for keep in used]),
-        np.concatenate([np.zeros((0, 4), np.float32), *(one[0][keep] for one, keep in zip(images, used, strict=True))]),
-        np.concatenate([np.zeros(0, np.int32), *(one[1][keep] for one, keep in zip(images, used, strict=True))]),
+        np.repeat(np.arange(len(images), dtype=np.int32), [len(kept) for kept in labels]),
+        np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
+        np.concatenate([np.zeros(0, np.int32), *labels]),
         background,
     )
 
 
 def draw_batch(windows: Windows, settings: Settings, iteration: int) -> Draw:
-    """The batch of an iteration: a function of the seed and the iteration's number alone.
+    """The batch of an iteration, which depends on the seed and the iteration alone.
 
-    Positive windows and background are each drawn uniformly from all there are, with replacement, as in Caffe's window
-    data layer; so few positive windows come again within a batch, and their number in it is always the same.
+    Positive and background windows are each drawn uniformly with replacement, as in Caffe's window data layer, so every
+    batch has the same number of each; where there are few positives, a batch repeats some.
     """
     generator = np.random.default_rng([settings.seed, iteration])
     positives = settings.positives_of_batch

@@ -96,7 +96,7 @@ class ImageFile:
         try:
             content = self.path.read_bytes()
         except OSError as error:
-            raise ChangedInput.of(self.path, f"cannot be read any more ({error.strerror})") from None
+            raise ChangedInput.of(self.path, f"can no longer be read ({error.strerror})") from None
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise ChangedInput.of(self.path)
         with opened(self.path, content) as image:
@@ -172,7 +172,7 @@ def opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterat
             check_is_file(path)
         image = Image.open(Path(path) if content is None else io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise BadImage(path, f"has more than the {MAX_PIXELS:,} pixels allowed") from None
+        raise BadImage(path, f"has more than {MAX_PIXELS:,} pixels, the most allowed") from None
     except UNREADABLE as error:
         raise BadImage(path, why_unopened(Path(path), error)) from None
     with image:
@@ -201,11 +201,11 @@ def why_unopened(path: Path, error: Exception) -> str:
     if not path.exists():
         return why_missing(path)
     if isinstance(error, PermissionError):
-        return "may not be read (permission denied)"
+        return "cannot be read (permission denied)"
     if path.stat().st_size == 0:
         return "is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
-        return "is not an image of a known format"
+        return "is not an image in a known format"
     return f"cannot be opened as an image ({first_line(error)})"
 
 
@@ -217,7 +217,7 @@ def why_missing(path: Path) -> str:
         there = []
     if not there:
         return "no such file"
-    return f"no such file, but there is {', '.join(there[:3])} (images end in {', '.join(SUFFIXES)}, in any case)"
+    return f"no such file, but there is {', '.join(there[:3])} (image files end in {', '.join(SUFFIXES)})"
 
 
 def to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Pixels:

@@ -45,7 +45,7 @@ def read_frames(path: Path, every: int = 1) -> Iterator[tuple[int, Pixels]]:
                 yield number, np.ascontiguousarray(frame[:, :, ::-1])
             number += 1
         if number == 0:
-            raise BadImage(path, "has no frame that OpenCV can decode")
+            raise BadImage(path, "has no frames that OpenCV can decode")
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def opened(path: Path) -> Iterator[Any]:
         cv2.utils.logging.setLogLevel(level)
     try:
         if not video.isOpened():
-            raise BadImage(path, "is no video that OpenCV can decode")
+            raise BadImage(path, "is not a video that OpenCV can decode")
         yield video
     finally:
         video.release()

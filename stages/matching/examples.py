@@ -48,7 +48,7 @@ def unused_rows(record: Record, image_id: str, dataset: Any, choice: str) -> NDA
         crowds = dataset.record(image_id).crowds
     if len(crowds) != len(difficult):
         raise StageError(
-            f"the features of image '{image_id}' have {len(difficult)} objects, its annotation in {dataset.name} has "
-            f"{len(crowds)}; name features of the same dataset"
+            f"the features of image '{image_id}' have {len(difficult)} objects but its annotation in {dataset.name} "
+            f"has {len(crowds)}; use features of the same dataset"
         )
     return unused_regions(record["boxes"], difficult, crowds, choice)

@@ -15,8 +15,8 @@ def check_images(stage: str, image_ids: Sequence[str], dataset: Any, what: str =
     """Raises StageError unless `image_ids`, the images of the detections (or of `what`), are the dataset's own."""
     if set(image_ids) != set(dataset.image_ids):
         raise StageError(
-            f"{stage}: the {what} are of {len(image_ids)} images that are not the {len(dataset.image_ids)} of "
-            f"{dataset.name}; name the same split for [{stage}] and for the {what} it reads"
+            f"{stage}: the {what} cover {len(image_ids)} images, which are not the {len(dataset.image_ids)} of "
+            f"{dataset.name}; use the same split for [{stage}] and the {what} it reads"
         )
 
 
@@ -27,13 +27,13 @@ def check_classes(stage: str, detected: Sequence[str], annotated: Sequence[str])
     never = [name for name in annotated if name not in known]
     if len(unknown) == len(detected):
         raise StageError(
-            f"{stage}: the detector's classes ({listed(detected)}) and the dataset's ({listed(annotated)}) "
-            f"have none in common; evaluate on a dataset with the classes that the SVMs were trained for"
+            f"{stage}: the detector ({listed(detected)}) and the dataset ({listed(annotated)}) have no class in "
+            "common; use a dataset with the classes that the detector was trained on"
         )
     if unknown:
-        log.warning("detections of %s are left out: the dataset has no such class", listed(unknown))
+        log.warning("detections of classes that the dataset does not have are ignored: %s", listed(unknown))
     if never:
-        log.warning("the detector does not know %s: all of those objects are missed", listed(never))
+        log.warning("classes unknown to the detector, so all their objects are missed: %s", listed(never))
 
 
 def listed(names: Sequence[str], at_most: int = 30) -> str:
@@ -46,4 +46,4 @@ def warn_of_skipped(detections: Any) -> None:
     """Says how many images were skipped upstream (`detections` is a cache.Reader): their objects count as missed."""
     skipped = detections.manifest.get("skipped", {})
     if skipped:
-        log.warning("%d images were skipped as unreadable: their objects count as missed", len(skipped))
+        log.warning("%d unreadable images were skipped: their objects count as missed", len(skipped))

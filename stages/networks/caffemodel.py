@@ -77,7 +77,7 @@ def read_caffemodel(path: Path, content: bytes | None = None) -> dict[str, Blobs
         raise StageError(f"{path}: " + cannot("be read", error, "name a file of weights")) from error
     except DecodeError as error:
         raise StageError(
-            f"{path}: is neither a .caffemodel nor a state dict, or is not whole; fetch it again, or name another file"
+            f"{path}: is neither a .caffemodel nor a state dict, or is incomplete; fetch it again, or name another file"
         ) from error
     layers: dict[str, Blobs] = {}
     for layer in all_layers(net):
@@ -85,9 +85,7 @@ def read_caffemodel(path: Path, content: bytes | None = None) -> dict[str, Blobs
         if blobs or layer.name not in layers:  # training nets have one data layer for each phase
             layers[layer.name] = blobs
     if not any(layers.values()):
-        raise StageError(
-            f"{path}: holds no layer with weights; name a .caffemodel, not a model definition or solver state"
-        )
+        raise StageError(f"{path}: contains no weights; name a .caffemodel, not a model definition or solver state")
     return layers
 
 
@@ -103,7 +101,5 @@ def as_array(path: Path, name: str, blob: Any) -> NDArray[np.float32]:
     shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
     values = np.array(blob.data or blob.double_data, np.float32)
     if values.size != np.prod(shape, dtype=np.int64) or min(shape, default=1) < 1:
-        raise StageError(
-            f"{path}: layer '{name}' has {values.size} weights for the shape {shape}; fetch the file again"
-        )
+        raise StageError(f"{path}: layer '{name}' has {values.size} weights but shape {shape}; fetch the file again")
     return values.reshape(shape)

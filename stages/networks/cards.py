@@ -185,8 +185,8 @@ class NetworkCard:
         """The layer of raw class scores. Raises BadSetting for a network without."""
         if self.scores_layer is None:
             raise BadSetting(
-                f"{self.name} has no layer of class scores to be replaced (its layers are {', '.join(self.layers)}); "
-                "name a classification network as network.name"
+                f"{self.name} has no classification layer to replace (its layers are {', '.join(self.layers)}); "
+                "set network.name to a classification network"
             )
         return self.scores_layer
 
@@ -194,8 +194,8 @@ class NetworkCard:
         """Raises BadSetting if `padding` pixels on each side leave nothing of the input for the region itself."""
         if 2 * padding >= self.input_size:
             raise BadSetting(
-                f"padding = {padding} leaves nothing of the region in the {self.input_size} pixels of {self.name}'s "
-                f"input; it may be up to {(self.input_size - 1) // 2}"
+                f"padding = {padding} leaves no room for the region in {self.name}'s input of {self.input_size} "
+                f"pixels; set it to {(self.input_size - 1) // 2} or less"
             )
 
     def needed(self, layers: Sequence[str], start: str | None = None) -> list[str]:
@@ -209,7 +209,9 @@ class NetworkCard:
             step: str | None = name
             while step != start:
                 if step is None:
-                    raise BadSetting(f"{self.name}: layer '{name}' is not computed from '{start}'; name a later one")
+                    raise BadSetting(
+                        f"{self.name}: layer '{name}' is not computed from '{start}'; choose a later layer"
+                    )
                 wanted.add(step)
                 step = self.layers[step].parent
         return [name for name in self.layers if name in wanted]

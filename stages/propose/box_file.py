@@ -47,10 +47,10 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 def resolve_path(file: str) -> Path:
     """`file` with `~` and `$VARIABLES` expanded. Raises StageError if it is empty or not a file."""
     if not file:
-        raise StageError("propose: file is empty; method = 'file' needs file = 'path to .h5, .npz or .mat'")
+        raise StageError("propose: file is not set; method = 'file' needs file = the path of a .h5, .npz or .mat file")
     path = Path(os.path.expandvars(file)).expanduser()
     if not path.is_file():
-        raise StageError(f"{path}: there is no such proposal file; correct propose's setting 'file'")
+        raise StageError(f"{path}: no such proposals file; correct propose.file")
     return path
 
 
@@ -86,11 +86,11 @@ class BoxFile:
             ) from None
         except OSError as error:
             raise StageError(
-                f"{self.path}: boxes of image '{image_id}' cannot be read ({error}); copy it anew"
+                f"{self.path}: the boxes of image '{image_id}' cannot be read ({error}); copy the file again"
             ) from None
         boxes = self.as_corners(values, image_id)
         if not np.isfinite(boxes).all() or not (boxes[:, 2:] > boxes[:, :2]).all():
-            raise self.wrong(image_id, "a box without width or height", "is it the other box_format?")
+            raise self.wrong(image_id, "a box without width or height", "check box_format")
         return boxes
 
     def as_corners(self, values: np.ndarray, image_id: str) -> Boxes:
@@ -98,7 +98,7 @@ class BoxFile:
         if values.size == 0:
             return np.zeros((0, 4), np.float32)
         if values.ndim != 2 or values.shape[1] != 4 or values.dtype.kind not in "iuf":
-            raise self.wrong(image_id, f"{values.dtype} {list(values.shape)}", "numbers of shape [n, 4] are needed")
+            raise self.wrong(image_id, f"{values.dtype} {list(values.shape)}", "write numbers of shape [n, 4]")
         if look_normalised(values):
             raise self.wrong(image_id, "numbers between 0 and 1 only", "write pixels, not fractions of the sides")
         if not self.one_based:
@@ -120,7 +120,7 @@ class Source:
             self.stream = path.open("rb")
             self.state = self.state_now()
         except OSError as error:
-            raise StageError(f"{path}: " + cannot("be read", error, "correct propose's setting 'file'")) from error
+            raise StageError(f"{path}: " + cannot("be read", error, "correct propose.file")) from error
 
     def state_now(self) -> tuple[int, int, int]:
         """Size and times of the open file: whatever is written into it shows in them."""
@@ -156,7 +156,7 @@ def open_lookup(path: Path, sha256: str | None = None) -> Lookup:
     }
     opener = openers.get(path.suffix.lower())
     if opener is None:
-        raise StageError(f"{path}: a proposal file must end in .h5, .hdf5, .npz or .mat; rename or convert it")
+        raise StageError(f"{path}: a proposals file must end in .h5, .hdf5, .npz or .mat; rename or convert it")
     return opener(Source(path), sha256)
 
 
@@ -192,7 +192,7 @@ def whole_hdf5(path: Path) -> Iterator[None]:
         yield
     except ODD as error:
         reason = " ".join(str(error).strip("'\"").split())
-        raise StageError(f"{path}: is not a complete HDF5 file of boxes ({reason}); copy it anew") from error
+        raise StageError(f"{path}: is not a complete HDF5 file of boxes ({reason}); copy it again") from error
 
 
 def values_of(path: Path, image_id: str, array: Any) -> Any:
@@ -200,9 +200,9 @@ def values_of(path: Path, image_id: str, array: Any) -> Any:
     if not isinstance(array, h5py.Dataset):
         raise StageError(f"{path}: '{image_id}' is neither a dataset nor a group with 'boxes'; write numbers [n, 4]")
     if array.is_virtual or array.external:
-        raise StageError(f"{path}: the boxes of image '{image_id}' lie in another file; copy them into this one")
+        raise StageError(f"{path}: the boxes of image '{image_id}' are stored in another file; copy them into this one")
     if (array.size or 0) > 4 * MOST_BOXES:
-        raise StageError(f"{path}: image '{image_id}' has numbers of shape {list(array.shape)}; write numbers [n, 4]")
+        raise StageError(f"{path}: image '{image_id}' has an array of shape {list(array.shape)}; write numbers [n, 4]")
     return array[()]
 
 
@@ -215,8 +215,8 @@ def check_links(path: Path, file: h5py.File) -> None:
     found = file.id.links.visit(external, info=True)
     if found is not None:
         raise StageError(
-            f"{path}: '{found.decode()}' is a link into another file, which may change unseen; copy the boxes into one "
-            "file, or write 'boxes', 'offsets' and 'image_ids'"
+            f"{path}: '{found.decode()}' is a link to another file, which may change unnoticed; copy the boxes into "
+            "one file, or write 'boxes', 'offsets' and 'image_ids'"
         )
 
 
@@ -236,7 +236,7 @@ def flat_lookup(path: Path, file: h5py.File, sha256: str | None) -> Lookup:
         file["offsets"][()].astype(np.int64),
     )  # of unsigned numbers no difference is negative
     if offsets[0] != 0 or (np.diff(offsets) < 0).any():
-        raise StageError(f"{path}: 'offsets' does not divide 'boxes' among 'image_ids'; write [0, n1, n1 + n2, ...]")
+        raise StageError(f"{path}: 'offsets' do not divide 'boxes' among 'image_ids'; write [0, n1, n1 + n2, ...]")
     place = by_id(path, ids)
 
     def lookup(image_id: str) -> Any:
@@ -255,12 +255,12 @@ def check_flat(path: Path, file: h5py.File) -> None:
     boxes, offsets, ids = (file.get(name) for name in FLAT)
     for name, array in zip(FLAT, (boxes, offsets, ids), strict=True):
         if not isinstance(array, h5py.Dataset) or not array.shape:
-            raise StageError(f"{path}: '{name}' is no list of numbers or texts; write a dataset")
+            raise StageError(f"{path}: '{name}' is not an array; write a dataset")
     images, rows = len(ids), len(boxes)
     if offsets.dtype.kind not in "iu" or offsets.shape != (images + 1,) or images > MOST_IMAGES or offsets[-1] != rows:
-        raise StageError(f"{path}: 'offsets' does not divide 'boxes' among 'image_ids'; write [0, n1, n1 + n2, ...]")
+        raise StageError(f"{path}: 'offsets' do not divide 'boxes' among 'image_ids'; write [0, n1, n1 + n2, ...]")
     if rows > images * MOST_BOXES:
-        raise StageError(f"{path}: has {rows:,} boxes of {images:,} images; write the boxes of one method")
+        raise StageError(f"{path}: has {rows:,} boxes for {images:,} images; write the boxes of one method")
 
 
 def flat_ids(path: Path, file: h5py.File) -> list[str] | list[int]:
@@ -272,7 +272,7 @@ def flat_ids(path: Path, file: h5py.File) -> list[str] | list[int]:
         if h5py.check_string_dtype(stored.dtype) is not None:
             with contextlib.suppress(UnicodeDecodeError):
                 return [str(one) for one in stored.asstr()[()]]
-    raise StageError(f"{path}: 'image_ids' is not a list of texts or of whole numbers; write the images' ids")
+    raise StageError(f"{path}: 'image_ids' is not a list of strings or whole numbers; write the images' ids")
 
 
 def by_id(path: Path, ids: Sequence[str | int]) -> Callable[[str], int]:
@@ -284,7 +284,7 @@ def by_id(path: Path, ids: Sequence[str | int]) -> Callable[[str], int]:
     places = {one: place for place, one in enumerate(ids)}
     if len(places) < len(ids):
         twice = next(one for place, one in enumerate(ids) if places[one] != place)
-        raise StageError(f"{path}: has the id {twice!r} twice; give each image's boxes once")
+        raise StageError(f"{path}: the id {twice!r} appears twice; list each image once")
     asked: dict[int, str] = {}
 
     def place_of(image_id: str) -> int:
@@ -293,9 +293,7 @@ def by_id(path: Path, ids: Sequence[str | int]) -> Callable[[str], int]:
         number = int(image_id)
         place = places[number]
         if asked.setdefault(number, image_id) != image_id:
-            raise StageError(
-                f"{path}: its id {number} may be that of image '{asked[number]}' or '{image_id}'; write ids as text"
-            )
+            raise StageError(f"{path}: id {number} could be image '{asked[number]}' or '{image_id}'; write ids as text")
         return place
 
     return place_of
@@ -336,14 +334,16 @@ def mat_lookup(source: Source, sha256: str | None) -> Lookup:
     if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
         raise ChangedInput.of(path)
     if raw.startswith(b"MATLAB 7.3") or HDF5 in (raw[:8], raw[512:520]):
-        raise StageError(f"{path}: is a version 7.3 .mat; convert it in MATLAB with save(..., '-v7')")
+        raise StageError(f"{path}: is a version 7.3 .mat file; convert it in MATLAB with save(..., '-v7')")
     try:
         content = read_variables(raw, ("boxes", "images"))
     except ValueError as error:
-        raise StageError(f"{path}: is not a complete .mat file ({error}); copy it anew") from error
+        raise StageError(f"{path}: is not a complete .mat file ({error}); copy it again") from error
     boxes, images = content.get("boxes"), content.get("images")
     if not isinstance(boxes, list) or not isinstance(images, list) or not boxes or len(boxes) != len(images):
-        raise StageError(f"{path}: needs cell arrays 'boxes' and 'images' of the same length; see the published format")
+        raise StageError(
+            f"{path}: needs cell arrays 'boxes' and 'images' of the same length, as in the published format; add them"
+        )
     named = [
         (id_in_cell(image), array) for image, array in zip(images, boxes, strict=True) if id_in_cell(image) is not None
     ]
@@ -382,7 +382,7 @@ def fit_to_image(boxes: Boxes, width: int, height: int, place: str) -> tuple[Box
     if outside.any():
         corners = ", ".join(f"{corner:g}" for corner in boxes[outside][0])
         raise StageError(
-            f"{place}: box ({corners}) lies outside of the image of {width} x {height} pixels; check box_format"
+            f"{place}: box ({corners}) lies outside its image of {width} x {height} pixels; check box_format"
         )
     return clipped, int((clipped != boxes).any(axis=1).sum())
 
@@ -452,7 +452,7 @@ def flat_digests(path: Path, file: h5py.File, *, of_images: bool = True) -> Flat
         return FlatDigests(flat_head(file), file["boxes"], offsets)
     except ODD as error:
         raise StageError(
-            f"{path}: its 'boxes', 'offsets' and 'image_ids' cannot be read ({error}); write them anew"
+            f"{path}: 'boxes', 'offsets' and 'image_ids' cannot be read ({error}); write them again"
         ) from error
 
 
@@ -471,8 +471,8 @@ def check_views(path: Path, file: h5py.File) -> None:
             places = (path,) if source.file_name == "." else (path.parent / source.file_name, Path(source.file_name))
             if not any(holds(place, source.dset_name) for place in places):
                 raise StageError(
-                    f"{path}: '{name}' is a view of '{source.dset_name}' in {source.file_name}, which is not there; "
-                    "bring it back, or copy the boxes into one file"
+                    f"{path}: '{name}' is a view of '{source.dset_name}' in {source.file_name}, which is missing; "
+                    "restore it, or copy the boxes into one file"
                 )
 
 

@@ -35,7 +35,7 @@ def read_variables(raw: bytes, names: Container[str]) -> dict[str, Any]:
     """
     order = {b"IM": "<", b"MI": ">"}.get(raw[126:HEADER])
     if order is None or len(raw) < HEADER:
-        raise ValueError("it has no header of a .mat file of version 5 to 7")
+        raise ValueError("it has no .mat header of version 5 to 7")
     found: dict[str, Any] = {}
     for kind, content in elements(memoryview(raw)[HEADER:], order):
         inner = [(kind, content)]
@@ -62,7 +62,7 @@ def elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]
     place = 0
     while place < len(content):
         if len(content) - place < 8:
-            raise ValueError("it ends within the tag of an element")
+            raise ValueError("it ends inside the tag of an element")
         kind, size = (int(one) for one in np.frombuffer(content[place : place + 8], f"{order}u4"))
         start, end = place + 8, place + 8 + size
         place = end if kind == COMPRESSED else end + -end % 8
@@ -70,9 +70,9 @@ def elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]
             kind, size = kind & 0xFFFF, kind >> 16
             start, end, place = start - 4, start - 4 + size, start
             if size > 4:
-                raise ValueError("an element of more than four bytes stands in its tag")
+                raise ValueError("a small element has more than four bytes")
         if end > len(content):
-            raise ValueError("it ends within an element")
+            raise ValueError("it ends inside an element")
         yield kind, content[start:end]
 
 
@@ -87,17 +87,17 @@ def variable(content: memoryview, order: str, names: Container[str] | None, dept
             return name, None
         kind, count = int(flags[0]) & 0xFF, math.prod(shape)
         if not shape or min(shape) < 0:
-            raise ValueError(f"an array has the sides {shape}")
+            raise ValueError(f"an array has shape {shape}")
         if kind == CELL:
             if depth == 0 or count > len(content):
-                raise ValueError(f"a cell array has {count} cells or lies too deep")
+                raise ValueError(f"a cell array has {count} cells or is nested too deeply")
             return name, [variable(next(parts)[1], order, None, depth - 1)[1] for _ in range(count)]
         if kind == TEXT:
             return name, text(*next(parts), order)
         if kind in CLASSES and not int(flags[0]) & (COMPLEX | LOGICAL):
             values = numbers(*next(parts), order)
             if len(values) != count:
-                raise ValueError(f"an array of the sides {shape} has {len(values)} numbers")
+                raise ValueError(f"an array of shape {shape} has {len(values)} numbers")
             return name, values.astype(CLASSES[kind]).reshape(shape, order="F")
     except (StopIteration, IndexError) as error:
         raise ValueError("an array ends too early") from error
@@ -107,7 +107,7 @@ def variable(content: memoryview, order: str, names: Container[str] | None, dept
 def numbers(kind: int, content: memoryview, order: str) -> np.ndarray:
     """The numbers of an element. Raises ValueError."""
     if kind not in NUMBERS:
-        raise ValueError(f"an element of the type {kind} stands in the place of numbers")
+        raise ValueError(f"an element has type {kind} instead of numbers")
     return np.frombuffer(content, f"{order}{NUMBERS[kind]}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-RANDOM_ORDER = "no ranking: a random order that is weighted by the root of the box's area"
+RANDOM_ORDER = "not a ranking: a random order weighted by the square root of box area"
 
 
 def opencv_key(settings: Any, work: Path | None) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from stages.propose.selection import canonical_boxes
 
 SLOW_PIXELS = 2_000_000
 MISSING = (
-    "cv2.ximgproc is missing, which selective search needs: install opencv-contrib-python-headless in place of the "
-    "other opencv packages, or bring a finished proposals cache from another machine and set method = 'file'"
+    "selective search needs cv2.ximgproc, which is missing: install opencv-contrib-python-headless in place of the "
+    "other opencv packages, or copy a finished proposals cache from another machine and set method = 'file'"
 )
 
 
@@ -36,8 +36,8 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
     if width * height <= SLOW_PIXELS:
         return ""
     return (
-        f"is searched at {width} x {height} pixels: selective search takes about 20 s for 2 million pixels and minutes "
-        "for 8 million; set propose.resize_width = 500 to search smaller"
+        f"is searched at {width} x {height} pixels: selective search takes about 20 s for 2 million pixels, and "
+        "minutes for 8 million; set propose.resize_width = 500 to search a smaller image"
     )
 
 
@@ -92,7 +92,7 @@ def raw_search(image: NDArray[np.uint8], mode: str, base_k: int, inc_k: int, sig
     results, and refuses grey ones: hence ValueError for anything that is not uint8 [H, W, 3].
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"selective search wants uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        raise ValueError(f"selective search needs uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))
     switch = search.switchToSelectiveSearchFast if mode == "fast" else search.switchToSelectiveSearchQuality

@@ -1,4 +1,4 @@
-"""train-bbox: class-specific ridge regression from features to better boxes (R-CNN Appendix C)."""
+"""Stage `train-bbox`: class-specific bounding-box regression by ridge regression on features (R-CNN Appendix C)."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from stages.networks import PlannedNetwork
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults are those of the authors' release (bbox_regression/)."""
+    """How the regressors are trained; the defaults are those of the authors' release (bbox_regression/)."""
 
     layer: str = setting(
         "pool5",
-        "The layer of the features that the regressors are trained on.",
+        "The layer whose features the regressors are trained on.",
         source="R-CNN Appendix C",
         of_network=lambda card: card.box_layer,
     )
     min_overlap: float = setting(
         0.6,
-        "Proposals are trained on if their IoU with the nearest object is above this.",
+        "Train on proposals whose IoU with the nearest object is above this.",
         at_least=0,
         at_most=1,
         source="R-CNN Appendix C",
     )
     difficult: str = setting(
         "train",
-        "Whether difficult objects are examples like all others, or neither positives nor negatives; crowds never are.",
+        "Whether difficult objects are examples like any other, or neither positives nor negatives; crowds never are.",
         choices=("train", "ignore"),
         later=True,
         source="rcnn_train_bbox_regressor.m: examples like all others",
     )
     regularisation: float = setting(
-        1000.0, "Lambda, the weight of the ridge regression's regulariser.", above=0, source="R-CNN Appendix C"
+        1000.0, "Lambda, the regularisation strength of the ridge regression.", above=0, source="R-CNN Appendix C"
     )
     target_norm: float = setting(
-        20.0, "Features are scaled so that their mean L2 norm is this.", above=0, source="rcnn_scale_features.m"
+        20.0, "Features are scaled to this mean L2 norm.", above=0, source="rcnn_scale_features.m"
     )
     norm_seed: int = setting(
-        3, "Seed of the random sample that the mean norm is measured on.", at_least=0, source="rcnn_feature_stats.m"
+        3, "Seed for the random sample on which the mean norm is measured.", at_least=0, source="rcnn_feature_stats.m"
     )
 
     def __post_init__(self) -> None:
         if self.min_overlap == 1:
-            raise BadSetting("min_overlap = 1.0 leaves no example, for no IoU is above 1; lower it")
+            raise BadSetting("min_overlap = 1.0 leaves no examples, since no IoU exceeds 1; lower it")
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a layer that the features will not have."""
+    """Raises BadSetting if the features will not have the layer."""
     check_layer("layer =", settings.layer, network, sources["features"])
 
 
 STAGE = Stage(
     name="train-bbox",
-    summary="Train one bounding-box regressor a class.",
+    summary="Train one bounding-box regressor per class.",
     schema_version=1,
     settings=Settings,
     makes="regressor",

@@ -1,4 +1,4 @@
-"""Which regions a box regressor learns from, and what they should become (rcnn_train_bbox_regressor.m)."""
+"""The training examples of box regressors and their targets (rcnn_train_bbox_regressor.m)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ BLOCK_ROWS = 512
 
 @dataclass(frozen=True)
 class Examples:
-    """m regions in the order of the cache: `images` int64 [m] positions in it, `rows` int64 [m] within the image,
-    `labels` int32 [m] classes, `targets` float64 [m, 4] as `encode_deltas` gives them."""
+    """m regions in the order of the features cache: `images` int64 [m] (positions in the cache), `rows` int64 [m]
+    (within the image), `labels` int32 [m] (classes), `targets` float64 [m, 4] (from `encode_deltas`)."""
 
     images: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -29,7 +29,7 @@ class Examples:
     targets: NDArray[np.float64]
 
     def of_class(self, label: int) -> Examples:
-        """Those of one class."""
+        """The examples of one class."""
         own = self.labels == label
         return Examples(self.images[own], self.rows[own], self.labels[own], self.targets[own])
 
@@ -38,7 +38,7 @@ class Examples:
 
 
 def image_examples(record: Record, image: int, min_overlap: float, unused: NDArray[np.bool_] | None = None) -> Examples:
-    """The examples of one image: its `regression_pairs`, whose targets give the classes; `unused` bool [n]."""
+    """The examples of one image: its `regression_pairs`, labelled with the class of their target; `unused` bool [n]."""
     boxes, labels = record["boxes"], record["label"]
     rows, targets = regression_pairs(boxes, record["is_object"], min_overlap, unused)
     deltas = encode_deltas(boxes[rows], boxes[targets])
@@ -46,22 +46,22 @@ def image_examples(record: Record, image: int, min_overlap: float, unused: NDArr
 
 
 def collect_examples(features: Reader, dataset: Any, min_overlap: float, difficult: str) -> Examples:
-    """The examples of all images, by the settings of these names; reads no features."""
-    found = []
+    """The examples of all images, for the settings `min_overlap` and `difficult`; reads no features."""
+    images = []
     for position, (image_id, record) in enumerate(features.records(["boxes", "is_object", "label", "difficult"])):
-        found.append(image_examples(record, position, min_overlap, unused_rows(record, image_id, dataset, difficult)))
+        images.append(image_examples(record, position, min_overlap, unused_rows(record, image_id, dataset, difficult)))
     return Examples(
-        np.concatenate([one.images for one in found]),
-        np.concatenate([one.rows for one in found]),
-        np.concatenate([one.labels for one in found]),
-        np.concatenate([one.targets for one in found]),
+        np.concatenate([examples.images for examples in images]),
+        np.concatenate([examples.rows for examples in images]),
+        np.concatenate([examples.labels for examples in images]),
+        np.concatenate([examples.targets for examples in images]),
     )
 
 
 def feature_blocks(
     features: Reader, layer: str, scale: float, examples: Examples
 ) -> Iterator[tuple[NDArray[np.float64], slice]]:
-    """Scaled features float64 [m, D] of `examples`, at most 512 at a time, and which examples they are."""
+    """Scaled features float64 [m, D] of `examples`, at most 512 at a time, each with the slice of examples covered."""
     for low in range(0, len(examples), BLOCK_ROWS):
         where = slice(low, min(low + BLOCK_ROWS, len(examples)))
         images, rows = examples.images[where], examples.rows[where]

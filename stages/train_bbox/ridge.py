@@ -1,4 +1,4 @@
-"""Whitened targets and ridge regression in closed form (R-CNN Appendix C; rcnn_train_bbox_regressor.m)."""
+"""Whitening of targets and closed-form ridge regression (R-CNN Appendix C; rcnn_train_bbox_regressor.m)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHITENING_EPSILON = 0.001
 
 @dataclass(frozen=True)
 class Whitening:
-    """Y ↦ (Y - `mean`) `matrix`, and back with `inverse`: float64 [4], [4, 4], [4, 4]."""
+    """Y ↦ (Y - `mean`) `matrix`, and its `inverse`: float64 [4], [4, 4] and [4, 4]."""
 
     mean: Matrix
     matrix: Matrix
@@ -24,7 +24,7 @@ class Whitening:
 
 
 def whiten(targets: Matrix) -> Whitening:
-    """The symmetric (ZCA) whitening of `targets` [n, 4], n > 0: V diag((d + 0.001)^-1/2) Vᵀ."""
+    """The ZCA whitening of `targets` [n, 4], n > 0: V diag((d + 0.001)^-1/2) Vᵀ."""
     mean = targets.mean(axis=0)
     centred = targets - mean
     variances, axes = np.linalg.eigh(centred.T @ centred / len(targets))
@@ -34,17 +34,17 @@ def whiten(targets: Matrix) -> Whitening:
 
 @dataclass(frozen=True)
 class Ridge:
-    """`coefficients` float64 [D + 1, 4], the bias last; `residual` float64 [4, 4]: (A B - Y)ᵀ(A B - Y) in training."""
+    """`coefficients` B, float64 [D + 1, 4], bias last; `residual` float64 [4, 4], (A B - Y)ᵀ(A B - Y) in training."""
 
     coefficients: Matrix
     residual: Matrix
 
 
 def fit_ridge(blocks: Iterable[tuple[Matrix, Matrix]], dimension: int, regularisation: float) -> Ridge:
-    """The B that minimises |A B - Y|² + λ|B|², bias included, for A with a last column of ones.
+    """The B that minimises |A B - Y|² + λ|B|², bias included, where A has a last column of ones.
 
-    `blocks` are pairs (features float64 [m, D], targets float64 [m, 4]) and are used one by one: memory is that of one
-    matrix [D + 1, D + 1] and one block, whatever the number of examples.
+    `blocks` yields (features float64 [m, D], targets float64 [m, 4]) and is consumed one block at a time: memory is
+    one matrix [D + 1, D + 1] and one block, however many examples there are.
     """
     gram = np.zeros((dimension + 1, dimension + 1), order="F")
     moments, squares = np.zeros((dimension + 1, 4)), np.zeros((4, 4))

@@ -1,4 +1,4 @@
-"""The stage: for each class, the regions near its objects, their targets whitened, one ridge regression."""
+"""The train-bbox stage: per class, a ridge regression on the regions near its objects, with whitened targets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """For each class: deltas = (scale · x, 1) `coefficients` `unwhiten` + `mean`; examples and mean squared errors."""
+    """Per class: deltas = (scale · x, 1) `coefficients` `unwhiten` + `mean`; example count, mean squared errors."""
     return Schema(
         item="class",
         per_item={
@@ -44,9 +44,9 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
-    """Fits the classes of all parts that can be claimed, `jobs` at a time, each in a process of its own.
+    """Fits the classes of all parts it can claim, `jobs` at a time, each in its own process.
 
-    A class needs one matrix float64 [D + 1, D + 1], whatever the number of images.
+    A class needs one matrix float64 [D + 1, D + 1], however many images there are.
     """
     features, dataset = inputs.reader("features"), inputs.dataset("images")
     check_images("train-bbox", features.item_ids, dataset, "features")
@@ -58,7 +58,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         examples = collect_examples(features, dataset, settings.min_overlap, settings.difficult)
         labels = {name: label for label, name in enumerate(output.item_ids)}
         own = ((part, [examples.of_class(labels[name]) for name in part.item_ids]) for part in output.claim())
-        tasks = ((part, found, features, scale, settings) for part, found in own)
+        tasks = ((part, of_part, features, scale, settings) for part, of_part in own)
         with (
             processes("train-bbox", execution.jobs) as workers,
             execution.progress("train-bbox", total, "classes") as bar,
@@ -72,13 +72,13 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 def fit_part(
     part: Part, examples: Sequence[Examples], features: Reader, scale: float, settings: Settings
 ) -> tuple[Part, list[Record]]:
-    """The regressors of a part's classes. One thread: the bits of a product may depend on their number."""
+    """The regressors of a part's classes, on one thread: the bits of a product may depend on the number of threads."""
     with threadpool_limits(1, user_api="blas"):
-        return part, [fit_class(one, features, scale, settings) for one in examples]
+        return part, [fit_class(of_class, features, scale, settings) for of_class in examples]
 
 
 def fit_class(examples: Examples, features: Reader, scale: float, settings: Settings) -> Record:
-    """The regressor of one class from its `examples`; without any, the one that leaves every box where it is."""
+    """The regressor of one class, from its `examples`; without any, one that leaves every box unchanged."""
     dimension = layer_dimension(features, settings.layer)
     if not len(examples):
         return record_of(np.zeros((dimension + 1, 4)), np.eye(4), np.zeros(4), scale, 0, 0.0, 0.0)
@@ -101,7 +101,7 @@ def record_of(
     error_before: float,
     error_after: float,
 ) -> Record:
-    """One class's row of the cache. Errors: mean over examples of |t|² and of |t - predicted|², in units of deltas."""
+    """One class's cache record. The errors are means over examples of |t|² and |t - prediction|², for deltas t."""
     return {
         "coefficients": np.ascontiguousarray(coefficients),
         "unwhiten": unwhiten,
@@ -114,13 +114,15 @@ def record_of(
 
 
 def report(part: Part, records: Sequence[Record]) -> None:
-    """Tells what a part's classes learned."""
+    """Logs the regression errors of a part's classes, and warns of classes without examples."""
     for name, record in zip(part.item_ids, records, strict=True):
         if not record["examples"]:
-            logger.warning("class '%s' has no region near an object; its boxes stay where they are", name)
+            logger.warning(
+                "class '%s': no region overlaps an object enough to train on; its boxes stay as they are", name
+            )
         else:
             logger.debug(
-                "class '%s': %d examples, mean squared target %.4f, after regression %.4f",
+                "class '%s': %d examples, mean squared error %.4f before regression, %.4f after",
                 name,
                 record["examples"],
                 record["error_before"],
@@ -129,7 +131,7 @@ def report(part: Part, records: Sequence[Record]) -> None:
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """Per class: examples, mean squared target before and after regression."""
+    """Per class: the number of examples, and the mean squared error before and after regression."""
     columns = ["examples", "error_before", "error_after"]
     classes = {name: {key: record[key].item() for key in columns} for name, record in reader.records(columns)}
     return {"layer": settings.layer, "classes": classes}

@@ -1,4 +1,4 @@
-"""A part's classes half-way through the images, as arrays: what a killed training goes on from."""
+"""Checkpoints of a part's classes partway through the images, as arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.train_svm.pool import ROW_BITS
 
 
 def as_arrays(miners: Iterable[ClassMiner]) -> dict[str, np.ndarray]:
-    """Everything but the features, which are read again, and the positives, which follow from them."""
+    """The state of the miners, without features and positives, which are read from the caches again."""
     arrays: dict[str, np.ndarray] = {}
     for miner in miners:
         state = {
@@ -27,8 +27,9 @@ def as_arrays(miners: Iterable[ClassMiner]) -> dict[str, np.ndarray]:
 
 
 def restore(miners: Sequence[ClassMiner], arrays: dict[str, np.ndarray], images: int) -> None:
-    """Sets `miners`, whose weights have the right shape, to where `as_arrays` left them on their way through so many
-    `images`. Raises KeyError, TypeError or ValueError for arrays that are not theirs."""
+    """Restores `miners`, whose weights already have the right shape, from `as_arrays`; `images` is their total number.
+
+    Raises KeyError, TypeError or ValueError for arrays from another training."""
     for miner in miners:
         state = {name: arrays[f"{miner.label}.{name}"] for name in ("weights", "bias", "negatives", "added")}
         check(state["weights"], miner.weights.shape, miner.weights.dtype)
@@ -38,12 +39,12 @@ def restore(miners: Sequence[ClassMiner], arrays: dict[str, np.ndarray], images:
         miner.next_image = int(arrays[f"{miner.label}.next_image"])
         seen = miner.negatives >> ROW_BITS
         if not 0 <= miner.next_image <= images or ((seen < 0) | (seen >= miner.next_image)).any():
-            raise ValueError(f"it is of other images than these {images}")
+            raise ValueError(f"it was made from other images than these {images}")
         columns = {name: arrays[f"{miner.label}.log.{name}"].tolist() for name in LOG_COLUMNS}
         miner.log = [dict(zip(columns, entry, strict=True)) for entry in zip(*columns.values(), strict=True)]
 
 
 def check(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Raises ValueError unless the array [...] has this shape and type."""
+    """Raises ValueError unless the array [...] has this shape and dtype."""
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"{array.dtype} {list(array.shape)} instead of {dtype} {list(shape)}")

@@ -1,9 +1,9 @@
-"""How far a trained SVM may be from the minimum of its objective: the gap to a feasible point of the dual problem.
+"""The duality gap of a trained SVM: how far its objective may be from the minimum.
 
-liblinear keeps the dual variables to itself, so a feasible point is made from the SVM: by complementary slackness an
-example beyond the margin has a dual variable of 0, one that violates it that of its bound, and the few in between are
-fitted so that together they give the SVM's weights. Any feasible point bounds the minimum from below (weak duality),
-whatever the SVM.
+liblinear does not return the dual variables, so a feasible dual point is built from the SVM: by complementary slackness
+an example beyond the margin has a dual variable of 0, one that violates it has its upper bound, and the few near the
+margin are fitted so that all of them together give the SVM's weights. By weak duality any feasible point bounds the
+minimum from below.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from scipy.sparse import csr_matrix
 from stages.train_svm import Settings
 
 NEAR_MARGIN = (0.003, 0.03, 0.1)
-"""Examples whose margin is so near to 1 have their dual variables fitted. The first width bounds the minimum best for
-an SVM that is nearly finished, the last for a coarse one; the best bound counts."""
+"""Examples whose margin is this close to 1 have their dual variables fitted. The first width gives the best bound for a
+nearly converged SVM, the last for a coarse one; the best of the bounds is used."""
 ENOUGH = 1e-3
-"""With a gap this small no wider margin is tried."""
+"""A relative gap this small is good enough: wider margins are not tried."""
 MOST_FITTED = 500
 
 
 def relative_gap(
     examples: csr_matrix, positives: int, weights: NDArray[np.float64], bias: float, settings: Settings
 ) -> float:
-    """By which share of the objective the minimum can at most lie below it, from 0 to 1.
+    """The largest fraction by which the objective can still fall, from 0 to 1.
 
-    `examples` [n, D] are scaled, the first `positives` of them positives; `weights` [D] and `bias` are the SVM.
+    `examples` [n, D] are scaled features, the first `positives` of them positives; `weights` [D] and `bias` are the
+    SVM.
     """
     signs = np.where(np.arange(examples.shape[0]) < positives, 1.0, -1.0)
     costs = np.where(signs > 0, settings.C * settings.positive_weight, settings.C)
@@ -50,8 +51,8 @@ def relative_gap(
 
 
 def dual(examples: csr_matrix, signed: NDArray[np.float64], bias_multiplier: float, penalty: float = 0.0) -> float:
-    """The dual objective of the best multiple, at most 1, of dual variables [n] times the labels; `penalty` is what the
-    squared hinge subtracts."""
+    """The dual objective at the best multiple, at most 1, of `signed` [n], dual variables times labels; `penalty` is
+    the squared hinge's extra term."""
     combined = combination(examples, signed, bias_multiplier)
     linear, quadratic = np.abs(signed).sum(), combined @ combined + 2 * penalty
     share = min(1.0, linear / quadratic) if quadratic > 0 else 1.0
@@ -67,8 +68,10 @@ def fitted_variables(
     bias_multiplier: float,
     near_margin: float,
 ) -> NDArray[np.float64]:
-    """Dual variables float64 [n] of the hinge loss, each from 0 to its cost, for an SVM with these `margins` [n]:
-    `solution` [D + 1] are its weights and its bias as regularised."""
+    """Dual variables float64 [n] of the hinge loss, each between 0 and its cost, for an SVM with these `margins` [n].
+
+    `solution` [D + 1] holds its weights and its bias as regularised; examples within `near_margin` of the margin are
+    fitted."""
     from scipy.optimize import lsq_linear
 
     distances = np.abs(margins - 1)
@@ -80,11 +83,12 @@ def fitted_variables(
         rest = solution - combination(examples, signs * variables, bias_multiplier)
         columns = np.vstack([examples[near].toarray().T, np.full((1, len(near)), bias_multiplier)]) * signs[near]
         base, small = np.linalg.qr(columns)
-        found = lsq_linear(small, base.T @ rest, (np.zeros(len(near)), costs[near]), method="trf", lsq_solver="exact")
-        variables[near] = np.clip(found.x, 0, costs[near])
+        bounds = np.zeros(len(near)), costs[near]
+        fit = lsq_linear(small, base.T @ rest, bounds, method="trf", lsq_solver="exact")
+        variables[near] = np.clip(fit.x, *bounds)
     return variables
 
 
 def combination(examples: csr_matrix, variables: NDArray[np.float64], bias_multiplier: float) -> NDArray[np.float64]:
-    """Weights and regularised bias [D + 1] that signed dual variables [n] give."""
+    """The weights and regularised bias [D + 1] that signed dual `variables` [n] give."""
     return np.append(examples.T @ variables, bias_multiplier * variables.sum())

@@ -1,6 +1,6 @@
-"""Which negatives are hard, and when a class is trained again (fidelity to rcnn_train.m).
+"""Hard negative mining: which negatives are hard, and when a class is retrained, as in rcnn_train.m.
 
-Letters: n regions of one image, k classes.
+Symbols: n regions in an image, k classes.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ LOG_COLUMNS = {
     "iterations": "int32",
     "converged": "bool",
 }
-"""One row a round of training: after which image, the examples it used, hard negatives added since the last round,
-negatives evicted after it, what was minimised."""
+"""One row per training round: the image it followed, the examples used, hard negatives added since the last round,
+negatives evicted after it, and the objective."""
 
 
 @dataclass
 class ClassMiner:
-    """One class on its way through the images.
+    """The state of one class during the pass over the images.
 
-    `positives` and `negatives` are keys of rows; `weights` float64 [D] and `bias` the SVM so far (zero before the first
-    training); `added` the negatives since then; `next_image` the position of the first image it has not seen.
+    `positives` and `negatives` are keys of rows; `weights` float64 [D] and `bias` are the current SVM (zero before the
+    first training); `added` counts negatives added since the last training; `next_image` is the position of the first
+    image not yet visited.
     """
 
     name: str
@@ -58,7 +59,7 @@ class ClassMiner:
         return np.concatenate([self.positives, self.negatives])
 
     def add(self, image: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Takes the hard negatives `rows` (int64 [n]) of `image`; returns those that it did not have, int64 [k]."""
+        """Adds the hard negatives `rows` (int64 [n]) of `image`; returns those that are new, int64 [m]."""
         known = self.negatives[np.searchsorted(self.negatives, image << ROW_BITS) :]  # images come in order
         keys = keys_of(image, rows)
         new = ~np.isin(keys, known) if len(known) else np.ones(len(keys), bool)
@@ -70,20 +71,22 @@ class ClassMiner:
 def hard_negatives(
     scores: NDArray[np.float32], negatives: NDArray[np.bool_], first: bool, hard_threshold: float
 ) -> NDArray[np.bool_]:
-    """Which to add: of the `negatives` [n, k] those scored strictly above the threshold, in the first image all."""
+    """The hard ones among `negatives` [n, k]: those scored strictly above the threshold, or all in the first image.
+
+    `scores` float32 [n, k]; the result is bool [n, k]."""
     return negatives & (first | (scores > np.float32(hard_threshold)))
 
 
 def is_due(miner: ClassMiner, image: int, last_image: int, retrain_after: int) -> bool:
-    """Whether the class is trained after `image`: the first, the last, or more than `retrain_after` negatives added."""
+    """Whether to train the class after `image`: the first or last image, or more than `retrain_after` new negatives."""
     return bool(len(miner.negatives)) and (miner.added > retrain_after or image in (0, last_image))
 
 
 def easy_negatives(scores: NDArray[np.float64], evict_threshold: float, max_negatives: int) -> NDArray[np.bool_]:
-    """Which cached negatives are evicted after training, from their scores [m] under the new SVM: bool [m].
+    """Which of the m cached negatives to evict after training, from their `scores` [m] under the new SVM: bool [m].
 
-    Those strictly below `evict_threshold`, and with `max_negatives` > 0 also the lowest-scored above that number (of
-    equal ones those added last).
+    These are the ones strictly below `evict_threshold` and, if `max_negatives` > 0, all but the `max_negatives`
+    highest-scoring ones (of equal scores, those added last are evicted).
     """
     easy = scores < evict_threshold
     if max_negatives:
@@ -92,7 +95,7 @@ def easy_negatives(scores: NDArray[np.float64], evict_threshold: float, max_nega
 
 
 def finish_round(miner: ClassMiner, image: int, solution: Solution, settings: Settings) -> Keys:
-    """Takes over a trained SVM, logs the round and evicts easy negatives; returns the keys of the evicted."""
+    """Sets the class's SVM, logs the round and evicts easy negatives; returns the evicted keys."""
     easy = easy_negatives(solution.negative_scores, settings.evict_threshold, settings.max_negatives)
     evicted = miner.negatives[easy]
     miner.log.append(
@@ -116,15 +119,15 @@ def finish_round(miner: ClassMiner, image: int, solution: Solution, settings: Se
 
 
 def log_table(log: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    """The rounds of a class as columns."""
+    """The training rounds of a class, by column: arrays [rounds]."""
     return {name: np.array([entry[name] for entry in log], dtype) for name, dtype in LOG_COLUMNS.items()}
 
 
 class BlockScorer:
-    """Scores of several classes whose bits do not depend on which classes they are.
+    """Scores several classes such that each class's bits do not depend on which others are scored with it.
 
-    A matrix product may round differently with another number of columns. So class k always sits in column k % 32 of
-    block k // 32, and a block is always 32 wide, with zeros for classes that are not trained here.
+    A matrix product may round differently with a different number of columns, so class k is always column k % 32 of
+    block k // 32, and blocks are always 32 wide, with zeros for classes not trained here.
     """
 
     def __init__(self, dimension: int, miners: Sequence[ClassMiner] = ()) -> None:
@@ -135,7 +138,7 @@ class BlockScorer:
             self.update(miner)
 
     def update(self, miner: ClassMiner) -> None:
-        """Takes over the class's SVM."""
+        """Sets the class's column to its current SVM."""
         block, column = divmod(miner.label, BLOCK_CLASSES)
         if block not in self.weights:
             self.weights[block] = np.zeros((self.dimension, BLOCK_CLASSES), np.float32)
@@ -144,10 +147,10 @@ class BlockScorer:
         self.biases[block][column] = miner.bias
 
     def scores(self, features: NDArray[np.float32], block: int) -> NDArray[np.float32]:
-        """Scores float32 [n, 32] of scaled features [n, D] by the classes of a block."""
+        """Scores float32 [n, 32] of scaled `features` [n, D] for the classes of a block."""
         return np.asarray(features @ self.weights[block] + self.biases[block])
 
     @property
     def nbytes(self) -> int:
-        """What the scorer holds in memory."""
-        return sum(one.nbytes for held in (self.weights, self.biases) for one in held.values())
+        """Bytes held in memory."""
+        return sum(array.nbytes for blocks in (self.weights, self.biases) for array in blocks.values())

@@ -1,7 +1,7 @@
-"""The rows that any class keeps as examples: in a file without a name, each row once, however many classes hold it.
+"""The feature rows that classes use as examples, in an unnamed scratch file: each row once, shared by all its classes.
 
-A row of the features cache is named by its key, `image << 32 | row`. The file is gone when the process is, also after
-SIGKILL; it is read and written without mapping it, so it does not count as memory.
+A row of the features cache is identified by its key, `image << 32 | row`. The file vanishes with the process, even on
+SIGKILL; it is not memory-mapped, so it does not count as memory.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ ROW_BITS = 32
 
 
 def keys_of(image: int | NDArray[np.int64], rows: NDArray[np.int64]) -> Keys:
-    """The keys of `rows` [k] of the image at position `image` (or of one image each): int64 [k]."""
+    """The keys int64 [k] of `rows` [k] in the image at position `image` (one image for all, or an array [k])."""
     return np.asarray((np.asarray(image, np.int64) << ROW_BITS) | rows.astype(np.int64))
 
 
 def images_and_rows(keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The inverse of `keys_of`: positions of images and rows within them, int64 [k] each."""
+    """The inverse of `keys_of`: image positions and rows within the images, int64 [k] each."""
     return keys >> ROW_BITS, keys & ((1 << ROW_BITS) - 1)
 
 
 class FeaturePool:
-    """Features [D] of held rows, in their stored dtype, in the file; in memory are 4 bytes for each row of an image and
-    4 for each held one."""
+    """Features [D] of held rows, in their stored dtype. Memory: 4 bytes per row of an image that has held rows, and 4
+    per held row; the features themselves are in the file."""
 
     def __init__(self, folder: Path, dimension: int, dtype: str) -> None:
-        """The file lies in `folder`, where there is room for a cache."""
+        """Creates the file in `folder`, the cache's own, on a disk with room for large files."""
         self.file = tempfile.TemporaryFile(dir=folder, prefix="features.tmp-", buffering=0)  # noqa: SIM115 - closed by __exit__
         self.folder = folder
         self.dimension = dimension
@@ -61,12 +61,11 @@ class FeaturePool:
 
     @property
     def nbytes(self) -> int:
-        """What the pool holds in memory."""
-        return sum(one.nbytes for one in (self.holders, self.free, *self.slots.values()))
+        """Bytes held in memory."""
+        return sum(array.nbytes for array in (self.holders, self.free, *self.slots.values()))
 
     def hold(self, keys: Keys, features: NDArray[np.floating], holders: int | NDArray[np.integer] = 1) -> None:
-        """So many more `holders` for each of the rows `keys` [k], all different; `features` [k, D] are written where
-        nobody held them yet."""
+        """Adds `holders` to each of the distinct rows `keys` [k]; writes `features` [k, D] of rows not yet held."""
         slots = self.slots_of(keys)
         new = np.flatnonzero(slots < 0)
         slots[new] = self.take(len(new))
@@ -75,7 +74,7 @@ class FeaturePool:
         self.holders[slots] += holders
 
     def release(self, keys: Keys) -> None:
-        """One holder less for each of `keys`, as often as it is named; what nobody holds makes room for other rows."""
+        """Removes one holder per occurrence of each of `keys`; rows that nobody holds any more free their slots."""
         different, counts = np.unique(keys, return_counts=True)
         slots = self.slots_of(different)
         self.holders[slots] -= counts
@@ -84,7 +83,7 @@ class FeaturePool:
         self.free = np.concatenate([self.free, slots[gone]])
 
     def read(self, keys: Keys) -> NDArray[np.floating]:
-        """The features of the rows `keys` [k], in that order: [k, D] in the stored dtype. KeyError for one not held."""
+        """The features [k, D] of the rows `keys` [k], in the stored dtype. Raises KeyError for a row not held."""
         slots = self.slots_of(keys, held=True)
         features = np.empty((len(keys), self.dimension), self.dtype)
         for low, high in stretches(slots):
@@ -97,7 +96,7 @@ class FeaturePool:
         return features
 
     def slots_of(self, keys: Keys, held: bool = False) -> NDArray[np.int32]:
-        """The place in the file of each of `keys` [k]; -1 for one that nobody holds, or KeyError with `held`."""
+        """The slot in the file of each of `keys` [k], int32 [k]; -1 if not held, or KeyError with `held`."""
         slots = np.full(len(keys), -1, np.int32)
         for image, where, rows in by_image(keys):
             table = self.slots.get(image, slots[:0])
@@ -108,7 +107,7 @@ class FeaturePool:
         return slots
 
     def place(self, keys: Keys, slots: NDArray[np.int32]) -> None:
-        """Remembers where the rows `keys` [k] are."""
+        """Records the slots of the rows `keys` [k]."""
         for image, where, rows in by_image(keys):
             table = self.slots.get(image, slots[:0])
             longer = np.full(max(0, int(rows.max()) + 1 - len(table)), -1, np.int32)
@@ -116,7 +115,7 @@ class FeaturePool:
             table[rows] = slots[where]
 
     def take(self, count: int) -> NDArray[np.int32]:
-        """Free places, ascending: int32 [count]."""
+        """Takes `count` free slots, ascending: int32 [count]."""
         again, self.free = np.split(self.free, [min(count, len(self.free))])
         fresh = np.arange(self.used, self.used + count - len(again), dtype=np.int32)
         self.used += len(fresh)
@@ -126,7 +125,7 @@ class FeaturePool:
         return np.concatenate([np.sort(again), fresh])
 
     def write(self, slots: NDArray[np.int32], features: NDArray[np.floating]) -> None:
-        """Rows [k, D] into their places in the file. Raises DiskFull when there is no room."""
+        """Writes `features` [k, D] into their slots. Raises DiskFull."""
         try:
             for low, high in stretches(slots):
                 view, done = features[low:high].reshape(-1).view(np.uint8).data, 0
@@ -137,7 +136,7 @@ class FeaturePool:
 
 
 def by_image(keys: Keys) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-    """For each image of `keys`: the image, where its keys are (int64 [n]), and their rows (int64 [n])."""
+    """Per image in `keys`: the image, the positions of its keys (int64 [n]), and their rows (int64 [n])."""
     images, rows = images_and_rows(keys)
     order = np.argsort(images, kind="stable")
     for low, high in pairwise(np.flatnonzero(np.diff(images[order], prepend=-1, append=-1))):
@@ -146,6 +145,6 @@ def by_image(keys: Keys) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.in
 
 
 def stretches(slots: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
-    """(first, last + 1) of the stretches in which each of `slots` [k] follows the one before it."""
+    """The half-open ranges (first, end) over which `slots` [k] are consecutive."""
     if len(slots):
         yield from pairwise([0, *(np.flatnonzero(np.diff(slots) != 1) + 1).tolist(), len(slots)])

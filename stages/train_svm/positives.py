@@ -1,4 +1,4 @@
-"""Which regions are positives of which class (R-CNN section 2.3 and Appendix B)."""
+"""The positive examples of each class (R-CNN section 2.3 and Appendix B)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from stages.matching.examples import TRAIN, unused_rows
 from stages.matching.windows import positive_rows, present_overlaps
 
 COLUMNS = ["boxes", "is_object", "label", "difficult"]
-"""What of a features cache says which regions are examples."""
+"""The columns of a features cache that determine which regions are examples."""
 
 
 @dataclass(frozen=True)
 class Positives:
-    """Rows of a features cache that are positives of a class, in its order.
+    """The positives of all classes, in the order of the features cache.
 
-    `labels` int32 [p] class indices; `images` int64 [p] positions of images in the cache; `rows` int64 [p] rows within
-    the image.
+    `labels` int32 [p] (class indices), `images` int64 [p] (positions in the cache), `rows` int64 [p] (within the
+    image).
     """
 
     labels: NDArray[np.int32]
@@ -32,7 +32,7 @@ class Positives:
 
     @cached_property
     def by_label(self) -> NDArray[np.int64]:
-        """The order that puts a class's rows together, and leaves them in theirs: int64 [p]."""
+        """A stable ordering that groups the positives by class: int64 [p]."""
         return np.argsort(self.labels, kind="stable")
 
     def of_class(self, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -45,9 +45,9 @@ class Positives:
 def positives_of(
     record: Record, positive_overlap: float, unused: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The positives of an image: their rows int64 [p] and classes int32 [p], none of them `unused` (bool [n]).
+    """The positives of an image, without the `unused` rows (bool [n]): rows int64 [p] and classes int32 [p].
 
-    At a `positive_overlap` of 1 the objects, each of its class; below it the `positive_rows` of matching.windows.
+    If `positive_overlap` is 1, these are the objects themselves; below 1, the `positive_rows` of matching.windows.
     """
     if positive_overlap == 1:
         rows = np.flatnonzero(record["is_object"] & ~unused)
@@ -58,20 +58,20 @@ def positives_of(
 
 
 def read_positives(features: Reader, dataset: Any, positive_overlap: float, difficult: str) -> Positives:
-    """The positives of every class, by the settings of these names; reads no features."""
+    """The positives of all classes, for the settings `positive_overlap` and `difficult`; reads no features."""
     labels, images, rows = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for position, (record, unused) in enumerate(regions_and_unused(features, dataset, positive_overlap, difficult)):
-        found, classes = positives_of(record, positive_overlap, unused)
-        labels.append(classes)
-        images.append(np.full(len(found), position, np.int64))
-        rows.append(found)
+        image_rows, image_labels = positives_of(record, positive_overlap, unused)
+        labels.append(image_labels)
+        images.append(np.full(len(image_rows), position, np.int64))
+        rows.append(image_rows)
     return Positives(np.concatenate(labels), np.concatenate(images), np.concatenate(rows))
 
 
 def regions_and_unused(
     features: Reader, dataset: Any, positive_overlap: float, difficult: str
 ) -> Iterator[tuple[Record, NDArray[np.bool_]]]:
-    """For each image the columns that `positives_of` needs, as few as that takes, and its `unused_rows` (bool [n])."""
+    """Per image, the columns that `positives_of` needs, and its `unused_rows` (bool [n])."""
     if positive_overlap == 1 and difficult == TRAIN and not dataset.images_with_crowds:
         for _, record in features.records(["is_object", "label"]):
             yield record, np.zeros(len(record["label"]), bool)

@@ -1,4 +1,4 @@
-"""One SVM: its objective, and its minimum by scikit-learn's liblinear (R-CNN's release, rcnn_train.m)."""
+"""Training one SVM with scikit-learn's liblinear, and its objective (R-CNN's release, rcnn_train.m)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK_ROWS = 256
 
 @dataclass(frozen=True)
 class Objective:
-    """The parts of what is minimised: weighted losses of positives and negatives, and the regulariser."""
+    """The terms of the objective: the weighted losses of positives and negatives, and the regulariser."""
 
     positives: float
     negatives: float
@@ -28,15 +28,14 @@ class Objective:
 
     @property
     def total(self) -> float:
-        """Their sum."""
         return self.positives + self.negatives + self.regulariser
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A trained SVM: `weights` float64 [D] on scaled features, `bias`; `negative_scores` float64 [m] in training.
+    """A trained SVM: `weights` float64 [D] on scaled features, `bias`, and its `negative_scores` float64 [m].
 
-    `gap` is the relative duality gap (duality.py) where liblinear stopped before it had converged, else 0.
+    `gap` is the relative duality gap (duality.py) if liblinear stopped before converging, else 0.
     """
 
     weights: NDArray[np.float64]
@@ -49,10 +48,10 @@ class Solution:
 
 
 def fit_svm(rows: NDArray[np.floating], positives: int, scale: float, settings: Settings) -> Solution:
-    """The SVM that parts the first `positives` of the stored features `rows` [n, D] from the others.
+    """The SVM that separates the first `positives` of the stored features `rows` [n, D] from the rest.
 
-    Deterministic in its arguments as long as no other thread of the process runs liblinear (its random numbers are
-    global): concurrent fits belong in processes of their own.
+    Deterministic as long as no other thread of the process runs liblinear, whose random numbers are global: run
+    concurrent fits in separate processes.
     """
     return minimise(sparse_rows(rows, scale), positives, settings)
 
@@ -63,10 +62,10 @@ def fit_svms(
     scale: float,
     settings: Settings,
 ) -> list[Solution]:
-    """`fit_svm` for several classes that share the stored features [n, D] in the list `given`.
+    """`fit_svm` for several classes that share the stored features [n, D], the one element of `given`.
 
-    `members` has for each class which of the rows are its examples, and how many of these, the first, are positives. A
-    single member has all of them in their order. `given` is emptied, so that the features are not held twice.
+    `members` holds, per class, the rows that are its examples, and how many of them (the first ones) are positives. A
+    single member must use all rows, in order. `given` is emptied so that the features are not held twice.
     """
     examples = sparse_rows(given.pop(), scale)
     return [
@@ -75,7 +74,7 @@ def fit_svms(
 
 
 def minimise(examples: csr_matrix, positives: int, settings: Settings) -> Solution:
-    """The SVM that parts the first `positives` of the scaled `examples` [n, D] from the others."""
+    """The SVM that separates the first `positives` of the scaled `examples` [n, D] from the rest."""
     labels = np.where(np.arange(examples.shape[0]) < positives, 1, -1)
     model = make_solver(settings)
     with warnings.catch_warnings():
@@ -91,7 +90,7 @@ def minimise(examples: csr_matrix, positives: int, settings: Settings) -> Soluti
 
 
 def make_solver(settings: Settings) -> Any:
-    """liblinear's dual coordinate descent, the bias inside the regulariser: the original's `-s 3 -B 10 -w1 2`."""
+    """liblinear's dual coordinate descent with a regularised bias, the release's `-s 3 -B 10 -w1 2`."""
     from sklearn.svm import LinearSVC
 
     return LinearSVC(
@@ -115,7 +114,7 @@ def svm_objective(
 ) -> Objective:
     """C·w₊·Σ loss(positives) + C·Σ loss(negatives) + ½|w|² + ½(b / bias multiplier)² (rcnn_train.m, lines 155-162).
 
-    Scores float64 [n] of the positives and of the negatives, weights float64 [D]."""
+    Scores are float64 [p] and [m], `weights` float64 [D]."""
     power = 1 if settings.loss == "hinge" else 2
     lost_positives = (np.maximum(0, 1 - positive_scores) ** power).sum()
     lost_negatives = (np.maximum(0, 1 + negative_scores) ** power).sum()
@@ -127,19 +126,19 @@ def svm_objective(
 
 
 def sparse_rows(rows: NDArray[np.floating], scale: float) -> csr_matrix:
-    """Stored features [n, D] times `scale` as a sparse float64 matrix.
+    """Stored features [n, D] times `scale`, as a sparse float64 matrix [n, D].
 
-    liblinear copies its input as 16 bytes a non-zero; after a ReLU most are zero, and a dense float64 copy beside it
-    would be the larger half of the memory.
+    liblinear copies its input at 16 bytes per non-zero; after a ReLU most values are zero, and a dense float64 copy
+    would take more memory than that.
     """
     blocks = [rows[low : low + BLOCK_ROWS] for low in range(0, len(rows), BLOCK_ROWS)]
     total = sum(np.count_nonzero(nonzero(block)) for block in blocks)
     values, columns, starts = np.empty(total, np.float64), np.empty(total, np.int32), [np.zeros(1, np.int64)]
     for block in blocks:
-        found = np.flatnonzero(nonzero(block))
+        flat = np.flatnonzero(nonzero(block))
         low = int(starts[-1][-1])
-        where = slice(low, low + len(found))
-        columns[where] = found % rows.shape[1]
-        values[where] = scaled(block.reshape(-1)[found], scale)
-        starts.append(low + np.searchsorted(found, rows.shape[1] * np.arange(1, len(block) + 1)))
+        where = slice(low, low + len(flat))
+        columns[where] = flat % rows.shape[1]
+        values[where] = scaled(block.reshape(-1)[flat], scale)
+        starts.append(low + np.searchsorted(flat, rows.shape[1] * np.arange(1, len(block) + 1)))
     return csr_matrix((values, columns, np.concatenate(starts).astype(np.int32)), shape=rows.shape)

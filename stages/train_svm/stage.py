@@ -1,4 +1,4 @@
-"""The stage: all classes in one pass through the images, each trained again whenever enough hard negatives came up."""
+"""The train-svm stage: one pass over the images for all classes, retraining each after enough new hard negatives."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ logger = logging.getLogger("stages.train_svm")
 MOST_PARTS = 512
 SHARED_CLASSES = 32
 SHARED_BYTES = 8_000_000
-"""The most that classes may share in one task for a worker: many small ones are dispatched together."""
+"""Limits on the classes, and their features, that share one task of a worker: many small classes are sent together."""
 CHECKPOINT_COST = 2.0
-"""Seconds that a checkpoint may take; with one that takes longer they become rarer."""
+"""Seconds that a checkpoint may take; slower ones are saved less often."""
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -54,12 +54,12 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def part_size(settings: Settings, inputs: Inputs) -> int:
-    """Four classes, or of very many as many as make 512 parts."""
+    """Four classes per part, or more where that would make over 512 parts."""
     return max(STAGE.part_size, -(-len(inputs.dataset("images").classes) // MOST_PARTS))
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """For each class: `weights` [D] on scaled features, `bias`, their `scale`, counts, and the `log` of rounds."""
+    """Per class: `weights` [D] on scaled features, `bias`, the features' `scale`, counts, and the `log` of rounds."""
     return Schema(
         item="class",
         per_item={
@@ -74,7 +74,7 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
-    """Trains the classes of all parts it can claim, in a pass through the images as many as fit into `memory`."""
+    """Trains the classes of all parts it can claim; each pass over the images trains as many as fit into `memory`."""
     features, dataset = inputs.reader("features"), inputs.dataset("images")
     check_images("train-svm", features.item_ids, dataset, "features")
     dimension = layer_dimension(features, settings.layer)
@@ -100,8 +100,8 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
 
 def class_bytes(dimension: int, regions: int) -> int:
-    """What a class holds before its first image: its SVM in float64 and, to score, in float32, and room for the keys of
-    an image of so many `regions`."""
+    """Bytes that a class holds before its first image: its SVM in float64 and (for scoring) float32, and the keys of
+    one image of that many `regions`."""
     return 12 * (dimension + 1) + 8 * regions
 
 
@@ -117,13 +117,13 @@ def train_parts(
     workers: Processes,
     trainings: Trainings,
 ) -> list[Part]:
-    """One pass through the images for the classes of `parts`, from their checkpoints if they have some; writes them.
+    """Trains the classes of `parts` in one pass over the images, from their checkpoints if any, and writes them.
 
-    Returns those that were put off, with a checkpoint, because the classes have outgrown the memory.
+    Returns the parts that were put off, with a checkpoint, because the classes outgrew the memory.
     """
     miners = {part.index: start_part(part, settings, features, positives, output) for part in parts}
     with FeaturePool(output.folder, *layer_type(features, settings.layer)) as pool:
-        every = [one for group in miners.values() for one in group]
+        every = [miner for of_part in miners.values() for miner in of_part]
         mining = Mining(settings, features, dataset, scale, every, pool, workers, trainings)
         put_off = make_room(mining, parts, miners, settings, output)
         remaining = len(features) - mining.first_image
@@ -143,7 +143,7 @@ def train_parts(
 
 
 def save(parts: Sequence[Part], miners: Mapping[int, Sequence[ClassMiner]], output: Writer) -> None:
-    """A checkpoint for each part."""
+    """Saves a checkpoint of each part."""
     for part in parts:
         output.checkpoint(part).save(as_arrays(miners[part.index]))
 
@@ -151,20 +151,20 @@ def save(parts: Sequence[Part], miners: Mapping[int, Sequence[ClassMiner]], outp
 def make_room(
     mining: Mining, parts: list[Part], miners: dict[int, list[ClassMiner]], settings: Settings, output: Writer
 ) -> list[Part]:
-    """Takes the last of the `parts` out of the pass, with checkpoints, until the others fit into `memory`; returns
-    them. One part stays, whatever it holds."""
+    """Takes parts out of the pass, last ones first and with checkpoints, until the rest fit into `memory`; returns
+    them. One part always stays, however large."""
     late: list[Part] = []
     while len(parts) > 1 and mining.nbytes > settings.memory * 1e6:
         half = parts[len(parts) // 2 :]
         del parts[len(parts) // 2 :]
         save(half, miners, output)
-        mining.drop([one for part in half for one in miners.pop(part.index)])
+        mining.drop([miner for part in half for miner in miners.pop(part.index)])
         late = half + late
     return late
 
 
 def layer_type(features: Reader, layer: str) -> tuple[int, str]:
-    """D and the stored dtype of `layer`."""
+    """The dimension D and the stored dtype of `layer`."""
     column = features.schema.rows[layer]
     return column.shape[0], column.dtype
 
@@ -172,7 +172,7 @@ def layer_type(features: Reader, layer: str) -> tuple[int, str]:
 def start_part(
     part: Part, settings: Settings, features: Reader, positives: Positives, output: Writer
 ) -> list[ClassMiner]:
-    """The part's classes where their checkpoint left them, or at the first image; those without an object are done."""
+    """The part's classes, from their checkpoint or at the first image; classes without objects are already done."""
     dimension = layer_dimension(features, settings.layer)
     first = part.index * output.part_size
     miners = [
@@ -187,8 +187,8 @@ def start_part(
         if not len(miner.positives):
             miner.next_image = len(features)
             logger.warning(
-                "class '%s' has no object in the training images and will never be detected; "
-                "add images of it or leave it out of the dataset's classes",
+                "class '%s' has no objects in the training images and will never be detected; "
+                "add images of it, or leave it out of the dataset's classes",
                 miner.name,
             )
     return miners
@@ -196,25 +196,25 @@ def start_part(
 
 @dataclass
 class Trainings:
-    """How many SVMs this process has trained, and the relative duality gap of those that liblinear left unfinished."""
+    """Counts the SVMs trained by this process, and keeps the relative duality gap of those that did not converge."""
 
     total: int = 0
     unfinished: list[tuple[str, float]] = field(default_factory=list)
 
     def count(self, name: str, solution: Solution) -> None:
-        """One more, of the class `name`."""
+        """Adds a training of the class `name`."""
         self.total += 1
         if not solution.converged:
             self.unfinished.append((name, solution.gap))
 
     def say_unfinished(self, settings: Settings) -> None:
-        """One warning for all of the unfinished; nothing where there is none."""
+        """Logs one warning for all trainings that did not converge, if any."""
         if not self.unfinished:
             return
-        worst, gap = max(self.unfinished, key=lambda one: one[1])
+        worst, gap = max(self.unfinished, key=lambda training: training[1])
         logger.warning(
-            "%d of %d trainings of SVMs stopped at max_iterations = %d, before they reached tolerance %g; the minimum "
-            "of the objective is at most %s %% lower (class '%s'); max_iterations = %d lets them go on",
+            "%d of %d SVM trainings stopped at max_iterations = %d before reaching tolerance %g; their objective "
+            "could fall by at most %s %% more (class '%s'); raise max_iterations to %d to let them converge",
             len(self.unfinished),
             self.total,
             settings.max_iterations,
@@ -226,7 +226,7 @@ class Trainings:
 
 
 class Mining:
-    """A pass through the images for several classes, which may join it at different images."""
+    """One pass over the images for several classes, which may join it at different images."""
 
     def __init__(
         self,
@@ -244,7 +244,8 @@ class Mining:
         self.features = features
         self.dataset = dataset
         self.scale = scale
-        self.miners = sorted((one for one in miners if one.next_image < len(features)), key=lambda one: one.label)
+        waiting = (miner for miner in miners if miner.next_image < len(features))
+        self.miners = sorted(waiting, key=lambda miner: miner.label)
         self.pool = pool
         self.workers = workers
         self.scorer = BlockScorer(pool.dimension, self.miners)
@@ -253,29 +254,29 @@ class Mining:
         self.hold_examples()
 
     def hold_examples(self) -> None:
-        """Reads the features of all positives, and of the negatives that a checkpoint names, image by image."""
+        """Reads the features of all positives, and of negatives restored from a checkpoint, image by image."""
         every, holders = np.unique(
             np.concatenate([np.zeros(0, np.int64), *(miner.examples for miner in self.miners)]), return_counts=True
         )
         for image, where, rows in by_image(every):
-            found = self.features.rows(self.features.item_ids[image], self.settings.layer, rows)
-            self.pool.hold(every[where], found, holders[where])
+            stored = self.features.rows(self.features.item_ids[image], self.settings.layer, rows)
+            self.pool.hold(every[where], stored, holders[where])
 
     @property
     def nbytes(self) -> int:
-        """What the classes hold in memory: SVMs, keys of examples, the pool's tables, and room for the next image."""
+        """Bytes held by the classes: SVMs, keys of examples, the pool's tables, and room for the next image."""
         classes = sum(miner.weights.nbytes + miner.positives.nbytes + miner.negatives.nbytes for miner in self.miners)
         return classes + self.scorer.nbytes + self.pool.nbytes + 8 * self.regions * len(self.miners)
 
     def drop(self, miners: Sequence[ClassMiner]) -> None:
-        """Leaves out classes: they go on in another pass."""
+        """Removes classes from this pass; they continue in a later one."""
         gone = {miner.label for miner in miners}
-        self.pool.release(np.concatenate([one.examples for one in self.miners if one.label in gone]))
+        self.pool.release(np.concatenate([miner.examples for miner in self.miners if miner.label in gone]))
         self.miners = [miner for miner in self.miners if miner.label not in gone]
         self.scorer = BlockScorer(self.pool.dimension, self.miners)
 
     def images(self) -> Iterator[int]:
-        """Visits one image after the other; yields its number of regions when all classes are done with it."""
+        """Visits the images in order; yields each one's number of regions once all classes are done with it."""
         columns = [*COLUMNS, self.settings.layer]
         ids = self.features.item_ids[self.first_image :]
         if not ids:
@@ -296,7 +297,7 @@ class Mining:
             miner.next_image = image + 1
 
     def add_negatives(self, image: int, record: Record, active: Sequence[ClassMiner]) -> None:
-        """The hard negatives of one image, into each class's cache."""
+        """Adds the hard negatives of one image to each class."""
         stored = record[self.settings.layer]
         features = scaled(stored, self.scale)
         here = present_overlaps(record["boxes"], record["is_object"], record["label"])
@@ -317,7 +318,7 @@ class Mining:
         self.pool.hold(keys_of(image, held), stored[held], holders[held])
 
     def solve(self, due: Sequence[ClassMiner]) -> Iterator[Solution]:
-        """Trains each class that is due, in processes: liblinear's random numbers are global to one."""
+        """Trains the classes that are due, in worker processes: liblinear's random numbers are global to a process."""
         if not due:
             return
         at_most = min(SHARED_CLASSES, -(-len(due) // (2 * self.workers.jobs)))
@@ -329,7 +330,7 @@ class Mining:
             yield from solutions
 
     def take_over(self, miner: ClassMiner, image: int, solution: Solution) -> Keys:
-        """The end of a class's round; returns the keys of the evicted."""
+        """Finishes a class's round with its new SVM; returns the evicted keys."""
         self.trainings.count(miner.name, solution)
         evicted = finish_round(miner, image, solution, self.settings)
         self.scorer.update(miner)
@@ -340,10 +341,10 @@ class Mining:
 def batches(
     due: Sequence[ClassMiner], at_most: int, rows: int
 ) -> Iterator[tuple[Keys, list[tuple[NDArray[np.int64], int]]]]:
-    """Divides classes among tasks: keys of rows, and for each class which of these are its examples and how many, the
-    first, are positives.
+    """Groups classes into tasks; each task is the keys of its rows and, per class, which of the rows are its examples
+    and how many of these (the first ones) are positives.
 
-    `at_most` classes share what a task costs if they have no more than `rows` different examples together.
+    Up to `at_most` classes share a task, as long as they have no more than `rows` distinct examples together.
     """
     group: list[ClassMiner] = []
     keys = np.zeros(0, np.int64)
@@ -360,13 +361,13 @@ def batches(
 
 
 def members_of(group: Sequence[ClassMiner], keys: Keys) -> list[tuple[NDArray[np.int64], int]]:
-    """For each class where its examples are among `keys` (int64 [n]), and how many of them are positives."""
+    """Per class, the positions of its examples among `keys` (int64 [n]), and the number of its positives."""
     order = np.argsort(keys)
-    return [(order[np.searchsorted(keys, one.examples, sorter=order)], len(one.positives)) for one in group]
+    return [(order[np.searchsorted(keys, miner.examples, sorter=order)], len(miner.positives)) for miner in group]
 
 
 def say_round(miner: ClassMiner, final: bool) -> None:
-    """One line for a class's round: for all users after the last image, before that for those who ask for more."""
+    """Logs a line on a class's round, at level INFO after the last image and DEBUG before that."""
     entry = miner.log[-1]
     logger.log(
         logging.INFO if final else logging.DEBUG,
@@ -387,9 +388,11 @@ def say_round(miner: ClassMiner, final: bool) -> None:
 
 
 def record_of(miner: ClassMiner, scale: float) -> Record:
-    """What is kept of a class. One that was never trained scores NEVER_DETECTED everywhere."""
+    """A class's cache record. A class that was never trained scores NEVER_DETECTED everywhere."""
     if len(miner.positives) and not miner.log:
-        logger.warning("class '%s' met no negative region and will never be detected; add images", miner.name)
+        logger.warning(
+            "class '%s' has no negative regions and will never be detected; add images without it", miner.name
+        )
     return {
         "weights": miner.weights,
         "bias": np.array(miner.bias if miner.log else NEVER_DETECTED, np.float64),
@@ -401,7 +404,7 @@ def record_of(miner: ClassMiner, scale: float) -> Record:
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """Per class: positives, negatives kept, rounds, final objective (None if never trained)."""
+    """Per class: positives, cached negatives, training rounds, and the final objective (None if never trained)."""
     classes = {}
     for name, record in reader.records(["positives", "negatives", "log/objective"]):
         objectives = record["log/objective"]

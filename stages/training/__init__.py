@@ -1,1 +1,1 @@
-"""What the stages that train a network share."""
+"""The training loop shared by all stages that train a network."""

@@ -1,4 +1,4 @@
-"""Decoded images, of which those used last are kept in memory."""
+"""An in-memory cache of decoded images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEGABYTE = 1_000_000
 
 
 class ImageMemory:
-    """The images of a dataset, of which those used last stay decoded, up to `limit` bytes; for several threads."""
+    """A dataset's images, decoded; the most recently used stay in memory, up to `limit` bytes. Thread-safe."""
 
     def __init__(self, dataset: Dataset, limit: int) -> None:
         self.dataset = dataset

@@ -1,6 +1,6 @@
-"""The log of a training: kept step by step, a CSV file while it runs, curves when it is done.
+"""The training log: recorded step by step, written as CSV during training, plotted afterwards.
 
-The stage's card says which columns it has (`LogColumns`); the CSV file has the seconds of each step besides.
+The stage's card defines its columns (`LogColumns`); the CSV file also has the duration of each step, in seconds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FILE = "training.csv"
 TABLE = "log"
 SHOWN_POINTS = 100
 
-Log = Mapping[str, Any]  # columns of equal length, lists or arrays, the number of the step first
+Log = Mapping[str, Any]  # columns of equal length, lists or arrays, the step number first
 
 
 class TrainingLog:
-    """What each step measured, the first step first, and the seconds that it took."""
+    """The measurements of each step, in order, and its duration in seconds."""
 
     def __init__(self, columns: LogColumns) -> None:
         self.columns = columns
@@ -36,7 +36,7 @@ class TrainingLog:
         return len(self.rows)
 
     def add(self, rate: float, measured: Mapping[str, float], seconds: float) -> dict[str, float]:
-        """Appends the row of the next step, and returns it. Raises KeyError if a column was not `measured`."""
+        """Appends and returns the row of the next step. Raises KeyError if a column is missing from `measured`."""
         columns = self.columns
         row = {columns.step: len(self) + 1, "learning_rate": rate}
         row |= {name: measured[name] for name in (*columns.losses, *columns.accuracies)}
@@ -45,45 +45,45 @@ class TrainingLog:
         return row
 
     def record(self) -> Record:
-        """The log as the table TABLE of a cache."""
+        """The log as the columns of the cache's table TABLE."""
         return {
             f"{TABLE}/{name}": np.array([row[name] for row in self.rows], dtype)
             for name, dtype in self.columns.dtypes.items()
         }
 
     def state(self) -> Record:
-        """The log as part of a checkpoint."""
+        """What a checkpoint stores of the log."""
         return {**self.record(), "seconds": np.array(self.seconds, np.float32)}
 
     def restore(self, state: Record) -> None:
-        """Goes on from what `state` gave. Raises KeyError or ValueError for anything else."""
+        """The inverse of `state`. Raises KeyError or ValueError for anything else."""
         names = list(self.columns.dtypes)
         values = zip(*(state[f"{TABLE}/{name}"].tolist() for name in names), strict=True)
         self.rows = [dict(zip(names, row, strict=True)) for row in values]
         self.seconds = state["seconds"].tolist()
 
     def write(self, folder: Path) -> None:
-        """Writes FILE into a cache's folder, whole or not at all. Raises DiskFull or CacheError."""
+        """Writes FILE into a cache's folder, atomically. Raises DiskFull or CacheError."""
         measured = {name: [row[name] for row in self.rows] for name in self.columns.dtypes}
         write_log(folder, {**measured, "seconds": self.seconds})
 
     def sentence(self, first: int, last: int) -> str:
-        """How the steps since `first` (from 0) of `last` went: means of their losses and accuracies."""
+        """A log line: mean losses and accuracies of the steps from row `first` on, out of `last` steps in all."""
         means = {name: float(np.mean([row[name] for row in self.rows[first:]])) for name in self.columns.dtypes}
-        told = [f"{name.replace('_', ' ')} {means[name]:.3f}" for name in self.columns.losses]
-        told += [f"{name.replace('_', ' ')} {100 * means[name]:.1f} %" for name in self.columns.accuracies]
-        return f"{self.columns.step} {len(self)} of {last}: {', '.join(told)}"
+        measures = [f"{name.replace('_', ' ')} {means[name]:.3f}" for name in self.columns.losses]
+        measures += [f"{name.replace('_', ' ')} {100 * means[name]:.1f} %" for name in self.columns.accuracies]
+        return f"{self.columns.step} {len(self)} of {last}: {', '.join(measures)}"
 
 
 def write_log(folder: Path, log: Log) -> None:
-    """Writes FILE into a cache's folder, whole or not at all. Raises DiskFull or CacheError."""
+    """Writes FILE into a cache's folder, atomically. Raises DiskFull or CacheError."""
     rows = zip(*log.values(), strict=True)
     lines = [",".join(log), *(",".join(map(as_text, row)) for row in rows)]
     write_atomically(folder / FILE, [("\n".join(lines) + "\n").encode()], durable=False)
 
 
 def as_text(value: float | np.generic) -> str:
-    """A whole number as it is, another to six digits."""
+    """Integers in full, other numbers to six significant digits."""
     return str(value) if isinstance(value, int | np.integer) else f"{value:.6g}"
 
 
@@ -95,22 +95,22 @@ def read_log(reader: Reader, item_id: str) -> dict[str, np.ndarray]:
 
 
 def running_means(values: Sequence[float], points: int = SHOWN_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Means of up to `points` equal stretches of `values`, and the place (from 0) of the middle of each: [points]."""
+    """Means of `values` over at most `points` equal stretches, and the zero-based middle of each: float64 [points]."""
     stretches = np.array_split(np.asarray(values, np.float64), max(1, min(points, len(values))))
-    ends = np.cumsum([len(one) for one in stretches])
-    return np.array([one.mean() for one in stretches]), ends - np.array([(len(one) + 1) / 2 for one in stretches])
+    lengths = np.array([len(stretch) for stretch in stretches])
+    return np.array([stretch.mean() for stretch in stretches]), np.cumsum(lengths) - (lengths + 1) / 2
 
 
 def points_in_words(log: Log) -> str:
-    """What a point of the curves of `log` stands for: an epoch, say, or the mean of several iterations."""
+    """What a point on the curves of `log` stands for, such as an epoch or the mean of several iterations."""
     step, count = next(iter(log)), len(next(iter(log.values())))
     if count == 1:
         return f"a single {step}"
-    return f"one point per {step}" if count <= SHOWN_POINTS else f"each point the mean of a few {step}s"
+    return f"one point per {step}" if count <= SHOWN_POINTS else f"each point averages a few {step}s"
 
 
 def smoothed(log: Log, step: str, names: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(steps, running means), each [points], of each of the columns `names`."""
+    """Per column in `names`, the steps and running means to plot: float64 [points] each."""
     steps = np.asarray(log[step], np.float64)
     for name in names:
         means, places = running_means(log[name])
@@ -118,7 +118,7 @@ def smoothed(log: Log, step: str, names: Sequence[str]) -> Iterator[tuple[np.nda
 
 
 def plot_log(log: Log, columns: LogColumns, path: Path) -> None:
-    """Writes a PNG of losses, accuracies and learning rate: a point for each step, or means of short stretches."""
+    """Plots losses, accuracies and learning rate to a PNG, one point per step or per short stretch of steps."""
     panels = {
         "loss": (columns.losses, 3.0),
         "accuracy": (columns.accuracies, 3.0),
@@ -144,7 +144,7 @@ def plot_log(log: Log, columns: LogColumns, path: Path) -> None:
 
 
 def draw_panel(ax: Any, log: Log, step: str, names: Sequence[str]) -> None:
-    """One panel: a line for each of the columns `names` against the column `step`."""
+    """Draws one panel: the columns `names` against the column `step`."""
     for number, (steps, means) in enumerate(smoothed(log, step, names)):
         marker = "." if len(means) < 20 else ""
         ax.plot(steps, means, marker=marker, linewidth=1.3, **line_of(number))

@@ -1,8 +1,8 @@
 """The loop that trains every network: claim, restore, step, checkpoint, log, write.
 
-A step (an iteration, an epoch) is a function of the weights and the optimiser's state before it, of its batch and of
-(seed, step); its batch is one of (seed, step). So a training that goes on from a checkpoint ends in the same bits as
-one that was never stopped.
+A step (an iteration or an epoch) depends only on the weights and optimiser state before it, on its batch, and on
+(seed, step); its batch depends only on (seed, step). So a training that resumes from a checkpoint is bit-for-bit
+identical to one that was never stopped.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ DrawnBatch = TypeVar("DrawnBatch", covariant=True)
 
 
 class Trainer(ABC, Generic[Batch]):
-    """A network being trained by `steps` steps; a stage's own trainer says what one step is.
+    """Trains a network for `steps` steps; each stage's subclass defines what a step is.
 
-    `optimiser` has the parameters of `module` that are not frozen; the rate of a step, `schedule(step)` counted from 1,
-    is multiplied by each of its groups' `rate`. `remedy` names the settings to lower if the training diverges.
+    `optimiser` holds the parameters of `module` that are not frozen; the learning rate of a group in a step is
+    `schedule(step)`, with steps counted from 1, times the group's `rate`. `remedy` names the settings to lower if
+    training diverges.
     """
 
     card: ClassVar[Stage]
@@ -65,11 +66,11 @@ class Trainer(ABC, Generic[Batch]):
 
     @abstractmethod
     def update(self, batch: Batch, generator: torch.Generator) -> Mapping[str, float]:
-        """Changes the weights by one batch, or this rank's share of it; returns the whole batch's losses and accuracies
-        by the names that the card's log has for them. PyTorch's own random numbers are those of this step, too."""
+        """Updates the weights from one batch, or this rank's share of it; returns the losses and accuracies of the
+        whole batch, named as in the card's log. PyTorch's global generator is seeded for the step, too."""
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """The next step; returns its row of the log. Raises StageError where a loss is not a finite number."""
+        """Takes the next step and returns its log row. Raises StageError if a loss is NaN or infinite."""
         step, started = len(self.log) + 1, time.monotonic()
         rate = self.schedule(step)
         for group in self.optimiser.param_groups:
@@ -80,42 +81,42 @@ class Trainer(ABC, Generic[Batch]):
         return self.log.add(rate, measured, time.monotonic() - started)
 
     def check_losses(self, measured: Mapping[str, float], step: int) -> None:
-        """Raises StageError for a loss that is NaN or infinite: what follows would train on nothing."""
+        """Raises StageError if a loss is NaN or infinite, from which training cannot recover."""
         for name in self.log.columns.losses:
             if not math.isfinite(measured[name]):
                 raise StageError(
                     f"{self.card.name}: the {name.replace('_', ' ')} became NaN or infinite at {self.log.columns.step} "
-                    f"{step}; training diverged: lower {self.remedy}"
+                    f"{step}; training diverged, lower {self.remedy}"
                 )
 
     def state(self) -> Record:
-        """All that the next step depends on, as arrays, and the log of those before."""
+        """Everything the next step depends on, as arrays, and the log so far."""
         return {**training_state(self.module, self.optimiser), **self.log.state()}
 
     def restore(self, state: Record) -> None:
-        """Goes on from what `state` gave. Raises LookupError, ValueError or RuntimeError for another training's."""
+        """The inverse of `state`. Raises LookupError, ValueError or RuntimeError if it is from another training."""
         restore_training(self.module, self.optimiser, state)
         self.log.restore(state)
         if len(self.log) > self.steps:
-            raise ValueError(f"it is of {len(self.log)} {self.log.columns.step}s")
+            raise ValueError(f"it has {len(self.log)} {self.log.columns.step}s")
 
 
 class Sampler(Protocol[DrawnBatch]):
-    """What the batches of a training are drawn from."""
+    """Draws the batches of a training."""
 
     @property
     def regions_per_step(self) -> int:
-        """How many regions a step sees, of all ranks together: what the progress bar counts per second."""
+        """Regions per step, over all ranks: what the progress bar counts per second."""
 
     def batches(self, first: int, last: int) -> Iterator[DrawnBatch]:
-        """The batches of the steps `first` to `last`, this rank's share of each: functions of (seed, step) alone."""
+        """This rank's share of the batches of steps `first` to `last`; they depend on (seed, step) alone."""
 
     def record(self) -> Record:
-        """What the cache keeps of the examples, beside the network and the log."""
+        """What the cache stores about the examples, beside the network and the log."""
 
 
 def network_schema(network: nn.Module, log: LogColumns, examples: Mapping[str, Column] | None = None) -> Schema:
-    """The cache of a training: the network's tensors by their names, the sampler's record of the `examples`, the log.
+    """The schema of a training stage's cache: the network's tensors by name, the sampler's `examples`, the log.
 
     The network may be on the meta device.
     """
@@ -133,10 +134,10 @@ def train(
     *,
     checkpoint_seconds: float = 0.0,
 ) -> None:
-    """Trains the network of each part that can be claimed and writes its weights, the log and the sampler's record.
+    """Trains the network of each part it can claim, and writes the weights, the log and the sampler's record.
 
-    A checkpoint there is restored before the sampler is made, and one is saved each `checkpoint_seconds`. Of several
-    `ranks` the first claims and writes.
+    An existing checkpoint is restored before the sampler is made; a new one is saved every `checkpoint_seconds`. With
+    several `ranks`, the first one claims and writes.
     """
     ranks = ranks or Ranks()
     keep_large_buffers()
@@ -151,12 +152,12 @@ def train(
 
 
 def resume(trainer: Trainer[Batch], checkpoint: Checkpoint) -> None:
-    """Restores the checkpoint if there is one. Raises StageError for another training's, and where ranks differ."""
+    """Restores the checkpoint, if any. Raises StageError if it is from another training or the ranks disagree on it."""
     saved = checkpoint.load()
     if saved is not None:
         with restoring(checkpoint):
             trainer.restore(saved)
-        logger_of(trainer).info("going on after %s %d of %d", trainer.log.columns.step, len(trainer.log), trainer.steps)
+        logger_of(trainer).info("resuming after %s %d of %d", trainer.log.columns.step, len(trainer.log), trainer.steps)
     trainer.ranks.check_agreement(trainer.card.name, len(trainer.log))
 
 
@@ -168,7 +169,7 @@ def run_steps(
     execution: Execution,
     checkpoint_seconds: float,
 ) -> None:
-    """The steps that are left, with a checkpoint and a line on how they went each `checkpoint_seconds`."""
+    """Runs the remaining steps, with a checkpoint and a log line every `checkpoint_seconds`."""
     log, steps = trainer.log, trainer.steps
     described, saved_at = len(log), time.monotonic()
     with execution.progress(trainer.card.name, steps, f"{log.columns.step}s", len(log)) as bar:
@@ -184,7 +185,7 @@ def run_steps(
 
 
 def describe(trainer: Trainer[Batch], output: Writer, first: int) -> None:
-    """Writes the log file, and says how the steps from `first` (counted from 0) on went."""
+    """Writes the log file, and logs a line on the steps from row `first` on."""
     trainer.log.write(output.folder)
     if len(trainer.log) > first:
         logger_of(trainer).info("%s", trainer.log.sentence(first, trainer.steps))

@@ -1,4 +1,4 @@
-"""Which weights of a network learn, and how fast; which of its layers behave as in training."""
+"""Which of a network's weights are trained, at which learning rate, and which layers are in training mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def freeze(module: nn.Module, layers: Collection[str], option: str) -> None:
-    """Fixes the weights of `layers`, names of submodules. Raises BadSetting, naming `option`, for other names."""
+    """Freezes the weights of `layers`, names of submodules. Raises BadSetting, naming `option`, for unknown names."""
     names = {name for name, part in module.named_modules() if name and any(True for _ in part.parameters())}
     for layer in layers:
         if layer not in names:
@@ -25,10 +25,10 @@ def freeze(module: nn.Module, layers: Collection[str], option: str) -> None:
 def parameter_groups(
     module: nn.Module, new: Collection[str], *, new_rate: float, bias_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser: weights and biases of the old layers and of those named `new`; frozen ones are left out.
+    """Optimiser groups for the weights and biases of the old layers and of those named `new`, without frozen ones.
 
-    `rate` is what the learning rate is multiplied by: `new_rate` for new layers, times `bias_rate` for biases, which do
-    not decay (R-CNN's release, train.prototxt: blobs_lr, weight_decay).
+    A group's `rate` multiplies the learning rate: `new_rate` for new layers, times `bias_rate` for biases, which are
+    not decayed (R-CNN's release, train.prototxt: blobs_lr, weight_decay).
     """
     groups: dict[tuple[bool, bool], list[torch.Tensor]] = {}
     for name, weight in module.named_parameters():
@@ -46,14 +46,14 @@ def parameter_groups(
 
 
 def set_dropout(module: nn.Module, share: float) -> None:
-    """Every dropout layer drops `share`."""
+    """Sets the dropout rate of every dropout layer to `share`."""
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = share
 
 
 def training_mode(module: nn.Module) -> None:
-    """Dropout on; batch normalisation keeps the statistics of the pre-training, which small batches would spoil."""
+    """Turns dropout on; batch normalisation keeps its pre-trained statistics, which small batches would spoil."""
     module.train()
     for part in module.modules():
         if isinstance(part, NORMALISATIONS):

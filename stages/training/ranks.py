@@ -1,6 +1,6 @@
-"""The processes that train one network together: this one alone, or those that torchrun started.
+"""The processes that train one network together: this one alone, or those started by torchrun.
 
-The first one (rank 0) claims the work and writes; each computes its share of every batch, and gradients are averaged.
+Rank 0 claims the work and writes; each rank computes its share of every batch, and gradients are averaged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NO_PART = -1
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process is number `rank` of `count`; values travel on `device`."""
+    """This process is number `rank` of `count`; they communicate through tensors on `device`."""
 
     rank: int = 0
     count: int = 1
@@ -29,11 +29,11 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the process that claims and writes."""
         return self.rank == 0
 
     def share(self, module: nn.Module, device: str) -> nn.Module:
-        """The module whose backward pass averages gradients over the ranks."""
+        """The module wrapped so that its backward pass averages gradients over the ranks."""
         if self.count == 1:
             return module
         from torch.nn.parallel import DistributedDataParallel
@@ -50,7 +50,7 @@ class Ranks:
         return values.tolist()
 
     def claimed(self, output: Writer) -> Iterator[Part]:
-        """The parts that the first rank claims, in every rank."""
+        """The parts claimed by the first rank, in every rank."""
         if self.count == 1:
             yield from output.claim()
             return
@@ -59,7 +59,7 @@ class Ranks:
             yield output.parts[index]
 
     def sent(self, value: int) -> int:
-        """The first rank's `value`, in every rank."""
+        """The first rank's `value`, broadcast to every rank."""
         import torch.distributed as dist
 
         sent = torch.tensor([value], device=self.device)
@@ -67,17 +67,17 @@ class Ranks:
         return int(sent)
 
     def check_agreement(self, stage: str, step: int) -> None:
-        """Raises StageError unless all ranks are to go on from the same step."""
+        """Raises StageError unless all ranks resume from the same step."""
         if self.count > 1 and self.sent(step) != step:
             raise StageError(
-                f"{stage}: the processes that torchrun started do not see the same checkpoint; "
-                "give all of them the same work folder"
+                f"{stage}: the processes started by torchrun do not see the same checkpoint; "
+                "give them all the same work folder"
             )
 
 
 @contextlib.contextmanager
 def joined(stage: str, execution: Execution) -> Iterator[Ranks]:
-    """The group of processes that `execution` names. Raises StageError when another of them has ended."""
+    """Joins the process group that `execution` describes. Raises StageError if another rank has stopped."""
     if execution.ranks == 1:
         yield Ranks()
         return
@@ -95,13 +95,13 @@ def joined(stage: str, execution: Execution) -> Iterator[Ranks]:
         if not of_the_group(error):
             raise
         raise StageError(
-            f"{stage}: another of the processes that torchrun started has ended, its message says why; "
-            "run the same command again and it goes on from the last checkpoint"
+            f"{stage}: another process started by torchrun has stopped, see its message; "
+            "run the same command again to resume from the last checkpoint"
         ) from error
 
 
 def of_the_group(error: RuntimeError) -> bool:
-    """Whether the error is one of communication between processes."""
+    """Whether the error comes from communication between processes."""
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))

@@ -1,4 +1,4 @@
-"""Learning rates that fall tenfold at certain steps; steps are counted from 1."""
+"""Step-wise learning rate schedules; steps are counted from 1."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def tenth_every(rate: float, period: int, step: int) -> float:
-    """The rate of `step` where it falls to a tenth after each `period` steps (Caffe's "step" policy, gamma 0.1)."""
+    """The learning rate at `step`, divided by 10 after every `period` steps (Caffe's "step" policy, gamma 0.1)."""
     return rate * 0.1 ** ((step - 1) // period)
 
 
 def tenth_after(rate: float, last_steps: Sequence[float], step: int) -> float:
-    """The rate of `step` where it falls to a tenth after each of `last_steps` (Caffe's "multistep" policy)."""
+    """The learning rate at `step`, divided by 10 after each of `last_steps` (Caffe's "multistep" policy)."""
     return rate * 0.1 ** sum(step > last for last in last_steps)

@@ -1,4 +1,4 @@
-"""What the stages that train a network share: their random numbers, their arithmetic, their state between two steps."""
+"""Reproducible training: seeded steps, deterministic arithmetic, and the state between two steps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OPTIMISER = "optimiser/"
 
 @contextlib.contextmanager
 def seeded(seed: int, step: int, device: str = "cpu") -> Iterator[torch.Generator]:
-    """The random numbers of one step (an epoch, an iteration; 0: the initial weights), which depend on nothing else.
+    """Seeds the random numbers of one step (0 for the initial weights), which depend on (seed, step) alone.
 
-    PyTorch's own (initial weights, dropout), on the CPU and on `device`, are set and later set back; the generator that
-    is yielded is another.
+    PyTorch's global generators, for initial weights and dropout, are seeded on the CPU and on `device`, and restored
+    afterwards; the generator yielded is a separate one.
     """
     first, second = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64) >> np.uint64(1)
     with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
@@ -30,7 +30,7 @@ def seeded(seed: int, step: int, device: str = "cpu") -> Iterator[torch.Generato
 
 @contextlib.contextmanager
 def reproducible(threads: int, tf32: bool = False) -> Iterator[None]:
-    """A fixed number of CPU threads, no algorithms chosen by timing, TF32 only where asked for; set back afterwards."""
+    """Within the block: a fixed number of CPU threads, no cuDNN autotuning, and TF32 only on request."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     threads_before = torch.get_num_threads()
     flags = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
@@ -44,9 +44,9 @@ def reproducible(threads: int, tf32: bool = False) -> Iterator[None]:
 
 
 def training_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> Record:
-    """The weights (`weight_record`) and what the optimiser keeps of each parameter (SGD: its momentum), by its name.
+    """The weights (`weight_record`) and the optimiser's state of each parameter (momentum, for SGD), by name.
 
-    Nothing is kept of a frozen parameter, nor of one before its first gradient.
+    Frozen parameters, and parameters that have had no gradient yet, have no optimiser state.
     """
     kept = {
         f"{OPTIMISER}{name}/{key}": value.detach().cpu().contiguous().numpy()
@@ -58,9 +58,9 @@ def training_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> Recor
 
 
 def restore_training(module: nn.Module, optimiser: torch.optim.Optimizer, state: Record) -> None:
-    """Sets the network and its optimiser to what `training_state` gave, in place.
+    """Restores the network and its optimiser from a `training_state`, in place.
 
-    Raises RuntimeError or ValueError for the state of another network, or of one with other parameters frozen.
+    Raises RuntimeError or ValueError if it is from another network or one with other parameters frozen.
     """
     learning = {id(weight) for group in optimiser.param_groups for weight in group["params"]}
     weights = {name: weight for name, weight in module.named_parameters() if id(weight) in learning}
@@ -70,11 +70,11 @@ def restore_training(module: nn.Module, optimiser: torch.optim.Optimizer, state:
             name, _, key = path.removeprefix(OPTIMISER).rpartition("/")
             value = torch.from_numpy(state[path]).clone()
             if name not in weights or (value.dim() and value.shape != weights[name].shape):
-                raise ValueError(f"it was saved while '{name}' of shape {list(value.shape)} was learning")
+                raise ValueError(f"it was saved while '{name}' of shape {list(value.shape)} was being trained")
             optimiser.state[weights[name]][key] = laid_out_as(weights[name], value) if value.dim() else value
 
 
 def laid_out_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The values [...] on the device of `weight`, in the layout that its gradients have."""
+    """The values [...] on the device of `weight`, in the memory layout of its gradients."""
     moved = value.to(weight.device)
     return moved.to(memory_format=torch.channels_last) if weight.dim() == 4 else moved

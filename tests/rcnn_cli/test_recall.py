@@ -92,7 +92,7 @@ def test_the_command_compares_caches_in_one_figure(tmp_path: Path, call: Any) ->
     assert [row[0] for row in rows] == ["few"] * 3 + ["many"] * 3
     assert [row[2:4] for row in rows[3:]] == [["20", "20"], ["100", "100"], ["all", "400"]]
     assert rows[0][4:] == rows[3][4:]  # the first 20 are the same, however many are kept
-    assert "The first N of few: no ranking: a random order" in printed
+    assert "The first N of few: not a ranking: a random order" in printed
     told = json.loads((tmp_path / "out/recall.json").read_text())
     assert json.loads(call("recall", *recipes, "--counts", "20,100", "--json")[1]) == told
     best = {

@@ -122,7 +122,7 @@ def test_a_recipe_may_have_several_networks(tmp_path):
 
 def test_a_network_without_its_weights_is_named_by_its_table(tmp_path):
     made = graph(tmp_path, TWO_NETWORKS, "networks.other.weights=missing.pth")
-    with pytest.raises(StageError, match=r"^networks.other.weights = 'missing.pth': there is no file missing.pth"):
+    with pytest.raises(StageError, match=r"^networks.other.weights = 'missing.pth': no such file missing.pth"):
         made.identity(made.nodes["svm-other"])
 
 

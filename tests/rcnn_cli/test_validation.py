@@ -138,7 +138,7 @@ WRONG = {
     ),
     "a layer that is not extracted": (
         ("train-bbox.layer=conv5",),
-        "[train-bbox] layer = 'conv5' is not among the extracted layers (fc7, pool5); add it there or name another",
+        "[train-bbox] layer = 'conv5' is not among the extracted layers (fc7, pool5); add it there or choose another",
     ),
     "a layer that is not extracted for the test set": (
         ("extract.test.layers=['fc7']",),
@@ -150,16 +150,16 @@ WRONG = {
     ),
     "padding": (
         ("extract.padding=112",),
-        "[extract] padding = 112 leaves nothing of the region in the 224 pixels of alexnet's input; it may be up to 1",
+        "[extract] padding = 112 leaves no room for the region in alexnet's input of 224 pixels; set it to 111 or less",
     ),
-    "padding of one split": (("extract.test.padding=500",), "[extract.test] padding = 500 leaves nothing"),
+    "padding of one split": (("extract.test.padding=500",), "[extract.test] padding = 500 leaves no room"),
     "overlaps of the SVMs": (
         ("train-svm.positive_overlap=0.4", "train-svm.negative_overlap=0.5"),
         "[train-svm]: positive_overlap = 0.4 is less than negative_overlap = 0.5; a region cannot be both",
     ),
     "thresholds of the SVMs": (
         ("train-svm.evict_threshold=-1.0",),
-        "[train-svm]: evict_threshold = -1.0 is more than hard_threshold = -1.0001; hard negatives would be dropped",
+        "[train-svm]: evict_threshold = -1.0 is greater than hard_threshold = -1.0001; hard negatives would be evicted",
     ),
     "an overlap that no proposal exceeds": (("train-bbox.min_overlap=1",), "[train-bbox]: min_overlap = 1.0 leaves no"),
 }
@@ -180,8 +180,11 @@ def test_settings_that_do_not_fit(call, tmp_path, wrong, command):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("finetune.padding=120", "[finetune] padding = 120 leaves nothing of the region"),
-        ("finetune.background_overlap=0.6", "[finetune]: background_overlap = 0.6 is more than positive_overlap = 0.5"),
+        ("finetune.padding=120", "[finetune] padding = 120 leaves no room for the region"),
+        (
+            "finetune.background_overlap=0.6",
+            "[finetune]: background_overlap = 0.6 is greater than positive_overlap = 0.5",
+        ),
         ("finetune.batch_size=2", "[finetune]: positive_fraction = 0.25 of batch_size = 2 leaves no positive window"),
         ("detect.score=softmax", "[detect] score = 'softmax': its layer 'softmax' is not among the extracted layers"),
         ("finetune.frozen=['conv1']", "[finetune] frozen: the network has no weights in 'conv1'; it has "),
@@ -196,7 +199,7 @@ def test_settings_of_a_finetuned_network_that_do_not_fit(call, tmp_path, change,
 @pytest.mark.parametrize(
     ("stage", "change", "sentence"),
     [
-        ("pretrain", "background_iou=0.7", "[pretrain]: background_iou = 0.7 is more than object_iou = 0.5"),
+        ("pretrain", "background_iou=0.7", "[pretrain]: background_iou = 0.7 is greater than object_iou = 0.5"),
     ],
 )
 def test_overlaps_of_other_stages(call, tmp_path, stage, change, sentence):

@@ -209,8 +209,8 @@ def test_intervals_in_summary_table_and_csv(tmp_path: Path, toy: Any) -> None:
     assert found["interval"][0] < found["difference"] < found["interval"][1]
     low, high = (f"{100 * value:+.1f}" for value in found["interval"])
     assert format_difference("one", "other", found, summary["bootstrap"]) == (
-        f"mAP, area, of other less that of one: {100 * found['difference']:+.1f} [{low}, {high}] "
-        "(95 % of 400 resamples of the images, paired)"
+        f"mAP (area), other minus one: {100 * found['difference']:+.1f} [{low}, {high}] "
+        "(95 % of 400 paired resamples of the images)"
     )
     same = paired_difference(first, first)
     assert same is not None

@@ -452,7 +452,7 @@ def test_settings_count(run_stage: Any, inputs: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        (Settings(similar=(("cat", "dogg"),)), "'dogg', which is no class of the dataset, did you mean 'dog'?"),
+        (Settings(similar=(("cat", "dogg"),)), "'dogg', which is not a class of the dataset, did you mean 'dog'?"),
         (Settings(poor_iou=0.5), "poor_iou = 0.5 must be below iou = 0.5; lower it, or raise iou"),
     ],
 )
@@ -467,11 +467,11 @@ def test_another_split_and_other_classes_are_told(
     run_stage: Any, inputs: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     others = {**inputs, "images": dataset_of({"z": [(SQUARE, CAT, False)]})}
-    with pytest.raises(StageError, match=r"name the same split for \[diagnose\]"):
+    with pytest.raises(StageError, match=r"use the same split for \[diagnose\]"):
         run_stage(STAGE, Settings(), others, "split")
     foreign = dataset_of({"z": []})
     foreign.classes = ("owl",)
-    with pytest.raises(StageError, match="none in common"):
+    with pytest.raises(StageError, match="no class in common"):
         run_stage(STAGE, Settings(), {**inputs, "images": foreign}, "classes")
     empty: dict[str, Any] = {image: [] for image in inputs["images"].image_ids}
     sideways = {**inputs, "images": dataset_of({**empty, "i0": [(SQUARE, CAT, False)]}, "sideways")}

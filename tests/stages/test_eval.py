@@ -173,7 +173,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, inputs: dict[s
         evaluate(tmp_path / "eval", alone)
     strangers: dict[str, list[tuple[tuple[float, ...], float, int]]] = {image: [] for image in "abcd"}
     foreign = dict(inputs, detections=detections_cache(tmp_path / "two", strangers, classes=("yak",)))
-    with pytest.raises(StageError, match="none in common"):
+    with pytest.raises(StageError, match="no class in common"):
         evaluate(tmp_path / "eval2", foreign)
 
 

@@ -60,7 +60,7 @@ def test_crowds_are_read_from_the_annotations_of_the_images_that_have_some(regio
     skipped = region_image(np.zeros((0, 4)), [], np.zeros((0, 1)))
     assert unused_rows(skipped, "a", dataset, "train").tolist() == []
     other = region_image(BOXES, [0, 0], np.zeros((8, 1)))
-    with pytest.raises(StageError, match="'a' have 2 objects, its annotation in toy has 3"):
+    with pytest.raises(StageError, match="'a' have 2 objects but its annotation in toy has 3"):
         unused_rows(other, "a", dataset, "train")
 
 

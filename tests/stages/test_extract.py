@@ -270,7 +270,7 @@ def test_settings_that_do_not_fit_the_network(inputs):
         layer_dimensions(Settings(layers=()), network)
     with pytest.raises(BadSetting, match="name one or more different layers"):
         layer_dimensions(Settings(layers=("fc5", "fc5")), network)
-    with pytest.raises(BadSetting, match=r"padding = 32 leaves nothing .* may be up to 31"):
+    with pytest.raises(BadSetting, match=r"padding = 32 leaves no room .* set it to 31 or less"):
         layer_dimensions(Settings(layers=("fc5",), padding=32), network)
     for precision in ("float16", "tf32"):
         with pytest.raises(BadSetting, match="needs --device cuda"):

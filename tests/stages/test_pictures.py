@@ -87,7 +87,7 @@ def test_filters_are_those_of_the_image_s_colours() -> None:
 
 def test_a_network_that_sees_no_colours_has_no_such_filters() -> None:
     for module in (nn.Sequential(nn.Linear(3, 3)), nn.Sequential(nn.Conv2d(1, 3, 3))):
-        with pytest.raises(StageError, match="no convolution of the image's three colours"):
+        with pytest.raises(StageError, match="not a convolution over the image's three colour channels"):
             first_filters(module, PREPROCESSINGS["plain"])
 
 

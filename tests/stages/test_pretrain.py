@@ -188,7 +188,7 @@ def test_seed_changes_the_network(inputs, run_stage):
 
 
 def test_a_training_that_diverges_ends_in_a_sentence(inputs, run_stage):
-    told = "pretrain: the loss became NaN or infinite at epoch 1; training diverged: lower learning_rate"
+    told = "pretrain: the loss became NaN or infinite at epoch 1; training diverged, lower learning_rate"
     with pytest.raises(StageError, match=told):
         run_stage(STAGE, replace(QUICK, learning_rate=1e30), inputs, "diverged")
 
@@ -211,7 +211,7 @@ def test_images_are_squeezed_whatever_their_shape():
 
 
 def test_too_few_images_and_bad_images(inputs, tmp_path):
-    with pytest.raises(StageError, match=r"to hold out; give every class 100 images or more"):
+    with pytest.raises(StageError, match=r"held out; give every class at least 100 images"):
         read_examples(inputs["images"], 64, 100, Execution())
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -111,7 +111,7 @@ def test_ids_may_be_numbers(tmp_path):
         for missing in ("8", "x7", "7.0"):
             with pytest.raises(StageError, match=f"has no boxes for image '{missing}'"):
                 file.boxes(missing)
-        with pytest.raises(StageError, match="its id 7 may be that of image '7' or '007'; write ids as text"):
+        with pytest.raises(StageError, match="id 7 could be image '7' or '007'; write ids as text"):
             file.boxes("007")
     first = content_sha256(flat)
     with h5py.File(flat, "a") as file:
@@ -124,7 +124,7 @@ def test_ids_that_are_no_ids(tmp_path, ids):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["boxes"], file["offsets"] = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32), np.arange(np.size(ids) + 1)
         file["image_ids"] = np.array(ids, "S" if isinstance(ids[0], str) else None)
-    with pytest.raises(StageError, match=r"a\.h5: .*(twice|not a list of texts or of whole numbers|does not divide)"):
+    with pytest.raises(StageError, match=r"a\.h5: .*(twice|not a list of strings or whole numbers|do not divide)"):
         BoxFile(tmp_path / "a.h5")
 
 
@@ -136,7 +136,7 @@ def test_npz_may_use_the_other_format(tmp_path):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (np.zeros((3, 5)), r"float64 \[3, 5\]; numbers of shape \[n, 4\]"),
+        (np.zeros((3, 5)), r"float64 \[3, 5\]; write numbers of shape \[n, 4\]"),
         (np.arange(4.0), r"float64 \[4\]"),
         (np.array([["a", "b", "c", "d"]]), r"shape \[n, 4\]"),
         (np.array([[5, 5, 5, 9]]), "without width or height"),
@@ -199,17 +199,17 @@ def test_offsets_must_divide_the_boxes(tmp_path, offsets, dtype):
     with h5py.File(path, "a") as file:
         del file["offsets"]
         file["offsets"] = np.array(offsets, dtype)
-    with pytest.raises(StageError, match="'offsets' does not divide"):
+    with pytest.raises(StageError, match="'offsets' do not divide"):
         BoxFile(path)
 
 
 def test_other_endings_and_missing_files(tmp_path):
     (tmp_path / "a.csv").write_text("1,2,3,4")
-    with pytest.raises(StageError, match=r"a\.csv: a proposal file must end in"):
+    with pytest.raises(StageError, match=r"a\.csv: a proposals file must end in"):
         BoxFile(resolve_path(str(tmp_path / "a.csv")))
-    with pytest.raises(StageError, match=r"none\.npz: there is no such proposal file"):
+    with pytest.raises(StageError, match=r"none\.npz: no such proposals file"):
         resolve_path(str(tmp_path / "none.npz"))
-    with pytest.raises(StageError, match="file is empty"):
+    with pytest.raises(StageError, match="file is not set"):
         resolve_path("")
     with pytest.raises(StageError, match="no such"):
         resolve_path(str(tmp_path))
@@ -232,7 +232,7 @@ def test_boxes_are_clipped_and_counted():
 
 @pytest.mark.parametrize("box", [[100, 0, 110, 10], [-9, 0, 0, 10], [0, 50, 5, 60]])
 def test_a_box_outside_is_an_error(box):
-    with pytest.raises(StageError, match=r"a\.npz: image 'x': box \(.*\) lies outside of the image of 100 x 50"):
+    with pytest.raises(StageError, match=r"a\.npz: image 'x': box \(.*\) lies outside its image of 100 x 50"):
         fit_to_image(np.array([[0, 0, 5, 5], box], np.float32), 100, 50, "a.npz: image 'x'")
 
 
@@ -265,7 +265,7 @@ def test_links_into_other_files_are_refused_where_the_key_is_of_the_bytes(tmp_pa
         file["y"] = np.array([[1, 1, 2, 2]], np.float32)
         file["group/x"] = h5py.ExternalLink("elsewhere.h5", "boxes")
     for read in (content_sha256, BoxFile):
-        with pytest.raises(StageError, match=r"a\.h5: 'group/x' is a link into another file"):
+        with pytest.raises(StageError, match=r"a\.h5: 'group/x' is a link to another file"):
             read(tmp_path / "a.h5")
 
 
@@ -280,7 +280,7 @@ def test_arrays_that_lie_in_other_files_are_refused(tmp_path, kind):
         else:
             np.array([[0, 0, 5, 5]], np.float32).tofile(tmp_path / "raw")
             file.create_dataset("x", (1, 4), "f4", external=[(str(tmp_path / "raw"), 0, 16)])
-    with pytest.raises(StageError, match=r"the boxes of image 'x' lie in another file"):
+    with pytest.raises(StageError, match=r"the boxes of image 'x' are stored in another file"):
         BoxFile(tmp_path / "a.h5").boxes("x")
 
 
@@ -305,7 +305,7 @@ def test_the_checksum_of_a_view_is_of_the_boxes_that_it_shows(tmp_path):
         BoxFile(view, sha256=before)
     part.unlink()
     for read in (content_sha256, BoxFile):
-        with pytest.raises(StageError, match=r"'boxes' is a view of 'boxes' in part\.h5, which is not there"):
+        with pytest.raises(StageError, match=r"'boxes' is a view of 'boxes' in part\.h5, which is missing"):
             read(view)
 
 

@@ -93,7 +93,7 @@ def test_what_lies_outside_the_field_changes_nothing() -> None:
 def test_a_layer_without_places_is_no_map(network: str, layer: str) -> None:
     with pytest.raises(NotAMap) as error:
         receptive_fields(network, layer)
-    assert str(error.value) == f"layer '{layer}' of {network} is no convolutional map"
+    assert str(error.value) == f"layer '{layer}' of {network} is not a convolutional map"
 
 
 def test_an_unknown_layer_or_operation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +101,6 @@ def test_an_unknown_layer_or_operation_is_an_error(monkeypatch: pytest.MonkeyPat
         receptive_fields("tnet", "pool6")
     receptive_fields.cache_clear()
     monkeypatch.setattr("stages.networks.receptive_field.POINTWISE", (nn.ReLU,))
-    with pytest.raises(BadSetting, match="of shapenet: how far 'BatchNorm2d' reaches is not known"):
+    with pytest.raises(BadSetting, match="of shapenet: the receptive field of 'BatchNorm2d' is not known"):
         receptive_fields("shapenet", "pool4")
     receptive_fields.cache_clear()

@@ -49,7 +49,7 @@ def test_curves_are_drawn(tmp_path):
 def test_what_a_point_stands_for():
     assert points_in_words({"epoch": [1]}) == "a single epoch"
     assert points_in_words({"epoch": list(range(100))}) == "one point per epoch"
-    assert points_in_words({"iteration": list(range(101))}) == "each point the mean of a few iterations"
+    assert points_in_words({"iteration": list(range(101))}) == "each point averages a few iterations"
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5])

@@ -145,7 +145,7 @@ def test_the_log_has_every_column_in_the_cards_order(tmp_path, caplog):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_in_a_sentence(tmp_path):
-    expected = "train-toy: the loss became NaN or infinite at iteration 3; training diverged: lower learning_rate"
+    expected = "train-toy: the loss became NaN or infinite at iteration 3; training diverged, lower learning_rate"
     with pytest.raises(StageError) as error:
         trained(tmp_path / "cache", lambda: Fitting(sgd(0.9)), poison=3)
     assert str(error.value) == expected

@@ -132,7 +132,7 @@ def test_a_shifted_image_shifts_the_map() -> None:
 def test_layers_before_the_head_are_refused() -> None:
     network = NetworkSource.from_settings(NetworkSettings("shapenet", "random")).load()
     regions = torch.zeros((1, 96, 4, 4))
-    with pytest.raises(BadSetting, match="shapenet: layer 'conv4' is not computed from 'pool4'; name a later one"):
+    with pytest.raises(BadSetting, match="shapenet: layer 'conv4' is not computed from 'pool4'; choose a later layer"):
         network.head(regions, ["fc5", "conv4"])
     with pytest.raises(BadSetting, match="shapenet has no layer 'fc7', did you mean"):
         network.head(regions, ["fc7"])

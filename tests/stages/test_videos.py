@@ -34,7 +34,7 @@ def test_every_nth_frame_in_rgb(tmp_path: Path) -> None:
     assert len(list(read_frames(path))) == 10
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"no film" * 99, "is no video"), (None, "opened")])
+@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"no film" * 99, "not a video"), (None, "opened")])
 def test_what_is_no_video(tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes | None, said: str) -> None:
     path = tmp_path / "x.mp4"
     if content is not None:

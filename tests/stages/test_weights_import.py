@@ -132,7 +132,7 @@ def test_fine_tuned_networks_have_other_classes(layers, model_file):
     imported = import_weights(str(model_file(renamed(layers, "fc8_pascal"), version=0)), "tnet")
     assert imported.record.classes == 21
     assert imported.state["fc8.weight"].shape == (21, WIDTH)
-    assert imported.notes == ("its class scores are the layer 'fc8_pascal'",)
+    assert imported.notes == ("class scores are taken from layer 'fc8_pascal'",)
     assert import_weights(str(model_file(renamed(layers, "fc8"))), "tnet").notes == ()
 
 
@@ -145,7 +145,7 @@ def test_several_layers_on_fc7_need_a_choice(layers, model_file):
     one_sentence(error)
     imported = import_weights(str(path), "tnet", scores="cls_score")
     assert imported.record.classes == 21
-    assert imported.notes == ("its class scores are the layer 'cls_score'", "left out: bbox_pred")
+    assert imported.notes == ("class scores are taken from layer 'cls_score'", "left out: bbox_pred")
     with pytest.raises(StageError, match=r"--scores cls_scores: .* did you mean 'cls_score'\?"):
         import_weights(str(path), "tnet", scores="cls_scores")
 
@@ -167,18 +167,18 @@ def changed(layers, name, *blobs):
 
 
 BROKEN = {
-    "a layer is missing": (lambda layers: without(layers, "conv4"), r"has no weights of tnet's layer 'conv4'"),
+    "a layer is missing": (lambda layers: without(layers, "conv4"), r"has no weights for tnet's layer 'conv4'"),
     "no class scores": (lambda layers: without(layers, "fc8"), r"has no layer 'fc8' of class scores"),
     "a layer too many": (
         lambda layers: changed(layers, "conv3_4", np.zeros((4, 4, 3, 3)), np.zeros(4)),
-        r"has weights that tnet has not, layer 'conv3_4'",
+        r"has weights for a layer that tnet does not have, 'conv3_4'",
     ),
     "no groups": (
         lambda layers: changed(layers, "conv2", np.zeros((256, 96, 5, 5)), np.zeros(256)),
-        r"'conv2.weight' should be \[256, 48, 5, 5\], is \[256, 96, 5, 5\]",
+        r"'conv2.weight' should be \[256, 48, 5, 5\] but is \[256, 96, 5, 5\]",
     ),
     "no biases": (lambda layers: changed(layers, "conv1", layers["conv1"][0]), r"layer 'conv1' has 1 blobs"),
-    "AlexNet's order": (reordered, r"its layer 'norm1' comes before 'pool1', in tnet after it"),
+    "AlexNet's order": (reordered, r"layer 'norm1' comes before 'pool1', but in tnet it comes after"),
 }
 
 
@@ -194,15 +194,15 @@ def test_caffe_names_are_those_of_three_networks(layers, model_file):
     with pytest.raises(StageError, match=r"cannot be imported as vgg16; choose --network from tnet, onet, zf") as error:
         import_weights(str(model_file(layers)), "vgg16")
     one_sentence(error)
-    with pytest.raises(StageError, match=r"has no weights of onet's layer 'conv1_1'"):
+    with pytest.raises(StageError, match=r"has no weights for onet's layer 'conv1_1'"):
         import_weights(str(model_file(layers)), "onet")
 
 
 DAMAGED = {
-    "truncated": (lambda content: content[: len(content) // 2], "or is not whole; fetch it again"),
+    "truncated": (lambda content: content[: len(content) // 2], "or is incomplete; fetch it again"),
     "text": (lambda content: b'name: "net"\nlayer { type: "Input" }\n', "neither a .caffemodel nor a state dict"),
-    "empty": (lambda content: b"", "holds no layer with weights"),
-    "without weights": (lambda content: field(1, "net") + field(100, field(1, "conv1")), "holds no layer with weights"),
+    "empty": (lambda content: b"", "contains no weights"),
+    "without weights": (lambda content: field(1, "net") + field(100, field(1, "conv1")), "contains no weights"),
 }
 
 
@@ -221,7 +221,7 @@ def test_a_blob_whose_shape_is_not_its_length(layers, model_file):
     path = model_file({"conv1": [np.zeros((95, 3, 11, 11), np.float32)]})
     content = path.read_bytes().replace(bytes([95, 3, 11, 11]), bytes([96, 3, 11, 11]))
     path.write_bytes(content)
-    with pytest.raises(StageError, match=r"layer 'conv1' has 34485 weights for the shape \[96, 3, 11, 11\]") as error:
+    with pytest.raises(StageError, match=r"layer 'conv1' has 34485 weights but shape \[96, 3, 11, 11\]") as error:
         import_weights(str(path), "tnet")
     one_sentence(error)
 
@@ -249,7 +249,7 @@ def test_state_dicts_need_their_preprocessing(layers, tmp_path):
     torch.save(state_of(layers), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("tnet.pth", "plain.safetensors", "old.pth"):
         path = str(tmp_path / name)
-        with pytest.raises(StageError, match="does not tell how its images were prepared") as error:
+        with pytest.raises(StageError, match="does not record its preprocessing") as error:
             import_weights(path, "tnet")
         one_sentence(error)
         imported = import_weights(path, "tnet", preprocessing="caffe", mean=(1.0, 2.0, 3.0))
@@ -311,10 +311,10 @@ def test_torchvisions_weights_under_caffes_names(hub, tmp_path):
 
 def test_torchvision_models_that_are_not_the_network():
     """Whether they are known or not, before anything is downloaded."""
-    with pytest.raises(StageError, match=r"alexnet: is another network than tnet; .* --network alexnet") as error:
+    with pytest.raises(StageError, match=r"alexnet: is a different network from tnet; .* --network alexnet") as error:
         import_weights("torchvision:alexnet", "tnet")
     one_sentence(error)
-    with pytest.raises(StageError, match=r"torchvision:vgg61: is unknown, did you mean 'vgg16'\?"):
+    with pytest.raises(StageError, match=r"torchvision:vgg61: is not a known model, did you mean 'vgg16'\?"):
         import_weights("torchvision:vgg61", "onet")
 
 
@@ -409,7 +409,7 @@ def test_import_and_show(call, layers, model_file, tmp_path):
     code, printed, _ = call("weights", "import", path, "--network", "tnet", "-o", output, "--mean", "1,2,3.5")
     assert code == 0
     assert "weights of tnet with 21 classes" in printed
-    assert "its class scores are the layer 'fc8_pascal'" in printed
+    assert "class scores are taken from layer 'fc8_pascal'" in printed
     assert record_of(output).preprocessing.mean == (1.0, 2.0, 3.5)
     code, printed, _ = call("weights", "show", output)
     assert code == 0
@@ -450,7 +450,7 @@ def test_commands_answer_bad_input_in_a_sentence(call, layers, model_file, tmp_p
 def test_imported_weights_are_not_imported_again(call, shapenet_file, tmp_path):
     options = ("--network", "shapenet", "-o", tmp_path / "again.safetensors")
     code, _, said = call("weights", "import", shapenet_file, *options)
-    assert (code, "has been imported already; name it as network.weights" in said) == (2, True)
+    assert (code, "has already been imported; set network.weights to it" in said) == (2, True)
 
 
 def test_a_recipe_with_imported_weights_runs(call, shapenet_file, tmp_path, monkeypatch):
