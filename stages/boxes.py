@@ -1,7 +1,7 @@
 """Boxes: intersection over union, clipping and the regression transform.
 
 A box is `(x1, y1, x2, y2)`, float32, in pixels of the original image, zero-based and half-open: width = x2 - x1.
-Letters: N, M boxes; n boxes of one image.
+Symbols: N and M boxes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Boxes = NDArray[np.float32]
 
 
 def as_boxes(boxes: object) -> Boxes:
-    """Anything box-like as float32 [N, 4]; an empty list becomes [0, 4]. Raises ValueError for any other shape."""
+    """Box-like values as float32 [N, 4]; an empty list becomes [0, 4]. Raises ValueError for any other shape."""
     array = np.asarray(boxes, dtype=np.float32)
     if array.size == 0:
         return np.zeros((0, 4), np.float32)
@@ -23,13 +23,13 @@ def as_boxes(boxes: object) -> Boxes:
 
 
 def area(boxes: Boxes) -> NDArray[np.float64]:
-    """Areas in square pixels, float64 [N]; a box turned inside out has area 0."""
+    """Areas in square pixels, float64 [N]; inverted boxes have area 0."""
     sides = np.clip(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0, None)
     return np.asarray(sides[:, 0] * sides[:, 1])
 
 
 def has_area(boxes: Boxes) -> NDArray[np.bool_]:
-    """Which boxes are finite and have a width and a height: bool [N]."""
+    """Which boxes are finite, with positive width and height: bool [N]."""
     return np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
 
@@ -41,9 +41,9 @@ def look_normalised(numbers: NDArray[np.floating]) -> bool:
 
 
 def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
-    """Intersection over union of every pair, float64 [N, M] (0 where the union is empty).
+    """Intersection over union of every pair, float64 [N, M] (0 if the union is empty).
 
-    On the devkit's own boxes this equals its `+ 1` formula, because half-open widths already count the last pixel.
+    On VOC's boxes this equals the devkit's `+ 1` formula, because half-open widths already count the last pixel.
     """
     top_left = np.maximum(first[:, None, :2], second[None, :, :2]).astype(np.float64)
     bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:]).astype(np.float64)
@@ -54,23 +54,23 @@ def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
 
 
 def reaches(overlaps: NDArray[np.floating], limit: float | NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which `overlaps` [...] (IoUs, shares) are at least `limit`, rounded to their precision: bool [...].
+    """Which `overlaps` [...] (IoUs or shares) are at least `limit`, rounded to their dtype: bool [...].
 
-    An IoU of exactly 1/10 is 0.100000001 in float32, more than the double 0.1: with this and `exceeds` it reaches a
-    limit of 0.1 and does not exceed it, in either precision.
+    An IoU of exactly 1/10 is 0.100000001 in float32, which is more than the double 0.1; with this function and
+    `exceeds`, it reaches a limit of 0.1 and does not exceed it, in either precision.
     """
     return np.asarray(overlaps >= np.asarray(limit, overlaps.dtype))
 
 
 def exceeds(overlaps: NDArray[np.floating], limit: float | NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which `overlaps` [...] are more than `limit`, rounded as in `reaches`: bool [...]."""
+    """Which `overlaps` [...] are greater than `limit`, rounded as in `reaches`: bool [...]."""
     return np.asarray(overlaps > np.asarray(limit, overlaps.dtype))
 
 
 def covered_share(boxes: Boxes, regions: Boxes) -> NDArray[np.float64]:
-    """The share of each box's own area that lies in each region: float64 [N, M] (0 for a box without area).
+    """The share of each box's own area that lies inside each region: float64 [N, M] (0 for a box without area).
 
-    COCO's evaluation takes it for the IoU with a crowd (pycocotools, `iscrowd`).
+    COCO's evaluation uses it in place of the IoU with a crowd (pycocotools, `iscrowd`).
     """
     top_left = np.maximum(boxes[:, None, :2], regions[None, :, :2]).astype(np.float64)
     bottom_right = np.minimum(boxes[:, None, 2:], regions[None, :, 2:]).astype(np.float64)
@@ -80,17 +80,17 @@ def covered_share(boxes: Boxes, regions: Boxes) -> NDArray[np.float64]:
 
 
 def clip_boxes(boxes: Boxes, width: int, height: int) -> Boxes:
-    """Boxes cut to the image of `width` x `height` pixels, float32 [N, 4]."""
+    """Boxes [N, 4] clipped to an image of `width` x `height` pixels, float32 [N, 4]."""
     limit = np.array([width, height, width, height], np.float32)
     return np.clip(boxes, 0, limit).astype(np.float32)
 
 
 def encode_deltas(boxes: Boxes, targets: Boxes, short: float = 1.0) -> NDArray[np.float64]:
-    """Regression targets (t_x, t_y, t_w, t_h) that move `boxes` P onto `targets` G, float64 [N, 4].
+    """Regression targets (t_x, t_y, t_w, t_h) that move `boxes` P [N, 4] onto `targets` G [N, 4]: float64 [N, 4].
 
-    R-CNN Appendix C, equations 6 to 9: shifts of the centre in units of P's width and height, logs of the ratios of
-    the sides. R-CNN's and Fast R-CNN's releases subtract inclusive corners without `+ 1` (and add a tiny epsilon), so
-    their sides are one pixel `short` of ours; Faster R-CNN adds the pixel: `short=0`.
+    R-CNN Appendix C, equations 6 to 9: the shift of the centre in units of P's width and height, and the logarithms of
+    the side ratios. R-CNN's and Fast R-CNN's releases subtract inclusive corners without `+ 1` (and add a tiny
+    epsilon), so their sides are one pixel `short` of ours; Faster R-CNN adds the pixel: `short=0`.
     """
     p_centre, p_sides = centres_and_sides(boxes, short)
     g_centre, g_sides = centres_and_sides(targets, short)
@@ -98,9 +98,9 @@ def encode_deltas(boxes: Boxes, targets: Boxes, short: float = 1.0) -> NDArray[n
 
 
 def decode_deltas(boxes: Boxes, deltas: NDArray[np.floating], short: float = 1.0) -> Boxes:
-    """The boxes that `deltas` [N, 4] predict from `boxes` [N, 4] (R-CNN Appendix C, equations 1 to 4), float32 [N, 4].
+    """`boxes` [N, 4] moved by `deltas` [N, 4] (R-CNN Appendix C, equations 1 to 4): float32 [N, 4].
 
-    `short` as in `encode_deltas`, whose inverse this is.
+    The inverse of `encode_deltas`, with the same `short`.
     """
     centre, sides = centres_and_sides(boxes, short)
     centre = centre + deltas[:, :2] * sides
@@ -109,7 +109,7 @@ def decode_deltas(boxes: Boxes, deltas: NDArray[np.floating], short: float = 1.0
 
 
 def centres_and_sides(boxes: Boxes, short: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (x, y) and sides (width, height) less `short` pixels, at least a tiny epsilon: float64 [N, 2] each."""
+    """Centres (x, y), and sides (width, height) minus `short` pixels, at least a tiny epsilon: float64 [N, 2] each."""
     corners = boxes.astype(np.float64)
     sides = corners[:, 2:] - corners[:, :2]
     return corners[:, :2] + 0.5 * sides, np.maximum(sides - short, 0) + np.finfo(np.float64).eps

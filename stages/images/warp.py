@@ -77,7 +77,7 @@ def crop_geometry(
     overhang on the right, as in Caffe's window data layer. ValueError for an unknown mode or a padding of S / 2.
     """
     if mode not in MODES or not 0 <= 2 * padding < crop_size:
-        raise ValueError(f"mode {mode!r} with padding {padding} is not possible for a crop of {crop_size} pixels")
+        raise ValueError(f"mode {mode!r} with padding {padding} is impossible for a crop of {crop_size} pixels")
     corners = np.asarray(boxes, np.float64).reshape(-1, 4) + np.array([1, 1, 0, 0])
     x, y = expanded_spans(corners, crop_size, mode, padding)
     mirrored = np.broadcast_to(np.asarray(flip, bool), len(corners))

@@ -1,7 +1,7 @@
-"""Detections to objects, one class at a time: by the rules of the VOC devkit, and by those of Hoiem et al.
+"""Matching detections to objects, one class at a time, by the rules of the VOC devkit and of Hoiem et al.
 
-Letters: n detections of the class, m objects. Both go from the best score down, equal scores in the order of the images
-and, within an image, of the cache's rows.
+Symbols: n detections of the class, m objects. Both process detections by descending score; ties are in the order of the
+images and, within an image, of the cache's rows.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from stages.matching.overlaps import nearest_objects, shared_images
 
 @dataclass(frozen=True)
 class DevkitMatches:
-    """What each detection is: `order` int64 [n], from the best score down; `found` bool [n], a true positive, and
-    `ignored` bool [n], neither true nor false, both indexed as the detections are. `nearest` int64 [n]: the object that
-    it overlaps most, -1 in an image without objects."""
+    """The outcome for each detection: `found` bool [n] (true positive), `ignored` bool [n] (neither true nor false) and
+    `nearest` int64 [n] (the object it overlaps most, -1 in an image without objects), indexed like the detections.
+    `order` int64 [n] ranks them by descending score."""
 
     order: NDArray[np.int64]
     found: NDArray[np.bool_]
@@ -32,23 +32,23 @@ class DevkitMatches:
 
 @dataclass(frozen=True)
 class HoiemMatches:
-    """`verdicts` int8 [n], and `objects` int64 [n]: which object a TRUE or IGNORED detection is, -1 for a FALSE one."""
+    """`verdicts` int8 [n], and `objects` int64 [n]: the object matched by a TRUE or IGNORED detection, -1 if FALSE."""
 
     verdicts: Verdicts
     objects: NDArray[np.int64]
 
 
 def by_rank(detections: ClassDetections) -> NDArray[np.int64]:
-    """Rows int64 [n] from the best score down; equal scores in the order of images, then of rows."""
+    """Rows int64 [n] by descending score; ties in the order of images, then of rows."""
     return np.argsort(-detections.scores, kind="stable")
 
 
 def match_devkit(detections: ClassDetections, objects: ClassObjects, iou: float = 0.5) -> DevkitMatches:
     """Which detections are true, false or ignored, by the devkit's rules (VOCevaldet.m).
 
-    From the best score down, each detection is held against the object of its image that it overlaps most (of equals
-    the first; whether or not that one is found already). If their IoU is at least `iou`: a difficult object's
-    detection is ignored, the first one of any other object is true. All else is false.
+    By descending score, each detection is compared with the object in its image that it overlaps most (the first, if
+    tied), even if that object has already been found. If their IoU is at least `iou`, a detection of a difficult object
+    is ignored, and the first detection of any other object is true. All others are false.
     """
     order = by_rank(detections)
     nearest, overlap = np.full(len(detections), -1, np.int64), np.full(len(detections), -1.0)
@@ -66,12 +66,13 @@ def match_devkit(detections: ClassDetections, objects: ClassObjects, iou: float 
 
 
 def match_hoiem(detections: ClassDetections, objects: Objects, iou: float) -> HoiemMatches:
-    """Which detection is which of the class's `objects` (matchDetectionsWithGroundTruth.m).
+    """Matches detections to the class's `objects` (matchDetectionsWithGroundTruth.m).
 
-    From the best score down, a detection takes, of its image's objects that are not taken and that it overlaps by at
-    least `iou`, the one that it overlaps most (of equals the first). It is TRUE if it took a plain object, IGNORED if a
-    difficult one, FALSE if none. The devkit differs in two points: there a detection competes for the object that it
-    overlaps most even if that is taken, and every detection of a difficult object is ignored, not the first alone.
+    By descending score, a detection takes the object that it overlaps most (the first, if tied) among those in its
+    image that are not yet taken and that it overlaps by at least `iou`. It is TRUE if it takes an ordinary object,
+    IGNORED if a difficult one, and FALSE if none. The devkit differs in two points: a detection competes for the object
+    that it overlaps most even if that is taken, and every detection of a difficult object is ignored, not just the
+    first.
     """
     verdicts = np.full(len(detections), FALSE, np.int8)
     taken_by = np.full(len(detections), -1, np.int64)

@@ -1,4 +1,4 @@
-"""Detections beside the annotations they are held against: that both are of the same images and classes."""
+"""Checking that detections and annotations are of the same images and classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger("stages")
 
 
 def check_images(stage: str, image_ids: Sequence[str], dataset: Any, what: str = "detections") -> None:
-    """Raises StageError unless `image_ids`, the images of the detections (or of `what`), are the dataset's own."""
+    """Raises StageError unless `image_ids`, the images of the detections (or of `what`), are those of the dataset."""
     if set(image_ids) != set(dataset.image_ids):
         raise StageError(
             f"{stage}: the {what} cover {len(image_ids)} images, which are not the {len(dataset.image_ids)} of "
@@ -21,7 +21,7 @@ def check_images(stage: str, image_ids: Sequence[str], dataset: Any, what: str =
 
 
 def check_classes(stage: str, detected: Sequence[str], annotated: Sequence[str]) -> None:
-    """Warns of classes that only one side knows; raises StageError if they have none in common."""
+    """Warns of classes that only one side has; raises StageError if there is no class in common."""
     known, wanted = set(detected), set(annotated)
     unknown = [name for name in detected if name not in wanted]
     never = [name for name in annotated if name not in known]
@@ -37,13 +37,14 @@ def check_classes(stage: str, detected: Sequence[str], annotated: Sequence[str])
 
 
 def listed(names: Sequence[str], at_most: int = 30) -> str:
-    """The names one after the other; of very many the first and how many more there are."""
+    """The names, separated by commas; of many, the first `at_most` and the number of the rest."""
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + more
 
 
 def warn_of_skipped(detections: Any) -> None:
-    """Says how many images were skipped upstream (`detections` is a cache.Reader): their objects count as missed."""
+    """Warns of images skipped upstream, whose objects count as missed; `detections` is a cache.Reader."""
     skipped = detections.manifest.get("skipped", {})
     if skipped:
-        log.warning("%d unreadable images were skipped: their objects count as missed", len(skipped))
+        whose = "image was skipped: its" if len(skipped) == 1 else "images were skipped: their"
+        log.warning("%d unreadable %s objects count as missed", len(skipped), whose)

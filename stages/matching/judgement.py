@@ -1,4 +1,4 @@
-"""Detections judged beside the objects they are held against, all classes of a set of images."""
+"""Judging detections against annotated objects, for all classes of a set of images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from stages.matching.objects import Objects
 
 @dataclass(frozen=True)
 class Judged:
-    """What each of n detections is, and which found each of m objects.
+    """The type of each of n detections, and which detection found each of m objects.
 
-    `verdicts` int8 [n]: FOUND, DIFFICULT, LOCALISATION, SIMILAR, OTHER or BACKGROUND of `error_types`, where true and
-    ignored are by the evaluation's own rules (VOCevaldet.m); those of a class that the dataset does not have are
-    ignored, as eval leaves them out. `own` int64 [n]: the object of its class that a detection overlaps most (of equals
-    the first), an index into the objects, -1 where its image has none. `overlaps` float64 [n, 3]: the largest IoU with
-    an object of its class, of a similar class, of another. `found_by` int64 [m]: the row of the detection that found an
-    object, -1 if it was missed.
+    `verdicts` int8 [n]: FOUND, DIFFICULT, LOCALISATION, SIMILAR, OTHER or BACKGROUND of `error_types`, matched by the
+    evaluation's own rules (VOCevaldet.m); detections of classes that the dataset does not have are DIFFICULT, since
+    eval ignores them. `own` int64 [n]: the object of its class that a detection overlaps most (the first, if tied), or
+    -1 if its image has none. `overlaps` float64 [n, 3]: the highest IoU with an object of the same class, of a similar
+    class, and of another class. `found_by` int64 [m]: the row of the detection that found the object, -1 if missed.
     """
 
     verdicts: NDArray[np.int8]
@@ -40,8 +39,9 @@ def judge(
     similar: Sequence[Sequence[str]],
     poor_iou: float,
 ) -> Judged:
-    """What the detections are: `objects` are of the same images in the same order, labelled by the dataset's `classes`;
-    `iou` is the least of a true detection, `poor_iou` that of a poor localisation, `similar` are sets of classes."""
+    """Judges detections against `objects` of the same images in the same order, labelled by the dataset's `classes`.
+
+    `iou` is the minimum for a true positive, `poor_iou` for a poor localisation; `similar` holds sets of classes."""
     alike = similar_labels(classes, similar)
     judged = Judged(
         verdicts=np.full(len(detections), DIFFICULT, np.int8),

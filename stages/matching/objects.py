@@ -1,4 +1,4 @@
-"""The annotated objects of a set of images, of all classes together or of one."""
+"""The annotated objects of a set of images, of one class or all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stages.detections import NO_ROWS, by_class, no_boxes
 
 @dataclass(frozen=True)
 class ClassObjects:
-    """The annotated objects of one class: `images` int64 [m] (index of the image, ascending), `boxes` float32 [m, 4],
-    `difficult` bool [m] (which do not count), `areas` float64 [m] in square pixels (None: the boxes')."""
+    """m annotated objects of one class: `images` int64 [m] (image index, ascending), `boxes` float32 [m, 4] in pixels,
+    `difficult` bool [m] (which do not count), `areas` float64 [m] in square pixels (None: the areas of the boxes)."""
 
     images: NDArray[np.int64]
     boxes: Boxes
@@ -25,15 +25,15 @@ class ClassObjects:
 
     @property
     def positives(self) -> int:
-        """How many there are to find."""
+        """The number of objects to find, without difficult ones."""
         return int(np.sum(~self.difficult))
 
 
 @dataclass(frozen=True)
 class Objects:
-    """m objects: `images` int64 [m] (index of the image, ascending), `boxes` float32 [m, 4], `labels` int32 [m],
-    `difficult`, `truncated`, `occluded` and `crowds` (difficult, too) bool [m], `poses` str [m], `areas` float64 [m] in
-    square pixels (None: the boxes')."""
+    """m annotated objects: `images` int64 [m] (image index, ascending), `boxes` float32 [m, 4] in pixels, `labels`
+    int32 [m]; `difficult`, `truncated`, `occluded` and `crowds` (which are difficult, too) bool [m]; `poses` str [m];
+    `areas` float64 [m] in square pixels (None: the areas of the boxes)."""
 
     images: NDArray[np.int64]
     boxes: Boxes
@@ -49,7 +49,7 @@ class Objects:
         return len(self.labels)
 
     def where(self, keep: NDArray[Any]) -> Objects:
-        """Those that `keep` (bool [m] or ascending indices) selects."""
+        """The objects selected by `keep`, bool [m] or ascending indices."""
         return Objects(
             self.images[keep],
             self.boxes[keep],
@@ -63,14 +63,14 @@ class Objects:
         )
 
     def by_class(self, classes: int) -> list[tuple[NDArray[np.int64], ClassObjects]]:
-        """For each of so many classes the rows int64 [k] of its objects, and these objects."""
+        """For each of that many `classes`: the rows int64 [k] of its objects, and the objects."""
         rows = dict(by_class(self.labels))
         own = [rows.get(label, NO_ROWS) for label in range(classes)]
         return [(of_class, self.where(of_class).as_one_class) for of_class in own]
 
     @property
     def as_one_class(self) -> ClassObjects:
-        """The same without what only an error analysis asks for."""
+        """The same objects, without the attributes that only error analysis needs."""
         return ClassObjects(self.images, self.boxes, self.difficult, self.areas)
 
 
@@ -92,6 +92,6 @@ def read_objects(dataset: Any, image_ids: Sequence[str]) -> Objects:
 
 
 def counted_objects(objects: Objects, use_difficult: bool) -> Objects:
-    """The objects as an evaluation counts them: with `use_difficult` only crowds are difficult, which are no single
-    object and never count."""
+    """The objects as an evaluation counts them: with `use_difficult`, only crowds stay difficult, since a crowd is not
+    a single object and never counts."""
     return replace(objects, difficult=objects.crowds) if use_difficult else objects

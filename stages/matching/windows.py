@@ -1,6 +1,6 @@
-"""Windows to objects: which regions of an image are examples of which class, and of nothing.
+"""Matching regions to objects for training: which regions are examples of which class, or of none.
 
-Letters: n regions of one image (in caches its objects are among them), m objects, K classes, p classes that occur.
+Symbols: n regions of one image (in caches, its objects are among them), m objects, K classes, p classes present.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def window_labels(
     background_overlap: float,
     unused: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int32]:
-    """What each of the n boxes shows to fine-tuning: int32 [n], a class, `classes` for the background, or UNUSED.
+    """The label of each of n boxes for fine-tuning: int32 [n], a class, `classes` for background, or UNUSED.
 
-    R-CNN section 2.3. The class is that of the largest IoU with an object, from `positive_overlap` on; of equals the
-    first class (rcnn_make_window_file.m, but its overlaps are rounded to three digits: there 0.4996 is positive). Below
-    `background_overlap` it is the background. `unused`, bool [n] (the objects come first), names boxes that are UNUSED
-    whatever they overlap. Where such an object is the nearest, a window is UNUSED, too, unless it overlaps it as little
-    as background overlaps an object.
+    R-CNN section 2.3. A box has the class of the object it overlaps most, from IoU `positive_overlap` on (the first
+    class, if tied); below `background_overlap` it is background. (rcnn_make_window_file.m rounds overlaps to three
+    digits, so there 0.4996 is positive.) `unused`, bool [n] with the objects first, marks boxes that are UNUSED
+    whatever they overlap. A box whose nearest object is unused is UNUSED too, unless it overlaps it by less than
+    `background_overlap`.
     """
     left_out = np.zeros(len(boxes), bool) if unused is None else unused
     counted = ~left_out[: len(object_boxes)]
@@ -46,10 +46,10 @@ def window_labels(
 
 @dataclass(frozen=True)
 class Overlaps:
-    """How the n regions of an image lie to the p classes that have an object in it.
+    """How the n regions of an image overlap the objects of the p classes present in it.
 
-    `present` int32 [p] these classes; `overlaps` float32 [n, p] the largest IoU with an object of the class;
-    `own_object` bool [n, p] whether the region is one.
+    `present` int32 [p] are these classes; `overlaps` float32 [n, p] the highest IoU with an object of the class;
+    `own_object` bool [n, p] whether the region is itself an object of the class.
     """
 
     present: NDArray[np.int32]
@@ -60,8 +60,9 @@ class Overlaps:
 def present_overlaps(
     boxes: Boxes, is_object: NDArray[np.bool_], labels: NDArray[np.int32], unused: NDArray[np.bool_] | None = None
 ) -> Overlaps:
-    """The overlaps of an image's regions `boxes` [n, 4] with its objects, those where `is_object` bool [n], of the
-    classes `labels` int32 [n], but for the `unused` (bool [n])."""
+    """The overlaps of an image's regions with its objects, without `unused` ones (bool [n]).
+
+    `boxes` float32 [n, 4]; `is_object` bool [n]; `labels` int32 [n], the classes of the objects."""
     if unused is not None:
         is_object = is_object & ~unused
     present = np.unique(labels[is_object])
@@ -71,20 +72,20 @@ def present_overlaps(
 
 
 def positive_rows(here: Overlaps, positive_overlap: float) -> NDArray[np.bool_]:
-    """Which regions are positives of an SVM: bool [n, p], the objects of its class and what overlaps one of them by
-    `positive_overlap` or more (fine-tuning's definition, tried for SVMs in R-CNN's Appendix B)."""
+    """Which regions are positives of each class's SVM: bool [n, p], its objects and the regions that overlap one by at
+    least `positive_overlap` (fine-tuning's definition, tried for SVMs in R-CNN's Appendix B)."""
     return here.own_object | reaches(here.overlaps, positive_overlap)
 
 
 def negative_rows(
     overlaps: NDArray[np.float32], own_object: NDArray[np.bool_], negative_overlap: float
 ) -> NDArray[np.bool_]:
-    """Which regions are negatives of an SVM (R-CNN section 2.3, rcnn_train.m): bool [n, k] for k classes.
+    """Which regions are negatives of each of k classes' SVMs (R-CNN section 2.3, rcnn_train.m): bool [n, k].
 
-    `overlaps` [n, k] are the largest IoU with an object of the class, and a negative's is strictly below
-    `negative_overlap` or exactly 0: at a threshold of 0, the least of section 2.3's search, negatives are the
-    regions that touch no object of the class. Objects of other classes may be negatives, the class's own (`own_object`
-    [n, k]) never.
+    `overlaps` [n, k] are the highest IoUs with an object of the class; a negative's is strictly below
+    `negative_overlap`, or exactly 0: at threshold 0, the lowest in section 2.3's grid search, negatives are the regions
+    that touch no object of the class. Objects of other classes may be negatives, the class's own (`own_object` [n, k])
+    never are.
     """
     return (~reaches(overlaps, negative_overlap) | (overlaps == 0)) & ~own_object
 
@@ -92,12 +93,12 @@ def negative_rows(
 def regression_pairs(
     boxes: Boxes, is_object: NDArray[np.bool_], min_overlap: float, unused: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which regions a box regressor learns from, and which regions, objects, they should become: rows int64 [e] each.
+    """The regions a box regressor is trained on, and the object each should be moved to: rows int64 [e] and [e].
 
-    R-CNN Appendix C, rcnn_train_bbox_regressor.m: regions (objects too) whose IoU with their nearest object is strictly
-    more than `min_overlap`; the nearest object, of whatever class, is the target, of equally near ones the first. Boxes
-    no wider or higher than one pixel have no scale to regress by and are left out, and so are `unused` regions (bool
-    [n]) and those nearest to an unused object.
+    R-CNN Appendix C, rcnn_train_bbox_regressor.m: regions (objects included) whose IoU with the nearest object, of any
+    class, is strictly greater than `min_overlap`; that object is the target (the first, if tied). `boxes` float32
+    [n, 4], `is_object` bool [n]. Boxes no wider or higher than one pixel have no scale and are left out, as are
+    `unused` regions (bool [n]) and regions nearest to an unused object.
     """
     objects = np.flatnonzero(is_object)
     if not len(objects):
@@ -112,8 +113,9 @@ def regression_pairs(
 
 
 def shown_labels(boxes: Boxes, objects: Boxes, labels: NDArray[np.int32], iou: float) -> NDArray[np.int32]:
-    """What each region shows: the class of the object that it overlaps most, int32 [n], -1 where that is less than
-    `iou`. `objects` float32 [m, 4], `labels` int32 [m]."""
+    """The class of the object that each of `boxes` [n, 4] overlaps most, int32 [n], or -1 if their IoU is below `iou`.
+
+    `objects` float32 [m, 4], `labels` int32 [m]."""
     nearest, overlap = nearest_objects(boxes, objects)
     shown = (nearest >= 0) & reaches(overlap, iou)
     return np.where(shown, np.append(labels, np.int32(-1))[nearest], -1).astype(np.int32)

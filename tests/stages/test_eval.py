@@ -163,8 +163,8 @@ def test_a_class_unknown_to_the_detector_is_missed_aloud(
     inputs["detections"] = detections_cache(tmp_path / "others", rows, classes=("yak", "cat"))
     classes = evaluate(tmp_path / "eval", inputs).manifest["summary"]["classes"]
     assert (classes["cat"]["ap_area"], classes["dog"]["ap_area"]) == (0.5, 0)
-    assert "does not know dog" in caplog.text
-    assert "detections of yak" in caplog.text
+    assert "classes unknown to the detector, so all their objects are missed: dog" in caplog.text
+    assert "classes that the dataset does not have are ignored: yak" in caplog.text
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path, inputs: dict[str, Any]) -> None:
@@ -284,4 +284,4 @@ def test_evenly() -> None:
 def test_skipped_images_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     stage.warn_of_skipped(SimpleNamespace(manifest={"skipped": {"x": "is damaged"}}))
-    assert "1 images were skipped" in caplog.text
+    assert "1 unreadable image was skipped: its objects count as missed" in caplog.text

@@ -140,7 +140,7 @@ def test_several_layers_on_fc7_need_a_choice(layers, model_file):
     """Fast R-CNN's files have scores and boxes."""
     boxes = {"bbox_pred": [np.ones((84, WIDTH), np.float32), np.zeros(84, np.float32)]}
     path = model_file({**renamed(layers, "cls_score"), **boxes})
-    with pytest.raises(StageError, match=r"no layer 'fc8' of class scores; cls_score, bbox_pred may be it") as error:
+    with pytest.raises(StageError, match=r"no layer 'fc8' of class scores; choose one of cls_score, bbox_pred") as error:
         import_weights(str(path), "tnet")
     one_sentence(error)
     imported = import_weights(str(path), "tnet", scores="cls_score")
@@ -335,10 +335,10 @@ def test_recipes_take_classes_and_preprocessing_from_the_file(shapenet_file):
     same = NetworkSettings("shapenet", str(shapenet_file), "plain", (0.4, 0.5, 0.6), 4)
     assert NetworkSource.from_settings(same).identity() == source.identity()
     for changed_setting, message in (
-        ({"name": "tnet"}, "network.name = 'tnet', but .* says 'shapenet' of its weights"),
-        ({"preprocessing": "caffe"}, "network.preprocessing = 'caffe', but .* says 'plain' of its weights"),
-        ({"mean": (1.0, 2.0, 3.0)}, r"network.mean = \(1.0, 2.0, 3.0\), but .* says \(0.4, 0.5, 0.6\)"),
-        ({"classes": 20}, "network.classes = 20, but .* says 4 of its weights"),
+        ({"name": "tnet"}, "network.name = 'tnet', but .* records 'shapenet' for its weights"),
+        ({"preprocessing": "caffe"}, "network.preprocessing = 'caffe', but .* records 'plain' for its weights"),
+        ({"mean": (1.0, 2.0, 3.0)}, r"network.mean = \(1.0, 2.0, 3.0\), but .* records \(0.4, 0.5, 0.6\)"),
+        ({"classes": 20}, "network.classes = 20, but .* records 4 for its weights"),
     ):
         with pytest.raises(BadSetting, match=message) as error:
             NetworkSource.from_settings(replace(same, **changed_setting))
@@ -434,7 +434,7 @@ def test_commands_answer_bad_input_in_a_sentence(call, layers, model_file, tmp_p
         ((tmp_path, "--network", "tnet"), "cannot be read (Is a directory)"),
         ((path, "--network", "tnet", "--mean", "1,2"), "--mean has 2 values; it needs 3, in BGR order"),
         ((path, "--network", "tnet", "--mean", "grey"), "--mean grey: must be three numbers"),
-        ((path, "--network", "zf"), "in zf after it"),
+        ((path, "--network", "zf"), "but in zf it comes after"),
     ):
         code, printed, said = call("weights", "import", *arguments, "-o", output)
         assert (code, printed) == (2, "")
