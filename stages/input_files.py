@@ -1,6 +1,6 @@
-"""Files that a user names, read whole: what is no file, or is far larger than such a file can be, is refused first.
+"""Reading files named by the user: anything that is not a file, or far too large, is refused first.
 
-A named pipe would be waited for, and a device may never end. Pipes of the shell (`<(...)`, /dev/stdin) are read.
+Reading a named pipe would block, and a device may never end. Shell pipes (`<(...)`, /dev/stdin) are accepted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHELL_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 def check_is_file(path: str | os.PathLike[str]) -> None:
-    """Raises OSError, with words that fit "cannot be read (...)", unless `path` is a file or a pipe of the shell."""
+    """Raises OSError, worded to fit "cannot be read (...)", unless `path` is a file or a shell pipe."""
     name = os.fspath(path)
     if "\0" in name:
         raise OSError(errno.EINVAL, "its name contains a zero byte", name)
@@ -27,7 +27,7 @@ def check_is_file(path: str | os.PathLike[str]) -> None:
 
 
 def read_whole(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """The bytes of a file. Raises OSError as `check_is_file`, and for one of more than `most` bytes."""
+    """The bytes of a file. Raises OSError as `check_is_file`, and if there are more than `most`."""
     check_is_file(path)
     with Path(path).open("rb") as file:
         content = file.read() if most is None else file.read(most + 1)

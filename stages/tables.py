@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-"""What a cell may begin with that spreadsheets take for a formula."""
+"""Characters with which a spreadsheet cell starts a formula."""
 
 
 def percent(value: float | None) -> str:
@@ -17,7 +17,7 @@ def percent(value: float | None) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], rules_before: Sequence[int]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right, rules before some rows."""
+    """The lines of a table: the first column left-aligned, the others right-aligned, rules before the given rows."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
@@ -32,14 +32,14 @@ def aligned(rows: Sequence[Sequence[str]], rules_before: Sequence[int]) -> list[
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, None as an empty cell; text that a spreadsheet would run as a formula begins with an apostrophe."""
+    """Rows as CSV, None as an empty cell; text that a spreadsheet would run as a formula gets an apostrophe."""
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows([plain_cell(cell) for cell in row] for row in rows)
     return file.getvalue()
 
 
 def plain_cell(value: Any) -> Any:
-    """The value of a cell; text that begins like a formula, and is neither a number nor a dash, after an apostrophe."""
+    """A cell's value; text that starts like a formula, and is neither a number nor a dash, gets an apostrophe."""
     if not isinstance(value, str) or not value.startswith(FORMULA) or value == "-":
         return value
     try:

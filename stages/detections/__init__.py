@@ -1,6 +1,6 @@
-"""Detections: what is found in images, one image's or a whole set's, and how candidates become detections.
+"""Detections, of one image or a whole set, and how candidates become detections.
 
-`sets` holds the arrays, `order` their orders; `suppression` and `cap` say which candidates are left.
+`sets` holds the arrays and `order` their orderings; `suppression` and `cap` decide which candidates are kept.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From one image's proposals to its candidates: what a detector says of them, and which of them compete.
+"""From an image's scored proposals to the candidates for detections.
 
-Letters: n proposals, K classes, m candidates.
+Symbols: n proposals, K classes, m candidates.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ BLOCK_CLASSES = 1024
 
 @dataclass(frozen=True)
 class Scored:
-    """One image's n `boxes` float32 [n, 4] as a detector of K `classes` scores and moves them.
+    """One image's proposals, `boxes` float32 [n, 4], as scored and regressed by a detector of K `classes`.
 
-    `score(classes)` gives the scores float32 [n, k] of a slice of the classes; `trained` bool [K], which classes had
-    something to learn from. `regress(boxes, rows, label)` gives `boxes` float32 [m, 4] of the proposals `rows` int64
-    [m] as the class `label` moves them, float32 [m, 4], so that all in all there are boxes [n, K, 4]; None: a proposal
-    stays where it is. Both are functions because nobody wants all of it: R-CNN moves only what competes, and scores
-    of 100,000 classes take a gigabyte. `image_size` is (width, height).
+    `score(classes)` returns scores float32 [n, k] for a slice of the classes; `trained` bool [K] marks classes that had
+    training examples. `regress(boxes, rows, label)` regresses `boxes` float32 [m, 4], of the proposals `rows` int64
+    [m], for the class `label`: float32 [m, 4]; None leaves proposals where they are. These are functions because no
+    caller needs everything: R-CNN regresses only candidates, and scores of 100,000 classes take a gigabyte.
+    `image_size` is (width, height) in pixels.
     """
 
     boxes: Boxes
@@ -38,12 +38,12 @@ class Scored:
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
-        """The scores of all classes, float32 [n, K], held in memory."""
+        """The scores of all classes at once, float32 [n, K]."""
         blocks = [self.score(block) for block in blocks_of(len(self.classes))]
         return np.hstack([np.zeros((len(self.boxes), 0), np.float32), *blocks])
 
     def boxes_of(self, rows: NDArray[np.int64], labels: NDArray[np.int32]) -> Boxes:
-        """Where each of the proposals `rows` [m] lies as the class `labels` [m]: moved and clipped, float32 [m, 4]."""
+        """The proposals `rows` [m], regressed for the classes `labels` [m] and clipped to the image: float32 [m, 4]."""
         moved = self.boxes[rows]
         if self.regress is not None:
             for label, members in by_class(labels):
@@ -53,9 +53,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The proposals that compete in each class, by class and within a class from the best score down.
+    """The candidates of an image, by class and, within a class, by descending score.
 
-    `rows` int64 [m] (which proposal), `labels` int32 [m], `scores` float32 [m].
+    `rows` int64 [m] (the proposals), `labels` int32 [m] (the classes), `scores` float32 [m].
     """
 
     rows: NDArray[np.int64]
@@ -63,17 +63,17 @@ class Candidates:
     scores: NDArray[np.float32]
 
     def where(self, keep: NDArray[np.bool_]) -> Candidates:
-        """Those that `keep` bool [m] selects."""
+        """The candidates selected by `keep`, bool [m]."""
         return Candidates(self.rows[keep], self.labels[keep], self.scores[keep])
 
 
 def blocks_of(classes: int) -> list[slice]:
-    """Slices of at most 1,024 of so many classes: what is scored and ranked at once, in bounded memory."""
+    """Slices of at most 1,024 classes, which are scored and ranked at once to bound memory."""
     return [slice(first, min(first + BLOCK_CLASSES, classes)) for first in range(0, classes, BLOCK_CLASSES)]
 
 
 def best_candidates(scored: Scored, at_most: int) -> Candidates:
-    """The `at_most` best-scored proposals of every class; none of a class that had nothing to learn from."""
+    """The `at_most` highest-scoring proposals of every class; none for classes without training examples."""
     best = [best_rows(scored.score(block), at_most, block.start) for block in blocks_of(len(scored.classes))]
     every = Candidates(
         np.concatenate([block.rows for block in best]),
@@ -84,14 +84,14 @@ def best_candidates(scored: Scored, at_most: int) -> Candidates:
 
 
 def candidates_above(scored: Scored, least: float) -> Candidates:
-    """All proposals whose score in a class is more than `least`, class by class as in `best_candidates`."""
+    """All proposals that score more than `least` for a class, ordered as by `best_candidates`."""
     every = best_candidates(scored, max(1, len(scored.boxes)))
     return every.where(every.scores > np.float32(least))
 
 
 def best_rows(scores: NDArray[np.float32], at_most: int, first: int = 0) -> Candidates:
-    """The `at_most` best of every column of `scores` float32 [n, K]; of equals, the first ones. The columns are the
-    classes from `first` on."""
+    """The `at_most` highest scores in every column of `scores` float32 [n, K], the first ones if tied. The columns are
+    the classes from `first` on."""
     count, classes = scores.shape
     ranked = (falling(np.ascontiguousarray(scores.T)) << 32) + np.arange(count)
     if at_most < count:

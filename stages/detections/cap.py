@@ -1,12 +1,12 @@
-"""The cap on how many detections a detector may report.
+"""The cap on the number of detections.
 
-R-CNN's (rcnn_test.m): of a class, a test set of N images keeps the `average_per_image` x N best candidates.
-It is counted on candidates before non-maximum suppression and needs all images, so the detections' cache holds every
-image's candidates as they are, and the cut is made when they are read. That is the same: whether greedy suppression
-keeps a box depends on better-scored boxes alone, so what it keeps of the candidates above a score is exactly what it
-keeps of all candidates, cut at that score.
+R-CNN (rcnn_test.m) keeps, of each class, the `average_per_image` x N best candidates in a test set of N images. It
+counts candidates before non-maximum suppression and needs all images, so the detections cache holds every image's
+candidates uncut, and the cut is made on reading. The result is the same: whether greedy suppression keeps a box depends
+only on higher-scoring boxes, so suppressing the candidates above a score keeps exactly the same boxes as suppressing
+all candidates and cutting at that score afterwards.
 
-Faster R-CNN's Python release (lib/fast_rcnn/test.py) counts in each image: the best 100 of all classes together, after
+Faster R-CNN's Python release (lib/fast_rcnn/test.py) counts per image: the best 100 of all classes together, after
 suppression.
 """
 
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from stages.detections.order import falling, scores_of
 
 STREAMED = 1 << 20
-"""Scores that are read between two looks at which are the best."""
+"""Scores read between two trims to the best ones."""
 
 
 class BestScores:
-    """The `keep` best scores of each class in a stream: 8 bytes each, and as much again before the others go."""
+    """The `keep` best scores of each class in a stream; 8 bytes each, and twice that between trims."""
 
     def __init__(self, classes: int, keep: int) -> None:
         self.classes = classes
@@ -35,14 +35,14 @@ class BestScores:
         self.dropped = np.zeros(classes, bool)
 
     def add(self, scores: NDArray[np.float32], labels: NDArray[np.int32]) -> None:
-        """More scores, float32 [n], of the classes `labels` int32 [n]."""
+        """Adds scores float32 [n] of the classes `labels` int32 [n]."""
         self.held.append((labels.astype(np.int64) << 32) + (falling(scores) + 2**31))
         self.size += len(scores)
         if self.size > self.limit:
             self.trim()
 
     def trim(self) -> None:
-        """Forgets all but the best."""
+        """Drops all but the best scores."""
         every = np.sort(np.concatenate(self.held))
         labels = every >> 32
         rank = np.arange(len(every)) - np.searchsorted(labels, labels)
@@ -52,7 +52,7 @@ class BestScores:
         self.limit = 2 * self.size + STREAMED
 
     def thresholds(self) -> NDArray[np.float32]:
-        """Of each class the `keep`-th best score, or -inf while there were no more than that: float32 [classes]."""
+        """The `keep`-th best score of each class, or -inf if there were no more than `keep`: float32 [classes]."""
         self.trim()
         last = np.searchsorted(self.held[0], np.arange(1, self.classes + 1) << 32)[self.dropped] - 1
         thresholds = np.full(self.classes, -np.inf, np.float32)
@@ -63,10 +63,10 @@ class BestScores:
 def class_thresholds(
     candidates: Iterable[tuple[NDArray[np.float32], NDArray[np.int32]]], classes: int, keep: int
 ) -> NDArray[np.float32]:
-    """The `keep`-th best candidate score of each class, float32 [classes]; -inf where there are no more than `keep`.
+    """The `keep`-th best candidate score of each class, float32 [classes]; -inf if there are no more than `keep`.
 
-    `candidates` yields (scores [n], labels [n]) image by image. R-CNN's rcnn_test.m, with `keep` = 40 x images: a box
-    with a score below its class's threshold is dropped, one that equals it stays.
+    `candidates` yields (scores float32 [n], labels int32 [n]) image by image. R-CNN's rcnn_test.m, with `keep` = 40 x
+    images: boxes that score below their class's threshold are dropped, those that equal it are kept.
     """
     best = BestScores(classes, keep)
     for scores, labels in candidates:
@@ -75,9 +75,9 @@ def class_thresholds(
 
 
 def image_threshold(scores: NDArray[np.float32], at_most: int) -> np.float32:
-    """The `at_most`-th best of an image's `scores` float32 [n], of all classes; -inf where there are no more than that.
+    """The `at_most`-th best of an image's `scores` float32 [n] over all classes; -inf if there are no more than that.
 
-    py-faster-rcnn's lib/fast_rcnn/test.py: what scores less is dropped, what equals it stays.
+    py-faster-rcnn's lib/fast_rcnn/test.py: boxes that score less are dropped, those that equal it are kept.
     """
     if len(scores) <= at_most:
         return np.float32(-np.inf)

@@ -13,7 +13,7 @@ from stages.detections.sets import Detections
 
 
 def shortest(score: np.float32) -> float:
-    """The number with the fewest digits that is this score in 32 bits: what is compared with it compares the same."""
+    """The shortest decimal that rounds to this float32 score, so that comparisons with it give the same result."""
     return float(str(np.float32(score)))
 
 
@@ -23,8 +23,9 @@ def detections_as_json(
     precision: NDArray[np.floating],
     drawn: NDArray[np.bool_],
 ) -> list[dict[str, Any]]:
-    """Detections as JSON values, in the order of `best_first`; boxes as in the project, zero-based and half-open
-    (x1, y1, x2, y2). `precision` [n] is null where it is nan, `drawn` [n] is whether a picture shows them."""
+    """Detections as JSON values, in the order of `best_first`; boxes are (x1, y1, x2, y2), zero-based and half-open.
+
+    `precision` [n] becomes null where it is nan; `drawn` [n] says whether the picture shows a detection."""
     return [
         {
             "class": classes[detections.labels[row]],

@@ -1,4 +1,4 @@
-"""Detections as arrays: one image's, one class's, and those of a whole set of images, read from a cache."""
+"""Detections as arrays: of one image, of one class, and of a whole set of images, as read from a cache."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class Detections:
-    """One image's detections, by class and within a class from the best score down.
+    """One image's detections, by class and, within a class, by descending score.
 
-    `boxes` float32 [n, 4] in pixels of the image, `scores` float32 [n], `labels` int32 [n] (0-based class).
+    `boxes` float32 [n, 4] in pixels of the image, `scores` float32 [n], `labels` int32 [n] (zero-based classes).
     """
 
     boxes: Boxes
@@ -31,18 +31,18 @@ class Detections:
         return len(self.scores)
 
     def where(self, keep: NDArray[Any]) -> Detections:
-        """Those that `keep` (bool [n] or indices) selects."""
+        """The detections selected by `keep`, bool [n] or indices."""
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
 
     def above(self, thresholds: NDArray[np.floating]) -> Detections:
-        """Those whose score is at least their class's entry of `thresholds` [classes]."""
+        """The detections that score at least their class's entry in `thresholds` [classes]."""
         return self.where(self.scores >= np.asarray(thresholds)[self.labels])
 
 
 @dataclass(frozen=True)
 class ClassDetections:
-    """All detections of one class in a set of images: `images` int64 [n] (index of the image, ascending),
-    `boxes` float32 [n, 4], `scores` float32 [n]."""
+    """All detections of one class in a set of images: `images` int64 [n] (image index, ascending), `boxes` float32
+    [n, 4] in pixels, `scores` float32 [n]."""
 
     images: NDArray[np.int64]
     boxes: Boxes
@@ -54,11 +54,11 @@ class ClassDetections:
 
 @dataclass(frozen=True)
 class DetectionSet:
-    """The detections of a set of images, all in memory (24 bytes each: at most 20 MB per class and 20,000 images
-    at the paper's 40 a class and image).
+    """The detections of a set of images, in memory (24 bytes each: at most 20 MB per class for 20,000 images, at the
+    paper's 40 per class and image).
 
-    `image_sizes` int32 [images, 2] (width, height); `offsets` int64 [images + 1] into `every`, which holds the
-    images' detections one after another.
+    `image_sizes` int32 [images, 2] (width, height) in pixels; `offsets` int64 [images + 1] into `every`, which holds
+    the detections of all images in order.
     """
 
     classes: tuple[str, ...]
@@ -72,12 +72,12 @@ class DetectionSet:
 
     @cached_property
     def image_index(self) -> dict[str, int]:
-        """The place of each image."""
+        """The index of each image, by id."""
         return {image_id: index for index, image_id in enumerate(self.image_ids)}
 
     @cached_property
     def class_rows(self) -> dict[str, NDArray[np.int64]]:
-        """The rows of `every` that belong to each class that has some: ascending, int64 [n of the class]."""
+        """The rows of `every` of each class that has detections, ascending int64, by class name."""
         return {self.classes[label]: rows for label, rows in by_class(self.every.labels)}
 
     def of_image(self, image_id: str) -> Detections:
@@ -99,7 +99,7 @@ def detections_from_arrays(
     images: Iterable[tuple[str, Detections]],
     image_sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> DetectionSet:
-    """A DetectionSet from `images`, pairs (image id, Detections) in the order wanted; sizes default to (0, 0)."""
+    """A DetectionSet from `images`, ordered pairs (image id, Detections); sizes default to (0, 0)."""
     pairs = list(images)
     image_ids, detections = [image_id for image_id, _ in pairs], [of_image for _, of_image in pairs]
     sizes = [(image_sizes or {}).get(image_id, (0, 0)) for image_id in image_ids]
@@ -118,7 +118,7 @@ def detections_from_arrays(
 
 
 def detections_of(detections: DetectionSet, name: str) -> ClassDetections:
-    """The class's detections, none for a class that the detector does not know."""
+    """The class's detections; empty for a class that the detector does not have."""
     try:
         return detections.of_class(name)
     except KeyError:
@@ -126,14 +126,14 @@ def detections_of(detections: DetectionSet, name: str) -> ClassDetections:
 
 
 def no_boxes() -> Boxes:
-    """An empty float32 [0, 4]."""
+    """No boxes: an empty float32 [0, 4]."""
     return np.zeros((0, 4), np.float32)
 
 
 def read_detections(reader: Any) -> DetectionSet:
     """The detections in a complete `detections` cache (a cache.Reader), after the cap over all its images.
 
-    Class names and thresholds are those that the detect stage recorded in the cache's summary.
+    Class names and thresholds are read from the cache's summary.
     """
     classes = reader.manifest["summary"]["classes"]
     thresholds = read_thresholds(reader)
@@ -145,6 +145,6 @@ def read_detections(reader: Any) -> DetectionSet:
 
 
 def read_thresholds(reader: Any) -> NDArray[np.float32]:
-    """The least score that each class keeps under the cap, float32 [classes] (-inf where nothing is cut)."""
+    """The lowest score that the cap keeps in each class, float32 [classes]; -inf where nothing is cut."""
     recorded = reader.manifest["summary"]["thresholds"]
     return np.array([-np.inf if score is None else score for score in recorded], np.float32)

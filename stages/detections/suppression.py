@@ -1,4 +1,4 @@
-"""Suppression: which of a class's overlapping boxes are left (R-CNN section 2.2)."""
+"""Suppression of overlapping boxes of the same class (R-CNN section 2.2)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from stages.detections.sets import NO_ROWS, Detections
 
 
 class Suppression(Protocol):
-    """A method with its settings. `candidates` are m boxes, in each class from the best score down."""
+    """A suppression method with its settings. `candidates` are m boxes, by descending score within each class."""
 
     def survivors(self, candidates: Detections) -> NDArray[np.int64]:
-        """The rows of the candidates that are left: int64 [k], ascending."""
+        """The rows of the candidates that are kept: int64 [k], ascending."""
 
     def removers(self, candidates: Detections, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The candidate that each was removed for, int64 [m]; -1 for the rows `kept`, which are the survivors."""
+        """The candidate that suppressed each one, int64 [m]; -1 for the rows `kept`, the survivors."""
 
 
 def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray[np.int64]:
-    """Rows that greedy non-maximum suppression keeps of `boxes` float32 [n, 4] with `scores` float32 [n], ascending.
+    """The rows of `boxes` float32 [n, 4], with `scores` float32 [n], that greedy non-maximum suppression keeps: int64
+    [k], ascending.
 
-    From the best score down (of equals the first row first) a box goes if its IoU with one that is kept exceeds `iou`.
-    R-CNN's nms.m; the IoU is computed, and compared as by `stages.boxes.exceeds`, in float32.
+    By descending score (the first row first, if tied), a box is dropped if its IoU with a kept box exceeds `iou`.
+    R-CNN's nms.m; the IoU is computed in float32, and compared as by `stages.boxes.exceeds`.
     """
     import torch
     from torchvision.ops import nms
@@ -40,22 +41,22 @@ def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray
 
 @dataclass(frozen=True)
 class GreedyNms:
-    """`greedy_nms` of each class on its own, at the limit `iou`."""
+    """`greedy_nms` of each class separately, at threshold `iou`."""
 
     iou: float
 
     def survivors(self, candidates: Detections) -> NDArray[np.int64]:
-        """The rows of the candidates that are left: int64 [k], ascending."""
+        """The rows of the candidates that are kept: int64 [k], ascending."""
         kept = [NO_ROWS]
         for _, rows in by_class(candidates.labels):
             kept.append(rows[greedy_nms(candidates.boxes[rows], candidates.scores[rows], self.iou)])
         return np.sort(np.concatenate(kept))
 
     def removers(self, candidates: Detections, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The candidate that each was removed for, int64 [m]; -1 for the rows `kept`, which are the survivors.
+        """The candidate that suppressed each one, int64 [m]; -1 for the rows `kept`, the survivors.
 
-        It is the best-scored of those that are kept, of the same class and better-scored, whose IoU with it exceeds the
-        limit.
+        This is the highest-scoring kept box of the same class that scores higher and whose IoU with it exceeds the
+        threshold.
         """
         import torch
         from torchvision.ops import box_iou
@@ -68,10 +69,10 @@ class GreedyNms:
             overlaps = box_iou(torch.from_numpy(candidates.boxes[go]), torch.from_numpy(candidates.boxes[stay])).numpy()
             overlaps[stay[None, :] > go[:, None]] = -1.0
             over = exceeds(overlaps, self.iou)
-            # Should the two functions round differently, the one that overlaps it most is what removed it.
+            # Should the two functions round differently, the box that overlaps it most is taken.
             by[go] = stay[np.where(over.any(axis=1), over.argmax(axis=1), overlaps.argmax(axis=1))]
         return by
 
 
 METHODS: Mapping[str, Callable[[Any], Suppression]] = {"nms": lambda settings: GreedyNms(settings.nms_iou)}
-"""The methods by the value of the setting `suppression`, each made from the settings that belong to it."""
+"""Suppression methods by the value of the setting `suppression`, each built from its own settings."""

@@ -1,4 +1,4 @@
-"""Reading ahead: images are decoded and batches prepared while the network works on the ones before."""
+"""Reading ahead: decoding images and preparing batches while the network works on earlier ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def read_ahead(
     initializer: Callable[..., Any] | None = None,
     initargs: tuple[Any, ...] = (),
 ) -> Generator[tuple[Task, Result], None, None]:
-    """(task, read(task)) of each task, in order, up to `ahead` of them begun by `threads` before they are asked for.
+    """Yields (task, read(task)) for each task, in order, with up to `ahead` of them started early in `threads`.
 
-    Tasks are drawn in the caller's thread; without `threads` they are read there, too, each when it is asked for.
-    `initializer(*initargs)` is called in each thread first. Raises what `read` raises, at its task; what has not begun
-    when the caller stops asking is dropped.
+    Tasks are drawn in the caller's thread; with `threads=0` they are also read there, on demand.
+    `initializer(*initargs)` runs first in each thread. An exception of `read` is raised at its task; tasks not yet
+    started when the caller stops are dropped.
     """
     if not threads:
         for task in tasks:

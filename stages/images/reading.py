@@ -1,7 +1,7 @@
-"""Image files: reading one as RGB pixels, upright or as it is stored, or only its header.
+"""Reading image files as RGB pixels, upright or as stored, or just their headers.
 
-A camera that is held sideways stores its pixels sideways, and says so in the EXIF tag "orientation" (1 to 8: exif 2.32,
-section 4.6.4); programs that show photographs turn them upright. JPEG, PNG, WebP and TIFF files can have the tag.
+A camera held sideways stores its pixels sideways and records this in the EXIF tag "orientation" (1 to 8: EXIF 2.32,
+section 4.6.4); photo viewers turn them upright. JPEG, PNG, WebP and TIFF files can have this tag.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Pixels = NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".ppm", ".pgm")
-"""How images' names end, in any case."""
+"""File extensions of images, in lower case; any case is accepted."""
 MAX_PIXELS = 160_000_000
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS decides, not Pillow's warning
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
 
 
-warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # then there is no tag, and the image is as it is
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # then there is no orientation
 
 ORIENTATION = 0x0112
 TURNS = {
@@ -48,13 +48,13 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns the stored pixels upright, for each orientation but 1."""
+"""The transposition that turns the stored pixels upright, per orientation other than 1."""
 INVERSE = {6: 8, 8: 6}
 PNG_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG's orientation can be, even at its end
 
 
 class Header(NamedTuple):
-    """What an image file says before its pixels: `width` and `height` as stored, the EXIF `orientation`, 1 if none."""
+    """An image's `width` and `height` as stored, in pixels, and its EXIF `orientation` (1 if there is none)."""
 
     width: int
     height: int
@@ -68,9 +68,9 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file of a known content, and whether it is to be read upright. Picklable.
+    """An image file with known content, and whether to read it upright. Picklable.
 
-    `sha256` (hex) is of the file's bytes; `header` is None where it cannot be understood.
+    `sha256` (hex) is that of the file's bytes; `header` is None if it cannot be read.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class ImageFile:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels of the image as `read` gives it. Raises BadImage where the header is no image's."""
+        """(width, height) in pixels of the image as returned by `read`. Raises BadImage if it cannot be read."""
         if self.header is None:
             height, width, _ = self.read().shape
             return width, height
@@ -88,11 +88,11 @@ class ImageFile:
 
     @property
     def is_turned(self) -> bool:
-        """Whether the pixels that are read are not those that are stored."""
+        """Whether the pixels are turned upright on reading."""
         return self.upright and self.header is not None and self.header.orientation != 1
 
     def read(self) -> Pixels:
-        """The pixels: uint8 [H, W, 3], RGB. Raises ChangedInput for a file of another content, and BadImage."""
+        """The pixels: uint8 [H, W, 3], RGB. Raises ChangedInput if the file's content has changed, and BadImage."""
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -104,47 +104,47 @@ class ImageFile:
 
 
 def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Pixels:
-    """The pixels of the file `path`: uint8 [H, W, 3], RGB, writable; for photographs, not for a dataset's images.
+    """The pixels of the file `path`: uint8 [H, W, 3], RGB, writable. For photos outside a dataset.
 
-    Grey, palette and CMYK images become RGB, an alpha channel is dropped, 16 bits a channel become 8. The EXIF
-    orientation is obeyed; with `upright=False` the pixels are as stored. A dataset knows in which of the two its
-    annotations are, and that a file is still the one its key stands for: `Dataset.read_image`.
-    Raises BadImage for whatever cannot be read whole: missing, empty, no image, truncated, or above MAX_PIXELS.
+    Grey, palette and CMYK images are converted to RGB, alpha is dropped, and 16 bits per channel become 8. The EXIF
+    orientation is applied, unless `upright=False`. For a dataset's images use `Dataset.read_image`, which knows how
+    they are annotated and checks that the file still matches the dataset's key. Raises BadImage for any file that
+    cannot be read completely: missing, empty, not an image, truncated, or over MAX_PIXELS.
     """
     with opened(path) as image:
         return pixels_of(image, path, upright)
 
 
 def image_size(path: str | os.PathLike[str], *, upright: bool = True) -> tuple[int, int]:
-    """(width, height) in pixels, from the header of the file `path` alone; raises BadImage as `read_image`."""
+    """(width, height) in pixels, from the header of the file `path` alone. Raises BadImage as `read_image`."""
     with opened(path) as image:
         return header_of(image).size(upright)
 
 
 def read_header(content: bytes, path: str | os.PathLike[str]) -> Header | None:
-    """The header of the image file of this content, None if it is none that can be read; `path` is for messages."""
+    """The header of an image file with this `content`, or None if it cannot be read; `path` is for messages."""
     try:
         with opened(path, content) as image:
             if image.format == "PNG" and any(mark in content for mark in PNG_MARKS):
-                image.load()  # what follows the pixels is known only then
+                image.load()  # the orientation may come after the pixels
             return header_of(image)
     except BadImage:
         return None
 
 
 def header_of(image: Image.Image) -> Header:
-    """The header of an opened image; of a PNG, what stands before the pixels if these have not been loaded."""
+    """The header of an opened image; for a PNG not yet loaded, only what precedes the pixels."""
     size = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow tells its upright size, and loads it upright
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow reports the upright size, and loads it upright
         size = int(image.tag_v2[TiffImagePlugin.IMAGEWIDTH]), int(image.tag_v2[TiffImagePlugin.IMAGELENGTH])
     return Header(*size, orientation_of(image))
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none, or none that makes sense."""
+    """The EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
     try:
         value = Image.Image.getexif(image).get(ORIENTATION, 1)  # PngImageFile's own would decode the whole image
-    except Exception:  # EXIF may be any bytes, and Pillow's parser raises whatever they lead to
+    except Exception:  # EXIF data may be anything, and so may the exceptions of Pillow's parser
         return 1
     return value if isinstance(value, int) and value in TURNS else 1
 
@@ -163,9 +163,9 @@ def pixels_of(image: Image.Image, path: str | os.PathLike[str], upright: bool) -
 
 @contextmanager
 def opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterator[Image.Image]:
-    """The image file opened but not decoded; whatever goes wrong in here becomes BadImage.
+    """Opens an image file without decoding it; any failure within the block becomes BadImage.
 
-    `content` are the file's bytes, where they have been read already.
+    `content` is the file's bytes, if they have already been read.
     """
     try:
         if content is None:
@@ -186,7 +186,7 @@ def opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterat
 
 
 def check_size(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Raises BadImage for an image without pixels, and for one so large that it is surely a mistake or an attack."""
+    """Raises BadImage for an image without pixels, or one so large that it must be a mistake or an attack."""
     width, height = image.size
     if width < 1 or height < 1:
         raise BadImage(path, f"has no pixels ({width} x {height})")
@@ -195,7 +195,7 @@ def check_size(image: Image.Image, path: str | os.PathLike[str]) -> None:
 
 
 def why_unopened(path: Path, error: Exception) -> str:
-    """What to tell about a file that Pillow could not open."""
+    """Why Pillow could not open a file."""
     if path.is_dir():
         return "is a folder, not an image"
     if not path.exists():
@@ -210,29 +210,29 @@ def why_unopened(path: Path, error: Exception) -> str:
 
 
 def why_missing(path: Path) -> str:
-    """What to tell about an image file that is not there: what is there instead, and which endings are taken."""
+    """The reason for a missing image file, with files of the same name and another extension, if any."""
     try:
-        there = sorted(one.name for one in path.parent.iterdir() if one.stem == path.stem)
+        similar = sorted(file.name for file in path.parent.iterdir() if file.stem == path.stem)
     except OSError:
-        there = []
-    if not there:
+        similar = []
+    if not similar:
         return "no such file"
-    return f"no such file, but there is {', '.join(there[:3])} (image files end in {', '.join(SUFFIXES)})"
+    return f"no such file, but there is {', '.join(similar[:3])} (image files end in {', '.join(SUFFIXES)})"
 
 
 def to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Pixels:
-    """A decoded image of any mode as uint8 [H, W, 3], RGB."""
+    """A decoded image of any mode as RGB uint8 [H, W, 3]. Raises BadImage."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         return sixteen_bit_to_rgb(np.asarray(image), path)
     if image.mode == "F":
         raise BadImage(path, "holds floating-point values, not 8- or 16-bit pixels")
-    if image.mode in ("P", "PA", "RGBa", "La"):  # a transparent palette and premultiplied alpha convert only by RGBA
+    if image.mode in ("P", "PA", "RGBa", "La"):  # transparent palettes and premultiplied alpha convert only via RGBA
         image = image.convert("RGBA" if image.mode != "La" else "LA")
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
 def sixteen_bit_to_rgb(grey: NDArray[np.generic], path: str | os.PathLike[str]) -> Pixels:
-    """Grey values 0..65535 [H, W] as uint8 [H, W, 3]: divided by 257 and rounded, so that white stays white."""
+    """Grey values 0..65535 [H, W] as uint8 [H, W, 3], divided by 257 and rounded, so that white stays white."""
     values = grey.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise BadImage(path, "holds 32-bit values, not 8- or 16-bit pixels")

@@ -1,4 +1,4 @@
-"""Video files: their frames as images, decoded by OpenCV."""
+"""Video files, decoded frame by frame with OpenCV."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".w
 
 
 def frame_count(path: Path) -> int:
-    """How many frames the file's header counts; it may be wrong by some, and is 0 where the format does not say.
+    """The number of frames in the file's header, which may be slightly off; 0 if the format has none.
 
-    Raises BadImage for what cannot be decoded as a video.
+    Raises BadImage if the file cannot be decoded as a video.
     """
     import cv2
 
@@ -30,11 +30,10 @@ def frame_count(path: Path) -> int:
 
 
 def read_frames(path: Path, every: int = 1) -> Iterator[tuple[int, Pixels]]:
-    """(number, pixels) of each `every`-th frame of a video, numbered from 0: uint8 [H, W, 3], RGB, upright.
+    """(number, pixels) of every `every`-th frame of a video, numbered from 0: uint8 [H, W, 3], RGB, upright.
 
-    Raises BadImage for what cannot be decoded as a video.
+    Raises BadImage if the file cannot be decoded as a video.
     """
-
     with opened(path) as video:
         number = 0
         while video.grab():
@@ -50,7 +49,7 @@ def read_frames(path: Path, every: int = 1) -> Iterator[tuple[int, Pixels]]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """OpenCV's reader of the file; it and the libraries under it keep their complaints to themselves."""
+    """OpenCV's reader of the file, with the messages of OpenCV and its libraries silenced."""
     import cv2
 
     level = cv2.utils.logging.getLogLevel()

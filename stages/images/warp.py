@@ -1,8 +1,8 @@
-"""Warping regions to the network's input: R-CNN, Appendix A, in the exact arithmetic of the authors' release.
+"""Warping regions to the network's input (R-CNN Appendix A), in the exact arithmetic of the authors' release.
 
-Inside this module S is the side of the network's input and N the number of regions. Boxes come in as everywhere in the
-project (float32, zero-based, half-open) and are converted once to the release's one-based inclusive corners
-(x1 + 1, y1 + 1, x2, y2), because its rounding (half away from zero) is defined there.
+In this module S is the side of the network's input and N the number of regions. Boxes come as everywhere in the project
+(float32, zero-based, half-open) and are converted once to the release's one-based inclusive corners
+(x1 + 1, y1 + 1, x2, y2), in which its rounding (half away from zero) is defined.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 MODES = ("warp", "square", "square-masked")
 Side = int | NDArray[np.int64]
-"""The width or height of one image for all regions, or of each region's own image, int64 [N]."""
+"""The width or height in pixels of one image for all regions, or of each region's own image, int64 [N]."""
 
-OUTSIDE = -3.0  # a sampling coordinate beyond every image: grid_sample gives zero there
+OUTSIDE = -3.0  # a sampling coordinate outside any image, where grid_sample returns zero
 
 
 @dataclass(frozen=True)
 class CropGeometry:
-    """Where each of N regions is read in its image and written in the S x S input; int64 [N] each, zero-based pixels.
+    """Where each of N regions is read from its image and written to the S x S input; int64 [N] each, zero-based pixels.
 
-    The source window is `left, top, width, height`; it is resized to `crop_width` x `crop_height` and pasted at
-    `pad_x, pad_y`. All else is the mean colour. A window outside the image has a crop of no pixels.
+    The source window `left, top, width, height` is resized to `crop_width` x `crop_height` and pasted at
+    `pad_x, pad_y`; the rest is the mean colour. The crop of a window outside the image is empty.
     """
 
     left: NDArray[np.int64]
@@ -47,7 +47,8 @@ class CropGeometry:
 
 @dataclass(frozen=True)
 class Span:
-    """One axis of regions: `first..last` inclusive and one-based, before clipping; the part `low..high` to be shown."""
+    """One axis of regions, float64 [N] each, one-based and inclusive: `first..last` before clipping, of which
+    `low..high` is shown."""
 
     first: NDArray[np.float64]
     last: NDArray[np.float64]
@@ -56,7 +57,7 @@ class Span:
 
 
 def round_half_away(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """MATLAB's `round` of float64 [...]: halves go away from zero (numpy's go to the even neighbour)."""
+    """MATLAB's `round` of float64 [...], half away from zero (NumPy rounds half to even)."""
     return np.trunc(values + np.copysign(0.5, values))
 
 
@@ -69,12 +70,13 @@ def crop_geometry(
     padding: int = 16,
     flip: bool | NDArray[np.bool_] = False,
 ) -> CropGeometry:
-    """The geometry of rcnn_im_crop.m for N boxes of one image, or of as many images (R-CNN Appendix A).
+    """The geometry of rcnn_im_crop.m for N boxes [N, 4], of one image or of N images (R-CNN Appendix A).
 
-    `mode` "warp" scales each side by itself; "square" takes the tightest square with its context; "square-masked" the
-    same square with all but the box itself (and its padding) replaced by the mean colour. `padding` is the border in
-    pixels of the S x S input. With `flip` (one for all, or bool [N]) the crop is mirrored and its left border is the
-    overhang on the right, as in Caffe's window data layer. ValueError for an unknown mode or a padding of S / 2.
+    `mode` "warp" scales both sides independently; "square" takes the tightest square with its context; "square-masked"
+    takes the same square and replaces all but the box (and its padding) by the mean colour. `padding` is the context in
+    pixels of the S x S input. With `flip` (for all, or bool [N]) the crop is mirrored, and its left border is the
+    overhang on the right, as in Caffe's window data layer. Raises ValueError for an unknown mode or a padding of S / 2
+    or more.
     """
     if mode not in MODES or not 0 <= 2 * padding < crop_size:
         raise ValueError(f"mode {mode!r} with padding {padding} is impossible for a crop of {crop_size} pixels")
@@ -87,8 +89,8 @@ def crop_geometry(
 
 
 def expanded_spans(corners: NDArray[np.float64], crop_size: int, mode: str, padding: int) -> tuple[Span, Span]:
-    """Boxes [N, 4] (one-based, inclusive) grown by their context, as an x and a y `Span` in whole pixels."""
-    if mode == "warp" and padding == 0:  # the release takes the box as it is; whole corners stay as they are
+    """Boxes [N, 4] (one-based, inclusive) enlarged by their context, as `Span`s along x and y in whole pixels."""
+    if mode == "warp" and padding == 0:  # the release uses the box as it is; whole-number corners are unchanged
         first = round_half_away(corners[:, :2])
         last = np.maximum(round_half_away(corners[:, 2:]), first)
         return as_span(first, last, first, last, 0), as_span(first, last, first, last, 1)
@@ -123,19 +125,19 @@ def as_span(
 def place_span(
     span: Span, image_side: Side, crop_size: int, mirrored: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(start, length) in the image and (pad, crop) in the input of one axis, each int64 [N]."""
+    """(start, length) in the image and (pad, crop) in the input along one axis, each int64 [N]."""
     scale = crop_size / (span.last - span.first + 1)
     start, end = np.maximum(span.low, 1), np.minimum(span.high, image_side)
     length = np.maximum(end - start + 1, 0)
     overhang = np.where(mirrored, span.last - end, start - span.first)
     pad = np.clip(round_half_away(overhang * scale), 0, crop_size)
-    crop = np.maximum(round_half_away(length * scale), length > 0)  # at least a pixel of what is in the image
+    crop = np.maximum(round_half_away(length * scale), length > 0)  # at least one pixel if any is in the image
     crop = np.minimum(crop, crop_size - pad)
     return as_whole(start - 1), as_whole(length), as_whole(pad), as_whole(crop)
 
 
 def as_whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole numbers held as float64 [...], as int64 [...]."""
+    """Whole numbers stored as float64 [...], as int64 [...]."""
     return values.astype(np.int64)
 
 
@@ -148,10 +150,10 @@ def sample_positions(
     crop_size: int,
     mirrored: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """Where each of the S input pixels of one axis reads the image: float32 [N, S] in grid_sample's units.
+    """Where each of the S input pixels along one axis samples the image: float32 [N, S] in grid_sample's units.
 
-    Bilinear without antialiasing: half-pixel centres, positions clamped inside the window so that its edge repeats.
-    -1 is the image's first edge, +1 its last (align_corners=False); pixels outside the crop are `OUTSIDE`.
+    Bilinear without antialiasing: half-pixel centres, positions clamped to the window so that its edge repeats. -1 is
+    the image's first edge, +1 its last (align_corners=False); pixels outside the crop are `OUTSIDE`.
     """
     offset = np.arange(crop_size) - pad[:, None]
     inside = (offset >= 0) & (offset < crop[:, None])
@@ -171,10 +173,10 @@ def warp_regions(
     preprocessing: Preprocessing,
     flip: bool | NDArray[np.bool_] = False,
 ) -> torch.Tensor:
-    """All regions of one image as the network's input: float32 [N, 3, S, S], channels_last, on the image's device.
+    """All regions of one image as network input: float32 [N, 3, S, S], channels_last, on the image's device.
 
-    `image` is uint8 or float32 [3, H, W], RGB, 0..255; `boxes` float32 [N, 4]. One grid_sample for all regions. What
-    lies outside the image (or is masked) is 0 after preprocessing: the mean colour.
+    `image` is uint8 or float32 [3, H, W], RGB, 0..255; `boxes` float32 [N, 4]. A single grid_sample samples all
+    regions. Pixels outside the image, or masked, are 0 after preprocessing: the mean colour.
     """
     prepared = preprocessing.apply(image)
     height, width = image.shape[-2:]
@@ -191,7 +193,7 @@ def warp_batches(
     batch_size: int,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[torch.Tensor]:
-    """`warp_regions` in batches [n <= batch_size, 3, S, S], so that memory does not grow with the number of boxes."""
+    """`warp_regions` in batches [n <= batch_size, 3, S, S], so that memory is independent of the number of boxes."""
     prepared = preprocessing.apply(image)
     height, width = image.shape[-2:]
     for first in range(0, len(boxes), batch_size):
@@ -208,7 +210,7 @@ def region_grid(
     padding: int,
     flip: bool | NDArray[np.bool_] = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The x and y sampling positions, float32 [N, S] each, of N boxes of one image or of as many."""
+    """The x and y sampling positions, float32 [N, S] each, of N boxes in one image or in N images."""
     g = crop_geometry(boxes, image_width, image_height, crop_size, mode, padding, flip)
     mirrored = np.broadcast_to(np.asarray(flip, bool), len(g.left))
     x = sample_positions(g.left, g.width, g.pad_x, g.crop_width, image_width, crop_size, mirrored)
@@ -221,12 +223,13 @@ def warp_prepared(
     positions: tuple[NDArray[np.float32], NDArray[np.float32]],
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Samples a preprocessed image, float32 [3, H, W], at the outer product of `positions`: [N, 3, S, S] of `dtype`."""
+    """Samples a preprocessed image, float32 [3, H, W], on the grid spanned by `positions` (x and y, [N, S] each):
+    [N, 3, S, S] of `dtype`."""
     x, y = (torch.from_numpy(axis).to(prepared.device, non_blocking=True) for axis in positions)
     count, side = x.shape
     grid = torch.empty((count, side, side, 2), device=prepared.device)
     grid[..., 0] = x[:, None, :]
     grid[..., 1] = y[:, :, None]
-    copies = prepared.expand(count, -1, -1, -1)  # one image in memory, N in the sampler's eyes
+    copies = prepared.expand(count, -1, -1, -1)  # N images for grid_sample, but one in memory
     regions = torch.nn.functional.grid_sample(copies, grid, "bilinear", "zeros", align_corners=False)
     return regions.to(dtype, memory_format=torch.channels_last)

@@ -140,7 +140,9 @@ def test_several_layers_on_fc7_need_a_choice(layers, model_file):
     """Fast R-CNN's files have scores and boxes."""
     boxes = {"bbox_pred": [np.ones((84, WIDTH), np.float32), np.zeros(84, np.float32)]}
     path = model_file({**renamed(layers, "cls_score"), **boxes})
-    with pytest.raises(StageError, match=r"no layer 'fc8' of class scores; choose one of cls_score, bbox_pred") as error:
+    with pytest.raises(
+        StageError, match=r"no layer 'fc8' of class scores; choose one of cls_score, bbox_pred"
+    ) as error:
         import_weights(str(path), "tnet")
     one_sentence(error)
     imported = import_weights(str(path), "tnet", scores="cls_score")
