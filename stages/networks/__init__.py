@@ -1,7 +1,7 @@
-"""Networks: a registry in which each entry owns its input size, preprocessing, feature layers and source of weights.
+"""Networks: a registry of architectures, each with its input size, preprocessing, layers and source of weights.
 
-`NETWORKS` lists the architectures, `NetworkSource` says which weights are meant (cheap, no torch), and
-`NetworkSource.load` gives a `stages.networks.network.Network` that computes named layers.
+`NETWORKS` holds the architectures, `NetworkSource` identifies the weights (cheaply, without torch), and
+`NetworkSource.load` returns a `stages.networks.network.Network` that computes named layers.
 """
 
 from __future__ import annotations

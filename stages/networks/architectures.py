@@ -1,4 +1,4 @@
-"""Building the networks: torchvision's modules, our own, and which of their parts compute which layer."""
+"""Building the networks, from torchvision's modules and our own, and computing their named layers step by step."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stages.networks.efficientnet import EfficientNetLite0
 class ShapeNet(nn.Module):
     """A small network for the `shapes` data: four convolutions and two linear layers on 64 x 64 pixels.
 
-    Input float32 [N, 3, 64, 64], output float32 [N, classes]. The first convolution has stride 2, so that a region
-    costs about 13 million multiplications.
+    Input float32 [N, 3, 64, 64], output float32 [N, classes]. Since the first convolution has stride 2, a region costs
+    only about 13 million multiplications.
     """
 
     def __init__(self, classes: int) -> None:
@@ -37,22 +37,22 @@ class ShapeNet(nn.Module):
         return self.scores(self.hidden(self.pool(self.maps(batch))))
 
     def maps(self, batch: torch.Tensor) -> torch.Tensor:
-        """conv4 after its rectifier: [N, 96, 8, 8] of images of 64 x 64."""
+        """conv4 after its ReLU: [N, 96, 8, 8] for images of 64 x 64."""
         batch = self.pool(self.conv1(batch))
         batch = self.pool(self.conv2(batch))
         return self.conv4(self.conv3(batch))
 
     def hidden(self, maps: torch.Tensor) -> torch.Tensor:
-        """fc5 after its rectifier, [N, 256], of pool4 [N, 96, 4, 4]."""
+        """fc5 after its ReLU, [N, 256], from pool4 [N, 96, 4, 4]."""
         return torch.relu(self.fc5(maps.flatten(1)))
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        """fc6, the class scores [N, classes], of fc5 [N, 256]."""
+        """fc6, the class scores [N, classes], from fc5 [N, 256]."""
         return self.fc6(self.dropout(hidden))
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, rectifier; the maps keep their size (divided by the stride)."""
+    """Convolution, batch normalisation and ReLU; the maps keep their size (divided by the stride)."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -61,12 +61,12 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.S
 
 
 def tnet(classes: int, width: int = 4096) -> nn.Sequential:
-    """T-Net: Krizhevsky's network as the Caffe reference model (CaffeNet) runs it; names and numbers are Caffe's.
+    """T-Net: Krizhevsky's network as the Caffe reference model (CaffeNet), with Caffe's layer names and constants.
 
     Input float32 [N, 3, 227, 227], output float32 [N, classes]; `width` is that of fc6 and fc7. R-CNN's release was
-    fine-tuned from this model (pascal_finetune_deploy.prototxt). Krizhevsky et al. (2012) normalise before they pool
-    and add 2 to the sums where Caffe adds 1; here, as in the release, pooling comes first. Filters of conv2, conv4 and
-    conv5 see half of the channels (groups of 2: the two GPUs of 2012).
+    fine-tuned from this model (pascal_finetune_deploy.prototxt). Krizhevsky et al. (2012) normalise before pooling, and
+    add 2 to the sums where Caffe adds 1; here, as in the release, pooling comes first. The filters of conv2, conv4 and
+    conv5 see half of the channels (two groups, for the two GPUs of 2012).
     """
     return nn.Sequential(
         OrderedDict[str, nn.Module](
@@ -91,7 +91,7 @@ def tnet(classes: int, width: int = 4096) -> nn.Sequential:
 
 
 def onet(classes: int, width: int = 4096) -> nn.Sequential:
-    """O-Net: VGG-16 (Simonyan and Zisserman, configuration D) under Caffe's names (VGG_ILSVRC_16_layers).
+    """O-Net: VGG-16 (Simonyan and Zisserman, configuration D) with Caffe's layer names (VGG_ILSVRC_16_layers).
 
     Input float32 [N, 3, 224, 224], output float32 [N, classes]; `width` is that of fc6 and fc7.
     """
@@ -111,8 +111,8 @@ def zf(classes: int, width: int = 4096) -> nn.Sequential:
     """ZF: the fast Zeiler-Fergus network of Fast and Faster R-CNN (models/pascal_voc/ZF of their release).
 
     Input float32 [N, 3, 224, 224], output float32 [N, classes]; `width` is that of fc6 and fc7. It normalises within
-    each map, not across maps. In the release RoI max pooling to 6 x 6 feeds fc6; pool5 is that pooling of the whole
-    map of 15 x 15, whose windows overlap.
+    each map, not across maps. In the release fc6 follows RoI max pooling to 6 x 6; pool5 pools the whole 15 x 15 map
+    that way, with overlapping windows.
     """
     return nn.Sequential(
         OrderedDict[str, nn.Module](
@@ -137,7 +137,7 @@ def zf(classes: int, width: int = 4096) -> nn.Sequential:
 
 
 def fully_connected(inputs: int, width: int, classes: int) -> dict[str, nn.Module]:
-    """fc6, fc7 and fc8 as all of Caffe's networks have them; dropout acts in training only."""
+    """fc6, fc7 and fc8, as in all Caffe networks here; dropout is active only in training."""
     return {
         "flatten": nn.Flatten(),
         "fc6": nn.Linear(inputs, width),
@@ -158,11 +158,11 @@ OURS: dict[str, Callable[[int], nn.Module]] = {
     "zf": zf,
     "efficientnet_lite0": EfficientNetLite0,
 }
-WITHOUT_DROPOUT = ("squeezenet1_0", "resnet50")  # of torchvision's: their share of dropout is fixed, or they have none
+WITHOUT_DROPOUT = ("squeezenet1_0", "resnet50")  # torchvision models whose dropout rate is fixed, or that have none
 
 
 def build(card: NetworkCard, classes: int) -> nn.Module:
-    """The network's module with PyTorch's random initialisation, for `classes` classes."""
+    """The network for `classes` classes, with PyTorch's random initialisation."""
     if card.name in OURS:
         return OURS[card.name](classes)
     from torchvision import models
@@ -172,24 +172,24 @@ def build(card: NetworkCard, classes: int) -> nn.Module:
 
 
 def empty_module(card: NetworkCard, classes: int) -> nn.Module:
-    """The network's module without memory for its weights (meta device): for shapes, and to be given weights."""
+    """The network on the meta device, without memory for its weights: for its shapes, or to load weights into."""
     with torch.device("meta"):
         return build(card, classes)
 
 
 def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
-    """For each layer of the card, the computation from its parent's output (maps are [N, C, H, W]) to its own."""
+    """Per layer of the card, the function from its parent's output to its own (maps are [N, C, H, W])."""
     steps = caffe_steps(card, module) if card.caffe_names else STEPS[card.name](module)
     return {**steps, SOFTMAX: class_probabilities}
 
 
 def class_probabilities(scores: torch.Tensor) -> torch.Tensor:
-    """The softmax of scores [N, classes], in float32 whatever the network computes in."""
+    """The softmax of scores [N, classes], in float32 whatever the network's precision."""
     return torch.softmax(scores.to(torch.float32), dim=1)
 
 
 def caffe_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
-    """Networks with Caffe's names: each layer from the one before it, with the rectifier that works in its place."""
+    """Networks with Caffe's names: each layer follows the one before it, and includes its in-place ReLU."""
     assert isinstance(module, nn.Sequential)
     names = [name for name, _ in module.named_children()]
     steps: dict[str, Step] = {}
@@ -206,7 +206,7 @@ def caffe_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
 
 
 def chain_steps(last_convolution: str, module: nn.Module) -> Mapping[str, Step]:
-    """AlexNet and VGG16: convolutions, pool5, fc6, fc7 (all but pool5 after the rectifier) and the scores."""
+    """AlexNet and VGG16: the last convolution, pool5, fc6 and fc7 (all but pool5 after their ReLU), and the scores."""
     *convolutions, pool = module.features.children()  # type: ignore[union-attr]
     classifier = list(module.classifier.children())  # type: ignore[union-attr]
     linear = [position for position, part in enumerate(classifier) if isinstance(part, nn.Linear)]
@@ -221,7 +221,7 @@ def chain_steps(last_convolution: str, module: nn.Module) -> Mapping[str, Step]:
 
 
 def squeezenet_steps(module: nn.Module) -> Mapping[str, Step]:
-    """SqueezeNet: the maps of fire9, their averages on a coarse grid, and the class scores (global average)."""
+    """SqueezeNet: the maps of fire9, averaged on a coarse grid, and the class scores (by global averaging)."""
     return {
         "fire9": module.features,  # type: ignore[dict-item]
         "fire9_2x2": nn.AdaptiveAvgPool2d(2),
@@ -231,7 +231,7 @@ def squeezenet_steps(module: nn.Module) -> Mapping[str, Step]:
 
 
 def resnet_steps(module: nn.Module) -> Mapping[str, Step]:
-    """ResNet: up to the residual blocks of conv4_x (torchvision: layer3), those of conv5_x, their means, the scores."""
+    """ResNet: up to conv4_x (torchvision's layer3), conv5_x (layer4), its channel means, and the class scores."""
     beginning = (module.conv1, module.bn1, module.relu, module.maxpool)
     return {
         "layer3": nn.Sequential(*beginning, module.layer1, module.layer2, module.layer3),  # type: ignore[arg-type]
@@ -242,13 +242,11 @@ def resnet_steps(module: nn.Module) -> Mapping[str, Step]:
 
 
 def efficientnet_steps(module: nn.Module) -> Mapping[str, Step]:
-    """EfficientNet-Lite0's parts."""
     assert isinstance(module, EfficientNetLite0)
     return {"stage6": module.maps, "stage8": module.late, "avgpool": module.averages, "fc": module.scores}
 
 
 def shapenet_steps(module: nn.Module) -> Mapping[str, Step]:
-    """ShapeNet's parts."""
     assert isinstance(module, ShapeNet)
     return {"conv4": module.maps, "pool4": module.pool, "fc5": module.hidden, "fc6": module.scores}
 

@@ -1,7 +1,7 @@
-"""Caffe's layers that PyTorch has not, or not in every arithmetic: local response normalisation, in both its forms.
+"""Caffe layers that PyTorch lacks, or lacks in some precision: both forms of local response normalisation.
 
-Both divide by (1 + alpha x the mean of squares)^beta. The factor is multiplied in before squaring, so that float16
-does not overflow where activations pass 256.
+Both divide by (1 + alpha x the mean of squares)^beta. The factor is applied before squaring, so that float16 does not
+overflow for activations above 256.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ class CrossChannelNormalisation(nn.Module):
     """Local response normalisation across channels: Krizhevsky et al. (2012), section 3.3, as Caffe's LRN layer.
 
     b = a / (1 + alpha / size x the sum of squares over `size` neighbouring channels)^beta; [N, C, H, W] of any
-    floating type. PyTorch's LocalResponseNorm is the same function, but several times slower and without bfloat16 on
-    CPUs: here the sums are a 1 x 1 convolution with a band of ones.
+    floating dtype. PyTorch's LocalResponseNorm computes the same, but several times slower and without bfloat16 on
+    CPUs; here the sums are a 1 x 1 convolution with a band of ones.
     """
 
     def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> None:
@@ -25,7 +25,7 @@ class CrossChannelNormalisation(nn.Module):
         self.beta = beta
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """The normalised maps [N, C, H, W], as `maps`."""
+        """The normalised `maps`, [N, C, H, W] of the same dtype."""
         squares = (maps * (self.alpha / self.size) ** 0.5).square()
         channels = maps.shape[1]
         band = torch.ones(channels, channels, dtype=maps.dtype, device=maps.device)
@@ -36,8 +36,8 @@ class CrossChannelNormalisation(nn.Module):
 class WithinChannelNormalisation(nn.Module):
     """Local response normalisation within each map: Caffe's LRN layer with norm_region WITHIN_CHANNEL.
 
-    b = a / (1 + alpha x the mean of squares over `size` x `size` places)^beta; places outside the map count as zeros.
-    [N, C, H, W] of any floating type.
+    b = a / (1 + alpha x the mean of squares over a `size` x `size` window)^beta; positions outside the map count as
+    zeros. [N, C, H, W] of any floating dtype.
     """
 
     def __init__(self, size: int = 3, alpha: float = 5e-5, beta: float = 0.75) -> None:
@@ -47,7 +47,7 @@ class WithinChannelNormalisation(nn.Module):
         self.beta = beta
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """The normalised maps [N, C, H, W], as `maps`."""
+        """The normalised `maps`, [N, C, H, W] of the same dtype."""
         squares = (maps * self.alpha**0.5).square()
         means = nn.functional.avg_pool2d(squares, self.size, stride=1, padding=self.size // 2)
         return maps * (1 + means).pow(-self.beta)

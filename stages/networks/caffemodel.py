@@ -1,8 +1,8 @@
-"""Reading Caffe's binary model files (.caffemodel), in all three of its formats.
+"""Reading Caffe's binary model files (.caffemodel), in all three formats.
 
-The three are: layers within layer connections (2013: R-CNN's own release), `layers` (2014) and `layer` (since). The
-part of caffe.proto that holds names and weights is described to the protobuf library here, so neither Caffe nor a model
-definition is needed. OpenCV's importer finds no weights in files of 2013.
+These are layers inside layer connections (2013, R-CNN's own release), `layers` (2014) and `layer` (since then). The
+part of caffe.proto with names and weights is declared here for the protobuf library, so neither Caffe nor a model
+definition is needed. OpenCV's importer finds no weights in files from 2013.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROTOCOL: dict[str, dict[str, tuple[int, str, bool]]] = {
 
 @functools.cache
 def net_message() -> Any:
-    """The class of Caffe's NetParameter, as far as `PROTOCOL` describes it; other fields are passed over."""
+    """The message class for Caffe's NetParameter, as far as `PROTOCOL` declares it; other fields are skipped."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -66,8 +66,8 @@ def net_message() -> Any:
 def read_caffemodel(path: Path, content: bytes | None = None) -> dict[str, Blobs]:
     """The layers of a .caffemodel in the file's order, each with its blobs (weights, then biases), float32.
 
-    Layers without weights are there with no blobs. `content` are the file's bytes, where they have been read already.
-    Raises StageError, in one sentence, for any other file.
+    Layers without weights have no blobs. `content` is the file's bytes, if they have already been read. Raises
+    StageError for any other file.
     """
     from google.protobuf.message import DecodeError
 
@@ -82,7 +82,7 @@ def read_caffemodel(path: Path, content: bytes | None = None) -> dict[str, Blobs
     layers: dict[str, Blobs] = {}
     for layer in all_layers(net):
         blobs = [as_array(path, layer.name, blob) for blob in layer.blobs]
-        if blobs or layer.name not in layers:  # training nets have one data layer for each phase
+        if blobs or layer.name not in layers:  # training nets have one data layer per phase
             layers[layer.name] = blobs
     if not any(layers.values()):
         raise StageError(f"{path}: contains no weights; name a .caffemodel, not a model definition or solver state")
@@ -90,14 +90,14 @@ def read_caffemodel(path: Path, content: bytes | None = None) -> dict[str, Blobs
 
 
 def all_layers(net: Any) -> Iterator[Any]:
-    """The layers of a parsed net, whichever format they are in."""
+    """The layers of a parsed net, in any of the formats."""
     for layer in net.layers:
         yield layer.layer if layer.HasField("layer") else layer
     yield from net.layer
 
 
 def as_array(path: Path, name: str, blob: Any) -> NDArray[np.float32]:
-    """A blob's numbers in its shape; StageError if there are not as many as the shape says."""
+    """A blob as an array of its shape. Raises StageError if its number of values does not match."""
     shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
     values = np.array(blob.data or blob.double_data, np.float32)
     if values.size != np.prod(shape, dtype=np.int64) or min(shape, default=1) < 1:

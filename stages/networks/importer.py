@@ -1,7 +1,7 @@
-"""Importing weights: a .caffemodel, a state dict or torchvision's weights as a state dict of one of the networks.
+"""Importing weights from a .caffemodel, a state dict or torchvision as the state dict of one of the networks.
 
-Whatever the file is, its layers must be exactly the network's, but for the last: a network fine-tuned for detection has
-other classes, and Caffe calls its layer of scores otherwise (`fc8_pascal`).
+The file's layers must be exactly the network's, except for the last: a network fine-tuned for detection has other
+classes, and in Caffe its classification layer has another name (`fc8_pascal`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TORCH_FILES = (b"PK\x03\x04", b"\x80\x02")  # torch.save's zip archives, and its
 
 @dataclass(frozen=True)
 class ImportedWeights:
-    """A network's state dict and the record of it; `notes` are sentences about what the file has more or otherwise."""
+    """A network's state dict and its record; `notes` mention anything unusual in the file."""
 
     state: State
     record: WeightsRecord
@@ -44,12 +44,12 @@ def import_weights(
     mean: Sequence[float] = (),
     scores: str | None = None,
 ) -> ImportedWeights:
-    """The weights in `source` as those of `network`.
+    """The weights in `source`, imported as those of `network`.
 
-    `source` is the path of a .caffemodel or a state dict, or "torchvision:MODEL". `preprocessing` (a name, as in a
-    recipe) and `mean` are what the weights were trained with; a .caffemodel and torchvision's own weights have a usual
-    one, a state dict does not tell. `scores` names the layer of a .caffemodel that is the network's last. Raises
-    StageError, in one sentence, for files that cannot be read and for those of another network.
+    `source` is the path of a .caffemodel or a state dict, or "torchvision:MODEL". `preprocessing` (named as in a
+    recipe) and `mean` are those the weights were trained with; there are defaults for a .caffemodel and for
+    torchvision's weights, but not for a state dict. `scores` names the classification layer of a .caffemodel. Raises
+    StageError for files that cannot be read or are of another network.
     """
     card = NETWORKS[network]
     notes: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ def import_weights(
 
 
 def is_state_dict(path: Path) -> bool:
-    """Whether a file looks like a state dict of PyTorch or safetensors. Raises StageError for imported weights."""
+    """Whether a file looks like a PyTorch or safetensors state dict. Raises StageError if it has been imported."""
     try:
         check_is_file(path)
         with path.open("rb") as file:
@@ -100,8 +100,8 @@ def is_state_dict(path: Path) -> bool:
 
 
 def torchvision_model(card: NetworkCard, name: str) -> NetworkCard:
-    """The card of torchvision's model `name`, if it is the network of `card`. Raises StageError if it is not."""
-    models = {one.name: one for one in NETWORKS.values() if one.torchvision_file}
+    """The card of torchvision's model `name`. Raises StageError unless it is the network of `card`."""
+    models = {model.name: model for model in NETWORKS.values() if model.torchvision_file}
     if name not in models:
         raise StageError(f"{TORCHVISION}:{name}: is not a known model{nearest(name, models)}")
     if name not in (card.name, card.torchvision_twin):
@@ -112,7 +112,7 @@ def torchvision_model(card: NetworkCard, name: str) -> NetworkCard:
 
 
 def torchvision_names(card: NetworkCard, state: State) -> State:
-    """The state dict of torchvision's twin of the network under the network's own names; any other one as it is."""
+    """Renames the state dict of torchvision's twin of the network to the network's names; others are unchanged."""
     if card.torchvision_twin is None:
         return state
     theirs = empty_module(NETWORKS[card.torchvision_twin], card.classes).state_dict()
@@ -123,7 +123,7 @@ def torchvision_names(card: NetworkCard, state: State) -> State:
 
 
 def classes_of(card: NetworkCard, state: State) -> int:
-    """The number of classes that a state dict of the network is for: the length of its last bias."""
+    """The number of classes of a state dict of the network: the length of its last bias."""
     last = list(empty_module(card, card.classes).state_dict())[-1]
     return len(state[last]) if last in state and state[last].dim() == 1 else card.classes
 
@@ -131,12 +131,12 @@ def classes_of(card: NetworkCard, state: State) -> int:
 def caffe_state(
     card: NetworkCard, layers: Mapping[str, Blobs], scores: str | None, path: Path
 ) -> tuple[State, tuple[str, ...]]:
-    """The layers of a .caffemodel as the network's state dict, and notes on what it has more or otherwise.
+    """The layers of a .caffemodel as the network's state dict, and notes on anything unusual.
 
-    Raises StageError for a layer too few, too many, in another order or without biases; `check_state` does for shapes.
+    Raises StageError for missing or additional layers, another order, or missing biases; `check_state` checks shapes.
     """
     if not card.caffe_names:
-        able = ", ".join(one.name for one in NETWORKS.values() if one.caffe_names)
+        able = ", ".join(network.name for network in NETWORKS.values() if network.caffe_names)
         raise StageError(f"{path}: a .caffemodel cannot be imported as {card.name}; choose --network from {able}")
     parts = dict(empty_module(card, card.classes).named_children())
     check_order(list(parts), list(layers), card, path)
@@ -157,10 +157,10 @@ def caffe_state(
 def matching_layers(
     wanted: Mapping[str, State], weighted: Mapping[str, Blobs], scores: str | None, card: NetworkCard, path: Path
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """For each of the network's layers the file's, and notes on what the file has more.
+    """The file's layer for each of the network's layers, and notes on layers left out.
 
-    The last may have another name. Further layers on fc7 (as Fast R-CNN's for boxes) are left out; any other that the
-    network has not, or a layer too few, is a StageError: VGG-19 holds all the layers of VGG-16.
+    The last layer may have another name. Additional layers on fc7 (such as Fast R-CNN's box regression) are left out.
+    Raises StageError for any other additional layer, since VGG-19 contains all layers of VGG-16, and for missing ones.
     """
     *body, last = wanted
     inputs = list(wanted[last]["weight"].shape[1:])
@@ -183,7 +183,7 @@ def matching_layers(
 
 
 def scores_layer(last: str, candidates: Sequence[str], scores: str | None, path: Path) -> str:
-    """The file's layer of class scores: `scores`, else the network's last, else the only other on fc7."""
+    """The file's classification layer: `scores`, else the network's last layer, else the only other layer on fc7."""
     if scores is not None and scores not in candidates:
         raise StageError(f"--scores {scores}: is not a layer of class scores in {path}{nearest(scores, candidates)}")
     if scores is None and last not in candidates and len(candidates) != 1:
@@ -197,10 +197,10 @@ def scores_layer(last: str, candidates: Sequence[str], scores: str | None, path:
 
 
 def check_order(ours: Sequence[str], theirs: Sequence[str], card: NetworkCard, path: Path) -> None:
-    """Raises StageError if layers come in another order than the network's (AlexNet's has normalisation first)."""
+    """Raises StageError if the layers are in another order than the network's (AlexNet normalises before pooling)."""
     expected = [name for name in ours if name in theirs]
-    found = [name for name in theirs if name in ours]
-    for first, second in zip(expected, found, strict=True):
+    actual = [name for name in theirs if name in ours]
+    for first, second in zip(expected, actual, strict=True):
         if first != second:
             raise StageError(
                 f"{path}: layer '{second}' comes before '{first}', but in {card.name} it comes after; "
@@ -209,7 +209,7 @@ def check_order(ours: Sequence[str], theirs: Sequence[str], card: NetworkCard, p
 
 
 def without_leading_ones(shape: Sequence[int], dimensions: int) -> list[int]:
-    """A shape without the ones that Caffe's old formats put in front of it, of at least `dimensions` numbers."""
+    """A shape without the leading ones of Caffe's old formats, but with at least `dimensions` entries."""
     kept = list(shape)
     while len(kept) > dimensions and kept[0] == 1:
         kept.pop(0)

@@ -1,5 +1,5 @@
-"""Keeping large buffers: on Linux, glibc gives a network's activations back after every pass, and taking them again
-(page faults, zeroed pages) costs more time than the arithmetic."""
+"""Keeping large buffers: on Linux, glibc returns the memory of a network's activations to the system after every pass,
+and getting it back (page faults, zeroed pages) takes longer than the computation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ NEVER_TRIM = (1 << 31) - 1
 
 
 def keep_large_buffers() -> bool:
-    """Tells this process's glibc to keep freed memory for the next pass; returns whether it could be told.
+    """Makes glibc keep freed memory for reuse in this process; returns whether that worked.
 
-    Call it before the first large allocation. The process then holds its peak until it ends, never more: freed blocks
-    are reused. Where the C library is another one (macOS, musl) nothing is changed.
+    Call it before the first large allocation. The process then holds its peak memory until it ends, but never more,
+    since freed blocks are reused. With another C library (macOS, musl), nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
-        log.debug("this C library has no mallopt; large buffers are left to it")
+        log.debug("this C library has no mallopt, so freed buffers are not kept")
         return False
     kept = [mallopt(M_MMAP_THRESHOLD, ctypes.c_int(KEEP_BELOW)), mallopt(M_TRIM_THRESHOLD, ctypes.c_int(NEVER_TRIM))]
     return all(kept)

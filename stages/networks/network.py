@@ -1,4 +1,4 @@
-"""A loaded network: from a batch of warped regions to the outputs of named layers, no deeper than asked."""
+"""A loaded network, which computes named layers and goes no deeper than they require."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stages.networks.cards import NetworkCard, Preprocessing
 
 
 class Network:
-    """A network with weights, in evaluation mode (dropout off) until its `module` is told otherwise.
+    """A network with its weights, initially in evaluation mode (dropout off).
 
-    `input_size` S in pixels; `layers` maps the names of the feature layers to their dimensions.
+    `input_size` is S, in pixels; `layers` maps layer names to their dimensions.
     """
 
     def __init__(self, card: NetworkCard, module: nn.Module, classes: int, preprocessing: Preprocessing) -> None:
@@ -31,44 +31,44 @@ class Network:
 
     @property
     def layers(self) -> dict[str, int]:
-        """Dimension of each feature layer."""
+        """The dimension of each layer."""
         return self.card.dimensions(self.classes)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that the network computes in: what a batch must have."""
+        """The dtype of the weights, which batches must have, too."""
         return next(self.module.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the network is: where a batch must be."""
+        """The device of the weights, on which batches must be, too."""
         return next(self.module.parameters()).device
 
     def forward(self, batch: torch.Tensor, layers: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Outputs of `layers` for `batch` ([N, 3, S, S], preprocessed), flattened to [N, dimension] in C, H, W order.
+        """The outputs of `layers` for a preprocessed `batch` [N, 3, S, S], flattened in C, H, W order: [N, dimension].
 
-        Several layers cost one pass, up to the deepest. Raises BadSetting for a layer that the network does not have.
+        Several layers take a single pass, up to the deepest. Raises BadSetting for an unknown layer.
         """
         return {name: values.flatten(1) for name, values in self.outputs(batch, None, layers).items()}
 
     def maps(self, batch: torch.Tensor) -> torch.Tensor:
-        """The trunk's map [N, channels, H', W'] of images of any size ([N, 3, H, W], preprocessed).
+        """The trunk's map [N, channels, H', W'] for preprocessed images of any size, [N, 3, H, W].
 
-        Where its cells lie in the image is what `card.trunk` says.
+        `card.trunk` says where its cells lie in the image.
         """
         layer = self.card.trunk.layer
         return self.outputs(batch, None, [layer])[layer]
 
     def head(self, regions: torch.Tensor, layers: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Outputs of `layers`, flattened as by `forward`, for N regions of the trunk's map, pooled to the head's size.
+        """The outputs of `layers`, flattened as by `forward`, for N `regions` of the trunk's map.
 
-        `regions` is [N, channels, side, side] (`card.trunk`, `card.head`). Raises BadSetting for a layer that the head
-        does not compute.
+        `regions` [N, channels, side, side] are pooled to the head's size (`card.trunk`, `card.head`). Raises BadSetting
+        for a layer that the head does not compute.
         """
         return {name: values.flatten(1) for name, values in self.outputs(regions, self.card.head.start, layers).items()}
 
     def outputs(self, batch: torch.Tensor, start: str | None, layers: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What each of `layers` computes, [N, ...], where `batch` is the layer `start`'s output (None: the input)."""
+        """The outputs of `layers`, [N, ...] each, given the output `batch` of the layer `start` (None: the input)."""
         values: dict[str | None, torch.Tensor] = {start: batch}
         needed = self.card.needed(layers, start)
         for position, name in enumerate(needed, start=1):

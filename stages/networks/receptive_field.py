@@ -1,7 +1,7 @@
-"""Which part of its input a unit of a convolutional layer sees: R-CNN section 3.1.
+"""Receptive fields of the units of convolutional layers (R-CNN section 3.1).
 
-The operations of the network are followed from the input on; how far each one reaches is known from its kernel, stride,
-padding and dilation, or, where it pools to a fixed grid, from its bins. No weights are needed.
+The network's operations are traced from the input on; the extent of each follows from its kernel, stride, padding and
+dilation or, if it pools to a fixed grid, from its bins. No weights are needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stages.networks.cards import NETWORKS, NetworkCard
 from stages.networks.efficientnet import SameConvolution
 
 Spans = NDArray[np.int64]
-"""Which input pixels each of n positions along one axis of a map sees, int64 [n, 2]: the first, one past the last."""
+"""The input pixels seen by each of n positions along one axis of a map, half-open: int64 [n, 2]."""
 
 WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 BINNED = (nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
@@ -34,10 +34,10 @@ JOINING = (torch.cat, operator.add, operator.iadd)
 
 @dataclass(frozen=True)
 class ReceptiveFields:
-    """A layer of `channels` maps of H x W units, and what they see of a square input.
+    """The receptive fields of a layer of `channels` maps with H x W units, for a square input.
 
-    `rows` int64 [H, 2] and `columns` int64 [W, 2] are half-open and cut at the input's edges: a unit near an edge has a
-    smaller support (section 3.1). All channels see the same.
+    `rows` int64 [H, 2] and `columns` int64 [W, 2] are half-open pixel ranges, clipped to the input: units near an edge
+    have a smaller support (section 3.1). All channels have the same fields.
     """
 
     channels: int
@@ -50,23 +50,21 @@ class ReceptiveFields:
         return self.channels, len(self.rows), len(self.columns)
 
     def box(self, y: int, x: int) -> tuple[int, int, int, int]:
-        """(x1, y1, x2, y2), half-open, in pixels of the input, of the units at row `y` and column `x`, from 0."""
+        """The field (x1, y1, x2, y2), half-open, in input pixels, of the units in row `y` and column `x` (from 0)."""
         (top, bottom), (left, right) = self.rows[y].tolist(), self.columns[x].tolist()
         return left, top, right, bottom
 
 
 class NotAMap(BadSetting):
-    """A layer whose units have no place in the image: fully connected ones, and what follows them."""
+    """A layer whose units have no position in the image: a fully connected layer, or any after it."""
 
 
 @lru_cache(maxsize=64)
 def receptive_fields(network: str, layer: str, size: int | None = None) -> ReceptiveFields:
-    """The fields of a layer of the network with this name in NETWORKS, for inputs of `size` x `size` pixels.
+    """The receptive fields of a layer of `network` (a name in NETWORKS), for inputs of `size` x `size` pixels.
 
-    None is the network's own size; layers of the trunk may have any.
-
-    Raises NotAMap for a layer that is not of the shape [N, C, H, W], BadSetting for one that the network does not have
-    or an operation whose reach is not known.
+    `size` None is the network's own input size; layers of the trunk accept any. Raises NotAMap if the layer's output is
+    not [N, C, H, W], and BadSetting for an unknown layer or an unsupported operation.
     """
     card = NETWORKS[network]
     needed = card.needed([layer])
@@ -75,17 +73,17 @@ def receptive_fields(network: str, layer: str, size: int | None = None) -> Recep
     steps = steps_of(card, module)
     image = torch.empty((1, 3, size, size), device="meta")
     pixels = np.stack([np.arange(size), np.arange(1, size + 1)], axis=1)
-    found: dict[str, tuple[torch.Tensor, Spans, Spans]] = {}
+    traced: dict[str, tuple[torch.Tensor, Spans, Spans]] = {}
     for name in needed:
         parent = card.layers[name].parent
-        start = (image, pixels, pixels) if parent is None else found[parent]
-        found[name] = Follow(card, layer, module, steps[name]).through(*start)
-    maps, rows, columns = found[layer]
+        start = (image, pixels, pixels) if parent is None else traced[parent]
+        traced[name] = Follow(card, layer, module, steps[name]).through(*start)
+    maps, rows, columns = traced[layer]
     return ReceptiveFields(maps.shape[1], rows, columns)
 
 
 class Leaves(fx.Tracer):
-    """Looks into every module that is made of others, and into no other."""
+    """A tracer that descends into every module with submodules."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         """Whether the module is one operation."""
@@ -93,7 +91,7 @@ class Leaves(fx.Tracer):
 
 
 class Step(nn.Module):
-    """One computation of a network as a module that can be traced."""
+    """One step of a network, as a module that can be traced."""
 
     def __init__(self, module: nn.Module, step: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -101,12 +99,12 @@ class Step(nn.Module):
         self.step = step
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """What the computation gives for `maps` [N, C, H, W]."""
+        """The output of the step for `maps` [N, C, H, W]."""
         return self.step(maps)
 
 
 class Follow(fx.Interpreter):
-    """Runs a computation on tensors without memory, for their shapes, and the spans of their positions with it."""
+    """Runs a step on meta tensors, tracking shapes and the spans of all positions."""
 
     def __init__(self, card: NetworkCard, layer: str, module: nn.Module, step: Any) -> None:
         traced = Step(module, step)
@@ -117,14 +115,14 @@ class Follow(fx.Interpreter):
         self.spans: dict[fx.Node, tuple[Spans, Spans]] = {}
 
     def through(self, maps: torch.Tensor, rows: Spans, columns: Spans) -> tuple[torch.Tensor, Spans, Spans]:
-        """The maps that the computation makes of `maps`, [1, C, H, W] on the meta device, and their spans."""
+        """The output of the step for `maps`, [1, C, H, W] on the meta device, and its spans along rows and columns."""
         self.start = rows, columns
         made = self.run(maps)
         last = next(node for node in reversed(self.graph.nodes) if node.op == "output").all_input_nodes[0]
         return made, *self.spans[last]
 
     def run_node(self, node: fx.Node) -> Any:
-        """Runs one operation, and notes what its result sees."""
+        """Runs one operation, and records the spans of its result."""
         result = super().run_node(node)
         if node.op == "placeholder":
             self.spans[node] = self.start
@@ -135,10 +133,10 @@ class Follow(fx.Interpreter):
         return result
 
     def seen(self, node: fx.Node, result: torch.Tensor) -> tuple[Spans, Spans]:
-        """The spans of the positions of `result`. Raises BadSetting for an operation that is not known."""
+        """The spans of the positions of `result`. Raises BadSetting for an unsupported operation."""
         before = [self.spans[source] for source in node.all_input_nodes]
         if node.target in JOINING:
-            rows, columns = ([one[axis] for one in before] for axis in (0, 1))
+            rows, columns = ([spans[axis] for spans in before] for axis in (0, 1))
             return union(rows), union(columns)
         operation = self.submodules[node.target] if node.op == "call_module" else None
         if isinstance(operation, POINTWISE):
@@ -153,7 +151,7 @@ class Follow(fx.Interpreter):
 
 
 def reach(operation: nn.Module, axis: int, inputs: int, outputs: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first and last of the `inputs` positions along `axis` that each output is computed from: [outputs]."""
+    """The first and last of the `inputs` positions along `axis` that each output depends on: int64 [outputs] each."""
     place = np.arange(outputs)
     if isinstance(operation, BINNED):
         return place * inputs // outputs, -(-(place + 1) * inputs // outputs) - 1
@@ -170,17 +168,16 @@ def reach(operation: nn.Module, axis: int, inputs: int, outputs: int) -> tuple[N
 
 
 def along(value: Any, axis: int) -> int:
-    """The entry of a pair, or the number that stands for both."""
+    """The entry for `axis` of a pair, or the number given for both axes."""
     return int(value[axis] if isinstance(value, tuple) else value)
 
 
 def joined(spans: Spans, first: NDArray[np.int64], last: NDArray[np.int64]) -> Spans:
-    """What windows from `first` to `last`, inclusive, of positions with these spans see together."""
+    """The spans [n, 2] of windows from `first` to `last` (int64 [n], inclusive) over positions with these `spans`."""
     return np.stack([spans[first, 0], spans[last, 1]], axis=1)
 
 
 def union(spans: list[Spans]) -> Spans:
-    """What each position sees by any of several ways."""
-    return np.stack(
-        [np.min([one[:, 0] for one in spans], axis=0), np.max([one[:, 1] for one in spans], axis=0)], axis=1
-    )
+    """The union of the spans [n, 2] of joined branches, position by position: [n, 2]."""
+    every = np.stack(spans)
+    return np.stack([every[..., 0].min(axis=0), every[..., 1].max(axis=0)], axis=1)

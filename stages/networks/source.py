@@ -1,4 +1,4 @@
-"""Which weights are meant: from a recipe's [network] table, or from a cache that a training stage has made."""
+"""Where a network's weights come from: a recipe's [network] table, or the cache of a training stage."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ PACKAGE_WEIGHTS = "package"
 class NetworkSettings:
     """The recipe's [network] table.
 
-    `weights`: "torchvision" (downloaded once, checked), "package" (those in an installed Python package), the path of a
-    file of imported weights or of a state dict (~ and $VARIABLES are expanded), or "random" (seeded; for tests and
-    timing, it recognises nothing). `preprocessing`: what the weights were trained with; None is what imported weights
-    say, or else the usual one of the network; a state dict does not tell, and needs it. `mean` replaces
-    its mean (three values, in its channel order and scale). `classes` may be left to imported weights, too.
+    `weights`: "torchvision" (downloaded once, and verified), "package" (from an installed Python package), the path of
+    imported weights or of a state dict (~ and $VARIABLES are expanded), or "random" (seeded; for tests and timing).
+    `preprocessing`: what the weights were trained with; None takes what imported weights record, else the network's
+    usual one, but a state dict records none and needs it. `mean` replaces its mean (three values, in its channel order
+    and scale). `classes`, too, may be left to imported weights.
     """
 
     name: str = setting(
@@ -68,10 +68,10 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """A network that can be loaded, and its identity without loading it. Picklable; equal sources load equal networks.
+    """A network that can be loaded, and identified without loading. Picklable; equal sources load equal networks.
 
-    `weights` as in `NetworkSettings` (a path already expanded), or the key of the cache `reader` that holds them.
-    `content` is what a file of weights held when the source was made: whoever loads it later loads just that.
+    `weights` is as in `NetworkSettings`, with paths expanded, or the key of the cache `reader` that holds them.
+    `content` identifies the content of a weights file when the source was made; loading anything else is an error.
     """
 
     name: str
@@ -84,8 +84,9 @@ class NetworkSource:
 
     @staticmethod
     def from_settings(settings: NetworkSettings, table: str = "network") -> NetworkSource:
-        """The source that a recipe's `table`, [network] or [networks.NAME], describes. Raises StageError, which names
-        the table, for a path that cannot be."""
+        """The source described by a recipe's `table`, [network] or [networks.NAME].
+
+        Raises BadSetting and StageError, naming the table, for settings and paths that are not possible."""
         card = NETWORKS[settings.name]
         weights = settings.weights
         if weights == TORCHVISION_WEIGHTS and card.torchvision_file is None:
@@ -115,7 +116,7 @@ class NetworkSource:
 
     @staticmethod
     def from_reader(reader: Reader) -> NetworkSource:
-        """The network in the cache of a training stage (one item, "network"; see `stages.networks.weights`)."""
+        """The network in the cache of a training stage (see `stages.networks.weights`)."""
         summary = reader.manifest["summary"]
         card = NETWORKS[summary["network"]]
         declared = summary.get("preprocessing")
@@ -129,16 +130,16 @@ class NetworkSource:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the outputs stand for, BACKGROUND last; empty where nobody recorded it."""
+        """The names of the classes, BACKGROUND last; empty if not recorded."""
         return tuple(self.reader.manifest["summary"].get("class_names", ())) if self.reader is not None else ()
 
     @property
     def layers(self) -> dict[str, int]:
-        """Dimension of each feature layer."""
+        """The dimension of each layer."""
         return self.card.dimensions(self.classes)
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the network's output, as JSON: architecture, input, preprocessing and the weights' hash."""
+        """Everything that determines the network's output, as JSON: architecture, input, preprocessing and weights."""
         return {
             "name": self.name,
             "input_size": self.card.input_size,
@@ -148,7 +149,7 @@ class NetworkSource:
         }
 
     def weights_identity(self) -> str:
-        """What names the weights: a hash (of imported tensors, else of the file), torchvision's file, seed or key."""
+        """What identifies the weights: a hash (of imported tensors, else of the file), a file name, a seed or a key."""
         if self.reader is not None:
             return f"cache:{self.weights}"
         if self.weights == RANDOM_WEIGHTS:
@@ -158,10 +159,10 @@ class NetworkSource:
         return self.content
 
     def load(self, device: str = "cpu", dtype: str = "float32") -> Network:
-        """The network on `device`, computing in `dtype` ("float32", "bfloat16", "float16"), in evaluation mode.
+        """The network on `device` in `dtype` ("float32", "bfloat16", "float16"), in evaluation mode.
 
-        Raises StageError, in one sentence, for weights that cannot be downloaded, read or fitted to the network, and
-        ChangedInput for a file that is not the one that the source was made for.
+        Raises StageError for weights that cannot be downloaded or read, or do not fit the network, and ChangedInput if
+        the file has changed since the source was made.
         """
         import torch
 
@@ -171,7 +172,7 @@ class NetworkSource:
         return Network(self.card, module, self.classes, self.preprocessing)
 
     def module(self) -> nn.Module:
-        """The network's module on the CPU in float32, for training. Raises as `load`."""
+        """The network's module on the CPU, in float32, for training. Raises as `load`."""
         from stages.networks import weights
 
         if self.reader is not None:
@@ -184,18 +185,18 @@ class NetworkSource:
 
 
 def preprocessing_of(settings: NetworkSettings, card: NetworkCard, table: str) -> Preprocessing:
-    """The preprocessing that the settings declare, with their mean if they give one."""
+    """The preprocessing given by the settings, with their mean, if any."""
     chosen = preprocessing_named(settings.preprocessing, card)
     return with_mean(chosen, settings.mean, f"{table}.mean") if settings.mean else chosen
 
 
 def preprocessing_named(name: str | None, card: NetworkCard) -> Preprocessing:
-    """The preprocessing of this name; for None, and for the name of the network's own, that of the network."""
+    """The preprocessing of this name; the network's own if `name` is None or names it."""
     return card.preprocessing if name in (None, card.preprocessing.name) else PREPROCESSINGS[name]
 
 
 def with_mean(preprocessing: Preprocessing, mean: tuple[float, ...], option: str) -> Preprocessing:
-    """The preprocessing with another mean, which `option` gave. Raises BadSetting unless it has three values."""
+    """The preprocessing with the `mean` given by `option`. Raises BadSetting unless it has three values."""
     if len(mean) != 3:
         raise BadSetting(f"{option} has {len(mean)} values; it needs 3, in {preprocessing.order.upper()} order")
     first, second, third = mean
@@ -203,32 +204,32 @@ def with_mean(preprocessing: Preprocessing, mean: tuple[float, ...], option: str
 
 
 def check_record(settings: NetworkSettings, record: WeightsRecord, path: Path, table: str) -> None:
-    """Raises BadSetting where the recipe contradicts what a file of imported weights says of itself."""
-    for key, said, recorded in (
+    """Raises BadSetting if the recipe contradicts the record in a file of imported weights."""
+    for key, setting_value, recorded in (
         ("name", settings.name, record.network),
         ("classes", settings.classes, record.classes),
         ("preprocessing", settings.preprocessing, record.preprocessing.name),
         ("mean", settings.mean or None, record.preprocessing.mean),
     ):
-        if said not in (None, recorded):
+        if setting_value not in (None, recorded):
             raise BadSetting(
-                f"{table}.{key} = {said!r}, but {path} records {recorded!r} for its weights; "
+                f"{table}.{key} = {setting_value!r}, but {path} records {recorded!r} for its weights; "
                 f"{'correct' if key == 'name' else 'leave out'} the setting, or import the weights again"
             )
 
 
 def packaged_weights(card: NetworkCard, table: str) -> Path:
-    """The file of weights in the network's installed package, which is not imported.
+    """The weights file in the network's installed package, found without importing the package.
 
-    Raises BadSetting where no package has weights of the network, StageError where it is missing or damaged.
+    Raises BadSetting if no package has weights for the network, StageError if the package is missing or damaged.
     """
     if card.package is None or card.package_file is None:
         able = ", ".join(other.name for other in NETWORKS.values() if other.package)
         raise BadSetting(
             f"{table}.weights = 'package': no package has weights for {card.name}, only for {able}; name a file"
         )
-    found = importlib.util.find_spec(card.package.replace("-", "_"))
-    places = list(found.submodule_search_locations or []) if found is not None else []
+    spec = importlib.util.find_spec(card.package.replace("-", "_"))
+    places = list(spec.submodule_search_locations or []) if spec is not None else []
     if not places:
         raise StageError(
             f"{table}.weights = 'package': the package {card.package} is not installed; "
@@ -243,7 +244,7 @@ def packaged_weights(card: NetworkCard, table: str) -> Path:
 
 
 def expand_path(text: str, table: str = "network") -> Path:
-    """`text` with ~ and $VARIABLES expanded; StageError if a variable is not set or there is no such file."""
+    """`text` with ~ and $VARIABLES expanded. Raises StageError if a variable is not set or the file does not exist."""
     expanded = os.path.expandvars(os.path.expanduser(text))
     unset = re.search(r"\$(\w+|\{\w+\})", expanded)
     if unset:
@@ -260,7 +261,9 @@ def expand_path(text: str, table: str = "network") -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, computed once per process while its size, times and inode stay the same."""
+    """The SHA-256 (hex) of a file, computed once per process as long as its size, times and inode do not change.
+
+    Raises StageError if it cannot be read."""
     try:
         check_is_file(path)
         status = path.stat()
@@ -271,6 +274,6 @@ def sha256_of(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def hashed(path: Path, state: tuple[int, ...]) -> str:
-    """Hex SHA-256 of the file; `state` only tells one state of it from another."""
+    """The SHA-256 (hex) of the file; `state` is only a cache key, to detect changes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

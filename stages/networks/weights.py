@@ -1,4 +1,4 @@
-"""Reading a network's weights: imported ones, torchvision's, a state dict, seeded random ones, or a stage's cache."""
+"""Reading a network's weights: imported, torchvision's, a state dict, seeded random ones, or a stage's cache."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 State = dict[str, torch.Tensor]
 
 NETWORK = "network"
-"""The one item in the cache of a stage that trains a network."""
+"""The only item in the cache of a stage that trains a network."""
 
 COLUMNS = "weights/"
-"""How the columns of a cached network's tensors are named: this, and the tensor's name in the state dict."""
+"""The prefix of a cached network's columns, before the tensor's name in the state dict."""
 
 CORRECT = "correct network.name or network.weights"
 
@@ -49,12 +49,12 @@ def torchvision_module(card: NetworkCard, classes: int) -> nn.Module:
 
 
 def module_from_file(card: NetworkCard, classes: int, path: Path, content: str) -> nn.Module:
-    """The network with the weights in a file that must hold `content`. Raises as `read_state`."""
+    """The network with the weights in a file, whose content must be `content`. Raises as `read_state`."""
     return with_state(card, classes, read_state(path, content), str(path), CORRECT)
 
 
 def cached_module(card: NetworkCard, classes: int, reader: Reader) -> nn.Module:
-    """The network in the cache of a training stage, without the further heads it may hold. Raises StageError."""
+    """The network in the cache of a training stage, without any further heads. Raises StageError."""
     state = cached_state(reader)
     own = empty_module(card, classes).state_dict()
     state = {name: state[name] for name in own if name in state}
@@ -62,9 +62,10 @@ def cached_module(card: NetworkCard, classes: int, reader: Reader) -> nn.Module:
 
 
 def read_torchvision(card: NetworkCard) -> tuple[Path, str, State]:
-    """The file of torchvision's weights in torch.hub's folder, its SHA-256 (hex) and its tensors.
+    """The path of torchvision's weights in torch.hub's folder, their SHA-256 (hex) and their tensors.
 
-    It is downloaded on first use, and read once: what is checked is what is parsed. Raises StageError.
+    The file is downloaded on first use and read once, so that the bytes checked are the bytes parsed. Raises
+    StageError.
     """
     assert card.url is not None
     assert card.torchvision_file is not None
@@ -79,12 +80,12 @@ def read_torchvision(card: NetworkCard) -> tuple[Path, str, State]:
 
 
 def promised_sha256(path: Path) -> str:
-    """How the SHA-256 (hex) of a file of torchvision's weights begins: the end of its name."""
+    """The first digits of the SHA-256 (hex) of a torchvision weights file, from the end of its name."""
     return path.stem.rsplit("-", 1)[1]
 
 
 def download(name: str, url: str, path: Path) -> None:
-    """`url` to `path`, with a progress bar on a terminal. Raises StageError when the network or the disk fails."""
+    """Downloads `url` to `path`, with a progress bar on a terminal. Raises StageError if that fails."""
     import sys
 
     try:
@@ -100,11 +101,11 @@ def download(name: str, url: str, path: Path) -> None:
 
 
 def read_state(path: Path, content: str = "") -> State:
-    """The tensors of a file: imported weights, compared with their checksum, or a state dict (safetensors, PyTorch).
+    """The tensors in a file: imported weights, verified by their checksum, or a state dict (safetensors or PyTorch).
 
-    `content` says what the file must hold: "sha256:" and the hash of its bytes, or "tensors:" and the digest of its
-    tensors. The bytes that are compared are those that are parsed. Raises ChangedInput if they are others, and
-    StageError if the file holds anything else than tensors.
+    `content` is what the file must contain: "sha256:" with the hash of its bytes, or "tensors:" with the digest of its
+    tensors. The bytes checked are the bytes parsed. Raises ChangedInput if the content differs, and StageError if the
+    file contains anything other than tensors.
     """
     raw = read_file(path)
     kind, _, expected = content.partition(":")
@@ -117,7 +118,7 @@ def read_state(path: Path, content: str = "") -> State:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file of weights. Raises StageError."""
+    """The bytes of a weights file. Raises StageError."""
     try:
         return read_whole(path)
     except OSError as error:
@@ -125,17 +126,17 @@ def read_file(path: Path) -> bytes:
 
 
 def parse_state(raw: bytes, path: Path) -> State:
-    """The tensors of the bytes of a file, safetensors or PyTorch's; `path` is for messages. Raises StageError."""
+    """The tensors in the bytes of a safetensors or PyTorch file; `path` is for messages. Raises StageError."""
     return (parse_torch if read_header(path, raw) is None else parse_safetensors)(raw, path)
 
 
 def parse_torch(raw: bytes, path: Path) -> State:
-    """The tensors of the bytes of a file that torch.save wrote; `path` is for messages. Raises StageError."""
+    """The tensors in the bytes of a file written by torch.save; `path` is for messages. Raises StageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's doubts about a file end in the sentence below or in nothing
+            warnings.simplefilter("ignore")  # either loading fails, with the message below, or all is well
             state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except Exception as error:  # an unpickler raises whatever the bytes lead it to
+    except Exception as error:  # unpickling damaged bytes may raise anything
         raise StageError(
             f"{path}: cannot be read as a state dict; save one with torch.save(network.state_dict(), FILE)"
         ) from error
@@ -147,13 +148,13 @@ def parse_torch(raw: bytes, path: Path) -> State:
 
 
 def is_named_tensor(entry: tuple[object, object]) -> bool:
-    """Whether an entry of a state dict is one that a network can have: a plain tensor with its name."""
+    """Whether an entry of a state dict is a named, dense tensor."""
     name, value = entry
     return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
 
 
 def parse_safetensors(raw: bytes, path: Path) -> State:
-    """The tensors of the bytes of a safetensors file. Raises StageError if they are not those of its record."""
+    """The tensors in the bytes of a safetensors file. Raises StageError if they do not match the file's record."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -166,13 +167,13 @@ def parse_safetensors(raw: bytes, path: Path) -> State:
         raise StageError(
             f"{path}: is damaged (its tensors do not match their recorded SHA-256); import the weights again"
         )
-    for name in state:  # where PyTorch allocates: how memory is aligned can change the last bit of a product
+    for name in state:  # allocated by PyTorch, since memory alignment can change the last bit of a product
         state[name] = state[name].clone()
     return state
 
 
 def with_state(card: NetworkCard, classes: int, state: State, place: str, advice: str) -> nn.Module:
-    """The network holding `state`, in float32. Raises StageError as `check_state`."""
+    """The network with the tensors of `state`, in float32. Raises StageError as `check_state`."""
     check_state(card, classes, state, place, advice)
     module = empty_module(card, classes)
     module.load_state_dict({name: as_float32(tensor) for name, tensor in state.items()}, assign=True)
@@ -180,26 +181,26 @@ def with_state(card: NetworkCard, classes: int, state: State, place: str, advice
 
 
 def check_state(card: NetworkCard, classes: int, state: State, place: str, advice: str) -> None:
-    """Raises StageError, naming `place` and ending in `advice`, unless keys and shapes are those of the network."""
+    """Raises StageError, naming `place` and ending in `advice`, unless names and shapes are those of the network."""
     expected = {name: list(tensor.shape) for name, tensor in empty_module(card, classes).state_dict().items()}
-    found = {name: list(tensor.shape) for name, tensor in state.items()}
-    for name in [*expected, *found]:
-        if expected.get(name) != found.get(name):
+    actual = {name: list(tensor.shape) for name, tensor in state.items()}
+    for name in [*expected, *actual]:
+        if expected.get(name) != actual.get(name):
             raise StageError(
                 f"{place}: these are not weights of {card.name} with {classes} classes ('{name}' should be "
-                f"{expected.get(name, 'absent')} but is {found.get(name, 'absent')}); {advice}"
+                f"{expected.get(name, 'absent')} but is {actual.get(name, 'absent')}); {advice}"
             )
 
 
 def as_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """Floating tensors [...] in float32; counters stay whole numbers."""
+    """Floating-point tensors [...] as float32; integer counters are unchanged."""
     return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
 
 
 def weight_columns(state: Mapping[str, torch.Tensor]) -> dict[str, Column]:
-    """The columns of a training stage's cache (one value per item) that hold the tensors of `state`, [...] each.
+    """The per-item columns of a training stage's cache for the tensors of `state`, [...] each.
 
-    Floating tensors are kept in float32. Values are not read, so the tensors may be on the meta device.
+    Floating-point tensors are stored as float32. Values are not read, so tensors may be on the meta device.
     """
     return {
         COLUMNS + name: Column(str(as_float32(tensor).dtype).removeprefix("torch."), tuple(tensor.shape))
@@ -213,16 +214,16 @@ def weight_record(state: Mapping[str, torch.Tensor]) -> Record:
 
 
 def recorded_state(record: Mapping[str, np.ndarray]) -> State:
-    """The inverse of `weight_record`; other columns of the record are left out."""
+    """The inverse of `weight_record`; other columns of the record are ignored."""
     return {
-        name.removeprefix(COLUMNS): torch.from_numpy(values).clone()  # aligned as PyTorch aligns
+        name.removeprefix(COLUMNS): torch.from_numpy(values).clone()  # with PyTorch's memory alignment
         for name, values in record.items()
         if name.startswith(COLUMNS)
     }
 
 
 def cached_state(reader: Reader) -> State:
-    """Every tensor in the cache of a training stage, those of further heads too. Raises StageError if it has none."""
+    """All tensors in the cache of a training stage, including further heads. Raises StageError if it has none."""
     columns = [name for name in reader.schema.per_item if name.startswith(COLUMNS)]
     if not columns:
         raise StageError(

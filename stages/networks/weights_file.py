@@ -1,8 +1,8 @@
-"""The file of imported weights: tensors in the safetensors format, whose header also says what they are.
+"""The file format of imported weights: safetensors, with a record of what the tensors are in its header.
 
-The header (JSON) can be read without PyTorch, so that a cache's key is known at once. The record in it names the
-network, its number of classes, the preprocessing that it was trained with, where the weights come from, and the
-SHA-256 of the tensors, which is compared when they are loaded. The same import gives the same bytes.
+The JSON header can be read without PyTorch, so that cache keys are known quickly. The record holds the network, its
+number of classes, the preprocessing it was trained with, where the weights come from, and the SHA-256 of the tensors,
+which is verified on loading. Repeating an import gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 KEY = "rcnn"
 VERSION = 1
-LENGTH = 8  # bytes before the header that tell its length
+LENGTH = 8  # bytes before the header, which hold its length
 LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    """What a file of imported weights holds; `tensors` is the SHA-256 of the tensors (`tensors_digest`).
+    """The record of a file of imported weights; `tensors` is the SHA-256 of the tensors (`tensors_digest`).
 
-    The source is described by its file's name, its format ("caffemodel", "state dict", "torchvision") and SHA-256.
+    The source is given by its file name, format ("caffemodel", "state dict", "torchvision") and SHA-256.
     """
 
     network: str
@@ -45,7 +45,7 @@ class WeightsRecord:
     tensors: str
 
     def as_json(self) -> str:
-        """The record as the header holds it."""
+        """The record as stored in the header."""
         preprocessing = {"name": self.preprocessing.name, **self.preprocessing.as_json()}
         source = {"file": self.source_file, "format": self.source_format, "sha256": self.source_sha256}
         record = {"network": self.network, "classes": self.classes, "preprocessing": preprocessing, "source": source}
@@ -71,9 +71,9 @@ class WeightsRecord:
 
 
 def read_header(path: Path, content: bytes | None = None) -> dict[str, Any] | None:
-    """The header of a safetensors file, or None for a file of another kind. Raises StageError if it is not whole.
+    """The header of a safetensors file, or None for another kind of file. Raises StageError if it is incomplete.
 
-    `content` are the file's bytes, where they have been read already.
+    `content` is the file's bytes, if they have already been read.
     """
     try:
         if content is None:
@@ -85,7 +85,7 @@ def read_header(path: Path, content: bytes | None = None) -> dict[str, Any] | No
 
 
 def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:
-    """The header in an open file, as above; `path` is for messages."""
+    """`read_header` for an open file; `path` is for messages."""
     size = file.seek(0, 2)
     file.seek(0)
     length = int.from_bytes(file.read(LENGTH), "little")
@@ -95,7 +95,8 @@ def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:
         header = json.loads(b"{" + file.read(length - 1))
         if not isinstance(header.get("__metadata__", {}), dict):
             raise TypeError("its metadata is not a table")
-        end = max((int(one["data_offsets"][1]) for name, one in header.items() if name != "__metadata__"), default=0)
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        end = max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StageError(f"{path}: its header is damaged; import or fetch the file again") from error
     if size != LENGTH + length + end:
@@ -104,7 +105,7 @@ def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:
 
 
 def read_record(path: Path, content: bytes | None = None) -> WeightsRecord | None:
-    """What a file that `write_weights` made holds; None for any other. Raises StageError if it is damaged."""
+    """The record of a file written by `write_weights`, or None for any other. Raises StageError if it is damaged."""
     header = read_header(path, content)
     text = (header or {}).get("__metadata__", {}).get(KEY)
     if text is None:
@@ -118,17 +119,17 @@ def read_record(path: Path, content: bytes | None = None) -> WeightsRecord | Non
 
 
 def write_weights(path: Path, state: Mapping[str, torch.Tensor], record: WeightsRecord) -> None:
-    """Writes the file, whole or not at all. Raises CacheError or DiskFull."""
+    """Writes the file atomically. Raises CacheError or DiskFull."""
     from safetensors.torch import save
 
     from cache.files import write_atomically
 
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    write_atomically(path, [save(contiguous, {KEY: record.as_json()})])  # one entry: several would have no fixed order
+    write_atomically(path, [save(contiguous, {KEY: record.as_json()})])  # a single entry, since their order is random
 
 
 def tensors_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """Hex SHA-256 over the names, types, shapes and bytes of the tensors, in the order of their names."""
+    """The SHA-256 (hex) over the names, dtypes, shapes and bytes of the tensors, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         array = state[name].detach().cpu().contiguous().numpy()
