@@ -113,7 +113,7 @@ def test_a_cell_that_fails_shows_why_and_the_others_go_on(finished):
     _, _, _, (code, printed, _) = finished
     assert code == 1
     lines = {line.split("  ")[0]: line for line in printed.split("\n\n")[1].splitlines()}
-    assert "failed: seed 0: train-svm: train-svm: the features are of " in lines["wrong"]
+    assert "failed: seed 0: train-svm: train-svm: the features cover " in lines["wrong"]
     assert lines["wrong"].endswith("use the same split for [train-svm] and the features it reads")
     assert "±" in lines["plain"]
     assert "58.5  [1]" in lines["plain"]

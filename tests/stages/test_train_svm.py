@@ -165,7 +165,7 @@ def test_features_of_other_images_than_the_datasets_are_refused(
 ) -> None:
     inputs = with_classes(feature_cache(scene(3, 2)), CLASSES[:2])
     inputs["images"].image_ids = ("im000", "im001")
-    with pytest.raises(StageError, match="the features are of 3 images that are not the 2 of images"):
+    with pytest.raises(StageError, match="the features cover 3 images, which are not the 2 of images"):
         run_stage(STAGE, BRISK, inputs)
 
 
