@@ -152,5 +152,5 @@ def test_empty_plots_say_so(tmp_path: Path, drawn: list[Any]) -> None:
     assert "no class has two subsets with enough objects" in said[3]
     assert "no objects to cover" in said[4]
     assert "nan" not in said[4]
-    assert "no right detection" in re.sub(r"<[^>]*>", "", charts.precision_recall("x", {0: curves["wrong"]}))
+    assert "no true positives" in re.sub(r"<[^>]*>", "", charts.precision_recall("x", {0: curves["wrong"]}))
     assert "nothing to show" in charts.lines("x", [(0, [0, 1], [np.nan, np.nan])], ("IoU", "recall"))

@@ -303,7 +303,7 @@ def test_transformations_have_the_recipe_s_own_padding(made: Path, call: Call, t
         code, printed, _ = call("figures", made / "looked.toml", *arguments)
         assert code == 1
         assert "not possible: " in printed
-        assert "[extract] padding = 32 leaves nothing of the region in the 64 pixels of shapenet's input" in printed
+        assert "[extract] padding = 32 leaves no room for the region in shapenet's input of 64 pixels" in printed
 
 
 def test_several_recipes_in_one_figure(made: Path, call: Call, tmp_path: Path) -> None:

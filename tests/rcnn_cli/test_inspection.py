@@ -104,4 +104,4 @@ def test_a_summary_is_told_in_words_that_say_what_was_measured(tmp_path: Path) -
     manifest = writer.finish({}, lambda reader: {"loss": 0.5, "accuracy": 0.75})
     assert manifest["summary"] == {"loss": 0.5, "accuracy": 0.75}
     lines = inspect_file(tmp_path / "cache").splitlines()
-    assert 'summary: {"loss": 0.5, "accuracy on the images held out": 0.75}' in lines
+    assert 'summary: {"loss": 0.5, "accuracy on the held-out images": 0.75}' in lines

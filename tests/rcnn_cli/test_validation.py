@@ -188,7 +188,7 @@ def test_settings_that_do_not_fit(call, tmp_path, wrong, command):
         ("finetune.batch_size=2", "[finetune]: positive_fraction = 0.25 of batch_size = 2 leaves no positive window"),
         ("detect.score=softmax", "[detect] score = 'softmax': its layer 'softmax' is not among the extracted layers"),
         ("finetune.frozen=['conv1']", "[finetune] frozen: the network has no weights in 'conv1'; it has "),
-        ("finetune.frozen=['classifier']", "[finetune] frozen: 'classifier' has the new layer of class scores, which"),
+        ("finetune.frozen=['classifier']", "[finetune] frozen: 'classifier' contains the new classification layer"),
     ],
 )
 def test_settings_of_a_finetuned_network_that_do_not_fit(call, tmp_path, change, sentence):

@@ -241,7 +241,7 @@ def test_a_file_that_does_not_fit_stops_the_run(pictures, tmp_path, jobs):
     with pytest.raises(StageError, match=r"boxes\.npz: has no boxes for image '000004'"):
         propose(pictures, settings, tmp_path / "missing", jobs=jobs)
     save_boxes(tmp_path / "boxes.npz", pictures.image_ids, np.array([[300, 300, 305, 305]]))
-    with pytest.raises(StageError, match=r"boxes\.npz: image '00000.': box .* outside of the image of 80 x 60"):
+    with pytest.raises(StageError, match=r"boxes\.npz: image '00000.': box .* outside its image of 80 x 60"):
         propose(pictures, settings, tmp_path / "outside", jobs=jobs)
 
 
