@@ -1,1 +1,1 @@
-"""The science: one folder per stage, and the few nouns that they share. It has never heard of a command line."""
+"""The pipeline's stages, one folder each, and what they share; independent of the command line."""

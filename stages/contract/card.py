@@ -13,14 +13,14 @@ from stages.contract.settings import Condition
 
 @dataclass(frozen=True)
 class Input:
-    """One thing that a stage reads.
+    """One input of a stage.
 
-    `role` is its name inside the stage, `kinds` are those of `stages.contract.kinds` that it may be. `default` lists
-    the recipe's tables that provide it when the recipe does not say, the first one present wins. `annotations=False`:
-    of a dataset only the images matter, so that a corrected annotation does not make this stage's cache stale.
-    `crowds=True`: of a dataset's objects crowds are treated unlike other difficult ones. `only_if=(SETTING, VALUE,
-    ...)`: it is read only where that setting has one of these values. `once=True`: the stage reads each item once, so
-    that it may be computed then (see `Stage`).
+    `role` is its name inside the stage; `kinds` are the kinds of `stages.contract.kinds` it accepts. `default` lists
+    the recipe tables that provide it if the recipe does not say; the first one present is used. `annotations=False`:
+    only a dataset's images matter, so that corrected annotations do not make the stage's cache stale. `crowds=True`:
+    crowds are treated differently from other difficult objects. `only_if=(SETTING, VALUE, ...)`: it is read only if
+    that setting has one of these values. `once=True`: the stage reads each item once, so that items may be computed on
+    demand (see `Stage`).
     """
 
     role: str
@@ -35,10 +35,10 @@ class Input:
 
 @dataclass(frozen=True)
 class LogColumns:
-    """What the log of a stage that trains a network has for each step, beside its number and the learning rate.
+    """The columns in the log of a stage that trains a network, beside the step number and the learning rate.
 
-    `step` is what a row stands for ("epoch", "iteration"). `losses` are what the step minimised, the first of them the
-    sum of all; `accuracies` are shares of right answers, from 0 to 1.
+    `step` is what a row stands for ("epoch", "iteration"). `losses` are the terms being minimised, the first of them
+    the total; `accuracies` are shares of correct predictions, from 0 to 1.
     """
 
     step: str
@@ -47,34 +47,34 @@ class LogColumns:
 
     @property
     def dtypes(self) -> dict[str, str]:
-        """Every column with its dtype, in the order of the log."""
+        """The dtype of every column, in the order of the log."""
         measured = dict.fromkeys((*self.losses, *self.accuracies), "float32")
         return {self.step: "int32", "learning_rate": "float32", **measured}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's card: everything the graph must know of it without importing its mathematics.
+    """A stage's card: everything the graph needs to know about it without importing its implementation.
 
-    The functions of its `module`, which is imported on first use, are given an `Inputs` (`stages.contract.inputs`). It
-    has `items`, `schema`, `run` and perhaps `summarise`. Its `part_size(settings, inputs)`, if it has one, takes the
-    place of the card's `part_size`, the items of a part of a new cache; its `attributes(settings, inputs)`, if it has
-    one, are those of data.h5: the names of what its columns count. `on_demand(settings, inputs, execution)` returns an
-    `ItemReader` that computes each item when it is read: for images outside the recipe's datasets, and where the
-    settings have `cache` and it is false, in place of a cache that is only read `once`.
-
-    `split` is the dataset it works on when the recipe does not say. `follows_split=True`: it is made once for every
-    split that another stage asks for (propose, extract, detect). `libraries` are the distributions whose version is
-    part of the key. `reads_files=True`: the module has `identity(settings, inputs, work)`, which adds to the key what
-    the settings only name (a file's checksum, remembered in the folder `work`); without it, a key is known without
-    importing the stage. `example` is a recipe that has the stage. `by_item=True`: an item's record depends on the
-    settings, on what its datasets and caches `by_item` have for this item alone, and on its other inputs; so it may be
-    copied from a cache of other items. What is drawn from all items together is `summarise`'s; `called` says what
-    people read in place of the names of its values that would not tell them enough. `log`: the stage trains a network,
-    and its cache has a log of these columns, of which curves are drawn. `check(settings, network, sources)` raises
-    BadSetting for settings that do not fit what is known of the inputs before anything runs: the network upstream (a
-    PlannedNetwork, None where there is none) and, by role, the settings of the tables that the inputs come from. What
-    makes features has a setting `layers`, what is trained on them a setting `layer`.
+    - `split` is the dataset it works on if the recipe does not say. `follows_split=True`: it runs once for every split
+      that another stage asks for (propose, extract, detect).
+    - `module` is imported on first use and has `items`, `schema`, `run` and optionally `summarise`; they are given an
+      `Inputs` (`stages.contract.inputs`). Optional `part_size(settings, inputs)` replaces the card's `part_size`, the
+      number of items per part of a new cache; optional `attributes(settings, inputs)` gives the attributes of data.h5,
+      such as class names. Optional `on_demand(settings, inputs, execution)` returns an `ItemReader` that computes each
+      item as it is read: for images outside the recipe's datasets and, if the settings have `cache` and it is false, in
+      place of a cache that is read only `once`.
+    - `libraries` are the distributions whose versions are part of the key. `reads_files=True`: the module has
+      `identity(settings, inputs, work)`, which adds to the key what the settings only name (a file's checksum,
+      remembered in the folder `work`); otherwise a key is known without importing the stage.
+    - `by_item=True`: an item's record depends only on the settings, on what its datasets and `by_item` caches hold for
+      this item, and on its other inputs, so it can be copied from a cache of other items.
+    - `summarise` computes what depends on all items together; `called` gives more descriptive names for its values.
+    - `log`: the stage trains a network, and its cache has a log with these columns, which are plotted.
+    - `check(settings, network, sources)` raises BadSetting for settings that do not fit what is known before anything
+      runs: the network upstream (a PlannedNetwork, or None) and, by role, the settings of the tables that provide the
+      inputs. A stage that makes features has a setting `layers`, a stage trained on them a setting `layer`.
+    - `example` is a recipe that contains the stage.
     """
 
     name: str
@@ -97,11 +97,11 @@ class Stage:
 
     @property
     def kinds(self) -> set[str]:
-        """The kinds of all that it makes and reads."""
+        """The kinds of its output and its inputs."""
         return {self.makes}.union(*(wanted.kinds for wanted in self.inputs))
 
     def load(self) -> ModuleType:
-        """The module with the stage's `items`, `schema` and `run`."""
+        """Imports the module with the stage's `items`, `schema` and `run`."""
         return importlib.import_module(self.module)
 
     def function(self, name: str) -> Callable[..., Any] | None:

@@ -20,6 +20,6 @@ FOLDERS = (
 
 
 def catalogue() -> dict[str, Stage]:
-    """Every stage by the name it has in recipes and on the command line, in the order of the papers' pipeline."""
+    """All stages, by their name in recipes and on the command line, in pipeline order."""
     stages = [importlib.import_module(folder).STAGE for folder in FOLDERS]
     return {stage.name: stage for stage in stages}

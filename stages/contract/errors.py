@@ -20,7 +20,7 @@ class BadImage(StageError):
 
 
 class ChangedInput(StageError):
-    """A file that is no longer the one that the caches' keys were made from: what is read would be misfiled."""
+    """A file that has changed since cache keys were made from it, so that results would be stored under a wrong key."""
 
     @staticmethod
     def of(path: object, what: str = "changed while this command was running") -> ChangedInput:
@@ -32,4 +32,4 @@ class ChangedInput(StageError):
 
 
 class BadSetting(StageError):
-    """A setting whose value is impossible, or that does not fit another setting or an input."""
+    """A setting whose value is not possible, or does not fit another setting or an input."""

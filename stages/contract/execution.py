@@ -1,4 +1,4 @@
-"""How a stage is run, as opposed to what it computes: nothing here may change a result."""
+"""How a stage is run, as opposed to what it computes: nothing here may change the result."""
 
 from __future__ import annotations
 
@@ -15,51 +15,50 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """What a stage tells while it works."""
+    """Reports the progress of a stage."""
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
-        """`items` more are done (images, classes, epochs); `rows` counts what they hold (regions), for the rate."""
+        """Reports `items` more done (images, classes, epochs), with `rows` in them (regions), for the rate."""
 
 
 class OpenProgress(Protocol):
-    """Opens the progress of a stage: `total` items in all, of which an earlier process did `done`."""
+    """Opens the progress of a stage with `total` items, of which an earlier process did `done`."""
 
     def __call__(self, label: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Progress]:
-        """A block in which the stage works."""
+        """A context manager around the stage's work."""
 
 
 class SilentProgress:
-    """Says nothing."""
+    """Progress that is not reported."""
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
-        """Nothing to say."""
+        """Does nothing."""
 
 
 class Count(SilentProgress):
-    """A progress that is told to nobody, but added up."""
+    """Progress that is only added up."""
 
     def __init__(self) -> None:
         self.items = self.rows = 0
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
-        """Adds."""
         self.items += items
         self.rows += rows
 
 
 @contextlib.contextmanager
 def silent(label: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
-    """The progress of tests and of library use."""
+    """The default progress, for tests and library use."""
     yield SilentProgress()
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how wide a stage runs.
+    """Where a stage runs, and with how many processes.
 
-    `device` is resolved ("cpu", "cuda", "cuda:1"); `jobs` counts processes (or threads, where a stage says so);
-    `batch_size` None leaves it to the stage; `progress(label, total, unit, done)` opens a progress bar. Of several
-    processes that torchrun started this is number `rank` of `ranks`; the first writes.
+    `device` is resolved ("cpu", "cuda", "cuda:1"); `jobs` is the number of processes (or threads, where a stage says
+    so); `batch_size` None leaves it to the stage; `progress(label, total, unit, done)` opens a progress bar. This is
+    number `rank` of `ranks` processes started by torchrun; the first one writes.
     """
 
     device: str = "cpu"
@@ -72,14 +71,14 @@ class Execution:
 
     @property
     def in_worker(self) -> Execution:
-        """The same for one of several processes: one job, silent, picklable."""
+        """The same for a worker process: one job, silent, picklable."""
         return replace(self, jobs=1, progress=silent)
 
 
 @contextlib.contextmanager
 def restoring(checkpoint: Checkpoint) -> Iterator[None]:
-    """What does not fit in a block that restores from the checkpoint is a StageError: it is of another training, or of
-    another version of the program."""
+    """Turns errors in a block that restores from the checkpoint into a StageError: the checkpoint is from another
+    training or another version of the program."""
     try:
         yield
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:

@@ -1,5 +1,4 @@
-"""What a stage is given: its inputs by role, each of the type that the stage asks for; caches, or what is computed on
-demand in their place."""
+"""The inputs of a stage, by role, each checked to be of the expected type; caches, or readers that compute on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ Wanted = TypeVar("Wanted")
 
 @runtime_checkable
 class ItemReader(Protocol):
-    """Records by item: of a cache (a `cache.Reader`), or computed on demand (`OnDemand`)."""
+    """Records by item, from a cache (`cache.Reader`) or computed on demand (`OnDemand`)."""
 
     schema: Schema
     manifest: dict[str, Any]
@@ -28,14 +27,14 @@ class ItemReader(Protocol):
         """The ids of all items."""
 
     def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
-        """One item's record, or the named columns of it."""
+        """One item's record, or the named columns only."""
 
 
 class OnDemand(ABC):
-    """Computes each record when it is read, as the stage would for its cache: the same, bit for bit.
+    """Computes each record as it is read, bit-for-bit identical to what the stage would write to its cache.
 
-    May be read from several threads; one that another process is given may be pickled. `manifest["skipped"]` has the
-    images read so far that could not be read, with the reason, `manifest["summary"]` some of the cache's summary.
+    Thread-safe, and picklable for other processes. `manifest["skipped"]` maps the images that could not be read so far
+    to the reason; `manifest["summary"]` has part of the cache's summary.
     """
 
     schema: Schema
@@ -48,20 +47,20 @@ class OnDemand(ABC):
 
     @abstractmethod
     def record(self, item_id: str) -> Record:
-        """One item's record. Raises BadImage unless bad images are to be skipped."""
+        """One item's record. Raises BadImage unless bad images are skipped."""
 
     def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
-        """One item's record, or the named columns of it. Raises as `record`."""
+        """One item's record, or the named columns only. Raises as `record`."""
         record = self.record(item_id)
         return {name: record[name] for name in columns or record}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was opened for a stage, by role; an optional input that no table provides is not among it.
+    """The opened inputs of a stage, by role; optional inputs that no table provides are missing.
 
-    Each method gives the input in a role as one type. Both errors are bugs of the stage or of its card: KeyError where
-    nothing is in that role, TypeError where it is of another type.
+    Each method returns the input in a role as a given type. It raises KeyError if there is none and TypeError if it is
+    of another type; both are bugs of the stage or its card.
     """
 
     opened: Mapping[str, Any] = field(default_factory=dict)
@@ -76,11 +75,11 @@ class Inputs:
         return self.of_type(role, Reader)
 
     def optional_reader(self, role: str) -> Reader | None:
-        """The cache in a role that may be empty."""
+        """The cache in an optional role, or None."""
         return self.reader(role) if role in self else None
 
     def item_reader(self, role: str) -> ItemReader:
-        """The cache in a role, or what is computed on demand in its place."""
+        """The cache in a role, or the reader that computes its items on demand."""
         reader: ItemReader = self.of_type(role, ItemReader)  # type: ignore[type-abstract]
         return reader
 
@@ -91,7 +90,7 @@ class Inputs:
         return self.of_type(role, Dataset)
 
     def classification(self, role: str) -> ClassificationDataset:
-        """The dataset with one class for each image in a role."""
+        """The classification dataset (one class per image) in a role."""
         from stages.datasets import ClassificationDataset
 
         return self.of_type(role, ClassificationDataset)
@@ -103,10 +102,10 @@ class Inputs:
         return self.of_type(role, NetworkSource)
 
     def of_type(self, role: str, wanted: type[Wanted]) -> Wanted:
-        """The input in a role, of the `wanted` type."""
+        """The input in a role, as the `wanted` type."""
         if role not in self.opened:
-            raise KeyError(f"no input is in the role '{role}'; there are {', '.join(self.opened) or 'none'}")
-        found = self.opened[role]
-        if not isinstance(found, wanted):
-            raise TypeError(f"the input in the role '{role}' is of type {type(found).__name__}, not {wanted.__name__}")
-        return found
+            raise KeyError(f"there is no input in the role '{role}'; there are {', '.join(self.opened) or 'none'}")
+        opened = self.opened[role]
+        if not isinstance(opened, wanted):
+            raise TypeError(f"the input in the role '{role}' is of type {type(opened).__name__}, not {wanted.__name__}")
+        return opened

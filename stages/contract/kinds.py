@@ -1,6 +1,6 @@
-"""The kinds of arrows between stages: how each is opened and keyed, and whether a network runs where it is read.
+"""The kinds of data that pass between stages: how each is opened and keyed, and whether it needs a network's device.
 
-How a run's results of a kind are shown, only the front door knows (`rcnn_cli.looking.results`).
+How results of a kind are shown is defined in `rcnn_cli.looking.results`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from stages.networks import NetworkSource
 
 DATASETS, NETWORKS = "datasets", "networks"
-"""The recipe's tables that describe what needs no cache: [datasets.NAME], and [network] or [networks.NAME]."""
+"""The recipe tables that describe inputs without a cache: [datasets.NAME], and [network] or [networks.NAME]."""
 
 
 def as_it_is(reader: Reader) -> Any:
-    """A cache, for a stage that reads its records."""
+    """The cache itself, for a stage that reads its records."""
     return reader
 
 
@@ -38,7 +38,7 @@ def dataset_key(dataset: Any, annotations: bool, crowds: bool) -> str:
 
     keys = [dataset.images_key, *([dataset.annotations_key] if annotations else [])]
     if crowds and dataset.images_with_crowds:
-        keys.append("crowds")  # an earlier version took them for difficult objects: what it made is another cache
+        keys.append("crowds")  # an earlier version treated them like difficult objects, and its caches differ
     return key_of(keys)
 
 
@@ -50,8 +50,9 @@ def network_key(network: NetworkSource, annotations: bool, crowds: bool) -> str:
 
 
 def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:
-    """What decides each image of a dataset and, with `annotations`, its record, by its id: 32 hex digits. An image
-    whose file or annotation cannot be read has none."""
+    """The key of each image of a dataset and, with `annotations`, its record, by image id: 32 hex digits.
+
+    Images whose file or annotation cannot be read have none."""
     from cache.identity import short_digest
 
     keys = {}
@@ -63,7 +64,7 @@ def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:
     return keys
 
 
-def has_one_class_an_image(dataset: Any) -> bool:
+def has_one_class_per_image(dataset: Any) -> bool:
     """Whether an opened dataset is of the kind "classification"."""
     from stages.datasets import ClassificationDataset
 
@@ -72,19 +73,19 @@ def has_one_class_an_image(dataset: Any) -> bool:
 
 def has_boxes(dataset: Any) -> bool:
     """Whether an opened dataset is of the kind "dataset"."""
-    return not has_one_class_an_image(dataset)
+    return not has_one_class_per_image(dataset)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of arrow.
+    """One kind of data.
 
-    `open_cache` makes of a cache of it what a stage is given. `on_device`: it is a network, so a stage that reads or
-    makes it needs the device that networks run on.
+    `open_cache` turns a cache of this kind into what a stage is given. `on_device`: it is a network, so a stage that
+    reads or makes it needs the device that networks run on.
 
-    What tables of the recipe may describe, `described_by` names them, needs no cache. Its key is then `key(described,
-    annotations, crowds)` (the latter two as in `Input`), and `image_keys`, if there is one, gives the keys of its
-    images. `fits` says whether what a table describes is of this kind, and `holds` what it has if it is.
+    `described_by` names the recipe tables that may describe this kind without a cache. Its key is then `key(described,
+    annotations, crowds)` (the latter two as in `Input`), and `image_keys`, if given, returns the keys of its images.
+    `fits` tells whether what a table describes is of this kind, and `holds` says in words what this kind has.
     """
 
     name: str
@@ -112,7 +113,7 @@ KINDS = {
             "classification",
             described_by=DATASETS,
             key=dataset_key,
-            fits=has_one_class_an_image,
+            fits=has_one_class_per_image,
             holds="one class for each image",
         ),
         Kind("network", trained_network, on_device=True, described_by=NETWORKS, key=network_key),

@@ -1,4 +1,4 @@
-"""Worker processes: how stages share their work among several, how these end, and what is said when one dies."""
+"""Worker processes: sharing a stage's work among them, ending them, and reporting when one dies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Fill = Callable[["Iterable[Part]", Progress], None]
 
 
 class Processes:
-    """`jobs` worker processes of one thread each, or this process alone where `jobs` is 1."""
+    """`jobs` worker processes with one thread each, or just this process if `jobs` is 1."""
 
     def __init__(self, stage: str, jobs: int, parallel: Parallel | None) -> None:
         self.stage = stage
@@ -33,10 +33,10 @@ class Processes:
         self.parallel = parallel
 
     def map(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """function(*task) of each task, which is drawn when a process is free; one call at a time.
+        """Yields function(*task) for each task; tasks are drawn when a process is free. One call at a time.
 
-        Arguments go through a pipe: joblib would put large arrays into files in memory (/dev/shm) and keep these until
-        the last task is done. Raises what `function` or drawing a task raises, StageError if a process died.
+        Arguments are sent through a pipe: joblib would put large arrays into in-memory files (/dev/shm) and keep them
+        until the last task is done. Raises what `function` or drawing a task raises, and StageError if a process died.
         """
         if self.parallel is None:
             for task in tasks:
@@ -51,7 +51,7 @@ class Processes:
             try:
                 for task in tasks:
                     yield delayed(in_worker)(function, *task)
-            except Exception as error:  # joblib draws tasks in a thread of its own, and an error there hangs it
+            except Exception as error:  # joblib draws tasks in its own thread, where an error would hang it
                 failures.append(error)
 
         try:
@@ -68,10 +68,10 @@ class Processes:
 
 @contextlib.contextmanager
 def processes(stage: str, jobs: int, *, ordered: bool = True, waiting: int = 0) -> Iterator[Processes]:
-    """The worker processes of a stage; they end with the block.
+    """The worker processes of a stage, which end with the block.
 
-    Results come in the order of the tasks, or as they are done where not `ordered`. `waiting` tasks are drawn before a
-    process is free for them: for short ones.
+    Results come in the order of the tasks if `ordered`, else as they are completed. `waiting` tasks are drawn before a
+    process is free, which helps if they are short.
     """
     if jobs == 1:
         yield Processes(stage, 1, None)
@@ -105,10 +105,9 @@ def in_worker(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started in this block never hear Ctrl-C: who started them hears it too, and ends them.
+    """Processes started in this block ignore Ctrl-C: their parent receives it too, and ends them.
 
-    They inherit the blocked signal, so that Ctrl-C finds them deaf from their first moment on, before any of their own
-    code could say so.
+    They inherit the blocked signal, so they ignore it from the start, before any of their own code runs.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -123,10 +122,10 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_with_their_manager() -> Iterator[None]:
-    """joblib's processes end in this block, and the call that waits for them raises TerminatedWorkerError, if the
-    thread that manages them dies, as it does where memory is too short for one more thread.
+    """Within the block, if the thread that manages joblib's processes dies, as it does for lack of memory for another
+    thread, the processes end and the call that waits for them raises TerminatedWorkerError.
 
-    joblib itself would wait for the results for ever.
+    joblib itself would wait forever.
     """
     from joblib.externals.loky.process_executor import TerminatedWorkerError, _ExecutorManagerThread
 
@@ -138,7 +137,7 @@ def ending_with_their_manager() -> Iterator[None]:
             return
         error = TerminatedWorkerError(f"the thread that manages the processes died ({died.exc_value})")
         error.__cause__ = died.exc_value
-        with contextlib.suppress(RuntimeError):  # of joining a thread that could not be started
+        with contextlib.suppress(RuntimeError):  # from joining a thread that could not be started
             died.thread.terminate_broken(error)
 
     threading.excepthook = end
@@ -150,17 +149,18 @@ def ending_with_their_manager() -> Iterator[None]:
 
 
 def end_processes() -> None:
-    """Ends joblib's processes, whose buffers are large and would be kept."""
+    """Ends joblib's processes, which would otherwise keep their large buffers."""
     from joblib.externals.loky import get_reusable_executor
 
-    with contextlib.suppress(RuntimeError):  # of joining a thread that could not be started: there are no processes
+    with contextlib.suppress(RuntimeError):  # from joining a thread that could not be started: there are no processes
         get_reusable_executor(reuse=True, kill_workers=True).shutdown(wait=True, kill_workers=True)
 
 
 def fill_in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Progress) -> None:
-    """Each part of `output` made by `fill` in one of `jobs` processes, claimed when a process is free.
+    """Makes each part of `output` with `fill` in one of `jobs` processes, claiming parts as processes become free.
 
-    `fill` is pickled once, into a file beside the parts: it may know millions of images. Raises as `Processes.map`.
+    `fill` is pickled once, into a file next to the parts, since it may know millions of images. Raises as
+    `Processes.map`.
     """
     from cache.files import temporary_name, write_atomically
 
@@ -175,7 +175,7 @@ def fill_in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Pr
 
 
 def fill_part(work: Path, part: Part) -> tuple[int, int]:
-    """Makes one part in a worker process; returns how many items and rows it has."""
+    """Makes one part in a worker process; returns its numbers of items and rows."""
     count = Count()
     unpickled(work)([part], count)
     return count.items, count.rows
@@ -183,5 +183,5 @@ def fill_part(work: Path, part: Part) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=1)
 def unpickled(work: Path) -> Fill:
-    """What this worker process is for, read once."""
+    """The `fill` function of this worker process, read once."""
     return pickle.loads(work.read_bytes())

@@ -1,4 +1,4 @@
-"""Settings of a stage: frozen dataclasses whose every default is the paper's value and carries the paper's section."""
+"""Settings of a stage: frozen dataclasses whose defaults are the papers' values, each with its source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from stages.contract.errors import BadSetting
 
 Condition = tuple[str, *tuple[Any, ...]]
-"""(SETTING, VALUE, ...): holds where that setting has one of these values."""
+"""(SETTING, VALUE, ...): holds if that setting has one of these values."""
 
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
@@ -31,18 +31,18 @@ def setting(
     of_network: Callable[[Any], Any] | None = None,
     on_cuda: tuple[str, ...] = (),
 ) -> Any:
-    """One field of a settings dataclass.
+    """A field of a settings dataclass.
 
-    `what` says in a sentence what it does: --help shows it to readers who know the field but not the code. `source` is
-    the paper's section or the file of the authors' release that the default comes from. `choices`, `at_least`,
-    `at_most` (inclusive) and `above` (exclusive) bound the value (each element, for a tuple).
-    `identity=False` marks a setting that cannot change the result and so stays out of the cache's key. `later=True`
-    marks one that came after caches had been made: at its default it stays out of the key, so that they keep theirs.
-    `only_with=(SETTING, VALUE, ...)` marks one that means something only where that setting has one of these values, as
-    a method's own settings do; elsewhere it is refused, and so never differs from its default. With `later=True` it is
-    in the key there and nowhere else.
-    `of_network`: the value that a recipe takes which does not say, as a function of the network's card; the default is
-    that of the paper's network. `on_cuda` are the values that need a CUDA device.
+    `what` describes it in a sentence, shown by --help to readers who know the field but not the code. `source` is the
+    section of the paper or the file of the authors' release that the default comes from. `choices`, `at_least`,
+    `at_most` (inclusive) and `above` (exclusive) restrict the value (or each element of a tuple).
+
+    `identity=False`: the setting cannot change the result, and is not part of the cache's key. `later=True`: it was
+    introduced after caches had been made; at its default it is not part of the key, so existing caches keep theirs.
+    `only_with=(SETTING, VALUE, ...)`: it applies only if that setting has one of these values, like the settings of a
+    method; otherwise it is refused, and so always has its default. With `later=True` it is part of the key only where
+    it applies. `of_network`: the value used if the recipe gives none, as a function of the network's card; the default
+    is that of the paper's network. `on_cuda`: the values that need a CUDA device.
     """
     bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above}
     roles = {"identity": identity, "later": later, "only_with": only_with, "of_network": of_network, "on_cuda": on_cuda}
@@ -50,10 +50,10 @@ def setting(
 
 
 def build_settings(settings: type, values: Mapping[str, Any], place: str = "settings") -> Any:
-    """The settings dataclass made from `values` (as TOML gives them), each checked for its type and bounds.
+    """Builds the settings dataclass from `values` (as read from TOML), checking types and bounds.
 
-    What is left to the network is empty until `with_network`. `place` begins each message, as "recipes/shapes.toml:
-    [extract]". Raises BadSetting, naming the nearest valid key.
+    Settings left to the network are empty until `with_network`. Messages start with `place`, such as
+    "recipes/shapes.toml: [extract]". Raises BadSetting; for an unknown key it suggests the nearest one.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     hints = typing.get_type_hints(settings)
@@ -73,7 +73,7 @@ def build_settings(settings: type, values: Mapping[str, Any], place: str = "sett
             raise BadSetting(f"{place}: {name} = {values[name]!r} is empty; name some, or leave the setting out")
     try:
         built = settings(**checked)
-    except BadSetting as error:  # two that do not fit each other
+    except BadSetting as error:  # settings that do not fit each other
         raise BadSetting(f"{place}: {error}") from None
     for name in values:
         if not applies(built, fields[name]):
@@ -87,29 +87,29 @@ def build_settings(settings: type, values: Mapping[str, Any], place: str = "sett
 
 
 def applies(settings: Any, field: dataclasses.Field[Any]) -> bool:
-    """Whether a field means something beside the other `settings` (see `only_with` of `setting`)."""
+    """Whether a field applies, given the other `settings` (see `only_with` of `setting`)."""
     return holds(settings, field.metadata.get("only_with"))
 
 
 def holds(settings: Any, condition: Condition | None) -> bool:
-    """Whether the `settings` meet a condition, if there is one."""
+    """Whether the `settings` meet a condition, if any."""
     return condition is None or getattr(settings, condition[0]) in condition[1:]
 
 
 def condition_words(condition: Condition) -> str:
-    """ "score = 'svm' or 'svr'"."""
+    """A condition in words, such as "score = 'svm' or 'svr'"."""
     setting, *values = condition
     quoted = [f"'{value}'" for value in values]
     return f"{setting} = {' or '.join(quoted)}"
 
 
 def is_open(settings: Any, field: dataclasses.Field[Any]) -> bool:
-    """Whether a field waits for the network to be known (see `of_network` of `setting`)."""
+    """Whether a field is not set until the network is known (see `of_network` of `setting`)."""
     return field.metadata.get("of_network") is not None and not getattr(settings, field.name)
 
 
 def with_network(settings: Any, card: Any) -> Any:
-    """The settings with what they leave to the network, whose card this is."""
+    """The settings completed with the values that depend on the network with this `card`."""
     chosen = {
         field.name: field.metadata["of_network"](card)
         for field in dataclasses.fields(settings)
@@ -119,16 +119,16 @@ def with_network(settings: Any, card: Any) -> Any:
 
 
 def check_device(settings: Any, device: str, place: str) -> None:
-    """Raises BadSetting, beginning with `place`, where a setting needs CUDA and `device` has none."""
+    """Raises BadSetting, its message starting with `place`, if a setting needs CUDA and `device` is not CUDA."""
     for field in dataclasses.fields(settings):
         value, on_cuda = getattr(settings, field.name), field.metadata.get("on_cuda", ())
         if value in on_cuda and not device.startswith("cuda"):
-            others = " or ".join(f"'{one}'" for one in field.metadata["choices"] if one not in on_cuda)
-            raise BadSetting(f"{place}{field.name} = '{value}' needs --device cuda; on a CPU take {others}")
+            others = " or ".join(f"'{choice}'" for choice in field.metadata["choices"] if choice not in on_cuda)
+            raise BadSetting(f"{place}{field.name} = '{value}' needs --device cuda; on a CPU use {others}")
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
-    """The end of a message about an unknown `name`: the nearest of the `valid` ones, or all of them."""
+    """The end of a message about an unknown `name`: the nearest `valid` name, or all of them."""
     import difflib
 
     names = list(valid)
@@ -139,7 +139,7 @@ def nearest(name: str, valid: typing.Iterable[str]) -> str:
 
 
 def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) -> Any:
-    """`value` as the type `hint`, checked against the bounds in `metadata`; BadSetting if it does not fit."""
+    """`value` converted to the type `hint` and checked against the bounds in `metadata`. Raises BadSetting."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         if value is None or value == "none":
             return None
@@ -148,7 +148,7 @@ def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) 
         element = typing.get_args(hint)[0]
         if not isinstance(value, list | tuple):
             raise BadSetting(f"{place} = {value!r} must be a list")
-        return tuple(check_value(place, element, one, metadata) for one in value)
+        return tuple(check_value(place, element, entry, metadata) for entry in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
@@ -158,7 +158,7 @@ def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) 
 
 
 def check_bounds(place: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    """Raises BadSetting if `value` is outside the bounds that `setting` recorded in `metadata`."""
+    """Raises BadSetting if `value` violates the bounds in `metadata`, as recorded by `setting`."""
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
         raise BadSetting(f"{place} = {value!r} must be one of {', '.join(map(str, choices))}")
@@ -173,7 +173,7 @@ def check_bounds(place: str, value: Any, metadata: Mapping[str, Any]) -> None:
 
 
 def identity_of(settings: Any) -> dict[str, Any]:
-    """The settings that change the result, as JSON values: what enters the cache's key."""
+    """The settings that change the result, as JSON values: the part of the cache's key that they make."""
     return {
         field.name: as_json(getattr(settings, field.name))
         for field in dataclasses.fields(settings)
@@ -182,14 +182,14 @@ def identity_of(settings: Any) -> dict[str, Any]:
 
 
 def is_as_before(settings: Any, field: dataclasses.Field[Any]) -> bool:
-    """Whether a setting that came later leaves the result what it was before."""
+    """Whether a setting introduced later leaves the result as it was before."""
     if field.metadata.get("only_with") is not None:
         return not applies(settings, field)
     return bool(getattr(settings, field.name) == field.default)
 
 
 def all_of(settings: Any) -> dict[str, Any]:
-    """Every setting that applies and is not left to a network not yet known, as JSON values: what manifests record."""
+    """All settings that apply and are already set, as JSON values: what manifests record."""
     return {
         field.name: as_json(getattr(settings, field.name))
         for field in dataclasses.fields(settings)
@@ -198,5 +198,5 @@ def all_of(settings: Any) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """Tuples become lists, all else stays."""
-    return [as_json(one) for one in value] if isinstance(value, tuple) else value
+    """A setting's value for JSON: tuples become lists."""
+    return [as_json(entry) for entry in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Threads that die before they begin, for want of memory."""
+"""Detecting threads that die before they start, for lack of memory."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import functools
 import threading
 
 SECONDS = 60
-"""How long a thread may take to start, in seconds; on a loaded machine it can take several."""
+"""How long a thread may take to start; on a loaded machine it can take several seconds."""
 
 
 class Beginning(threading.Event):
-    """What `Thread.start` waits for: MemoryError where it has not come after SECONDS."""
+    """The event that `Thread.start` waits for, which raises MemoryError if it has not occurred after SECONDS."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        """As of any event."""
+        """As `Event.wait`, except that an unlimited wait ends after SECONDS with MemoryError."""
         if timeout is not None:
             return super().wait(timeout)
-        for _ in range(SECONDS):  # not at once: a process that was stopped meanwhile goes on counting
+        for _ in range(SECONDS):  # one by one, so that time during which the process was stopped does not count
             if super().wait(1):
                 return True
-        raise MemoryError("can't start new thread: it died before it began")
+        raise MemoryError("can't start new thread: it died before it started")
 
 
 def refuse_dead_threads() -> None:
-    """From now on `Thread.start` raises MemoryError for a thread that dies before it begins.
+    """Makes `Thread.start` raise MemoryError for a thread that dies before it starts.
 
-    Under a limit of memory the system may grant a thread, and Python fail to set it up; CPython's `start` then waits
-    for ever.
+    Under a memory limit, the system may grant a thread that Python then fails to set up; CPython's `start` would wait
+    for it forever.
     """
     original = threading.Thread.start
     if hasattr(original, "__wrapped__"):

@@ -1,1 +1,1 @@
-"""Drawings and plots: one palette, one way to set a label."""
+"""Drawing and plotting, with one palette and one way to place labels."""

@@ -1,6 +1,6 @@
-"""Detections on images, and contact sheets: for people to look at.
+"""Drawing detections on images, and contact sheets.
 
-Text is set in DejaVu Sans, which comes with matplotlib, so that no system font is needed.
+Text is set in DejaVu Sans, which comes with Matplotlib, so no system font is needed.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def draw_detections(
     numbers: Sequence[Sequence[str]] | None = None,
     thin: bool = False,
 ) -> NDArray[np.uint8]:
-    """A copy of `image` uint8 [H, W, 3] RGB with `boxes` [n, 4] and their labels, "dog 0.93", the best score on top.
+    """A copy of `image` uint8 [H, W, 3] RGB with `boxes` [n, 4] and labels such as "dog 0.93", the best score on top.
 
-    `labels` int [n] index `classes`, `scores` [n]. A label stays inside the image, beside its box where there is room.
-    One that would hide much of a better-scored one's label, or does not fit even in the smallest type, is left out;
-    the box still has its class's colour. `numbers` [n] are what stands behind a class's name in place of the score:
-    the first that has room. `thin` lines and grey labels are for boxes that are shown although they count for nothing.
+    `labels` int [n] index `classes`; `scores` [n]. Labels stay inside the image, next to their box if there is room. A
+    label that would hide much of a higher-scoring one, or does not fit even in the smallest type, is left out; the box
+    keeps its class's colour. `numbers` [n] are alternatives to show after the class in place of the score, of which the
+    first that fits is used. `thin` lines and grey labels mark boxes that are shown although they do not count.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
@@ -49,8 +49,9 @@ def draw_detections(
     taken: list[Rectangle] = []
     for row in order[::-1]:
         colour = GREY if thin else class_colours(len(classes))[labels[row]]
-        texts = [f"{classes[labels[row]]} {one}" for one in (numbers[row] if numbers else [f"{scores[row]:.2f}"])]
-        for text in [one for one in texts[:-1] if needs_no_smaller_font(one, canvas.size)] + texts[-1:]:
+        shown = numbers[row] if numbers else [f"{scores[row]:.2f}"]
+        texts = [f"{classes[labels[row]]} {number}" for number in shown]
+        for text in [text for text in texts[:-1] if needs_no_smaller_font(text, canvas.size)] + texts[-1:]:
             place = draw_label(pen, text, boxes[row], colour, canvas.size, taken)
             if place:
                 taken += place
@@ -59,11 +60,11 @@ def draw_detections(
 
 
 def with_legend(image: NDArray[np.uint8], paragraphs: Sequence[str], points: int = 13) -> NDArray[np.uint8]:
-    """`image` uint8 [H, W, 3] with the paragraphs on a strip below it, in lines as wide as the image or LEGEND_WIDTH;
-    the image's own pixels stay where they are."""
+    """`image` uint8 [H, W, 3] with the paragraphs on a strip below it, wrapped to the width of the image or
+    LEGEND_WIDTH, whichever is larger."""
     height, width = image.shape[:2]
     across = max(width, LEGEND_WIDTH)
-    lines = [line for one in paragraphs for line in wrapped(one, points, across - 4 * PADDING)]
+    lines = [line for paragraph in paragraphs for line in wrapped(paragraph, points, across - 4 * PADDING)]
     step = sum(font_of(points).getmetrics()) + PADDING
     canvas = Image.new("RGB", (across, height + (len(lines) * step + 4 * PADDING) * bool(lines)), PAPER)
     canvas.paste(Image.fromarray(image), (0, 0))
@@ -77,14 +78,14 @@ def with_legend(image: NDArray[np.uint8], paragraphs: Sequence[str], points: int
 def draw_box(
     pen: ImageDraw.ImageDraw, box: NDArray[np.floating], colour: Colour, stroke: int, size: tuple[int, int]
 ) -> None:
-    """A box's outline (`box` [4], half-open pixels) with a dark hairline around it, so that it shows on any ground."""
+    """Outlines a box (`box` [4], half-open pixels) with a dark hairline around it, to be visible on any background."""
     left, top, right, bottom = pixel_corners(box, size)
     pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=1)
     pen.rectangle((left, top, right, bottom), outline=colour, width=stroke)
 
 
 def pixel_corners(box: NDArray[np.floating], size: tuple[int, int]) -> Rectangle:
-    """A half-open box [4] as the pixels of its first and last column and row, inside an image of `size`."""
+    """The first and last column and row of a half-open box [4], clipped to an image of `size` (width, height)."""
     width, height = size
     left, top = (int(np.clip(math.floor(corner), 0, limit - 1)) for corner, limit in zip(box[:2], size, strict=True))
     right = int(np.clip(math.ceil(box[2]) - 1, left, width - 1))
@@ -100,7 +101,7 @@ def draw_label(
     size: tuple[int, int],
     taken: Sequence[Rectangle],
 ) -> list[Rectangle]:
-    """Writes `text` on a ground of `colour` near `box` [4]; returns the rectangle it took, if there was room."""
+    """Writes `text` on a background of `colour` near `box` [4]; returns the rectangle used, or [] if none is free."""
     font = fitting_font(text, size)
     if font is None:
         return []
@@ -114,7 +115,7 @@ def draw_label(
 
 
 def fitting_font(text: str, size: tuple[int, int]) -> ImageFont.FreeTypeFont | None:
-    """The font for labels on an image of `size`, smaller where `text` would be too wide; None if nothing fits."""
+    """The largest font in which the label `text` fits an image of `size`; None if none does."""
     points = largest_points(size)
     while points >= SMALLEST_FONT:
         width, height = label_size(text, font_of(points))
@@ -125,12 +126,12 @@ def fitting_font(text: str, size: tuple[int, int]) -> ImageFont.FreeTypeFont | N
 
 
 def largest_points(size: tuple[int, int]) -> int:
-    """The type size of labels on an image of `size` that has room for it."""
+    """The regular type size of labels on an image of `size`."""
     return int(np.clip(min(size) / 28, 11, 40))
 
 
 def needs_no_smaller_font(text: str, size: tuple[int, int]) -> bool:
-    """Whether a label fits an image of `size` in the largest type."""
+    """Whether a label fits an image of `size` in the regular type size."""
     return label_size(text, font_of(largest_points(size)))[0] <= size[0]
 
 
@@ -143,7 +144,7 @@ def font_of(points: int) -> ImageFont.FreeTypeFont:
 
 
 def label_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    """Width and height in pixels of a label with its padding."""
+    """The width and height of a label with its padding, in pixels."""
     ascent, descent = font.getmetrics()
     return math.ceil(font.getlength(text)) + 2 * PADDING, ascent + descent + 2 * PADDING
 
@@ -151,8 +152,8 @@ def label_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
 def label_place(
     corners: Rectangle, label: tuple[int, int], size: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle:
-    """Where a label of size `label` goes: the half-open rectangle, wholly inside the image of `size`, that covers the
-    least of `taken`, preferring above the box's top left corner, then inside, below, and at the right."""
+    """The half-open rectangle for a label of size `label`: inside the image of `size`, and covering as little of
+    `taken` as possible, preferably above the box's top left corner, then inside, below, and on the right."""
     left, top, right, bottom = corners
     width, height = label
     wanted = [
@@ -171,28 +172,28 @@ def label_place(
 
 
 def hidden_by(place: Rectangle, taken: Sequence[Rectangle]) -> float:
-    """How much of a place the rectangles `taken` cover, as a fraction (overlaps among them count twice)."""
+    """The fraction of a rectangle covered by those in `taken` (overlaps among them count twice)."""
     area = (place[2] - place[0]) * (place[3] - place[1])
     return sum(shared_area(place, other) for other in taken) / area
 
 
 def shared_area(first: Rectangle, second: Rectangle) -> int:
-    """Pixels that two half-open rectangles share."""
+    """The number of pixels shared by two half-open rectangles."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     return max(width, 0) * max(height, 0)
 
 
 def readable_on(colour: Colour) -> Colour:
-    """Black or white, whichever reads better on `colour`."""
+    """Black or white, whichever is more readable on `colour`."""
     red, green, blue = colour
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
 
 
 @lru_cache(maxsize=32)
 def class_colours(count: int) -> tuple[Colour, ...]:
-    """`count` colours, each as far from those before it as any strong colour is (in CIE Lab): the first ones are the
-    same whatever the count."""
+    """`count` colours, each as far as possible (in CIE Lab) from those before it; the first ones do not depend on
+    `count`."""
     palette, lab = strong_colours()
     chosen = [int(np.argmin(np.abs(palette - (230, 60, 50)).sum(axis=1)))]
     distance = np.full(len(palette), np.inf)
@@ -204,7 +205,7 @@ def class_colours(count: int) -> tuple[Colour, ...]:
 
 @lru_cache(maxsize=1)
 def strong_colours() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Colours neither dark, pale nor grey: RGB int64 [n, 3] and their CIE Lab float64 [n, 3]."""
+    """Colours that are not dark, pale or grey: RGB int64 [n, 3], and the same in CIE Lab, float64 [n, 3]."""
     steps = np.linspace(0, 255, 13).round().astype(np.int64)
     palette = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = rgb_to_lab(palette)
@@ -214,7 +215,7 @@ def strong_colours() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 
 
 def rgb_to_lab(colours: NDArray[np.int64]) -> NDArray[np.float64]:
-    """sRGB 0..255 [n, 3] as CIE Lab (D65) float64 [n, 3]."""
+    """sRGB 0..255 [n, 3] converted to CIE Lab (D65): float64 [n, 3]."""
     encoded = colours / 255.0
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -225,7 +226,7 @@ def rgb_to_lab(colours: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def fitted(image: NDArray[np.uint8], cell: tuple[int, int]) -> tuple[Image.Image, NDArray[np.float32]]:
-    """The image as large as fits `cell` (width, height), and the factors of (x1, y1, x2, y2), float32 [4]."""
+    """The image [H, W, 3] scaled to fit `cell` (width, height), and the scale of (x1, y1, x2, y2), float32 [4]."""
     height, width = image.shape[:2]
     scale = min(cell[0] / width, cell[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -240,10 +241,10 @@ def contact_sheet(
     gap: int = 12,
     heading: Sequence[str] = (),
 ) -> NDArray[np.uint8]:
-    """The images [H, W, 3] in rows of `columns`, each centred in a cell as large as the largest, a title under each.
+    """The images uint8 [H, W, 3] in rows of `columns`, centred in cells as large as the largest, with titles below.
 
-    Returns uint8 RGB; an empty sequence gives an empty sheet of one `gap` square. Titles too long are cut; the
-    paragraphs of `heading` are set above the images, in as many lines as they need.
+    Returns uint8 [H, W, 3] RGB; without images, an empty square of side `gap`. Long titles are truncated; the
+    paragraphs of `heading` are wrapped above the images.
     """
     columns = min(columns, max(len(images), 1))
     width = max((image.shape[1] for image in images), default=0)
@@ -273,9 +274,9 @@ def contact_sheet(
 def sections(
     titled: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], columns: int, gap: int = 4, across: int = 1
 ) -> NDArray[np.uint8]:
-    """Each title with its images, uint8 [H, W, 3] of one size for all, in rows of `columns` below it: uint8 RGB.
+    """Titled sections of images (uint8 [H, W, 3], all of one size) in rows of `columns`: uint8 [H, W, 3] RGB.
 
-    `across` sections stand side by side, the next ones below. Titles too long are cut.
+    `across` sections are placed side by side, the next ones below. Long titles are truncated.
     """
     across = max(1, min(across, len(titled)))
     columns = max(1, min(columns, max((len(images) for _, images in titled), default=1)))
@@ -303,16 +304,16 @@ def sections(
 
 
 def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """`image` uint8 [H, W, 3] at another size, smoothed as it shrinks and as it grows."""
+    """`image` uint8 [H, W, 3] resized to `width` x `height` with antialiasing."""
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def draw_field(
     image: NDArray[np.uint8], corners: tuple[float, float, float, float], text: str, points: int = 12
 ) -> NDArray[np.uint8]:
-    """A copy of `image` uint8 [H, W, 3] with a white rectangle, half-open, and `text` in its upper left corner.
+    """A copy of `image` uint8 [H, W, 3] with a white rectangle (half-open `corners`) and `text` at its top left.
 
-    What of the rectangle lies on the image's edge is drawn inside it; a dark hairline makes it show on a white ground.
+    The rectangle is clipped to the image; a dark hairline makes it visible on a white background.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
@@ -327,7 +328,7 @@ def draw_field(
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """`text`, or as much of its beginning as fits `width` pixels, with an ellipsis."""
+    """`text`, truncated to `width` pixels with an ellipsis if necessary."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -336,7 +337,7 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def wrapped(text: str, points: int, width: int) -> list[str]:
-    """`text` in lines that fit `width` pixels in type of `points`; a word that is wider has a line of its own."""
+    """`text` wrapped to lines of at most `width` pixels in type of `points`; wider words get their own line."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -348,6 +349,6 @@ def wrapped(text: str, points: int, width: int) -> list[str]:
 
 
 def save_image(image: NDArray[np.uint8], path: Path) -> None:
-    """Writes an image uint8 [H, W, 3] RGB; the format follows the name (PNG, JPEG)."""
+    """Writes an image uint8 [H, W, 3] RGB, in the format given by the file extension (PNG, JPEG)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)

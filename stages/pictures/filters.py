@@ -1,4 +1,4 @@
-"""A network to look at: the filters of its first layer."""
+"""Showing the filters of a network's first layer."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SMALLEST_FILTER = 60
 
 
 def first_filters(module: nn.Module, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """The first convolution's weights for R, G and B in pixels of the image: float32 [filters, k, k, 3].
+    """The first convolution's weights for R, G and B, for unprocessed pixels: float32 [filters, k, k, 3].
 
-    Raises StageError for a network whose first convolution does not see colours.
+    Raises StageError if the first convolution does not have three input channels.
     """
-    first = next((one for one in module.modules() if isinstance(one, nn.Conv2d)), None)
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None or first.in_channels != 3:
         raise StageError("the network's first layer is not a convolution over the image's three colour channels")
     weights = first.weight.detach().to("cpu", torch.float32) / torch.tensor(preprocessing.std)[:, None, None]
@@ -31,9 +31,9 @@ def first_filters(module: nn.Module, preprocessing: Preprocessing) -> NDArray[np
 
 
 def filter_sheet(filters: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Filters [n, k, k, 3] in rows: grey is 0, and each filter's largest weight, up or down, is a colour's end."""
+    """A sheet of filters [n, k, k, 3], uint8 [H, W, 3] RGB: 0 is grey, and each filter is scaled to the full range."""
     largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
     shown = np.rint(127.5 + 127.5 * filters / np.where(largest > 0, largest, 1)).astype(np.uint8)
     factor = math.ceil(SMALLEST_FILTER / filters.shape[1])
-    cells = [one.repeat(factor, axis=0).repeat(factor, axis=1) for one in shown]
+    cells = [image.repeat(factor, axis=0).repeat(factor, axis=1) for image in shown]
     return contact_sheet(cells, columns=max(1, math.ceil(math.sqrt(1.5 * len(cells)))), gap=6)

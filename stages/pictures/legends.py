@@ -1,4 +1,4 @@
-"""Legends of sheets: what a colour or a dashed outline means, in as many lines as the sheet's width needs."""
+"""Legends of sheets, wrapped to the sheet's width."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stages.pictures.palette import INK, PAPER, Colour
 
 SWATCH = 14
 BETWEEN = 18
-"""Pixels between two entries of a line."""
+"""Pixels between entries on a line."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What `words` stand for: a patch of `colour`, its outline where `dashed`, a stroke where it is a `line`; without a
-    colour the words alone."""
+    """A legend entry: `words` after a patch of `colour`, a `dashed` outline or a `line`; without a colour, just the
+    words."""
 
     words: str
     colour: Colour | None = None
@@ -35,10 +35,10 @@ class Entry:
 
 
 def draw_legend(paragraphs: Sequence[Sequence[Entry]], width: int, points: int = 15) -> Pixels:
-    """The entries from left to right, each paragraph on lines of its own: uint8 [H, `width`, 3] RGB on PAPER.
+    """The entries from left to right, each paragraph starting a new line: uint8 [H, `width`, 3] RGB on PAPER.
 
-    An entry that does not fit the line goes on to the next; one that is longer than a line is broken between words,
-    and only a word that is longer than a line is cut, with an ellipsis.
+    Entries that do not fit a line move to the next; longer ones are broken between words, and only words longer than a
+    line are truncated, with an ellipsis.
     """
     font = font_of(points)
     step = sum(font.getmetrics()) + 4
@@ -68,7 +68,7 @@ def draw_legend(paragraphs: Sequence[Sequence[Entry]], width: int, points: int =
 
 
 def with_margins(image: Pixels, top: int, bottom: int, sides: int = 0) -> Pixels:
-    """`image` uint8 [H, W, 3] RGB with so many pixels of PAPER around it."""
+    """`image` uint8 [H, W, 3] RGB with margins of PAPER, in pixels."""
     height, width = image.shape[:2]
     canvas = np.full((top + height + bottom, width + 2 * sides, 3), PAPER, np.uint8)
     canvas[top : top + height, sides : sides + width] = image
@@ -76,7 +76,7 @@ def with_margins(image: Pixels, top: int, bottom: int, sides: int = 0) -> Pixels
 
 
 def draw_swatch(pen: ImageDraw.ImageDraw, entry: Entry, corner: tuple[int, int]) -> None:
-    """The sign of an entry that has a colour, its upper left pixel at `corner`."""
+    """Draws the symbol of an entry with a colour, its top left pixel at `corner`."""
     assert entry.colour is not None
     left, top = corner
     right, bottom = left + entry.indent - 7, top + SWATCH - 1

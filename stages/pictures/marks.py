@@ -1,4 +1,4 @@
-"""Boxes of several kinds on one image: what was found, what is false, what was missed."""
+"""Drawing boxes of several kinds on one image, such as true positives, false positives and missed objects."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ DASH = 7
 
 @dataclass(frozen=True)
 class Mark:
-    """A box float32 [4] in pixels of the image, its colour and label; `dashed` for what is annotated, `thin` for one of
-    many; `stroke` is the width of its line in pixels, None for that of all marks; `ground` is the label's, None for
-    `colour`."""
+    """A box float32 [4] in pixels of the image, with colour and label; `dashed` for annotated objects, `thin` for one
+    of many. `stroke` is the line width in pixels (None: that of all marks), `ground` the label's background (None:
+    `colour`)."""
 
     box: NDArray[np.floating]
     colour: Colour
@@ -33,9 +33,9 @@ class Mark:
 
 
 def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stroke: int = 2) -> Pixels:
-    """`image` scaled to fit `cell` (width, height) with the marks on it, the first on top: uint8 [H, W, 3] RGB.
+    """`image` scaled to fit `cell` (width, height), with marks, the first one on top: uint8 [H, W, 3] RGB.
 
-    Labels that find no room without hiding an earlier one are left out; the colours stay.
+    Labels that would hide an earlier one are left out; the boxes keep their colours.
     """
     canvas, scale = fitted(image, cell)
     pen = ImageDraw.Draw(canvas)
@@ -56,7 +56,8 @@ def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stro
 
 
 def draw_many(image: Pixels, boxes: Boxes, colour: Colour, cell: tuple[int, int], opacity: float) -> Pixels:
-    """`image` scaled to fit `cell` with the outlines of many `boxes` [n, 4], each as opaque as `opacity` in 0..1."""
+    """`image` scaled to fit `cell`, with the outlines of many `boxes` [n, 4], each with `opacity` in 0..1: uint8
+    [H, W, 3] RGB."""
     canvas, scale = fitted(image, cell)
     drawn, ink = np.asarray(canvas).astype(np.float32), np.array(colour, np.float32)
     for box in boxes:
@@ -68,7 +69,7 @@ def draw_many(image: Pixels, boxes: Boxes, colour: Colour, cell: tuple[int, int]
 
 
 def draw_dashed(pen: ImageDraw.ImageDraw, corners: Rectangle, colour: Colour, stroke: int) -> None:
-    """A dashed outline inside the pixels `corners`, on a dark one so that it shows on any ground."""
+    """A dashed outline inside the pixels `corners`, on a dark one to be visible on any background."""
     left, top, right, bottom = corners
     pen.rectangle(corners, outline=(0, 0, 0), width=stroke)
     for x in range(left, right + 1, 2 * DASH):

@@ -1,4 +1,4 @@
-"""What the plots have in common: figures that need no display, grids, labels that keep apart."""
+"""Helpers for plots: figures without a display, grids, and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stages.pictures.drawing import font_of, shortened
 from stages.pictures.palette import GRID, MUTED
 
 GROUNDED = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-"""The ground of a label that may lie on a line."""
+"""The background of a label that may overlap a line."""
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches that needs no display."""
+    """An empty figure, `width` x `height` inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -32,7 +32,7 @@ def save(figure: Any, path: Path) -> None:
 
 
 def plain(ax: Any, axis: str = "both") -> None:
-    """A light grid, no frame."""
+    """Gives the axes a light grid and no frame."""
     ax.grid(axis=axis, color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
@@ -40,7 +40,7 @@ def plain(ax: Any, axis: str = "both") -> None:
 
 
 def whole_steps(ax: Any, steps: Sequence[float]) -> None:
-    """Puts the ticks of the x axis at whole numbers; `steps` are what is plotted, a single one gets the only tick."""
+    """Puts the ticks of the x axis at whole numbers; `steps` are the values plotted (one alone gets the only tick)."""
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
@@ -50,21 +50,21 @@ def whole_steps(ax: Any, steps: Sequence[float]) -> None:
 
 
 def say(ax: Any, words: str, ink: str = MUTED, ground: str = "white") -> None:
-    """Says in the middle of an empty plot why it is empty."""
+    """Writes in the middle of an empty plot why it is empty."""
     box = {"boxstyle": "square,pad=0.3", "facecolor": ground, "edgecolor": "none"}
     ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", fontsize=9, color=ink, bbox=box)
 
 
 def cut(text: str, points: int, inches: float) -> str:
-    """As much of `text` as fits so many inches in type of `points`, with an ellipsis where something is missing."""
+    """`text`, truncated to that many `inches` in type of `points`, with an ellipsis if necessary."""
     return shortened(text, font_of(points), int(72 * inches))
 
 
 def apart(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
-    """Ascending `values` moved as little as keeps `gap` between neighbours and all within `low` to `high`: the least
-    sum of squares. Where there is no room for that many, they begin at `low` and go beyond `high`.
+    """Ascending `values`, moved as little as possible (by least squares) so that neighbours are at least `gap` apart
+    and all lie within `low` to `high`. If there is no room for that, they start at `low` and exceed `high`.
 
-    Without the gaps between them the places are an isotonic regression of the values (pool adjacent violators).
+    With the gaps subtracted, this is an isotonic regression (pool adjacent violators).
     """
     pools: list[tuple[float, int]] = []
     for place, value in enumerate(values):

@@ -223,7 +223,7 @@ def test_arithmetic_that_the_device_lacks(call, tmp_path):
     recipe = chain(tmp_path, "shapenet", 'precision = "tf32"', CHAIN.replace("[propose]", "[propose]\nmax_boxes = 3"))
     code, _, errors = call("run", recipe, "--device", "cpu", "--set", "datasets.train.images=2")
     assert code == 2
-    assert "[extract] precision = 'tf32' needs --device cuda; on a CPU take 'float32' or 'bfloat16'" in errors
+    assert "[extract] precision = 'tf32' needs --device cuda; on a CPU use 'float32' or 'bfloat16'" in errors
     assert not list((tmp_path / "work").glob("caches/*/*/part-*.h5"))
 
 
