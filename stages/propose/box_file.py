@@ -1,17 +1,18 @@
-"""Proposals from a file: HDF5, .npz, or the .mat that selective search's authors publish.
+"""Proposals from a file: HDF5, .npz, or the .mat format published by the authors of selective search.
 
-What a file may look like:
+Accepted formats:
 
-- `.h5` / `.hdf5`: `boxes` [all, 4], `offsets` [images + 1] and `image_ids` [images], as in a finished proposals cache's
-  `data.h5`; or a dataset [n, 4] per image id; or a group per image id with a dataset `boxes`.
+- `.h5` / `.hdf5`: `boxes` [all, 4], `offsets` [images + 1] and `image_ids` [images], as in the `data.h5` of a complete
+  proposals cache; or a dataset [n, 4] per image id; or a group per image id with a dataset `boxes`.
 - `.npz`: an array [n, 4] per image id.
-- `.mat` (up to version 7): a cell array `boxes` of [n, 4] and a cell array `images` of as many ids.
+- `.mat` (up to version 7): a cell array `boxes` of [n, 4] and a cell array `images` with the same number of ids.
 
-The flat HDF5 layout may be a view of other files (virtual datasets, external links): the cache's key is made from the
-boxes. For every other layout it is made from the file's bytes, so a file whose boxes lie elsewhere is refused.
+The flat HDF5 layout may be a view of other files (virtual datasets, external links), since the cache's key is made from
+the boxes. For all other layouts the key is made from the file's bytes, so a file whose boxes are stored elsewhere is
+refused.
 
-Ids that are numbers in the file (`image_ids` of integers, `images` of numbers) are those of the images whose ids are
-these numbers in decimal digits, with or without leading zeros.
+Numeric ids in the file (integer `image_ids`, numeric `images`) match image ids that are these numbers in decimal
+digits, with or without leading zeros.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ Lookup = Callable[[str], Any]
 FLAT = ("boxes", "offsets", "image_ids")
 BLOCK = 1 << 18  # rows
 ODD = (OSError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError)
-"""What h5py makes of odd files."""
+"""What h5py raises for malformed files."""
 MOST_BOXES = 10_000_000
-"""Of one image: a file that says more is damaged, or made to fill the memory."""
+"""The most boxes of an image: a file that claims more is damaged, or made to fill the memory."""
 MOST_IMAGES = 100_000_000
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def resolve_path(file: str) -> Path:
-    """`file` with `~` and `$VARIABLES` expanded. Raises StageError if it is empty or not a file."""
+    """`file` with `~` and `$VARIABLES` expanded. Raises StageError if it is empty or does not exist."""
     if not file:
         raise StageError("propose: file is not set; method = 'file' needs file = the path of a .h5, .npz or .mat file")
     path = Path(os.path.expandvars(file)).expanduser()
@@ -55,27 +56,27 @@ def resolve_path(file: str) -> Path:
 
 
 def open_boxes(settings: Any, key: Mapping[str, Any]) -> BoxFile:
-    """The file that the settings name; it must have the content that the `key` was made from."""
+    """Opens the file named in the settings, whose content must be what the `key` was made from."""
     return BoxFile(resolve_path(settings.file), settings.box_format, key.get("file_sha256"))
 
 
 class BoxFile:
-    """Boxes of images by their ids, from one open file. Not for threads."""
+    """The boxes of images, by id, from an open file. Not thread-safe."""
 
     def __init__(self, path: Path, box_format: str = "auto", sha256: str | None = None) -> None:
-        """Opens `path`; raises StageError for a file that is none of the formats above.
+        """Opens `path`. Raises StageError if it is in none of the formats above.
 
-        `sha256` is the `content_sha256` that a key was made from. A file of other content, now or whenever boxes are
-        read from it, is ChangedInput.
+        `sha256` is the `content_sha256` that a key was made from. Raises ChangedInput if the content differs, now or
+        whenever boxes are read.
         """
         self.path = path
         self.one_based = box_format == "mat-yxyx" or (box_format == "auto" and path.suffix.lower() == ".mat")
         self.lookup = open_lookup(path, sha256)
 
     def boxes(self, image_id: str) -> Boxes:
-        """The image's boxes, float32 [n, 4] zero-based half-open, in the file's order, unclipped.
+        """The image's boxes float32 [n, 4], zero-based and half-open, in the file's order, not clipped.
 
-        Raises StageError, naming file and id, if the id is not there or has anything but n boxes with an area, and
+        Raises StageError, naming file and id, if the id is missing or has anything but boxes with an area, and
         ChangedInput.
         """
         try:
@@ -94,7 +95,7 @@ class BoxFile:
         return boxes
 
     def as_corners(self, values: np.ndarray, image_id: str) -> Boxes:
-        """The file's numbers as boxes of this project; StageError for a wrong shape or type."""
+        """The file's values as boxes float32 [n, 4], zero-based and half-open. Raises StageError if they are not."""
         if values.size == 0:
             return np.zeros((0, 4), np.float32)
         if values.ndim != 2 or values.shape[1] != 4 or values.dtype.kind not in "iuf":
@@ -107,12 +108,12 @@ class BoxFile:
         return np.column_stack([x1 - 1, y1 - 1, x2, y2]).astype(np.float32)
 
     def wrong(self, image_id: str, found: str, advice: str) -> StageError:
-        """The sentence for boxes that cannot be used."""
+        """The error for boxes that cannot be used."""
         return StageError(f"{self.path}: the boxes of image '{image_id}' are or contain {found}; {advice}")
 
 
 class Source:
-    """A file that stays open, and must stay as it was when it was opened. Raises StageError if it cannot be read."""
+    """A file that stays open and must not change meanwhile. Raises StageError if it cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -123,12 +124,12 @@ class Source:
             raise StageError(f"{path}: " + cannot("be read", error, "correct propose.file")) from error
 
     def state_now(self) -> tuple[int, int, int]:
-        """Size and times of the open file: whatever is written into it shows in them."""
+        """The size and times of the open file, which change with any write."""
         status = os.fstat(self.stream.fileno())
         return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def check(self) -> None:
-        """Raises ChangedInput if the file has been written to or replaced."""
+        """Raises ChangedInput if the file has been written to."""
         if self.state_now() != self.state:
             raise ChangedInput.of(self.path)
 
@@ -138,15 +139,15 @@ class Source:
         return hashlib.file_digest(self.stream, "sha256").hexdigest()
 
     def check_bytes(self, sha256: str | None) -> None:
-        """Raises ChangedInput unless this is the SHA-256 of the bytes, if one is given."""
+        """Raises ChangedInput if `sha256` is given and is not that of the file's bytes."""
         if sha256 is not None and self.sha256() != sha256:
             raise ChangedInput.of(self.path)
 
 
 def open_lookup(path: Path, sha256: str | None = None) -> Lookup:
-    """The function from an image id to the file's array (KeyError if it has none).
+    """A function from image id to the file's array, which raises KeyError if there is none.
 
-    It raises ChangedInput where the content is no longer that of the `sha256`.
+    It raises ChangedInput if the content no longer matches `sha256`.
     """
     openers: dict[str, Callable[[Source, str | None], Lookup]] = {
         ".h5": hdf5_lookup,
@@ -161,10 +162,10 @@ def open_lookup(path: Path, sha256: str | None = None) -> Lookup:
 
 
 def hdf5_lookup(source: Source, sha256: str | None) -> Lookup:
-    """Of an HDF5 file: flat with offsets, or one dataset or group per image."""
+    """The lookup of an HDF5 file: flat with offsets, or one dataset or group per image."""
     path = source.path
     with whole_hdf5(path):
-        file = h5py.File(source.stream, "r")  # by the open file, so that no other is read
+        file = h5py.File(source.stream, "r")  # from the open file, so that no other can take its place
         if is_flat(file):
             return flat_lookup(path, h5py.File(path, "r"), sha256)
         check_links(path, file)
@@ -187,7 +188,7 @@ def hdf5_lookup(source: Source, sha256: str | None) -> Lookup:
 
 @contextlib.contextmanager
 def whole_hdf5(path: Path) -> Iterator[None]:
-    """Whatever h5py makes of a file that is damaged or odd is a StageError."""
+    """Turns whatever h5py raises for a damaged or malformed file into a StageError."""
     try:
         yield
     except ODD as error:
@@ -196,7 +197,7 @@ def whole_hdf5(path: Path) -> Iterator[None]:
 
 
 def values_of(path: Path, image_id: str, array: Any) -> Any:
-    """The values of an image's dataset. Raises StageError if it is none, or lies in another file."""
+    """The values of an image's dataset. Raises StageError if it is not a dataset, or is stored in another file."""
     if not isinstance(array, h5py.Dataset):
         raise StageError(f"{path}: '{image_id}' is neither a dataset nor a group with 'boxes'; write numbers [n, 4]")
     if array.is_virtual or array.external:
@@ -207,34 +208,32 @@ def values_of(path: Path, image_id: str, array: Any) -> Any:
 
 
 def check_links(path: Path, file: h5py.File) -> None:
-    """Raises StageError if a link of the file leads to another file."""
+    """Raises StageError if the file contains a link to another file."""
 
     def external(name: bytes, info: Any) -> bytes | None:
         return name if info.type == h5py.h5l.TYPE_EXTERNAL else None
 
-    found = file.id.links.visit(external, info=True)
-    if found is not None:
+    link = file.id.links.visit(external, info=True)
+    if link is not None:
         raise StageError(
-            f"{path}: '{found.decode()}' is a link to another file, which may change unnoticed; copy the boxes into "
+            f"{path}: '{link.decode()}' is a link to another file, which may change unnoticed; copy the boxes into "
             "one file, or write 'boxes', 'offsets' and 'image_ids'"
         )
 
 
 def is_flat(file: h5py.File) -> bool:
-    """Whether the file has the boxes of all images in one dataset."""
+    """Whether the file has the flat layout, with the boxes of all images in one dataset."""
     return set(FLAT) <= set(file)
 
 
 def flat_lookup(path: Path, file: h5py.File, sha256: str | None) -> Lookup:
-    """Of `boxes`, `offsets` and `image_ids`; StageError if they do not fit each other."""
+    """The lookup of a file with `boxes`, `offsets` and `image_ids`. Raises StageError if they are inconsistent."""
     check_flat(path, file)
     ids, digests = flat_ids(path, file), flat_digests(path, file)
     if sha256 is not None and digests.whole != sha256:
         raise ChangedInput.of(path)
-    boxes, offsets = (
-        file["boxes"],
-        file["offsets"][()].astype(np.int64),
-    )  # of unsigned numbers no difference is negative
+    boxes = file["boxes"]
+    offsets = file["offsets"][()].astype(np.int64)  # differences of unsigned integers are never negative
     if offsets[0] != 0 or (np.diff(offsets) < 0).any():
         raise StageError(f"{path}: 'offsets' do not divide 'boxes' among 'image_ids'; write [0, n1, n1 + n2, ...]")
     place = by_id(path, ids)
@@ -251,7 +250,7 @@ def flat_lookup(path: Path, file: h5py.File, sha256: str | None) -> Lookup:
 
 
 def check_flat(path: Path, file: h5py.File) -> None:
-    """Raises StageError where the sizes of a flat file's datasets do not fit each other, before these are read."""
+    """Raises StageError if the sizes of a flat file's datasets are inconsistent, before reading them."""
     boxes, offsets, ids = (file.get(name) for name in FLAT)
     for name, array in zip(FLAT, (boxes, offsets, ids), strict=True):
         if not isinstance(array, h5py.Dataset) or not array.shape:
@@ -264,26 +263,26 @@ def check_flat(path: Path, file: h5py.File) -> None:
 
 
 def flat_ids(path: Path, file: h5py.File) -> list[str] | list[int]:
-    """The `image_ids` of a flat file, all text or all whole numbers; StageError if they are anything else."""
+    """The `image_ids` of a flat file, all strings or all integers. Raises StageError if they are neither."""
     stored = file["image_ids"]
     if isinstance(stored, h5py.Dataset) and stored.ndim == 1:
         if stored.dtype.kind in "iu":
-            return [int(one) for one in stored[()]]
+            return [int(number) for number in stored[()]]
         if h5py.check_string_dtype(stored.dtype) is not None:
             with contextlib.suppress(UnicodeDecodeError):
-                return [str(one) for one in stored.asstr()[()]]
+                return [str(text) for text in stored.asstr()[()]]
     raise StageError(f"{path}: 'image_ids' is not a list of strings or whole numbers; write the images' ids")
 
 
 def by_id(path: Path, ids: Sequence[str | int]) -> Callable[[str], int]:
-    """The function from an image's id to its place in `ids` (KeyError if it is not there).
+    """A function from image id to its position in `ids`, which raises KeyError if it is missing.
 
-    A number stands for the id that has these digits, leading zeros aside. Raises StageError if an id is there twice,
-    or, when it is looked up, if a number stands for two images.
+    A number matches the id with these digits, ignoring leading zeros. Raises StageError if an id appears twice or, on
+    lookup, if a number matches two images.
     """
-    places = {one: place for place, one in enumerate(ids)}
+    places = {id_: place for place, id_ in enumerate(ids)}
     if len(places) < len(ids):
-        twice = next(one for place, one in enumerate(ids) if places[one] != place)
+        twice = next(id_ for place, id_ in enumerate(ids) if places[id_] != place)
         raise StageError(f"{path}: the id {twice!r} appears twice; list each image once")
     asked: dict[int, str] = {}
 
@@ -300,14 +299,14 @@ def by_id(path: Path, ids: Sequence[str | int]) -> Callable[[str], int]:
 
 
 def npz_lookup(source: Source, sha256: str | None) -> Lookup:
-    """Of a .npz file, one array an image, read when asked for."""
+    """The lookup of a .npz file, with one array per image, read on demand."""
     path = source.path
     source.check_bytes(sha256)
     source.stream.seek(0)
     try:
         arrays: Mapping[str, Any] = np.load(source.stream, allow_pickle=False)
         names = set(arrays)
-    except Exception as error:  # zipfile, zlib and numpy each have their own
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own
         raise StageError(f"{path}: is not a .npz file; write it with numpy.savez(path, **boxes_by_image_id)") from error
 
     def lookup(image_id: str) -> Any:
@@ -319,7 +318,7 @@ def npz_lookup(source: Source, sha256: str | None) -> Lookup:
             return values
         except ChangedInput:
             raise
-        except Exception as error:  # also MemoryError, where a few bytes say that they are terabytes
+        except Exception as error:  # including MemoryError, if a few bytes claim to be terabytes
             source.check()
             raise StageError(
                 f"{path}: the array '{image_id}' cannot be read ({error}); write numbers [n, 4]"
@@ -329,7 +328,7 @@ def npz_lookup(source: Source, sha256: str | None) -> Lookup:
 
 
 def mat_lookup(source: Source, sha256: str | None) -> Lookup:
-    """Of the published .mat format; the whole file is read into memory."""
+    """The lookup of a file in the published .mat format, which is read into memory."""
     path, raw = source.path, source.stream.read()
     if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
         raise ChangedInput.of(path)
@@ -357,7 +356,7 @@ def mat_lookup(source: Source, sha256: str | None) -> Lookup:
 
 
 def id_in_cell(image: Any) -> Any:
-    """What a cell of `images` holds: text, a number, the first of several; None for an empty one or anything else."""
+    """The id in a cell of `images`: text, a number, or the first of several; None if it is empty or anything else."""
     while isinstance(image, list) and image:
         image = image[0]
     if isinstance(image, np.ndarray) and image.size:
@@ -366,16 +365,17 @@ def id_in_cell(image: Any) -> Any:
 
 
 def as_id(name: Any) -> str | int:
-    """An id as MATLAB stores it: text, or a number, which is a double even where it is whole."""
+    """An id from MATLAB: text, or a number, which is stored as a double even if it is an integer."""
     if isinstance(name, np.number) and float(name).is_integer():
         return int(name)
     return str(name)
 
 
 def fit_to_image(boxes: Boxes, width: int, height: int, place: str) -> tuple[Boxes, int]:
-    """(`boxes` [n, 4] clipped to the image of `width` x `height` pixels, how many it cut).
+    """`boxes` [n, 4] clipped to an image of `width` x `height` pixels, and the number of boxes that changed.
 
-    Raises StageError, beginning with `place`, if a box lies wholly outside: then file and image do not belong together.
+    Raises StageError, its message starting with `place`, if a box lies completely outside: the file does not match the
+    image.
     """
     clipped = clip_boxes(boxes, width, height)
     outside = ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1)
@@ -388,10 +388,10 @@ def fit_to_image(boxes: Boxes, width: int, height: int, place: str) -> tuple[Box
 
 
 def content_sha256(path: Path, work: Path | None = None) -> str:
-    """What the file holds, as hex: its bytes; the three arrays of a flat HDF5 file, which may be a view of others.
+    """The SHA-256 (hex) of the file's content: its bytes, or the three arrays of a flat HDF5 file, which may be a view.
 
-    It is remembered in the folder `work`, if one is given, as long as the file looks unchanged; a view never is. Raises
-    StageError for an HDF5 file of another layout that links to others.
+    It is remembered in the folder `work`, if given, as long as the file looks unchanged, except for views. Raises
+    StageError for HDF5 files of other layouts that link to other files.
     """
     source = Source(path)
 
@@ -408,7 +408,7 @@ def content_sha256(path: Path, work: Path | None = None) -> str:
 
 
 def is_view(path: Path) -> bool:
-    """Whether a flat HDF5 file shows what other files hold."""
+    """Whether a file is a flat HDF5 file that shows data of other files."""
     if not h5py.is_hdf5(path):
         return False
     with whole_hdf5(path), h5py.File(path, "r") as file:
@@ -420,10 +420,10 @@ def is_view(path: Path) -> bool:
 
 
 class FlatDigests:
-    """Digests of a flat HDF5 file: `whole` (hex) of all it holds, `of_images` of each image's boxes."""
+    """Digests of a flat HDF5 file: `whole` (hex) of everything, and `of_images` of each image's boxes."""
 
     def __init__(self, head: Iterator[bytes], boxes: Any, offsets: np.ndarray) -> None:
-        """Reads all boxes once, a block of rows at a time."""
+        """Reads all boxes once, in blocks of rows."""
         whole, image = hashlib.sha256(), hashlib.sha256()
         for piece in head:
             whole.update(piece)
@@ -445,7 +445,7 @@ class FlatDigests:
 
 
 def flat_digests(path: Path, file: h5py.File, *, of_images: bool = True) -> FlatDigests:
-    """The digests of a flat HDF5 file. Raises StageError for one that cannot be read, or not all of it."""
+    """The digests of a flat HDF5 file. Raises StageError if it cannot be read completely."""
     check_views(path, file)
     try:
         offsets = file["offsets"][()].astype(np.int64) if of_images else np.zeros(1, np.int64)
@@ -457,14 +457,14 @@ def flat_digests(path: Path, file: h5py.File, *, of_images: bool = True) -> Flat
 
 
 def flat_head(file: h5py.File) -> Iterator[bytes]:
-    """The bytes of a flat HDF5 file's ids and offsets."""
+    """The ids and offsets of a flat HDF5 file as bytes."""
     ids = file["image_ids"]
     yield (ids[()].astype(np.int64).tobytes() if ids.dtype.kind in "iu" else "\n".join(ids.asstr()[()]).encode())
     yield file["offsets"][()].astype(np.int64).tobytes()
 
 
 def check_views(path: Path, file: h5py.File) -> None:
-    """Raises StageError if a virtual dataset shows what is not there: HDF5 would fill in, without an error."""
+    """Raises StageError if the source of a virtual dataset is missing: HDF5 would silently use fill values."""
     for name in FLAT:
         array = file.get(name)
         for source in array.virtual_sources() if isinstance(array, h5py.Dataset) and array.is_virtual else ():
@@ -477,7 +477,7 @@ def check_views(path: Path, file: h5py.File) -> None:
 
 
 def holds(path: Path, dataset: str) -> bool:
-    """Whether the HDF5 file `path` is there and has this dataset."""
+    """Whether the HDF5 file `path` exists and has this dataset."""
     try:
         with h5py.File(path, "r") as file:
             return isinstance(file.get(dataset), h5py.Dataset)
@@ -486,5 +486,5 @@ def holds(path: Path, dataset: str) -> bool:
 
 
 def as_bytes(rows: Any) -> bytes:
-    """What is hashed of boxes, whatever numbers they are stored as."""
+    """The bytes of boxes [n, 4] to be hashed, whatever their dtype."""
     return np.asarray(rows, np.float64).tobytes()

@@ -1,7 +1,8 @@
-"""Reading cell arrays of numbers and texts from MATLAB's files, level 5 ("MAT-File Format", versions 5 to 7).
+"""Reading cell arrays of numbers and text from MATLAB files of level 5 ("MAT-File Format", versions 5 to 7).
 
-The published boxes of selective search are such files. SciPy's reader crashes the process on some damaged ones.
-Letters as in that document: a file is data elements, each a tag (type, number of bytes) and its bytes, padded to eight.
+The published boxes of selective search are in this format. SciPy's reader crashes the process on some damaged files.
+Terms as in that document: a file is a sequence of data elements, each a tag (type, number of bytes) followed by its
+bytes, padded to a multiple of eight.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NUMBERS = {
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
     16: "u1", 17: "u2", 18: "u4",
 }  # fmt: skip
-"""NumPy's names of the types of elements; 16 to 18 are text in UTF-8, UTF-16 and UTF-32."""
+"""NumPy's names for the element types; 16 to 18 are text in UTF-8, UTF-16 and UTF-32."""
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 COMPLEX, LOGICAL = 0x800, 0x200
 ENCODINGS = {16: "utf-8", 17: "utf-16", 18: "utf-32"}
@@ -28,15 +29,15 @@ DEEPEST = 8
 
 
 def read_variables(raw: bytes, names: Container[str]) -> dict[str, Any]:
-    """The variables of these `names` in a file's bytes: a list for a cell array (in MATLAB's order, by columns), str
+    """The variables with these `names` in a file's bytes: a list for a cell array (in MATLAB's column-major order), str
     for text, an array [rows, columns, ...] for numbers, None for anything else.
 
-    Raises ValueError for bytes that are no such file, or not a whole one.
+    Raises ValueError for bytes that are not a complete file of this format.
     """
     order = {b"IM": "<", b"MI": ">"}.get(raw[126:HEADER])
     if order is None or len(raw) < HEADER:
         raise ValueError("it has no .mat header of version 5 to 7")
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for kind, content in elements(memoryview(raw)[HEADER:], order):
         inner = [(kind, content)]
         if kind == COMPRESSED:
@@ -45,12 +46,12 @@ def read_variables(raw: bytes, names: Container[str]) -> dict[str, Any]:
             if inner_kind == MATRIX:
                 name, value = variable(matrix, order, names, DEEPEST)
                 if name in names:
-                    found[name] = value
-    return found
+                    variables[name] = value
+    return variables
 
 
 def decompressed(content: memoryview) -> bytes:
-    """The bytes that were compressed. Raises ValueError."""
+    """The decompressed bytes. Raises ValueError."""
     try:
         return zlib.decompress(content)
     except zlib.error as error:
@@ -58,15 +59,15 @@ def decompressed(content: memoryview) -> bytes:
 
 
 def elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """The type and the bytes of each data element. Raises ValueError where one is longer than what is left."""
+    """The type and the bytes of each data element. Raises ValueError if one is longer than what is left."""
     place = 0
     while place < len(content):
         if len(content) - place < 8:
             raise ValueError("it ends inside the tag of an element")
-        kind, size = (int(one) for one in np.frombuffer(content[place : place + 8], f"{order}u4"))
+        kind, size = (int(number) for number in np.frombuffer(content[place : place + 8], f"{order}u4"))
         start, end = place + 8, place + 8 + size
         place = end if kind == COMPRESSED else end + -end % 8
-        if kind >> 16:  # a small element: its bytes stand in the tag
+        if kind >> 16:  # a small element, with its bytes in the tag
             kind, size = kind & 0xFFFF, kind >> 16
             start, end, place = start - 4, start - 4 + size, start
             if size > 4:
@@ -77,7 +78,7 @@ def elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]
 
 
 def variable(content: memoryview, order: str, names: Container[str] | None, depth: int) -> tuple[str, Any]:
-    """The name and value of a matrix element; the value only if the name is among `names` (None: whatever it is)."""
+    """The name and value of a matrix element; the value only if the name is in `names` (None: any name)."""
     parts = elements(content, order)
     try:
         flags = numbers(*next(parts), order)
@@ -105,15 +106,15 @@ def variable(content: memoryview, order: str, names: Container[str] | None, dept
 
 
 def numbers(kind: int, content: memoryview, order: str) -> np.ndarray:
-    """The numbers of an element. Raises ValueError."""
+    """The numbers of an element, as an array [n]. Raises ValueError."""
     if kind not in NUMBERS:
         raise ValueError(f"an element has type {kind} instead of numbers")
     return np.frombuffer(content, f"{order}{NUMBERS[kind]}")
 
 
 def text(kind: int, content: memoryview, order: str) -> str:
-    """The text of an element, characters by columns. Raises ValueError."""
+    """The text of an element, in column-major order. Raises ValueError."""
     if kind in ENCODINGS:
         suffix = "" if kind == 16 else "-le" if order == "<" else "-be"
         return bytes(content).decode(ENCODINGS[kind] + suffix)
-    return "".join(chr(one) for one in numbers(kind, content, order).astype(np.int64) if 0 < one < 0x110000)
+    return "".join(chr(code) for code in numbers(kind, content, order).astype(np.int64) if 0 < code < 0x110000)

@@ -1,4 +1,4 @@
-"""The table of proposal methods: adding one is a module, its settings (__init__.py) and a line here."""
+"""The table of proposal methods; adding one takes a module, its settings (__init__.py) and a line here."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ RANDOM_ORDER = "not a ranking: a random order weighted by the square root of box
 
 
 def opencv_key(settings: Any, work: Path | None) -> dict[str, Any]:
-    """The major version of the installed OpenCV, by its package's metadata (importing it would take long).
+    """The major version of the installed OpenCV, from its package metadata (importing it would take long).
 
-    OpenCV 4.12 to 4.14 find the same boxes, 5.0 others. Where OpenCV is not installed this names the one that this
-    project is made for, so that a finished cache brought from elsewhere is still found.
+    OpenCV 4.12 to 4.14 find the same boxes, 5.0 finds others. If OpenCV is not installed, this is the version that the
+    project is written for, so that a complete cache copied from elsewhere is still found.
     """
     from importlib import metadata
 
@@ -29,30 +29,30 @@ def opencv_key(settings: Any, work: Path | None) -> dict[str, Any]:
 
 
 def file_key(settings: Any, work: Path | None) -> dict[str, Any]:
-    """The SHA-256 of the boxes, or of the file's bytes."""
+    """The SHA-256 of the boxes in the file, or of its bytes."""
     from stages.propose.box_file import content_sha256, resolve_path
 
     return {"file_sha256": content_sha256(resolve_path(settings.file), work)}
 
 
 def nothing(settings: Any, work: Path | None) -> dict[str, Any]:
-    """The settings alone decide the boxes."""
+    """Nothing: the settings alone determine the boxes."""
     return {}
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to propose regions.
+    """A method of proposing regions.
 
-    `module` is imported on first use. It has `find(settings, size, image)`: the boxes of an image of `size` (width,
-    height), float32 [n, 4] in canonical order (selection.py), from its pixels `image`, uint8 [H, W, 3] RGB; with
-    `reads_pixels=False` it is called without them. It may have `check_available()`, which raises StageError where a
-    library is missing, and `advice(settings, size)`, a warning about images of this size, or "". With `listed=True` it
-    has `open_boxes(settings, content)` instead: an object with `path` and `boxes(image_id)`, where the method lists
-    the boxes of known images and has none for others.
+    `module` is imported on first use. Its `find(settings, size, image)` returns the boxes of an image of `size` (width,
+    height), float32 [n, 4] in canonical order (selection.py), from its pixels uint8 [H, W, 3] RGB, or without them if
+    `reads_pixels=False`. It may have `check_available()`, which raises StageError if a library is missing, and
+    `advice(settings, size)`, a warning about images of this size, or "". If `listed=True`, the method lists the boxes
+    of known images and has none for others: the module has `open_boxes(settings, key)` instead, which returns an object
+    with `path` and `boxes(image_id)`.
 
-    `key(settings, work)` adds to the cache's key what the settings do not say; what is known of files is remembered in
-    the folder `work`. `order` says what the first N boxes of an image are.
+    `key(settings, work)` returns what to add to the cache's key; checksums of files are remembered in the folder
+    `work`. `order` describes what the first N boxes of an image are.
     """
 
     module: str

@@ -1,8 +1,8 @@
-"""Selective search (R-CNN section 2.1; Uijlings et al., IJCV 2013) by OpenCV's contrib module `ximgproc`.
+"""Selective search (R-CNN section 2.1; Uijlings et al., IJCV 2013) with OpenCV's contrib module `ximgproc`.
 
-OpenCV's code is not the original's: it merges from three segmentations (k = base_k, base_k + inc_k, base_k + 2 inc_k),
-with a minimum segment size of 100 pixels, where the original has k = 50, 100 and a minimum size of k. Its order of
-boxes comes from libc's `rand()`, its set of boxes does not: `canonical_boxes` makes one of the other.
+OpenCV's implementation differs from the original: it starts from three segmentations (k = base_k, base_k + inc_k,
+base_k + 2 inc_k) with a minimum segment size of 100 pixels, where the original has k = 50, 100 and a minimum size of k.
+Its order of boxes depends on libc's `rand()`, but not its set of boxes, so `canonical_boxes` sorts them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MISSING = (
 
 
 def check_available() -> None:
-    """Raises StageError if this OpenCV comes without the contrib modules."""
+    """Raises StageError if OpenCV is installed without the contrib modules."""
     segmentation = getattr(getattr(cv2, "ximgproc", None), "segmentation", None)
     if not hasattr(segmentation, "createSelectiveSearchSegmentation"):
         raise StageError(MISSING)
 
 
 def advice(settings: Settings, size: tuple[int, int]) -> str:
-    """A warning about images of `size` (width, height) that take long, else ""."""
+    """A warning if images of `size` (width, height) take long, else ""."""
     width, height = searched_size(*size, settings.resize_width, settings.max_side)
     if width * height <= SLOW_PIXELS:
         return ""
@@ -42,7 +42,7 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
 
 
 def find(settings: Settings, size: tuple[int, int], image: NDArray[np.uint8]) -> Boxes:
-    """The boxes of an image uint8 [H, W, 3] RGB: float32 [n, 4], canonical order."""
+    """The boxes of an image uint8 [H, W, 3] RGB: float32 [n, 4], in canonical order."""
     names = ("mode", "base_k", "inc_k", "sigma", "resize_width", "max_side", "min_side")
     return search_boxes(image, **{name: getattr(settings, name) for name in names})
 
@@ -57,28 +57,28 @@ def search_boxes(
     max_side: int = 2000,
     min_side: int = 20,
 ) -> Boxes:
-    """Proposals for an image uint8 [H, W, 3] RGB: float32 [n, 4], its own pixels, in canonical order.
+    """Proposals for an image uint8 [H, W, 3] RGB: float32 [n, 4] in its own pixels, in canonical order.
 
-    The image is searched at `searched_size`; boxes with a side below `min_side` there are left out (a side as long as
-    the searched image's always passes, so that a thin strip keeps its whole-image box); the rest is mapped back.
+    The image is searched at `searched_size`. Boxes with a side below `min_side` at that size are dropped, unless that
+    side spans the whole image (so that a thin strip keeps its whole-image box); the rest are mapped back.
     """
     height, width = image.shape[:2]
     size = searched_size(width, height, resize_width, max_side)
-    found = raw_search(resize(image, size), mode, base_k, inc_k, sigma)
-    return map_back(drop_small(found, size, min_side), size, (width, height))
+    boxes = raw_search(resize(image, size), mode, base_k, inc_k, sigma)
+    return map_back(drop_small(boxes, size, min_side), size, (width, height))
 
 
 def searched_size(width: int, height: int, resize_width: int, max_side: int) -> tuple[int, int]:
-    """(width, height) at which the image is searched: `resize_width` wide (0: its own width), no side over `max_side`.
+    """(width, height) at which an image is searched: `resize_width` wide (0: its own width), no side over `max_side`.
 
-    OpenCV's time grows with the square of the longer side, however thin the image, and it fails from 32,767 pixels.
+    OpenCV's time grows with the square of the longer side, however thin the image, and it fails from 32,767 pixels on.
     """
     scale = min((resize_width or width) / width, max_side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The image [H, W, 3] at `size` (width, height): averaged when it shrinks, cubic when it grows."""
+    """The image [H, W, 3] resized to `size` (width, height): area averaging to shrink it, bicubic to enlarge it."""
     if image.shape[1::-1] == size:
         return image
     method = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_CUBIC
@@ -86,10 +86,10 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
 
 
 def raw_search(image: NDArray[np.uint8], mode: str, base_k: int, inc_k: int, sigma: float) -> NDArray[np.int64]:
-    """What OpenCV finds in an image uint8 [H, W, 3] RGB: int64 [n, 4] half-open corners, canonical order.
+    """The boxes that OpenCV finds in an image uint8 [H, W, 3] RGB: int64 [n, 4], half-open, in canonical order.
 
-    One OpenCV object a call: an object shared by threads crashes. It accepts float images silently, with other
-    results, and refuses grey ones: hence ValueError for anything that is not uint8 [H, W, 3].
+    Each call creates its own OpenCV object, since sharing one between threads crashes. OpenCV silently accepts float
+    images, with other results, so anything but uint8 [H, W, 3] raises ValueError.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"selective search needs uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
@@ -103,16 +103,16 @@ def raw_search(image: NDArray[np.uint8], mode: str, base_k: int, inc_k: int, sig
 
 
 def drop_small(boxes: NDArray[np.int64], size: tuple[int, int], min_side: int) -> NDArray[np.int64]:
-    """The `boxes` [n, 4] whose width and height reach `min_side`, or the side of the searched image (width, height)."""
+    """The `boxes` [n, 4] whose width and height are at least `min_side`, or that of the searched image (its `size`)."""
     least = np.minimum(size, min_side)
     return boxes[(boxes[:, 2:] - boxes[:, :2] >= least).all(axis=1)]
 
 
 def map_back(boxes: NDArray[np.int64], searched: tuple[int, int], original: tuple[int, int]) -> Boxes:
-    """Boxes [n, 4] of an image searched at `searched` (width, height) in pixels of its `original` size, float32.
+    """`boxes` [n, 4] found at `searched` size (width, height), in pixels of the `original` size: float32 [n, 4].
 
-    Each axis by its own exact ratio, so that edges of the one are edges of the other. (The original maps one-based
-    inclusive corners with the ratio of the widths: (b - 1) * scale + 1.)
+    Each axis is scaled by its own exact ratio, so that image edges map to image edges. (The original maps one-based
+    inclusive corners by the ratio of the widths: (b - 1) * scale + 1.)
     """
     ratio = np.array(original, np.float64) / np.array(searched, np.float64)
     mapped = boxes * np.tile(ratio, 2)

@@ -1,4 +1,4 @@
-"""A pyramid of sliding windows: what came before selective search (R-CNN section 1), here a cheap baseline."""
+"""A pyramid of sliding windows, the predecessor of selective search (R-CNN section 1), as a cheap baseline."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from stages.propose.selection import canonical_boxes
 
 
 def find(settings: Settings, size: tuple[int, int], image: None) -> Boxes:
-    """The pyramid of an image of `size` (width, height): float32 [n, 4], canonical order."""
+    """The windows of an image of `size` (width, height): float32 [n, 4], in canonical order."""
     return sliding_windows(*size, settings.scales, settings.aspects, settings.stride)
 
 
 def sliding_windows(width: int, height: int, scales: Sequence[float], aspects: Sequence[float], stride: float) -> Boxes:
-    """Windows over an image of `width` x `height` pixels: float32 [n, 4], canonical order, all within the image.
+    """Windows over an image of `width` x `height` pixels: float32 [n, 4], in canonical order, all inside the image.
 
-    For every scale s and aspect a (width / height) the windows have the area s² W H, cut to the image's sides, and step
-    by at most `stride` of their own side, evenly from edge to edge. The whole image is always one of them.
+    For every scale s and aspect ratio a (width / height), windows have the area s² W H, clipped to the image's sides,
+    and are spaced evenly from edge to edge by at most `stride` times their side. The whole image is always included.
     """
     layers = [np.array([[0, 0, width, height]], np.float32)]
     for scale in scales:
@@ -34,7 +34,7 @@ def sliding_windows(width: int, height: int, scales: Sequence[float], aspects: S
 
 
 def window_grid(image: tuple[int, int], window: tuple[float, float], stride: float) -> Boxes:
-    """Every position of one `window` (width, height) over the `image` (width, height), float32 [n, 4]."""
+    """All positions of a `window` (width, height) in the `image` (width, height): float32 [n, 4]."""
     lefts, tops = (starts(*sides, stride) for sides in zip(image, window, strict=True))
     left, top = (grid.ravel() for grid in np.meshgrid(lefts, tops))
     boxes = np.column_stack([left, top, left + window[0], top + window[1]])
@@ -42,6 +42,7 @@ def window_grid(image: tuple[int, int], window: tuple[float, float], stride: flo
 
 
 def starts(length: float, window: float, stride: float) -> NDArray[np.float64]:
-    """Where windows begin on an axis, [n]: evenly from 0 to `length - window`, steps <= `stride` x `window`."""
+    """The starts of windows along an axis, float64 [n]: evenly spaced from 0 to `length - window`, by at most `stride`
+    x `window`."""
     steps = math.ceil((length - window) / (stride * window) - 1e-9)
     return np.linspace(0.0, length - window, steps + 1)
