@@ -1,4 +1,4 @@
-"""Datasets: annotations of VOC, COCO and YOLO, several as one, the project's generated sets, folders of classes."""
+"""Datasets: VOC, COCO and YOLO annotations, combined datasets, the project's generated sets, and folders of classes."""
 
 from stages.datasets.classification import ClassificationDataset
 from stages.datasets.coco import CocoDataset

@@ -1,8 +1,8 @@
-"""PASCAL VOC annotation files: one XML file an image, boxes as one-based inclusive corners.
+"""PASCAL VOC annotation files: one XML file per image, boxes as one-based inclusive corners.
 
-Converters write much that the devkit never did. What can mean one thing only is read: tags in capitals or in a
-namespace, any encoding that is declared and that Python knows, sizes as decimals, -1 for a size that is not known,
-flags as words or as fractions. All else is a sentence that names the file and the object.
+Converters write many things that the devkit never did. Anything unambiguous is accepted: tags in capitals or in a
+namespace, any declared encoding that Python knows, decimal sizes, -1 for an unknown size, flags as words or fractions.
+Everything else is an error that names the file and the object.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stages.datasets.records import NORMALISED, BadAnnotation, Faults
 from stages.images.reading import ImageFile
 from stages.input_files import read_whole
 
-SLACK = 0.01  # pixels: some devkit corners are decimal fractions, and go astray in the fifth digit
+SLACK = 0.01  # pixels: some corners in the devkit are decimal fractions, slightly off in the fifth digit
 MISSING = (
     "no such annotation file; add it, or take its id out of the image set "
     '(unannotated = "background" takes such images for images without objects)'
@@ -33,17 +33,16 @@ MISSING = (
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FALSE, TRUE = ("0", "false", "no", "unspecified", "unknown"), ("1", "true", "yes")
 DECLARATION = re.compile(rb"""<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([A-Za-z][\w.-]{0,40})["']""")
-NO_ENCODINGS = ("idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7")  # of documents
+NO_ENCODINGS = ("idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7")  # not for documents
 MOST_NESTED = 100
 """Levels of nesting allowed in an annotation; VOC's have five."""
-SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030"}  # what is called GB2312 mostly has some letters of its successors
+SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030"}  # files declared as GB2312 often use its successors' characters
 
 
 @dataclass(frozen=True)
 class VocObject:
-    """One object as its file states it; `corners` are (xmin, ymin, xmax, ymax), one-based and inclusive or, in an
-    annotation that is `zero_based`, edges. They may be infinite or no numbers. `number` is its place in the file, from
-    1 on."""
+    """One object as stated in its file; `corners` are (xmin, ymin, xmax, ymax), one-based and inclusive or, if the
+    annotation is `zero_based`, edges. They may be infinite or nan. `number` is its position in the file, from 1."""
 
     number: int
     name: str
@@ -56,11 +55,11 @@ class VocObject:
 
 @dataclass(frozen=True)
 class Annotation:
-    """An annotation file; `size` is (width, height) in pixels, None where the file does not say.
+    """An annotation file; `size` is (width, height) in pixels, or None if not stated.
 
-    `zero_based` says that corners are edges counted from 0, so that a box has the width xmax - xmin; `missing`, that
-    there is no such file, and need not be. `unusual` is what is read although the devkit does not write it so,
-    `faults` what cannot be read: such objects are not among the `objects`.
+    `zero_based`: corners are edges counted from 0, so that the width of a box is xmax - xmin. `missing`: there is no
+    file, and none is required. `unusual` lists accepted deviations from the devkit's format, `faults` what cannot be
+    read; faulty objects are not in `objects`.
     """
 
     path: Path
@@ -74,27 +73,27 @@ class Annotation:
     @property
     def boxes(self) -> Boxes:
         """The objects' boxes, float32 [n, 4], zero-based and half-open: (xmin - 1, ymin - 1, xmax, ymax)."""
-        corners = np.array([one.corners for one in self.objects], np.float64).reshape(-1, 4)
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is no box
+        corners = np.array([annotated.corners for annotated in self.objects], np.float64).reshape(-1, 4)
+        with np.errstate(over="ignore"):  # numbers too large for float32 become infinite, and the box invalid
             return as_boxes(corners - np.array([1, 1, 0, 0]) * (not self.zero_based))
 
     def boxes_on(self, size: tuple[int, int]) -> Boxes:
-        """`boxes`, float32 [n, 4]: VOC's are in pixels, whatever the image's size."""
+        """`boxes`, float32 [n, 4]; VOC's are in pixels, whatever the image's size."""
         return self.boxes
 
     def where(self, place: int) -> str:
-        """What the object at `place` is called in notes."""
+        """How notes refer to the object at `place`."""
         return f"{self.path.name} object {self.objects[place].number} ({self.objects[place].name})"
 
     def without_area(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Which objects have no area on an image of `size` (width, height), in float32, or corners that are no numbers:
-        bool [n]. They are no objects."""
+        """Which objects have no area on an image of `size` (width, height), in float32, or non-finite corners: bool
+        [n]. They are left out."""
         boxes = self.boxes
         return np.asarray(~has_area(boxes) | ~has_area(clip_boxes(boxes, *size)))
 
 
 def read_annotation(path: Path, read: Callable[[Path], bytes] = read_whole, *, zero_based: bool = False) -> Annotation:
-    """The annotation file `path`, whose bytes `read` gives; raises BadAnnotation if it is missing or not VOC's XML."""
+    """The annotation file `path`, read with `read`. Raises BadAnnotation if it is missing or not valid VOC XML."""
     annotation = readable_annotation(path, read, zero_based=zero_based)
     if annotation.faults:
         raise BadAnnotation(annotation.faults.listed[0])
@@ -104,9 +103,9 @@ def read_annotation(path: Path, read: Callable[[Path], bytes] = read_whole, *, z
 def readable_annotation(
     path: Path, read: Callable[[Path], bytes] = read_whole, *, zero_based: bool = False
 ) -> Annotation:
-    """As `read_annotation`, but what is wrong with single objects and with the size is among the annotation's `faults`.
+    """As `read_annotation`, but faults of single objects and of the size are collected in the annotation's `faults`.
 
-    Raises BadAnnotation if the file is missing or no XML of VOC's kind at all.
+    Raises BadAnnotation if the file is missing or not VOC XML at all.
     """
     root = parse_xml(path, read)
     unusual: set[str] = set()
@@ -131,7 +130,7 @@ def readable_annotation(
 
 
 def parse_xml(path: Path, read: Callable[[Path], bytes] = read_whole) -> ElementTree.Element:
-    """The root element of the file `path`, all tags in lower case and without namespace; raises BadAnnotation."""
+    """The root element of the file `path`, with all tags in lower case and without namespace. Raises BadAnnotation."""
     try:
         root = ElementTree.fromstring(decoded(read(path)))
     except FileNotFoundError:
@@ -156,10 +155,10 @@ def parse_xml(path: Path, read: Callable[[Path], bytes] = read_whole) -> Element
 
 
 def decoded(content: bytes) -> bytes | str:
-    """XML as text where Python is needed to decode it, else as it is; raises ValueError and LookupError.
+    """XML decoded to text if Python is needed for that, else unchanged. Raises ValueError and LookupError.
 
     Expat itself reads UTF-8, UTF-16, Latin-1 and ASCII. Blank lines before the declaration, which XML forbids, are
-    dropped, and what is called UTF-16 but plainly is not (as .NET writes it) is UTF-8.
+    dropped, and what is declared as UTF-16 but clearly is not (as written by .NET) is read as UTF-8.
     """
     if content.startswith(codecs.BOM_UTF8):
         return content.removeprefix(codecs.BOM_UTF8).decode("utf-8").lstrip()
@@ -178,7 +177,7 @@ def decoded(content: bytes) -> bytes | str:
 
 
 def stated_size(root: ElementTree.Element, path: Path, unusual: set[str]) -> tuple[int, int] | None:
-    """The <size> element as (width, height); None if it is absent, zero or -1, as some annotation programs leave it."""
+    """The <size> element as (width, height); None if it is absent, zero or -1, as some annotation tools leave it."""
     if root.find("size") is None:
         return None
     width, height = (side_of(root.findtext(f"size/{side}"), path, f"its size's {side}") for side in SIDES)
@@ -191,9 +190,9 @@ SIDES = ("width", "height")
 
 
 def side_of(text: str | None, path: Path, what: str) -> int:
-    """`text` as a whole number, which may be written as a decimal ("500.0"), or -1; raises BadAnnotation naming `what`.
+    """`text` as a whole number, possibly written as a decimal ("500.0"), or -1; an empty element is 0.
 
-    An empty element counts as 0.
+    Raises BadAnnotation, naming `what`.
     """
     match = None if text is None else re.fullmatch(r"(?:(\d{1,9}|-1)(?:\.0*)?)?", text.strip(), re.ASCII)
     if match is None:
@@ -202,20 +201,20 @@ def side_of(text: str | None, path: Path, what: str) -> int:
 
 
 def voc_object(node: ElementTree.Element, path: Path, number: int, unusual: set[str]) -> VocObject:
-    """One <object>, the `number`-th of its file, counted from 1; what is `unusual` is added. Raises BadAnnotation."""
+    """An <object>, the `number`-th in its file (from 1); deviations are added to `unusual`. Raises BadAnnotation."""
     name = (node.findtext("name") or "").strip()
     if not ONE_LINE.fullmatch(name):
         raise BadAnnotation(f"{path}: object {number} has the class name {name!r}; give it a name, on one line")
     what = f"object {number} ({name})"
     difficult, truncated, occluded = (
-        flag(node, one, path, what, unusual) for one in ("difficult", "truncated", "occluded")
+        flag(node, tag, path, what, unusual) for tag in ("difficult", "truncated", "occluded")
     )
     pose = (node.findtext("pose") or "").strip() or "Unspecified"
     return VocObject(number, name, corners_of(node, path, what), difficult, truncated, occluded, pose)
 
 
 def corners_of(node: ElementTree.Element, path: Path, what: str) -> tuple[float, float, float, float]:
-    """The <bndbox> of an object as four numbers in the order of CORNERS, finite or not; raises BadAnnotation."""
+    """The <bndbox> of an object as four numbers in the order of CORNERS, possibly not finite. Raises BadAnnotation."""
     boxes = node.findall("bndbox")
     if len(boxes) > 1:
         raise BadAnnotation(f"{path}: {what} has {len(boxes)} boxes (<bndbox>); write an <object> for each")
@@ -229,9 +228,9 @@ def corners_of(node: ElementTree.Element, path: Path, what: str) -> tuple[float,
 
 
 def flag(node: ElementTree.Element, name: str, path: Path, what: str, unusual: set[str]) -> bool:
-    """A flag of an object: 0 or 1, or a word for it; false where it is absent, empty or said to be unknown.
+    """A flag of an object: 0, 1, or a word for either; false if it is absent, empty or unknown.
 
-    A fraction says how much of the object is truncated or occluded: true above 0.
+    A fraction states how much of the object is truncated or occluded; it is true above 0.
     """
     text = (node.findtext(name) or "").strip()
     word = text.lower() or "0"
@@ -249,25 +248,25 @@ def flag(node: ElementTree.Element, name: str, path: Path, what: str, unusual: s
 def problems(
     annotation: Annotation, size: tuple[int, int], classes: Sequence[str] | None, image: ImageFile | None = None
 ) -> Iterator[str]:
-    """What is impossible about the annotation of an image of `size` (width, height), one sentence each.
+    """The problems of the annotation of an image of `size` (width, height), one sentence each.
 
-    `classes` are those that objects may have, None for any; `image` is the image file itself, where it could be read.
-    Objects without area (`Annotation.without_area`) are no problem, but those that are turned inside out are.
+    `classes` are the allowed classes (None: any); `image` is the image file, if it could be read. Objects without area
+    (`Annotation.without_area`) are not a problem, but inverted boxes are.
     """
     if image is not None and image.header is not None and image.size != size:
-        told = f"states {size[0]} x {size[1]} pixels but its image has {described_size(image)}"
-        yield f"{annotation.path}: {told}; correct one of the two"
+        sizes = f"states {size[0]} x {size[1]} pixels but its image has {described_size(image)}"
+        yield f"{annotation.path}: {sizes}; correct one of the two"
     first, counted = 1, "count from 1 and include the last pixel (zero_based = true reads those that count from 0)"
     if annotation.zero_based:
         first, counted = 0, "count from 0, to the right edge of the last pixel"
-    for one in annotation.objects:
-        what = f"{annotation.path}: object {one.number} ({one.name})"
-        if classes is not None and one.name not in classes:
+    for annotated in annotation.objects:
+        what = f"{annotation.path}: object {annotated.number} ({annotated.name})"
+        if classes is not None and annotated.name not in classes:
             advice = 'list the class, correct the name, or set other_classes = "leave-out"'
             yield f"{what} has none of the listed classes ({', '.join(classes)}); {advice}"
-        xmin, ymin, xmax, ymax = one.corners
+        xmin, ymin, xmax, ymax = annotated.corners
         box = f"the box ({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g})"
-        if not np.isfinite(one.corners).all():
+        if not np.isfinite(annotated.corners).all():
             continue
         if xmax < xmin or ymax < ymin:
             yield f"{what} has {box}, which is inverted; correct its corners"
@@ -279,7 +278,7 @@ def problems(
 
 
 def class_names(path: Path, read: Callable[[Path], bytes] = read_whole) -> set[str]:
-    """The class names in an annotation file, whatever else is wrong with it; none if it is no XML of VOC's kind."""
+    """The class names in an annotation file, whatever else is wrong with it; none if it is not VOC XML."""
     try:
         root = parse_xml(path, read)
     except BadAnnotation:

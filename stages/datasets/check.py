@@ -1,4 +1,4 @@
-"""A full look at a dataset: every image decoded, every annotation read."""
+"""Checking a dataset completely: every image is decoded, every annotation read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stages.images.reading import ImageFile
 
 @dataclass
 class ClassCount:
-    """How often a class occurs: in `images` images, `objects` times, of which so many are difficult or truncated."""
+    """How often a class occurs: in `images` images, as `objects` objects, and how many are difficult or truncated."""
 
     images: int = 0
     objects: int = 0
@@ -26,10 +26,10 @@ class ClassCount:
 
 @dataclass
 class CheckReport:
-    """What was found: each class's counts, `problems`, and `notes` of what is no problem, one sentence each.
+    """The result of a check: each class's counts, `problems`, and `notes` on harmless findings, one sentence each.
 
-    `problem_count` is that of all problems: of one file the first are listed, with the number of the others. `unusual`
-    has the names of the annotation files in which something is not written as the format has it, by what.
+    `problem_count` counts all problems; of each file only the first are listed, with the number of the rest. `unusual`
+    maps a deviation from the format to the names of the annotation files that have it.
     """
 
     name: str
@@ -44,9 +44,9 @@ class CheckReport:
 def check_dataset(
     dataset: Dataset, progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
 ) -> CheckReport:
-    """Decodes every image and reads every annotation of the dataset; a bad file is a problem told, never an error.
+    """Decodes every image and reads every annotation of the dataset; bad files are reported, never raised.
 
-    What is remembered of the files is not believed, but remembered anew.
+    Remembered digests are not trusted but replaced.
     """
     dataset.forget()
     report = CheckReport(dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes})
@@ -63,7 +63,7 @@ def check_dataset(
 
 
 def check_image(dataset: Dataset, image_id: str, report: CheckReport) -> None:
-    """Adds the problems of one image and its annotation, its objects, and what is unusual to the `report`."""
+    """Adds one image's problems, objects and deviations from the format to the `report`."""
     image: ImageFile | None = None
     size: tuple[int, int] | None = None
     try:
@@ -94,10 +94,10 @@ def check_image(dataset: Dataset, image_id: str, report: CheckReport) -> None:
 
 def count(objects: Iterable[Any], counts: dict[str, ClassCount]) -> None:
     """Adds annotated objects to the `counts`."""
-    known = list(objects)
-    for one in known:
-        counts[one.name].objects += 1
-        counts[one.name].difficult += one.difficult
-        counts[one.name].truncated += one.truncated
-    for name in {one.name for one in known}:
+    of_image = list(objects)
+    for annotated in of_image:
+        counts[annotated.name].objects += 1
+        counts[annotated.name].difficult += annotated.difficult
+        counts[annotated.name].truncated += annotated.truncated
+    for name in {annotated.name for annotated in of_image}:
         counts[name].images += 1

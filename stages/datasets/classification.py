@@ -1,4 +1,4 @@
-"""Datasets for supervised pre-training: one folder a class, one object an image."""
+"""Datasets for supervised pre-training: one folder per class, one object per image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.images.reading import SUFFIXES, ImageFile
 
 
 class ClassificationDataset(ImageSet):
-    """The images below `folder`, each labelled by the sub-folder it lies in; classes and images in sorted order.
+    """The images below `folder`, labelled by their sub-folder; classes and images are sorted.
 
     `image_ids` are paths relative to the folder ("pie/00012.jpg"); `labels` is int64 [images], indices into `classes`.
     """
@@ -38,7 +38,7 @@ class ClassificationDataset(ImageSet):
         return f"ClassificationDataset({self.name!r}, {len(self)} images of {len(self.classes)} classes)"
 
     def subset(self, positions: Sequence[int]) -> ClassificationDataset:
-        """The images at these positions alone, with all classes."""
+        """The dataset of the images at these positions, with the same classes."""
         chosen = copy.copy(self)
         for known in ("image_digests", "images_key", "annotations_key", "key"):
             vars(chosen).pop(known, None)
@@ -47,16 +47,16 @@ class ClassificationDataset(ImageSet):
         return chosen
 
     def image_path(self, image_id: str) -> Path:
-        """The file of an image."""
+        """The path of an image."""
         return self.folder / image_id
 
     @cached_property
     def images_key(self) -> str:
-        """SHA-256 (hex) over the image files' bytes in order (and the EXIF orientations that are obeyed)."""
+        """SHA-256 (hex) over the image files' bytes in order (and EXIF orientations, where applied)."""
         return combined("classification", self.image_digests)
 
     def undecided(self, files: Sequence[tuple[str, ImageFile]]) -> list[tuple[Path, int]]:
-        """None: there are no boxes that could be meant otherwise."""
+        """No image is: there are no boxes whose frame could be ambiguous."""
         return []
 
     @cached_property
@@ -71,12 +71,12 @@ class ClassificationDataset(ImageSet):
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is an image's, and not of those that macOS leaves in archives (`._0001.jpg`)."""
+    """Whether a file is named like an image, and is not one of macOS's archive leftovers (`._0001.jpg`)."""
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith("._")
 
 
 def scan(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.int64]]:
-    """The classes, the images' relative paths and their labels int64 [images]; raises BadDataset."""
+    """The classes, the images' relative paths and their labels, int64 [images]. Raises BadDataset."""
     if not os.path.isdir(folder):
         raise BadDataset(f"{folder}: no such folder; name one that holds a folder of images for each class")
     images: dict[str, list[str]] = {}

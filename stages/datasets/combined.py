@@ -1,4 +1,4 @@
-"""Several datasets as one: the papers' 07+12 (VOC 2007 trainval and VOC 2012 trainval), for example."""
+"""Several datasets combined into one, such as the papers' 07+12 (VOC 2007 trainval and VOC 2012 trainval)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from stages.images.reading import ImageFile
 
 
 class CombinedDataset(Dataset):
-    """The images of the `parts`, one after the other, with the classes of all (those of the first part first).
+    """The images of the `parts` in order, with the classes of all of them (those of the first part first).
 
-    Ids stay what they are; with `prefix_ids` they are the part's name, a slash and the id. Raises BadDataset if an id
-    is in two parts.
+    Ids are unchanged, or prefixed with the part's name and a slash if `prefix_ids`. Raises BadDataset if an id is in
+    two parts.
     """
 
     def __init__(
@@ -34,25 +34,25 @@ class CombinedDataset(Dataset):
         self.name = plain_label("-".join(part.name for part in parts))
         self.origins = origins_of(parts, prefix_ids)
         self.image_ids = tuple(self.origins)
-        found = tuple(dict.fromkeys(name for part in parts for name in part.classes))
-        for name in found:
+        of_parts = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+        for name in of_parts:
             if classes is not None and name not in classes:
                 raise BadDataset(f"{self.name}: has the class {name!r}, which is not listed; list it")
         for name in classes or ():
-            if name not in found:
-                raise BadDataset(f"{self.name}: has no class {name!r}{nearest(name, found)}")
-        self._listed = found if classes is None else classes
+            if name not in of_parts:
+                raise BadDataset(f"{self.name}: has no class {name!r}{nearest(name, of_parts)}")
+        self._listed = of_parts if classes is None else classes
         self._records: dict[str, ImageRecord] = {}
         self._known = frozenset(self.image_ids)
 
     def part_of(self, image_id: str) -> tuple[Dataset, str]:
-        """(the part that has the image, its id there)."""
+        """The part that contains the image, and the image's id there."""
         self._check_id(image_id)
         place, own_id = self.origins[image_id]
         return self.parts[place], own_id
 
     def subset(self, positions: Sequence[int]) -> CombinedDataset:
-        """The images at these positions alone, with all classes."""
+        """The dataset of the images at these positions, with the same classes."""
         chosen = copy.copy(self)
         for known in OF_ALL_IMAGES:
             vars(chosen).pop(known, None)
@@ -64,7 +64,8 @@ class CombinedDataset(Dataset):
             own_ids[place].append(own_id)
         places = [{own_id: place for place, own_id in enumerate(part.image_ids)} for part in self.parts]
         chosen.parts = tuple(
-            part.subset([own[one] for one in ids]) for part, own, ids in zip(self.parts, places, own_ids, strict=True)
+            part.subset([own[own_id] for own_id in ids])
+            for part, own, ids in zip(self.parts, places, own_ids, strict=True)
         )
         return chosen
 
@@ -72,15 +73,16 @@ class CombinedDataset(Dataset):
     def images_with_crowds(self) -> frozenset[str]:
         """The ids of the images with a crowd among their objects."""
         crowded = [part.images_with_crowds for part in self.parts]
-        return frozenset(one for one in self.image_ids if self.origins[one][1] in crowded[self.origins[one][0]])
+        origins = ((image_id, *self.origins[image_id]) for image_id in self.image_ids)
+        return frozenset(image_id for image_id, place, own_id in origins if own_id in crowded[place])
 
     def image_path(self, image_id: str) -> Path:
-        """The image's file, which need not exist."""
+        """The path of an image, which need not exist."""
         part, own_id = self.part_of(image_id)
         return part.image_path(own_id)
 
     def image_file(self, image_id: str) -> ImageFile:
-        """The image's file, its content and which way up it is read. Raises BadImage if it is not there."""
+        """The image's file, with its digest and how it is oriented. Raises BadImage if it is missing."""
         part, own_id = self.part_of(image_id)
         return part.image_file(own_id)
 
@@ -91,42 +93,43 @@ class CombinedDataset(Dataset):
         return tuple(digests[place][own_id] for place, own_id in map(self.origins.__getitem__, self.image_ids))
 
     def forget(self) -> None:
-        """Has every file read anew, whatever is remembered of it or was found out before."""
+        """Forgets all digests, so that every file is read again."""
         for part in self.parts:
             part.forget()
 
     def remember(self) -> None:
-        """Keeps what was found out of the files for the next opening."""
+        """Saves the digests for the next time the dataset is opened."""
         for part in self.parts:
             part.remember()
 
     def annotation_path(self, image_id: str) -> Path:
-        """The image's annotation file, which need not exist."""
+        """The path of the image's annotation file, which need not exist."""
         part, own_id = self.part_of(image_id)
         return part.annotation_path(own_id)
 
     def annotation(self, image_id: str) -> Any:
-        """What the image's annotation says, unchecked. Raises BadAnnotation."""
+        """The image's annotation, unchecked. Raises BadAnnotation."""
         part, own_id = self.part_of(image_id)
         return part.annotation(own_id)
 
     def readable_annotation(self, image_id: str) -> Any:
-        """What of the image's annotation can be read, with its `faults`. Raises BadAnnotation."""
+        """The readable part of the image's annotation, with its `faults`. Raises BadAnnotation."""
         part, own_id = self.part_of(image_id)
         return part.readable_annotation(own_id)
 
     def stated_size(self, image_id: str) -> tuple[int, int] | None:
-        """(width, height) as the image's annotation states it, None if it does not or cannot be read."""
+        """(width, height) in pixels, as stated in the image's annotation; None if missing or unreadable."""
         part, own_id = self.part_of(image_id)
         return part.stated_size(own_id)
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
-        """What is impossible about an image's annotation, one sentence each."""
+        """The problems of an image's annotation, one sentence each."""
         part, own_id = self.part_of(image_id)
         return part.problems(own_id, annotation, size, image)
 
     def split_objects(self, image_id: str, annotation: Any, size: tuple[int, int]) -> tuple[list[int], LeftOut]:
-        """(places of the objects that are the dataset's, the others), on an image of `size` (width, height)."""
+        """The positions of the objects that belong to the dataset, and the objects left out, on an image of `size`
+        (width, height)."""
         part, own_id = self.part_of(image_id)
         return part.split_objects(own_id, annotation, size)
 
@@ -135,14 +138,14 @@ class CombinedDataset(Dataset):
         return self.parts[0]._memory
 
     def annotation_digest(self, image_id: str) -> str:
-        """What decides the image's record beside the image. Raises BadAnnotation if the annotation is not there."""
+        """The digest of what determines the image's record, beside the image. Raises BadAnnotation if it is missing."""
         part, own_id = self.part_of(image_id)
         return combined("of several", [part.annotation_digest(own_id), "classes", *self.classes])
 
     @cached_property
     def _annotations_digest(self) -> str:
         for part in self.parts:
-            _ = part._annotations_digest  # which reads the files by several threads, and names one that lacks
+            _ = part._annotations_digest  # reads the files in several threads, and names a missing one
         digests = [self.annotation_digest(image_id) for image_id in self.image_ids]
         return images_digest("annotations", self.image_ids, digests)
 
@@ -151,15 +154,15 @@ class CombinedDataset(Dataset):
         return []
 
     def notes(self) -> list[str]:
-        """What is to be known of the annotations as a whole and is no problem, one sentence each."""
+        """Harmless findings about the annotations as a whole, one sentence each."""
         return [note for part in self.parts for note in part.notes()]
 
     def choice_notes(self) -> list[str]:
-        """Which images were chosen among several files of one name."""
+        """Which images were chosen among several files with the same name."""
         return [note for part in self.parts for note in part.choice_notes()]
 
     def orientation_notes(self) -> list[str]:
-        """What is to be known of the EXIF orientations of the images that are there, one sentence each."""
+        """Notes on the EXIF orientations of the existing images, one sentence each."""
         return [note for part in self.parts for note in part.orientation_notes()]
 
     def _read_record(self, image_id: str) -> ImageRecord:
@@ -169,34 +172,34 @@ class CombinedDataset(Dataset):
 
     @cached_property
     def _labels(self) -> list[NDArray[np.int32]]:
-        """For each part the label of each of its classes here."""
+        """Per part, the label here of each of its classes: int32 [classes of the part]."""
         label_of = {name: label for label, name in enumerate(self.classes)}
         return [np.array([label_of[name] for name in part.classes], np.int32) for part in self.parts]
 
 
 def origins_of(parts: Sequence[Dataset], prefix_ids: bool) -> dict[str, tuple[int, str]]:
-    """Each image's id, and (the place of its part, its id there), in order; raises BadDataset if two have one id."""
-    found: dict[str, tuple[int, str]] = {}
+    """Per image id, in order: the index of its part, and its id there. Raises BadDataset if two images share an id."""
+    origins: dict[str, tuple[int, str]] = {}
     names = distinct([part.name for part in parts])
     for place, part in enumerate(parts):
         for own_id in part.image_ids:
             image_id = f"{names[place]}/{own_id}" if prefix_ids else own_id
-            other, _ = found.setdefault(image_id, (place, own_id))
+            other, _ = origins.setdefault(image_id, (place, own_id))
             if other != place:
                 raise BadDataset(
                     f"image '{image_id}' is in {parts[other].name} and in {part.name}; name each image once, or set "
                     "prefix_ids = true where they are different images"
                 )
-    return found
+    return origins
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, numbered from their second use on."""
-    found: list[str] = []
+    """The names, with a number appended from their second use on."""
+    unique: list[str] = []
     for name in names:
         number, new = 1, name
-        while new in found:
+        while new in unique:
             number += 1
             new = f"{name}-{number}"
-        found.append(new)
-    return found
+        unique.append(new)
+    return unique

@@ -1,9 +1,9 @@
-"""SHA-256 digests of a dataset's files, remembered so that a second opening need not read them again.
+"""SHA-256 digests of a dataset's files, remembered so that files need not be read again the next time.
 
-A remembered digest counts as long as size, modification time, change time and inode are what they were. No program can
-set the change time, so a file of the same size and modification time (an export unpacked over the last one, say) is
-noticed. What these four cannot show (a disk that rots, a file system without change times) a content check does: with
-the environment variable RCNN_CHECK_CONTENT, which `--check-content` sets, every file is read.
+A remembered digest is valid as long as size, modification time, change time and inode are unchanged. No program can set
+the change time, so a replaced file with the same size and modification time (such as an export unpacked over the last
+one) is noticed. What these four do not show (bit rot, a file system without change times) needs a content check: with
+the environment variable RCNN_CHECK_CONTENT, set by `--check-content`, every file is read.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from stages.input_files import read_whole
 log = logging.getLogger("stages.datasets")
 
 CHECK_CONTENT = "RCNN_CHECK_CONTENT"
-SETTLED_NS = 2_000_000_000  # a file younger than this may change again without its times or size showing it
+SETTLED_NS = 2_000_000_000  # a file changed more recently may change again without a change in its times or size
 READERS = 4
-REMEMBERED = 32  # values of one kind, the last ones that were worked out
+REMEMBERED = 32  # the most recent values of each kind
 
 
 class FileEntry(NamedTuple):
-    """What is known of a file: its state by `os.stat`, its SHA-256 (hex), and the header if it was read as an image."""
+    """What is known about a file: its state from `os.stat`, its SHA-256 (hex) and, for an image, its header."""
 
     size: int
     modified_ns: int
@@ -43,7 +43,7 @@ class FileEntry(NamedTuple):
 
     @staticmethod
     def from_json(value: Any) -> FileEntry:
-        """The entry that was kept as a list. Raises ValueError or TypeError for any other value."""
+        """The entry stored as a list. Raises ValueError or TypeError for any other value."""
         *state, sha256, header = value
         size, modified_ns, changed_ns, inode = map(int, state)
         known = None if header is None else Header(*map(int, header))
@@ -51,21 +51,21 @@ class FileEntry(NamedTuple):
 
     @property
     def state(self) -> tuple[int, int, int, int]:
-        """What must not have changed if the rest is to be believed."""
+        """The values that must be unchanged for the rest to be valid."""
         return self[:4]
 
 
 def state_of(path: Path) -> tuple[int, int, int, int]:
-    """The first four values of a `FileEntry`; to be looked at before the file is read. Raises OSError."""
+    """The first four values of a `FileEntry`, to be taken before reading the file. Raises OSError."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 class DigestMemory:
-    """Digests of the files below `folder`, kept in `memory` (a JSON file) with each file's state.
+    """Digests of the files below `folder`, stored in `memory` (a JSON file) with each file's state.
 
-    Losing or damaging the memory costs time, never truth. What has been found out about a file stays: within one object
-    (and its pickled copies) a file has one digest, and whoever reads the file compares it.
+    Losing or damaging the memory costs time, but never correctness. Within one object (and its pickled copies) a file
+    has one digest, which is compared whenever the file is read.
     """
 
     def __init__(self, folder: Path, memory: Path) -> None:
@@ -78,11 +78,11 @@ class DigestMemory:
         return {**vars(self), "remembered": None}
 
     def of(self, files: Sequence[Path]) -> list[str]:
-        """The SHA-256 digests (hex) of `files`, which lie below the folder. Raises BadImage for one not readable."""
+        """The SHA-256 digests (hex) of `files` below the folder. Raises BadImage if one cannot be read."""
         return [entry.sha256 for entry in self.entries(files, images=False)]
 
     def entries(self, files: Sequence[Path], *, images: bool) -> list[FileEntry]:
-        """What is known of `files`, read where need be; with the headers of `images`. Raises BadImage."""
+        """The entries of `files`, read if necessary, with headers if they are `images`. Raises BadImage."""
         before = self.known()
         with ThreadPoolExecutor(READERS) as pool:
             entries = list(pool.map(lambda path: self.entry(path, image=images), files))
@@ -94,18 +94,18 @@ class DigestMemory:
         return entries
 
     def entry(self, path: Path, *, image: bool) -> FileEntry:
-        """What is known of one file, read where need be; nothing is remembered. Raises BadImage."""
+        """The entry of one file, read if necessary; nothing is saved. Raises BadImage and ChangedInput."""
         name = self.name(path)
-        found = self.found.get(name)
-        if found is None or (image and found.header is None):
+        entry = self.found.get(name)
+        if entry is None or (image and entry.header is None):
             read = self.look(path, self.known().get(name), image)
-            if found is not None and found.sha256 != read.sha256:
+            if entry is not None and entry.sha256 != read.sha256:
                 raise ChangedInput.of(path)
-            found = self.found[name] = read
-        return found
+            entry = self.found[name] = read
+        return entry
 
     def look(self, path: Path, known: FileEntry | None, image: bool) -> FileEntry:
-        """What is known of the file, by what is remembered of it or by reading it."""
+        """The entry of the file: the `known` one if it is still valid, else from reading the file."""
         try:
             state = state_of(path)
             if known is not None and known.state == state and not (image and known.header is None):
@@ -117,7 +117,7 @@ class DigestMemory:
         return FileEntry(*state, hashlib.sha256(content).hexdigest(), read_header(content, path) if image else None)
 
     def read(self, path: Path) -> bytes:
-        """The bytes of a file, which stay what they are known to be. Raises OSError and ChangedInput."""
+        """The bytes of a file. Raises ChangedInput if they do not match its known digest, and OSError."""
         state, content = state_of(path), read_whole(path)
         sha256 = hashlib.sha256(content).hexdigest()
         if self.found.setdefault(self.name(path), FileEntry(*state, sha256)).sha256 != sha256:
@@ -129,22 +129,22 @@ class DigestMemory:
         return path.relative_to(self.folder).as_posix()
 
     def keep(self) -> None:
-        """Remembers what has been found out so far."""
+        """Saves the digests computed so far."""
         if self.found:
             self.save({**self.load(), **self.settled(self.found)})
 
     def known(self) -> dict[str, FileEntry]:
-        """The remembered entries, loaded once; none if they are not to be believed."""
+        """The remembered entries, loaded once; none if contents are to be checked."""
         if self.remembered is None:
             self.remembered = {} if checks_content() else self.load()
         return self.remembered
 
     def forget(self) -> None:
-        """Has every file read anew, whatever is remembered of it or was found out before."""
+        """Forgets all digests, so that every file is read again."""
         self.found, self.remembered = {}, {}
 
     def load(self) -> dict[str, FileEntry]:
-        """The entries in the memory; none if there is no memory, or it cannot be understood."""
+        """The entries in the memory; none if it is missing or cannot be interpreted."""
         try:
             return {name: FileEntry.from_json(value) for name, value in read_memory(self.memory, "files").items()}
         except (ValueError, TypeError):
@@ -152,17 +152,17 @@ class DigestMemory:
             return {}
 
     def settled(self, entries: dict[str, FileEntry]) -> dict[str, FileEntry]:
-        """Those entries whose file was changed long enough ago to be trusted later."""
+        """The entries of files that were last changed long enough ago to be trusted later."""
         limit = time.time_ns() - SETTLED_NS
-        return {name: one for name, one in entries.items() if max(one.modified_ns, one.changed_ns) < limit}
+        return {name: entry for name, entry in entries.items() if max(entry.modified_ns, entry.changed_ns) < limit}
 
     def save(self, entries: dict[str, FileEntry]) -> None:
-        """Replaces the memory in one step; a full or read-only disk only means that nothing is remembered."""
+        """Replaces the memory atomically; on a full or read-only disk nothing is remembered."""
         remember(self.memory, {"folder": str(self.folder), "files": entries})
 
 
 def remember(memory: Path, value: Mapping[str, Any]) -> None:
-    """Writes `value` as JSON with its SHA-256 to the file `memory`, in one step; only logs a warning if it cannot."""
+    """Writes `value` as JSON, with its SHA-256, to the file `memory`, atomically; only warns if that fails."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_sealed(memory, value)
@@ -171,7 +171,7 @@ def remember(memory: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_memory(memory: Path, table: str) -> dict[str, Any]:
-    """The entries of `table` in a file that `remember` wrote; none if it is missing or not what was written."""
+    """The entries of `table` in a file written by `remember`; none if it is missing or damaged."""
     try:
         value, sealed = read_sealed(memory, DamagedFile)
     except FileNotFoundError:
@@ -185,9 +185,9 @@ def read_memory(memory: Path, table: str) -> dict[str, Any]:
 
 
 def remembered_names(digests: DigestMemory, files: Sequence[Path], read: Callable[[Path], set[str]]) -> list[str]:
-    """The sorted union of the names that `read` finds in each of `files`, remembered by the files' content.
+    """The sorted union of the names that `read` returns for each of `files`, remembered by the files' content.
 
-    `read` should read by `digests.read`, so that it sees the content that is remembered.
+    `read` should use `digests.read`, so that it sees the content whose digest is remembered.
     """
     key = combined("names", digests.of(files))
     names = remembered(digests, "classes", key, lambda: sorted(set().union(*map(read, files))))
@@ -195,10 +195,10 @@ def remembered_names(digests: DigestMemory, files: Sequence[Path], read: Callabl
 
 
 def remembered(digests: DigestMemory, kind: str, key: str, compute: Callable[[], Any], keep: int = REMEMBERED) -> Any:
-    """The JSON value that `compute` gives, remembered beside the digests; `key` covers all that decides it, and the
-    last `keep` values of a kind are kept.
+    """The JSON value that `compute` returns, remembered next to the digests; `key` covers everything that determines
+    it, and the last `keep` values of a `kind` are kept.
 
-    Losing or damaging what is remembered costs time alone.
+    Losing or damaging the memory only costs time.
     """
     memory = digests.memory.with_suffix(f".{kind}.json")
     entries = read_memory(memory, "entries")
@@ -209,9 +209,9 @@ def remembered(digests: DigestMemory, kind: str, key: str, compute: Callable[[],
 
 
 def remembered_of_file(path: Path, work: Path, kind: str, compute: Callable[[], Any]) -> Any:
-    """The JSON value that `compute` finds in one file, remembered in `work` as long as the file looks unchanged.
+    """The JSON value that `compute` returns for a file, remembered in `work` as long as the file looks unchanged.
 
-    Of a file that changed a moment ago nothing is remembered. Raises OSError, and what `compute` raises.
+    Nothing is remembered for a file that changed a moment ago. Raises OSError, and what `compute` raises.
     """
     state = state_of(path)
     _, modified_ns, changed_ns, _ = state
@@ -221,16 +221,16 @@ def remembered_of_file(path: Path, work: Path, kind: str, compute: Callable[[], 
 
 
 def checks_content() -> bool:
-    """Whether every file is to be read, whatever is remembered of it."""
+    """Whether every file is to be read, even if its digest is remembered."""
     return os.environ.get(CHECK_CONTENT, "0") not in ("", "0")
 
 
 def memory_of(folder: Path, work: Path) -> DigestMemory:
-    """The memory of a dataset's folder, in `work`/digests."""
+    """The memory for a dataset's folder, in `work`/digests."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return DigestMemory(folder, work / "digests" / f"{folder.name}-{name}.json")
 
 
 def combined(kind: str, lines: Iterable[str]) -> str:
-    """One SHA-256 digest (hex) over a list of lines; `kind` keeps different lists apart."""
+    """A single SHA-256 digest (hex) over lines; `kind` distinguishes different lists."""
     return hashlib.sha256("\n".join([kind, *lines]).encode()).hexdigest()

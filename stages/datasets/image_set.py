@@ -1,4 +1,4 @@
-"""What all datasets have in common: images with ids, each in a file whose content is known before it is decoded."""
+"""The base of all datasets: images with ids, each in a file whose digest is known before it is decoded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = logging.getLogger("stages.datasets")
 
 
 class ImageSet:
-    """Images by their ids. `exif` says which way up they are: "auto", "upright" or "stored" (see `orientation`).
+    """Images by id. `exif` says how they are oriented: "auto", "upright" or "stored" (see `orientation`).
 
-    A file's content is looked at once (or remembered); whoever decodes it later, in whichever process, decodes just
-    that content or gets ChangedInput.
+    A file's digest is computed once (or remembered); decoding it later, in any process, gives exactly that content or
+    raises ChangedInput.
     """
 
     name: str
@@ -30,61 +30,61 @@ class ImageSet:
     _files: DigestMemory
 
     def image_path(self, image_id: str) -> Path:
-        """The image's file, which need not exist."""
+        """The path of an image, which need not exist."""
         raise NotImplementedError
 
     def stated_size(self, image_id: str) -> tuple[int, int] | None:
-        """(width, height) as the image's annotation states it, None if it does not or cannot be read."""
+        """(width, height) in pixels, as stated in the image's annotation; None if missing or unreadable."""
         return None
 
     def image_file(self, image_id: str) -> ImageFile:
-        """The image's file, its content and which way up it is read. Raises BadImage if it is not there."""
+        """The image's file, with its digest and how it is oriented. Raises BadImage if it is missing."""
         path = self.image_path(image_id)
         return self._as_file(image_id, path, self._files.entry(path, image=True))
 
     def read_image(self, image_id: str) -> Pixels:
-        """The image's pixels, uint8 [H, W, 3] RGB, as its annotations mean them. Raises BadImage and ChangedInput."""
+        """The image's pixels uint8 [H, W, 3] RGB, oriented as its annotation needs. Raises BadImage, ChangedInput."""
         return self.image_file(image_id).read()
 
     def image_size(self, image_id: str) -> tuple[int, int]:
-        """(width, height) of `read_image` in pixels, from the file's header. Raises BadImage."""
+        """(width, height) in pixels of `read_image`, from the file's header. Raises BadImage."""
         return self.image_file(image_id).size
 
     def image_digest(self, image_id: str) -> str:
-        """What decides the image's pixels: the SHA-256 (hex) of its file, and its EXIF orientation if that is obeyed.
+        """What determines the image's pixels: the SHA-256 (hex) of its file, and its EXIF orientation if applied.
 
-        Raises BadImage if the file is not there.
+        Raises BadImage if the file is missing.
         """
         return digest_of(self.image_file(image_id))
 
     @cached_property
     def image_digests(self) -> tuple[str, ...]:
-        """`image_digest` of every image, in order; the files are read by several threads. Raises BadImage.
+        """`image_digest` of every image, in order; files are read in several threads. Raises BadImage.
 
-        A warning says how many images fit their annotations both ways.
+        Warns of images that match their annotations in both orientations.
         """
         paths = [self.image_path(image_id) for image_id in self.image_ids]
         entries = self._files.entries(paths, images=True)
-        files = [self._as_file(*one) for one in zip(self.image_ids, paths, entries, strict=True)]
+        files = [self._as_file(*image) for image in zip(self.image_ids, paths, entries, strict=True)]
         undecided = self.undecided(list(zip(self.image_ids, files, strict=True)))
         if undecided and self.warns:
             log.warning("%s", turned_note(self.name, undecided))
         return tuple(map(digest_of, files))
 
     def forget(self) -> None:
-        """Has every file read anew, whatever is remembered of it or was found out before.
+        """Forgets all digests, so that every file is read again.
 
-        That is for who looks at all of it and tells the `orientation_notes`, which therefore are no warning.
+        This is for a complete check, which reports the `orientation_notes`, so they are no longer logged as warnings.
         """
         self._files.forget()
         self.warns = False
 
     def remember(self) -> None:
-        """Keeps what was found out of the files for the next opening."""
+        """Saves the digests for the next time the dataset is opened."""
         self._files.keep()
 
     def orientation_notes(self) -> list[str]:
-        """What is to be known of the EXIF orientations of the images that are there, one sentence each."""
+        """Notes on the EXIF orientations of the existing images, one sentence each."""
         files = []
         for image_id in self.image_ids:
             with contextlib.suppress(BadImage):
@@ -93,7 +93,7 @@ class ImageSet:
         return [turned_note(self.name, undecided)] if undecided else []
 
     def undecided(self, files: Sequence[tuple[str, ImageFile]]) -> list[tuple[Path, int]]:
-        """(file, EXIF orientation) of those of the (image ids and) `files` that fit their annotations both ways."""
+        """(file, EXIF orientation) of those `files`, given with their image ids, that match both orientations."""
         if self.exif != AUTO:
             return []
         return [
@@ -113,10 +113,10 @@ class ImageSet:
 
 
 def digest_of(file: ImageFile) -> str:
-    """What decides the pixels that are read from a file."""
+    """The digest of what determines the pixels read from a file."""
     return f"{file.sha256} orientation {file.header.orientation}" if file.is_turned and file.header else file.sha256
 
 
 def images_digest(kind: str, image_ids: Sequence[str], digests: Sequence[str]) -> str:
-    """One digest over ids and the digests of their images."""
-    return combined(kind, [f"{one} {digest}" for one, digest in zip(image_ids, digests, strict=True)])
+    """A single digest over ids and the digests of their images."""
+    return combined(kind, [f"{image_id} {digest}" for image_id, digest in zip(image_ids, digests, strict=True)])

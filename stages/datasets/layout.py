@@ -1,4 +1,4 @@
-"""Where the files of a dataset with VOC's annotations lie, and which images an image set lists."""
+"""Locating the files of a dataset with VOC annotations, and the images of an image set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stages.input_files import read_whole
 
 YEAR_FOLDER = re.compile(r"VOC(?:19|20)\d\d")
 MARKED = re.compile(r"(.*\S)\s+(?:-1|0|1)")
-"""A line of VOC's CLASS_train.txt: an id, and whether the class is in the image (1), only difficult (0) or not (-1)."""
+"""A line of VOC's CLASS_train.txt: an id, and 1 if the class is in the image, 0 if all are difficult, else -1."""
 XML = (".xml",)
 
 
@@ -31,7 +31,7 @@ class Layout:
 
     @staticmethod
     def of(home: Path) -> Layout:
-        """The devkit's, JPEGImages and Annotations; the XML may also lie beside the images."""
+        """The devkit's layout, JPEGImages and Annotations; the XML files may also be next to the images."""
         images, annotations = home / "JPEGImages", home / "Annotations"
         if not images.is_dir():
             return Layout(home, home, home)
@@ -45,11 +45,12 @@ class Layout:
 
 
 def find_images(folder: Path, split: str, year: str | None) -> tuple[Layout, tuple[str, ...], str]:
-    """(where the files lie, the ids of the image set `split`, its label) below `folder`; raises BadDataset.
+    """The layout below `folder`, the ids of the image set `split`, and a label for it. Raises BadDataset.
 
-    `folder` is a VOC20xx folder, one that holds or whose VOCdevkit holds the one VOC20xx (of that `year`), or one with
-    XML beside its images. `split` names a list of ids (ImageSets/Main/SPLIT.txt, or SPLIT.txt), is itself a file of ids
-    ending in .txt, or, where XML lies beside the images, is the sub-folder of all images that are meant.
+    `folder` is a VOC20xx folder, a folder that contains a single VOC20xx (of that `year`), directly or in its
+    VOCdevkit, or a folder with XML files next to its images. `split` names a list of ids (ImageSets/Main/SPLIT.txt or
+    SPLIT.txt), is itself a .txt file of ids or, if the XML files are next to the images, a sub-folder with all images
+    of the set.
     """
     home = locate(folder, split, year)
     layout = Layout.of(home)
@@ -72,9 +73,9 @@ def find_images(folder: Path, split: str, year: str | None) -> tuple[Layout, tup
 
 
 def locate(folder: Path, split: str, year: str | None) -> Path:
-    """The folder with JPEGImages: `folder` itself, or the one VOC20xx (of that `year`) in it or in its VOCdevkit.
+    """The folder with JPEGImages: `folder` itself, or the only VOC20xx (of that `year`) in it or in its VOCdevkit.
 
-    Without any of these, `folder` where XML files lie in it or in its sub-folder `split`.
+    If there is none, `folder` itself if it or its sub-folder `split` contains XML files. Raises BadDataset.
     """
     if not os.path.isdir(folder):
         raise BadDataset(
@@ -105,20 +106,20 @@ def locate(folder: Path, split: str, year: str | None) -> Path:
 
 
 def has_xml(folder: Path) -> bool:
-    """Whether an XML file lies below the folder."""
+    """Whether there is an XML file below the folder."""
     return any(path.suffix.lower() == ".xml" for path in walk(folder))
 
 
 def is_year(path: Path) -> bool:
-    """Whether `path` is a folder such as VOC2007 with images in it."""
+    """Whether `path` is a folder such as VOC2007, with images."""
     return bool(YEAR_FOLDER.fullmatch(path.name)) and (path / "JPEGImages").is_dir()
 
 
 def read_image_set(path: Path, images: Listing | None = None) -> tuple[str, ...]:
-    """The ids in an image set's file, one a line, in their order; raises BadDataset if any is twice or impossible.
+    """The ids in an image set's file, one per line, in order. Raises BadDataset for invalid or repeated ids.
 
-    In a file like VOC's CLASS_train.txt, where a mark -1, 0 or 1 follows each id, all lines are of the set: the marks
-    say what is in an image, and so does its annotation. `images` tells ids with such an ending from marked ones.
+    In a file like VOC's CLASS_train.txt, where each id is followed by -1, 0 or 1, all lines belong to the set: these
+    marks only repeat what annotations say. `images` distinguishes ids that end in such a number from marked ones.
     """
     lines = {number: line.strip() for number, line in enumerate(read_lines(path), 1) if line.strip()}
     if lines and is_marked(list(lines.values()), images):

@@ -1,4 +1,4 @@
-"""Generated sets on disk: drawn once, complete or absent, whoever else draws them at the same time."""
+"""Writing generated datasets to disk once: complete or not at all, even if several processes draw them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ABANDONED_SECONDS = 6 * 3600
 
 
 def materialised(label: str, identity: Mapping[str, Any], work: Path, draw: Callable[[Path], None]) -> Path:
-    """The folder `work`/datasets/LABEL-DIGEST, made by `draw` if it is not there; the digest is that of `identity`.
+    """The folder `work`/datasets/LABEL-DIGEST, drawn with `draw` if it does not exist; the digest is of `identity`.
 
-    It is drawn under another name and then renamed: of several processes the first to end wins, and the others take
-    what it made. Raises BadDataset if the disk does not allow it.
+    It is drawn under a temporary name and then renamed: of several processes the first to finish wins, and the others
+    use its result. Raises BadDataset if it cannot be written.
     """
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     folder = work / "datasets" / f"{label}-{digest}"
@@ -45,7 +45,7 @@ def materialised(label: str, identity: Mapping[str, Any], work: Path, draw: Call
 
 
 def make(folder: Path, draw: Callable[[Path], None]) -> None:
-    """Draws into a temporary folder beside `folder` and renames it; leaves nothing behind when it fails."""
+    """Draws into a temporary folder next to `folder`, and renames it; leaves nothing behind on failure."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -61,7 +61,7 @@ def make(folder: Path, draw: Callable[[Path], None]) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes what processes that were killed while drawing `folder` left behind hours ago."""
+    """Removes temporary folders that processes killed while drawing `folder` left behind hours ago."""
     for left in folder.parent.glob(f".{folder.name}.*"):
         if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(left, ignore_errors=True)

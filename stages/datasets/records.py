@@ -1,4 +1,4 @@
-"""What a dataset tells about one image, and the errors that its files can cause."""
+"""An image's record in a dataset, and the errors that a dataset's files can cause."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stages.contract.errors import StageError
 
 NORMALISED = "all its boxes lie between 0 and 1, so they are normalised by the size of the image"
 MOST_FAULTS = 20
-"""At most this many faults of one file are listed."""
+"""The most faults listed per file."""
 
 
 @dataclass
 class Faults:
-    """What is wrong with the file `path`: the first sentences, MOST_FAULTS at most, and how many more there are."""
+    """What is wrong with the file `path`: a sentence for each of the first MOST_FAULTS faults, and how many more."""
 
     path: Path
     listed: list[str] = field(default_factory=list)
@@ -32,14 +32,14 @@ class Faults:
         return len(self.listed) + self.unlisted
 
     def add(self, sentence: object) -> None:
-        """One more."""
+        """Adds a fault."""
         if len(self.listed) < MOST_FAULTS:
             self.listed.append(str(sentence))
         else:
             self.unlisted += 1
 
     def sentences(self) -> list[str]:
-        """Those that are listed and, where there are more, one that says how many."""
+        """The listed faults and, if there are more, a sentence saying how many."""
         if not self.unlisted:
             return self.listed
         more = "1 more problem is" if self.unlisted == 1 else f"{self.unlisted} more problems are"
@@ -47,34 +47,34 @@ class Faults:
 
 
 class BadDataset(StageError):
-    """A dataset that cannot be opened: its source is misspelt, or a folder or image set is missing or impossible.
+    """A dataset that cannot be opened: its source is misspelt, or a folder or image set is missing or invalid.
 
-    `faults` is there where one file has several: the message is the first.
+    `faults` is set if one file has several; the message is the first.
     """
 
     faults: Faults | None = None
 
     @staticmethod
     def of(faults: Faults) -> BadDataset:
-        """The error for a file with `faults`, of which there is at least one."""
+        """The error for a file with at least one of `faults`."""
         error = BadDataset(faults.listed[0])
         error.faults = faults
         return error
 
 
 class BadAnnotation(StageError):
-    """An annotation file that is missing or of another kind, or that describes an impossible object."""
+    """An annotation file that is missing, of another format, or describes an impossible object."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """One image and its n objects.
+    """One image of `width` x `height` pixels and its n objects.
 
-    `boxes` is float32 [n, 4], (x1, y1, x2, y2) in pixels of the original image, zero-based, half-open; `labels` is
-    int32 [n], indices into the dataset's classes; `difficult` (need not be found), `truncated` and `occluded` are
-    bool [n]. `stated_areas`, float64 [n] in square pixels, are there where annotations state them (COCO: of the
-    segmentation). `stated_crowds`, bool [n], are there where the format has crowds (COCO's `iscrowd`: one box around
-    many things), which are difficult, too.
+    `boxes` float32 [n, 4] are (x1, y1, x2, y2) in pixels of the original image, zero-based and half-open; `labels`
+    int32 [n] index the dataset's classes; `difficult` (need not be found), `truncated` and `occluded` are bool [n].
+    `stated_areas`, float64 [n] in square pixels, is set if annotations state them (COCO: of the segmentation).
+    `stated_crowds`, bool [n], is set if the format has crowds (COCO's `iscrowd`: one box around many objects), which
+    are difficult, too.
     """
 
     image_id: str
@@ -92,7 +92,7 @@ class ImageRecord:
 
     @property
     def areas(self) -> NDArray[np.float64]:
-        """The objects' areas in square pixels, float64 [n]: as stated, else of their boxes."""
+        """The objects' areas in square pixels, float64 [n], as stated or else of their boxes."""
         return area(self.boxes) if self.stated_areas is None else self.stated_areas
 
     @property
@@ -102,28 +102,29 @@ class ImageRecord:
 
 
 def record_digest(record: ImageRecord) -> str:
-    """SHA-256 (hex) over all that a record says, whatever file its image lies in."""
+    """SHA-256 (hex) over everything in a record except the image's path."""
     digest = hashlib.sha256()
-    for one in fields(record):
-        value = getattr(record, one.name)
-        if one.name == "path":
+    for column in fields(record):
+        value = getattr(record, column.name)
+        if column.name == "path":
             continue
         if isinstance(value, np.ndarray):
-            digest.update(f"{one.name} {value.dtype} {value.shape}\n".encode())
+            digest.update(f"{column.name} {value.dtype} {value.shape}\n".encode())
             digest.update(np.ascontiguousarray(value).tobytes())
         else:
-            digest.update(f"{one.name} {value!r}\n".encode("utf-8", "backslashreplace"))
+            digest.update(f"{column.name} {value!r}\n".encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
-NAMED = 5  # so many of what is left out are named
+NAMED = 5  # how many of the annotations left out are named
 
 
 @dataclass
 class LeftOut:
-    """What annotations hold that is no object: names of those that have no area on their image (after clipping, in
-    float32) or numbers that are no numbers; how many are of each class that is not listed; how many images have no
-    annotation file at all; in `repeated`, by their name or their file's, how many repeat another exactly."""
+    """Annotations that are not used as objects: `without_area`, the names of those without area on their image (after
+    clipping, in float32) or with non-finite numbers; `other_classes`, the number of each unlisted class; `repeated`,
+    by their own or their file's name, the number of exact repetitions. `unannotated` counts images without an
+    annotation file."""
 
     without_area: list[str] = field(default_factory=list)
     other_classes: Counter[str] = field(default_factory=Counter)
@@ -131,42 +132,42 @@ class LeftOut:
     repeated: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: LeftOut) -> None:
-        """Adds what another part of a dataset leaves out."""
+        """Adds what another part of the dataset leaves out."""
         self.without_area += other.without_area
         self.other_classes += other.other_classes
         self.unannotated += other.unannotated
         self.repeated += other.repeated
 
     def notes(self, place: str, what: str = "object") -> list[str]:
-        """One sentence for each kind, beginning with `place`; `what` an annotation is called."""
-        found = []
+        """One sentence per kind, starting with `place`; `what` is the word for an annotation."""
+        sentences = []
         if names := self.without_area:
             many = f"{len(names)} {what}s have" if len(names) > 1 else f"1 {what} has"
-            found.append(f"{place}: {many} no area, left out: {some_of(names)}")
+            sentences.append(f"{place}: {many} no area, left out: {some_of(names)}")
         if total := self.other_classes.total():
             counts = [f"{name} {count}" for name, count in self.other_classes.most_common()]
             many = f"{total} {what}s are" if total > 1 else f"1 {what} is"
-            found.append(f"{place}: {many} of classes that are not listed, left out: {some_of(counts)}")
+            sentences.append(f"{place}: {many} of classes that are not listed, left out: {some_of(counts)}")
         if count := self.unannotated:
             many = (
                 f"{count} images have no annotation file and count as images"
                 if count > 1
                 else ("1 image has no annotation file and counts as an image")
             )
-            found.append(f"{place}: {many} without objects")
+            sentences.append(f"{place}: {many} without objects")
         if total := self.repeated.total():
             named = [f"{name} ({count})" if count > 1 else name for name, count in self.repeated.items()]
             many = f"{total} {what}s repeat" if total > 1 else f"1 {what} repeats"
-            found.append(f"{place}: {many} another exactly, left out: {some_of(named)}")
-        return found
+            sentences.append(f"{place}: {many} another exactly, left out: {some_of(named)}")
+        return sentences
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The counts and names as JSON values."""
         return {**vars(self), "other_classes": dict(self.other_classes), "repeated": dict(self.repeated)}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> LeftOut:
-        """What `as_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        """The inverse of `as_json`. Raises KeyError, TypeError or ValueError for anything else."""
         counts, repeated = (
             Counter({str(name): int(count) for name, count in value[kind].items()})
             for kind in ("other_classes", "repeated")
@@ -175,13 +176,13 @@ class LeftOut:
 
 
 def some_of(names: list[str]) -> str:
-    """The first few of the names, and dots if there are more."""
+    """The first few of the names, followed by dots if there are more."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def shown(value: Any) -> str:
-    """A value from a JSON or YAML file as messages show it, in one line and not long."""
-    if isinstance(value, list) and len(value) <= 8 and not any(isinstance(one, list | dict) for one in value):
+    """A value from a JSON or YAML file, as shown in messages: short, and on one line."""
+    if isinstance(value, list) and len(value) <= 8 and not any(isinstance(entry, list | dict) for entry in value):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, list | dict | set | tuple):
         return f"a {type(value).__name__} of {len(value)}"
