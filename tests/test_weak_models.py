@@ -131,9 +131,9 @@ def test_clashes_are_seen(tmp_path: Path) -> None:
 def test_why_a_curve_cannot_be_seen() -> None:
     nothing, wrong, right = curve(0, 0), curve(0, 1200), curve(1, 3)
     assert why_empty([right]) == why_empty([nothing, right]) == ""
-    assert why_empty([nothing]) == "no detection"
-    assert why_empty([wrong]) == "no right detection\n1,200 false"
-    assert why_empty([nothing, wrong]) == "no right detection\n0 to 1,200 false"
+    assert why_empty([nothing]) == "no detections"
+    assert why_empty([wrong]) == "no true positives\n1,200 false"
+    assert why_empty([nothing, wrong]) == "no true positives\n0 to 1,200 false"
 
 
 def test_empty_plots_say_so(tmp_path: Path, drawn: list[Any]) -> None:
@@ -146,7 +146,7 @@ def test_empty_plots_say_so(tmp_path: Path, drawn: list[Any]) -> None:
     plot_sensitivity({**diagnosis(SHORT, 0.1), "characteristics": {}}, tmp_path / "sensitivity.png")
     plot_recall([proposals("windows", 0)], tmp_path / "recall.png")
     said = [[text for text, _ in texts_of(figure)] for figure in drawn]
-    assert [text for text in said[0] if text.startswith("no ")] == ["no detection", "no right detection\n7 false"]
+    assert [text for text in said[0] if text.startswith("no ")] == ["no detections", "no true positives\n7 false"]
     assert "no objects to find" in said[1]
     assert "too few false positives" in said[2]
     assert "no class has two subsets with enough objects" in said[3]

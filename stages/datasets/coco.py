@@ -1,10 +1,10 @@
-"""Datasets in COCO's format: one JSON file of images, annotations and categories, and a folder of images.
+"""Datasets in COCO's format: a JSON file of images, annotations and categories, and a folder of images.
 
-Boxes are (x, y, width, height) in pixels from the image's upper left corner: (x, y, x + width, y + height) in the
-project. A crowd (`iscrowd`: 1) is a difficult object: it counts neither as missed nor as found. No stage trains on it.
-Annotations that have no area on their image (after clipping, in float32; COCO's own files have a few), a negative area
-or numbers that are no numbers are left out, and said so. So are those of other classes, where classes are listed, and
-those that are there twice, with one id and the same content.
+Boxes are (x, y, width, height) in pixels from the image's top left corner, and become (x, y, x + width, y + height). A
+crowd (`iscrowd`: 1) is a difficult object, which counts neither as missed nor as found; no stage trains on it.
+Annotations without area on their image (after clipping, in float32; COCO's own files have a few), with a negative area
+or with non-finite numbers are left out with a warning. So are those of unlisted classes, if classes are listed, and
+exact duplicates with the same id.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from stages.input_files import read_whole
 
 log = logging.getLogger("stages.datasets")
 
-SLACK = 1.0  # pixels: boxes drawn around polygons may reach over the edge by rounding
+SLACK = 1.0  # pixels: by rounding, boxes around polygons may extend beyond the edge
 FAR = 1e30
 TABLES = ("images", "categories", "annotations")
 Identity = int | str
@@ -56,8 +56,8 @@ Identity = int | str
 
 @dataclass(frozen=True)
 class CocoObject:
-    """One annotation: `box` is (x, y, width, height), `area` in square pixels (of the segmentation, where the file has
-    one), `difficult` whether it is a crowd."""
+    """One annotation: `box` is (x, y, width, height) in pixels, `area` is in square pixels (of the segmentation, if the
+    file has one), and `difficult` means a crowd."""
 
     number: Identity
     name: str
@@ -69,9 +69,9 @@ class CocoObject:
 
 @dataclass(frozen=True)
 class CocoAnnotation:
-    """One image's annotations; `size` is (width, height) in pixels, None where the file does not say."""
+    """One image's annotations; `size` is (width, height) in pixels, or None if not stated."""
 
-    faults: ClassVar[Faults | None] = None  # a file that has some cannot be opened
+    faults: ClassVar[Faults | None] = None  # a file with faults cannot be opened
 
     size: tuple[int, int] | None
     objects: tuple[CocoObject, ...]
@@ -79,14 +79,14 @@ class CocoAnnotation:
 
 @dataclass(frozen=True, eq=False)
 class CocoFile:
-    """The file's content, K categories and the images by ascending id, n annotations in the images' order.
+    """The file's content: K categories and the images, by ascending id, and n annotations in the images' order.
 
-    `category_ids` and `classes` [K]; `images` maps an image's id, as text, to its place; `numbers_of_images` [images]
-    are the ids as the file has them; `files` relative to the folder of images; `sizes` int64 [images, 2] (width,
-    height), (0, 0) where not stated; `offsets` int64 [images + 1] into
-    `numbers` (ids, int64 or text), `labels` int32, `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 and
-    `crowds` bool, all [n]. `left_out` has the annotations that are not among them, `clipped` the ids of those for which
-    the stated width and height are not the reason. `sha256` (hex) is of the bytes that all this was read from.
+    `category_ids` and `classes` [K]; `images` maps an image's id, as text, to its position; `numbers_of_images`
+    [images] are the ids as in the file; `files` are relative to the image folder; `sizes` int64 [images, 2] (width,
+    height) in pixels, (0, 0) if not stated; `offsets` int64 [images + 1] into `numbers` [n] (ids, int64 or text),
+    `labels` int32 [n], `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 [n] and `crowds` bool [n].
+    `left_out` are the annotations not among these, `clipped` the ids of those left out for another reason than a stated
+    width or height of 0. `sha256` (hex) is of the bytes that were read.
     """
 
     path: Path
@@ -111,15 +111,15 @@ class CocoFile:
         """The boxes as (x, y, x + width, y + height), float32 [n, 4], not clipped."""
         corners = self.boxes.copy()
         corners[:, 2:] += corners[:, :2]
-        return as_boxes(np.clip(corners, -FAR, FAR))  # what float32 cannot hold is outside of its image all the same
+        return as_boxes(np.clip(corners, -FAR, FAR))  # what float32 cannot represent is outside the image anyway
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """The place of each annotation's image: int64 [n]."""
+        """The position of each annotation's image: int64 [n]."""
         return np.repeat(np.arange(len(self.files)), np.diff(self.offsets))
 
     def without(self, gone: NDArray[np.bool_]) -> CocoFile:
-        """The file without the annotations that are `gone`, bool [n]; nothing is said of them."""
+        """The file without the annotations marked in `gone`, bool [n]; they are not added to `left_out`."""
         kept = ~gone
         return replace(
             self,
@@ -132,9 +132,9 @@ class CocoFile:
         )
 
     def with_area(self, sizes: NDArray[np.int64]) -> CocoFile:
-        """The file without the annotations that have no area, on images of these `sizes` [images, 2], (0, 0) unknown.
+        """The file without annotations that have no area on images of these `sizes` [images, 2] ((0, 0): unknown).
 
-        Those that are turned inside out or reach outside of their image are kept: reading them is an error.
+        Inverted ones, and those that extend beyond their image, are kept, so that reading them raises an error.
         """
         with np.errstate(invalid="ignore"):
             finite = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.areas) & (self.areas >= 0)
@@ -150,7 +150,7 @@ class CocoFile:
         return replace(self.without(gone), left_out=left_out, clipped=clipped)
 
     def only(self, classes: Sequence[str]) -> CocoFile:
-        """The file with these classes alone, in this order; annotations of others are left out. Raises BadDataset."""
+        """The file with only these classes, in this order; other annotations are left out. Raises BadDataset."""
         for name in classes:
             if name not in self.classes:
                 raise BadDataset(f"{self.path}: has no category {name!r}{nearest(name, self.classes)}")
@@ -168,8 +168,8 @@ class CocoFile:
 
 
 class CocoDataset(Dataset):
-    """The images of a file in COCO's format. An image's id is its `id` as text; the classes are the categories. Both
-    are in the order of their ids, as in pycocotools, which need not be contiguous; text comes after numbers."""
+    """The images of a file in COCO's format. Image ids are the file's `id`s as text, the classes its categories. Both
+    are sorted by id, as in pycocotools; ids need not be contiguous, and text comes after numbers."""
 
     def __init__(self, name: str, file: CocoFile, folder: Path, *, work: Path, exif: str) -> None:
         options = VocOptions(classes=file.classes, exif=exif)
@@ -178,32 +178,32 @@ class CocoDataset(Dataset):
 
     @property
     def category_ids(self) -> tuple[Identity, ...]:
-        """The file's id of each class."""
+        """The id of each class in the file."""
         return self.file.category_ids
 
     def notes(self) -> list[str]:
-        """Which annotations of the file are left out, one sentence for each reason."""
+        """Which annotations of the file are left out, one sentence per reason."""
         return self.file.left_out.notes(str(self.file.path), "annotation")
 
     @property
     def left_out(self) -> LeftOut:
-        """The annotations that are no objects of the dataset."""
+        """The annotations that are not used."""
         return self.file.left_out
 
     def split_objects(self, image_id: str, annotation: Any, size: tuple[int, int]) -> tuple[list[int], LeftOut]:
-        """All of them: what is left out was so when the file was read."""
+        """All objects: others were already left out when the file was read."""
         return list(range(len(annotation.objects))), LeftOut()
 
     def choice_notes(self) -> list[str]:
-        """None: the file names every image."""
+        """No choices: the file names every image."""
         return []
 
     def image_number(self, image_id: str) -> Identity:
-        """The file's id of an image."""
+        """The id of an image in the file."""
         return self.file.numbers_of_images[self.file.images[image_id]]
 
     def subset(self, positions: Sequence[int]) -> CocoDataset:
-        """The images at these positions alone, with all classes."""
+        """The dataset of the images at these positions, with the same classes."""
         chosen = copy.copy(self)
         for known in OF_ALL_IMAGES:
             vars(chosen).pop(known, None)
@@ -213,23 +213,23 @@ class CocoDataset(Dataset):
 
     @cached_property
     def images_with_crowds(self) -> frozenset[str]:
-        """The ids of the images with a crowd among their objects."""
+        """The ids of images that contain a crowd."""
         places = np.searchsorted(self.file.offsets, np.flatnonzero(self.file.crowds), side="right") - 1
         crowded = set(places.tolist())
-        return frozenset(one for one in self.image_ids if self.file.images[one] in crowded)
+        return frozenset(image_id for image_id in self.image_ids if self.file.images[image_id] in crowded)
 
     def image_path(self, image_id: str) -> Path:
-        """The image's file, which need not exist."""
+        """The path of an image, which need not exist."""
         self._check_id(image_id)
         return on_disk(self.folder, self.file.files[self.file.images[image_id]])
 
     def annotation_path(self, image_id: str) -> Path:
-        """The file of all annotations."""
+        """The path of the file with all annotations."""
         self._check_id(image_id)
         return self.file.path
 
     def annotation(self, image_id: str) -> CocoAnnotation:
-        """What the file says of the image, unchecked."""
+        """The image's annotations, unchecked."""
         self._check_id(image_id)
         file, place = self.file, self.file.images[image_id]
         objects = [
@@ -245,30 +245,30 @@ class CocoDataset(Dataset):
         return CocoAnnotation(self.stated_size(image_id), tuple(objects))
 
     def readable_annotation(self, image_id: str) -> CocoAnnotation:
-        """All that the file says of the image: a file with anything that cannot be read is not opened."""
+        """As `annotation`: a file with anything unreadable cannot be opened."""
         return self.annotation(image_id)
 
     def stated_size(self, image_id: str) -> tuple[int, int] | None:
-        """(width, height) as the file states it, None if it does not."""
+        """(width, height) in pixels, as stated in the file; None if missing."""
         width, height = (int(side) for side in self.file.sizes[self.file.images[image_id]])
         return (width, height) if width and height else None
 
     def annotation_digest(self, image_id: str) -> str:
-        """What decides the image's record beside the image: SHA-256 (hex) over its annotations and the classes."""
+        """The digest of what determines the image's record, beside the image: its annotations and the classes."""
         return combined("coco-annotation", [repr(self.annotation(image_id)), "classes", *self.classes])
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
-        """What is impossible about an image's annotations, one sentence each; `image` is its file, if it is there."""
+        """The problems of an image's annotations, one sentence each; `image` is its file, if it exists."""
         if image is not None and image.header is not None and image.size != size:
-            told = f"states {size[0]} x {size[1]} pixels for image {image_id} but {image.path} has "
-            yield f"{self.file.path}: {told}{described_size(image)}; correct one of the two"
-        for one in annotation.objects:
-            x, y, width, height = one.box
-            what = f"{self.file.path}: annotation {one.number} ({one.name}) of image {image_id}"
+            sizes = f"states {size[0]} x {size[1]} pixels for image {image_id} but {image.path} has "
+            yield f"{self.file.path}: {sizes}{described_size(image)}; correct one of the two"
+        for annotated in annotation.objects:
+            x, y, width, height = annotated.box
+            what = f"{self.file.path}: annotation {annotated.number} ({annotated.name}) of image {image_id}"
             box = f"the box [{x:g}, {y:g}, {width:g}, {height:g}]"
             if width < 0 or height < 0:
                 yield f"{what} has {box}, of negative width or height; correct it or remove the annotation"
-            elif outside(np.array([one.box]), np.array([size]))[0]:
+            elif outside(np.array([annotated.box]), np.array([size]))[0]:
                 yield (
                     f"{what} has {box}, outside its image of {size[0]} x {size[1]} pixels; "
                     "correct it: x and y from the upper left corner, then width and height"
@@ -276,14 +276,14 @@ class CocoDataset(Dataset):
 
     @cached_property
     def annotations_key(self) -> str:
-        """SHA-256 (hex) over the classes, the ids, in order, and the bytes of the annotations' file."""
+        """SHA-256 (hex) over the classes, the ids, in order, and the bytes of the annotation file."""
         less = ["without area", *map(str, self.file.clipped)] if self.file.clipped else []
         less += ["repeated", *self.file.left_out.repeated] if self.file.left_out.repeated else []
         return combined("coco", [self.file.sha256, *self.image_ids, "classes", *self.classes, *less])
 
     @property
     def _annotations_digest(self) -> str:
-        """SHA-256 (hex) over the bytes of the annotations' file."""
+        """SHA-256 (hex) over the bytes of the annotation file."""
         return self.file.sha256
 
     def _read_record(self, image_id: str) -> ImageRecord:
@@ -294,7 +294,7 @@ class CocoDataset(Dataset):
             raise BadAnnotation(problem)
         place = self.file.images[image_id]
         rows = slice(self.file.offsets[place], self.file.offsets[place + 1])
-        corners = np.array([one.box for one in annotation.objects], np.float64).reshape(-1, 4)
+        corners = np.array([annotated.box for annotated in annotation.objects], np.float64).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         none = np.zeros(len(corners), np.bool_)
         return ImageRecord(
@@ -314,8 +314,8 @@ class CocoDataset(Dataset):
 
 
 def outside(boxes: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which boxes [n, 4] (x, y, width, height) reach over the edges of images of these sizes [n, 2] (width, height), by
-    more than SLACK: bool [n]."""
+    """Which boxes [n, 4] (x, y, width, height) extend beyond images of these sizes [n, 2] (width, height) by more than
+    SLACK pixels: bool [n]."""
     reach = boxes[:, :2] + boxes[:, 2:]
     return np.asarray((boxes[:, :2] < -SLACK).any(axis=1) | (reach > sizes + SLACK).any(axis=1))
 
@@ -323,15 +323,15 @@ def outside(boxes: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.
 def open_coco(
     path: Path, folder: Path, *, work: Path, options: ClassOptions | None = None, partial: bool = False
 ) -> CocoDataset:
-    """The dataset in the file `path` with the images in `folder`; raises BadDataset.
+    """The dataset in the file `path`, with the images in `folder`. Raises BadDataset.
 
-    Listed classes must be the file's; some of them, if it is `partial`. Warnings say which annotations are left out.
+    Listed classes must be in the file, or only some of them if `partial`. Warns of annotations that are left out.
     """
     options = options or ClassOptions()
     file = read_coco(path)
     checked_classes(options.classes)
     if options.classes is not None:
-        file = file.only(options.classes if not partial else [one for one in options.classes if one in file.classes])
+        file = file.only([name for name in options.classes if not partial or name in file.classes])
     if not os.path.isdir(folder):
         raise BadDataset(f"{folder}: no such folder; end the source with the folder of the images of {path.name}")
     dataset = CocoDataset(plain_label(path.stem), file, folder, work=work, exif=options.exif)
@@ -342,8 +342,8 @@ def open_coco(
 
 
 def found_sizes(dataset: CocoDataset) -> NDArray[np.int64]:
-    """(width, height) of each image as the file states it or, where it does not and there are annotations, as the image
-    has it: int64 [images, 2]; (0, 0) where neither tells."""
+    """(width, height) in pixels of each image, as stated in the file or, if not stated and the image has annotations,
+    from the image itself: int64 [images, 2], (0, 0) if unknown."""
     sizes = dataset.file.sizes.copy()
     for place in np.flatnonzero((sizes == 0).any(axis=1) & (np.diff(dataset.file.offsets) > 0)):
         with contextlib.suppress(BadImage):
@@ -352,11 +352,11 @@ def found_sizes(dataset: CocoDataset) -> NDArray[np.int64]:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """The file `path`, its structure checked: entries are whole, ids unique and known. Raises BadDataset with all
+    """The file `path`, its structure checked: entries are complete, ids unique and known. Raises BadDataset with all
     faults.
 
-    An annotation that is there twice, with the same content, is kept once. Whether a box fits into its image is checked
-    when the image's record is read.
+    Exact duplicates of annotations are kept once. Whether a box fits its image is checked when the image's record is
+    read.
     """
     content, sha256 = read_json(path)
     faults = Faults(path)
@@ -381,7 +381,7 @@ def read_coco(path: Path) -> CocoFile:
         faults.add(f"{path}: {NORMALISED}; write [x, y, width, height] in pixels")
     if faults:
         raise BadDataset.of(faults)
-    rows.sort(key=lambda row: row[0])  # stable: within an image as in the file
+    rows.sort(key=lambda row: row[0])  # stable: within an image, the file's order is kept
     places = np.array([row[0] for row in rows], np.int64)
     numbers = [row[1] for row in rows]
     return CocoFile(
@@ -394,7 +394,7 @@ def read_coco(path: Path) -> CocoFile:
         files=tuple(files),
         sizes=np.array(sizes, np.int64).reshape(-1, 2),
         offsets=np.searchsorted(places, np.arange(len(images) + 1)).astype(np.int64),
-        numbers=np.array(numbers, np.int64 if all(isinstance(one, int) for one in numbers) else object),
+        numbers=np.array(numbers, np.int64 if all(isinstance(number, int) for number in numbers) else object),
         labels=np.array([row[2] for row in rows], np.int32),
         boxes=np.array([row[3] for row in rows], np.float64).reshape(-1, 4),
         areas=np.array([row[4] for row in rows], np.float64),
@@ -406,7 +406,7 @@ def read_coco(path: Path) -> CocoFile:
 def numbered_images(
     path: Path, entries: Sequence[Mapping[str, Any]], faults: Faults
 ) -> list[tuple[Identity, Mapping[str, Any]]]:
-    """The images with their ids, by ascending id; those without an id are `faults`."""
+    """The images with their ids, by ascending id; images without an id are added to `faults`."""
     numbered = []
     for number, entry in enumerate(entries, 1):
         try:
@@ -423,8 +423,8 @@ def annotation_rows(
     label_of: Mapping[str, int],
     faults: Faults,
 ) -> tuple[list[Row], Counter[str]]:
-    """(the annotations as rows, in the file's order, the ids of those that are there again with the same content); what
-    cannot be read is added to the `faults`, and so is an id that two different annotations have."""
+    """The annotations as rows, in the file's order, and the ids of exact duplicates; unreadable annotations, and ids
+    shared by different annotations, are added to `faults`."""
     rows: list[Row] = []
     repeated: Counter[str] = Counter()
     first: dict[Any, Mapping[str, Any]] = {}
@@ -445,7 +445,7 @@ def annotation_rows(
 
 
 def read_json(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
-    """The file's three TABLES, each a list of objects, and the SHA-256 (hex) of its bytes; raises BadDataset."""
+    """The file's three TABLES, each a list of objects, and the SHA-256 (hex) of its bytes. Raises BadDataset."""
     try:
         raw = read_whole(path)
         content = json.loads(raw)
@@ -468,23 +468,23 @@ def read_json(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
 
 
 def identity_of(path: Path, what: str, entry: Mapping[str, Any], key: str) -> Identity:
-    """The entry's id `key`, a whole number that is not negative or text on one line; raises BadDataset."""
+    """The entry's id `key`: a non-negative integer, or text on one line. Raises BadDataset."""
     value = entry.get(key)
     if isinstance(value, str) and ONE_LINE.fullmatch(value):
         return value
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        told = f"has {key} = {shown(value)}, neither a whole number nor text" if key in entry else f"has no '{key}'"
-        raise BadDataset(f"{path}: {what} {told}; correct it")
+        reason = f"has {key} = {shown(value)}, neither a whole number nor text" if key in entry else f"has no '{key}'"
+        raise BadDataset(f"{path}: {what} {reason}; correct it")
     return value
 
 
 def in_order(identity: Identity) -> tuple[bool, Identity]:
-    """What ids are sorted by: numbers come before text."""
+    """The sort key of ids: numbers come before text."""
     return isinstance(identity, str), identity
 
 
 def side_of(path: Path, what: str, entry: Mapping[str, Any], key: str) -> int:
-    """The width or height of an image, which may be a decimal (640.0), 0 where it is not known; raises BadDataset."""
+    """The width or height of an image, which may be a decimal (640.0); 0 if unknown. Raises BadDataset."""
     value = entry.get(key)
     if value is None or value == -1:
         return 0
@@ -496,7 +496,7 @@ def side_of(path: Path, what: str, entry: Mapping[str, Any], key: str) -> int:
 
 
 def relative_file(path: Path, what: str, name: Any) -> str:
-    """The image's file name, relative to the folder of images; raises BadDataset."""
+    """The image's file name, relative to the image folder. Raises BadDataset."""
     if not isinstance(name, str) or not ONE_LINE.fullmatch(name):
         raise BadDataset(f"{path}: {what} has file_name = {shown(name)}; name its file in the folder of images")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -505,7 +505,7 @@ def relative_file(path: Path, what: str, name: Any) -> str:
 
 
 def category_names(path: Path, entries: Sequence[Mapping[str, Any]], faults: Faults) -> dict[Identity, str]:
-    """The name of each category, by ascending id; what is wrong with one is added to the `faults`."""
+    """The name of each category, by ascending id; faulty categories are added to `faults`."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     identities: list[Identity] = []
@@ -518,7 +518,7 @@ def category_names(path: Path, entries: Sequence[Mapping[str, Any]], faults: Fau
         name = entry.get("name")
         if not isinstance(name, str) or not ONE_LINE.fullmatch(name):
             faults.add(f"{path}: category {identity} has the name {shown(name)}; give it a name, on one line")
-            name = f"category {number}"  # so that its annotations are not faults, too
+            name = f"category {number}"  # so that its annotations are not reported, too
         if str(identity) in names or name in taken:
             faults.add(f"{path}: category {identity} ({name}): its id or name appears twice; rename one")
             if str(identity) in names:
@@ -530,13 +530,13 @@ def category_names(path: Path, entries: Sequence[Mapping[str, Any]], faults: Fau
 
 
 Row = tuple[int, Identity, int, list[float], float, bool]
-"""An annotation: its image's place, its id, label, box (x, y, width, height), area, and whether it is a crowd."""
+"""An annotation: its image's position, its id, label, box (x, y, width, height), area, and whether it is a crowd."""
 
 
 def annotation_row(
     path: Path, number: int, entry: Mapping[str, Any], images: Mapping[str, int], label_of: Mapping[str, int]
 ) -> Row:
-    """The `number`-th annotation; raises BadDataset."""
+    """The `number`-th annotation of the file. Raises BadDataset."""
     identity = identity_of(path, f"annotation {number}", {"id": number, **entry}, "id")
     what = f"annotation {identity}"
     image, category = (str(identity_of(path, what, entry, key)) for key in ("image_id", "category_id"))

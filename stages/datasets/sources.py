@@ -1,4 +1,4 @@
-"""Opening a dataset by its source, the one line by which recipes and commands name it."""
+"""Opening a dataset from its source, the one-line description used in recipes and commands."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FORMS = (
 
 
 Source = str | Sequence[str]
-"""One source, or several whose images form one dataset."""
+"""One source, or several that are combined into one dataset."""
 
 
 @dataclass(frozen=True)
 class CombinedOptions:
-    """What a recipe may say of several sources, too."""
+    """Options of several sources combined."""
 
     prefix_ids: bool = setting(False, "Whether to prefix every image id with the name of its set and a slash.")
 
@@ -44,14 +44,16 @@ def open_dataset(
     year: str | int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Dataset | ClassificationDataset:
-    """The dataset that `source` names: voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES (a folder),
-    yolo:DATA.yaml:SPLIT and shapes:SPLIT have scenes with boxes, and several of them may be one dataset;
-    shapes-classification:SPLIT and folder:DIR (one folder a class) have single objects for pre-training.
+    """The dataset named by `source`.
 
-    `work` keeps digests and generated sets. `options` is the rest of a recipe's table: those of `VocOptions` for `voc`
-    (`classes` and `year` may also be given directly), of `ClassOptions` for `coco` and `yolo`, `exif` for `folder`;
-    `seed` and `images`, or `per_class` and `side`, for the generated sets; those of the sources and `prefix_ids` for
-    several. `~` and $VARIABLES are expanded. Raises BadDataset and BadSetting.
+    voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES (a folder), yolo:DATA.yaml:SPLIT and shapes:SPLIT are scenes with
+    boxes, of which several may be combined; shapes-classification:SPLIT and folder:DIR (one folder per class) are
+    images of single objects, for pre-training.
+
+    `work` is where digests and generated sets are stored. `options` is the rest of the recipe's table: `VocOptions` for
+    `voc` (`classes` and `year` may also be given directly), `ClassOptions` for `coco` and `yolo`, `exif` for `folder`;
+    `seed` and `images`, or `per_class` and `side`, for the generated sets; for several sources, their options and
+    `prefix_ids`. `~` and $VARIABLES are expanded. Raises BadDataset and BadSetting.
     """
     values = dict(options or {})
     values |= {name: value for name, value in (("classes", classes), ("year", year)) if value is not None}
@@ -65,7 +67,7 @@ def open_dataset(
 def open_one(
     source: str, work: Path, values: Mapping[str, Any], *, partial: bool = False
 ) -> Dataset | ClassificationDataset:
-    """The dataset of one source. `partial`: it is one of several, and need not have all classes that are listed."""
+    """The dataset of one source. `partial`: it is one of several, and need not have all of the listed classes."""
     kind, _, rest = source.partition(":")
     if not ONE_LINE.fullmatch(source):
         raise BadDataset(f"{shown(source)} is not a dataset; write {FORMS}, on one line")
@@ -89,22 +91,22 @@ def open_one(
 
 
 def as_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the year as a number, which may be given as text."""
+    """The options with the year, which may be given as text, as a number."""
     year = values.get("year")
     return {**values, "year": int(year)} if isinstance(year, str) and year.isdecimal() else dict(values)
 
 
 def open_combined(sources: Sequence[str], work: Path, values: Mapping[str, Any]) -> CombinedDataset:
-    """Several sources with boxes as one dataset; each takes those of the options that it knows."""
-    told = ", ".join(sources)
+    """Several sources with boxes combined into one dataset; each takes the options that it knows."""
+    listed_sources = ", ".join(sources)
     if not sources or len(set(sources)) < len(sources):
-        raise BadDataset(f"source = [{told}]: list at least one source, each only once")
+        raise BadDataset(f"source = [{listed_sources}]: list at least one source, each only once")
     known = [names_of_options(source) for source in sources]
     own = {name: value for name, value in values.items() if name == "prefix_ids"}
     for name in values:
         if name not in own and not any(name in names for names in known):
-            every = sorted({"prefix_ids", *(one for names in known for one in names)})
-            raise BadSetting(f"{told}: unknown setting '{name}'{nearest(name, every)}")
+            every = sorted({"prefix_ids"}.union(*known))
+            raise BadSetting(f"{listed_sources}: unknown setting '{name}'{nearest(name, every)}")
     parts = []
     for source, names in zip(sources, known, strict=True):
         chosen = {name: value for name, value in values.items() if name in names}
@@ -114,14 +116,14 @@ def open_combined(sources: Sequence[str], work: Path, values: Mapping[str, Any])
                 f"{source}: has classes but no boxes; sources that are combined must have boxes, such as voc:DIR:SPLIT"
             )
         parts.append(part)
-    combined_options = build_settings(CombinedOptions, own, told)
-    listed = build_settings(ClassOptions, {"classes": values.get("classes")}, told).classes
-    checked_classes(listed)
-    return CombinedDataset(parts, classes=listed, prefix_ids=combined_options.prefix_ids)
+    combined_options = build_settings(CombinedOptions, own, listed_sources)
+    classes = build_settings(ClassOptions, {"classes": values.get("classes")}, listed_sources).classes
+    checked_classes(classes)
+    return CombinedDataset(parts, classes=classes, prefix_ids=combined_options.prefix_ids)
 
 
 def names_of_options(source: str) -> set[str]:
-    """The names of the options that a source knows."""
+    """The names of a source's options."""
     from stages.datasets.shapes import ShapesOptions
 
     kinds = {"voc": VocOptions, "coco": ClassOptions, "yolo": ClassOptions, "shapes": ShapesOptions}
@@ -130,7 +132,7 @@ def names_of_options(source: str) -> set[str]:
 
 
 def open_detection(source: Source, *, work: Path, options: Mapping[str, Any] | None = None) -> Dataset:
-    """As `open_dataset`, and BadDataset if `source` names a set without boxes."""
+    """As `open_dataset`; raises BadDataset if `source` has no boxes."""
     dataset = open_dataset(source, work=work, options=options)
     if not isinstance(dataset, Dataset):
         raise BadDataset(f"{source}: has classes but no boxes; name a set with boxes, voc:DIR:SPLIT for example")
@@ -140,7 +142,7 @@ def open_detection(source: Source, *, work: Path, options: Mapping[str, Any] | N
 def open_classification(
     source: Source, *, work: Path, options: Mapping[str, Any] | None = None
 ) -> ClassificationDataset:
-    """As `open_dataset`, and BadDataset if `source` names a set of scenes with boxes."""
+    """As `open_dataset`; raises BadDataset if `source` has scenes with boxes."""
     dataset = open_dataset(source, work=work, options=options)
     if not isinstance(dataset, ClassificationDataset):
         raise BadDataset(f"{source}: has scenes with boxes; name a set of single objects, folder:DIR for example")
@@ -148,7 +150,7 @@ def open_classification(
 
 
 def voc_parts(text: str, year: str | int | None) -> tuple[Path, str, str | None]:
-    """DIR:SPLIT[:YEAR] as its three parts; a year in the text wins over `year`."""
+    """The three parts of DIR:SPLIT[:YEAR]; a year in the text takes precedence over `year`."""
     match = re.fullmatch(r"(.+?):([^:]+):((?:19|20)\d\d)", text) or re.fullmatch(r"(.+):([^:]+)()", text)
     if match is None:
         raise BadDataset(f"'voc:{text}' is not a dataset; write {FORMS}")
@@ -157,7 +159,7 @@ def voc_parts(text: str, year: str | int | None) -> tuple[Path, str, str | None]
 
 
 def expanded(text: str, source: str) -> str:
-    """`text` with `~` and environment variables replaced; raises BadDataset naming a variable that is not set."""
+    """`text` with `~` and environment variables expanded. Raises BadDataset, naming a variable that is not set."""
     for match in re.finditer(r"\$(?:(\w+)|\{(\w+)\})", text):
         name = match[1] or match[2]
         if not os.environ.get(name):
@@ -166,7 +168,7 @@ def expanded(text: str, source: str) -> str:
 
 
 def open_shapes(split: str, work: Path, options: dict[str, Any]) -> Dataset:
-    """The generated detection set, drawn at first use."""
+    """The generated detection set, drawn on first use."""
     from stages.datasets.shapes import SHAPES, ShapesOptions, materialised_shapes, settings_for
 
     chosen = build_settings(ShapesOptions, options, f"shapes:{split}")
@@ -175,7 +177,7 @@ def open_shapes(split: str, work: Path, options: dict[str, Any]) -> Dataset:
 
 
 def open_shapes_classification(split: str, work: Path, options: dict[str, Any]) -> ClassificationDataset:
-    """The generated classification set, drawn at first use."""
+    """The generated classification set, drawn on first use."""
     from stages.datasets.shapes import ClassificationSettings, materialised_classification
 
     chosen = build_settings(ClassificationSettings, options, f"shapes-classification:{split}")

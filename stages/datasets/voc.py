@@ -1,5 +1,5 @@
-"""Datasets with PASCAL VOC's annotations: in the devkit's layout (JPEGImages/, Annotations/, ImageSets/Main/) or beside
-the images."""
+"""Datasets with PASCAL VOC annotations, in the devkit's layout (JPEGImages/, Annotations/, ImageSets/Main/) or with the
+annotations next to the images."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ OF_ALL_IMAGES = (
     "image_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out", "images_with_crowds",
     "record_digests", "_places",
 )  # fmt: skip
-"""Cached properties that a subset must compute for itself."""
+"""Cached properties that a subset must recompute."""
 RECORDS = "records 1"
-"""Version of the remembered records: raise it when the same files would give different records."""
-KEPT_RECORDS = 4  # sets of images of one folder whose records are remembered
+"""Version of the remembered records; raise it if the same files would give different records."""
+KEPT_RECORDS = 4  # image sets per folder whose records are remembered
 NO_FILE = "none"
-"""In keys, stands for the digest of a missing annotation file."""
+"""The digest of a missing annotation file, in keys."""
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What a recipe may say of any dataset that is not generated: whether images with an EXIF orientation are read
-    upright or as they are stored (`stages.datasets.orientation`)."""
+    """Options of any dataset that is not generated: how images with an EXIF orientation are read
+    (`stages.datasets.orientation`)."""
 
     exif: str = setting(
         AUTO,
@@ -71,7 +71,7 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class ClassOptions(ImageOptions):
-    """What it may say of one with boxes, too: its classes, in this order."""
+    """Options of any dataset with boxes: its classes, in this order."""
 
     classes: tuple[str, ...] | None = setting(
         None, "The classes, in order; none: those listed in the file or named in the annotations."
@@ -80,11 +80,11 @@ class ClassOptions(ImageOptions):
 
 @dataclass(frozen=True)
 class VocOptions(ClassOptions):
-    """What it may say of `voc:DIR:SPLIT`, too.
+    """Options of `voc:DIR:SPLIT`.
 
-    `other_classes`: whether an object of a class that is not listed is an error, or is left out. `unannotated`: whether
-    an image without annotation file is an error, or an image without objects. `zero_based`: corners count from 0 and
-    are edges, so that a box over a whole image is (0, 0) to (width, height).
+    `other_classes`: whether objects of an unlisted class are an error or left out. `unannotated`: whether an image
+    without an annotation file is an error or an image without objects. `zero_based`: corners are edges counted from 0,
+    so that a box over the whole image is (0, 0) to (width, height).
     """
 
     year: int | None = setting(
@@ -102,9 +102,9 @@ class VocOptions(ClassOptions):
 
 
 class Dataset(ImageSet):
-    """One image set of a folder in VOC's layout; everything about it is read when first asked for, and then kept.
+    """One image set of a folder in VOC's layout; everything is read on first use and then kept.
 
-    `name` is a short label; `image_ids` are in the order of the image set; `folder` holds images and annotations.
+    `name` is a short label; `image_ids` are in the order of the image set; `folder` contains images and annotations.
     """
 
     def __init__(
@@ -139,28 +139,28 @@ class Dataset(ImageSet):
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes: as listed, else those found, sorted; in a folder of the devkit VOC's twenty.
+        """The classes: as listed, else VOC's twenty in a devkit folder, else those found, sorted.
 
-        They are looked for in every annotation of the folder, so that all its image sets number them alike.
+        All annotations in the folder are searched, so that all its image sets have the same class indices.
         """
         if self._listed is not None:
             return self._listed
         place = self.folder if self._layout.images == self._layout.annotations else self._layout.annotations
         paths = Listing(place, XML).files
-        found = remembered_names(self._files, paths, lambda path: class_names(path, self._files.read))
-        if not found:
+        names = remembered_names(self._files, paths, lambda path: class_names(path, self._files.read))
+        if not names:
             for path in paths:
-                read_annotation(path, self._files.read)  # which says what is wrong with it
+                read_annotation(path, self._files.read)  # raises an error that says what is wrong with it
             raise BadDataset(f"{place}: no annotated object; list the classes, or add annotations")
-        return VOC_CLASSES if self._layout.is_year and set(found) <= set(VOC_CLASSES) else tuple(found)
+        return VOC_CLASSES if self._layout.is_year and set(names) <= set(VOC_CLASSES) else tuple(names)
 
     @property
     def images_with_crowds(self) -> frozenset[str]:
-        """The ids of the images with a crowd among their objects (see `ImageRecord`); VOC's format has none."""
+        """The ids of images that contain a crowd (see `ImageRecord`); VOC's format has none."""
         return frozenset()
 
     def subset(self, positions: Sequence[int]) -> Dataset:
-        """The images at these positions alone, with all classes."""
+        """The dataset of the images at these positions, with the same classes."""
         chosen = copy.copy(self)
         for known in OF_ALL_IMAGES:
             vars(chosen).pop(known, None)
@@ -170,24 +170,24 @@ class Dataset(ImageSet):
         return chosen
 
     def image_path(self, image_id: str) -> Path:
-        """The image's file, of any of SUFFIXES; where there is none, the .jpg that should be there.
+        """The path of an image, with any of SUFFIXES; if it is missing, the .jpg that should exist.
 
-        Of several files of this name it is the one that the annotation's <filename> names. Raises BadImage if that
+        Among several files with this name it is the one given by the annotation's <filename>. Raises BadImage if that
         does not decide.
         """
         self._check_id(image_id)
-        found = self._images.find(image_id)
-        if len(found) > 1:
+        files = self._images.find(image_id)
+        if len(files) > 1:
             named = composed(self._stated_name(image_id)).lower()
-            decided = [path for path in found if composed(path.name).lower() == named]
+            decided = [path for path in files if composed(path.name).lower() == named]
             if len(decided) != 1:
-                others = " and ".join(path.name for path in found[1:])
-                raise BadImage(found[0], f"has the name of {others}, and <filename> does not say which is '{image_id}'")
+                others = " and ".join(path.name for path in files[1:])
+                raise BadImage(files[0], f"has the name of {others}, and <filename> does not say which is '{image_id}'")
             return decided[0]
-        return found[0] if found else self._images.expected(image_id)
+        return files[0] if files else self._images.expected(image_id)
 
     def _stated_name(self, image_id: str) -> str:
-        """What the annotation says that its image is called, "" if it does not say."""
+        """The file name of the image as stated in the annotation, or ""."""
         try:
             text = parse_xml(self.annotation_path(image_id), self._files.read).findtext("filename")
         except BadAnnotation:
@@ -195,20 +195,20 @@ class Dataset(ImageSet):
         return (text or "").replace("\\", "/").rpartition("/")[2].strip()
 
     def annotation_path(self, image_id: str) -> Path:
-        """The image's annotation file, which need not exist. Raises BadAnnotation if there are several."""
+        """The path of the image's annotation file, which need not exist. Raises BadAnnotation if there are several."""
         self._check_id(image_id)
-        found = self._annotations.find(image_id)
-        if len(found) > 1:
-            names = " and ".join(str(path) for path in found)
+        files = self._annotations.find(image_id)
+        if len(files) > 1:
+            names = " and ".join(str(path) for path in files)
             raise BadAnnotation(f"{names}: are both annotations of '{image_id}'; remove one of them")
-        return found[0] if found else self._annotations.expected(image_id)
+        return files[0] if files else self._annotations.expected(image_id)
 
     def record(self, image_id: str) -> ImageRecord:
-        """The image's size and objects. Raises BadAnnotation for a bad file or object (the first that is found).
+        """The image's size and objects. Raises BadAnnotation for the first fault of the file or its objects.
 
-        The size is compared with the image's where its header can be read; an image that cannot be read at all is
-        reported by `read_image`, not here, unless the annotation leaves out the size (BadImage). Raises ChangedInput
-        for a file that is not the one it was.
+        The size is compared with the image's, if its header can be read; an unreadable image is reported by
+        `read_image`, and here only if the annotation does not state the size (BadImage). Raises ChangedInput if a file
+        has changed.
         """
         if image_id not in self._records:
             self._records[image_id] = self._read_record(image_id)
@@ -216,21 +216,21 @@ class Dataset(ImageSet):
 
     @property
     def category_ids(self) -> tuple[int | str, ...]:
-        """The number of each class in COCO's format: from 1 on."""
+        """The id of each class in COCO's format, counted from 1."""
         return tuple(range(1, len(self.classes) + 1))
 
     def notes(self) -> list[str]:
-        """What is to be known of the annotations as a whole and is no problem, one sentence each."""
+        """Harmless findings about the annotations as a whole, one sentence each."""
         return self.left_out.notes(self.name)
 
     def choice_notes(self) -> list[str]:
-        """Which images were chosen among several files of one name, in one sentence, if any were."""
+        """Which images were chosen among several files with the same name, in one sentence, if any."""
         chosen = []
         for image_id in self.image_ids:
-            if len(found := self._images.find(image_id)) > 1:
+            if len(files := self._images.find(image_id)) > 1:
                 with contextlib.suppress(BadImage):
                     path = self.image_path(image_id)
-                    chosen.append(f"{path.name} (not {', '.join(one.name for one in found if one != path)})")
+                    chosen.append(f"{path.name} (not {', '.join(file.name for file in files if file != path)})")
         if not chosen:
             return []
         many = f"{len(chosen)} images have" if len(chosen) > 1 else "1 image has"
@@ -238,9 +238,9 @@ class Dataset(ImageSet):
 
     @cached_property
     def left_out(self) -> LeftOut:
-        """The annotated objects that are no objects of the dataset; remembered by what the files hold.
+        """The annotated objects that are not used, remembered by the files' content.
 
-        What cannot be read is passed over: its own reading says why.
+        Files that cannot be read are skipped here; reading them raises an error.
         """
         try:
             files = [self._annotations_digest, *self.image_digests]
@@ -251,24 +251,24 @@ class Dataset(ImageSet):
         return LeftOut.from_json(value)
 
     def _find_left_out(self) -> LeftOut:
-        found = LeftOut()
+        left_out = LeftOut()
         for image_id in self.image_ids:
             try:
                 annotation = self.annotation(image_id)
                 size = annotation.size or self.image_file(image_id).size
             except (BadAnnotation, BadImage):
                 continue
-            found.add(self.split_objects(image_id, annotation, size)[1])
-        return found
+            left_out.add(self.split_objects(image_id, annotation, size)[1])
+        return left_out
 
     def split_objects(self, image_id: str, annotation: Any, size: tuple[int, int]) -> tuple[list[int], LeftOut]:
-        """(places of the objects that are the dataset's, the others), on an image of `size` (width, height)."""
+        """The positions of the objects that belong to the dataset, and the objects left out, on an image of `size`
+        (width, height)."""
         kept, left_out = [], LeftOut(unannotated=int(annotation.missing))
-        for place, (one, without_area) in enumerate(
-            zip(annotation.objects, annotation.without_area(size), strict=True)
-        ):
-            if one.name not in self.classes:
-                left_out.other_classes[one.name] += 1
+        objects = zip(annotation.objects, annotation.without_area(size), strict=True)
+        for place, (annotated, without_area) in enumerate(objects):
+            if annotated.name not in self.classes:
+                left_out.other_classes[annotated.name] += 1
             elif without_area:
                 left_out.without_area.append(annotation.where(place))
             else:
@@ -277,31 +277,31 @@ class Dataset(ImageSet):
 
     @cached_property
     def record_digests(self) -> dict[str, str]:
-        """SHA-256 (hex) over each image's record, by its id; an image whose record cannot be read has none.
+        """SHA-256 (hex) over each image's record, by image id; images whose record cannot be read have none.
 
-        Where all can be read they are remembered by what the files hold.
+        If all can be read, they are remembered by the files' content.
         """
         try:
             key = combined(RECORDS, [self.images_key, self.annotations_key])
             digests = remembered(self._memory, "records", key, self._digest_records, keep=KEPT_RECORDS)
             return dict(zip(self.image_ids, digests, strict=True))
         except StageError:
-            found = {}
+            readable = {}
             for image_id in self.image_ids:
                 with contextlib.suppress(StageError):
-                    found[image_id] = record_digest(self.record(image_id))
-            return found
+                    readable[image_id] = record_digest(self.record(image_id))
+            return readable
 
     def _digest_records(self) -> list[str]:
         return [record_digest(self.record(image_id)) for image_id in self.image_ids]
 
     @property
     def _memory(self) -> DigestMemory:
-        """Beside which digests it is remembered what all files say."""
+        """The memory next to which results over all files are remembered."""
         return self._files
 
     def image_number(self, image_id: str) -> int | str:
-        """The number of an image in COCO's format: its place, from 1 on."""
+        """The id of an image in COCO's format: its position, counted from 1."""
         self._check_id(image_id)
         return self._places[image_id] + 1
 
@@ -310,14 +310,14 @@ class Dataset(ImageSet):
         return {image_id: place for place, image_id in enumerate(self.image_ids)}
 
     def annotation(self, image_id: str) -> Any:
-        """What the image's annotation file says, unchecked. Raises BadAnnotation, for the first of several faults."""
+        """The image's annotation, unchecked. Raises BadAnnotation for the first fault of the file."""
         annotation = self.readable_annotation(image_id)
         if annotation.faults:
             raise BadAnnotation(annotation.faults.listed[0])
         return annotation
 
     def readable_annotation(self, image_id: str) -> Any:
-        """As `annotation`, but what is wrong with single objects is among its `faults`, and they are left out.
+        """As `annotation`, but with faults of single objects in its `faults` and without these objects.
 
         Raises BadAnnotation if the file cannot be read at all.
         """
@@ -327,11 +327,11 @@ class Dataset(ImageSet):
         return readable_annotation(path, self._files.read, zero_based=self.options.zero_based)
 
     def _is_background(self, path: Path) -> bool:
-        """Whether an annotation file is not there and need not be."""
+        """Whether an annotation file is missing but not required."""
         return self.options.unannotated == BACKGROUND and not path.exists()
 
     def stated_size(self, image_id: str) -> tuple[int, int] | None:
-        """(width, height) as the image's annotation states it, None if it does not or cannot be read."""
+        """(width, height) in pixels, as stated in the image's annotation; None if missing or unreadable."""
         try:
             size: tuple[int, int] | None = self.annotation(image_id).size
         except BadAnnotation:
@@ -339,14 +339,14 @@ class Dataset(ImageSet):
         return size
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
-        """What is impossible about an image's annotation, one sentence each; `image` is its file, if it is there."""
+        """The problems of an image's annotation, one sentence each; `image` is its file, if it exists."""
         strict = self.options.other_classes == ERROR
         return problems(annotation, size, self.classes if strict else None, image)
 
     def annotation_digest(self, image_id: str) -> str:
-        """What decides the image's record beside the image: SHA-256 (hex) over its annotation and the classes.
+        """The digest of what determines the image's record, beside the image: its annotation and the classes.
 
-        Raises BadAnnotation if the annotation is not there.
+        Raises BadAnnotation if the annotation is missing.
         """
         path = self.annotation_path(image_id)
         try:
@@ -357,19 +357,19 @@ class Dataset(ImageSet):
 
     @property
     def _reading(self) -> list[str]:
-        """What else decides what the objects are, for keys; nothing where it is as usual."""
+        """Options that affect how objects are read, for keys; empty by default."""
         return ["zero-based"] if self.options.zero_based else []
 
     @cached_property
     def images_key(self) -> str:
-        """SHA-256 (hex) over the ids, in order, and their image files' bytes (and EXIF orientations, if obeyed)."""
+        """SHA-256 (hex) over the ids, in order, and their image files' bytes (and EXIF orientations, if applied)."""
         return images_digest("images", self.image_ids, self.image_digests)
 
     @cached_property
     def annotations_key(self) -> str:
         """SHA-256 (hex) over the classes, the ids, in order, and their annotation files' bytes.
 
-        Warnings say what is left out.
+        Warns of annotations that are left out.
         """
         key = combined("classes", [self._annotations_digest, *self._reading, *self.classes])
         for note in self.notes():
@@ -378,13 +378,13 @@ class Dataset(ImageSet):
 
     @cached_property
     def _annotations_digest(self) -> str:
-        """SHA-256 (hex) over the ids, in order, and the annotation files' bytes; raises BadAnnotation if one lacks."""
+        """SHA-256 (hex) over the ids, in order, and the annotation files' bytes. Raises BadAnnotation."""
         paths = [self.annotation_path(image_id) for image_id in self.image_ids]
-        there = [path for path in paths if not self._is_background(path)]
-        missing = next((path for path in there if not path.exists()), None)
+        required = [path for path in paths if not self._is_background(path)]
+        missing = next((path for path in required if not path.exists()), None)
         if missing is not None:
             raise BadAnnotation(f"{missing}: {MISSING}")
-        digests = dict(zip(there, self._files.of(there), strict=True))
+        digests = dict(zip(required, self._files.of(required), strict=True))
         return images_digest("annotations", self.image_ids, [digests.get(path, NO_FILE) for path in paths])
 
     @cached_property
@@ -406,7 +406,7 @@ class Dataset(ImageSet):
         return as_record(annotation, kept, image_id, self.image_path(image_id), size, self.classes)
 
     def _image_if_there(self, image_id: str, *, must: bool) -> ImageFile | None:
-        """The image's file; None if it is not there, or BadImage if it `must` be."""
+        """The image's file, or None if it is missing. Raises BadImage if it `must` exist."""
         try:
             return self.image_file(image_id)
         except BadImage:
@@ -416,7 +416,7 @@ class Dataset(ImageSet):
 
 
 def image_size(image: ImageFile | None) -> tuple[int, int]:
-    """(width, height) of an image that has to be there. Raises BadImage."""
+    """(width, height) in pixels of an image that must exist. Raises BadImage."""
     assert image is not None
     return image.size
 
@@ -429,7 +429,7 @@ def as_record(
     size: tuple[int, int],
     classes: tuple[str, ...],
 ) -> ImageRecord:
-    """The record of an image of `size` (width, height) whose annotation has been checked; of its objects the `kept`."""
+    """The record of an image of `size` (width, height), from its checked annotation and the objects `kept`."""
     objects = [annotation.objects[place] for place in kept]
     return ImageRecord(
         image_id=image_id,
@@ -437,11 +437,11 @@ def as_record(
         width=size[0],
         height=size[1],
         boxes=clip_boxes(annotation.boxes_on(size)[list(kept)], *size),
-        labels=np.array([classes.index(one.name) for one in objects], np.int32),
-        difficult=np.array([one.difficult for one in objects], np.bool_),
-        truncated=np.array([one.truncated for one in objects], np.bool_),
-        occluded=np.array([one.occluded for one in objects], np.bool_),
-        pose=tuple(one.pose for one in objects),
+        labels=np.array([classes.index(annotated.name) for annotated in objects], np.int32),
+        difficult=np.array([annotated.difficult for annotated in objects], np.bool_),
+        truncated=np.array([annotated.truncated for annotated in objects], np.bool_),
+        occluded=np.array([annotated.occluded for annotated in objects], np.bool_),
+        pose=tuple(annotated.pose for annotated in objects),
     )
 
 
@@ -454,14 +454,14 @@ def open_voc(
     year: str | None = None,
     name: str | None = None,
 ) -> Dataset:
-    """The image set `split` below `folder`, which `find_images` finds; raises BadDataset."""
+    """The image set `split` below `folder`, as located by `find_images`. Raises BadDataset."""
     checked_classes(options.classes if options else None)
     layout, ids, label = find_images(folder, split, year)
     return Dataset(plain_label(name or label), layout.home, ids, work=work, options=options, layout=layout)
 
 
 def checked_classes(classes: tuple[str, ...] | None) -> None:
-    """Raises BadDataset if classes are listed, but none, or one twice, or one whose name is not one line of text."""
+    """Raises BadDataset for an empty list of classes, a repeated class, or a name that is not one line of text."""
     for name in classes or ():
         if not ONE_LINE.fullmatch(name):
             raise BadDataset(f"classes: {shown(name)} is not the name of a class; give it a name, on one line")
@@ -470,5 +470,5 @@ def checked_classes(classes: tuple[str, ...] | None) -> None:
 
 
 def plain_label(name: str) -> str:
-    """`name` in lower case, with '-' for whatever does not belong in a folder's name."""
+    """`name` in lower case, with '-' for all characters that are not wanted in a folder name."""
     return re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-.") or "dataset"

@@ -1,4 +1,4 @@
-"""Writing annotations and image sets as the PASCAL VOC devkit has them."""
+"""Writing annotations and image sets in the format of the PASCAL VOC devkit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 @dataclass(frozen=True)
 class WrittenObject:
-    """An object to be written; `box` is (x1, y1, x2, y2), whole pixels, zero-based, half-open."""
+    """An object to be written; `box` is (x1, y1, x2, y2) in whole pixels, zero-based and half-open."""
 
     name: str
     box: tuple[int, int, int, int]
@@ -24,26 +24,27 @@ class WrittenObject:
 def write_annotation(path: Path, shape: Sequence[int], objects: Iterable[WrittenObject]) -> None:
     """Writes the XML of an image of `shape` (height, width, depth); boxes become one-based inclusive corners."""
     root = Element("annotation")
-    SubElement(root, "folder").text = "shapes"  # the same bytes wherever and under whatever name it is drawn
+    SubElement(root, "folder").text = "shapes"  # so that the bytes do not depend on the folder's name
     SubElement(root, "filename").text = f"{path.stem}.jpg"
     size = SubElement(root, "size")
     for name, value in zip(("height", "width", "depth"), shape, strict=True):
         SubElement(size, name).text = str(value)
     SubElement(root, "segmented").text = "0"
-    for one in objects:
-        add_object(root, one)
+    for written in objects:
+        add_object(root, written)
     ElementTree.indent(root, "\t")
     path.write_bytes(ElementTree.tostring(root, encoding="utf-8") + b"\n")
 
 
-def add_object(root: Element, one: WrittenObject) -> None:
-    """Adds an <object> in the devkit's order of elements."""
+def add_object(root: Element, written: WrittenObject) -> None:
+    """Adds an <object>, with its elements in the devkit's order."""
     node = SubElement(root, "object")
-    SubElement(node, "name").text = one.name
-    SubElement(node, "pose").text = one.pose
+    SubElement(node, "name").text = written.name
+    SubElement(node, "pose").text = written.pose
     for name in ("truncated", "occluded", "difficult"):
-        SubElement(node, name).text = str(int(getattr(one, name)))
-    corners = (one.box[0] + 1, one.box[1] + 1, one.box[2], one.box[3])
+        SubElement(node, name).text = str(int(getattr(written, name)))
+    x1, y1, x2, y2 = written.box
+    corners = (x1 + 1, y1 + 1, x2, y2)
     bndbox = SubElement(node, "bndbox")
     for name, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True):
         SubElement(bndbox, name).text = str(value)
@@ -52,7 +53,7 @@ def add_object(root: Element, one: WrittenObject) -> None:
 def write_image_sets(
     folder: Path, splits: Mapping[str, Mapping[str, Sequence[WrittenObject]]], classes: Sequence[str]
 ) -> None:
-    """Writes SPLIT.txt and CLASS_SPLIT.txt for every split that has images (1: present, 0: difficult, -1: absent)."""
+    """Writes SPLIT.txt and CLASS_SPLIT.txt for every split with images (1: present, 0: difficult, -1: absent)."""
     for split, images in splits.items():
         if not images:
             continue
@@ -63,6 +64,6 @@ def write_image_sets(
 
 
 def presence(objects: Sequence[WrittenObject], name: str) -> int:
-    """1 if an image holds an object of the class that is not difficult, 0 if only difficult ones, else -1."""
-    flags = [one.difficult for one in objects if one.name == name]
+    """1 if an image contains an object of the class that is not difficult, 0 if only difficult ones, else -1."""
+    flags = [written.difficult for written in objects if written.name == name]
     return -1 if not flags else int(not all(flags))

@@ -1,9 +1,9 @@
-"""Datasets with YOLO's labels: a data.yaml as Ultralytics' programs read it, and a text file beside each image.
+"""Datasets with YOLO labels: a data.yaml as read by Ultralytics' programs, and one label file per image.
 
 A line of a label file is an object: `class x y width height`, centre and sides as fractions of the image, or
-`class x1 y1 x2 y2 x3 y3 ...`, a polygon, of which the box is taken. Where the image's path has a folder `images`, the
-label file lies in a folder `labels` in its place. An image without label file, or with an empty one, has no objects.
-A line that repeats another of its file number for number is no second object (Ultralytics' programs drop it, too).
+`class x1 y1 x2 y2 x3 y3 ...`, a polygon, whose bounding box is used. If the image's path contains a folder `images`,
+the label file is in a folder `labels` in its place. An image with no label file, or an empty one, has no objects. A
+line that repeats another in its file exactly is not a second object (Ultralytics' programs drop it, too).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from stages.images.reading import SUFFIXES, ImageFile
 from stages.input_files import read_whole
 
 SLACK = 0.01
-"""How far a number or a box's edge may lie outside, as a share of the image's side; as in Ultralytics' own check."""
+"""How far a number or a box's edge may lie outside, as a fraction of the image's side, as in Ultralytics' own check."""
 MOST_BYTES = 1 << 20
-"""Of a data.yaml: no list of classes is longer, and YAML is slow to read."""
+"""The most bytes of a data.yaml: no list of classes is longer, and YAML is slow to parse."""
 IMAGES, LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
 
 
 @dataclass(frozen=True)
 class YoloObject:
-    """One line: its number, the class, and (x1, y1, x2, y2) as fractions of the image's width and height."""
+    """One line of a label file: its number, the class, and (x1, y1, x2, y2) as fractions of the image's sides."""
 
     line: int
     name: str
@@ -53,8 +53,8 @@ class YoloObject:
 
 @dataclass(frozen=True)
 class YoloAnnotation:
-    """A label file; `missing` says that there is none, `repeated` how many lines repeat another exactly, `faults` what
-    cannot be read. Such lines are not among the `objects`."""
+    """A label file; `missing` if there is none, `repeated` counts exact duplicates of lines, and `faults` are the lines
+    that cannot be read. Such lines are not in `objects`."""
 
     path: Path
     objects: tuple[YoloObject, ...]
@@ -66,23 +66,23 @@ class YoloAnnotation:
 
     def boxes_on(self, size: tuple[int, int]) -> Boxes:
         """The boxes on an image of `size` (width, height): (x1, y1, x2, y2) in pixels, float32 [n, 4], not clipped."""
-        corners = np.array([one.corners for one in self.objects], np.float64).reshape(-1, 4)
+        corners = np.array([labelled.corners for labelled in self.objects], np.float64).reshape(-1, 4)
         return as_boxes(corners * np.tile(size, 2))
 
     def without_area(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Which objects have no area on an image of `size` (width, height), or numbers that are none: bool [n]."""
+        """Which objects have no area on an image of `size` (width, height), or non-finite numbers: bool [n]."""
         return np.asarray(~has_area(clip_boxes(self.boxes_on(size), *size)))
 
     def where(self, place: int) -> str:
-        """What the object at `place` is called in notes."""
-        one = self.objects[place]
-        return f"{self.path.name} line {one.line} ({one.name})"
+        """How notes refer to the object at `place`."""
+        labelled = self.objects[place]
+        return f"{self.path.name} line {labelled.line} ({labelled.name})"
 
 
 @dataclass(frozen=True)
 class YoloFile:
-    """What a data.yaml says: the folder `root` that paths are relative to, the classes by their numbers, the table
-    itself. `keypoints` says that more numbers than a box may follow, which are no polygon."""
+    """The content of a data.yaml: the folder `root` that paths are relative to, the classes in order, and the whole
+    table. `keypoints`: lines may have more numbers than a box, which are not a polygon."""
 
     path: Path
     root: Path
@@ -92,9 +92,9 @@ class YoloFile:
 
 
 class YoloDataset(Dataset):
-    """The images of one split of a data.yaml. An image's id is its path without ending, relative to the split's folder.
+    """The images of one split of a data.yaml. Image ids are paths without extension, relative to the split's folder.
 
-    `images` are the files by id; `names` the classes by the numbers that label files have.
+    `images` maps ids to files.
     """
 
     def __init__(
@@ -110,16 +110,16 @@ class YoloDataset(Dataset):
         self.file = file
 
     def image_path(self, image_id: str) -> Path:
-        """The image's file."""
+        """The path of an image."""
         self._check_id(image_id)
         return self.images[image_id]
 
     def annotation_path(self, image_id: str) -> Path:
-        """The image's label file, which need not exist."""
+        """The path of the image's label file, which need not exist."""
         return label_path(self.image_path(image_id))
 
     def readable_annotation(self, image_id: str) -> YoloAnnotation:
-        """What of the image's label file can be read; its `faults` name the lines. Raises BadAnnotation."""
+        """The readable part of the image's label file; its `faults` name the other lines. Raises BadAnnotation."""
         path = self.annotation_path(image_id)
         try:
             content = self._files.read(path)
@@ -130,41 +130,42 @@ class YoloDataset(Dataset):
         return read_labels(path, content, self.file)
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
-        """The boxes that reach out of an image of `size` (width, height), one sentence each."""
+        """The boxes that extend beyond an image of `size` (width, height), one sentence each."""
         slack = np.maximum(SLACK, 1 / np.array(size))
-        for one in annotation.objects:
-            x1, y1, x2, y2 = one.corners
+        for labelled in annotation.objects:
+            x1, y1, x2, y2 = labelled.corners
             if min(x1, 1 - x2) < -slack[0] or min(y1, 1 - y2) < -slack[1]:
                 box = f"a box from ({x1:.4g}, {y1:.4g}) to ({x2:.4g}, {y2:.4g})"
                 yield (
-                    f"{annotation.path}: line {one.line} ({one.name}) is {box} as fractions of the image, outside it; "
-                    "correct it: class, centre x and y, width and height, between 0 and 1"
+                    f"{annotation.path}: line {labelled.line} ({labelled.name}) is {box} as fractions of the image, "
+                    "outside it; correct it: class, centre x and y, width and height, between 0 and 1"
                 )
 
     def split_objects(self, image_id: str, annotation: Any, size: tuple[int, int]) -> tuple[list[int], LeftOut]:
-        """(places of the objects that are the dataset's, the others), on an image of `size` (width, height)."""
+        """The positions of the objects that belong to the dataset, and the objects left out, on an image of `size`
+        (width, height)."""
         kept, left_out = super().split_objects(image_id, annotation, size)
-        left_out.unannotated = 0  # no label file is YOLO's way to say that there is no object
+        left_out.unannotated = 0  # in YOLO's format, a missing label file means no objects
         if annotation.repeated:
             left_out.repeated[f"{image_id}.txt"] = annotation.repeated
         return kept, left_out
 
     def annotation_digest(self, image_id: str) -> str:
-        """What decides the image's record beside the image. Raises BadAnnotation if its labels cannot be read."""
+        """The digest of what determines the image's record, beside the image. Raises BadAnnotation."""
         digest = super().annotation_digest(image_id)
         repeated = self.left_out.repeated.get(f"{image_id}.txt", 0)
         return combined("repeated", [digest]) if repeated else digest
 
     @cached_property
     def annotations_key(self) -> str:
-        """SHA-256 (hex) over the classes, the ids, in order, and their label files' bytes, and whether lines are left
-        out because they repeat others. Warnings say what is left out."""
+        """SHA-256 (hex) over the classes, the ids, in order, their label files' bytes, and whether repeated lines are
+        left out. Warns of what is left out."""
         key = super().annotations_key
         return combined("repeated", [key]) if self.left_out.repeated else key
 
     def choice_notes(self) -> list[str]:
-        """How many images have no label file, in one sentence, if any have none."""
-        missing = [one for one in self.image_ids if not self.annotation_path(one).exists()]
+        """How many images have no label file, in one sentence, if any."""
+        missing = [image_id for image_id in self.image_ids if not self.annotation_path(image_id).exists()]
         if not missing:
             return []
         many = f"{len(missing)} images have" if len(missing) > 1 else "1 image has"
@@ -172,16 +173,16 @@ class YoloDataset(Dataset):
 
     @property
     def _reading(self) -> list[str]:
-        """What else decides what the objects are, for keys: what the numbers of classes mean."""
+        """What else determines how objects are read, for keys: the names of the class numbers."""
         return ["yolo", *(["keypoints"] if self.file.keypoints else []), *self.file.names]
 
 
 def open_yolo(
     path: Path, split: str, *, work: Path, options: ClassOptions | None = None, partial: bool = False
 ) -> YoloDataset:
-    """The images of `split` ("train", "val", "test") of the data.yaml `path`; raises BadDataset.
+    """The images of `split` ("train", "val", "test") of the data.yaml `path`. Raises BadDataset.
 
-    Listed classes must be the file's; some of them, if it is `partial`.
+    Listed classes must be in the file, or only some of them if `partial`.
     """
     options = options or ClassOptions()
     checked_classes(options.classes)
@@ -191,33 +192,33 @@ def open_yolo(
     for name in options.classes or ():
         if name not in file.names:
             raise BadDataset(f"{path}: has no class {name!r}{nearest(name, file.names)}")
-    found, home = images_of(file, split)
+    image_files, home = images_of(file, split)
     images: dict[str, Path] = {}
-    for one in found:
-        image_id = without_suffix(os.path.relpath(one, home)).replace(os.sep, "/")
+    for image in image_files:
+        image_id = without_suffix(os.path.relpath(image, home)).replace(os.sep, "/")
         if not is_id(image_id):
-            raise BadDataset(f"{path}: {split} has the image {str(one)!r}, whose name cannot be an id; rename it")
-        other = images.setdefault(image_id, one)
-        if other != one:
-            raise BadDataset(f"{other} and {one}: share a label file as image '{image_id}'; remove or rename one")
-    labels = [label_path(one) for one in images.values()]
+            raise BadDataset(f"{path}: {split} has the image {str(image)!r}, whose name cannot be an id; rename it")
+        other = images.setdefault(image_id, image)
+        if other != image:
+            raise BadDataset(f"{other} and {image}: share a label file as image '{image_id}'; remove or rename one")
+    labels = [label_path(image) for image in images.values()]
     if not any(label.exists() for label in labels):
         raise BadDataset(
-            f"{path}: none of the {len(images)} images of {split} has a label file; that of {found[0]} would be "
+            f"{path}: none of the {len(images)} images of {split} has a label file; that of {image_files[0]} would be "
             f"{labels[0]}"
         )
-    folder = Path(os.path.commonpath([one.parent for one in (*images.values(), *labels)]))
+    folder = Path(os.path.commonpath([place.parent for place in (*images.values(), *labels)]))
     name = plain_label(f"{file.root.name}-{split}")
     return YoloDataset(name, folder, images, file, work=work, options=options)
 
 
 def label_path(image: Path) -> Path:
-    """The label file of an image: the last folder `images` of its path becomes `labels`, the ending .txt."""
+    """The label file of an image: the last folder `images` in its path becomes `labels`, the extension .txt."""
     return Path(f"{without_suffix(LABELS.join(str(image).rsplit(IMAGES, 1)))}.txt")
 
 
 def read_yaml(path: Path) -> YoloFile:
-    """The data.yaml `path`, its classes checked; raises BadDataset."""
+    """The data.yaml `path`, with its classes checked. Raises BadDataset."""
     import yaml
 
     try:
@@ -229,8 +230,8 @@ def read_yaml(path: Path) -> YoloFile:
     except OSError as error:
         raise BadDataset(f"{path}: " + cannot("be read", error, "name a data.yaml, yolo:DATA.yaml:SPLIT")) from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise BadDataset(f"{path}: is not valid YAML ({told}); correct it") from None
+        reason = " ".join(str(error).split())[:200]
+        raise BadDataset(f"{path}: is not valid YAML ({reason}); correct it") from None
     if not isinstance(table, dict):
         raise BadDataset(f"{path}: is not a table; a data.yaml has names, train and val")
     names = class_list(path, table.get("names"))
@@ -240,7 +241,7 @@ def read_yaml(path: Path) -> YoloFile:
 
 
 def class_list(path: Path, stated: Any) -> tuple[str, ...]:
-    """`names` of a data.yaml, a list or a table by numbers, in the order of the numbers; raises BadDataset."""
+    """The `names` of a data.yaml, a list or a table by number, in numerical order. Raises BadDataset."""
     if isinstance(stated, list):
         stated = dict(enumerate(stated))
     if not isinstance(stated, dict) or not stated:
@@ -263,12 +264,12 @@ def class_list(path: Path, stated: Any) -> tuple[str, ...]:
 
 
 def text_of(name: Any) -> str:
-    """A name as text; one that is a number in digits, if these are not too many."""
+    """A name as text; a number in digits, unless it is too large."""
     return str(name) if isinstance(name, str) or abs(name) < 2**63 else ""
 
 
 def root_of(path: Path, stated: Any) -> Path:
-    """The folder that the paths of a data.yaml are relative to: `path` in it, else its own; raises BadDataset."""
+    """The folder that paths in a data.yaml are relative to: its `path`, else its own folder. Raises BadDataset."""
     own = Path(os.path.abspath(path)).parent
     if stated is None or stated == "":
         return own
@@ -284,27 +285,27 @@ def root_of(path: Path, stated: Any) -> Path:
 
 
 def images_of(file: YoloFile, split: str) -> tuple[list[Path], Path]:
-    """(the image files of a split, the folder that ids are relative to); raises BadDataset."""
+    """The image files of a split, and the folder that ids are relative to. Raises BadDataset."""
     stated = file.table.get(split)
     splits = [str(key) for key in file.table if key in ("train", "val", "test", "minival")]
     if stated is None or stated == "" or stated == []:
         raise BadDataset(f"{file.path}: has no images for '{split}'{nearest(split, splits)}")
     places = stated if isinstance(stated, list) else [stated]
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for place in places:
         if not isinstance(place, str) or not ONE_LINE.fullmatch(place):
             raise BadDataset(f"{file.path}: {split} has {shown(place)}, which is neither a folder nor a list of images")
-        found |= dict.fromkeys(images_at(file, split, place))
-    if not found:
+        images |= dict.fromkeys(images_at(file, split, place))
+    if not images:
         raise BadDataset(f"{file.path}: {split} has no image; images end in {', '.join(SUFFIXES)}")
     alone = located(file, places[0]) if len(places) == 1 else None
     if alone is not None and os.path.isdir(alone):
-        return list(found), alone
-    return list(found), Path(os.path.commonpath([one.parent for one in found]))
+        return list(images), alone
+    return list(images), Path(os.path.commonpath([image.parent for image in images]))
 
 
 def images_at(file: YoloFile, split: str, place: str) -> list[Path]:
-    """The images in a folder and those below it, sorted, or those of a list, in its order; raises BadDataset."""
+    """The images in a folder and its sub-folders, sorted, or those of a list, in order. Raises BadDataset."""
     path = located(file, place)
     if os.path.isdir(path):
         return Listing(path, SUFFIXES).files
@@ -312,7 +313,7 @@ def images_at(file: YoloFile, split: str, place: str) -> list[Path]:
         raise BadDataset(
             f"{file.path}: {split} has {shown(place)}, but {path} is neither a folder nor a list of images; correct it"
         )
-    found = []
+    images = []
     for number, line in enumerate(read_lines(path), 1):
         if name := line.strip():
             image = listed_image(file, path, name)
@@ -321,12 +322,12 @@ def images_at(file: YoloFile, split: str, place: str) -> list[Path]:
                     f"{path}: line {number}, {shown(name)}, is not an image file; write paths relative to "
                     f"{path.parent} or to {file.root}"
                 )
-            found.append(image)
-    return found
+            images.append(image)
+    return images
 
 
 def located(file: YoloFile, place: str) -> Path:
-    """A folder or list that a data.yaml names. Where "../x" is not there, "x" is meant, as Roboflow writes it."""
+    """A folder or list named in a data.yaml. If "../x" does not exist, "x" is meant, as in Roboflow's files."""
     path = Path(os.path.normpath(file.root / os.path.expanduser(place)))
     if not os.path.exists(path) and place.startswith("../"):
         return Path(os.path.normpath(file.root / place.removeprefix("../")))
@@ -334,8 +335,7 @@ def located(file: YoloFile, place: str) -> Path:
 
 
 def listed_image(file: YoloFile, path: Path, name: str) -> Path | None:
-    """The image that a line of the list `path` names, relative to the list's folder or to the root; None if there is
-    none."""
+    """The image named by a line of the list `path`, relative to the list's folder or the root; None if missing."""
     if not ONE_LINE.fullmatch(name):
         return None
     for place in (path.parent, file.root):
@@ -346,7 +346,7 @@ def listed_image(file: YoloFile, path: Path, name: str) -> Path | None:
 
 
 def read_labels(path: Path, content: bytes, file: YoloFile) -> YoloAnnotation:
-    """The objects in a label file, with `faults` that name the lines; raises BadAnnotation for what is no text."""
+    """The objects in a label file, with `faults` that name the lines. Raises BadAnnotation if it is not a text file."""
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -371,16 +371,16 @@ def read_labels(path: Path, content: bytes, file: YoloFile) -> YoloAnnotation:
 
 
 def label_numbers(path: Path, number: int, words: Sequence[str]) -> tuple[float, ...]:
-    """The numbers on line `number`; raises BadAnnotation."""
+    """The numbers on line `number`. Raises BadAnnotation."""
     try:
         return tuple(float(word.replace("_", " ")) for word in words)
     except ValueError:
-        told = " ".join(words)[:60]
-        raise BadAnnotation(f"{path}: line {number}, {told!r}, is not a list of numbers; correct it") from None
+        text = " ".join(words)[:60]
+        raise BadAnnotation(f"{path}: line {number}, {text!r}, is not a list of numbers; correct it") from None
 
 
 def read_label(path: Path, number: int, words: Sequence[str], stated: Sequence[float], file: YoloFile) -> YoloObject:
-    """The object on line `number`, whose `words` are the numbers `stated`; raises BadAnnotation."""
+    """The object on line `number`, whose `words` are the numbers `stated`. Raises BadAnnotation."""
     place = f"{path}: line {number}"
     label, *numbers = stated
     if file.keypoints:
@@ -399,7 +399,7 @@ def read_label(path: Path, number: int, words: Sequence[str], stated: Sequence[f
     if not np.isfinite(numbers).all():
         return YoloObject(number, name, (np.nan,) * 4)
     if min(numbers) < -SLACK or max(numbers) > 1 + SLACK:
-        odd = next(one for one in numbers if not -SLACK <= one <= 1 + SLACK)
+        odd = next(value for value in numbers if not -SLACK <= value <= 1 + SLACK)
         raise BadAnnotation(f"{place} ({name}) has the number {odd:g}; write fractions of the image, between 0 and 1")
     if len(numbers) > 4:
         xs, ys = numbers[::2], numbers[1::2]
