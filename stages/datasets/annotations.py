@@ -116,7 +116,7 @@ def readable_annotation(
             objects.append(voc_object(node, path, number, unusual))
         except BadAnnotation as error:
             faults.add(error)
-    if look_normalised(np.array([one.corners for one in objects], np.float64).reshape(-1, 4)):
+    if look_normalised(np.array([annotated.corners for annotated in objects], np.float64).reshape(-1, 4)):
         faults.add(f"{path}: {NORMALISED}; write its corners in pixels")
     inside = sum(sum(1 for _ in node.iter("bndbox")) for node in root.iterfind("object"))
     if inside < sum(1 for _ in root.iter("bndbox")):

@@ -1,4 +1,4 @@
-"""Fetching PASCAL VOC: resumed where it broke off, checked against its checksum, unpacked file by whole file."""
+"""Fetching PASCAL VOC: resumable downloads, verified by checksum and unpacked atomically, file by file."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ MIRROR_VARIABLE = "RCNN_VOC_MIRROR"
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 4
-PAUSE_SECONDS = 1.0  # before the second attempt; twice as long before each one after that
+PAUSE_SECONDS = 1.0  # before the second attempt; doubled before each later one
 NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
 TORCHVISION_YEARS = {
     "voc2007": (("2007", "trainval"), ("2007-test", "test")),
     "voc2012": (("2012", "trainval"),),
 }
-"""For each name, the keys of torchvision's table and the image set that each archive brings."""
+"""Per name, the keys of torchvision's table and the image set that each archive contains."""
 
 
 class BadDownload(StageError):
-    """A dataset that could not be fetched, has a wrong checksum, or comes in an archive that must not be unpacked."""
+    """A dataset that could not be fetched, has a wrong checksum, or comes in an archive that cannot be unpacked."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar file to be had at `url`; unpacked, its relative folder `base` is in VOC's layout, with a set `split`."""
+    """A tar file at `url`; once unpacked, its folder `base` is in VOC's layout and has the image set `split`."""
 
     filename: str
     url: str
@@ -63,7 +63,7 @@ class Archive:
 
 
 def archives_of(name: str) -> tuple[Archive, ...]:
-    """The archives of the dataset `name`, with torchvision's addresses and checksums; raises BadDataset."""
+    """The archives of the dataset `name`, with torchvision's URLs and checksums. Raises BadDataset."""
     if name not in TORCHVISION_YEARS:
         raise BadDataset(f"'{name}' is not a dataset that can be fetched{nearest(name, TORCHVISION_YEARS)}")
     from torchvision.datasets.voc import DATASET_YEAR_DICT
@@ -75,8 +75,8 @@ def archives_of(name: str) -> tuple[Archive, ...]:
 def fetch(name: str, directory: Path | str, progress: ProgressFactory = silent, *, mirror: str | None = None) -> Path:
     """Fetches "voc2007" (trainval and test) or "voc2012" (trainval) into `directory`; returns its VOC20xx folder.
 
-    What is complete is skipped. `mirror`, or $RCNN_VOC_MIRROR, is an address at which files of the same names lie.
-    Raises BadDownload.
+    Complete image sets are skipped. `mirror`, or $RCNN_VOC_MIRROR, is a URL with files of the same names. Raises
+    BadDownload.
     """
     archives = archives_of(name)
     place = Path(directory)
@@ -90,7 +90,7 @@ def fetch(name: str, directory: Path | str, progress: ProgressFactory = silent, 
 
 
 def fetch_archive(archive: Archive, directory: Path, progress: ProgressFactory, mirror: str | None) -> None:
-    """One archive, downloaded and unpacked below `directory` unless all of its image set is there."""
+    """Downloads an archive and unpacks it below `directory`, unless its image set is already complete there."""
     if is_complete(directory / archive.base, archive.split):
         log.info("%s: '%s' is already there, skipping", directory / archive.base, archive.split)
         return
@@ -110,7 +110,7 @@ def fetch_archive(archive: Archive, directory: Path, progress: ProgressFactory, 
 
 
 def is_complete(home: Path, split: str) -> bool:
-    """Whether every image of the image set and its annotation are there (unpacking moves only whole files here)."""
+    """Whether every image of the image set and its annotation exist (unpacking only moves complete files here)."""
     image_set = home / "ImageSets" / "Main" / f"{split}.txt"
     if not image_set.is_file():
         return False
@@ -122,7 +122,7 @@ def is_complete(home: Path, split: str) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from fetching the same file meanwhile; BadDownload if one is at it."""
+    """Locks a file against being fetched by other processes. Raises BadDownload if one is already fetching it."""
     with open(path.with_name(f".{path.name}.lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,9 +132,9 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def download(url: str, part: Path, progress: ProgressFactory) -> None:
-    """Downloads `url` to the file `part`, going on from where it ends; raises BadDownload.
+    """Downloads `url` to the file `part`, resuming at its end. Raises BadDownload.
 
-    A connection that breaks off is taken up again; it is given up after ATTEMPTS in a row that brought nothing.
+    Lost connections are retried, until ATTEMPTS in a row have brought no data.
     """
     failures, before = 0, size_of(part)
     while True:
@@ -153,21 +153,21 @@ def download(url: str, part: Path, progress: ProgressFactory) -> None:
 
 
 def size_of(path: Path) -> int:
-    """The file's size in bytes, 0 if there is none."""
+    """The file's size in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
 def require_checksum(file: Path, md5: str, path: Path) -> None:
-    """Raises BadDownload if `file`, to be called `path`, has another MD5 checksum, and sets it aside as PATH.bad."""
-    found = md5_of(file)
-    if found != md5:
+    """Raises BadDownload if `file`, whose final name is `path`, has another MD5 checksum, and moves it to PATH.bad."""
+    actual = md5_of(file)
+    if actual != md5:
         bad = path.with_name(f"{path.name}.bad")
         os.replace(file, bad)
-        raise BadDownload(f"{bad}: has the checksum {found}, not {md5}; it was set aside; run again to download it")
+        raise BadDownload(f"{bad}: has the checksum {actual}, not {md5}; it was set aside; run again to download it")
 
 
 def receive(url: str, part: Path, progress: ProgressFactory) -> None:
-    """Appends to `part` what it still lacks of `url`; starts again where the server cannot continue a file."""
+    """Appends to `part` what is missing of `url`; starts over if the server does not support resuming."""
     have = size_of(part)
     try:
         response = requested(url, have)
@@ -190,21 +190,21 @@ def receive(url: str, part: Path, progress: ProgressFactory) -> None:
 
 
 def requested(url: str, start: int) -> http.client.HTTPResponse:
-    """The server's answer to a request for `url` from the byte `start` on."""
+    """The server's response to a request for `url` from byte `start` on."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     return response
 
 
 def copy(response: http.client.HTTPResponse, file: BinaryIO, bar: Progress) -> None:
-    """Writes all of the response to the open binary `file`."""
+    """Writes the whole response to the open binary `file`."""
     while chunk := response.read(CHUNK):
         file.write(chunk)
         bar.advance(len(chunk))
 
 
 def starts_at(response: http.client.HTTPResponse, position: int) -> bool:
-    """Whether a partial response begins at the byte that was asked for."""
+    """Whether a partial response starts at the requested byte."""
     return (response.headers.get("Content-Range") or "").strip().startswith(f"bytes {position}-")
 
 
@@ -215,12 +215,12 @@ def total_of(content_range: str | None) -> int | None:
 
 
 def is_final(error: Exception) -> bool:
-    """Whether trying again would be answered alike: a client's error such as 404."""
+    """Whether retrying is pointless: a client error such as 404."""
     return isinstance(error, urllib.error.HTTPError) and error.code < 500
 
 
 def network_reason(error: Exception) -> str:
-    """A few words for what went wrong."""
+    """The reason for a network error, in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answered {error.code} {error.reason}"
     if isinstance(error, http.client.IncompleteRead):
@@ -235,9 +235,9 @@ def md5_of(path: Path) -> str:
 
 
 def unpack(path: Path, directory: Path, progress: ProgressFactory) -> None:
-    """Unpacks the tar file `path` below `directory`, each file appearing there whole; raises BadDownload.
+    """Unpacks the tar file `path` below `directory`, where each file appears only when complete. Raises BadDownload.
 
-    Members that would leave the folder, links out of it and devices are refused (tarfile's "data" filter).
+    Members or links that lead out of the folder, and devices, are refused (tarfile's "data" filter).
     """
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=directory))
     try:
@@ -254,9 +254,9 @@ def unpack(path: Path, directory: Path, progress: ProgressFactory) -> None:
 
 
 def move_into(source: Path, target: Path) -> None:
-    """Moves every file below `source` to the same relative place below `target`, on the same disk.
+    """Moves every file below `source` to the same relative path below `target`, on the same disk.
 
-    Raises BadDownload, and moves nothing, if a file with other content is in one of those places.
+    Raises BadDownload, without moving anything, if one of these paths exists with other content.
     """
     moves = [
         (Path(folder) / name, target / Path(folder).relative_to(source) / name)

@@ -90,13 +90,13 @@ def locate(folder: Path, split: str, year: str | None) -> Path:
     homes = [path for path in inside if year is None or path.name == f"VOC{year}"]
     if len(homes) == 1:
         return homes[0]
-    found = ", ".join(path.name for path in inside)
+    years = ", ".join(path.name for path in inside)
     if len(inside) > 1 and year is None:
         raise BadDataset(
-            f"{folder}: holds {found}; end the source with the year, as in voc:DIR:SPLIT:{inside[0].name[3:]}"
+            f"{folder}: holds {years}; end the source with the year, as in voc:DIR:SPLIT:{inside[0].name[3:]}"
         )
     if inside:
-        raise BadDataset(f"{folder}: holds {found} but no VOC{year}; correct the year, or fetch that one")
+        raise BadDataset(f"{folder}: holds {years} but no VOC{year}; correct the year, or fetch that one")
     if any(path.suffix.lower() == ".xml" for path in folder.iterdir()) or has_xml(folder / split):
         return folder
     raise BadDataset(

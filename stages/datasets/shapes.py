@@ -1,8 +1,8 @@
-"""The project's own data: scenes of shapes for detection, and single other shapes for supervised pre-training.
+"""The project's own data: scenes of shapes for detection, and single objects of other shapes for pre-training.
 
-Everything follows from the seed: image k of a split depends on (seed, split, k) alone, however many are drawn. A box is
-the tight extent of the part of its object that can be seen, as the devkit's guidelines ask. Objects of which less than
-VISIBLE can be seen, or that are smaller than TINY, are `difficult`.
+Everything is determined by the seed: image k of a split depends on (seed, split, k) alone, however many are drawn.
+Boxes tightly enclose the visible part of an object, as VOC's annotation guidelines require. Objects of which less than
+VISIBLE is visible, or that are smaller than TINY pixels, are `difficult`.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from stages.datasets.voc_writer import WrittenObject, write_annotation, write_im
 
 SHAPES = tuple(DETECTION)
 SHAPES_CLASSIFICATION = tuple(CLASSIFICATION)
-VERSION = 1  # of the drawing: raised whenever the same settings would give other pixels
+VERSION = 1  # of the drawing code; raised whenever the same settings would give other pixels
 VISIBLE = 0.35
 TINY = 18
 JPEG_QUALITY = 90
-SOLID = 128  # a pixel belongs to an object from this mask value on
+SOLID = 128  # the mask value from which a pixel belongs to the object
 FLIPPABLE = ("arrow", "crescent")
 
 
 @dataclass(frozen=True)
 class ShapesSettings:
-    """How many scenes of each split to draw; `trainval` is train and val together."""
+    """The numbers of scenes to draw per split; `trainval` is train and val together."""
 
     seed: int = setting(0, "Seed for the scenes.", at_least=0)
     train: int = setting(200, "Scenes in the train split.", at_least=0)
@@ -54,7 +54,7 @@ class ShapesSettings:
 
 @dataclass(frozen=True)
 class ShapesOptions:
-    """What a recipe may say of `shapes:SPLIT`; `images` None leaves the split's usual number."""
+    """Options of `shapes:SPLIT`; `images` None is the split's usual number."""
 
     seed: int = setting(0, "Seed for the scenes.", at_least=0)
     images: int | None = setting(None, "Number of scenes to draw; none: the usual number for the split.", at_least=1)
@@ -62,7 +62,7 @@ class ShapesOptions:
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """What a recipe may say of `shapes-classification:SPLIT`: images of each class, and their side in pixels."""
+    """Options of `shapes-classification:SPLIT`: images per class, and their side in pixels."""
 
     seed: int = setting(0, "Seed for the images.", at_least=0)
     per_class: int = setting(600, "Images per class.", at_least=1)
@@ -71,7 +71,7 @@ class ClassificationSettings:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object in a scene: its class, antialiased mask uint8 [h, w], the mask's place (x, y), and its pose."""
+    """One object in a scene: its class, antialiased mask uint8 [h, w], the mask's position (x, y) and its pose."""
 
     name: str
     mask: NDArray[np.uint8]
@@ -80,7 +80,7 @@ class Thing:
 
     @property
     def pixels(self) -> int:
-        """How many pixels it would show alone on an endless canvas."""
+        """The number of its pixels if nothing hid or cut it."""
         return int((self.mask >= SOLID).sum())
 
 
@@ -93,7 +93,7 @@ class Scene:
 
 
 def settings_for(split: str, options: ShapesOptions) -> ShapesSettings:
-    """What must be drawn for one split. Raises BadDataset for an unknown split."""
+    """The settings that draw what one split needs. Raises BadDataset for an unknown split."""
     every = ShapesSettings(seed=options.seed)
     if split not in ("train", "val", "trainval", "test"):
         raise BadDataset(f"shapes:{split}: there is no such split; it may be train, val, trainval or test")
@@ -106,12 +106,12 @@ def settings_for(split: str, options: ShapesOptions) -> ShapesSettings:
 
 
 def materialised_shapes(settings: ShapesSettings, work: Path) -> Path:
-    """The folder below `work`/datasets with the detection set of these settings, drawn now if it is not there."""
+    """The folder below `work`/datasets with the detection set for these settings, drawn if it does not exist."""
     return materialised(f"shapes-v{VERSION}", all_of(settings), work, lambda folder: draw_shapes(folder, settings))
 
 
 def materialised_classification(split: str, settings: ClassificationSettings, work: Path) -> Path:
-    """The folder below `work`/datasets with one split of the classification set, drawn now if it is not there."""
+    """The folder below `work`/datasets with one split of the classification set, drawn if it does not exist."""
     if split not in ("train", "val"):
         raise BadDataset(f"shapes-classification:{split}: there is no such split; it may be train or val")
     identity = {"split": split, **all_of(settings)}
@@ -136,7 +136,7 @@ def draw_shapes(folder: Path, settings: ShapesSettings) -> None:
 
 
 def draw_classification(folder: Path, split: str, settings: ClassificationSettings) -> None:
-    """Draws one split of the classification set into `folder`, one sub-folder a class."""
+    """Draws one split of the classification set into `folder`, with one sub-folder per class."""
     for name in CLASSIFICATION:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(settings.per_class):
@@ -145,7 +145,7 @@ def draw_classification(folder: Path, split: str, settings: ClassificationSettin
 
 
 def generator(seed: int, split: str, index: int) -> np.random.Generator:
-    """The random numbers of one image."""
+    """The random number generator of one image."""
     return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
 
 
@@ -155,7 +155,7 @@ def save_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """One scene: a cluttered ground, one to five objects that may hide or leave each other, and a few lines on top."""
+    """Draws a scene: a cluttered background, one to five objects that may occlude each other, and some lines on top."""
     width, height = (int(rng.integers(*span)) for span in ((200, 281), (150, 211)))
     if rng.uniform() < 0.2:
         width, height = height, width
@@ -176,9 +176,9 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def placed_thing(rng: np.random.Generator, owner: NDArray[np.int16], things: list[Thing]) -> Thing | None:
-    """A new object at a place where it, and those already there, stay visible enough; None if no place is found.
+    """A new object, placed so that it and the existing ones stay sufficiently visible; None if that fails.
 
-    Most objects keep clear of the others and of the border; some are put over another one or cut by the border.
+    Most objects keep clear of others and of the border; some are placed over another one or cut by the border.
     """
     name = SHAPES[int(rng.integers(len(SHAPES)))]
     manner = rng.choice(3, p=(0.62, 0.22, 0.16))  # free, over another, cut by the border
@@ -193,7 +193,7 @@ def placed_thing(rng: np.random.Generator, owner: NDArray[np.int16], things: lis
 def random_thing(
     rng: np.random.Generator, name: str, shape: tuple[int, ...], over: list[Thing], *, at_border: bool
 ) -> Thing:
-    """An object of random size, tilt and place: anywhere, at the border, or near a thing it is to be `over`."""
+    """An object of random size, tilt and position: anywhere, at the border, or partly `over` one of these things."""
     height, width = shape
     radius = 0.5 * np.exp(rng.uniform(np.log(20), np.log(min(150.0, 0.8 * min(height, width)))))
     scale = (radius * rng.uniform(0.85, 1.15), radius)
@@ -217,32 +217,32 @@ def random_thing(
 def still_visible(
     owner: NDArray[np.int16], thing: Thing, things: list[Thing], least_left: float, least_inside: float
 ) -> bool:
-    """Whether at least `least_inside` of the new thing lies in the image and `least_left` of each other one remains."""
+    """Whether at least `least_inside` of the new thing is in the image, and `least_left` of each other one visible."""
     trial = owner.copy()
     own(trial, thing, len(things))
     counts = np.bincount(trial.ravel() + 1, minlength=len(things) + 2)[1:]
     before = np.bincount(owner.ravel() + 1, minlength=len(things) + 2)[1:]
     inside = counts[len(things)] >= least_inside * thing.pixels
     untouched = counts[:-1] == before[:-1]
-    left = [now >= least_left * one.pixels for now, one in zip(counts[:-1], things, strict=True)]
+    left = [now >= least_left * other.pixels for now, other in zip(counts[:-1], things, strict=True)]
     return bool(inside and np.all(untouched | np.array(left, bool)))
 
 
 def own(owner: NDArray[np.int16], thing: Thing, number: int) -> None:
-    """Marks the pixels of the map `owner` [H, W] that now show the thing with its `number`."""
+    """Sets the pixels of the map `owner` [H, W] that now show the thing to its `number`."""
     on_canvas, on_mask = windows(owner.shape, thing.mask.shape, thing.at)
     owner[on_canvas][thing.mask[on_mask] >= SOLID] = number
 
 
 def draw_thing(rng: np.random.Generator, canvas: Canvas, thing: Thing) -> None:
-    """Paints an object in a colour that stands out from what lies under and around it."""
+    """Paints an object in a colour that contrasts with its surroundings."""
     on_canvas, _ = windows(canvas.shape[:2], thing.mask.shape, thing.at)
     under = canvas[on_canvas].reshape(-1, 3).mean(0)
     paint(canvas, thing.mask, thing.at, textured(rng, thing.mask.shape, contrasting(rng, under)))
 
 
 def described(owner: NDArray[np.int16], number: int, thing: Thing) -> WrittenObject:
-    """What the annotation says of a thing: the box of its visible pixels, zero-based and half-open, and its flags."""
+    """The annotation of a thing: the box of its visible pixels, zero-based and half-open, and its flags."""
     rows, columns = np.nonzero(owner == number)
     box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
     on_mask = windows(owner.shape, thing.mask.shape, thing.at)[1]
@@ -259,9 +259,9 @@ def described(owner: NDArray[np.int16], number: int, thing: Thing) -> WrittenObj
 
 
 def draw_single(rng: np.random.Generator, name: str, side: int) -> NDArray[np.uint8]:
-    """One image of the classification set, uint8 [side, side, 3]: an object of class `name` that fills most of it.
+    """An image of the classification set, uint8 [side, side, 3], mostly filled by an object of class `name`.
 
-    Objects are stretched by up to 1.4 either way, as warped regions are, and a little off the centre.
+    Objects are stretched by a factor of up to 1.4 either way, as warped regions are, and slightly off-centre.
     """
     canvas = background(rng, side, side)
     canvas = add_clutter(rng, canvas, blobs=int(rng.integers(0, 3)), lines=int(rng.integers(0, 3)))
@@ -279,5 +279,5 @@ def draw_single(rng: np.random.Generator, name: str, side: int) -> NDArray[np.ui
 def single_outline(
     silhouette: Silhouette, rng: np.random.Generator, scale: tuple[float, float]
 ) -> list[NDArray[np.float64]]:
-    """The outline of a single object: mirrored or not, and tilted a little, as in the scenes."""
+    """The outline of a single object, possibly mirrored and slightly tilted, as in the scenes."""
     return placed(silhouette(rng), scale, np.deg2rad(rng.uniform(-20, 20)), bool(rng.uniform() < 0.5))

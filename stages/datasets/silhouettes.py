@@ -1,7 +1,7 @@
-"""The outlines that the generated sets are drawn from.
+"""The outlines of the shapes in the generated sets.
 
-An outline is a list of contours, float64 [points, 2], (x, y) with y downwards, within about one unit of the origin; the
-first contour is filled and the others are holes in it.
+An outline is a list of contours, float64 [points, 2] (x, y) with y pointing down, within about one unit of the origin;
+the first contour is filled, the others are holes.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def drop(rng: np.random.Generator) -> Outline:
 
 
 def blob(rng: np.random.Generator) -> Outline:
-    """An irregular patch that belongs to no class: a circle whose radius wanders."""
+    """An irregular patch that belongs to no class: a circle with a varying radius."""
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     radius = 0.7 + sum(
         rng.uniform(0.06, 0.2) * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in rng.choice(5, 2, False) + 2
@@ -180,11 +180,11 @@ CLASSIFICATION: dict[str, Silhouette] = {
     ),
     "trapezoid": partial(polygon, corners=((-0.5, -0.65), (0.5, -0.65), (1, 0.65), (-1, 0.65))),
 }  # fmt: skip
-"""The classes of the classification set: none of them is one of the detection set's."""
+"""The classes of the classification set, none of which is in the detection set."""
 
 
 def placed(outline: Outline, scale: tuple[float, float], turn: float, flip: bool) -> Outline:
-    """The outline mirrored left to right if `flip`, stretched by `scale` (x, y), and turned by `turn` radians."""
+    """The outline mirrored left to right if `flip`, scaled by `scale` (x, y), and rotated by `turn` radians."""
     cosine, sine = np.cos(turn), np.sin(turn)
     stretch = np.diag([scale[0] * (-1 if flip else 1), scale[1]])
     matrix = np.array([[cosine, -sine], [sine, cosine]]) @ stretch

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from stages.datasets.silhouettes import blob, placed, rasterise
 
 Canvas = NDArray[np.float32]
-"""float32 [H, W, 3], RGB, 0..255 (values outside are clipped when it becomes an image)."""
+"""float32 [H, W, 3], RGB, 0..255 (values outside are clipped on conversion to an image)."""
 
 CONTRAST = 85.0  # the least distance in RGB between an object's colour and what it is painted over
 
@@ -25,7 +25,7 @@ def colour(
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cell: float) -> NDArray[np.float32]:
-    """Smooth noise, float32 [H, W], about -1..1, whose grains are `cell` pixels wide."""
+    """Smooth noise, float32 [H, W], about -1..1, with a grain of `cell` pixels."""
     rows, columns = max(2, round(height / cell) + 1), max(2, round(width / cell) + 1)
     grid = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
     if (rows, columns) == (height + 1, width + 1):
@@ -42,7 +42,7 @@ def stripes(rng: np.random.Generator, height: int, width: int, period: float) ->
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> Canvas:
-    """A dull, textured ground: a colour, noise of several grains, and sometimes stripes."""
+    """A dull, textured background: a colour, noise of several grain sizes, and sometimes stripes."""
     base = colour(rng, (0.05, 0.4), (0.3, 0.85))
     light = sum(
         amplitude * rng.uniform(0.4, 1) * noise(rng, height, width, cell)
@@ -56,7 +56,7 @@ def background(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 
 def add_clutter(rng: np.random.Generator, canvas: Canvas, blobs: int, lines: int) -> Canvas:
-    """Paints irregular `blobs`, then `lines` and scribbles, none of which is of any class."""
+    """Paints irregular `blobs`, then `lines` and scribbles, none of which belong to any class."""
     height, width = canvas.shape[:2]
     for _ in range(blobs):
         size = rng.uniform(0.05, 0.17) * min(height, width)
@@ -105,12 +105,12 @@ def contrasting(rng: np.random.Generator, under: NDArray[np.float32]) -> NDArray
         if np.linalg.norm(best - under) >= CONTRAST:
             break
         other = colour(rng, (0.45, 1), (0.35, 1))
-        best = max(best, other, key=lambda one: float(np.linalg.norm(one - under)))
+        best = max(best, other, key=lambda colour: float(np.linalg.norm(colour - under)))
     return best
 
 
 def paint(canvas: Canvas, mask: NDArray[np.uint8], at: tuple[int, int], surface: Canvas) -> None:
-    """Blends `surface` [h, w, 3] into the canvas through `mask` [h, w], its top left corner `at` (x, y), clipped."""
+    """Blends `surface` [h, w, 3] into the canvas through `mask` [h, w] at `at` (x, y), its top left corner, clipped."""
     (rows, columns), (mask_rows, mask_columns) = windows(canvas.shape[:2], mask.shape, at)
     alpha = (mask[mask_rows, mask_columns].astype(np.float32) / 255)[:, :, None]
     patch = canvas[rows, columns]
@@ -120,7 +120,7 @@ def paint(canvas: Canvas, mask: NDArray[np.uint8], at: tuple[int, int], surface:
 def windows(
     canvas: tuple[int, ...], patch: tuple[int, ...], at: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a patch [h, w] laid `at` (x, y) meets a canvas [H, W]: (rows, columns) of the canvas and of the patch."""
+    """Where a patch [h, w] placed `at` (x, y) overlaps a canvas [H, W]: (rows, columns) of the canvas and the patch."""
     left, top = max(at[0], 0), max(at[1], 0)
     right, bottom = max(min(at[0] + patch[1], canvas[1]), left), max(min(at[1] + patch[0], canvas[0]), top)
     on_canvas = (slice(top, bottom), slice(left, right))

@@ -31,8 +31,8 @@ def precision_at_objects(verdicts: Verdicts, positives: int, normal: float | Non
     every = true + np.cumsum(verdicts == FALSE)
     precision = np.divide(true, every, out=np.zeros(len(every)), where=every > 0)
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    found = best[verdicts == TRUE]
-    return np.concatenate([found, np.zeros(positives - len(found))])
+    at_found = best[verdicts == TRUE]
+    return np.concatenate([at_found, np.zeros(positives - len(at_found))])
 
 
 def average_precision(verdicts: Verdicts, positives: int) -> float:

@@ -56,14 +56,14 @@ def precision_recall_curve(detections: ClassDetections, objects: ClassObjects, i
     return Curve(detections.scores[counted], recall, precision, objects.positives, len(detections))
 
 
-def precision_recall(found: NDArray[np.bool_], positives: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def precision_recall(correct: NDArray[np.bool_], positives: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recall and precision, float64 [n] each, after each of n detections by descending score.
 
-    `found` bool [n] marks true positives, ignored detections left out; recall is nan if there are no `positives`.
+    `correct` bool [n] marks true positives, ignored detections left out; recall is nan if there are no `positives`.
     """
-    true = np.cumsum(found, dtype=np.float64)
-    precision = true / np.arange(1, len(found) + 1)
-    recall = true / positives if positives else np.full(len(found), np.nan)
+    true = np.cumsum(correct, dtype=np.float64)
+    precision = true / np.arange(1, len(correct) + 1)
+    recall = true / positives if positives else np.full(len(correct), np.nan)
     return recall, precision
 
 

@@ -107,9 +107,9 @@ class BoxFile:
         y1, x1, y2, x2 = values.astype(np.float64).T
         return np.column_stack([x1 - 1, y1 - 1, x2, y2]).astype(np.float32)
 
-    def wrong(self, image_id: str, found: str, advice: str) -> StageError:
+    def wrong(self, image_id: str, content: str, advice: str) -> StageError:
         """The error for boxes that cannot be used."""
-        return StageError(f"{self.path}: the boxes of image '{image_id}' are or contain {found}; {advice}")
+        return StageError(f"{self.path}: the boxes of image '{image_id}' are or contain {content}; {advice}")
 
 
 class Source:
