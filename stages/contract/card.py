@@ -35,7 +35,7 @@ class Input:
 
 @dataclass(frozen=True)
 class LogColumns:
-    """The columns in the log of a stage that trains a network, beside the step number and the learning rate.
+    """The columns in the log of a stage that trains a network, besides the step number and the learning rate.
 
     `step` is what a row stands for ("epoch", "iteration"). `losses` are the terms being minimised, the first of them
     the total; `accuracies` are shares of correct predictions, from 0 to 1.

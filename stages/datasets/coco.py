@@ -254,7 +254,7 @@ class CocoDataset(Dataset):
         return (width, height) if width and height else None
 
     def annotation_digest(self, image_id: str) -> str:
-        """The digest of what determines the image's record, beside the image: its annotations and the classes."""
+        """The digest of what determines the image's record, besides the image: its annotations and the classes."""
         return combined("coco-annotation", [repr(self.annotation(image_id)), "classes", *self.classes])
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:

@@ -138,7 +138,7 @@ class CombinedDataset(Dataset):
         return self.parts[0]._memory
 
     def annotation_digest(self, image_id: str) -> str:
-        """The digest of what determines the image's record, beside the image. Raises BadAnnotation if it is missing."""
+        """The digest of what determines the image's record, besides the image. Raises BadAnnotation."""
         part, own_id = self.part_of(image_id)
         return combined("of several", [part.annotation_digest(own_id), "classes", *self.classes])
 

@@ -176,7 +176,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def placed_thing(rng: np.random.Generator, owner: NDArray[np.int16], things: list[Thing]) -> Thing | None:
-    """A new object, placed so that it and the existing ones stay sufficiently visible; None if that fails.
+    """A new object, placed on the map `owner` int16 [H, W] so that all objects stay visible enough; None if that fails.
 
     Most objects keep clear of others and of the border; some are placed over another one or cut by the border.
     """
@@ -217,7 +217,9 @@ def random_thing(
 def still_visible(
     owner: NDArray[np.int16], thing: Thing, things: list[Thing], least_left: float, least_inside: float
 ) -> bool:
-    """Whether at least `least_inside` of the new thing is in the image, and `least_left` of each other one visible."""
+    """Whether at least `least_inside` of the new thing is in the image, and `least_left` of each other one visible.
+
+    `owner` int16 [H, W] is the number of the thing seen at each pixel, -1 for the background."""
     trial = owner.copy()
     own(trial, thing, len(things))
     counts = np.bincount(trial.ravel() + 1, minlength=len(things) + 2)[1:]
@@ -235,14 +237,15 @@ def own(owner: NDArray[np.int16], thing: Thing, number: int) -> None:
 
 
 def draw_thing(rng: np.random.Generator, canvas: Canvas, thing: Thing) -> None:
-    """Paints an object in a colour that contrasts with its surroundings."""
+    """Paints an object on `canvas` [H, W, 3] in a colour that contrasts with its surroundings."""
     on_canvas, _ = windows(canvas.shape[:2], thing.mask.shape, thing.at)
     under = canvas[on_canvas].reshape(-1, 3).mean(0)
     paint(canvas, thing.mask, thing.at, textured(rng, thing.mask.shape, contrasting(rng, under)))
 
 
 def described(owner: NDArray[np.int16], number: int, thing: Thing) -> WrittenObject:
-    """The annotation of a thing: the box of its visible pixels, zero-based and half-open, and its flags."""
+    """The annotation of thing `number` on the map `owner` [H, W]: the box of its visible pixels, zero-based and
+    half-open, and its flags."""
     rows, columns = np.nonzero(owner == number)
     box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
     on_mask = windows(owner.shape, thing.mask.shape, thing.at)[1]

@@ -42,7 +42,7 @@ def stripes(rng: np.random.Generator, height: int, width: int, period: float) ->
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> Canvas:
-    """A dull, textured background: a colour, noise of several grain sizes, and sometimes stripes."""
+    """A dull, textured background, float32 [H, W, 3]: a colour, noise of several grain sizes, and sometimes stripes."""
     base = colour(rng, (0.05, 0.4), (0.3, 0.85))
     light = sum(
         amplitude * rng.uniform(0.4, 1) * noise(rng, height, width, cell)
@@ -56,7 +56,7 @@ def background(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 
 def add_clutter(rng: np.random.Generator, canvas: Canvas, blobs: int, lines: int) -> Canvas:
-    """Paints irregular `blobs`, then `lines` and scribbles, none of which belong to any class."""
+    """Paints irregular `blobs`, then `lines` and scribbles, none of any class; `canvas` [H, W, 3] is overwritten."""
     height, width = canvas.shape[:2]
     for _ in range(blobs):
         size = rng.uniform(0.05, 0.17) * min(height, width)
@@ -68,7 +68,7 @@ def add_clutter(rng: np.random.Generator, canvas: Canvas, blobs: int, lines: int
 
 
 def add_lines(rng: np.random.Generator, canvas: Canvas, count: int) -> Canvas:
-    """Paints `count` straight lines or wandering scribbles, one to three pixels wide."""
+    """A copy of `canvas` [H, W, 3] with `count` straight lines or wandering scribbles, one to three pixels wide."""
     height, width = canvas.shape[:2]
     image = Image.fromarray(as_pixels(canvas))
     draw = ImageDraw.Draw(image)

@@ -344,7 +344,7 @@ class Dataset(ImageSet):
         return problems(annotation, size, self.classes if strict else None, image)
 
     def annotation_digest(self, image_id: str) -> str:
-        """The digest of what determines the image's record, beside the image: its annotation and the classes.
+        """The digest of what determines the image's record, besides the image: its annotation and the classes.
 
         Raises BadAnnotation if the annotation is missing.
         """

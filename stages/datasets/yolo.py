@@ -151,7 +151,7 @@ class YoloDataset(Dataset):
         return kept, left_out
 
     def annotation_digest(self, image_id: str) -> str:
-        """The digest of what determines the image's record, beside the image. Raises BadAnnotation."""
+        """The digest of what determines the image's record, besides the image. Raises BadAnnotation."""
         digest = super().annotation_digest(image_id)
         repeated = self.left_out.repeated.get(f"{image_id}.txt", 0)
         return combined("repeated", [digest]) if repeated else digest

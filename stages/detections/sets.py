@@ -77,7 +77,7 @@ class DetectionSet:
 
     @cached_property
     def class_rows(self) -> dict[str, NDArray[np.int64]]:
-        """The rows of `every` of each class that has detections, ascending int64, by class name."""
+        """The rows of `every` of each class with detections, by class name: ascending int64 [k] each."""
         return {self.classes[label]: rows for label, rows in by_class(self.every.labels)}
 
     def of_image(self, image_id: str) -> Detections:

@@ -36,7 +36,7 @@ def precision_at_objects(verdicts: Verdicts, positives: int, normal: float | Non
 
 
 def average_precision(verdicts: Verdicts, positives: int) -> float:
-    """The mean of `precision_at_objects`; nan if there are no `positives`."""
+    """The mean of `precision_at_objects`, for `verdicts` int8 [n] in rank order; nan if there are no `positives`."""
     return float(precision_at_objects(verdicts, positives).mean()) if positives else float("nan")
 
 

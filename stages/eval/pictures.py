@@ -83,7 +83,7 @@ def most_objects(names: Sequence[str], evaluations: Mapping[str, Mapping[str, Cu
 
 
 def lowest_axes(axes: NDArray[np.object_], used: int) -> list[Any]:
-    """The lowest used plot of each column."""
+    """The lowest used plot of each column of `axes` [rows, columns], of which the first `used` are used."""
     rows, columns = axes.shape
     places = [
         max((row for row in range(rows) if row * columns + column < used), default=None) for column in range(columns)
@@ -257,7 +257,7 @@ def images_to_show(
     detections: DetectionSet, precision: NDArray[np.floating], at_least: float, count: int = 12
 ) -> list[str]:
     """`count` images, in order: evenly spaced among those with a detection of precision `at_least` or higher and, if
-    these are too few, among the other readable ones."""
+    these are too few, among the other readable ones. `precision` [n] is that of each row of `detections.every`."""
     precise = np.zeros(len(detections.image_ids), bool)
     images = np.repeat(np.arange(len(precise)), np.diff(detections.offsets))
     precise[images[np.nan_to_num(precision, nan=-1.0) >= at_least]] = True

@@ -97,7 +97,7 @@ def all_layers(net: Any) -> Iterator[Any]:
 
 
 def as_array(path: Path, name: str, blob: Any) -> NDArray[np.float32]:
-    """A blob as an array of its shape. Raises StageError if its number of values does not match."""
+    """A blob as an array float32 [...] of its shape. Raises StageError if its number of values does not match."""
     shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
     values = np.array(blob.data or blob.double_data, np.float32)
     if values.size != np.prod(shape, dtype=np.int64) or min(shape, default=1) < 1:

@@ -133,7 +133,9 @@ class Follow(fx.Interpreter):
         return result
 
     def seen(self, node: fx.Node, result: torch.Tensor) -> tuple[Spans, Spans]:
-        """The spans of the positions of `result`. Raises BadSetting for an unsupported operation."""
+        """The spans of the rows and columns of `result` [1, C, H, W]: int64 [H, 2] and [W, 2].
+
+        Raises BadSetting for an unsupported operation."""
         before = [self.spans[source] for source in node.all_input_nodes]
         if node.target in JOINING:
             rows, columns = ([spans[axis] for spans in before] for axis in (0, 1))

@@ -214,7 +214,7 @@ def weight_record(state: Mapping[str, torch.Tensor]) -> Record:
 
 
 def recorded_state(record: Mapping[str, np.ndarray]) -> State:
-    """The inverse of `weight_record`; other columns of the record are ignored."""
+    """The inverse of `weight_record`: tensors [...] by name; other columns of the record are ignored."""
     return {
         name.removeprefix(COLUMNS): torch.from_numpy(values).clone()  # with PyTorch's memory alignment
         for name, values in record.items()

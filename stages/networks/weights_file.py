@@ -129,7 +129,7 @@ def write_weights(path: Path, state: Mapping[str, torch.Tensor], record: Weights
 
 
 def tensors_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """The SHA-256 (hex) over the names, dtypes, shapes and bytes of the tensors, sorted by name."""
+    """The SHA-256 (hex) over the names, dtypes, shapes and bytes of the tensors [...], sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         array = state[name].detach().cpu().contiguous().numpy()

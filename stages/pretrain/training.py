@@ -47,7 +47,7 @@ class Folds:
         return itertools.repeat(self, last - first + 1)
 
     def record(self) -> Record:
-        """Nothing is stored beside the network and the log."""
+        """Nothing is stored besides the network and the log."""
         return {}
 
 

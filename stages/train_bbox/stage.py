@@ -101,7 +101,9 @@ def record_of(
     error_before: float,
     error_after: float,
 ) -> Record:
-    """One class's cache record. The errors are means over examples of |t|² and |t - prediction|², for deltas t."""
+    """One class's cache record; `coefficients` [D + 1, 4], `unwhiten` [4, 4], `mean` [4].
+
+    The errors are means over examples of |t|² and |t - prediction|², for deltas t."""
     return {
         "coefficients": np.ascontiguousarray(coefficients),
         "unwhiten": unwhiten,

@@ -55,7 +55,7 @@ class ClassMiner:
 
     @property
     def examples(self) -> Keys:
-        """Keys of the positives, then of the negatives."""
+        """The keys of the positives, then of the negatives: int64 [n]."""
         return np.concatenate([self.positives, self.negatives])
 
     def add(self, image: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -95,7 +95,7 @@ def easy_negatives(scores: NDArray[np.float64], evict_threshold: float, max_nega
 
 
 def finish_round(miner: ClassMiner, image: int, solution: Solution, settings: Settings) -> Keys:
-    """Sets the class's SVM, logs the round and evicts easy negatives; returns the evicted keys."""
+    """Sets the class's SVM, logs the round and evicts easy negatives; returns the evicted keys, int64 [k]."""
     easy = easy_negatives(solution.negative_scores, settings.evict_threshold, settings.max_negatives)
     evicted = miner.negatives[easy]
     miner.log.append(

@@ -74,7 +74,7 @@ class FeaturePool:
         self.holders[slots] += holders
 
     def release(self, keys: Keys) -> None:
-        """Removes one holder per occurrence of each of `keys`; rows that nobody holds any more free their slots."""
+        """Removes one holder per occurrence of each of `keys` [k]; rows with no holders left free their slots."""
         different, counts = np.unique(keys, return_counts=True)
         slots = self.slots_of(different)
         self.holders[slots] -= counts

@@ -330,7 +330,7 @@ class Mining:
             yield from solutions
 
     def take_over(self, miner: ClassMiner, image: int, solution: Solution) -> Keys:
-        """Finishes a class's round with its new SVM; returns the evicted keys."""
+        """Finishes a class's round with its new SVM; returns the evicted keys, int64 [k]."""
         self.trainings.count(miner.name, solution)
         evicted = finish_round(miner, image, solution, self.settings)
         self.scorer.update(miner)

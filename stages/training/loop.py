@@ -112,7 +112,7 @@ class Sampler(Protocol[DrawnBatch]):
         """This rank's share of the batches of steps `first` to `last`; they depend on (seed, step) alone."""
 
     def record(self) -> Record:
-        """What the cache stores about the examples, beside the network and the log."""
+        """What the cache stores about the examples, besides the network and the log."""
 
 
 def network_schema(network: nn.Module, log: LogColumns, examples: Mapping[str, Column] | None = None) -> Schema:
