@@ -173,7 +173,7 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
     network.card.check_classifier()
     network.card.check_padding(settings.padding)
     if settings.frozen:
-        from stages.finetune.network import check_frozen  # only now: the names are known to PyTorch alone
+        from stages.finetune.network import check_frozen  # imported here: only PyTorch knows the layer names
 
         check_frozen(network.card, settings.frozen)
 
