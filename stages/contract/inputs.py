@@ -1,4 +1,4 @@
-"""The inputs of a stage, by role, each checked to be of the expected type; caches, or readers that compute on demand."""
+"""The inputs of a stage, by role, each of the expected type: caches, or readers that compute on demand."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_a_bad_image_on_demand_stops_or_has_no_proposals(pictures):
     source = stage.on_demand(SMALL, inputs, Execution(skip_bad_images=True))
     assert source.read("000001")["boxes"].shape == (0, 4)
     assert len(source.read("000002")["boxes"]) > 3
-    assert source.manifest["skipped"] == {"000001": "is not an image of a known format"}
+    assert source.manifest["skipped"] == {"000001": "is not an image in a known format"}
 
 
 def test_a_file_of_boxes_has_none_on_demand(pictures):
