@@ -28,7 +28,7 @@ class Settings:
     )
     use_difficult: bool = setting(
         False,
-        "Whether objects marked difficult count like any other; if not, they are ignored, found or missed.",
+        "Whether objects marked difficult count like any other; if not, they count neither as missed nor as found.",
         source="VOC devkit",
     )
     coco: bool = setting(

@@ -72,7 +72,7 @@ class Settings:
     )
     step: int = setting(
         20_000,
-        "The learning rate is divided by 10 every so many iterations.",
+        "Number of iterations after which the learning rate is divided by 10, repeatedly.",
         at_least=1,
         source="release, solver.prototxt: stepsize",
     )

@@ -90,7 +90,7 @@ class Settings:
     )
     retrain_after: int = setting(
         2000,
-        "A class is retrained once more than this many hard negatives have been added.",
+        "A class is retrained when more than this many hard negatives have been added.",
         at_least=0,
         source="rcnn_train.m: retrain_limit",
     )
