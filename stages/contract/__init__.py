@@ -1,1 +1,1 @@
-"""What a stage is: its card, the kinds of arrows, settings, execution, errors."""
+"""What all stages have in common: cards, kinds of data, settings, inputs, execution and errors."""

@@ -24,7 +24,7 @@ class ChangedInput(StageError):
 
     @staticmethod
     def of(path: object, what: str = "changed while this command was running") -> ChangedInput:
-        """The sentence for the file `path`."""
+        """The error for the file `path`."""
         return ChangedInput(
             f"{path}: {what}; nothing from it was kept; run the same command again "
             "(with --check-content, which rereads every file, if that does not help)"

@@ -83,9 +83,9 @@ def scan(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.int
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         names = sorted(path.name for path in place.iterdir() if is_image(path.name))
         if not names:
-            raise BadDataset(f"{place}: holds no image ({', '.join(SUFFIXES)}); fill this class's folder or remove it")
+            raise BadDataset(f"{place}: contains no images ({', '.join(SUFFIXES)}); add some, or remove this folder")
         images[place.name] = [f"{place.name}/{name}" for name in names]
     if len(images) < 2:
-        raise BadDataset(f"{folder}: holds {len(images)} folders of images; classification needs one for each class")
+        raise BadDataset(f"{folder}: needs a folder of images per class, and at least two; it has {len(images)}")
     labels = np.repeat(np.arange(len(images), dtype=np.int64), [len(names) for names in images.values()])
     return tuple(images), tuple(name for names in images.values() for name in names), labels

@@ -59,7 +59,7 @@ def find_images(folder: Path, split: str, year: str | None) -> tuple[Layout, tup
     if layout.images == home and not split.endswith(".txt") and os.path.isdir(whole):
         ids = sorted({*Listing(whole, SUFFIXES).ids(), *Listing(whole, XML).ids()})
         if not ids:
-            raise BadDataset(f"{whole}: holds no image; images end in {', '.join(SUFFIXES)}")
+            raise BadDataset(f"{whole}: contains no images; image files end in {', '.join(SUFFIXES)}")
         return Layout(home, whole, whole), tuple(ids), label
     lists = [home / "ImageSets" / "Main" / f"{split}.txt", home / f"{split}.txt"]
     if split.endswith(".txt"):
@@ -93,15 +93,15 @@ def locate(folder: Path, split: str, year: str | None) -> Path:
     years = ", ".join(path.name for path in inside)
     if len(inside) > 1 and year is None:
         raise BadDataset(
-            f"{folder}: holds {years}; end the source with the year, as in voc:DIR:SPLIT:{inside[0].name[3:]}"
+            f"{folder}: contains {years}; end the source with the year, as in voc:DIR:SPLIT:{inside[0].name[3:]}"
         )
     if inside:
-        raise BadDataset(f"{folder}: holds {years} but no VOC{year}; correct the year, or fetch that one")
+        raise BadDataset(f"{folder}: contains {years} but no VOC{year}; correct the year, or fetch that one")
     if any(path.suffix.lower() == ".xml" for path in folder.iterdir()) or has_xml(folder / split):
         return folder
     raise BadDataset(
-        f"{folder}: holds no dataset in VOC's layout; it needs JPEGImages, Annotations and "
-        f"ImageSets/Main/{Path(split).stem}.txt, or XML files beside the images"
+        f"{folder}: contains no dataset in VOC's layout; it needs JPEGImages, Annotations and "
+        f"ImageSets/Main/{Path(split).stem}.txt, or XML files next to the images"
     )
 
 
@@ -145,14 +145,14 @@ def read_image_set(path: Path, images: Listing | None = None) -> tuple[str, ...]
 
 
 def is_marked(lines: Sequence[str], images: Listing | None) -> bool:
-    """Whether a mark follows every id; not if an image is named as the whole line."""
+    """Whether every id is followed by a mark; not if a whole line is the name of an image."""
     return all(MARKED.fullmatch(line) for line in lines) and not (
         images and any(images.find(line) for line in lines if is_id(line))
     )
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list of ids, in UTF-8 or, as PowerShell writes it, in UTF-16 with its mark; raises BadDataset."""
+    """The lines of a list of ids, in UTF-8 or, as written by PowerShell, in UTF-16 with a BOM. Raises BadDataset."""
     try:
         content = read_whole(path)
         return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").splitlines()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes, area
 from stages.contract.errors import StageError
 
-NORMALISED = "all its boxes lie between 0 and 1, so they are normalised by the size of the image"
+NORMALISED = "all its boxes lie between 0 and 1, so they are normalised to the image size"
 MOST_FAULTS = 20
 """The most faults listed per file."""
 

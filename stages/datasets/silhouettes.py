@@ -20,7 +20,7 @@ SUPERSAMPLING = 4
 
 
 def arc(start: float, stop: float, radius: float = 1.0, centre: tuple[float, float] = (0, 0)) -> NDArray[np.float64]:
-    """Points of a circle's arc between two angles (radians, clockwise on the screen), float64 [48, 2]."""
+    """Points on a circular arc between two angles (radians, clockwise on screen), float64 [48, 2]."""
     angles = np.linspace(start, stop, 48)
     return np.stack([np.cos(angles), np.sin(angles)], 1) * radius + np.array(centre)
 
@@ -43,7 +43,7 @@ def disc(rng: np.random.Generator) -> Outline:
 
 
 def ring(rng: np.random.Generator) -> Outline:
-    """A circle with a round hole of half its radius or a little more."""
+    """A circle with a round hole of about half its radius."""
     return [arc(0, 2 * np.pi), arc(0, 2 * np.pi, rng.uniform(0.48, 0.6))]
 
 
@@ -62,7 +62,7 @@ def cross(rng: np.random.Generator) -> Outline:
 
 
 def crescent(rng: np.random.Generator) -> Outline:
-    """A moon: a circle without the part that a shifted smaller circle covers."""
+    """A crescent moon: a circle minus a smaller, shifted one."""
     shift, radius = 0.48, rng.uniform(0.72, 0.8)
     meet = (1 + shift**2 - radius**2) / (2 * shift)
     outer, inner = np.arccos(meet), np.arccos((meet - shift) / radius)
@@ -71,7 +71,7 @@ def crescent(rng: np.random.Generator) -> Outline:
 
 
 def heart(rng: np.random.Generator) -> Outline:
-    """A heart, point downwards."""
+    """A heart, pointing down."""
     t = np.linspace(0, 2 * np.pi, 80)
     x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
@@ -86,7 +86,7 @@ def arrow(rng: np.random.Generator) -> Outline:
 
 
 def ellipse(rng: np.random.Generator) -> Outline:
-    """An ellipse about half as high as wide."""
+    """An ellipse about half as high as it is wide."""
     return [arc(0, 2 * np.pi) * np.array([1, rng.uniform(0.42, 0.58)])]
 
 
@@ -116,14 +116,14 @@ def frame(rng: np.random.Generator) -> Outline:
 
 
 def lens(rng: np.random.Generator) -> Outline:
-    """Two arcs that meet in points at the left and the right."""
+    """Two arcs that meet at points on the left and right."""
     half = np.arcsin(1 / 1.25)
     upper = arc(-np.pi / 2 - half, -np.pi / 2 + half, 1.25, (0, 0.75))
     return [np.concatenate([upper, (upper * np.array([1, -1]))[::-1]])]
 
 
 def drop(rng: np.random.Generator) -> Outline:
-    """A drop of water, point upwards."""
+    """A drop of water, pointing up."""
     return [np.concatenate([arc(-0.45, np.pi + 0.45, 0.62, (0, 0.36)), [[0.0, -1.0]]])]
 
 
@@ -192,8 +192,8 @@ def placed(outline: Outline, scale: tuple[float, float], turn: float, flip: bool
 
 
 def rasterise(outline: Outline) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-    """An antialiased mask, uint8 [h, w], 0..255, just large enough for the outline (in pixels), and the offset (x, y)
-    of the mask's top left corner from the outline's origin, in whole pixels.
+    """An antialiased mask uint8 [h, w], 0..255, just large enough for the outline (in pixels), and the offset (x, y) of
+    its top left corner from the outline's origin, in whole pixels.
     """
     low = np.floor(outline[0].min(0)).astype(int)
     width, height = (np.ceil(outline[0].max(0)).astype(int) - low + 1).tolist()

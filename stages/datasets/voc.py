@@ -151,7 +151,7 @@ class Dataset(ImageSet):
         if not names:
             for path in paths:
                 read_annotation(path, self._files.read)  # raises an error that says what is wrong with it
-            raise BadDataset(f"{place}: no annotated object; list the classes, or add annotations")
+            raise BadDataset(f"{place}: no annotated objects; list the classes, or add annotations")
         return VOC_CLASSES if self._layout.is_year and set(names) <= set(VOC_CLASSES) else tuple(names)
 
     @property

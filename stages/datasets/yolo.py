@@ -204,8 +204,8 @@ def open_yolo(
     labels = [label_path(image) for image in images.values()]
     if not any(label.exists() for label in labels):
         raise BadDataset(
-            f"{path}: none of the {len(images)} images of {split} has a label file; that of {image_files[0]} would be "
-            f"{labels[0]}"
+            f"{path}: none of the {len(images)} images of {split} has a label file; add them (that of {image_files[0]} "
+            f"would be {labels[0]})"
         )
     folder = Path(os.path.commonpath([place.parent for place in (*images.values(), *labels)]))
     name = plain_label(f"{file.root.name}-{split}")
@@ -279,7 +279,7 @@ def root_of(path: Path, stated: Any) -> Path:
     if not os.path.isdir(root):
         raise BadDataset(
             f"{path}: path = {shown(stated)}, but there is no folder {root}; correct it, or remove it if the images "
-            "are beside the file"
+            "are next to this file"
         )
     return root
 
@@ -294,10 +294,12 @@ def images_of(file: YoloFile, split: str) -> tuple[list[Path], Path]:
     images: dict[Path, None] = {}
     for place in places:
         if not isinstance(place, str) or not ONE_LINE.fullmatch(place):
-            raise BadDataset(f"{file.path}: {split} has {shown(place)}, which is neither a folder nor a list of images")
+            raise BadDataset(
+                f"{file.path}: {split} has {shown(place)}, which is neither a folder nor a list of images; correct it"
+            )
         images |= dict.fromkeys(images_at(file, split, place))
     if not images:
-        raise BadDataset(f"{file.path}: {split} has no image; images end in {', '.join(SUFFIXES)}")
+        raise BadDataset(f"{file.path}: {split} has no images; image files end in {', '.join(SUFFIXES)}")
     alone = located(file, places[0]) if len(places) == 1 else None
     if alone is not None and os.path.isdir(alone):
         return list(images), alone

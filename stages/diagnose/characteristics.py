@@ -1,4 +1,4 @@
-"""Normalised AP of the objects with one characteristic (Hoiem et al., analyzeTrueDetections.m; R-CNN's figure 6)."""
+"""Normalised AP by object characteristic (Hoiem et al., analyzeTrueDetections.m; R-CNN's figure 6)."""
 
 from __future__ import annotations
 

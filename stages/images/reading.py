@@ -225,7 +225,7 @@ def to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Pixels:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return sixteen_bit_to_rgb(np.asarray(image), path)
     if image.mode == "F":
-        raise BadImage(path, "holds floating-point values, not 8- or 16-bit pixels")
+        raise BadImage(path, "has floating-point values, not 8- or 16-bit pixels")
     if image.mode in ("P", "PA", "RGBa", "La"):  # transparent palettes and premultiplied alpha convert only via RGBA
         image = image.convert("RGBA" if image.mode != "La" else "LA")
     return np.array(image.convert("RGB"), dtype=np.uint8)
@@ -235,6 +235,6 @@ def sixteen_bit_to_rgb(grey: NDArray[np.generic], path: str | os.PathLike[str]) 
     """Grey values 0..65535 [H, W] as uint8 [H, W, 3], divided by 257 and rounded, so that white stays white."""
     values = grey.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise BadImage(path, "holds 32-bit values, not 8- or 16-bit pixels")
+        raise BadImage(path, "has 32-bit values, not 8- or 16-bit pixels")
     eight = ((values + 128) // 257).astype(np.uint8)
     return np.repeat(eight[:, :, None], 3, axis=2)

@@ -279,7 +279,7 @@ def test_a_folder_whose_name_is_no_utf8(voc: Path, tmp_path: Path, monkeypatch: 
 
 def test_several_years_ask_for_one(voc: Path, tmp_path: Path) -> None:
     shutil.copytree(voc, voc.parent / "VOC2012")
-    with pytest.raises(BadDataset, match="holds VOC2007, VOC2012; end the source with the year"):
+    with pytest.raises(BadDataset, match="contains VOC2007, VOC2012; end the source with the year"):
         opened(voc.parent, tmp_path)
     assert opened(voc.parent, tmp_path, "train:2012").name == "voc2012-train"
     assert opened(voc.parent, tmp_path, year=2007).name == "voc2007-train"
@@ -593,10 +593,10 @@ def test_impossible_class_folders(tmp_path: Path) -> None:
         open_dataset(f"folder:{tmp_path / 'none'}", work=tmp_path)
     folder = class_folders(tmp_path / "classes")
     shutil.rmtree(folder / "pie")
-    with pytest.raises(BadDataset, match="holds 1 folders of images"):
+    with pytest.raises(BadDataset, match="needs a folder of images per class, and at least two; it has 1"):
         open_dataset(f"folder:{folder}", work=tmp_path)
     (folder / "void").mkdir()
-    with pytest.raises(BadDataset, match="void: holds no image"):
+    with pytest.raises(BadDataset, match="void: contains no images"):
         open_dataset(f"folder:{folder}", work=tmp_path)
 
 

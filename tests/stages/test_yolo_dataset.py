@@ -228,7 +228,7 @@ BAD_YAML = {
     "no table": ("- a\n- b", "is not a table"),
     "an object of Python": ("names: !!python/object/apply:os.system ['false']", "is not valid YAML"),
     "numbers": ("train: 3\nnames: [cat]", "train has 3, which is neither a folder nor a list of images"),
-    "an empty list": ("train: empty.txt\nnames: [cat]", "train has no image"),
+    "an empty list": ("train: empty.txt\nnames: [cat]", "train has no images"),
     "a list of other things": (
         "train: odd.txt\nnames: [cat]",
         r"odd\.txt: line 1, 'images/train/x\.jpg', is not an image",
@@ -254,7 +254,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match=r"data\.yaml: no such file"):
         opened(tmp_path / "data.yaml")
     with pytest.raises(
-        BadDataset, match=r"none of the 2 images of train has a label file; that of .*labels/train/a\.txt"
+        BadDataset, match=r"none of the 2 images of train has a label file; add them \(that of .*labels/train/a\.txt"
     ):
         opened(make(tmp_path, {"a": None, "b": None}))
     with pytest.raises(BadDataset, match="is not a dataset"):
