@@ -61,28 +61,28 @@ def read_resampled_maps(reader: Reader) -> tuple[NDArray[np.float64], NDArray[np
     return resampled_mean(eleven), resampled_mean(areas)
 
 
-def paired_difference(one: Reader, other: Reader) -> dict[str, Any] | None:
-    """The mAP of `other` minus that of `one`, by their headline measure, with its interval over the same resamples.
+def paired_difference(base: Reader, other: Reader) -> dict[str, Any] | None:
+    """The mAP of `other` minus that of `base`, by their headline measure, with its interval over the same resamples.
 
     Both are complete `evaluation` caches. None if they were resampled differently or have different measures.
     """
-    first, second = one.manifest["summary"], other.manifest["summary"]
+    first, second = base.manifest["summary"], other.manifest["summary"]
     resampling = [tuple(summary.get("bootstrap", {}).get(name) for name in PAIRED) for summary in (first, second)]
     if resampling[0] != resampling[1] or None in resampling[0] or first["metric"] != second["metric"]:
         return None
     if first["map"] is None or second["map"] is None:
         return None
     measure = list(MEASURES).index(first["metric"])
-    resampled = read_resampled_maps(other)[measure] - read_resampled_maps(one)[measure]
+    resampled = read_resampled_maps(other)[measure] - read_resampled_maps(base)[measure]
     interval = percentile_interval(resampled, first["bootstrap"]["confidence"])
     return {"metric": first["metric"], "difference": second["map"] - first["map"], "interval": interval}
 
 
-def format_difference(one: str, other: str, paired: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> str:
-    """A line of text for a `paired_difference`."""
+def format_difference(base: str, other: str, paired: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> str:
+    """A line of text for a `paired_difference` between evaluations with these names."""
     low, high = paired["interval"]
     return (
-        f"mAP ({HEADLINES[paired['metric']]}), {other} minus {one}: {100 * paired['difference']:+.1f} "
+        f"mAP ({HEADLINES[paired['metric']]}), {other} minus {base}: {100 * paired['difference']:+.1f} "
         f"[{100 * low:+.1f}, {100 * high:+.1f}] ({100 * bootstrap['confidence']:g} % of {bootstrap['resamples']:,} "
         f"paired resamples of the images)"
     )

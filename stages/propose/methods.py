@@ -66,7 +66,7 @@ class Method:
         return importlib.import_module(self.module)
 
     def check_available(self) -> None:
-        """Raises StageError where the method needs a library that is missing."""
+        """Raises StageError if the method needs a library that is missing."""
         check = getattr(self.load(), "check_available", None)
         if check is not None:
             check()

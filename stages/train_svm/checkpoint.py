@@ -11,7 +11,9 @@ from stages.train_svm.pool import ROW_BITS
 
 
 def as_arrays(miners: Iterable[ClassMiner]) -> dict[str, np.ndarray]:
-    """The state of the miners, without features and positives, which are read from the caches again."""
+    """The state of the miners as arrays, named after class and column, such as `weights` [D] and `negatives` [m].
+
+    Features and positives are not included; they are read from the caches again."""
     arrays: dict[str, np.ndarray] = {}
     for miner in miners:
         state = {

@@ -341,8 +341,8 @@ class Mining:
 def batches(
     due: Sequence[ClassMiner], at_most: int, rows: int
 ) -> Iterator[tuple[Keys, list[tuple[NDArray[np.int64], int]]]]:
-    """Groups classes into tasks; each task is the keys of its rows and, per class, which of the rows are its examples
-    and how many of these (the first ones) are positives.
+    """Groups classes into tasks; each task is the keys of its rows, int64 [n], and, per class, which of the rows are
+    its examples, int64 [m], and how many of these (the first ones) are positives.
 
     Up to `at_most` classes share a task, as long as they have no more than `rows` distinct examples together.
     """
