@@ -1,13 +1,13 @@
-"""Faults that lose nothing, as figures: `python -m benchmarks.chaos --faults 200 --seed 0`.
+"""Fault injection: shows that no fault loses finished work: `python -m benchmarks.chaos --faults 200 --seed 0`.
 
-Runs a recipe while processes are killed, files damaged and the disk filled, each at a place and a moment drawn from the
+Runs a recipe while processes are killed, files damaged and the disk filled, each at a place and time drawn from the
 seed; resumes; and compares every cache (bytes of the parts; key, items, rows, summary and parts of the manifests) and
 the mAP with those of an undisturbed run. Prints a table by kind of fault; exit status 1 if anything differs.
 
-A fault must not cost a start of Python, so this process imports the libraries once and forks the commands; those with
+To avoid starting Python for every fault, this process imports the libraries once and forks the commands; those with
 worker processes, the undisturbed run and the last one are real `rcnn` command lines. Cost is processor time (user and
-system) beyond that of the same work undisturbed, and moments are drawn from it too, uniformly over what the undisturbed
-stage used: wall time means little on a machine that others use.
+system) beyond that of the same work undisturbed. Times of faults are drawn in it too, uniformly over what the
+undisturbed stage used: wall time means little on a shared machine.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from tests.pipeline import SMALL, contents, write_recipe
 
 PROJECT = Path(__file__).parents[1]
 PART_SIZE = 3
-NAMED = ("stage", "key", "part", "items", "compression")  # what a writer puts in a part's header
+NAMED = ("stage", "key", "part", "items", "compression")  # what a writer gives for a part's header
 BATCH = 4
 MOST_PROBLEMS = 30
 LIMIT_SECONDS = 3600.0
 KEPT = re.compile(r"finished work is kept, of .* \((\d+) of \d+ parts?\)")
-PATIENCE_SECONDS, BEAT_SECONDS = 2.0, 0.2  # of writers of which one is stopped; else a fault would take a minute
+PATIENCE_SECONDS, BEAT_SECONDS = 2.0, 0.2  # for writers in the "stop" faults, which would otherwise take a minute each
 OF_TWO_HUNDRED = {
     "worker": 5,
     "main": 3,
@@ -70,19 +70,19 @@ WORDS = {
     "main": "SIGKILL of the main process, its workers orphaned",
     "term": "SIGTERM",
     "writers": "three writers at once, one killed",
-    "stop": "two writers at once, one stopped (SIGSTOP) and continued when the other had ended",
+    "stop": "two writers at once, one stopped (SIGSTOP) and continued once the other had ended",
     "truncate": "a part truncated",
     "flip": "a byte of a part's data flipped",
     "header": "a byte of a part's header flipped",
     "manifest": "a manifest removed",
     "part": "a part removed",
-    "plan": "a plan torn",
+    "plan": "a plan truncated",
     "bit": "a bit of a plan or a manifest flipped",
-    "view": "a view (data.h5) removed, cut short or flipped",
-    "foreign": "a part of another cache put in a part's place",
-    "claim": "a claim torn",
-    "checkpoint": "a checkpoint torn",
-    "disk": "the disk full (tmpfs)",
+    "view": "a view (data.h5) removed, truncated or with a bit flipped",
+    "foreign": "a part replaced by one of another cache",
+    "claim": "a claim truncated",
+    "checkpoint": "a checkpoint truncated or with a bit flipped",
+    "disk": "a full disk (tmpfs)",
 }
 BESIDES = {"manifest": ("manifest.json",), "bit": ("plan.json", "manifest.json"), "view": ("data.h5",)}
 SIGNS = {
@@ -101,38 +101,38 @@ SIGNS = {
 
 @dataclass(frozen=True)
 class Unit:
-    """What one stage command makes: the caches of a stage on a split. `folders` are relative to the work folder."""
+    """What one stage command makes: a stage's caches on a split. `folders` are relative to the work folder."""
 
     stage: str
     split: str | None
     folders: tuple[str, ...]
 
     def arguments(self) -> list[str]:
-        """The stage command without the recipe."""
+        """The arguments of the stage command, without the recipe."""
         return [self.stage, *(["--split", self.split] if self.split else [])]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its kind, the stage, how it was noticed, seconds repeated, damaged and sound parts made again."""
+    """One fault: its kind, the stage, how it was noticed, seconds repeated, damaged and intact parts made again."""
 
     kind: str
     stage: str
     noticed: str
     seconds: float
     damaged: int = 0
-    sound: int = 0
+    intact: int = 0
 
 
 class TooManyProblems(Exception):
-    """It makes no sense to go on."""
+    """Raised after so many problems that it makes no sense to continue."""
 
 
 class Command:
-    """A running `rcnn`, the leader of a process group of its own."""
+    """A running `rcnn`, the leader of its own process group."""
 
     def __init__(self, arguments: Sequence[str], log: Path, *, real: bool = False, hasty: bool = False) -> None:
-        """`real`: in a Python of its own, else forked; `hasty`: a stopped writer counts as dead after two seconds."""
+        """`real`: starts a new Python instead of forking; `hasty`: stopped writers count as dead after two seconds."""
         self.arguments, self.log = list(arguments), log
         self.status: int | None = None
         self.seconds = 0.0
@@ -143,10 +143,10 @@ class Command:
         if not self.pid:
             become_rcnn(self.arguments, log, real, hasty)
         with contextlib.suppress(OSError):
-            os.setpgid(self.pid, self.pid)  # here too: the first signal may come before the child has done it
+            os.setpgid(self.pid, self.pid)  # also here, as the first signal may come before the child has done it
 
     def running(self) -> bool:
-        """Whether it still runs; takes its status and processor time when it has ended."""
+        """Whether it is still running; once it has ended, records its status and processor time."""
         if self.status is None:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
@@ -155,7 +155,7 @@ class Command:
         return self.status is None
 
     def wait(self, seconds: float = LIMIT_SECONDS, *, processor: float | None = None) -> bool:
-        """Waits until it has ended, at most `seconds` after its start, or until it has used `processor` seconds.
+        """Waits until it has ended, but at most until `seconds` after its start or `processor` seconds of its own time.
 
         Returns whether it has ended.
         """
@@ -166,7 +166,7 @@ class Command:
         return self.status is not None
 
     def used(self) -> float:
-        """Seconds of processor time so far, of all threads of the main process."""
+        """The processor seconds used so far by all threads of the main process."""
         nanoseconds = 0
         for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
             with contextlib.suppress(OSError):
@@ -174,32 +174,32 @@ class Command:
         return nanoseconds / 1e9
 
     def signal_group(self, number: int) -> None:
-        """A signal to all its processes, those that are left over included."""
+        """Sends a signal to all its processes, including orphaned ones."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def signal(self, number: int) -> None:
-        """A signal to the main process alone."""
+        """Sends a signal to the main process only."""
         if self.running():
             os.kill(self.pid, number)
 
     def workers(self) -> list[int]:
-        """Its worker processes."""
-        found = []
+        """The ids of its worker processes."""
+        process_ids = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, IndexError, ValueError):
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
                 if parent == self.pid and b"LokyProcess" in (folder / "cmdline").read_bytes():
-                    found.append(int(folder.name))
-        return sorted(found)
+                    process_ids.append(int(folder.name))
+        return sorted(process_ids)
 
     def text(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
 def become_rcnn(arguments: list[str], log: Path, real: bool, hasty: bool) -> None:
-    """Makes this forked process `rcnn`; never returns."""
+    """Turns this forked process into `rcnn`; never returns."""
     code = 70
     try:
         os.setpgid(0, 0)
@@ -229,7 +229,7 @@ def become_rcnn(arguments: list[str], log: Path, real: bool, hasty: bool) -> Non
 
 
 def import_libraries() -> None:
-    """All that the commands import, once."""
+    """Imports everything that the commands need."""
     import importlib
 
     for name in (
@@ -249,14 +249,14 @@ def import_libraries() -> None:
         "main",
         "looking.results",
         "progress",
-        *(f"running.{one}" for one in ("runner", "status", "caches", "device")),
+        *(f"running.{module}" for module in ("runner", "status", "caches", "device")),
     ):
         importlib.import_module(f"rcnn_cli.{name}")
 
 
 @dataclass
 class Chaos:
-    """The recipe under faults: `work` is disturbed, `reference` holds the caches of the undisturbed run."""
+    """A recipe under faults: `work` is disturbed, `reference` has the caches of the undisturbed run."""
 
     recipe: Path
     folder: Path
@@ -273,7 +273,7 @@ class Chaos:
 
     @property
     def work(self) -> Path:
-        """The work folder that is disturbed."""
+        """The disturbed work folder."""
         return self.folder / "work"
 
     @property
@@ -295,7 +295,7 @@ class Chaos:
         return self.start(*unit.arguments(), **options)
 
     def expect(self, command: Command, *codes: int) -> Command:
-        """Waits for a command and notes a problem if it ends otherwise than with one of `codes`."""
+        """Waits for a command; records a problem unless it ends with one of `codes`."""
         if not command.wait():
             command.signal_group(signal.SIGKILL)
             self.problem(f"`{' '.join(command.arguments)}` did not end in {LIMIT_SECONDS / 60:.0f} minutes")
@@ -305,15 +305,15 @@ class Chaos:
         return command
 
     def problem(self, text: str) -> None:
-        """Notes a problem, aloud."""
+        """Records and prints a problem."""
         self.problems.append(text)
         print(f"PROBLEM: {text}", file=sys.stderr, flush=True)
         if len(self.problems) >= MOST_PROBLEMS:
             raise TooManyProblems
 
-    def note(self, kind: str, stage: str, noticed: str, seconds: float, damaged: int = 0, sound: int = 0) -> None:
-        """Notes a fault, aloud."""
-        self.faults.append(Fault(kind, stage, noticed, seconds, damaged, sound))
+    def note(self, kind: str, stage: str, noticed: str, seconds: float, damaged: int = 0, intact: int = 0) -> None:
+        """Records and prints a fault."""
+        self.faults.append(Fault(kind, stage, noticed, seconds, damaged, intact))
         clock = time.strftime("%H:%M:%S", time.gmtime())
         line = f"{clock}  {len(self.faults):4}  {WORDS[kind]}, {stage}: {noticed} ({seconds:+.2f} s)"
         print(line, file=sys.stderr, flush=True)
@@ -321,14 +321,14 @@ class Chaos:
     # State
 
     def stamps(self, unit: Unit, work: Path | None = None) -> dict[str, tuple[int, int]]:
-        """Which file each part of the unit is: changes whenever a part is written again."""
-        found = {}
+        """(inode, mtime) of each part of the unit, which change whenever a part is written again."""
+        states = {}
         for folder in unit.folders:
             for path in ((work or self.work) / folder).glob("part-*.h5"):
                 with contextlib.suppress(FileNotFoundError):
                     state = path.stat()
-                    found[f"{folder}/{path.name}"] = (state.st_ino, state.st_mtime_ns)
-        return found
+                    states[f"{folder}/{path.name}"] = (state.st_ino, state.st_mtime_ns)
+        return states
 
     def reset(self, unit: Unit, work: Path | None = None) -> None:
         """Removes the unit's caches."""
@@ -336,40 +336,41 @@ class Chaos:
             shutil.rmtree((work or self.work) / folder, ignore_errors=True)
 
     def compare(self, when: str, unit: Unit | None = None, work: Path | None = None) -> bool:
-        """Compares all caches, or a unit's, with the undisturbed run's; notes what differs."""
+        """Compares all caches, or a unit's, with the undisturbed run's; records differences as problems."""
         names = {Path(folder).name for folder in unit.folders} if unit else None
-        found, expected = (
+        actual, expected = (
             {name: value for name, value in contents(place).items() if names is None or name in names}
             for place in (work or self.work, self.reference)
         )
-        for name in sorted({*found, *expected}):
-            if found.get(name) != expected.get(name):
-                what = "is not complete" if name not in found else "differs from the undisturbed run's"
+        for name in sorted({*actual, *expected}):
+            if actual.get(name) != expected.get(name):
+                what = "is not complete" if name not in actual else "differs from the undisturbed run's"
                 self.problem(f"{name} {what} after {when}")
-        if found != expected and work is None and when != "the last run":
+        if actual != expected and work is None and when != "the last run":
             self.restore()
-        return found == expected
+        return actual == expected
 
     def restore(self) -> None:
-        """Puts the undisturbed caches back, so that one problem does not hide the next."""
+        """Restores the undisturbed caches, so that one problem does not hide the next."""
         shutil.rmtree(self.work / "caches", ignore_errors=True)
         shutil.copytree(self.reference / "caches", self.work / "caches")
 
     def choose(self, *stages: str) -> Unit:
-        """A unit drawn at random, of the named stages if the recipe has them."""
-        wanted = [unit for unit in self.units if unit.stage in stages] if stages else self.units
-        return self.random.choice(wanted or self.units)
+        """A random unit, of the named stages if the recipe has them."""
+        candidates = [unit for unit in self.units if unit.stage in stages] if stages else self.units
+        return self.random.choice(candidates or self.units)
 
     def a_part(self, taken: Collection[Path]) -> Path:
-        """A finished part drawn at random, of another cache than those taken."""
-        folders = [self.work / one for unit in self.units for one in unit.folders]
-        free = [one for one in folders if one not in {path.parent for path in taken} and any(one.glob("part-*.h5"))]
+        """A random finished part of a cache other than those of the parts `taken`."""
+        used = {path.parent for path in taken}
+        folders = [self.work / folder for unit in self.units for folder in unit.folders]
+        free = [folder for folder in folders if folder not in used and any(folder.glob("part-*.h5"))]
         return self.random.choice(sorted(self.random.choice(free).glob("part-*.h5")))
 
     # The undisturbed run
 
     def undisturbed(self) -> None:
-        """Runs the recipe in peace, by the real command; then each stage by forks, to measure it."""
+        """Runs the recipe undisturbed with the real command; then each stage by forking, to measure it."""
         self.expect(self.start("run", work=self.reference, real=True))
         if self.problems:
             return
@@ -377,7 +378,7 @@ class Chaos:
         shutil.copytree(self.reference / "datasets", self.work / "datasets")
         for unit in self.units:
             self.cost[unit] = self.expect(self.start_unit(unit)).seconds
-        self.compare("the undisturbed run by forks")
+        self.compare("the undisturbed run by forking")
         self.nothing = self.expect(self.start("run")).seconds
 
     def find_units(self) -> list[Unit]:
@@ -396,9 +397,9 @@ class Chaos:
     # Processes that die
 
     def interrupt(self, kind: str, unit: Unit, count: int) -> None:
-        """`count` times: the unit's command, stopped at a random moment of its work; resumed; compared.
+        """Runs the unit's command, stops it at a random time, resumes it and compares; `count` times.
 
-        A command that ends before its moment is no fault: its caches are compared and it begins anew.
+        A command that ends before that time is not a fault: its caches are compared and it starts again.
         """
         number = signal.SIGKILL if kind == "kill" else signal.SIGTERM
         while count > 0:
@@ -415,29 +416,29 @@ class Chaos:
             self.expect(command)
             count -= len(kept)
             self.compare(f"{len(kept)} times {WORDS[kind]} in {unit.stage}", unit)
-            extra = (sum(one.seconds for one in attempts) - self.cost[unit]) / max(1, len(kept))
+            extra = (sum(attempt.seconds for attempt in attempts) - self.cost[unit]) / max(1, len(kept))
             final = self.stamps(unit)
-            texts = [one.text() for one in attempts]
+            texts = [attempt.text() for attempt in attempts]
             for after, (ended, parts) in enumerate(zip(attempts, kept, strict=False), 1):
                 how = resumed(next(text for text in texts[after:] if text))
                 if kind == "term":
                     how = f"exit {ended.status}, then {how}"
                     if ended.status and (left := list(self.claims(ended))):
                         self.problem(f"SIGTERM left claims: {left}")
-                    told = KEPT.search(ended.text())
-                    if told and len(unit.folders) == 1 and int(told[1]) != len(parts):
-                        self.problem(f"after SIGTERM {len(parts)} parts are kept, not `{told[0]}`")
-                    how += ", as many parts as it had said" if told else ""
-                self.note(kind, unit.stage, how, extra, sound=sum(final.get(one) != parts[one] for one in parts))
+                    claimed = KEPT.search(ended.text())
+                    if claimed and len(unit.folders) == 1 and int(claimed[1]) != len(parts):
+                        self.problem(f"after SIGTERM {len(parts)} parts are kept, not `{claimed[0]}`")
+                    how += ", with as many parts as it had said" if claimed else ""
+                self.note(kind, unit.stage, how, extra, intact=sum(final.get(part) != parts[part] for part in parts))
 
     def claims(self, command: Command) -> Iterator[str]:
-        """The parts that the ended process still claims."""
+        """The parts still claimed by the ended process."""
         for path in (self.work / "caches").glob("*/*/claims/part-*"):
             if read_json(path).get("pid") == command.pid:
                 yield path.name
 
     def kill_with_workers(self, kind: str, count: int) -> None:
-        """A real command with two workers: one worker, or the main process alone, killed at a random moment."""
+        """Kills one worker, or only the main process, of a real command with two workers at a random time."""
         lasting: dict[Unit, float] = {}
         while count > 0:
             unit = self.choose("propose", "extract", "train-svm", "train-bbox")
@@ -447,7 +448,7 @@ class Chaos:
                 appeared = await_workers(command)
                 self.expect(command)
                 lasting[unit] = max(0.1, time.monotonic() - appeared)
-                self.compare("two workers in peace", unit)
+                self.compare("two undisturbed workers", unit)
             self.reset(unit)
             command = self.start_unit(unit, jobs=2, real=True)
             await_workers(command)
@@ -468,12 +469,12 @@ class Chaos:
             how = resumed(again.text())
             if kind == "worker":
                 how = f"{sign(command.text()) or f'exit {command.status}'}; then {how}"
-            lost = sum(final.get(one) != kept[one] for one in kept)
-            self.note(kind, unit.stage, how, again.seconds, sound=lost)
+            lost = sum(final.get(part) != kept[part] for part in kept)
+            self.note(kind, unit.stage, how, again.seconds, intact=lost)
             count -= 1
 
     def writers(self, count: int) -> None:
-        """Three processes fill the same cache; one is killed; the others finish."""
+        """Three processes fill the same cache; one is killed and the others finish."""
         while count > 0:
             unit = self.choose()
             self.reset(unit)
@@ -489,15 +490,15 @@ class Chaos:
             if victim.status == 0:
                 continue
             count -= 1
-            others = "".join(one.text() for one in commands if one is not victim)
-            how = "the others waited and took its part over" if "waiting for" in others else "the others went on"
-            extra = sum(one.seconds for one in commands) - self.cost[unit]
+            others = "".join(command.text() for command in commands if command is not victim)
+            how = "the others waited and took its part over" if "waiting for" in others else "the others continued"
+            extra = sum(command.seconds for command in commands) - self.cost[unit]
             self.note("writers", unit.stage, how, extra)
 
-    # Files that are damaged
+    # Damaged files
 
     def damage(self, kind: str, count: int) -> None:
-        """Spoils files of finished caches, some at once, then verifies and runs until all is well again."""
+        """Corrupts files of finished caches, several at once, then verifies and runs until everything is intact."""
         if kind in ("truncate", "header", "part") and count > 1:
             self.damage_unfinished(kind, count // 2)
             count -= count // 2
@@ -522,22 +523,22 @@ class Chaos:
             if verified.status:
                 runs.append(self.expect(self.start("run")))
             self.compare(f"{batch} times {WORDS[kind]}")
-            extra = sum(one.seconds - self.nothing for one in runs) - sum(self.cost[unit] for unit in removed)
+            extra = sum(run.seconds - self.nothing for run in runs) - sum(self.cost[unit] for unit in removed)
             final = {name: stamp for unit in self.units for name, stamp in self.stamps(unit).items()}
             again = {self.work / name for name, stamp in before.items() if final.get(name) != stamp}
-            sound = len(again.difference(spoilt))
+            intact = len(again.difference(spoilt))
             for path in spoilt:
                 how = noticed(path, texts, verify_first)
-                self.note(kind, path.parent.parent.name, how, extra / batch, int(path in again), sound)
-                sound = 0
+                self.note(kind, path.parent.parent.name, how, extra / batch, int(path in again), intact)
+                intact = 0
             count -= batch
 
     def damage_unfinished(self, kind: str, count: int) -> None:
-        """Spoils a part of a cache that lacks its manifest and another part; the stage command goes on from there."""
+        """Corrupts a part of a cache that lacks its manifest and another part; the stage command resumes."""
         for _ in range(count):
             unit = self.random.choice([unit for unit in self.units if len(self.stamps(unit)) > 1])
             before = self.stamps(unit)
-            gone, spoilt = (self.work / one for one in self.random.sample(sorted(before), 2))
+            gone, spoilt = (self.work / part for part in self.random.sample(sorted(before), 2))
             gone.unlink()
             gone.with_name("manifest.json").unlink()
             spoilt.with_name("manifest.json").unlink(missing_ok=True)
@@ -549,25 +550,25 @@ class Chaos:
             again = {self.work / name for name, stamp in before.items() if final.get(name) != stamp} - {gone}
             how = noticed(spoilt, [command.text(), verified.text()], False)
             if kind == "part":
-                how = "made with the others that were not there yet"
+                how = "made with the other missing parts"
             extra = command.seconds - self.nothing
             self.note(kind, unit.stage, how, extra, int(spoilt in again), len(again - {spoilt}))
 
     def remove_downstream(self) -> list[Unit]:
-        """Removes what reads features, so that a run reads them; returns the units."""
+        """Removes the caches made from features, so that a run reads the features; returns their units."""
         units = [unit for unit in self.units if unit.stage in ("train-svm", "train-bbox", "detect", "eval")]
         for unit in units:
             self.reset(unit)
         return units
 
     def verify(self) -> Command:
-        """`rcnn cache verify` of the disturbed work folder."""
+        """Runs `rcnn cache verify` on the disturbed work folder."""
         self.commands += 1
         log = self.folder / f"log-{self.commands:05d}.txt"
         return self.expect(Command(["cache", "verify", "--work", str(self.work)], log), 0, 1)
 
     def stop(self, count: int) -> None:
-        """Two processes fill the same cache; one is stopped, and goes on when the other has finished the cache."""
+        """Two processes fill the same cache; one is stopped, and continued once the other has finished the cache."""
         while count > 0:
             unit = self.choose()
             self.reset(unit)
@@ -582,14 +583,14 @@ class Chaos:
             if ": complete (" not in stopped.text() and self.stamps(unit) == parts:
                 count -= 1
                 waited = "waiting for" in other.text()
-                how = "the other took its part over" if waited else "it held no part"
+                how = "the other took its part over" if waited else "it had no claim"
                 extra = stopped.seconds + other.seconds - self.cost[unit]
                 self.note("stop", unit.stage, f"{how}; both ended with 0", extra)
             elif self.stamps(unit) != parts:
                 self.problem(f"{unit.stage}: a part was written again by a process that had been stopped")
 
     def tear_plan(self, count: int) -> None:
-        """Cuts a plan short, of a finished cache or of one without a manifest; runs."""
+        """Truncates the plan of a finished cache, or of one without a manifest, and runs."""
         for _ in range(count):
             removed = self.remove_downstream()
             unfinished = self.random.random() < 0.5
@@ -601,16 +602,16 @@ class Chaos:
             cut(plan, self.random)
             command = self.expect(self.start("run"))
             self.compare(f"{WORDS['plan']} in {unit.stage}")
-            extra = command.seconds - self.nothing - sum(self.cost[one] for one in removed)
+            extra = command.seconds - self.nothing - sum(self.cost[each] for each in removed)
             final = self.stamps(unit)
             how = sign(command.text()) or "not noticed"
-            self.note("plan", unit.stage, how, extra, sound=sum(final.get(one) != before[one] for one in before))
+            self.note("plan", unit.stage, how, extra, intact=sum(final.get(part) != before[part] for part in before))
 
     def tear_claims(self, count: int) -> None:
-        """Claims that are no JSON, on several parts of a cache: they fall to whoever has watched them for a minute."""
+        """Truncates claims on several parts of a cache; a process takes them over after watching them for a minute."""
         while count > 0:
             unit = self.choose("propose")
-            parts = [Path(one).name for one in self.stamps(unit)][:count]
+            parts = [Path(part).name for part in self.stamps(unit)][:count]
             self.reset(unit)
             claims = self.work / unit.folders[0] / "claims"
             claims.mkdir(parents=True)
@@ -624,7 +625,7 @@ class Chaos:
             count -= len(parts)
 
     def tear_checkpoint(self, count: int) -> None:
-        """Kills the training of a network after its first checkpoint, cuts or flips that, and resumes."""
+        """Kills the training of a network after its first checkpoint, truncates or flips that, and resumes."""
         if not any(unit.stage == "pretrain" for unit in self.units):
             self.not_done.append(f"{WORDS['checkpoint']}: not done, the recipe trains no network")
             return
@@ -632,24 +633,25 @@ class Chaos:
             unit = self.choose("pretrain")
             self.reset(unit)
             command = self.start_unit(unit)
-            while not (found := list((self.work / unit.folders[0]).glob("checkpoint-*.npz"))) and command.running():
+            folder = self.work / unit.folders[0]
+            while not (checkpoints := list(folder.glob("checkpoint-*.npz"))) and command.running():
                 time.sleep(0.003)
             command.signal_group(signal.SIGKILL)
             command.wait()
-            if not found or not found[0].exists():  # the part was finished meanwhile
+            if not checkpoints or not checkpoints[0].exists():  # the part was finished meanwhile
                 continue
             count -= 1
-            spoil(found[0], self.random.choice(("truncate", "flip")), self.random)
+            spoil(checkpoints[0], self.random.choice(("truncate", "flip")), self.random)
             again = self.expect(self.start_unit(unit))
             self.compare(f"{WORDS['checkpoint']} in {unit.stage}", unit)
-            taken = "resuming after epoch" in again.text()
-            if taken:
-                self.problem("a torn checkpoint was taken")
-            how = "taken" if taken else "its SHA-256 is wrong: not taken, the part began again"
+            used = "resuming after epoch" in again.text()
+            if used:
+                self.problem("a damaged checkpoint was used")
+            how = "used" if used else "not used, as its SHA-256 is wrong; the part was started again"
             self.note("checkpoint", unit.stage, how, command.seconds + again.seconds - self.cost[unit])
 
     def fill_disk(self, count: int) -> None:
-        """Runs a stage on a tmpfs with too little room for its cache; makes room; resumes."""
+        """Runs a stage on a tmpfs that is too small for its cache, enlarges it and resumes."""
         disk = self.folder / "disk"
         disk.mkdir(exist_ok=True)
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(disk)], capture_output=True)
@@ -664,7 +666,7 @@ class Chaos:
             subprocess.run(["umount", str(disk)], check=False)
 
     def fill_disk_once(self, disk: Path) -> None:
-        """One stage that does not fit on the tmpfs."""
+        """Fills the disk with a random stage, once."""
         work = disk / "work"
         fitted = True
         while fitted:
@@ -682,14 +684,14 @@ class Chaos:
         again = self.expect(self.start_unit(unit, work=work))
         self.compare(f"{WORDS['disk']} in {unit.stage}", unit, work)
         final = self.stamps(unit, work)
-        lost = sum(final.get(one) != kept[one] for one in kept)
-        how = f"{sign(command.text()) or 'another sentence'}; then {resumed(again.text())}"
-        self.note("disk", unit.stage, how, command.seconds + again.seconds - self.cost[unit], sound=lost)
+        lost = sum(final.get(part) != kept[part] for part in kept)
+        how = f"{sign(command.text()) or 'another message'}; then {resumed(again.text())}"
+        self.note("disk", unit.stage, how, command.seconds + again.seconds - self.cost[unit], intact=lost)
 
-    # All of it
+    # Everything
 
     def disturb(self, counts: Counter[str]) -> None:
-        """All faults, in an order drawn at random."""
+        """Injects all faults, in random order."""
         tasks: list[Callable[[], None]] = []
         for kind in ("kill", "term"):
             for unit, count in shares(counts[kind], self.units):
@@ -712,13 +714,13 @@ class Chaos:
         for task in tasks:
             if time.monotonic() < self.deadline:
                 task()
-        missing = counts - Counter(one.kind for one in self.faults)
+        missing = counts - Counter(fault.kind for fault in self.faults)
         for kind, count in missing.items():
-            if not any(WORDS[kind] in one for one in self.not_done):
-                self.not_done.append(f"{WORDS[kind]}: {count} not done, there was no time for them")
+            if not any(WORDS[kind] in sentence for sentence in self.not_done):
+                self.not_done.append(f"{WORDS[kind]}: {count} not done for lack of time")
 
     def last(self) -> None:
-        """The last run, by the real command; every byte verified; everything compared."""
+        """Runs the recipe once more with the real command, verifies every byte and compares everything."""
         self.expect(self.start("run", real=True))
         if self.verify().status:
             self.problem("cache verify found damage after the last run")
@@ -726,7 +728,7 @@ class Chaos:
 
 
 def shares(count: int, units: Sequence[Unit]) -> list[tuple[Unit, int]]:
-    """`count` faults over units: each stage its share, divided over the stage's units."""
+    """Distributes `count` faults evenly over the stages, and within a stage over its units."""
     stages = list(dict.fromkeys(unit.stage for unit in units))
     given: Counter[Unit] = Counter()
     for number in range(count):
@@ -736,28 +738,30 @@ def shares(count: int, units: Sequence[Unit]) -> list[tuple[Unit, int]]:
 
 
 def await_workers(command: Command) -> float:
-    """Waits for the first worker process; when that was."""
+    """Waits for the first worker process; returns the monotonic time at which it appeared."""
     while command.running() and not command.workers():
         time.sleep(0.02)
     return time.monotonic()
 
 
 def resumed(text: str) -> str:
-    """How a command went on after an interruption."""
+    """How a command continued after an interruption, from its output."""
     if "resuming after epoch" in text:
         return "resumed from the checkpoint"
     if "resuming: " in text:
         return "resumed from the finished parts"
-    return "was complete" if ": complete (" in text and ": done (" not in text else "no part was finished: began again"
+    return (
+        "was complete" if ": complete (" in text and ": done (" not in text else "no part was finished; started again"
+    )
 
 
 def sign(text: str) -> str | None:
-    """What a command's text says of a fault."""
+    """What a command's output says about a fault; None if nothing."""
     return next((meaning for words, meaning in SIGNS.items() if words in text), None)
 
 
 def noticed(path: Path, texts: Sequence[str], verify_first: bool) -> str:
-    """Who named the damaged file first, and with which words."""
+    """Which command named the damaged file first, and how."""
     for number, text in enumerate(texts):
         for line in text.splitlines():
             if str(path) in line:
@@ -768,7 +772,7 @@ def noticed(path: Path, texts: Sequence[str], verify_first: bool) -> str:
 
 
 def spoil(path: Path, kind: str, chance: random.Random) -> None:
-    """Truncates, flips a bit of the data, of the header or anywhere, removes, or makes a part one of another cache."""
+    """Truncates or removes a file, flips a bit in it, or replaces a part by another cache's, depending on `kind`."""
     if kind == "view":
         kind = chance.choice(("part", "truncate", "bit"))
     if kind in ("manifest", "part"):
@@ -788,12 +792,12 @@ def spoil(path: Path, kind: str, chance: random.Random) -> None:
 
 
 def cut(path: Path, chance: random.Random) -> None:
-    """Cuts a file short, at a random place."""
+    """Truncates a file at a random place."""
     os.truncate(path, chance.randrange(path.stat().st_size))
 
 
 def counts_of(faults: int, without: Sequence[str], only: str | None = None) -> Counter[str]:
-    """How many faults of each kind: at least one of each, most of them kills; or all of the kind `only`."""
+    """The number of faults of each kind: at least one each, most of them kills; or all of the kind `only`."""
     if only:
         return Counter({only: faults})
     counts = Counter(
@@ -804,31 +808,31 @@ def counts_of(faults: int, without: Sequence[str], only: str | None = None) -> C
 
 
 def table(chaos: Chaos) -> str:
-    """The faults by kind, and the kills by stage, as Markdown."""
+    """Markdown tables of the faults by kind, and of the kills by stage."""
     lines = [
-        "| fault | count | how it was noticed | processor seconds repeated a fault, median (most) | "
-        "damaged parts made again | sound parts made again |",
+        "| fault | count | how it was noticed | processor seconds repeated per fault, median (max.) | "
+        "damaged parts made again | intact parts made again |",
         "|---|---:|---|---:|---:|---:|",
     ]
     for kind, words in WORDS.items():
-        if chosen := [one for one in chaos.faults if one.kind == kind]:
+        if chosen := [fault for fault in chaos.faults if fault.kind == kind]:
             lines.append(row(words, chosen))
     lines.append(f"| **all** | **{len(chaos.faults)}** | | | | |")
-    lines += ["", "| SIGKILL of the whole group in | count | the next run | seconds | | sound parts made again |"]
+    lines += ["", "| SIGKILL of the whole group in | count | the next run | seconds | | intact parts made again |"]
     lines.append("|---|---:|---|---:|---:|---:|")
     for stage in dict.fromkeys(unit.stage for unit in chaos.units):
-        chosen = [one for one in chaos.faults if one.kind == "kill" and one.stage == stage]
+        chosen = [fault for fault in chaos.faults if fault.kind == "kill" and fault.stage == stage]
         if chosen:
             lines.append(row(stage, chosen))
-    return "\n".join(lines + [""] + [f"- {one}" for one in chaos.not_done])
+    return "\n".join(lines + [""] + [f"- {sentence}" for sentence in chaos.not_done])
 
 
 def row(name: str, faults: Sequence[Fault]) -> str:
     """One line of the table."""
-    how = "; ".join(f"{words} ({count})" for words, count in Counter(one.noticed for one in faults).most_common())
-    seconds = [max(0.0, one.seconds) for one in faults]
+    how = "; ".join(f"{words} ({count})" for words, count in Counter(fault.noticed for fault in faults).most_common())
+    seconds = [max(0.0, fault.seconds) for fault in faults]
     cost = f"{statistics.median(seconds):.2f} ({max(seconds):.2f})"
-    parts = f"{sum(one.damaged for one in faults)} | {sum(one.sound for one in faults)}"
+    parts = f"{sum(fault.damaged for fault in faults)} | {sum(fault.intact for fault in faults)}"
     return f"| {name} | {len(faults)} | {how} | {cost} | {parts} |"
 
 
@@ -837,15 +841,15 @@ def verdict(chaos: Chaos, seconds: float) -> str:
     caches = contents(chaos.reference)
     parts = sum(len(value[0]) for value in caches.values())
     mean = {name: value[1]["summary"].get("map_11") for name, value in caches.items()}
-    told = ", ".join(f"{name}: {value:.6f}" for name, value in mean.items() if value is not None)
+    maps = ", ".join(f"{name}: {value:.6f}" for name, value in mean.items() if value is not None)
     ending = (
         "all identical to the undisturbed run's"
         if not chaos.problems
-        else "NOT IDENTICAL, or something went wrong:\n" + "\n".join(f"- {one}" for one in chaos.problems)
+        else "NOT IDENTICAL, or something went wrong:\n" + "\n".join(f"- {problem}" for problem in chaos.problems)
     )
     return (
         f"{len(chaos.faults)} faults in {seconds / 60:.1f} minutes, {chaos.commands} commands; "
-        f"{len(caches)} caches of {parts} parts, mAP ({told}): {ending}"
+        f"{len(caches)} caches of {parts} parts, mAP ({maps}): {ending}"
     )
 
 
@@ -854,12 +858,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--recipe", default="small", help="small (the tests') or a file")
-    parser.add_argument("--part-size", type=int, help="items in a part [small: 3, else the stage's]")
-    parser.add_argument("--without", action="append", choices=WORDS, default=[], help="leave a kind out; repeatable")
-    parser.add_argument("--only", choices=WORDS, help="this kind alone")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further faults after so long")
-    parser.add_argument("--output", type=Path, help="the table as a Markdown file too")
+    parser.add_argument("--recipe", default="small", help="small (that of the tests) or a file")
+    parser.add_argument("--part-size", type=int, help="items per part [small: 3, else the stage's]")
+    parser.add_argument(
+        "--without", action="append", choices=WORDS, default=[], help="leave out a kind of fault; repeatable"
+    )
+    parser.add_argument("--only", choices=WORDS, help="only this kind of fault")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further faults after this long")
+    parser.add_argument("--output", type=Path, help="also write the table to this Markdown file")
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")

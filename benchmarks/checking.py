@@ -1,9 +1,9 @@
-"""What checking notices and what it costs: `python -m benchmarks.checking --gigabytes 10 --repeats 5`.
+"""What verifying parts detects and what it costs: `python -m benchmarks.checking --gigabytes 10 --repeats 5`.
 
-Flips every bit of a small part, once with the SHA-256 compared and once with a trusted disk (RCNN_TRUST_DISK=1), and
+Flips every bit of a small part, once with the SHA-256 checked and once with a trusted disk (RCNN_TRUST_DISK=1), and
 counts what was noticed, what was harmless and what was read wrongly. Then reads a cache of features, and runs a recipe,
-with and without comparing, alternately, each time in a process of its own. `--recipe recipes/shapes.toml` runs what
-`make all` runs and times each comparison in all its processes. Exit status 1 if anything was read wrongly.
+with and without the check, alternately, each time in a new process. `--recipe recipes/shapes.toml` runs what `make all`
+runs and times every check in all its processes. Exit status 1 if anything was read wrongly.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cache import Column, DamagedPart, Identity, Reader, Schema, Writer
 from cache.parts import TRUST_DISK, VERIFIED
 from tests.pipeline import PROJECT, SMALL, write_recipe
 
-BOXES, DIMENSION, IMAGES_A_PART = 2000, 4096, 4
+BOXES, DIMENSION, IMAGES_PER_PART = 2000, 4096, 4
 READ = """
 import sys, time
 from pathlib import Path
@@ -40,7 +40,7 @@ for _, record in Reader(Path(sys.argv[1])).records(["fc7"]):
 print(time.perf_counter() - started, total)
 """
 
-# Imported by every process at its start, from PYTHONPATH: a line for each comparison, its bytes and processor seconds.
+# Imported by every process at start-up, from PYTHONPATH: logs each check's bytes and processor seconds.
 TIMED = """
 import os, time
 import cache.parts as parts
@@ -69,7 +69,7 @@ def small_part(folder: Path) -> Path:
 
 
 def flip_every_bit(path: Path) -> Counter[str]:
-    """What reading the whole part gives, for each of its bits flipped."""
+    """Counts the outcomes of reading the whole part with each of its bits flipped in turn."""
     content, counts = path.read_bytes(), Counter({"noticed": 0, "harmless": 0, "wrong": 0})
     reader = Reader(path.parent)
     expected = list(reader.records())
@@ -84,27 +84,27 @@ def flip_every_bit(path: Path) -> Counter[str]:
 
 
 def outcome(reader: Reader, expected: list[tuple[str, dict[str, np.ndarray]]]) -> str:
-    """What opening and reading the part gives: "noticed", "harmless" or "wrong"."""
+    """The outcome of opening and reading the part: "noticed", "harmless" or "wrong"."""
     try:
-        found = list(reader.records())
+        records = list(reader.records())
     except DamagedPart:
         return "noticed"
     finally:
         reader.close()
-    same = len(found) == len(expected) and all(
+    same = len(records) == len(expected) and all(
         item == other and all(np.array_equal(record[name], values) for name, values in right.items())
-        for (item, record), (other, right) in zip(found, expected, strict=True)
+        for (item, record), (other, right) in zip(records, expected, strict=True)
     )
     return "harmless" if same else "wrong"
 
 
 def write_features(folder: Path, gigabytes: float) -> None:
-    """A cache of fc7 of so many bytes, of images of 2000 boxes."""
+    """Writes a cache of fc7 features of about this size, of images with 2,000 boxes."""
     record_bytes = BOXES * DIMENSION * 2
     ids = [f"{number:06d}" for number in range(max(1, round(gigabytes * 1e9 / record_bytes)))]
     schema = Schema(rows={"fc7": Column("float16", (DIMENSION,))})
     values = np.random.default_rng(0).random((BOXES, DIMENSION), np.float32).astype(np.float16)
-    writer = Writer(folder, Identity("extract", 1), ids, schema, part_size=IMAGES_A_PART)
+    writer = Writer(folder, Identity("extract", 1), ids, schema, part_size=IMAGES_PER_PART)
     for part in writer.claim():
         writer.write(part, [{"fc7": np.roll(values, int(item_id), 0)} for item_id in part.item_ids])
     writer.finish({})
@@ -112,14 +112,14 @@ def write_features(folder: Path, gigabytes: float) -> None:
 
 
 def seconds_to_read(folder: Path, trust: bool) -> float:
-    """Seconds that a new process takes to read all features."""
+    """Wall seconds that a new process takes to read all features."""
     line = [sys.executable, "-c", READ, str(folder)]
-    told = subprocess.run(line, env=environment(trust), cwd=PROJECT, capture_output=True, text=True, check=True)
-    return float(told.stdout.split()[0])
+    process = subprocess.run(line, env=environment(trust), cwd=PROJECT, capture_output=True, text=True, check=True)
+    return float(process.stdout.split()[0])
 
 
 def seconds_to_run(recipe: Path, folder: Path, trust: bool) -> float:
-    """Processor seconds of `rcnn run` of the whole recipe, from the beginning."""
+    """Processor seconds of `rcnn run` on the whole recipe, from scratch."""
     shutil.rmtree(folder, ignore_errors=True)
     line = [sys.executable, "-m", "rcnn_cli", "run", str(recipe), "--work", str(folder), "--jobs", "1"]
     before = os.times()
@@ -129,7 +129,7 @@ def seconds_to_run(recipe: Path, folder: Path, trust: bool) -> float:
 
 
 def share_of(recipe: Path, folder: Path) -> str:
-    """Runs the recipe and its report as `make all` does; one line on what its comparisons took."""
+    """Runs the recipe and its report as `make all` does; returns one line on the time that its checks took."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(TIMED)
     comparisons = folder / "comparisons"
@@ -141,43 +141,44 @@ def share_of(recipe: Path, folder: Path) -> str:
         subprocess.run(line, env=environment, cwd=PROJECT, capture_output=True, check=True)
     after = os.times()
     total = after.children_user + after.children_system - before.children_user - before.children_system
-    found = [[float(cell) for cell in row.split()] for row in comparisons.read_text().splitlines()]
-    size, seconds = sum(row[0] for row in found) / 1e9, sum(row[1] for row in found)
+    checks = [[float(cell) for cell in row.split()] for row in comparisons.read_text().splitlines()]
+    size, seconds = sum(row[0] for row in checks) / 1e9, sum(row[1] for row in checks)
     return (
-        f"{recipe}: {len(found)} comparisons of {size:.2f} GB in {seconds:.1f} of {total:.0f} processor seconds "
-        f"({100 * seconds / total:.2f} %), {after.elapsed - before.elapsed:.0f} s in all"
+        f"{recipe}: {len(checks)} checks of {size:.2f} GB in {seconds:.1f} of {total:.0f} processor seconds "
+        f"({100 * seconds / total:.2f} %), {after.elapsed - before.elapsed:.0f} s of wall time"
     )
 
 
 def environment(trust: bool) -> dict[str, str]:
-    """The environment of a process that compares SHA-256s or does not."""
+    """The environment of a process that trusts the disk or checks SHA-256s."""
     return {**os.environ, TRUST_DISK: str(int(trust)), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
 
 
 def alternately(measure: Callable[[bool], float], repeats: int) -> dict[bool, list[float]]:
-    """`measure(trust)` for both values, in turn, after one of each that does not count."""
+    """Calls `measure(trust)` for False and True in turn, after one warm-up call."""
     measure(True)
-    found: dict[bool, list[float]] = {False: [], True: []}
+    measured: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(repeats):
         for trust in (False, True):
-            found[trust].append(measure(trust))
-    return found
+            measured[trust].append(measure(trust))
+    return measured
 
 
-def row(name: str, found: dict[bool, list[float]]) -> str:
-    """One line of the table: medians (least to most) and the share of checking."""
-    cells = [f"{statistics.median(one):.2f} ({min(one):.2f} to {max(one):.2f})" for one in (found[False], found[True])]
-    share = statistics.median(found[False]) / statistics.median(found[True]) - 1
-    return f"| {name} | {cells[0]} | {cells[1]} | {100 * share:+.1f} % |"
+def row(name: str, measured: dict[bool, list[float]]) -> str:
+    """One line of the table: medians (minimum to maximum) and the overhead of checking."""
+    checked, trusted = measured[False], measured[True]
+    cells = [f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in (checked, trusted)]
+    overhead = statistics.median(checked) / statistics.median(trusted) - 1
+    return f"| {name} | {cells[0]} | {cells[1]} | {100 * overhead:+.1f} % |"
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--gigabytes", type=float, default=10, help="of features to be read; 0: not measured")
-    parser.add_argument("--repeats", type=int, default=5, help="0: only flips")
-    parser.add_argument("--no-flips", action="store_true")
-    parser.add_argument("--recipe", type=Path, help="run it, and say what share its comparisons have")
+    parser.add_argument("--gigabytes", type=float, default=10, help="size of the features to read; 0: do not measure")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each measurement; 0: only flip bits")
+    parser.add_argument("--no-flips", action="store_true", help="do not flip bits")
+    parser.add_argument("--recipe", type=Path, help="run this recipe and report the share of time that its checks take")
     arguments = parser.parse_args()
     wrong = 0
     folder = Path(tempfile.mkdtemp(prefix="checking-"))
@@ -192,7 +193,7 @@ def main() -> None:
                 print(f"{TRUST_DISK}={trust}: {json.dumps(counts)}", flush=True)
             del os.environ[TRUST_DISK]
         if arguments.repeats:
-            print("| seconds, median (least to most) | compared | trusted | more |\n|---|---:|---:|---:|")
+            print("| seconds, median (min. to max.) | checked | trusted | overhead |\n|---|---:|---:|---:|")
         if arguments.repeats and arguments.gigabytes:
             started = time.perf_counter()
             write_features(folder / "features", arguments.gigabytes)

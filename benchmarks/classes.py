@@ -1,13 +1,13 @@
 """`python -m benchmarks.classes`: training and scoring from 10 to 100,000 classes, against R-CNN section 2.2.
 
-The real stages run, each in a process of its own, on generated fc7 features: relu(z A - 1.04) with a fixed Gaussian A
-of 64 x 4,096 and z of unit variance, 1.5 parts the direction of the class that a region shows and 1 part noise, so that
-15 % of the numbers are not zero. Training has `--images` images of `--regions` regions, among them two objects of every
-class, all in random order; half of the others lie beside an object and show its class weakly (0.7 parts), the rest lie
-anywhere and show any class.
-Scoring has `--scored-images` images of 2,000 proposals. SVMs that are beyond `--classes` are not trained but random.
+The real stages run, each in its own process, on generated fc7 features: relu(z A - 1.04) with a fixed Gaussian A of
+64 x 4,096 and z of unit variance, made of 1.5 parts the direction of the class that a region shows and 1 part noise, so
+that 15 % of the numbers are non-zero. Training uses `--images` images of `--regions` regions, among them two objects of
+every class, in random order; half of the other regions lie beside an object and show its class weakly (0.7 parts), the
+rest lie anywhere and show any class. Scoring uses `--scored-images` images of 2,000 proposals. For more than the
+`--classes`, SVMs are random instead of trained.
 
-Prints tables in Markdown; `--plot FILE` draws them; `--results FILE` keeps the numbers and starts from those it has.
+Prints tables in Markdown; `--plot FILE` draws them; `--results FILE` stores the numbers and reuses those it has.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ FEATURES = Schema(
 
 
 class Scenes(Dataset):
-    """The classes and the ids of generated images, which have neither files nor crowds."""
+    """The classes and ids of generated images, which have neither files nor crowds."""
 
     def __init__(self, classes: tuple[str, ...], image_ids: tuple[str, ...]) -> None:
         self.classes = classes
         self.image_ids = image_ids
 
 
-# What is generated
+# Generated data
 
 
 def features_of(labels: np.ndarray, strengths: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Features float16 [n, 4096] of regions that show the classes `labels` [n] so strongly."""
+    """Features, float16 [n, 4096], of regions that show the classes `labels` [n] with these `strengths` [n]."""
     mixing = np.random.default_rng(0).standard_normal((LATENT, DIMENSION), np.float32) / np.float32(np.sqrt(LATENT))
     different, where = np.unique(labels, return_inverse=True)
     classes = [np.random.default_rng((1, label)).standard_normal(LATENT, np.float32) for label in different.tolist()]
@@ -74,7 +74,7 @@ def features_of(labels: np.ndarray, strengths: np.ndarray, generator: np.random.
 
 
 def image_record(labels: np.ndarray, proposals: int, classes: int, generator: np.random.Generator) -> Record:
-    """An image with an object of each of `labels`, and `proposals` regions."""
+    """The record of an image with one object per entry of `labels` and `proposals` other regions."""
     objects = random_boxes(len(labels), generator)
     near = proposals // 2 if len(labels) else 0
     source = generator.integers(0, max(1, len(labels)), near)
@@ -97,7 +97,7 @@ def image_record(labels: np.ndarray, proposals: int, classes: int, generator: np
 
 
 def random_boxes(count: int, generator: np.random.Generator) -> np.ndarray:
-    """Boxes of 30 to 200 pixels anywhere in an image."""
+    """Random boxes with sides of 30 to 200 pixels: float64 [count, 4]."""
     corners = generator.uniform(0, (WIDTH - 30, HEIGHT - 30), (count, 2))
     return np.hstack([corners, corners + generator.uniform(30, 200, (count, 2))])
 
@@ -113,20 +113,20 @@ def write_cache(folder: Path, identity: Identity, ids: Sequence[str], schema: Sc
 
 
 def write_features(folder: Path, images: int, regions: int, classes: int, seed: int) -> None:
-    """Training features: `POSITIVES` objects of every class, spread evenly over the images."""
+    """Writes training features: `POSITIVES` objects of every class, distributed evenly over the images."""
     every = np.random.default_rng(seed).permutation(np.repeat(np.arange(classes), POSITIVES))
     objects = np.array_split(every, images)
 
     def record(number: int) -> Record:
-        mine = objects[number]
-        return image_record(mine, max(0, regions - len(mine)), classes, np.random.default_rng((seed, number)))
+        labels = objects[number]
+        return image_record(labels, max(0, regions - len(labels)), classes, np.random.default_rng((seed, number)))
 
     ids = [f"{number:06}" for number in range(images)]
     write_cache(folder, Identity("extract", 1, {"classes": classes, "seed": seed}), ids, FEATURES, record, 4)
 
 
 def write_scenes(folder: Path, images: int, classes: int) -> None:
-    """Features to score: 2,000 proposals an image and no object."""
+    """Writes features to score: 2,000 proposals per image and no objects."""
 
     def record(number: int) -> Record:
         return image_record(np.zeros(0, np.int64), PROPOSALS, classes, np.random.default_rng((7, number)))
@@ -136,7 +136,7 @@ def write_scenes(folder: Path, images: int, classes: int) -> None:
 
 
 def write_random_svms(folder: Path, classes: int, features: Path) -> None:
-    """SVMs for these features that were never trained: as large and as dear as any."""
+    """Writes SVMs with random weights for these features: as large and as expensive as trained ones."""
     from stages.train_svm import Settings
     from stages.train_svm.stage import schema
 
@@ -152,15 +152,15 @@ def write_random_svms(folder: Path, classes: int, features: Path) -> None:
 
 
 def class_names(classes: int) -> list[str]:
-    """class000000 and so on."""
+    """The names class000000, class000001 and so on."""
     return [f"class{label:06}" for label in range(classes)]
 
 
-# What is measured, each in a process of its own
+# Measurements, each in its own process
 
 
 def train(folder: Path, features: Path, classes: int, jobs: int, memory: float) -> dict[str, float]:
-    """Runs train-svm; its time, memory and what it made."""
+    """Runs train-svm; returns its time, memory, and statistics of its result."""
     from stages.train_svm import Settings
     from stages.train_svm import stage as train_svm
 
@@ -188,8 +188,8 @@ def train(folder: Path, features: Path, classes: int, jobs: int, memory: float) 
 
 
 def detect(folder: Path, features: Path, svms: Path, jobs: int) -> dict[str, float]:
-    """Runs detect, without regression."""
-    import torchvision.ops  # noqa: F401 - a second and a half that is not the stage's
+    """Runs detect without box regression; returns its time, memory and output size."""
+    import torchvision.ops  # noqa: F401 - imported here, as its 1.5 s are not the stage's
 
     from stages.detect import Settings
     from stages.detect import stage as detecting
@@ -202,7 +202,7 @@ def detect(folder: Path, features: Path, svms: Path, jobs: int) -> dict[str, flo
 
 
 def score(features: Path, svms: Path, repeats: int) -> dict[str, float]:
-    """On one image of 2,000 proposals: the bare product with one thread and with all, and all of detection."""
+    """Times one image of 2,000 proposals: the bare matrix product on one thread and on all, and all of detection."""
     from threadpoolctl import threadpool_limits
 
     from stages.detect import Settings
@@ -236,7 +236,7 @@ def score(features: Path, svms: Path, repeats: int) -> dict[str, float]:
 
 
 def median_times(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """The medians of wall time and of processor time, after one call to warm up."""
+    """The median wall and processor seconds of `work`, after one warm-up call."""
     work()
     walls, processors = [], []
     for _ in range(repeats):
@@ -250,7 +250,7 @@ def median_times(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
 def run_stage(
     stage: Any, name: str, settings: Any, inputs: Inputs, folder: Path, execution: Execution
 ) -> dict[str, float]:
-    """Fills and finishes a cache; wall and processor seconds, those of worker processes too, and peak memory."""
+    """Fills and finishes a cache; returns wall and processor seconds, including those of workers, and peak MB."""
     identity = Identity(name, 1, identity_of(settings))
     items, schema = stage.items(settings, inputs), stage.schema(settings, inputs)
     wall, before = time.perf_counter(), time.process_time()
@@ -288,20 +288,20 @@ def measured(kind: str, **arguments: Any) -> dict[str, float]:
     return json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-# The whole
+# Everything
 
 
 def measure_all(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
-    """Everything that is not in `--results` yet; what is measured is added to it at once."""
-    found = json.loads(options.results.read_text()) if options.results and options.results.exists() else {}
+    """Measures everything that is not in `--results` yet; each measurement is added to it at once."""
+    results = json.loads(options.results.read_text()) if options.results and options.results.exists() else {}
 
     def once(name: str, kind: str, **arguments: Any) -> None:
-        if name in found:
+        if name in results:
             return
         print(f"{name} (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
-        found[name] = measured(kind, **arguments)
+        results[name] = measured(kind, **arguments)
         if options.results:
-            options.results.write_text(json.dumps(found, indent=1))
+            options.results.write_text(json.dumps(results, indent=1))
 
     scenes = folder / "scenes"
     write_scenes(scenes, options.scored_images, max(options.classes))
@@ -324,72 +324,72 @@ def measure_all(options: argparse.Namespace, folder: Path) -> dict[str, dict[str
         once(f"detect {classes}", "detect", folder=folder / f"detect-{classes}", jobs=options.jobs, **read)
         for done in folder.glob(f"*-{classes}"):
             shutil.rmtree(done)
-    return found
+    return results
 
 
-def training_table(found: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Rows of Markdown."""
+def training_table(results: dict[str, dict[str, float]]) -> Iterator[str]:
+    """The training measurements as lines of a Markdown table."""
     yield (
-        "| classes | rounds | negatives | passes | wall, s | processor, s | of it the stage's process | a class, ms "
-        "| stage's process, MB | largest worker, MB | weights on disk, MB | closing the cache, s |"
+        "| classes | rounds | negatives | passes | wall, s | processor, s | of which the stage's process "
+        "| per class, ms | stage's process, MB | largest worker, MB | weights on disk, MB | finishing the cache, s |"
     )
     yield "|" + "---:|" * 12
-    for name, one in found.items():
+    for name, run in results.items():
         kind, classes = name.split()
         if kind in ("train", "bounded"):
             bound = " (`memory` bounded)" if kind == "bounded" else ""
             yield (
-                f"| {int(classes):,}{bound} | {one['rounds']:.1f} | {one['negatives']:,.0f} | {one['passes']} "
-                f"| {one['wall']:,.0f} | {one['cpu']:,.0f} | {one['cpu_own']:,.0f} "
-                f"| {1e3 * one['cpu'] / int(classes):.0f} | {one['peak']:,.0f} | {one['peak_worker']:,.0f} "
-                f"| {one['disk']:,.1f} | {one['finish']:.1f} |"
+                f"| {int(classes):,}{bound} | {run['rounds']:.1f} | {run['negatives']:,.0f} | {run['passes']} "
+                f"| {run['wall']:,.0f} | {run['cpu']:,.0f} | {run['cpu_own']:,.0f} "
+                f"| {1e3 * run['cpu'] / int(classes):.0f} | {run['peak']:,.0f} | {run['peak_worker']:,.0f} "
+                f"| {run['disk']:,.1f} | {run['finish']:.1f} |"
             )
 
 
-def scoring_table(found: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Rows of Markdown."""
+def scoring_table(results: dict[str, dict[str, float]]) -> Iterator[str]:
+    """The scoring measurements as lines of a Markdown table."""
     yield (
-        "| classes | weights in memory, MB | product, s | product on all cores, s | whole image, s | share of product "
-        "| detect, s an image | detect, peak MB | its cache, MB an image |"
+        "| classes | weights in memory, MB | product, s | product on all cores, s | whole image, s | product's share "
+        "| detect, s per image | detect, peak MB | its cache, MB per image |"
     )
     yield "|" + "---:|" * 9
-    for name, one in found.items():
+    for name, run in results.items():
         kind, classes = name.split()
         if kind == "score":
-            stage, share = found[f"detect {classes}"], one["product"] / one["whole"]
+            stage, share = results[f"detect {classes}"], run["product"] / run["whole"]
             yield (
-                f"| {int(classes):,} | {one['weights']:,.1f} | {one['product']:.3f} "
-                f"| {one['product_threads_wall']:.3f} | {one['whole']:.3f} | {share:.0%} "
+                f"| {int(classes):,} | {run['weights']:,.1f} | {run['product']:.3f} "
+                f"| {run['product_threads_wall']:.3f} | {run['whole']:.3f} | {share:.0%} "
                 f"| {stage['cpu'] / stage['images']:.2f} | {stage['peak']:,.0f} "
                 f"| {stage['disk'] / stage['images']:,.1f} |"
             )
 
 
-def plot(found: dict[str, dict[str, float]], path: Path) -> None:
-    """Time and memory against the number of classes, both axes logarithmic, with the paper's point."""
+def plot(results: dict[str, dict[str, float]], path: Path) -> None:
+    """Draws time and memory by number of classes on logarithmic axes, with the paper's figures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     def points(kind: str, value: Callable[[dict[str, float]], float]) -> tuple[list[int], list[float]]:
-        chosen = [(int(name.split()[1]), one) for name, one in found.items() if name.split()[0] == kind]
-        return [classes for classes, _ in chosen], [value(one) for _, one in chosen]
+        chosen = [(int(name.split()[1]), run) for name, run in results.items() if name.split()[0] == kind]
+        return [classes for classes, _ in chosen], [value(run) for _, run in chosen]
 
     figure = Figure(figsize=(9.6, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     time_axes, memory_axes = figure.subplots(1, 2)
     lines: list[tuple[Any, str, str, Callable[[dict[str, float]], float], str, str]] = [
-        (time_axes, "detecting in an image", "score", lambda one: one["whole"], "#2563ab", "o-"),
-        (time_axes, "of it the matrix product", "score", lambda one: one["product"], "#2563ab", "o:"),
-        (time_axes, "training, all classes", "train", lambda one: one["cpu"], "#d1602b", "s-"),
-        (memory_axes, "detect", "detect", lambda one: one["peak"] / 1e3, "#2563ab", "o-"),
-        (memory_axes, "of it the weights", "score", lambda one: one["weights"] / 1e3, "#2563ab", "o:"),
-        (memory_axes, "train-svm", "train", lambda one: one["peak"] / 1e3, "#d1602b", "s-"),
+        (time_axes, "detecting in an image", "score", lambda run: run["whole"], "#2563ab", "o-"),
+        (time_axes, "of which the matrix product", "score", lambda run: run["product"], "#2563ab", "o:"),
+        (time_axes, "training, all classes", "train", lambda run: run["cpu"], "#d1602b", "s-"),
+        (memory_axes, "detect", "detect", lambda run: run["peak"] / 1e3, "#2563ab", "o-"),
+        (memory_axes, "of which the weights", "score", lambda run: run["weights"] / 1e3, "#2563ab", "o:"),
+        (memory_axes, "train-svm", "train", lambda run: run["peak"] / 1e3, "#d1602b", "s-"),
     ]
     for ax, label, kind, value, colour, style in lines:
         ax.plot(*points(kind, value), style, color=colour, label=label, markersize=4, linewidth=1.3)
-    time_axes.plot(PAPER_CLASSES, PAPER_SECONDS, "k*", markersize=11, label="R-CNN, section 2.2: 10 s an image")
+    time_axes.plot(PAPER_CLASSES, PAPER_SECONDS, "k*", markersize=11, label="R-CNN, section 2.2: 10 s per image")
     memory_axes.plot(PAPER_CLASSES, PAPER_GIGABYTES, "k*", markersize=11, label="R-CNN, section 2.2: 1.5 GB of weights")
-    time_axes.set(ylabel="seconds of one core", title="Time")
+    time_axes.set(ylabel="core-seconds", title="Time")
     memory_axes.set(ylabel="GB", title="Memory (peak resident set of the process)")
     for ax in (time_axes, memory_axes):
         ax.set(xlabel="classes", xscale="log", yscale="log")
@@ -400,14 +400,14 @@ def plot(found: dict[str, dict[str, float]], path: Path) -> None:
 
 
 def describe() -> str:
-    """The processor and the versions that count here."""
+    """The processor and the relevant versions."""
     import sklearn
     from threadpoolctl import threadpool_info
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-    blas = next(one for one in threadpool_info() if one["user_api"] == "blas")
+    blas = next(library for library in threadpool_info() if library["user_api"] == "blas")
     return (
         f"{len(os.sched_getaffinity(0))} cores of {model}, Python {platform.python_version()}, numpy {np.__version__} "
         f"({blas['internal_api']} {blas['version']}, {blas['architecture']}), scikit-learn {sklearn.__version__}"
@@ -415,19 +415,19 @@ def describe() -> str:
 
 
 def main() -> None:
-    """Measures, prints, draws."""
+    """Measures, prints the tables and draws the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, nargs="*", default=[10, 100, 1000, 10_000], help="trained and scored")
-    parser.add_argument("--random", type=int, nargs="*", default=[100_000], help="scored only, with random weights")
+    parser.add_argument("--classes", type=int, nargs="*", default=[10, 100, 1000, 10_000], help="train and score")
+    parser.add_argument("--random", type=int, nargs="*", default=[100_000], help="score only, with random weights")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--regions", type=int, default=400)
     parser.add_argument("--scored-images", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--memory", type=float, default=1024.0, help="train-svm's `memory`")
-    parser.add_argument("--bounded", type=int, default=1000, help="also train so many classes with --bounded-memory")
+    parser.add_argument("--bounded", type=int, default=1000, help="also train this many classes with --bounded-memory")
     parser.add_argument("--bounded-memory", type=float, default=20.0)
-    parser.add_argument("--repeats", type=int, default=5, help="timings of which the median counts, in scoring")
-    parser.add_argument("--results", type=Path, help="JSON of what was measured; what it has is not measured again")
+    parser.add_argument("--repeats", type=int, default=5, help="timings of scoring; the median is reported")
+    parser.add_argument("--results", type=Path, help="JSON of the measurements; those that it has are not repeated")
     parser.add_argument("--plot", type=Path, help="PNG to draw")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -437,11 +437,11 @@ def main() -> None:
         print(json.dumps(MEASURES[kind](**{**arguments, **paths})))
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = measure_all(options, Path(folder))
+        results = measure_all(options, Path(folder))
     print(describe())
-    print("", *training_table(found), "", *scoring_table(found), sep="\n")
+    print("", *training_table(results), "", *scoring_table(results), sep="\n")
     if options.plot:
-        plot(found, options.plot)
+        plot(results, options.plot)
 
 
 if __name__ == "__main__":

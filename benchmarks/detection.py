@@ -1,8 +1,8 @@
-"""`python -m benchmarks.detection`: what scoring, regression and suppression cost beside extraction.
+"""`python -m benchmarks.detection`: the cost of scoring, regression and suppression compared with extraction.
 
-2,000 proposals x 20 classes of one image, on fc7 and pool5 of AlexNet's size and on 2,048 numbers, against the time
-in which squeezenet1_0 alone (ready-made batches, nothing read, warped or written) would pass 2,000 regions. Features
-are random, so few boxes suppress each other, which is the dearer case. Must stay under 5 %.
+2,000 proposals x 20 classes of one image, with features of the size of AlexNet's fc7 and pool5 and with 2,048 numbers,
+against the time that squeezenet1_0 alone (ready-made batches, nothing read, warped or written) needs for 2,000 regions.
+Features are random, so few boxes suppress each other, which is the more expensive case. Must stay under 5 %.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ WIDTHS = {"fc7 4096, pool5 9216": (4096, 9216), "2048, 2048": (2048, 2048)}
 
 
 def main() -> None:
-    """Measures and prints; exit status 1 if detection takes more than LIMIT of extraction."""
+    """Measures and prints; exit status 1 if detection takes more than LIMIT of extraction's time."""
     parser = argparse.ArgumentParser(description="Detection's share of extraction's time.")
-    parser.add_argument("--regions", type=int, default=192, help="regions that the network is timed on")
-    parser.add_argument("--repeats", type=int, default=7, help="timings of which the median counts")
+    parser.add_argument("--regions", type=int, default=192, help="regions on which to time the network")
+    parser.add_argument("--repeats", type=int, default=7, help="number of timings; the median is reported")
     chosen = parser.parse_args()
     keep_large_buffers()
     region = forward_seconds(chosen.regions, chosen.repeats)
@@ -34,12 +34,12 @@ def main() -> None:
     for name, widths in WIDTHS.items():
         seconds = median_seconds(detection_work(*widths), chosen.repeats)
         shares.append(seconds / (PROPOSALS * region))
-        print(f"{name}: {1000 * seconds:.0f} ms an image, {100 * shares[-1]:.1f} % (at most {100 * LIMIT:.0f} %)")
+        print(f"{name}: {1000 * seconds:.0f} ms per image, {100 * shares[-1]:.1f} % (at most {100 * LIMIT:.0f} %)")
     raise SystemExit(max(shares) > LIMIT)
 
 
 def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """The median time of `work`, after one call to warm up."""
+    """The median seconds of `work`, after one warm-up call."""
     work()
     seconds = []
     for _ in range(repeats):
@@ -50,7 +50,7 @@ def median_seconds(work: Callable[[], Any], repeats: int) -> float:
 
 
 def forward_seconds(regions: int, repeats: int, batch_size: int = 64) -> float:
-    """Seconds that one region takes in the bare network, on the CPU in float32."""
+    """Seconds per region in the bare network, on the CPU in float32."""
     import torch
 
     from stages.networks import NetworkSettings, NetworkSource
@@ -68,7 +68,7 @@ def forward_seconds(regions: int, repeats: int, batch_size: int = 64) -> float:
 
 
 def detection_work(svm_width: int, regressor_width: int) -> Callable[[], Any]:
-    """What detect does with one image of 500 x 375 pixels, features of these widths in memory as float16."""
+    """The work of detect on one image of 500 x 375 pixels, with float16 features of these widths in memory."""
     from stages.detect import Settings
     from stages.detect.scoring import Head
     from stages.detect.trace import detect_image

@@ -1,15 +1,15 @@
 """How much of the network's speed extraction keeps: `python -m benchmarks.extraction`.
 
-Three ways to compute the features of the same regions take turns on all cores:
+Three variants compute the features of the same regions in turn on all cores:
 
-- `bare`: the network's forward pass on ready-made batches, nothing else; one process of one thread for each core;
+- `bare`: the network's forward pass on ready-made batches, nothing else; one single-threaded process per core;
 - `ours`: the extract stage, from JPEG files to a float16 cache on disk, in as many processes with the same batches,
   arithmetic and memory settings;
-- `loop`: what one would write first: crop with Pillow, torchvision's transforms, one region at a time under no_grad,
-  PyTorch's own threads and memory; one process.
+- `loop`: the naive version: crop with Pillow, torchvision's transforms, one region at a time under no_grad, PyTorch's
+  own threads and memory; one process.
 
-Weights are random, for speed does not depend on them. Printed are medians over the rounds and the ratios
-ours / bare (at least 0.85 is wanted) and ours / loop (at least 2.5 is wanted in the same arithmetic, float32).
+Weights are random, as speed does not depend on them. Prints medians over the rounds and the ratios ours / bare (target:
+at least 0.85) and ours / loop (target: at least 2.5 in the same arithmetic, float32).
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from stages.networks import NetworkSource
 
 LAYERS = {"squeezenet1_0": "fire9_2x2", "alexnet": "fc7", "tnet": "fc7", "onet": "fc7"}
-SMALL = ("squeezenet1_0", "alexnet")  # what is compared with the plain loop
+SMALL = ("squeezenet1_0", "alexnet")  # the networks compared with the plain loop
 WIDTH, HEIGHT = 500, 375
-REGIONS = 96  # of each image
+REGIONS = 96  # per image
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is computed."""
+    """The features to compute, and on which device."""
 
     network: str
     precision: str
     batch_size: int = 32
-    regions: int = REGIONS  # of each image
+    regions: int = REGIONS  # per image
     device: str = "cpu"
 
 
@@ -56,15 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; `--worker` is how the benchmark starts its own processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=2, help="images of each process in a round of ours and bare")
+    parser.add_argument("--images", type=int, default=2, help="images per process in a round of ours and bare")
     parser.add_argument("--networks", nargs="+", default=list(SMALL), choices=list(SMALL))
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--worker", nargs=4, metavar=("WAY", "NETWORK", "PRECISION", "THREADS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--worker", nargs=4, metavar=("VARIANT", "NETWORK", "PRECISION", "THREADS"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args(arguments)
     if options.worker:
-        way, network, precision, threads = options.worker
-        serve(way, Case(network, precision), int(threads))
+        variant, network, precision, threads = options.worker
+        serve(variant, Case(network, precision), int(threads))
         return
     print(describe_machine(options.cores))
     print(f"{'network':15}{'arithmetic':12}{'bare':>8}{'ours':>8}{'loop':>8}   regions/s   ours/bare  ours/loop")
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def describe_machine(cores: int) -> str:
-    """Processor, cores in use, load before the start, and versions."""
+    """The processor, the cores used, the load before the start, and the versions."""
     import torch
     import torchvision
 
@@ -88,9 +90,9 @@ def describe_machine(cores: int) -> str:
 
 
 def print_row(network: str, precision: str, rates: dict[str, list[float]]) -> None:
-    """One line of the table; the ratios are medians of the rounds' ratios."""
-    middle = {way: statistics.median(values) for way, values in rates.items()}
-    against = {way: median_ratio(rates["ours"], rates[way]) for way in ("bare", "loop")}
+    """Prints a line of the table; the ratios are medians of the rounds' ratios."""
+    middle = {variant: statistics.median(values) for variant, values in rates.items()}
+    against = {variant: median_ratio(rates["ours"], rates[variant]) for variant in ("bare", "loop")}
     print(
         f"{network:15}{precision:12}{middle['bare']:8.1f}{middle['ours']:8.1f}{middle['loop']:8.1f}"
         f"{against['bare']:23.2f}{against['loop']:11.2f}",
@@ -104,7 +106,7 @@ def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
 
 
 def compare(case: Case, rounds: int, images: int, cores: int) -> dict[str, list[float]]:
-    """Regions per second of each way in each round; the ways take turns. The loop always computes in float32."""
+    """Regions per second of each variant in each round; the ways take turns. The loop always computes in float32."""
     loop = Case(case.network, "float32")
     ways = {
         "bare": [Worker("bare", case, 1) for _ in range(cores)],
@@ -114,10 +116,10 @@ def compare(case: Case, rounds: int, images: int, cores: int) -> dict[str, list[
     try:
         for workers in ways.values():
             together(workers, 1)
-        rates: dict[str, list[float]] = {way: [] for way in ways}
+        rates: dict[str, list[float]] = {variant: [] for variant in ways}
         for _ in range(rounds):
-            for way, workers in ways.items():
-                rates[way].append(together(workers, 1 if way == "loop" else images))
+            for variant, workers in ways.items():
+                rates[variant].append(together(workers, 1 if variant == "loop" else images))
         return rates
     finally:
         for workers in ways.values():
@@ -126,7 +128,7 @@ def compare(case: Case, rounds: int, images: int, cores: int) -> dict[str, list[
 
 
 def together(workers: Sequence[Worker], images: int) -> float:
-    """Regions per second of workers that start at once, each on so many images, until the last one ends."""
+    """Regions per second of workers that start together, each on this many images, until the last one ends."""
     started = time.perf_counter()
     for worker in workers:
         worker.start(images)
@@ -136,15 +138,15 @@ def together(workers: Sequence[Worker], images: int) -> float:
 
 
 class Worker:
-    """A process of its own that computes features when told to."""
+    """A process that computes features on request."""
 
-    def __init__(self, way: str, case: Case, threads: int) -> None:
+    def __init__(self, variant: str, case: Case, threads: int) -> None:
         command = [
             sys.executable,
             "-m",
             "benchmarks.extraction",
             "--worker",
-            way,
+            variant,
             case.network,
             case.precision,
             str(threads),
@@ -155,12 +157,12 @@ class Worker:
         )
 
     def start(self, images: int) -> None:
-        """Tells it to work on so many images."""
+        """Starts work on this many images."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{images}\n")
 
     def wait(self) -> None:
-        """Until it is done. RuntimeError if it died."""
+        """Waits until the work is done. Raises RuntimeError if the process died."""
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "done\n":
             raise RuntimeError(f"{' '.join(map(str, self.process.args))} died")  # type: ignore[arg-type]
@@ -172,20 +174,20 @@ class Worker:
         self.process.wait()
 
 
-def serve(way: str, case: Case, threads: int) -> None:
-    """A worker's life: for each number on standard input, features of so many images, then the word "done"."""
+def serve(variant: str, case: Case, threads: int) -> None:
+    """The worker's loop: for each number on standard input, computes that many images, then prints "done"."""
     import torch
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
-        work = {"bare": bare_forward, "ours": our_extraction, "loop": plain_loop}[way](case, Path(folder))
+        work = {"bare": bare_forward, "ours": our_extraction, "loop": plain_loop}[variant](case, Path(folder))
         for line in sys.stdin:
             work(int(line))
             print("done", flush=True)
 
 
 def random_boxes(seed: int, count: int = REGIONS) -> np.ndarray:
-    """Boxes float32 [count, 4] of all sizes, inside the image."""
+    """Boxes of all sizes inside the image: float32 [count, 4]."""
     generator = np.random.default_rng(seed)
     sides = np.exp(generator.uniform(np.log(20), np.log((WIDTH, HEIGHT)), (count, 2)))
     corners = generator.uniform(0, np.array((WIDTH, HEIGHT)) - sides)
@@ -193,7 +195,7 @@ def random_boxes(seed: int, count: int = REGIONS) -> np.ndarray:
 
 
 def image_file(folder: Path) -> Path:
-    """A JPEG file of smooth noise."""
+    """The path of a JPEG file of smooth noise, written if needed."""
     from PIL import Image
 
     path = folder / "image.jpg"
@@ -204,7 +206,7 @@ def image_file(folder: Path) -> Path:
 
 
 def bare_forward(case: Case, folder: Path) -> Callable[[int], None]:
-    """The forward pass alone, on the batches that the extraction would make of as many regions."""
+    """The forward pass alone, on as many batches as the extraction would need for the same regions."""
     import torch
 
     from stages.extract.features import load_network
@@ -225,7 +227,7 @@ def bare_forward(case: Case, folder: Path) -> Callable[[int], None]:
 
 
 def recipe(case: Case) -> tuple[Settings, NetworkSource]:
-    """The stage's settings and the network."""
+    """The extract stage's settings and the network."""
     from stages.extract import Settings
     from stages.networks import NetworkSettings, NetworkSource
 
@@ -241,24 +243,24 @@ class OneImage(Dataset):
         self.image_ids = tuple(f"{number:06}" for number in range(count))
 
     def image_path(self, image_id: str) -> Path:
-        """Always the same."""
+        """The path of the one file."""
         return self.path
 
     def read_image(self, image_id: str) -> np.ndarray:
-        """The same pixels, decoded anew."""
+        """The same pixels, decoded on every call."""
         from stages.images.reading import read_image
 
         return read_image(self.path)
 
     def record(self, image_id: str) -> ImageRecord:
-        """No objects."""
+        """A record without objects."""
         nothing = np.zeros(0, bool)
         boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
         return ImageRecord(image_id, self.path, WIDTH, HEIGHT, boxes, labels, nothing, nothing, nothing, ())
 
 
 def our_extraction(case: Case, folder: Path) -> Callable[[int], None]:
-    """The extract stage as the command runs it, into a new cache each time."""
+    """The extract stage as the command runs it, writing a new cache each time."""
     from cache import Column, Identity, Reader, Schema, Writer
     from stages.contract.execution import Execution
     from stages.contract.inputs import Inputs
@@ -294,7 +296,7 @@ def our_extraction(case: Case, folder: Path) -> Callable[[int], None]:
 
 
 def plain_loop(case: Case, folder: Path) -> Callable[[int], None]:
-    """One region at a time, as one would first write it."""
+    """The naive version, one region at a time."""
     import torch
     from PIL import Image
     from torchvision import models, transforms

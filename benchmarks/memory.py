@@ -1,11 +1,11 @@
 """Peak memory of each stage on few and on many images: `python -m benchmarks.memory [--images 100 400]`.
 
-Each stage runs as its own `rcnn` process on the project's generated scenes; the figure is the largest resident set of
+Each stage runs as its own `rcnn` process on the project's generated scenes; the number is the largest resident set of
 that process or of one of its workers, as the operating system reports it at the end (ru_maxrss).
 
-train-svm runs twice: as R-CNN, keeping every hard negative, of which more images have more, and with a bound on them.
-liblinear needs all examples of the class that it trains at once, 16 bytes for each number that is not zero, and
-scikit-learn hands them over as a sparse matrix of 12 bytes a number; of the class with the most that is printed too.
+train-svm runs twice: as in R-CNN, keeping every hard negative, whose number grows with the images, and with a bound on
+them. liblinear needs all examples of a class at once, 16 bytes per non-zero number, and scikit-learn passes them as a
+sparse matrix of 12 bytes per number; the sum for the class with the most examples is also printed.
 """
 
 from __future__ import annotations
@@ -65,23 +65,23 @@ STAGES: dict[str, tuple[str, ...]] = {
     "detect": (),
     "eval": (),
 }
-BYTES_A_NUMBER = 12 + 16
+BYTES_PER_NUMBER = 12 + 16
 
 
 def peak_megabytes(arguments: Sequence[str], work: Path) -> float:
-    """Runs `rcnn` and returns the peak resident set of it or of its largest child, in MB."""
+    """Runs `rcnn`; returns the peak resident set of it or of its largest child, in MB."""
     line = [sys.executable, "-m", "rcnn_cli", *arguments]
     process = subprocess.Popen(line, env={**os.environ, "RCNN_WORK": str(work)}, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    told = process.stderr.read().decode()
+    errors = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
-        sys.exit(f"{' '.join(line)} failed:\n{told}")
+        sys.exit(f"{' '.join(line)} failed:\n{errors}")
     return usage.ru_maxrss / 1000
 
 
 def measure(images: int, folder: Path, jobs: int) -> dict[str, float]:
-    """Peak memory of every stage with `images` images in each split."""
+    """The peak memory of every stage, in MB, with `images` images in each split."""
     recipe = folder / f"{images}.toml"
     recipe.write_text(RECIPE.format(images=images))
     return {
@@ -91,19 +91,19 @@ def measure(images: int, folder: Path, jobs: int) -> dict[str, float]:
 
 
 def example_megabytes(images: int, folder: Path) -> float:
-    """What scikit-learn and liblinear need for the class and round with the most examples."""
+    """The memory, in MB, that scikit-learn and liblinear need for the class and round with the most examples."""
     line = [sys.executable, "-m", "rcnn_cli", "status", str(folder / f"{images}.toml"), "--json"]
-    told = subprocess.run(line, env={**os.environ, "RCNN_WORK": str(folder / "work")}, capture_output=True, text=True)
-    caches = {one["name"]: Reader(Path(one["folder"])) for one in json.loads(told.stdout)}
+    status = subprocess.run(line, env={**os.environ, "RCNN_WORK": str(folder / "work")}, capture_output=True, text=True)
+    caches = {cache["name"]: Reader(Path(cache["folder"])) for cache in json.loads(status.stdout)}
     records = caches[SVMS].records(["positives", "log/negatives"])
     rows = max(int(record["positives"]) + int(record["log/negatives"].max(initial=0)) for _, record in records)
     sample = [record["pool4"] for _, record in islice(caches["extract@train"].records(["pool4"]), 50)]
     numbers = sum(map(np.count_nonzero, sample)) / sum(map(len, sample))
-    return rows * numbers * BYTES_A_NUMBER / 1e6
+    return rows * numbers * BYTES_PER_NUMBER / 1e6
 
 
 def main() -> None:
-    """Prints the table; exit status 1 if a stage grows by 20 % or more, but for train-svm without a bound."""
+    """Prints the table; exit status 1 if a stage other than unbounded train-svm grows by 20 % or more."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs=2, default=(100, 400), metavar=("FEW", "MANY"))
     parser.add_argument("--jobs", type=int, default=2)
@@ -118,9 +118,9 @@ def main() -> None:
         growth = peaks[1][stage] / peaks[0][stage] - 1
         grown += [stage] if growth >= 0.2 and stage != SVMS else []
         print(f"| {stage} | {peaks[0][stage]:.0f} | {peaks[1][stage]:.0f} | {100 * growth:+.0f} % |")
-    print(f"\nThe largest class's examples in liblinear: about {examples[0]:.0f} MB and {examples[1]:.0f} MB.")
+    print(f"\nExamples of the largest class in liblinear: about {examples[0]:.0f} MB and {examples[1]:.0f} MB.")
     if grown:
-        sys.exit(f"over 20 %: {', '.join(grown)}")
+        sys.exit(f"grew by 20 % or more: {', '.join(grown)}")
 
 
 if __name__ == "__main__":

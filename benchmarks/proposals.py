@@ -1,8 +1,8 @@
 """What proposals find and cost: `python -m benchmarks.proposals voc:DIR:SPLIT --images 100`.
 
-For each configuration: boxes an image, recall of the non-difficult objects at IoU 0.5 and 0.7, mean average best
-overlap, seconds an image (one process, one OpenCV thread). Then what is left of the default when only the first
-`max_boxes` are kept, for several orders. Choose on `val`, never on `test`.
+For each configuration: boxes per image, recall of the non-difficult objects at IoU 0.5 and 0.7, mean average best
+overlap, seconds per image (one process, one OpenCV thread). Then the same for the default when only the first
+`max_boxes` are kept, in several orders. Choose on `val`, never on `test`.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ Order = Callable[[Boxes, str], Boxes]
 
 @dataclass(frozen=True)
 class Measured:
-    """Boxes of every image and how long they took."""
+    """The boxes of every image and the seconds per image that they took."""
 
     boxes: dict[str, Boxes]
     seconds: float
 
 
 def propose_all(dataset: Dataset, records: Sequence[ImageRecord], settings: Settings) -> Measured:
-    """Proposals for every image, all of them, in canonical order."""
+    """All proposals of every image, in canonical order."""
     start = time.perf_counter()
-    boxes = {one.image_id: search(settings, dataset.image_file(one.image_id))[0] for one in records}
+    boxes = {record.image_id: search(settings, dataset.image_file(record.image_id))[0] for record in records}
     return Measured(boxes, (time.perf_counter() - start) / len(records))
 
 
 def random_order(boxes: Boxes, image_id: str) -> Boxes:
-    """Every order equally likely."""
+    """The boxes in random order, all orders being equally likely."""
     order = list(range(len(boxes)))
     Random(f"0/{image_id}").shuffle(order)
     return canonical_boxes(boxes)[order]
 
 
 def largest_first(boxes: Boxes, image_id: str) -> Boxes:
-    """By area."""
+    """The boxes by area, largest first."""
     return boxes[np.argsort(-area(boxes), kind="stable")]
 
 
 def stage_order(boxes: Boxes, image_id: str) -> Boxes:
-    """What the stage does."""
+    """The boxes in the stage's order."""
     return by_priority(boxes, image_id, Settings().seed)
 
 
@@ -72,15 +72,15 @@ ORDERS: dict[str, Order] = {"the stage's": stage_order, "random": random_order, 
 
 
 def describe(boxes: dict[str, Boxes], records: Sequence[ImageRecord]) -> str:
-    """One line: boxes an image, recalls, overlap."""
+    """One line: boxes per image, recalls, overlap."""
     half, most = (proposal_recall(boxes, records, iou) for iou in (0.5, 0.7))
-    mean = np.mean([len(one) for one in boxes.values()])
+    mean = np.mean([len(of_image) for of_image in boxes.values()])
     overlap = half.mean_average_best_overlap
     return f"{mean:7.0f} boxes  recall {half.recall:6.1%} @0.5 {most.recall:6.1%} @0.7  MABO {overlap:.3f}"
 
 
 def compare(dataset: Dataset, images: int, names: Sequence[str]) -> None:
-    """Prints the table for about `images` images, evenly spread over the dataset."""
+    """Prints the table for about `images` images, evenly spaced in the dataset."""
     step = max(1, len(dataset.image_ids) // images)
     records = [dataset.record(image_id) for image_id in dataset.image_ids[::step][:images]]
     objects = sum(int((~record.difficult).sum()) for record in records)
@@ -93,17 +93,17 @@ def compare(dataset: Dataset, images: int, names: Sequence[str]) -> None:
 
 
 def compare_orders(boxes: dict[str, Boxes], records: Sequence[ImageRecord]) -> None:
-    """Prints what the first so many boxes find, by each order."""
+    """Prints what the first boxes find, for each limit and order."""
     for limit in LIMITS:
         for name, order in ORDERS.items():
-            kept = {image_id: order(found, image_id)[:limit] for image_id, found in boxes.items()}
+            kept = {image_id: order(of_image, image_id)[:limit] for image_id, of_image in boxes.items()}
             print(f"  max {limit:4} {name:13} {describe(kept, records)}", flush=True)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("dataset", help="as voc:DIR:val")
+    parser.add_argument("dataset", help="the dataset, e.g. voc:DIR:val")
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--only", nargs="*", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
     arguments = parser.parse_args()

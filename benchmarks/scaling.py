@@ -1,9 +1,9 @@
 """How propose + extract scale here, and what limits them on many machines: `python -m benchmarks.scaling`.
 
-Measured: the wall time of the two commands with 1..N workers (N: the cores), as `--jobs` of one command and as separate
-`--shard` commands; then what one image costs one core, what the disk does, and what a part costs. From these, a model
-(benchmarks/scaling_model.py) for 10 thousand to 10 million images on 1 to 1,000 workers. What it assumes of machines
-that are not here are options: storage and network.
+Measures the wall time of the two commands with 1..N workers (N: the cores), as `--jobs` of one command and as separate
+`--shard` commands; then the cost of an image on one core, the disk's speed, and the cost of a part. From these, a model
+(benchmarks/scaling_model.py) estimates 10 thousand to 10 million images on 1 to 1,000 workers. Its assumptions about
+other machines, storage and network, are options.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ max_boxes = 1
 IMAGES = np.array([[10**4], [10**5], [10**6], [10**7]])
 WORKERS = np.array([[1, 10, 100, 1000]])
 UNITS = {
-    "propose": (1, "propose, core-seconds an image"),
-    "extract": (1, "extract, core-seconds an image"),
-    "pass_": (1, "train-svm's pass, seconds an image"),
-    "image_bytes": (1e6, "an image's file, MB"),
-    "proposal_bytes": (1e6, "its proposals, MB"),
-    "feature_bytes": (1e6, "its features, MB"),
-    "images_a_part": (1, "images in a part of features"),
-    "part": (1e-3, "a part beside its data, ms"),
-    "looks": (1, "looks of each worker at each part"),
-    "own_looks": (1, "looks of a worker at each of its own parts, besides"),
-    "look_rate": (1, "looks a second, all workers together"),
+    "propose": (1, "propose, core-seconds per image"),
+    "extract": (1, "extract, core-seconds per image"),
+    "pass_": (1, "train-svm's pass, seconds per image"),
+    "image_bytes": (1e6, "image file, MB"),
+    "proposal_bytes": (1e6, "proposals of an image, MB"),
+    "feature_bytes": (1e6, "features of an image, MB"),
+    "images_per_part": (1, "images per part of features"),
+    "part": (1e-3, "a part, apart from its data, ms"),
+    "looks": (1, "reads by each worker of each part's header"),
+    "own_looks": (1, "further reads by a worker of its own parts' headers"),
+    "look_rate": (1, "header reads per second, all workers together"),
     "storage_rate": (1e6, "storage, MB/s, all workers together"),
     "storage_bytes": (1e12, "storage, TB"),
-    "machine_rate": (1e6, "network of a machine, MB/s"),
-    "cores": (1, "workers of a machine"),
+    "machine_rate": (1e6, "network per machine, MB/s"),
+    "cores": (1, "workers per machine"),
 }
 CLASSES = 20
 FILE_BYTES = 1 << 28
@@ -100,30 +100,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; what is None is measured."""
+    """The options; those that are None are measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="shapes:train", help="images to measure on, as in a recipe [%(default)s]")
-    parser.add_argument("--images", type=int, default=24, help="so many of them [%(default)s]")
-    parser.add_argument("--boxes", type=int, default=96, help="boxes of each, measured [%(default)s]")
-    parser.add_argument("--regions", type=int, default=2000, help="boxes of each in the model [%(default)s]")
+    parser.add_argument(
+        "--dataset", default="shapes:train", help="the dataset to measure on, as in a recipe [%(default)s]"
+    )
+    parser.add_argument("--images", type=int, default=24, help="images to measure on [%(default)s]")
+    parser.add_argument("--boxes", type=int, default=96, help="boxes per image, measured [%(default)s]")
+    parser.add_argument("--regions", type=int, default=2000, help="boxes per image in the model [%(default)s]")
     parser.add_argument("--network", default="alexnet")
     parser.add_argument("--layers", nargs="+", default=["fc7", "pool5"])
-    parser.add_argument("--rounds", type=int, default=2, help="of which the quickest counts [%(default)s]")
-    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="most workers [all]")
-    parser.add_argument("--regions-per-second", type=float, help="of one worker, a GPU for example [measured]")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds; the fastest counts [%(default)s]")
+    parser.add_argument(
+        "--cores", type=int, default=len(os.sched_getaffinity(0)), help="maximum number of workers [all cores]"
+    )
+    parser.add_argument("--regions-per-second", type=float, help="speed of one worker, e.g. a GPU [measured]")
     parser.add_argument("--storage-rate", type=float, help="MB/s of the shared storage [measured: this disk's]")
-    parser.add_argument("--storage-size", type=float, default=100, help="TB of it [%(default)s]")
-    parser.add_argument("--look-rate", type=float, help="part headers read a second by all [measured: this disk's]")
+    parser.add_argument("--storage-size", type=float, default=100, help="TB of shared storage [%(default)s]")
+    parser.add_argument(
+        "--look-rate", type=float, help="part headers read per second by all workers [measured: this disk's]"
+    )
     parser.add_argument("--machine-rate", type=float, default=1250, help="MB/s of a machine's network [%(default)s]")
-    parser.add_argument("--machine-cores", type=float, default=16, help="workers of a machine [%(default)s]")
-    parser.add_argument("--price", type=float, help="of a core-hour")
-    parser.add_argument("--work", type=Path, help="folder on the disk to be measured [$TMPDIR]")
+    parser.add_argument("--machine-cores", type=float, default=16, help="workers per machine [%(default)s]")
+    parser.add_argument("--price", type=float, help="price of a core-hour")
+    parser.add_argument("--work", type=Path, help="folder on the disk to measure [$TMPDIR]")
     parser.add_argument("--plot", type=Path, help="a PNG to write")
     return parser.parse_args(arguments)
 
 
 def write_recipe(folder: Path, options: argparse.Namespace) -> Path:
-    """The recipe on a list of images spread over the dataset."""
+    """Writes the recipe and its list of images, evenly spaced in the dataset."""
     from rcnn_cli.running.planning import spread
     from stages.datasets import open_detection
 
@@ -142,7 +148,7 @@ def write_recipe(folder: Path, options: argparse.Namespace) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """One way to share the work: wall seconds of each stage, and processor seconds of both."""
+    """One way to divide the work: wall seconds of each stage, and processor seconds of both."""
 
     way: str
     workers: int
@@ -152,19 +158,19 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Both stages."""
+        """The wall seconds of both stages."""
         return self.propose + self.extract
 
 
 def measured_scaling(recipe: Path, folder: Path, cores: int, rounds: int) -> list[Run]:
-    """Runs both stages with every number of workers, the ways taking turns; the least disturbed round of each."""
+    """Runs both stages with every number of workers, in turn; returns the fastest round of each."""
     ways = [("--jobs", count) for count in range(1, cores + 1)] + [("--shard", count) for count in range(2, cores + 1)]
-    found = [[measured_run(recipe, folder / "work", way, workers) for way, workers in ways] for _ in range(rounds)]
-    return [min(same, key=lambda run: run.seconds) for same in zip(*found, strict=True)]
+    runs = [[measured_run(recipe, folder / "work", way, workers) for way, workers in ways] for _ in range(rounds)]
+    return [min(same, key=lambda run: run.seconds) for same in zip(*runs, strict=True)]
 
 
 def measured_run(recipe: Path, work: Path, way: str, workers: int) -> Run:
-    """Both stages, one after the other, from nothing."""
+    """Runs both stages, one after the other, from scratch."""
     shutil.rmtree(work, ignore_errors=True)
     before = processor_seconds()
     propose, extract = (wall_seconds(recipe, work, stage, way, workers) for stage in ("propose", "extract"))
@@ -172,7 +178,7 @@ def measured_run(recipe: Path, work: Path, way: str, workers: int) -> Run:
 
 
 def wall_seconds(recipe: Path, work: Path, stage: str, way: str, workers: int) -> float:
-    """The wall time of one stage: a command with so many jobs, or so many commands with one."""
+    """The wall seconds of one stage: one command with `workers` jobs, or `workers` commands with one job each."""
     line = [
         sys.executable,
         "-m",
@@ -192,25 +198,25 @@ def wall_seconds(recipe: Path, work: Path, stage: str, way: str, workers: int) -
         lines = [[*line, "--jobs", "1", "--shard", f"{index}/{workers}"] for index in range(1, workers + 1)]
     started = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen(one, env=environment, stderr=subprocess.PIPE, text=True) for one in lines]
+    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in lines]
     for process in processes:
-        _, told = process.communicate()
+        _, errors = process.communicate()
         if process.returncode:
-            sys.exit(f"{' '.join(map(str, process.args))} failed:\n{told}")  # type: ignore[arg-type]
+            sys.exit(f"{' '.join(map(str, process.args))} failed:\n{errors}")  # type: ignore[arg-type]
     return time.perf_counter() - started
 
 
 def processor_seconds() -> float:
-    """Of all processes that this one started and that have ended, theirs included."""
+    """The processor seconds of all ended descendants of this process."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
-# What an image costs
+# The cost of an image
 
 
 def measured_costs(recipe: Path, folder: Path, options: argparse.Namespace) -> Costs:
-    """The model's numbers: measured in this process, on one core, or as the options say."""
+    """The model's numbers: measured in this process, on one core, or given as options."""
     from cache import Reader
     from rcnn_cli.recipes.graph import Graph
     from rcnn_cli.recipes.recipe import load_recipe
@@ -222,17 +228,19 @@ def measured_costs(recipe: Path, folder: Path, options: argparse.Namespace) -> C
     dataset = graph.dataset("train")
     write, read = disk_rates(folder)
     part, look_rate = part_costs(folder)
-    looks, own_looks = looks_a_part(graph.recipe, folder)
-    a_region = sum(int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for one in features.schema.rows.values())
+    looks, own_looks = looks_per_part(graph.recipe, folder)
+    bytes_per_region = sum(
+        int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize for column in features.schema.rows.values()
+    )
     print(f"\nDisk, MB/s: {write / 1e6:.0f} written, {read / 1e6:.0f} read.")
     return Costs(
         propose=propose,
         extract=options.regions / (options.regions_per_second or regions / extract),
         pass_=pass_seconds(features) * options.regions / regions,
-        image_bytes=statistics.mean(dataset.image_path(one).stat().st_size for one in dataset.image_ids),
+        image_bytes=statistics.mean(dataset.image_path(image_id).stat().st_size for image_id in dataset.image_ids),
         proposal_bytes=16.0 * options.regions,
-        feature_bytes=float(a_region * options.regions),
-        images_a_part=float(graph.nodes["extract@train"].use.stage.part_size),
+        feature_bytes=float(bytes_per_region * options.regions),
+        images_per_part=float(graph.nodes["extract@train"].use.stage.part_size),
         part=part,
         looks=looks,
         own_looks=own_looks,
@@ -245,20 +253,20 @@ def measured_costs(recipe: Path, folder: Path, options: argparse.Namespace) -> C
 
 
 def core_seconds(graph: Graph, name: str) -> tuple[float, float]:
-    """(processor seconds an image, rows an image) of a stage in this process, one image a part."""
+    """(processor seconds per image, rows per image) of a stage run in this process with one image per part."""
     from cache import Reader
-    from rcnn_cli.running.planning import Stopwatch, seconds_an_item
+    from rcnn_cli.running.planning import Stopwatch, seconds_per_item
     from rcnn_cli.running.runner import Options, run_node
     from stages.contract.execution import Execution
 
     watch, node = Stopwatch(time.process_time), graph.nodes[name]
     run_node(graph, node, Options(Execution(progress=watch.opened), part_size=1))
     rows = Reader(graph.folder(node)).lengths()
-    return seconds_an_item(watch.events, 0.0, jobs=1), float(rows.mean())
+    return seconds_per_item(watch.events, 0.0, jobs=1), float(rows.mean())
 
 
 def pass_seconds(features: Reader) -> float:
-    """Processor seconds an image of train-svm's pass: reading a layer, scaling it, scoring 20 classes."""
+    """Processor seconds per image of train-svm's pass: reading a layer, scaling it, scoring 20 classes."""
     from stages.features.reading import scaled
     from stages.train_svm.mining import BlockScorer, ClassMiner
 
@@ -277,7 +285,7 @@ def pass_seconds(features: Reader) -> float:
 
 
 def disk_rates(folder: Path) -> tuple[float, float]:
-    """Bytes a second (written and fsynced, read and not from memory) of a file of 256 MB: medians of three."""
+    """Bytes per second (written and fsynced; read, uncached) with a file of 256 MB: medians of three."""
     block = np.random.default_rng(0).bytes(1 << 22)
     path = folder / "file"
     rates: tuple[list[float], list[float]] = ([], [])
@@ -300,7 +308,7 @@ def disk_rates(folder: Path) -> tuple[float, float]:
 
 
 def part_costs(folder: Path) -> tuple[float, float]:
-    """(seconds that claiming and writing a part costs beside its data, looks at parts a second)."""
+    """(seconds to claim and write a part apart from its data, part headers read per second)."""
     from cache import Column, Identity, Schema, Writer
 
     schema = Schema(rows={"boxes": Column("float32", (4,))})
@@ -317,21 +325,21 @@ def part_costs(folder: Path) -> tuple[float, float]:
     return wrote / PARTS, PARTS / looked
 
 
-def looks_a_part(recipe: Recipe, folder: Path) -> tuple[float, float]:
-    """How often a worker looks at each part of a cache, and besides at each of its own: from 1 of 2 and 1 of 4."""
+def looks_per_part(recipe: Recipe, folder: Path) -> tuple[float, float]:
+    """(how often a worker reads each part's header, how often more its own parts'), from shards 1/2 and 1/4."""
     from cache import Shard
     from rcnn_cli.recipes.graph import Graph
     from rcnn_cli.running.runner import Options, run_node
 
     opened: list[str] = []
-    sys.addaudithook(lambda event, told: opened.append(str(told[0])) if event == "open" else None)
+    sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
     counts, own = [], []
     for shards in (2, 4):
         graph = Graph(recipe, folder / f"looks-{shards}")
         node = graph.nodes["propose-windows@train"]
         opened.clear()
         run_node(graph, node, Options(part_size=1, shard=Shard(1, shards)))
-        seen = [one for one in opened if Path(one).name.startswith("part-") and one.endswith(".h5")]
+        seen = [path for path in opened if Path(path).name.startswith("part-") and path.endswith(".h5")]
         parts = len(graph.dataset("train"))
         counts.append(len(seen) / parts)
         own.append(-(-parts // shards) / parts)
@@ -339,11 +347,11 @@ def looks_a_part(recipe: Recipe, folder: Path) -> tuple[float, float]:
     return counts[0] - each * own[0], each
 
 
-# Telling
+# Output
 
 
 def print_scaling(runs: Sequence[Run]) -> None:
-    """The table of this machine."""
+    """Prints the table of the measured runs."""
     print("\n| workers | | propose, s | extract, s | both | speed-up | efficiency | processor seconds |")
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     for run in runs:
@@ -356,20 +364,22 @@ def print_scaling(runs: Sequence[Run]) -> None:
 
 
 def print_costs(costs: Costs) -> None:
-    """The model's numbers."""
+    """Prints the model's numbers."""
     print("\n| the model's numbers | |\n|---|---:|")
     for name, (unit, words) in UNITS.items():
         print(f"| {words} | {getattr(costs, name) / unit:,.4g} |")
-    print(f"\nComputing again beats reading with more than {break_even_workers(costs):,.0f} workers.")
+    print(
+        f"\nWith more than {break_even_workers(costs):,.0f} workers, recomputing features is faster than reading them."
+    )
 
 
 def print_model(costs: Costs, price: float | None) -> None:
-    """The table of the model."""
+    """Prints the model's table."""
     times = stage_times(IMAGES, WORKERS, costs)
     hours, paid = total_seconds(times) / 3600, paid_seconds(IMAGES, WORKERS, times)
     limits, size = first_bottleneck(IMAGES, times, costs), total_bytes(IMAGES, costs) / 1e12
     money = " price |" if price else ""
-    print(f"\n| images | TB | workers | hours | core-seconds an image |{money} first bottleneck |")
+    print(f"\n| images | TB | workers | hours | core-seconds per image |{money} first bottleneck |")
     print(f"|---:|---:|---:|---:|---:|{'---:|' if price else ''}---|")
     for row, column in np.ndindex(hours.shape):
         cost = f" {paid[row, column] * IMAGES[row, 0] / 3600 * price:,.0f} |" if price else ""
@@ -380,7 +390,7 @@ def print_model(costs: Costs, price: float | None) -> None:
 
 
 def plot(path: Path, runs: Sequence[Run], costs: Costs) -> None:
-    """Left: what was measured. Right: the model, with a sign for what limits first."""
+    """Draws the measured speed-ups (left) and the model, coloured by what limits first (right)."""
     import matplotlib
 
     matplotlib.use("agg")

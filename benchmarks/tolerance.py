@@ -1,16 +1,17 @@
-"""`python -m benchmarks.tolerance RECIPE --work WORK`: what liblinear's tolerance costs and what it gives.
+"""`python -m benchmarks.tolerance RECIPE --work WORK`: what liblinear's tolerance costs and what it gains.
 
-RECIPE's features, on its training and its test set, must be cached in WORK; nothing is written there. Its `train-svm`
-runs anew for each way to train, in one process, and what follows it up to `--evaluation`.
+RECIPE's features on its training and test sets must be cached in WORK; nothing is written there. For each variant,
+`train-svm` and the stages after it up to `--evaluation` are run again in one process.
 
-The first table has the whole of it, with mining: processor seconds of `train-svm`, iterations, trainings that stopped
-at `max_iterations`; then, beside the first way, scores of all test regions by all classes, hard negatives of the last
-round that both have, and mAP. The second has single trainings on the last round's examples of the first way: how far
-the objective is above its minimum (found with a tolerance of 1e-7), the duality gap that is told of such an SVM when it
-is not finished, and scores of these examples beside the minimum's and between two seeds.
+The first table covers all of training, with mining: processor seconds of `train-svm`, iterations, trainings that
+stopped at `max_iterations`; then, compared with the first variant, the scores of all test regions by all classes, the
+hard negatives of the last round that both have, and mAP. The second covers single trainings on the first variant's
+examples of the last round: how far the objective is above its minimum (found with a tolerance of 1e-7), the duality
+gap reported for an SVM that has not converged, and the scores of these examples against the minimum's and between two
+seeds.
 
-A way is `tolerance`, or `tolerance/max_iterations`, then perhaps settings, as in `1e-4,loss=squared_hinge`;
-`early=0.1` takes that tolerance before the last image.
+A variant is `tolerance` or `tolerance/max_iterations`, optionally followed by settings, as in
+`1e-4,loss=squared_hinge`; `early=0.1` uses that tolerance before the last image.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from stages.train_svm.mining import ClassMiner
 from stages.train_svm.pool import Keys
 from stages.train_svm.solver import Solution, minimise, sparse_rows
 
-WAYS = (
+VARIANTS = (
     *("1e-6/100000", "0.1", "0.01", "1e-3", "1e-4", "1e-4/10000", "1e-5/100000", "1e-4/10000,early=0.1"),
     *("1e-4/10000,loss=squared_hinge", "1e-4/10000,target_norm=10", "1e-4/10000,target_norm=40"),
 )
@@ -51,8 +52,8 @@ PATIENT = 100_000
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to train: changes of train-svm's settings, and the tolerance before the last image, if it is another."""
+class Variant:
+    """Changes of train-svm's settings, and the tolerance before the last image if it differs."""
 
     name: str
     settings: dict[str, str]
@@ -61,8 +62,9 @@ class Way:
 
 @dataclass
 class Trained:
-    """What a way gave. `examples` has for each class the features of its last round, [n, D] in their stored dtype, and
-    how many are positives; `negatives` their keys; `scores` float32 [regions, classes] of the test set."""
+    """The result of a variant. `examples`: for each class, the features of its last round, [n, D] in their stored
+    dtype, and the number of positives; `negatives`: the keys of its hard negatives; `scores`, float32 [regions,
+    classes]: those of the test set."""
 
     seconds: float
     iterations: int
@@ -75,19 +77,19 @@ class Trained:
     scale: float
 
 
-def parse_way(text: str) -> Way:
-    """ "1e-4/10000,loss=squared_hinge,early=0.1" as a way."""
+def parse_variant(text: str) -> Variant:
+    """Parses "1e-4/10000,loss=squared_hinge,early=0.1"."""
     first, *others = text.split(",")
     tolerance, slash, iterations = first.partition("/")
     settings = {"tolerance": tolerance, **({"max_iterations": iterations} if slash else {})}
-    settings |= dict(one.split("=", 1) for one in others)
+    settings |= dict(change.split("=", 1) for change in others)
     early = settings.pop("early", None)
-    return Way(text, settings, float(early) if early else None)
+    return Variant(text, settings, float(early) if early else None)
 
 
-def train(recipe: Path, work: Path, way: Way, options: argparse.Namespace) -> Trained:
-    """Trains, detects and evaluates in a folder of its own, from the features in `work`."""
-    changes = [f"{options.table}.{name}={value}" for name, value in way.settings.items()]
+def train(recipe: Path, work: Path, variant: Variant, options: argparse.Namespace) -> Trained:
+    """Trains, detects and evaluates in a temporary folder, using the features in `work`."""
+    changes = [f"{options.table}.{name}={value}" for name, value in variant.settings.items()]
     with tempfile.TemporaryDirectory() as folder:
         link(work, Path(folder))
         graph = Graph(load_recipe(recipe, [*options.set, *changes]), Path(folder))
@@ -97,12 +99,12 @@ def train(recipe: Path, work: Path, way: Way, options: argparse.Namespace) -> Tr
         negatives: dict[str, Keys] = {}
 
         class Watched(train_svm.Mining):
-            """Mining that keeps the last round's examples, and may have another tolerance before the last image."""
+            """Mining that keeps the last round's examples and may use another tolerance before the last image."""
 
             def visit(self, image: int, record: Any) -> None:
                 final = image == len(self.features) - 1
-                if way.early is not None:
-                    tolerance = node.settings.tolerance if final else way.early
+                if variant.early is not None:
+                    tolerance = node.settings.tolerance if final else variant.early
                     self.settings = dataclasses.replace(self.settings, tolerance=tolerance)
                 super().visit(image, record)
 
@@ -119,8 +121,8 @@ def train(recipe: Path, work: Path, way: Way, options: argparse.Namespace) -> Tr
             seconds = time.process_time() - started
         finally:
             train_svm.Mining = own  # type: ignore[misc]
-        for one in graph.needed(evaluation):
-            run_node(graph, one, made)
+        for needed in graph.needed(evaluation):
+            run_node(graph, needed, made)
         reader = Reader(graph.folder(node))
         logs = [record for _, record in reader.records(["log/iterations", "log/converged"])]
         converged = np.concatenate([log["log/converged"] for log in logs])
@@ -138,7 +140,7 @@ def train(recipe: Path, work: Path, way: Way, options: argparse.Namespace) -> Tr
 
 
 def link(work: Path, folder: Path) -> None:
-    """Makes the caches and data sets of `work` readable in `folder`, but for those that depend on SVMs."""
+    """Links the caches and datasets of `work` into `folder`, except caches that depend on SVMs."""
     (folder / "caches").mkdir()
     for stage in ("pretrain", "propose", "finetune", "extract", "train-bbox"):
         if (work / "caches" / stage).exists():
@@ -150,7 +152,7 @@ def link(work: Path, folder: Path) -> None:
 
 
 def scores_of(graph: Graph, node: Node, evaluation: Node) -> np.ndarray:
-    """Scores float32 [regions, classes] of the evaluated detector's regions, by the trained classes."""
+    """The scores of the evaluated detector's regions for the trained classes: float32 [regions, classes]."""
     svms = read_svms(Reader(graph.folder(node)))
     detector = evaluation.sources["detections"]
     assert isinstance(detector, Node)
@@ -160,51 +162,52 @@ def scores_of(graph: Graph, node: Node, evaluation: Node) -> np.ndarray:
     return np.concatenate([svms.score(record[svms.layer])[:, svms.trained] for _, record in rows])
 
 
-def whole_table(found: dict[str, Trained]) -> Iterator[str]:
-    """Rows of Markdown: everything with mining, beside the first way."""
-    first, *_ = found.values()
+def whole_table(results: dict[str, Trained]) -> Iterator[str]:
+    """Lines of a Markdown table: all of training, with mining, compared with the first variant."""
+    first, *_ = results.values()
     yield (
-        "| way | processor, s | iterations | stopped | scores apart: 99th percentile, largest "
+        "| variant | processor, s | iterations | stopped | difference of scores: 99th percentile, largest "
         "| hard negatives in common | mAP |"
     )
     yield "|---|---:|---:|---:|---:|---:|---:|"
-    for name, one in found.items():
-        apart = np.abs(one.scores - first.scores)
-        alike = [
-            len(np.intersect1d(one.negatives[label], keys)) / max(1, len(np.union1d(one.negatives[label], keys)))
+    for name, trained in results.items():
+        apart = np.abs(trained.scores - first.scores)
+        shared = [
+            len(np.intersect1d(trained.negatives[label], keys))
+            / max(1, len(np.union1d(trained.negatives[label], keys)))
             for label, keys in first.negatives.items()
         ]
-        differences = "" if one is first else f"{np.percentile(apart, 99):.2g}, {apart.max():.2g}"
+        differences = "" if trained is first else f"{np.percentile(apart, 99):.2g}, {apart.max():.2g}"
         yield (
-            f"| `{name}` | {one.seconds:.1f} | {one.iterations:,} | {one.stopped} of {one.trainings} | {differences} "
-            f"| {100 * float(np.mean(alike)):.1f} % | {100 * one.mean_ap:.2f} |"
+            f"| `{name}` | {trained.seconds:.1f} | {trained.iterations:,} | {trained.stopped} of {trained.trainings} "
+            f"| {differences} | {100 * float(np.mean(shared)):.1f} % | {100 * trained.mean_ap:.2f} |"
         )
 
 
 def single_table(trained: Trained, settings: Settings) -> Iterator[str]:
-    """Rows of Markdown: single trainings on the same examples."""
+    """Lines of a Markdown table: single trainings on the same examples."""
     yield (
-        "| tolerance | processor, s | iterations, median (most) | objective above its minimum, at most "
-        "| duality gap, at most | scores from the minimum's, at most | between two seeds, at most |"
+        "| tolerance | processor, s | iterations, median (max.) | objective above its minimum, max. "
+        "| duality gap, max. | scores against the minimum's, max. | between two seeds, max. |"
     )
     yield "|---|---:|---:|---:|---:|---:|---:|"
     prepared = [(sparse_rows(rows, trained.scale), count) for rows, count in trained.examples.values()]
     patient = dataclasses.replace(settings, max_iterations=PATIENT, loss="hinge")
     exact = dataclasses.replace(patient, tolerance=1e-7)
-    minima = [minimise(one, count, exact) for one, count in prepared]
+    minima = [minimise(examples, count, exact) for examples, count in prepared]
     for tolerance in TOLERANCES:
         chosen = dataclasses.replace(patient, tolerance=tolerance)
         started = time.process_time()
-        solutions = [minimise(one, count, chosen) for one, count in prepared]
+        solutions = [minimise(examples, count, chosen) for examples, count in prepared]
         seconds = time.process_time() - started
-        others = [minimise(one, count, dataclasses.replace(chosen, seed=1)) for one, count in prepared]
+        others = [minimise(examples, count, dataclasses.replace(chosen, seed=1)) for examples, count in prepared]
         above, gaps, to_minimum, to_other = [], [], [], []
-        for (one, count), solution, other, minimum in zip(prepared, solutions, others, minima, strict=True):
+        for (examples, count), solution, other, minimum in zip(prepared, solutions, others, minima, strict=True):
             least, reached = minimum.objective.total, solution.objective.total
             above.append((reached - least) / reached)
-            gaps.append(relative_gap(one, count, solution.weights, solution.bias, chosen))
-            to_minimum.append(np.abs(scored(solution, one) - scored(minimum, one)).max())
-            to_other.append(np.abs(scored(solution, one) - scored(other, one)).max())
+            gaps.append(relative_gap(examples, count, solution.weights, solution.bias, chosen))
+            to_minimum.append(np.abs(scored(solution, examples) - scored(minimum, examples)).max())
+            to_other.append(np.abs(scored(solution, examples) - scored(other, examples)).max())
         iterations = [solution.iterations for solution in solutions]
         yield (
             f"| {tolerance:g} | {seconds:.1f} | {np.median(iterations):,.0f} ({max(iterations):,}) | {max(above):.1e} "
@@ -213,28 +216,28 @@ def single_table(trained: Trained, settings: Settings) -> Iterator[str]:
 
 
 def scored(solution: Solution, examples: Any) -> np.ndarray:
-    """Scores float64 [n] of scaled examples [n, D]."""
+    """The scores of scaled examples [n, D]: float64 [n]."""
     return np.asarray(examples @ solution.weights + solution.bias)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains in all ways and prints the tables."""
+    """Trains all variants and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--work", type=Path, default=Path("work"), help="the work folder with the features")
-    parser.add_argument("--set", action="append", default=[], help="a change of the recipe, as for rcnn")
+    parser.add_argument("--set", action="append", default=[], help="a change of the recipe, as in rcnn")
     parser.add_argument("--table", default="train-svm", help="the recipe's table that trains SVMs")
     parser.add_argument("--evaluation", default="eval", help="the recipe's evaluation")
-    parser.add_argument("--ways", nargs="+", default=WAYS, help="the first is what the others are compared with")
+    parser.add_argument("--variants", nargs="+", default=VARIANTS, help="the others are compared with the first")
     options = parser.parse_args(arguments)
     logging.getLogger("stages").setLevel(logging.ERROR)
-    found: dict[str, Trained] = {}
-    for text in options.ways:
-        found[text] = train(options.recipe, options.work, parse_way(text), options)
+    results: dict[str, Trained] = {}
+    for text in options.variants:
+        results[text] = train(options.recipe, options.work, parse_variant(text), options)
     settings = load_recipe(options.recipe, options.set).uses[options.table].settings
-    first, *_ = found.values()
+    first, *_ = results.values()
     print(describe())
-    print("", *whole_table(found), "", *single_table(first, settings), sep="\n")
+    print("", *whole_table(results), "", *single_table(first, settings), sep="\n")
 
 
 if __name__ == "__main__":

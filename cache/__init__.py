@@ -9,7 +9,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# Parts never change once they have their name, so nobody needs HDF5's file locks, which some network filesystems lack.
+# Finished parts never change, so HDF5's file locks, which some network filesystems lack, are not needed.
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from cache.identity import Identity, differences
     from cache.reader import Reader
-    from cache.reader import open_cache as open  # noqa: A004  said as `cache.open`
+    from cache.reader import open_cache as open  # noqa: A004  used as `cache.open`
     from cache.schema import Column, Record, Schema
     from cache.state import CacheState, caches_in, nearest_relative, remove_cache
     from cache.writer import Part, Shard, Writer, set_aside
@@ -60,15 +60,15 @@ __all__ = [
     "remove_cache",
     "set_aside",
 ]
-MODULES = ("errors", "identity", "schema", "reader", "adoption", "writer", "state")  # those that need no HDF5 first
+MODULES = ("errors", "identity", "schema", "reader", "adoption", "writer", "state")  # first those without HDF5
 
 
 def __getattr__(name: str) -> Any:
-    """What the package offers, from the module in which it is defined."""
-    defined = "open_cache" if name == "open" else name
+    """Imports a public name from the module that defines it."""
+    attribute = "open_cache" if name == "open" else name
     for module in MODULES if name in __all__ else ():
-        offered = vars(importlib.import_module(f"cache.{module}"))
-        if defined in offered:
-            globals()[name] = offered[defined]
-            return offered[defined]
+        namespace = vars(importlib.import_module(f"cache.{module}"))
+        if attribute in namespace:
+            globals()[name] = namespace[attribute]
+            return namespace[attribute]
     raise AttributeError(f"module 'cache' has no attribute {name!r}")

@@ -1,9 +1,9 @@
-"""Records that a new cache reuses from finished ones of the same stage, bit for bit what would be computed.
+"""Reuse of records from finished caches of the same stage; they are bit for bit what would be computed.
 
-Where a stage works item by item, an item's record depends on that item alone, and so it has a key of its own: whoever
-opens the cache says which (`Writer`'s `item_keys`). A finished cache keeps the keys of its items in `items.json`. An
-item of a new cache whose key is found there need not be computed: its record is copied, each part of the new cache
-holding what is copied and what is computed, in the order of the items. A skipped item is never taken over.
+Where a stage works item by item, a record depends on its item alone and so has a key of its own, given by the stage
+(`Writer.finish`'s `item_keys`). A finished cache stores its items' keys in `items.json`. If the key of a new cache's
+item is there, the record is copied instead of computed; a part of the new cache may mix copied and computed records,
+in the order of the items. Skipped items are never reused.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ log = logging.getLogger("cache")
 
 
 def write_item_keys(folder: Path, cache_key: str, keys: Mapping[str, str]) -> None:
-    """Writes the keys of a cache's items, whole or not at all, with the SHA-256 of what it writes."""
+    """Writes items.json atomically, with its own SHA-256."""
     write_sealed(folder / ITEMS, {"key": cache_key, "items": dict(keys)})
 
 
 def read_item_keys(folder: Path, cache_key: str) -> dict[str, str] | None:
-    """The keys of a cache's items by their ids; None if they are not there, or not what was written for this cache."""
+    """The keys of a cache's items, by item id; None if the file is missing, corrupted or another cache's."""
     path = folder / ITEMS
     try:
         value, sealed = read_sealed(path, DamagedFile)
@@ -49,13 +49,13 @@ def read_item_keys(folder: Path, cache_key: str) -> dict[str, str] | None:
 
 @dataclass
 class Adoption:
-    """Where records lie that need not be computed: `places` maps ids of items to folders of finished caches.
+    """Which records can be copied instead of computed: `places` maps item ids to the folders of finished caches.
 
-    May be pickled, and asked from several threads. The caches that records are copied from stay open until `close`.
+    Can be pickled and is thread-safe. The caches that records are copied from stay open until `close`.
     """
 
     places: Mapping[str, Path]
-    guard: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+    lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
     readers: dict[Path, Reader] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,62 +65,65 @@ class Adoption:
         self.__init__(state["places"])  # type: ignore[misc]
 
     def missing(self, item_ids: Sequence[str]) -> tuple[str, ...]:
-        """Those of the items that have to be computed."""
+        """The items that have to be computed."""
         return tuple(item_id for item_id in item_ids if item_id not in self.places)
 
     def counts(self, item_ids: Sequence[str]) -> dict[str, int]:
-        """How many of the items are taken over from which cache, by its folder's name; the most first."""
-        found = Counter(self.places[item_id].name for item_id in item_ids if item_id in self.places)
-        return dict(found.most_common())
+        """How many of the items are copied from each cache, by its folder's name, the largest count first."""
+        per_cache = Counter(self.places[item_id].name for item_id in item_ids if item_id in self.places)
+        return dict(per_cache.most_common())
 
     def records(self, item_ids: Sequence[str]) -> Iterator[tuple[str, Record]]:
-        """(id, record) of those of the items that are taken over. Raises LostSource, DamagedPart, CacheError."""
-        with self.guard:
+        """(id, record) of the items that can be copied. Raises LostSource, DamagedPart, CacheError."""
+        with self.lock:
             folders = {self.places[item_id] for item_id in item_ids if item_id in self.places}
             for folder in sorted(folders):
-                yield from self.open(folder).records(None, [one for one in item_ids if self.places.get(one) == folder])
+                here = [item_id for item_id in item_ids if self.places.get(item_id) == folder]
+                yield from self.open(folder).records(None, here)
 
     def open(self, folder: Path) -> Reader:
-        """The cache in `folder`, opened the first time; that it still is a finished one is looked at each time."""
+        """The cache in `folder`, opened once; checks on every call that it is still finished. Raises LostSource."""
         try:
             if folder not in self.readers:
                 self.readers[folder] = Reader(folder)
             elif not is_finished(folder):
-                raise IncompleteCache(f"{folder}: is no longer a finished cache")
+                raise IncompleteCache(f"{folder}: is no longer complete")
         except IncompleteCache as error:
             raise LostSource(
-                f"{folder}: records were to be copied from here, but it is no longer a finished cache; run the same "
+                f"{folder}: records were to be copied from this cache, but it is no longer complete; run the same "
                 "command again"
             ) from error
         return self.readers[folder]
 
     def close(self) -> None:
         """Closes the caches that records were copied from."""
-        with self.guard:
+        with self.lock:
             for reader in self.readers.values():
                 reader.close()
             self.readers.clear()
 
 
 def find_adoption(own: Path, keys: Mapping[str, str], schema: Schema | None = None) -> Adoption:
-    """The records for items with these `keys` (by id) in the finished caches beside the folder `own`.
+    """Which items, by their `keys` (item id to key), can be copied from the finished caches beside the folder `own`.
 
-    Where several have one, the cache with the most is taken. `schema`: what the records must have.
+    If several caches have an item, the one with the most matches wins. `schema`: the columns that records must have.
     """
-    found: list[tuple[Path, set[str]]] = []
+    sources: list[tuple[Path, set[str]]] = []
     for folder, manifest in finished_caches(own.parent):
         if folder.name == own.name:
             continue
         try:
-            theirs = read_item_keys(folder, manifest["key"])
-            if theirs is None:
+            stored_keys = read_item_keys(folder, manifest["key"])
+            if stored_keys is None:
                 continue
-            same = {item_id for item_id, key in keys.items() if theirs.get(item_id) == key} - set(manifest["skipped"])
+            same = {item_id for item_id, key in keys.items() if stored_keys.get(item_id) == key} - set(
+                manifest["skipped"]
+            )
             if same and (schema is None or Reader(folder).schema == schema):
-                found.append((folder, same))
+                sources.append((folder, same))
         except CacheError:
-            continue  # whoever reads that cache says what is wrong with it
+            continue  # reading that cache reports what is wrong with it
     places: dict[str, Path] = {}
-    for folder, same in sorted(found, key=lambda one: -len(one[1])):
+    for folder, same in sorted(sources, key=lambda source: -len(source[1])):
         places |= dict.fromkeys(same - places.keys(), folder)
     return Adoption(places)

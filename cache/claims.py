@@ -1,16 +1,16 @@
-"""Who is working on which part, so that several processes share one cache without doing the same work.
+"""Which process is working on which part, so that several can fill one cache without duplicating work.
 
-A claim only saves work: two processes that make the same part anyway write the same bytes, and the first one's stay. So
-nothing here needs locks, synchronised clocks or modification times, and a host that died or a process that was stopped
-leaves nothing for a human to clean up:
+A claim only saves work: if two processes make the same part anyway, they write the same bytes and the first file stays.
+So nothing here needs locks, synchronised clocks or modification times, and a host that died or a process that was
+stopped leaves nothing to clean up by hand:
 
 - a claim is a small JSON file that names its owner, created by hard link (atomic on NFS) and never changed;
-- a process that has claims raises a counter in a file of its own, `beat-TOKEN`, every BEAT_SECONDS;
-- an owner on this host is dead when its process is gone (process id and start time, in this boot and pid namespace);
-- any owner, on this host too, is as good as dead when an observer has seen its counter stand still for PATIENCE_SECONDS
-  of his own clock: it may be stopped (SIGSTOP, a suspended job), and its work is then done by others;
-- a dead owner's claim is replaced by one observer at a time, who reads it again before; an owner gives back only what
-  is still his: the claim is renamed, read again, and put back if it is another's by now.
+- a process with claims increments a counter in its own file, `beat-TOKEN`, every BEAT_SECONDS;
+- an owner on this host is dead once its process is gone (process id and start time, in this boot and pid namespace);
+- an owner on any host counts as dead once an observer has seen its counter stand still for PATIENCE_SECONDS of the
+  observer's own clock: it may be stopped (SIGSTOP, a suspended job), and others then do its work;
+- one observer at a time replaces a dead owner's claim, after reading it again; an owner releases only its own claims:
+  the file is renamed, read again, and put back if it has come to belong to another process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TRIES = 3
 
 
 def host_identity() -> str:
-    """This host, boot and pid namespace: within it a process id means something."""
+    """This host, boot and pid namespace: the scope in which process ids are comparable."""
     boot, namespace = "", ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -47,7 +47,7 @@ def host_identity() -> str:
 
 
 def process_start(process_id: int) -> str | None:
-    """When a process of this host started (clock ticks since boot), None if it is not running."""
+    """When a process on this host started (clock ticks since boot); None if it is not running."""
     try:
         fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -56,7 +56,7 @@ def process_start(process_id: int) -> str | None:
 
 
 def running_without_proc(process_id: int) -> str | None:
-    """The same where there is no /proc: "unknown" if the process is there."""
+    """`process_start` where there is no /proc: "unknown" if the process is running."""
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:
@@ -67,7 +67,7 @@ def running_without_proc(process_id: int) -> str | None:
 
 
 def read_text(path: Path) -> str | None:
-    """The text of a claim or heartbeat, None if it is not there. Raises CacheError."""
+    """The text of a claim or heartbeat; None if the file is missing. Raises CacheError."""
     try:
         return read_bytes(path).decode("utf-8", "replace")
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def read_text(path: Path) -> str | None:
 
 
 def owner_of(claim: str) -> tuple[str, int, str | None, str]:
-    """(host, process id, when that started, token) of a claim's text; of a torn one, of nobody."""
+    """(host, process id, start time, token) in a claim's text; ("", 0, None, "") if the text is truncated."""
     try:
         host, process, started, token = (json.loads(claim)[name] for name in ("host", "pid", "started", "token"))
         return str(host), int(process), started, str(token)
@@ -86,12 +86,12 @@ def owner_of(claim: str) -> tuple[str, int, str | None, str]:
 def withdraw(path: Path, claim: str) -> bool:
     """Removes the claim at `path` if its text is `claim`; True if it is then gone. Raises CacheError.
 
-    Another's claim stays. If it takes the place of `claim` at the very moment of the removal it is put back: for that
-    moment a third process may find the part unclaimed, and do the same work.
+    Another process's claim stays. If one replaces `claim` just as it is being removed, it is put back; until then a
+    third process may see the part as unclaimed and duplicate the work.
     """
-    found = read_text(path)
-    if found != claim:
-        return found is None
+    present = read_text(path)
+    if present != claim:
+        return present is None
     away = path.with_name(f"{path.name}{GONE}{uuid.uuid4().hex[:8]}")
     try:
         os.rename(path, away)
@@ -111,10 +111,10 @@ def withdraw(path: Path, claim: str) -> bool:
 
 
 class Claims:
-    """The claims of one process on parts of one cache; the claim files live in `folder`.
+    """One process's claims on the parts of one cache; the claim files live in `folder`.
 
-    `patience` is how long a counter may stand still, of an owner on this host `patience_here` (the same, if None).
-    `host` is for tests.
+    `patience`: seconds that an owner's counter may stand still before it counts as dead; `patience_here`: the same for
+    an owner on this host (None: as `patience`). `host` is for tests.
     """
 
     def __init__(
@@ -138,23 +138,23 @@ class Claims:
         self.held: set[str] = set()
         self.seen: dict[str, tuple[str, str | None, float]] = {}
         self.beat = 0
-        self.guard = threading.Lock()
+        self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.heart: threading.Thread | None = None
 
     @property
     def text(self) -> str:
-        """What this process's claims say."""
+        """The text of this process's claims."""
         return json.dumps(self.owner, indent=1)
 
     def try_claim(self, name: str) -> bool:
-        """Claims `name` unless a living process has it; a dead owner's claim is taken over. Raises CacheError."""
+        """Claims `name` unless a live process holds it; takes over a dead owner's claim. Raises CacheError."""
         path = self.folder / name
-        with self.guard:
+        with self.lock:
             if name in self.held and read_text(path) == self.text:
                 return False
             self.start_heart()
-            self.held.add(name)  # first, so that whatever ends this process gives it back
+            self.held.add(name)  # before the file exists, so that `close` always releases it
             if not self.put(path) and not self.take_over(path):
                 self.held.discard(name)
                 return False
@@ -162,35 +162,35 @@ class Claims:
         return True
 
     def take_over(self, path: Path) -> bool:
-        """Replaces a dead owner's claim by ours; of several that try, one succeeds."""
+        """Replaces a dead owner's claim by ours; if several processes try, one succeeds."""
         dead, claim = self.judge(path)
         if not dead or claim is None:
             return dead and self.put(path)
         return self.replace(path, claim)
 
     def replace(self, path: Path, claim: str) -> bool:
-        """Puts our claim in the place of the dead one whose text is `claim`, if that is still there.
+        """Replaces the dead claim whose text is `claim` by ours, if it is still there.
 
-        Whoever replaces that very claim holds a file named after it, so that nobody else does at the same time.
+        The process that does so first takes a file named after that claim, so only one can replace it at a time.
         """
-        alone = path.with_name(f"{path.name}{GONE}{hashlib.sha256(claim.encode()).hexdigest()[:16]}")
-        if not self.put(alone):
-            if self.judge(alone)[0]:  # who held it died before it was done: the next one that tries goes on
-                alone.unlink(missing_ok=True)
+        takeover = path.with_name(f"{path.name}{GONE}{hashlib.sha256(claim.encode()).hexdigest()[:16]}")
+        if not self.put(takeover):
+            if self.judge(takeover)[0]:  # its owner died halfway: the next process to try will succeed
+                takeover.unlink(missing_ok=True)
             return False
         try:
             if read_text(path) != claim:
                 return False
             write_atomically(path, [self.text.encode()], durable=False)
         finally:
-            alone.unlink(missing_ok=True)
+            takeover.unlink(missing_ok=True)
         *_, token = owner_of(claim)
-        with contextlib.suppress(OSError):
-            (self.folder / f"{BEAT}{token}").unlink(missing_ok=True)  # one that goes on after all writes it anew
+        with contextlib.suppress(OSError):  # an owner that is alive after all writes its file again
+            (self.folder / f"{BEAT}{token}").unlink(missing_ok=True)
         return True
 
     def put(self, path: Path) -> bool:
-        """Creates our claim; False if there is one. Whoever finishes the cache may sweep the folder away meanwhile."""
+        """Creates our claim; False if there is one. A process finishing the cache may delete the folder meanwhile."""
         for _ in range(TRIES):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -201,11 +201,11 @@ class Claims:
         return False
 
     def owner_is_dead(self, path: Path) -> bool:
-        """Whether the claim at `path` belongs to nobody that still works (see the module's text)."""
+        """Whether no live process holds the claim at `path` (see the module's docstring)."""
         return self.judge(path)[0]
 
     def judge(self, path: Path) -> tuple[bool, str | None]:
-        """(whether nobody who still works has the claim at `path`, the claim's text; None if there is no claim)."""
+        """(whether no live process holds the claim at `path`, the claim's text or None if there is no claim)."""
         claim = read_text(path)
         if claim is None:
             return True, None
@@ -223,17 +223,17 @@ class Claims:
         return now - previous[2] > (self.patience_here if here else self.patience), claim
 
     def release(self, name: str) -> None:
-        """Gives `name` back; what is another's by now stays."""
-        with self.guard:
+        """Releases `name`, unless another process has taken it over."""
+        with self.lock:
             withdraw(self.folder / name, self.text)
-            self.held.discard(name)  # last, so that whatever ends this process meanwhile gives it back
+            self.held.discard(name)  # last, so that `close` still releases it if interrupted here
 
     def close(self) -> None:
-        """Gives everything back and stops the heartbeat."""
+        """Releases all claims and stops the heartbeat."""
         self.stopped.set()
         for name in list(self.held):
             self.release(name)
-        with self.guard, contextlib.suppress(OSError):
+        with self.lock, contextlib.suppress(OSError):
             (self.folder / f"{BEAT}{self.token}").unlink(missing_ok=True)
 
     def start_heart(self) -> None:
@@ -243,10 +243,10 @@ class Claims:
             self.heart.start()
 
     def keep_beating(self) -> None:
-        """Raises the counter until closed."""
+        """Increments the counter every BEAT_SECONDS until closed."""
         while not self.stopped.wait(BEAT_SECONDS if self.beat else 0.0):
             self.beat += 1
-            with self.guard, contextlib.suppress(CacheError):
+            with self.lock, contextlib.suppress(CacheError):
                 if self.stopped.is_set() or not self.folder.is_dir():
                     continue  # a finished cache has no claims
                 write_json(self.folder / f"{BEAT}{self.token}", {**self.owner, "beat": self.beat}, durable=False)

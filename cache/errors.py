@@ -14,8 +14,10 @@ class IncompleteCache(CacheError):
 
 
 class DamagedFile(CacheError):
-    """A file of a cache (`path`) that was read and is not what was written (`reason`). What could not be read is no
-    damage: that is a CacheError of another kind."""
+    """A file of a cache (`path`) whose content is not what was written (`reason`).
+
+    A file that could not be read is not damaged: that raises a plain CacheError.
+    """
 
     advice = "run the same command again"
 
@@ -35,19 +37,19 @@ class DamagedPart(DamagedFile):
 
 
 class DamagedPlan(DamagedFile):
-    """A plan.json that is not what was written. It is made again from the inputs; the parts are kept."""
+    """A plan.json that is not what was written. It is rebuilt from the inputs; the parts are kept."""
 
     advice = "`rcnn run` writes it again and keeps the parts"
 
 
 class DamagedManifest(DamagedFile):
-    """A manifest.json that is not what was written. It is made again from the parts."""
+    """A manifest.json that is not what was written. It is rebuilt from the parts."""
 
     advice = "`rcnn run` writes it again from the parts"
 
 
 class NewerVersion(CacheError):
-    """A file of a cache (`path`) that a newer version wrote, in the format `version`."""
+    """A file of a cache (`path`) written by a newer version, in format `version`."""
 
     def __init__(self, path: Path | str, version: object) -> None:
         super().__init__(f"{path}: written by a newer version (format {version}); update rcnn, or use another --work")
@@ -59,11 +61,11 @@ class NewerVersion(CacheError):
 
 
 class LostSource(CacheError):
-    """A finished cache from which records were to be copied and that is gone or no longer finished."""
+    """A cache from which records were to be copied is gone or no longer complete."""
 
 
 class DiskFull(CacheError):
-    """No space left while writing; what was finished before stays finished."""
+    """No space left while writing; finished work is kept."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(
@@ -77,5 +79,5 @@ class DiskFull(CacheError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, no longer than 200 characters; the name of its type if it has none."""
+    """The first line of an exception's message, at most 200 characters; its type's name if there is no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written to a temporary name, fsynced, renamed, the folder fsynced."""
+"""Atomic writing (temporary name, fsync, rename, fsync of the folder) and patient reading of files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from cache.errors import CacheError, DamagedFile, DiskFull
 
 TEMPORARY = ".tmp-"
-SWEPT = 3  # times that a temporary file may be swept up under its writer
+ATTEMPTS = 3  # at a write whose temporary file another process may delete
 SEAL = "sha256"
 PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
-PAUSES = (0.1, 0.5, 2.0)  # seconds between the attempts to read what a network disk may give later
+PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts to read from a network disk that may recover
 
 Result = TypeVar("Result")
 Change = tuple[int, int, int]
@@ -32,12 +32,12 @@ def temporary_name(path: Path) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name was still being written."""
+    """Whether this is the name of a file that is still being written, or was when its writer died."""
     return TEMPORARY in name
 
 
 def writer_of(temporary: str) -> tuple[str, int]:
-    """(host, process id) of whoever was writing a temporary file; ("", 0) if its name is none of ours."""
+    """(host, process id) of a temporary file's writer, from the file's name; ("", 0) if the name is not ours."""
     host, _, process = temporary.rpartition(TEMPORARY)[2].rpartition("-")[0].rpartition("-")
     return (host, int(process)) if process.isdecimal() else ("", 0)
 
@@ -45,13 +45,13 @@ def writer_of(temporary: str) -> tuple[str, int]:
 def write_atomically(
     path: Path, chunks: Sequence[bytes | memoryview], *, exclusive: bool = False, durable: bool = True
 ) -> bool:
-    """Writes `chunks` to `path` so that it is there whole or not at all, also after SIGKILL or a full disk.
+    """Writes `chunks` to `path` so that the file is whole or absent, even after SIGKILL or a full disk.
 
-    With `exclusive`, an existing file is left as it is and False is returned. `durable=False` spares the fsync, where a
-    power failure may undo it. Should another process sweep up the temporary file, it is written again. Raises DiskFull
+    With `exclusive`, an existing file is left alone and False is returned. `durable=False` skips the fsync; a power
+    failure may then undo the write. If another process deletes the temporary file, it is written again. Raises DiskFull
     or CacheError.
     """
-    for _ in range(SWEPT - 1):
+    for _ in range(ATTEMPTS - 1):
         try:
             return write_once(path, chunks, exclusive, durable)
         except CacheError as error:
@@ -61,7 +61,7 @@ def write_atomically(
 
 
 def write_once(path: Path, chunks: Sequence[bytes | memoryview], exclusive: bool, durable: bool) -> bool:
-    """`write_atomically`, tried once."""
+    """One attempt at `write_atomically`."""
     temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
@@ -97,13 +97,12 @@ def as_cache_error(path: Path, error: OSError) -> CacheError:
 def write_json(path: Path, value: Any, *, exclusive: bool = False, durable: bool = True) -> bool:
     """`value` as indented JSON, atomically; options as `write_atomically`."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    content = text.encode("utf-8", "backslashreplace")  # names of files that are no UTF-8: JSON has that escape
+    content = text.encode("utf-8", "backslashreplace")  # for file names that are not UTF-8: JSON has that escape
     return write_atomically(path, [content], exclusive=exclusive, durable=durable)
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`. Raises CacheError if it is not JSON or cannot be read, FileNotFoundError if it is not
-    there."""
+    """The JSON value in `path`. Raises CacheError if it is not JSON or cannot be read, FileNotFoundError if missing."""
     try:
         return parse_json(read_bytes(path))
     except ValueError as error:
@@ -111,15 +110,15 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes) -> Any:
-    """The value of JSON in UTF-8. Raises ValueError, also for what is nested too deep or has numbers too long."""
+    """The value of JSON in UTF-8. Raises ValueError, also for JSON nested too deeply or with too many digits."""
     try:
         return json.loads(content.decode("utf-8"))
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("nested too deeply") from error
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number, finite or not, that float64 can hold."""
+    """Whether a JSON value is a float, finite or not, or an integer below 2^63 in absolute value."""
     return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
@@ -137,18 +136,18 @@ def size_of(path: Path) -> int:
 
 
 def state_of(path: Path) -> tuple[int, ...]:
-    """What distinguishes a file from every other, and from its own earlier contents. Raises as `patiently`."""
+    """Device, inode, size and times: differ for any two files and for a changed file. Raises as `patiently`."""
     state = patiently(path, lambda: os.stat(path))
     return (state.st_dev, state.st_ino, *change_of(state))
 
 
 def change_of(state: os.stat_result) -> Change:
-    """What changes when a file is written to or replaced by one with the same inode."""
+    """(size, mtime, ctime), times in ns: changes when a file is written to or its inode is reused."""
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def is_there(path: Path) -> bool:
-    """Whether the file is there. Raises CacheError if that cannot be determined (a network disk does not answer)."""
+    """Whether the file exists. Raises CacheError if that cannot be determined (a network disk does not answer)."""
     try:
         size_of(path)
     except FileNotFoundError:
@@ -157,10 +156,10 @@ def is_there(path: Path) -> bool:
 
 
 def patiently(path: Path, read: Callable[[], Result]) -> Result:
-    """What `read` returns, tried again a few times where a disk, above all a network disk, may answer later.
+    """Calls `read`, retrying a few times on errors from which a disk, a network disk above all, may recover.
 
-    Raises FileNotFoundError, and CacheError for any other error of the operating system: that a file could not be read
-    says nothing about what is in it.
+    Raises FileNotFoundError, and CacheError for any other operating-system error: a file that could not be read is not
+    necessarily damaged.
     """
     for pause in (*PAUSES, None):
         try:
@@ -175,13 +174,13 @@ def patiently(path: Path, read: Callable[[], Result]) -> Result:
 
 
 def unreadable(path: Path, error: OSError) -> CacheError:
-    """The error for a file that is there and cannot be read."""
+    """The error for a file that exists but cannot be read."""
     return CacheError(
         f"{path}: " + cannot("be read", error, "check the disk or the network and run the same command again")
     )
 
 
-# Errors of the operating system
+# Operating-system errors
 
 MACHINE = {
     errno.EACCES: "check its owner and permissions",
@@ -193,23 +192,23 @@ MACHINE = {
     errno.ENFILE: "close other programs and run the same command again",
     errno.ENOMEM: "memory ran out: use fewer --jobs",
 }
-"""What to do about errors that the named file does not cause."""
+"""What to do about errors whose cause is the machine rather than the named file."""
 
 
 def cannot(be_done: str, error: OSError, advice: str) -> str:
     """The end of an error sentence about a file: "cannot be read (Input/output error); check the disk, then ...".
 
-    `be_done` is what was tried, as "be read"; `advice` what to do unless the machine is the cause.
+    `be_done`: what was attempted, e.g. "be read"; `advice`: what to do unless the machine is the cause.
     """
     return f"cannot {be_done} ({error.strerror or error}); {MACHINE.get(error.errno or 0, advice)}"
 
 
-# JSON that proves by itself that it is what was written
+# JSON files that contain their own SHA-256
 
 
 def seal_of(value: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON (sorted names, no spaces) of `value` without its seal."""
-    rest = {name: one for name, one in value.items() if name != SEAL}
+    rest = {name: member for name, member in value.items() if name != SEAL}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -221,9 +220,9 @@ def write_sealed(path: Path, value: Mapping[str, Any], *, exclusive: bool = Fals
 
 
 def read_sealed(path: Path, damaged: type[DamagedFile]) -> tuple[dict[str, Any], bool]:
-    """The object in `path` without its seal, and whether it had one: earlier versions wrote none.
+    """(the object in `path` without its seal, whether it had one: earlier versions wrote none).
 
-    Raises `damaged` if it is no JSON object or not what was sealed, FileNotFoundError, CacheError as `patiently`.
+    Raises `damaged` if it is not a JSON object or does not match its seal, and as `patiently`.
     """
     try:
         value = parse_json(read_bytes(path))
@@ -239,7 +238,7 @@ def read_sealed(path: Path, damaged: type[DamagedFile]) -> tuple[dict[str, Any],
 
 
 def fsync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable, where the filesystem can."""
+    """Makes a rename in `folder` durable, if the filesystem supports that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""A cache is named by what made it: stage, settings, the keys of its inputs, the libraries that change numbers."""
+"""A cache is named by what made it: stage, settings, input keys and the versions of libraries that affect results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY_DIGITS = 12
 def canonical_json(value: Any) -> str:
     """`value` as JSON with sorted names and no spaces: equal values give equal text, whatever the order of insertion.
 
-    Raises ValueError for NaN and infinity, TypeError for what JSON does not have.
+    Raises ValueError for NaN and infinity, TypeError for values that JSON cannot represent.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -25,13 +25,13 @@ def key_of(value: Any) -> str:
 
 
 def short_digest(*lines: str) -> str:
-    """The first 32 hex digits of the SHA-256 of some lines."""
+    """The first 32 hex digits of the SHA-256 of `lines`, joined by newlines."""
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that determines a cache's content. `inputs` maps each role to the key of what fills it."""
+    """Everything that determines a cache's content. `inputs` maps each role to the key of the input that fills it."""
 
     stage: str
     schema_version: int
@@ -45,7 +45,7 @@ class Identity:
         return key_of(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON that is hashed and that the manifest records."""
+        """The JSON that is hashed, and recorded in the manifest."""
         return {
             "stage": self.stage,
             "schema_version": self.schema_version,
@@ -63,22 +63,22 @@ class Identity:
 
 
 def differences(old: Identity, new: Identity) -> list[str]:
-    """In words, how `new` differs from `old`: "extract.padding 16 -> 0", "proposals changed upstream"."""
-    found = [
+    """How `new` differs from `old`, in words: "extract.padding 16 -> 0", "proposals changed upstream"."""
+    changes = [
         f"{new.stage}.{name} {old.settings.get(name, 'unset')} -> {new.settings.get(name, 'unset')}"
         for name in sorted({*old.settings, *new.settings})
         if old.settings.get(name) != new.settings.get(name)
     ]
-    found += [
+    changes += [
         f"{role} changed upstream"
         for role in sorted({*old.inputs, *new.inputs})
         if old.inputs.get(role) != new.inputs.get(role)
     ]
-    found += [
+    changes += [
         f"{name} {old.libraries.get(name, 'none')} -> {new.libraries.get(name, 'none')}"
         for name in sorted({*old.libraries, *new.libraries})
         if old.libraries.get(name) != new.libraries.get(name)
     ]
     if old.schema_version != new.schema_version:
-        found.append(f"{new.stage}'s format {old.schema_version} -> {new.schema_version}")
-    return found
+        changes.append(f"{new.stage}'s format {old.schema_version} -> {new.schema_version}")
+    return changes

@@ -1,6 +1,6 @@
-"""The files in a cache's folder, by their names: nobody outside this package knows them.
+"""The names of the files in a cache's folder, known only to this package.
 
-Nothing here needs numpy or h5py: the shell completes the names of items while a finger is on the key.
+Nothing here needs numpy or h5py: shell completion of item ids has to be instant.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def part_name(index: int) -> str:
 
 
 def part_index(name: str) -> int | None:
-    """The index of the part whose file has this name, None if it is the name of no part."""
+    """The index in the file name of a part; None if the name is not a part's."""
     match = PART_NAME.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def index_set_aside(name: str) -> int | None:
-    """The index of the part that was set aside as damaged under this name, None for any other file."""
+    """The index in the file name of a part set aside as damaged; None for any other name."""
     return None if is_temporary(name) or ASIDE not in name else part_index(name.partition(ASIDE)[0])
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """The names of all that a folder holds; none if it is not there. Raises CacheError if it cannot be listed."""
+    """The names in a folder; empty if it does not exist. Raises CacheError if it cannot be listed."""
     try:
         return frozenset(patiently(folder, lambda: os.listdir(folder)))
     except FileNotFoundError:
@@ -49,15 +49,12 @@ def names_in(folder: Path) -> frozenset[str]:
 
 
 def kind_of(path: Path) -> str | None:
-    """The kind of a file, from its name: "plan", "manifest", "items", "view", "part"; None for any other."""
-    named = {PLAN: "plan", MANIFEST: "manifest", ITEMS: "items", VIEW: "view"}
-    return "part" if part_index(path.name) is not None else named.get(path.name)
+    """The kind of a file, from its name: "plan", "manifest", "items", "view" or "part"; None for any other."""
+    kinds = {PLAN: "plan", MANIFEST: "manifest", ITEMS: "items", VIEW: "view"}
+    return "part" if part_index(path.name) is not None else kinds.get(path.name)
 
 
 def planned_items(folder: Path) -> list[str]:
-    """The ids of the items of the cache in `folder`, as its plan lists them, unchecked.
-
-    Raises OSError, ValueError or KeyError where they cannot be read.
-    """
+    """The item ids in the plan of the cache in `folder`, unchecked. Raises OSError, ValueError, KeyError."""
     item_ids: list[str] = json.loads((folder / PLAN).read_bytes())["item_ids"]
     return item_ids

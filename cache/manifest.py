@@ -12,7 +12,7 @@ from cache.files import is_there, read_sealed, state_of, write_sealed
 from cache.layout import MANIFEST
 
 MANIFEST_FORMAT = 1
-KEPT = 64  # manifests that a process remembers
+KEPT = 64  # manifests kept in memory
 MEMBERS: dict[str, type | tuple[type, ...]] = {
     "stage": str, "schema_version": int, "settings": dict, "inputs": dict, "libraries": dict, "key": str,
     "items": int, "rows": int, "bytes": int, "skipped": dict, "summary": object, "parts": list,
@@ -21,15 +21,15 @@ OF_A_PART: dict[str, type | tuple[type, ...]] = {"name": str, "items": int, "byt
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest, whole or not at all, with the SHA-256 of itself."""
+    """Writes the manifest atomically, with its own SHA-256."""
     write_sealed(path, {"format": MANIFEST_FORMAT, **manifest})
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest, None if there is none; read again only if the file has changed.
 
-    Raises DamagedManifest for one that is torn, changed or of another shape, NewerVersion, CacheError for one that
-    cannot be read. One without a SHA-256 is from before there was one, and of format 1.
+    Raises DamagedManifest if it is truncated, changed or malformed, NewerVersion, CacheError if it cannot be read. One
+    without a SHA-256 is from an earlier version and has format 1.
     """
     try:
         return dict(manifest_in(path, state_of(path)))
@@ -39,7 +39,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 @functools.lru_cache(maxsize=KEPT)
 def manifest_in(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
-    """The manifest in the file `path`, whose `state` says whether it is still the same file."""
+    """The manifest in `path`; `state`, part of the memoisation's key, changes with the file."""
     manifest, sealed = read_sealed(path, DamagedManifest)
     version = manifest.get("format")
     if sealed and isinstance(version, int) and version > MANIFEST_FORMAT:
@@ -52,12 +52,12 @@ def manifest_in(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the cache in `folder` has a manifest. Raises CacheError where that cannot be determined."""
+    """Whether the cache in `folder` has a manifest. Raises CacheError if that cannot be determined."""
     return is_there(folder / MANIFEST)
 
 
 def finished_caches(parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, manifest) of the finished caches in `parent`; damaged ones included: opening one reports its damage."""
+    """(folder, manifest) of the finished caches in `parent`. Damaged parts go unnoticed: opening a cache finds them."""
     for path in sorted(parent.glob(f"*/{MANIFEST}")):
         try:
             manifest = read_manifest(path)
@@ -68,5 +68,5 @@ def finished_caches(parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def has_shape(value: Mapping[str, Any], members: Mapping[str, type | tuple[type, ...]]) -> bool:
-    """Whether `value` has all `members`, each of its type."""
+    """Whether `value` has all `members`, each of the given type."""
     return all(name in value and isinstance(value[name], kind) for name, kind in members.items())

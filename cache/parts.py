@@ -1,11 +1,11 @@
-"""A part: the records of some tens of items in one immutable HDF5 file, written by one process and never reopened.
+"""A part: the records of a few dozen items in one immutable HDF5 file, written by one process and never reopened.
 
 The file begins with a 512-byte HDF5 user block, a line of JSON that `head -c 512` shows: format, stage, key, part, the
-length of what follows and its SHA-256. So every part proves by itself that it is whole, and which part of which cache
-it is. Inside, HDF5's fletcher32 guards each chunk and HDF5 1.10's own checksums all else.
+length of what follows and its SHA-256. So every part proves on its own that it is whole and which part of which cache
+it is. Inside, HDF5's fletcher32 protects each chunk, and HDF5 1.10's own checksums everything else.
 
-A process compares a part's SHA-256 before it first reads a column of it (`OpenPart`), so that a changed byte is an
-error and never a wrong number; RCNN_TRUST_DISK=1 leaves that to `rcnn cache verify` and to HDF5's checksums.
+A process checks a part's SHA-256 before it first reads a column of it (`OpenPart`), so that a changed byte is an error
+and never a wrong number; RCNN_TRUST_DISK=1 leaves that to `rcnn cache verify` and to HDF5's checksums.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from cache.errors import CacheError, DamagedPart, NewerVersion, first_line
 from cache.files import Change, change_of, parse_json, patiently, state_of, unreadable, write_atomically
 from cache.schema import Record, Schema
 
-FORMAT_VERSION = 1  # a later format must have other names in its header: see read_header
+FORMAT_VERSION = 1  # a later format must use other header names: see parse_header
 HEADER_NAMES = {"format", "stage", "key", "part", "items", "compression", "bytes", "sha256"}
 USER_BLOCK = 512
-CHECKSUMMED_SUPERBLOCK = 3  # HDF5 1.10: since then all that HDF5 writes besides the data has a checksum
+CHECKSUMMED_SUPERBLOCK = 3  # HDF5 1.10: from this version on, all metadata has checksums
 READ_BYTES = 1 << 22
-KEPT_HEADERS = 1 << 14  # that a process remembers
+KEPT_HEADERS = 1 << 14  # headers kept in memory
 TRUST_DISK = "RCNN_TRUST_DISK"
 CHUNK_BYTES = 1 << 19
 COMPRESSIONS = ("none", "gzip", "zstd")
-HDF5_ERRORS = (OSError, KeyError, ValueError, RuntimeError)  # what h5py makes of HDF5's; no kind says "damaged"
+HDF5_ERRORS = (OSError, KeyError, ValueError, RuntimeError)  # raised by h5py; none of them proves damage
 
 Result = TypeVar("Result")
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Where each item's rows begin and the last one's end: int64 [items + 1]."""
+    """Where each item's rows begin, then where the last item's end: int64 [items + 1]; `lengths` in rows."""
     return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))]).astype(np.int64)
 
 
@@ -58,11 +58,11 @@ def part_bytes(
     compression: str = "none",
     digests: Sequence[str] = (),
 ) -> bytes:
-    """The HDF5 file (what follows the user block) as bytes: same input, same bytes of data.
+    """The HDF5 file (what follows the user block) as bytes; the same input gives the same bytes of data.
 
-    `digests` gives for each item what it was made from (the SHA-256 of its image file, say), if that is known.
+    `digests`: for each item, what it was made from (e.g. the SHA-256 of its image file), if known.
 
-    Built in memory, so that a full disk or a kill interrupts one plain write, not HDF5's own.
+    Built in memory, so that a full disk or a kill interrupts a plain write and never HDF5's.
     """
     with h5py.File(
         "part", "w", driver="core", backing_store=False, libver=("v110", "v110"), userblock_size=USER_BLOCK
@@ -84,7 +84,7 @@ def part_bytes(
 
 
 def write_dataset(file: h5py.File, name: str, values: np.ndarray, compression: str) -> None:
-    """One dataset, chunked by rows and checksummed; HDF5 cannot checksum what is empty."""
+    """Writes one dataset, chunked by rows and checksummed; HDF5 cannot checksum an empty one."""
     if values.size == 0:
         file.create_dataset(name, data=values)
         return
@@ -94,18 +94,18 @@ def write_dataset(file: h5py.File, name: str, values: np.ndarray, compression: s
 
 
 def filter_options(compression: str) -> dict[str, Any]:
-    """h5py's options for a compression; CacheError if it needs a package that is not installed."""
+    """h5py's options for a compression. Raises CacheError if it needs a package that is not installed."""
     if compression == "none":
         return {}
     if compression == "gzip":
         return {"compression": "gzip", "compression_opts": 1}
     if compression == "zstd":
         return dict(zstd_plugin().Zstd(clevel=1))
-    raise CacheError(f"compression '{compression}' is unknown; it may be one of {', '.join(COMPRESSIONS)}")
+    raise CacheError(f"compression '{compression}' is unknown; choose one of {', '.join(COMPRESSIONS)}")
 
 
 def zstd_plugin() -> Any:
-    """The package that teaches HDF5 zstd, for writing and for reading."""
+    """The package hdf5plugin, whose import enables zstd in HDF5, for writing and reading. Raises CacheError."""
     try:
         import hdf5plugin
     except ImportError as error:
@@ -116,9 +116,9 @@ def zstd_plugin() -> Any:
 
 
 def write_part(path: Path, header: Mapping[str, Any], content: bytes, *, exclusive: bool = False) -> bool:
-    """Writes `content` under the final name `path`, whole or not at all, behind a user block with `header`.
+    """Writes a user block with `header`, then `content`, to `path` atomically.
 
-    With `exclusive`, a part that is there stays as it is, and False is returned.
+    With `exclusive`, an existing part is left alone and False is returned.
     """
     digest = hashlib.sha256(content).hexdigest()
     described = {"format": FORMAT_VERSION, **header, "bytes": len(content), "sha256": digest}
@@ -129,10 +129,9 @@ def write_part(path: Path, header: Mapping[str, Any], content: bytes, *, exclusi
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The user block of a part, checked against the file's length (cheap: one small read).
+    """The header in a part's user block, checked against the file's length (cheap: one small read).
 
-    Raises FileNotFoundError, DamagedPart if it is not a part's header, CacheError if it is from a newer version or
-    cannot be read.
+    Raises FileNotFoundError, DamagedPart if it is not a part's header, NewerVersion, CacheError if it cannot be read.
     """
 
     def beginning() -> tuple[bytes, int]:
@@ -149,14 +148,15 @@ def header_of(path: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=KEPT_HEADERS)
 def header_in(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
-    """The header of the part `path`, whose `state` says whether it is still the same file."""
+    """The header of the part `path`; `state`, part of the memoisation's key, changes with the file."""
     return read_header(path)
 
 
 def parse_header(path: Path, block: bytes, length: int) -> dict[str, Any]:
-    """The header in a file's first 512 bytes; the file has `length` bytes. Raises DamagedPart or CacheError.
+    """The header in `block`, a file's first 512 bytes; the file has `length` bytes. Raises DamagedPart, NewerVersion.
 
-    A greater format is believed only with other names than ours: else a flipped bit of the number could hide a part.
+    A higher format counts as newer only if its header's names differ from ours; otherwise a flipped bit in the number
+    could pass for a newer version.
     """
     try:
         header = parse_json(block)
@@ -174,36 +174,36 @@ def parse_header(path: Path, block: bytes, length: int) -> dict[str, Any]:
 
 
 def check_place(path: Path, header: Mapping[str, Any], stage: str, key: str, part: int | None, items: int) -> None:
-    """Raises DamagedPart if a header is not that of this part of this cache: it is another's, or a flipped bit has left
-    it readable."""
+    """Raises DamagedPart unless a header belongs to this part of this cache; a header with a flipped bit may still be
+    readable."""
     expected = {"format": FORMAT_VERSION, "stage": stage, "key": key, "part": part, "items": items}
-    proof = {name: header.get(name) for name in ("compression", "bytes", "sha256")}
-    other = [name for name in expected if name in header and header[name] != expected[name]]
-    if other:
-        told = ", ".join(f"{name} {header[name]!r} instead of {expected[name]!r}" for name in other)
-        raise DamagedPart(path, f"its header says {told}")
-    if header != {**expected, **proof} or proof["compression"] not in COMPRESSIONS:
+    free = {name: header.get(name) for name in ("compression", "bytes", "sha256")}
+    wrong = [name for name in expected if name in header and header[name] != expected[name]]
+    if wrong:
+        contradictions = ", ".join(f"{name} {header[name]!r} instead of {expected[name]!r}" for name in wrong)
+        raise DamagedPart(path, f"its header says {contradictions}")
+    if header != {**expected, **free} or free["compression"] not in COMPRESSIONS:
         raise DamagedPart(path, "its header has changed since it was written")
 
 
 # Verifying
 
 
-VERIFIED: dict[tuple[int, int], Change] = {}  # (device, inode) of the files that this process has found right
+VERIFIED: dict[tuple[int, int], Change] = {}  # by (device, inode): the files that this process has found intact
 
 
 def trusts_disk() -> bool:
-    """Whether RCNN_TRUST_DISK=1 spares the SHA-256 on reading. Raises CacheError for another value than 0 and 1."""
+    """Whether RCNN_TRUST_DISK=1 skips the SHA-256 on reading. Raises CacheError for a value other than 0 and 1."""
     value = os.environ.get(TRUST_DISK, "")
     if value not in ("", "0", "1"):
-        raise CacheError(f"{TRUST_DISK}={value}: may be 1 (parts are read without comparing their SHA-256) or 0")
+        raise CacheError(f"{TRUST_DISK}={value}: must be 1 (read parts without checking their SHA-256) or 0")
     return value == "1"
 
 
 def verify_part(path: Path) -> dict[str, Any]:
-    """Reads every byte of a part and compares its SHA-256; returns the header.
+    """Reads every byte of a part and checks its SHA-256; returns the header.
 
-    Raises FileNotFoundError, DamagedPart, CacheError if it is from a newer version or cannot be read.
+    Raises FileNotFoundError, DamagedPart, NewerVersion, CacheError if it cannot be read.
     """
 
     def verified() -> dict[str, Any]:
@@ -214,7 +214,7 @@ def verify_part(path: Path) -> dict[str, Any]:
 
 
 def verify_descriptor(path: Path, descriptor: int) -> dict[str, Any]:
-    """`verify_part` for an open file; the process remembers that the file, as long as it does not change, is sound."""
+    """`verify_part` for an open file; VERIFIED remembers that it is intact for as long as it does not change."""
     state = os.fstat(descriptor)
     header = parse_header(path, os.pread(descriptor, USER_BLOCK, 0), state.st_size)
     digest, buffer, place = hashlib.sha256(), bytearray(READ_BYTES), USER_BLOCK
@@ -231,10 +231,9 @@ def verify_descriptor(path: Path, descriptor: int) -> dict[str, Any]:
 class OpenPart:
     """A part open for reading; every access to damaged bytes raises DamagedPart.
 
-    Opening compares the header with the part's place (stage, key, index, items). The SHA-256 is compared when the
-    first column is read, once for a process and a file that does not change; offsets and ids, which opening reads, HDF5
-    has checksummed. In a part from an earlier version, whose index of chunks has no checksum, it is compared
-    on opening.
+    Opening checks that the header belongs to this part (stage, key, index, items). The SHA-256 is checked when the
+    first column is read, once per process unless the file changes; offsets and ids, which are read on opening, have
+    HDF5's checksums. A part from an earlier version, whose chunk index has no checksum, is checked on opening.
     """
 
     def __init__(self, path: Path, schema: Schema, stage: str, key: str, index: int, items: int) -> None:
@@ -255,8 +254,8 @@ class OpenPart:
             raise
 
     def trying(self, read: Callable[[], Result]) -> Result:
-        """What `read` returns. Where HDF5 fails, the file is read byte by byte: if it is not what was written, it is
-        damaged; if it is, the failure passed (a network disk, memory) and `read` is tried once more.
+        """Calls `read`. If HDF5 fails, the whole file is verified: if it is intact, the failure may have been a passing
+        one (a network disk, memory) and `read` is called once more.
 
         Raises FileNotFoundError, DamagedPart, CacheError.
         """
@@ -277,21 +276,22 @@ class OpenPart:
             ) from error
 
     def open(self) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """Opens the file; returns offsets of each ragged table and ids."""
+        """Opens the file; returns (the offsets of each ragged table, int64 [items + 1], by prefix; the item ids)."""
         self.close()
         self.file = h5py.File(self.path, "r", driver="sec2")
         if not is_checksummed(self.descriptor):
             self.verify()
         offsets = {prefix: self.file[f"{prefix}offsets"][()] for prefix, _ in self.schema.ragged()}
-        item_ids = tuple(one.decode() for one in self.file[f"{self.schema.item}_ids"][()])
+        item_ids = tuple(item_id.decode() for item_id in self.file[f"{self.schema.item}_ids"][()])
         self.has_digests = f"{self.schema.item}_sha256" in self.file
         return offsets, item_ids
 
     @functools.cached_property
     def skipped(self) -> dict[str, str]:
-        """The skipped items and why. Raises DamagedPart, CacheError if it cannot be read.
+        """The skipped items, each with the reason. Raises DamagedPart, CacheError if it cannot be read.
 
-        HDF5 keeps texts of any length in a heap without a checksum, and searches some damaged heaps for ever.
+        The SHA-256 is checked first: HDF5 keeps variable-length strings in a heap without a checksum and never returns
+        from searching some damaged heaps.
         """
 
         def values() -> dict[str, str]:
@@ -310,8 +310,8 @@ class OpenPart:
         return int(self.file.id.get_vfd_handle())
 
     def verify(self) -> None:
-        """Compares the SHA-256 of the file that HDF5 has open, unless this process has and it has not changed since, or
-        the disk is trusted. Raises DamagedPart, OSError."""
+        """Checks the SHA-256 of the file that HDF5 has open, unless this process has done so and it has not changed
+        since, or the disk is trusted. Raises DamagedPart, OSError."""
         if trusts_disk():
             return
         state = os.fstat(self.descriptor)
@@ -319,16 +319,16 @@ class OpenPart:
             check_place(self.path, verify_descriptor(self.path, self.descriptor), *self.place)
 
     def digest(self, position: int) -> str | None:
-        """What the part's item number `position` was made from, None where that is not known."""
+        """The digest of what the item at `position` in the part was made from; None if unknown."""
         name = f"{self.schema.item}_sha256"
         return bytes(self.read(name, position).item()).decode() or None if self.has_digests else None
 
     def record(self, position: int, columns: Sequence[str]) -> Record:
-        """The `columns` of the part's item number `position`."""
+        """The `columns` of the item at `position` in the part."""
         return {name: self.read(name, self.span(name, position)) for name in columns}
 
     def span(self, column: str, position: int) -> slice | int:
-        """Where the item's rows are in `column`."""
+        """The item's rows in `column`: a slice, or `position` itself in a column with one row per item."""
         prefix = self.schema.prefix_of(column)
         if prefix is None:
             return position
@@ -336,7 +336,7 @@ class OpenPart:
         return slice(int(offsets[position]), int(offsets[position + 1]))
 
     def read(self, column: str, where: Any) -> np.ndarray:
-        """`column[where]`. Raises DamagedPart, CacheError if it cannot be read."""
+        """`column[where]`, in the column's dtype. Raises DamagedPart, CacheError if it cannot be read."""
 
         def values() -> np.ndarray:
             if self.file is None:
@@ -355,5 +355,5 @@ class OpenPart:
 
 
 def is_checksummed(descriptor: int) -> bool:
-    """Whether HDF5 has a checksum for all that the file holds besides data."""
+    """Whether HDF5's superblock version implies checksums for all metadata."""
     return os.pread(descriptor, 1, USER_BLOCK + 8) >= bytes([CHECKSUMMED_SUPERBLOCK])

@@ -17,14 +17,14 @@ from cache.layout import PLAN, part_name
 from cache.parts import check_place, header_of
 from cache.schema import Schema
 
-KEPT = 32  # plans that a process remembers
+KEPT = 32  # plans kept in memory
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Identity, items and columns of a cache, and how many items a part has.
+    """Identity, items and columns of a cache, and the number of items per part.
 
-    `sealed`: it was read from a file that carries its own SHA-256 (files from earlier versions have none).
+    `sealed`: the file it was read from has its own SHA-256 (files from earlier versions do not).
     """
 
     identity: Identity
@@ -40,12 +40,12 @@ class Plan:
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """The place of each item, by its id."""
+        """Each item's position in the cache, by its id."""
         return {item_id: position for position, item_id in enumerate(self.item_ids)}
 
     @property
     def part_count(self) -> int:
-        """How many parts there are."""
+        """The number of parts; the last one may be shorter."""
         return -(-len(self.item_ids) // self.part_size)
 
     def items_of(self, index: int) -> tuple[str, ...]:
@@ -53,8 +53,8 @@ class Plan:
         return self.item_ids[index * self.part_size : (index + 1) * self.part_size]
 
     def header(self, folder: Path, index: int) -> dict[str, Any]:
-        """The header of a part that is there. Raises FileNotFoundError if it is not, DamagedPart if it is not this
-        part of this cache, CacheError if it cannot be read."""
+        """The header of the part `index`. Raises FileNotFoundError if the part is missing, DamagedPart if the file is
+        not this part of this cache, CacheError if it cannot be read."""
         path = folder / part_name(index)
         header = header_of(path)
         check_place(path, header, self.identity.stage, self.key, index, len(self.items_of(index)))
@@ -78,7 +78,7 @@ def items_digest(item_ids: Sequence[str]) -> str:
 
 
 def write_plan(folder: Path, plan: Plan) -> bool:
-    """Writes plan.json with the SHA-256 of itself unless there is one; whether it was written."""
+    """Writes plan.json, with its own SHA-256, unless it exists; returns whether it was written."""
     return write_sealed(folder / PLAN, plan.as_json(), exclusive=True)
 
 
@@ -94,13 +94,13 @@ def read_plan(folder: Path) -> Plan:
 
 @functools.lru_cache(maxsize=KEPT)
 def plan_in(path: Path, state: tuple[int, ...]) -> Plan:
-    """The plan in the file `path`, whose `state` says whether it is still the same file."""
+    """The plan in `path`; `state`, part of the memoisation's key, changes with the file."""
     value, sealed = read_sealed(path, DamagedPlan)
     try:
         identity = Identity.from_json(value["identity"])
         item_ids, schema, part_size = tuple(value["item_ids"]), Schema.from_json(value["schema"]), value["part_size"]
         plan = Plan(identity, item_ids, schema, part_size, sealed)
-        texts = all(isinstance(one, str) for one in (identity.stage, schema.item, *item_ids))
+        texts = all(isinstance(text, str) for text in (identity.stage, schema.item, *item_ids))
         if not (texts and item_ids and isinstance(part_size, int) and part_size > 0):
             raise DamagedPlan(path, "it is not a cache's plan")
         if value["items_sha256"] != items_digest(item_ids):

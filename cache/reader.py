@@ -20,20 +20,19 @@ from cache.schema import Record
 
 @dataclass(frozen=True)
 class Survey:
-    """What the parts of a cache say of all its items: `lengths`, the rows of each item in each ragged table, int64
-    [items], by the table's prefix in names of columns ("" at the root); `skipped`, ids and why."""
+    """What one pass over a cache's parts gives: `lengths`, the number of rows of each item, int64 [items], per ragged
+    table, by the prefix of its columns' names ("" at the root); `skipped`, the reason by item id."""
 
     lengths: Mapping[str, np.ndarray]
     skipped: Mapping[str, str]
 
 
 class Reader:
-    """A finished cache, open for reading. May be pickled; every process opens its own files."""
+    """A finished cache, open for reading. Can be pickled; every process opens its own files."""
 
     def __init__(self, folder: Path, *, require_complete: bool = True) -> None:
-        """Raises IncompleteCache if the cache in `folder` is missing or, with `require_complete`, unfinished,
-        DamagedPlan, DamagedManifest, CacheError if it cannot be read. Without `require_complete` a manifest is not
-        looked at."""
+        """Raises IncompleteCache if the cache in `folder` is missing or, with `require_complete`, unfinished;
+        DamagedPlan, DamagedManifest; CacheError if it cannot be read."""
         self.folder = Path(folder)
         manifest = read_manifest(self.folder / MANIFEST)
         if manifest is None and require_complete:
@@ -67,17 +66,17 @@ class Reader:
 
     @property
     def positions(self) -> dict[str, int]:
-        """The place of each item, by its id."""
+        """Each item's position in the cache, by its id."""
         return self.plan.positions
 
     @property
     def part_count(self) -> int:
-        """How many parts there are."""
+        """The number of parts."""
         return self.plan.part_count
 
     def open_part(self, index: int) -> OpenPart:
-        """The part with this index; the one opened before is closed. Raises DamagedPart, DamagedPlan for a plan
-        without a SHA-256 that a sound part contradicts, CacheError if it cannot be read."""
+        """The part with this index; the one opened before is closed. Raises DamagedPart, CacheError if it cannot be
+        read."""
         if self.current is not None and self.current[0] == index:
             return self.current[1]
         self.close()
@@ -93,8 +92,8 @@ class Reader:
         return part
 
     def survey(self) -> Survey:
-        """What all parts say of their items, each opened once. Every byte of a part is read first that this process has
-        not verified yet (nothing if the disk is trusted).
+        """Lengths and skipped items from all parts, each opened once, after checking the SHA-256 of those that this
+        process has not verified yet (unless the disk is trusted).
 
         Raises DamagedPart, CacheError if one cannot be read.
         """
@@ -107,7 +106,7 @@ class Reader:
         return Survey(self.all_lengths(verified), skipped)
 
     def all_lengths(self, look: Callable[[OpenPart], None] = lambda part: None) -> dict[str, np.ndarray]:
-        """`lengths` of each ragged table by its prefix, from parts opened once each, at which `look` looks first.
+        """`Survey.lengths`: opens each part once and calls `look` with it first.
 
         Raises DamagedPart, CacheError if one cannot be read.
         """
@@ -126,7 +125,7 @@ class Reader:
             self.current = None
 
     def position(self, item_id: str) -> int:
-        """The item's place in the cache. Raises CacheError for an item that it does not have."""
+        """The item's position in the cache. Raises CacheError if the cache does not have it."""
         try:
             return self.plan.positions[item_id]
         except KeyError:
@@ -136,7 +135,7 @@ class Reader:
             ) from None
 
     def check_columns(self, columns: Sequence[str] | None) -> Sequence[str]:
-        """All columns for None. Raises CacheError for one that the cache does not have."""
+        """`columns`, or all columns for None. Raises CacheError for one that the cache does not have."""
         known = self.schema.columns()
         if columns is None:
             return list(known)
@@ -146,24 +145,24 @@ class Reader:
         return columns
 
     def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
-        """One item's record, or the named columns of it."""
+        """One item's record, or only the named columns of it."""
         wanted = self.check_columns(columns)
         index, position = divmod(self.position(item_id), self.part_size)
         return self.open_part(index).record(position, wanted)
 
     def digest(self, item_id: str) -> str | None:
-        """What an item was made from, as its writer recorded it (say, its image file's SHA-256); None if unknown."""
+        """What an item was made from, as its writer recorded it (e.g. its image file's SHA-256); None if unknown."""
         index, position = divmod(self.position(item_id), self.part_size)
         return self.open_part(index).digest(position)
 
     def rows(self, item_id: str, column: str, indices: np.ndarray) -> np.ndarray:
-        """The rows `indices` (int [k], any order) of one ragged column of an item: [k, ...]."""
+        """The rows `indices` (int [k], in any order) of an item's ragged column: [k, ...]. Raises CacheError."""
         self.check_columns([column])
         index, position = divmod(self.position(item_id), self.part_size)
         part = self.open_part(index)
         where = part.span(column, position)
         if not isinstance(where, slice):
-            raise CacheError(f"{self.folder}: column '{column}' has one row for each {self.schema.item}; use read")
+            raise CacheError(f"{self.folder}: column '{column}' has one row per {self.schema.item}; use read")
         chosen = np.asarray(indices, np.int64)
         if not len(chosen):
             return part.read(column, slice(0, 0))
@@ -178,49 +177,49 @@ class Reader:
     ) -> Iterator[tuple[str, Record]]:
         """(id, record) of every item, or of `item_ids`, in the cache's order, one at a time."""
         wanted = self.check_columns(columns)
-        chosen = range(len(self.item_ids)) if item_ids is None else sorted(self.position(one) for one in item_ids)
-        for place in chosen:
-            index, position = divmod(place, self.part_size)
-            yield self.item_ids[place], self.open_part(index).record(position, wanted)
+        chosen = range(len(self.item_ids)) if item_ids is None else sorted(map(self.position, item_ids))
+        for item in chosen:
+            index, position = divmod(item, self.part_size)
+            yield self.item_ids[item], self.open_part(index).record(position, wanted)
 
     def lengths(self, table: str = "") -> np.ndarray:
-        """Rows of each item in the root table (or in `table`): int64 [items]; zeros where there is no such table."""
+        """Each item's number of rows in the root table (or in `table`): int64 [items]; zeros without that table."""
         prefix = f"{table}/" if table else ""
         if prefix not in dict(self.schema.ragged()):
             return np.zeros(len(self.item_ids), np.int64)
         return self.all_lengths()[prefix]
 
     def skipped(self) -> dict[str, str]:
-        """Items that were skipped on request and why."""
+        """The items that were skipped on request, each with the reason."""
         return dict(self.survey().skipped)
 
 
 def missing_part(path: Path) -> CacheError:
-    """The error for a part that is not there: DamagedPart, unless the whole folder is away (a network disk, say)."""
+    """The error for a missing part: DamagedPart, unless the whole folder is gone (e.g. an unmounted disk)."""
     if is_there(path.parent / PLAN):
         return DamagedPart(path, "the file is missing")
     return CacheError(f"{path.parent}: the folder is gone or its disk is not mounted; run the same command again")
 
 
 def check_agreement(folder: Path, plan: Plan, manifest: Mapping[str, Any]) -> None:
-    """Raises DamagedManifest, or DamagedPlan for one without a SHA-256, unless both describe the same parts."""
-    told = [(part["name"], part["items"]) for part in manifest["parts"]]
+    """Raises DamagedManifest, or DamagedPlan if the plan has no SHA-256, unless both describe the same parts."""
+    listed = [(part["name"], part["items"]) for part in manifest["parts"]]
     planned = [(part_name(index), len(plan.items_of(index))) for index in range(plan.part_count)]
     if manifest["key"] != plan.key:
         raise DamagedManifest(folder / MANIFEST, "it belongs to a different cache than the plan.json beside it")
-    if told != planned:
+    if listed != planned:
         if plan.sealed:
             raise DamagedManifest(folder / MANIFEST, "its parts differ from those of the plan.json beside it")
         raise DamagedPlan(folder / PLAN, "its parts differ from those of the manifest.json beside it")
 
 
 def open_cache(path: Path | str) -> Reader:
-    """The finished cache in the folder `path` (or beside the file `path`, its data.h5 say), for reading in Python:
+    """The finished cache in the folder `path` (or in the folder of the file `path`, e.g. its data.h5), for reading:
 
         with cache.open("work/caches/extract/shapes-train.3fa9c1d2be04") as features:
             record = features.read(features.item_ids[0], ["boxes", "fc5"])
 
-    Every part is checked as it is read, one is open at a time. Raises as `Reader`.
+    Every part is checked as it is read; one is open at a time. Raises as `Reader`.
     """
     place = Path(path)
     return Reader(place.parent if place.is_file() else place)

@@ -1,6 +1,6 @@
-"""What a cache holds: named columns of items (images, classes), some with one row per item, some ragged.
+"""The columns of a cache: some have one row per item (image, class), some are ragged.
 
-A *record* is one item: a dict from column names to arrays. Ragged columns of one table share their number of rows.
+A *record* is one item: a dict from column names to arrays. The ragged columns of a table have equally many rows.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class Schema:
         )
 
     def empty(self) -> Record:
-        """A record without rows (zeros in columns with one row per item): what a skipped image leaves."""
+        """A record without rows (zeros in columns with one row per item), as for a skipped image."""
         ragged = {
             prefix + name: column.zeros(0) for prefix, columns in self.ragged() for name, column in columns.items()
         }
         return {**ragged, **{name: np.zeros(column.shape, column.dtype) for name, column in self.per_item.items()}}
 
     def check(self, record: Mapping[str, np.ndarray], item_id: str) -> None:
-        """Raises CacheError, naming item and column, unless `record` has just these columns, types and shapes."""
+        """Raises CacheError, naming item and column, unless `record` has exactly these columns, dtypes and shapes."""
         expected = self.columns()
         if set(record) != set(expected):
             missing, extra = sorted(set(expected) - set(record)), sorted(set(record) - set(expected))
@@ -81,7 +81,7 @@ class Schema:
                 self.check_column(item_id, prefix + name, record[prefix + name], column, rows)
 
     def check_column(self, item_id: str, name: str, values: np.ndarray, column: Column, rows: tuple[int, ...]) -> None:
-        """Raises CacheError unless `values` has `column`'s dtype and the shape `rows` + one row's."""
+        """Raises CacheError unless `values` has `column`'s dtype and the shape [*rows, *column.shape]."""
         wanted = (*rows, *column.shape)
         if values.dtype != np.dtype(column.dtype) or values.shape != wanted:
             raise CacheError(
@@ -90,7 +90,7 @@ class Schema:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """What the cache's plan records."""
+        """The JSON that the plan records."""
 
         def described(columns: Mapping[str, Column]) -> dict[str, list[Any]]:
             return {name: [column.dtype, list(column.shape)] for name, column in columns.items()}

@@ -1,7 +1,7 @@
-"""The state of a cache (missing, partial, damaged or complete), for all that run, wait for, list or repair caches.
+"""The state of a cache (missing, partial, damaged or complete), for code that runs, awaits, lists or repairs caches.
 
-A `CacheState` is what one look finds: the folder is listed once, and each file is read once, when something is asked
-that it answers. Nothing is changed by looking; whoever wants to know what is there later looks again.
+A `CacheState` is a snapshot: the folder is listed once and each file is read once, when first needed. Taking it changes
+nothing; to see later changes, take another.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MISSING, PARTIAL, DAMAGED, FOREIGN, NEWER, COMPLETE = (
 
 
 class CacheState:
-    """The state of the cache in `folder`, which should have this `key` (None: whichever it has).
+    """The state of the cache in `folder`, which should have this `key` (None: any).
 
-    Unless it is said otherwise, everything raises CacheError for what cannot be read, NewerVersion for what a newer
-    version wrote, and is no error for what is not there.
+    Unless stated otherwise, everything raises CacheError for a file that cannot be read and NewerVersion for one from a
+    newer version; a missing file is not an error.
     """
 
     def __init__(self, folder: Path, key: str | None = None) -> None:
@@ -41,27 +41,27 @@ class CacheState:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The names of all that the folder holds."""
+        """The names in the folder."""
         return names_in(self.folder)
 
     @cached_property
     def part_indices(self) -> tuple[int, ...]:
-        """The indices of the parts that are there, by their names."""
+        """The indices of the parts that exist, from their names."""
         return tuple(sorted(index for index in map(part_index, self.names) if index is not None))
 
     @property
     def exists(self) -> bool:
-        """Whether there is a cache, finished or not, perhaps without its plan."""
+        """Whether there is a cache, finished or not, possibly without its plan."""
         return bool(self.part_indices or {PLAN, MANIFEST} & self.names)
 
     @property
     def finished(self) -> bool:
-        """Whether there is a manifest, sound or not."""
+        """Whether there is a manifest, intact or not."""
         return MANIFEST in self.names
 
     @cached_property
     def plan(self) -> Plan | None:
-        """What the cache is to hold. Raises DamagedPlan."""
+        """The cache's items and columns; None if there is no plan. Raises DamagedPlan."""
         try:
             return read_plan(self.folder)
         except FileNotFoundError:
@@ -69,7 +69,7 @@ class CacheState:
 
     @property
     def sound_plan(self) -> Plan | None:
-        """The plan, None also for a damaged one."""
+        """The plan; None if it is missing or damaged."""
         try:
             return self.plan
         except DamagedFile:
@@ -77,26 +77,26 @@ class CacheState:
 
     @cached_property
     def recorded(self) -> dict[str, Any] | None:
-        """The manifest as it stands; whether it is true, `manifest` says. Raises DamagedManifest."""
+        """The manifest as written, not checked against the parts as `manifest` is. Raises DamagedManifest."""
         return read_manifest(self.folder / MANIFEST)
 
     # Whether it is complete
 
     @property
     def complete(self) -> bool:
-        """Whether all is there and fits together; False for a damaged cache."""
+        """Whether everything is there and consistent; False for a damaged cache."""
         return self.manifest is not None
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest of a complete cache, None if it is not complete."""
+        """The manifest of a complete cache; None if it is not complete."""
         return self.verdict[0]
 
     @property
     def damage(self) -> DamagedFile | None:
-        """What keeps a finished cache from being complete: a file that is not what was written, or a lost part.
+        """What keeps a finished cache from being complete: a file that is not what was written, or a missing part.
 
-        An unfinished cache is not checked for damage: resuming it finds any.
+        An unfinished cache is not checked for damage; resuming it finds any.
         """
         return self.verdict[1]
 
@@ -113,7 +113,7 @@ class CacheState:
         return (None if self.plan is None else manifest), None
 
     def check(self, manifest: dict[str, Any]) -> None:
-        """Raises DamagedFile unless manifest, plan and the headers of all parts fit together."""
+        """Raises DamagedFile unless manifest, plan and the headers of all parts agree."""
         path = self.folder / MANIFEST
         if self.key not in (None, manifest["key"]):
             raise DamagedManifest(path, f"it is the manifest of another cache, {manifest['key']}")
@@ -130,7 +130,7 @@ class CacheState:
 
     @cached_property
     def view_fault(self) -> str | None:
-        """What is wrong with the one-file view of a complete cache, None if nothing is."""
+        """What is wrong with the one-file view of a complete cache; None if nothing is."""
         return view_fault(self.folder, self.plan) if self.complete and self.plan is not None else None
 
     @property
@@ -139,15 +139,15 @@ class CacheState:
         return self.folder / VIEW
 
     def write_view(self) -> None:
-        """Writes the one-file view of a complete cache again. Raises DamagedFile, DiskFull."""
+        """Rewrites the one-file view of a complete cache. Raises DamagedFile, DiskFull."""
         with Reader(self.folder) as reader:
             write_view(reader)
 
-    # How far it is
+    # Progress
 
     @cached_property
     def parts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The indices of the parts that are whole, and of those that are damaged or were set aside as damaged."""
+        """(the indices of the intact parts, those of the parts that are damaged or were set aside as damaged)."""
         plan = self.sound_plan
         if plan is None:
             return (), ()
@@ -165,31 +165,31 @@ class CacheState:
 
     @property
     def items(self) -> int:
-        """How many items the cache is to hold; 0 without a plan that can be read."""
+        """The number of items in the plan; 0 without an intact plan."""
         return 0 if self.sound_plan is None else len(self.sound_plan.item_ids)
 
     @property
     def items_done(self) -> int:
-        """How many items there are in whole parts."""
+        """The number of items in intact parts."""
         plan = self.sound_plan
         return 0 if plan is None else sum(len(plan.items_of(index)) for index in self.parts[0])
 
     @property
     def missing_parts(self) -> list[int] | None:
-        """The indices of the parts that are not there, None without a plan that can be read."""
+        """The indices of the missing parts; None without an intact plan."""
         plan = self.sound_plan
         return None if plan is None else sorted(set(range(plan.part_count)) - set(self.part_indices))
 
-    # All of it in a word
+    # Summary
 
     @property
     def condition(self) -> str:
-        """MISSING, PARTIAL, DAMAGED, FOREIGN (another cache's), NEWER (a newer version's) or COMPLETE."""
+        """MISSING, PARTIAL, DAMAGED, FOREIGN (another cache's), NEWER (from a newer version) or COMPLETE."""
         return self.diagnosis[0]
 
     @property
     def fault(self) -> str:
-        """What is wrong, as a clause for people: "damaged plan.json (it is not valid JSON)"; empty if nothing is."""
+        """What is wrong, as a clause: "damaged plan.json (it is not valid JSON)"; empty if nothing is."""
         return self.diagnosis[1]
 
     @cached_property
@@ -220,19 +220,18 @@ class CacheState:
         if not self.part_indices:
             return MISSING, ""
         count = len(self.part_indices)
-        there = "1 part is there" if count == 1 else f"{count} parts are there"
-        return DAMAGED, f"{self.absent(PLAN)}, but {there}; the next run writes it again and keeps what fits"
+        parts = "1 part" if count == 1 else f"{count} parts"
+        return DAMAGED, f"{self.absent(PLAN)}, but {parts}; the next run rewrites it and keeps the parts that match"
 
     def absent(self, name: str) -> str:
-        """That a file is not there, and where it went if it was set aside."""
-        aside = sorted(
-            (other for other in self.names if other.startswith(f"{name}{ASIDE}")), key=lambda one: (len(one), one)
-        )
+        """A clause that a file is missing, and where it was moved if it was set aside."""
+        prefix = f"{name}{ASIDE}"
+        aside = sorted((other for other in self.names if other.startswith(prefix)), key=lambda name: (len(name), name))
         return f"no {name}" + (f" (a damaged one was set aside as {aside[-1]})" if aside else "")
 
 
 def caches_in(root: Path) -> Iterator[CacheState]:
-    """The caches in the folders of stages in `root`, complete or not, also those whose plan was lost."""
+    """The caches in `root`/STAGE/, complete or not, including those without a plan."""
     for folder in sorted(root.glob("*/*")):
         state = CacheState(folder)
         if folder.is_dir() and state.exists:
@@ -240,7 +239,7 @@ def caches_in(root: Path) -> Iterator[CacheState]:
 
 
 def remove_cache(folder: Path) -> None:
-    """Deletes a cache, its manifest first: what lacks a part is not complete. Raises CacheError."""
+    """Deletes a cache, manifest first: a cache without parts must not look complete. Raises CacheError."""
     try:
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder)
@@ -249,6 +248,6 @@ def remove_cache(folder: Path) -> None:
 
 
 def nearest_relative(parent: Path, wanted: Identity) -> list[str]:
-    """How a cache that is to be made differs from the finished one in `parent` that differs least, in words."""
-    found = [differences(Identity.from_json(manifest), wanted) for _, manifest in finished_caches(parent)]
-    return min(found, key=len, default=[])
+    """How a cache yet to be made differs, in words, from the most similar finished one in `parent`."""
+    relatives = [differences(Identity.from_json(manifest), wanted) for _, manifest in finished_caches(parent)]
+    return min(relatives, key=len, default=[])

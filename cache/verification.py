@@ -1,4 +1,4 @@
-"""Every byte of a cache read and compared with what was written: plan, manifest, parts, view."""
+"""Reads every byte of a cache (plan, manifest, parts, view) and checks that it is what was written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cache.parts import check_place, verify_part
 from cache.plan import Plan
 from cache.reader import check_agreement, missing_part
 from cache.state import CacheState
-from cache.view import OF_BEFORE, view_fault
+from cache.view import EARLIER_VERSION, view_fault
 from cache.writer import set_aside
 
 Result = TypeVar("Result")
@@ -21,15 +21,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one file: `kind` is "damaged", "replaced" (a view of an earlier version) or "failed" (it could
-    not be read); `text` names the file and says what is wrong and what became of it."""
+    """What is wrong with one file: `kind` is "damaged", "replaced" (a view from an earlier version) or "failed" (could
+    not be read); `text` gives the file, what is wrong and what was done about it."""
 
     kind: str
     text: str
 
 
 class Verification:
-    """A cache of which every byte is read. What is damaged is set aside; a view is written again at once."""
+    """One full check of a cache. Damaged files are set aside; a damaged view is rewritten at once."""
 
     def __init__(self, state: CacheState) -> None:
         self.state = state
@@ -55,7 +55,7 @@ class Verification:
         return self.faults
 
     def of(self, read: Callable[[], Result]) -> Result | None:
-        """What `read` returns; None for a file that is not there, or that is damaged or could not be read."""
+        """What `read` returns; None, with a fault recorded unless it is missing, for a file that it cannot read."""
         try:
             return read()
         except FileNotFoundError:
@@ -67,14 +67,14 @@ class Verification:
         return None
 
     def damaged(self, error: DamagedFile) -> None:
-        """Sets a damaged file aside."""
+        """Sets a damaged file aside and records the fault."""
         there = error.path.exists()
         moved = set_aside(error)
-        aside = f"set aside as {moved.name}" if there else "only this file will be made again"
+        aside = f"set aside as {moved.name}" if there else "only this file will be rebuilt"
         self.faults.append(Fault("damaged", f"{error.path}: {error.reason}; {aside}"))
 
     def verify_part(self, plan: Plan | None, index: int, complete: bool) -> str:
-        """The SHA-256 of a part that is what was written, in its place if there is a plan that tells."""
+        """The SHA-256 of an intact part, checked to be the right one if there is a plan. Raises DamagedPart."""
         path = self.folder / part_name(index)
         try:
             header = verify_part(path)
@@ -87,10 +87,10 @@ class Verification:
         return str(header["sha256"])
 
     def verify_view(self, plan: Plan) -> None:
-        """Reads the view; writes it again if it is not what was written."""
+        """Checks the view; rewrites it, with a fault recorded, if it is not what was written."""
         fault = view_fault(self.folder, plan, thorough=True)
         if fault is None:
             return
         self.state.write_view()
-        kind = "replaced" if fault == OF_BEFORE else "damaged"
-        self.faults.append(Fault(kind, f"{self.folder / VIEW}: {fault}; written again"))
+        kind = "replaced" if fault == EARLIER_VERSION else "damaged"
+        self.faults.append(Fault(kind, f"{self.folder / VIEW}: {fault}; rewritten"))

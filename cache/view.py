@@ -1,8 +1,8 @@
 """The one-file view: `data.h5` shows all parts as one HDF5 file.
 
-Columns of floats are not copied: they are virtual datasets over the parts. Where a part cannot be opened (it was set
-aside, or the process may open no more files), HDF5 fills in without an error, so the fill value is NaN. Whole numbers
-and booleans have no such value: they are copied, compressed and with checksums. `Reader` needs no view.
+Float columns are not copied: they are virtual datasets over the parts. If a part cannot be opened (it was set aside, or
+the process has too many open files), HDF5 silently fills the gap, so the fill value is NaN. Integers and booleans have
+no such value; they are copied, compressed and with checksums. `Reader` does not need the view.
 """
 
 from __future__ import annotations
@@ -35,20 +35,19 @@ from cache.reader import Reader, Survey
 from cache.schema import Column
 
 ATTRIBUTES = "attributes"
-OF_BEFORE = "it is from an earlier version, whose gaps read as zeros"
-ALL_PARTS = None  # the part that a view's header names
+EARLIER_VERSION = "it is from an earlier version, whose gaps read as zeros"
+ALL_PARTS = None  # a view's header has this in place of the part's index
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-END_OF_FILE = slice(28, 36)  # where HDF5's superblock (version 2 or 3) says how long the file is
-OTHER_FILES = 64  # that a process has open besides parts
+END_OF_FILE = slice(28, 36)  # the file's length in HDF5's superblock (version 2 or 3)
+OTHER_FILES = 64  # allowance for files other than parts that the process has open
 
 
 def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None, survey: Survey | None = None) -> None:
-    """Writes data.h5: ids, offsets and whole numbers for real, columns of floats as virtual datasets over the parts.
+    """Writes data.h5: copies of ids, offsets and integers, and float columns as virtual datasets over the parts.
 
-    The parts are named relative to the view, so that the folder can be moved as a whole. Like a part, the file begins
-    with 512 bytes of text with its length and SHA-256. `attributes` become the file's own, by default those that the
-    manifest of a complete cache records; `survey` is what was seen of the parts, if they were looked at already. Raises
-    DamagedPart, DiskFull, CacheError.
+    Parts are named relative to the view, so the folder can be moved as a whole. Like a part, the file begins with a
+    512-byte user block that holds its length and SHA-256. `attributes` become the file's attributes (default: those in
+    the manifest); `survey`: the reader's, if already taken. Raises DamagedPart, DiskFull, CacheError.
     """
     schema, lengths = reader.schema, survey.lengths if survey else reader.all_lengths()
     firsts = [min(index * reader.part_size, len(reader)) for index in range(reader.part_count + 1)]
@@ -81,19 +80,19 @@ def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None, surv
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    """Gives a file attributes: texts, numbers and lists of them; texts come back as `str`."""
+    """Sets a file's attributes: strings, numbers and lists of them; strings are read back as `str`."""
     for name, value in attributes.items():
-        texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+        texts = isinstance(value, list | tuple) and all(isinstance(member, str) for member in value)
         file.attrs.create(name, value, dtype=h5py.string_dtype() if texts else None)
 
 
 def is_float(column: Column) -> bool:
-    """Whether the column's values are floats, so that NaN can stand for gaps."""
+    """Whether the column's values are floats, so that gaps can be NaN."""
     return np.dtype(column.dtype).kind == "f"
 
 
 def add_virtual(file: h5py.File, name: str, column: Column, bounds: list[int]) -> None:
-    """One virtual dataset of floats; part i has the rows from bounds[i] to bounds[i + 1]; without it they are NaN."""
+    """Adds a virtual float dataset; part i has rows bounds[i] to bounds[i + 1], NaN if it cannot be opened."""
     layout = h5py.VirtualLayout((bounds[-1], *column.shape), column.dtype)
     for index, low, high in spans(bounds):
         layout[low:high] = h5py.VirtualSource(part_name(index), name, (high - low, *column.shape), column.dtype)
@@ -101,7 +100,7 @@ def add_virtual(file: h5py.File, name: str, column: Column, bounds: list[int]) -
 
 
 def add_empty(file: h5py.File, name: str, column: Column, rows: int) -> None:
-    """An empty dataset of integers, filled later."""
+    """Adds an integer dataset of `rows` rows, to be filled in later."""
     shape = (rows, *column.shape)
     if 0 in shape:
         file.create_dataset(name, shape, column.dtype)
@@ -114,7 +113,7 @@ def add_empty(file: h5py.File, name: str, column: Column, rows: int) -> None:
 
 
 def spans(bounds: list[int]) -> Iterator[tuple[int, int, int]]:
-    """(part, first row, last row + 1) of the parts that have rows."""
+    """(part index, first row, last row + 1) of the parts that have rows."""
     for index in range(len(bounds) - 1):
         if bounds[index + 1] > bounds[index]:
             yield index, bounds[index], bounds[index + 1]
@@ -124,26 +123,26 @@ def spans(bounds: list[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def view_fault(folder: Path, plan: Plan, *, thorough: bool = False) -> str | None:
-    """What is wrong with the view of a complete cache (missing, cut short, another's), None if nothing is.
+    """What is wrong with the view of a complete cache (missing, truncated, another cache's); None if nothing is.
 
-    With `thorough` every byte is read. A view from an earlier version, which has no SHA-256 and reads as zeros where a
-    part cannot be opened, is at fault only then. Raises CacheError if it cannot be read.
+    With `thorough`, every byte is read. A view from an earlier version, which has no SHA-256 and shows zeros for a part
+    that cannot be opened, is a fault only then. Raises CacheError if it cannot be read.
     """
     path = folder / VIEW
     try:
-        if not thorough and is_of_before(path):
+        if not thorough and is_from_earlier_version(path):
             return None
         header = verify_part(path) if thorough else read_header(path)
         check_place(path, header, plan.identity.stage, plan.key, ALL_PARTS, len(plan.item_ids))
     except FileNotFoundError:
         return "the file is missing"
     except DamagedPart as error:
-        return OF_BEFORE if is_of_before(path) else error.reason
+        return EARLIER_VERSION if is_from_earlier_version(path) else error.reason
     return None
 
 
-def is_of_before(path: Path) -> bool:
-    """Whether the file is a whole view of an earlier version: HDF5 from the first byte on."""
+def is_from_earlier_version(path: Path) -> bool:
+    """Whether the file is a complete view from an earlier version: HDF5 from the first byte."""
 
     def beginning() -> tuple[bytes, int]:
         with path.open("rb") as file:
@@ -158,10 +157,10 @@ def is_of_before(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_view(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file, open for reading, whose virtual datasets show only values that are there.
+    """Opens an HDF5 file for reading, checked so that its virtual datasets have no gaps.
 
-    Raises CacheError if a file that they show is missing or if the process may not open all of them at once; OSError
-    if HDF5 cannot open the file itself.
+    Raises CacheError if a source file is missing or the process cannot open all of them at once; OSError if HDF5
+    cannot open the file itself.
     """
     raise_file_limit()
     with h5py.File(path, "r") as file:
@@ -170,33 +169,34 @@ def open_view(path: Path) -> Iterator[h5py.File]:
 
 
 def sources_of(file: h5py.File) -> set[str]:
-    """The files that the virtual datasets show, as they are named there."""
-    found: set[str] = set()
+    """The names of the virtual datasets' source files, as stored."""
+    sources: set[str] = set()
 
     def look(name: str, node: h5py.Group | h5py.Dataset) -> None:
         if isinstance(node, h5py.Dataset) and node.is_virtual:
-            found.update(source.file_name for source in node.virtual_sources())
+            sources.update(source.file_name for source in node.virtual_sources())
 
     file.visititems(look)
-    return found - {"."}
+    return sources - {"."}
 
 
 def check_sources(path: Path, sources: set[str]) -> None:
-    """Raises CacheError unless all `sources`, named relative to `path`, are there and can be open at once."""
+    """Raises CacheError unless all `sources`, relative to `path`, exist and can be open at once."""
     missing = sorted(name for name in sources if not (path.parent / name).exists())
     if missing:
         others = f" and {len(missing) - 1} others" if missing[1:] else ""
-        raise CacheError(f"{path}: shows {missing[0]}{others}, which is not there; run the recipe again to make it")
+        verb = "do" if missing[1:] else "does"
+        raise CacheError(f"{path}: shows {missing[0]}{others}, which {verb} not exist; run the recipe again")
     limit = file_limit()
     if limit is not None and len(sources) + OTHER_FILES > limit:
         raise CacheError(
-            f"{path}: shows {len(sources)} files, and this process may open {limit}; raise the limit (`ulimit -n`), or "
-            "read the cache with `cache.open`, which opens one at a time"
+            f"{path}: shows {len(sources)} files, but this process can open only {limit}; raise the limit "
+            "(`ulimit -n`), or read the cache with `cache.open`, which opens one at a time"
         )
 
 
 def raise_file_limit() -> None:
-    """Lets this process open as many files as the system allows it."""
+    """Raises this process's soft limit on open files to the hard limit."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -206,7 +206,7 @@ def raise_file_limit() -> None:
 
 
 def file_limit() -> int | None:
-    """How many files this process may open, None if nothing limits it."""
+    """How many files this process can open; None if there is no limit."""
     with contextlib.suppress(ImportError):
         import resource
 

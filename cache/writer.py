@@ -1,4 +1,4 @@
-"""Filling a cache, by any number of processes at once, each of which may be killed at any moment."""
+"""Fills a cache from any number of processes at once, each of which may be killed at any moment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from cache.view import ATTRIBUTES, write_view
 
 log = logging.getLogger(__name__)
 
-ID_PATTERN = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")  # what can be encoded, on one line
+ID_PATTERN = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")  # no control characters or surrogates
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Shard:
-    """`index` of `count`, counted from 1: shard 3/16 makes every sixteenth part, beginning with the third."""
+    """`index` of `count`, counted from 1: shard 3/16 makes every sixteenth part, starting with the third."""
 
     index: int = 1
     count: int = 1
@@ -77,7 +77,7 @@ class Shard:
 
 
 class Checkpoint:
-    """Arrays that let a long part go on after a kill; gone once the part is written."""
+    """Arrays from which a long-running part resumes after a kill; deleted once the part is written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -92,8 +92,8 @@ class Checkpoint:
         write_atomically(self.path, [hashlib.sha256(content).digest(), content])
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """The last checkpoint, None if there is none or its bytes are not those that were saved. Raises CacheError if
-        it cannot be read."""
+        """The last checkpoint; None if there is none or it is not what was saved. Raises CacheError if it cannot be
+        read."""
         import io
 
         try:
@@ -107,7 +107,7 @@ class Checkpoint:
 
 
 class Writer:
-    """One cache being filled. May be pickled: a copy in another process writes parts but holds no claims."""
+    """A cache being filled. Can be pickled: a copy in another process writes parts but holds no claims."""
 
     def __init__(
         self,
@@ -122,11 +122,11 @@ class Writer:
         adoption: Adoption | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
-        """Opens or creates the cache in `folder`. What `adoption` has is copied instead of being computed.
-        `digests` says of each item (by its id) what it is made from; the parts keep it.
+        """Opens or creates the cache in `folder`. Records in `adoption` are copied instead of computed.
+        `digests`: by item id, what the item is made from, stored in the parts.
 
-        The first process fixes the part size; others take it over. Raises CacheError if the folder belongs to another
-        identity or to a newer version, or if an id is empty, repeated or has a control character or half a surrogate.
+        The first process fixes the part size, and the others adopt it. Raises CacheError if the folder belongs to
+        another identity or a newer version, or if an id is empty, repeated, or has control characters or surrogates.
         """
         check_ids(item_ids, schema.item)
         self.folder = Path(folder)
@@ -142,21 +142,21 @@ class Writer:
         self.part_size = self.plan.part_size
         self.parts = tuple(Part(index, self.plan.items_of(index)) for index in range(self.plan.part_count))
         self.claims: Claims | None = Claims(self.folder / CLAIMS)
-        self.own_claim = self.claims.text  # so that a copy knows which claims are this process's
+        self.own_claim = self.claims.text  # so that a copy can withdraw this process's claims
         self.given: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "claims": None}
 
     def agree_on_plan(self, part_size: int) -> Plan:
-        """The plan that the first process wrote; ours, with a part size that fits the parts that are there, if nobody
-        has or the plan is damaged."""
+        """The plan that the first process wrote. If there is none, or a damaged one, writes ours, with the part size of
+        the existing parts."""
         ours = Plan(self.identity, self.item_ids, self.schema, part_size)
         while True:
             try:
-                found = read_plan(self.folder)
-                if not found.sealed:
-                    check_unsealed(self.folder, found, ours)
+                present = read_plan(self.folder)
+                if not present.sealed:
+                    check_unsealed(self.folder, present, ours)
             except FileNotFoundError:
                 fitting = replace(ours, part_size=part_size_that_fits(self.folder, ours))
                 if write_plan(self.folder, fitting):
@@ -164,21 +164,21 @@ class Writer:
                 continue
             except DamagedPlan as error:
                 moved = set_aside(error)
-                log.warning("%s: damaged (%s); set aside as %s and written again", error.path, error.reason, moved.name)
+                log.warning("%s: damaged (%s); set aside as %s and rewritten", error.path, error.reason, moved.name)
                 continue
             path = self.folder / PLAN
-            if found.key != ours.key or found.item_ids != ours.item_ids:
+            if present.key != ours.key or present.item_ids != ours.item_ids:
                 raise CacheError(f"{path}: is the plan of another cache; delete the folder {self.folder} and run again")
-            if found.schema.as_json() != ours.schema.as_json():
+            if present.schema.as_json() != ours.schema.as_json():
                 raise CacheError(
                     f"{path}: its columns differ from those of this version of {self.identity.stage}; delete the folder"
                 )
-            return found
+            return present
 
-    # What is done, what is left
+    # Progress
 
     def is_written(self, part: Part) -> bool:
-        """Whether the part is there whole; a torn or truncated one is set aside, aloud, by the caller's `damaged`."""
+        """Whether the part has been written. Raises DamagedPart if it is truncated or corrupted."""
         try:
             self.header(part)
         except FileNotFoundError:
@@ -186,30 +186,30 @@ class Writer:
         return True
 
     def header(self, part: Part) -> dict[str, Any]:
-        """The header of a part that is there. Raises as `Plan.header`."""
+        """The header of a part. Raises as `Plan.header`."""
         return self.plan.header(self.folder, part.index)
 
     def unfinished(self) -> list[Part]:
-        """The parts of the whole cache (not only of this shard) that are not there. Raises DamagedPart."""
+        """The missing parts of the whole cache, not only of this shard. Raises DamagedPart."""
         return [part for part in self.parts if not self.is_written(part)]
 
     def unfinished_here(self) -> list[Part]:
-        """The parts of this shard that are not there."""
+        """The missing parts of this shard. Raises DamagedPart."""
         return [part for part in self.parts if self.shard.has(part.index) and not self.is_written(part)]
 
     @property
     def remaining_items(self) -> int:
-        """How many items of this shard are to be computed: what a progress bar counts to."""
+        """How many items of this shard are still to be computed: the total of a progress bar."""
         return sum(len(self.adoption.missing(part.item_ids)) for part in self.unfinished_here())
 
     def adopted(self) -> dict[str, int]:
-        """How many items of this shard's unfinished parts are copied from which caches, by the names of folders."""
+        """How many items of this shard's unfinished parts are copied from each cache, by its folder's name."""
         if not self.adoption.places:
             return {}
         return self.adoption.counts([item_id for part in self.unfinished_here() for item_id in part.item_ids])
 
     def free(self) -> list[Part]:
-        """The parts of this shard that are not there and that no living process works on."""
+        """The missing parts of this shard that no live process is working on."""
         assert self.claims is not None
         claims = self.folder / CLAIMS
         return [part for part in self.unfinished_here() if self.claims.owner_is_dead(claims / part.name)]
@@ -217,10 +217,10 @@ class Writer:
     # The work
 
     def claim(self) -> Iterator[Part]:
-        """The shard's unfinished parts that no living process works on, claimed one by one as they are asked for.
+        """The shard's missing parts that no live process is working on, each claimed as it is yielded.
 
-        Never waits: parts that others hold are left to them (see `wait`). The items of a part are those that are to be
-        computed; a part of which all records can be copied is written here. Raises what reading these raises.
+        Never waits: parts that other processes hold are left to them (see `wait`). A yielded part lists only the items
+        to compute; a part whose records can all be copied is written here. Raises as `Adoption.records`.
         """
         if self.claims is None:
             raise CacheError("a copy of a Writer cannot claim parts; this is a bug")
@@ -238,27 +238,27 @@ class Writer:
                 self.write(left, [])
 
     def copy_parts(self) -> None:
-        """Writes the parts of which all records can be copied and that nobody works on."""
+        """Writes the unclaimed parts whose records can all be copied."""
         for part in self.claim():
             self.given.discard(part.index)
             if self.claims is not None:
                 self.claims.release(part.name)
 
     def write(self, part: Part, records: Sequence[Record], skipped: Mapping[str, str] | None = None) -> None:
-        """Writes a part, whole or not at all. `skipped` maps item ids to the reason why their record is empty.
+        """Writes a part atomically. `skipped` maps item ids to the reason why their record is empty.
 
-        Records of items that `claim` left out are copied from where they are. Raises CacheError for a record that does
-        not fit the schema, DiskFull when there is no room, and what reading the copied ones raises.
+        The records of items that `claim` left out are copied. Raises CacheError for a record that does not match the
+        schema, DiskFull, and as `Adoption.records`.
         """
         if len(records) != len(part.item_ids):
             raise CacheError(f"{part.name}: {len(records)} records for {len(part.item_ids)} items; this is a bug")
-        whole, told = self.parts[part.index], {}
+        whole, copied_from = self.parts[part.index], {}
         if part.item_ids != whole.item_ids:
             computed = set(part.item_ids)
             copied = [item_id for item_id in whole.item_ids if item_id not in computed]
-            told = self.adoption.counts(copied)
-            found = {**dict(self.adoption.records(copied)), **dict(zip(part.item_ids, records, strict=True))}
-            part, records = whole, [found[item_id] for item_id in whole.item_ids]
+            copied_from = self.adoption.counts(copied)
+            by_id = {**dict(self.adoption.records(copied)), **dict(zip(part.item_ids, records, strict=True))}
+            part, records = whole, [by_id[item_id] for item_id in whole.item_ids]
         for item_id, record in zip(part.item_ids, records, strict=True):
             self.schema.check(record, item_id)
         digests = [self.digests.get(item_id, "") for item_id in part.item_ids] if self.digests else []
@@ -271,8 +271,8 @@ class Writer:
             "compression": self.compression,
         }
         note = self.note_of_adopted(part)
-        if told:
-            write_json(note, told, durable=False)
+        if copied_from:
+            write_json(note, copied_from, durable=False)
         else:
             note.unlink(missing_ok=True)
         self.put(part, header, content)
@@ -283,12 +283,12 @@ class Writer:
             withdraw(self.folder / CLAIMS / part.name, self.own_claim)
 
     def note_of_adopted(self, part: Part) -> Path:
-        """The file that says from which caches records of a part were copied, until the manifest does."""
+        """The file that records which caches a part's records were copied from, until the manifest does."""
         return self.folder / f"{ADOPTED}{part.index:05d}.json"
 
     def put(self, part: Part, header: Mapping[str, Any], content: bytes) -> None:
-        """Writes a part unless it is there: whoever took over from this process while it was stopped has made it, and
-        perhaps swept up what this one had half-written. Raises DiskFull or CacheError."""
+        """Writes a part unless it exists: while this process was stopped, another may have taken over, written the part
+        and deleted this one's temporary file. Raises DiskFull or CacheError."""
         path = self.folder / part.name
         try:
             if write_part(path, header, content, exclusive=True):
@@ -305,9 +305,9 @@ class Writer:
         return Checkpoint(self.folder / f"{CHECKPOINT}{part.index:05d}.npz")
 
     def wait(self, tell: Callable[[int], None], seconds: float = 0.5) -> bool:
-        """Waits until a part of this shard that others hold is written or free again; False if none is left.
+        """Waits until a part of this shard that another process holds is written or free again; False if none is left.
 
-        `tell(n)` is called once with the number of parts waited for.
+        `tell(n)` is called once, with the number of parts waited for.
         """
         assert self.claims is not None
         waiting = self.unfinished_here()
@@ -324,7 +324,7 @@ class Writer:
             time.sleep(seconds)
 
     def release(self) -> None:
-        """Gives the claims back and closes what records were copied from; to be called whatever happened."""
+        """Releases the claims and closes the caches that records were copied from; to be called in any case."""
         self.adoption.close()
         if self.claims is not None:
             self.claims.close()
@@ -339,12 +339,12 @@ class Writer:
         summarise: Callable[[Reader], Any] | None = None,
         item_keys: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Writes the one-file view and, last, the manifest, with `record` (versions, command line, times) in it.
+        """Writes the one-file view and, last, the manifest, which includes `record` (versions, command line, times).
 
-        `item_keys`, by id, let later caches take records over (`cache.adoption`).
+        `item_keys`, by item id, let later caches reuse records (`cache.adoption`).
 
-        Of several processes that end at the same moment one may sweep up what another is writing: then the manifest
-        that is there is returned. Raises DamagedPart if a part is not what was written, CacheError if one is missing.
+        Returns the manifest. If several processes finish at once, one may delete what another is writing; the manifest
+        that exists is then returned. Raises DamagedPart, CacheError if a part is missing.
         """
         try:
             return self.write_end(record, summarise, item_keys)
@@ -362,7 +362,7 @@ class Writer:
         summarise: Callable[[Reader], Any] | None,
         item_keys: Mapping[str, str] | None,
     ) -> dict[str, Any]:
-        """The work of `finish`: every byte of the parts is read first, unless the disk is trusted."""
+        """The work of `finish`, after checking every byte of the parts unless the disk is trusted."""
         headers = [self.header(part) for part in self.parts]
         reader = Reader(self.folder, require_complete=False)
         survey = reader.survey()
@@ -391,7 +391,7 @@ class Writer:
         return manifest
 
     def copied(self) -> dict[str, int]:
-        """How many items were copied from which caches, by the notes beside the parts."""
+        """How many items were copied from each cache, by its folder's name, from the notes beside the parts."""
         total: Counter[str] = Counter()
         for part in self.parts:
             with contextlib.suppress(FileNotFoundError):
@@ -399,16 +399,18 @@ class Writer:
         return dict(total.most_common())
 
     def sweep(self) -> None:
-        """Removes what others left, once all parts are there: checkpoints, claims, and the temporary files of dead
-        processes. What another host was writing is kept unless it is a part, which whoever writes it finds done."""
+        """Deletes leftovers once all parts exist: checkpoints, claims, and the temporary files of dead processes.
+
+        Another host's temporary files are kept, except those of parts: their writer will find the part done.
+        """
         for name in os.listdir(self.folder):
             if is_temporary(name):
                 host, process = writer_of(name)
                 here = host == socket.gethostname()
-                left = process_start(process) is None if here else name.startswith(PART)
+                leftover = process_start(process) is None if here else name.startswith(PART)
             else:
-                left = name.startswith((CHECKPOINT, ADOPTED))
-            if left:
+                leftover = name.startswith((CHECKPOINT, ADOPTED))
+            if leftover:
                 (self.folder / name).unlink(missing_ok=True)
         claims = self.folder / CLAIMS
         with contextlib.suppress(OSError):
@@ -418,22 +420,21 @@ class Writer:
 
 
 def check_ids(item_ids: Sequence[str], item: str) -> None:
-    """Raises CacheError for an id that is empty, repeated or has a control character or half a surrogate."""
+    """Raises CacheError for an id that is empty, repeated, or has control characters or surrogates."""
     if not item_ids:
-        raise CacheError(f"there is no {item} to work on; check the dataset's split or list of ids")
+        raise CacheError(f"there is no {item} to process; check the dataset's split or list of ids")
     seen: set[str] = set()
     for item_id in item_ids:
         if not ID_PATTERN.fullmatch(item_id) or item_id in seen:
-            raise CacheError(
-                f"{item} id {item_id!r} is repeated, empty or has a control character; every id must be unique"
-            )
+            raise CacheError(f"{item} id {item_id!r} is repeated, empty or has a control character; ids must be unique")
         seen.add(item_id)
 
 
 def part_size_that_fits(folder: Path, plan: Plan) -> int:
-    """The part size with which the parts that are there were made, the plan's if there are none.
+    """The part size of the existing parts; the plan's if there are none.
 
-    The ids in one sound part tell: part i begins with item i times the size. Raises CacheError if it cannot be read.
+    It follows from the ids in one intact part: part i begins with item i × size. Raises CacheError if it cannot be
+    read.
     """
     positions = {item_id: position for position, item_id in enumerate(plan.item_ids)}
     for path in sorted((folder / name for name in names_in(folder) if part_index(name) is not None), reverse=True):
@@ -453,14 +454,14 @@ def part_size_that_fits(folder: Path, plan: Plan) -> int:
     return plan.part_size
 
 
-def check_unsealed(folder: Path, found: Plan, ours: Plan) -> None:
-    """Raises DamagedPlan for a plan without a SHA-256, of this cache, that contradicts the parts."""
-    if found.key == ours.key and found.part_size != part_size_that_fits(folder, found):
+def check_unsealed(folder: Path, present: Plan, ours: Plan) -> None:
+    """Raises DamagedPlan if `present`, a plan of this cache without a SHA-256, contradicts the parts."""
+    if present.key == ours.key and present.part_size != part_size_that_fits(folder, present):
         raise DamagedPlan(folder / PLAN, "its part size does not match that of the parts")
 
 
 def is_sound_plan(path: Path) -> bool:
-    """Whether the file holds a plan with a SHA-256, and the right one."""
+    """Whether the file holds a plan with the right SHA-256."""
     try:
         return plan_in(path, ()).sealed
     except (DamagedPlan, FileNotFoundError):
@@ -468,10 +469,10 @@ def is_sound_plan(path: Path) -> bool:
 
 
 def set_aside(error: DamagedFile) -> Path:
-    """Moves a damaged file of a cache out of the way, so that only this file is made again; returns its new path.
+    """Moves a damaged file out of the way, so that only this file is rebuilt; returns its new path.
 
-    Before a part the manifest goes: what lacks a part is not complete. Raises CacheError if the folder cannot be
-    written.
+    Before a part, the manifest is deleted: a cache that lacks a part must not look complete. Raises CacheError if the
+    folder cannot be written to.
     """
     folder, path = error.path.parent, error.path
     try:
@@ -482,7 +483,7 @@ def set_aside(error: DamagedFile) -> Path:
             number += 1
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, moved)
-        if isinstance(error, DamagedPlan) and is_sound_plan(moved):  # another process had written it again already
+        if isinstance(error, DamagedPlan) and is_sound_plan(moved):  # another process had already rewritten it
             with contextlib.suppress(FileExistsError):
                 os.link(moved, path)
             moved.unlink()

@@ -1,1 +1,1 @@
-"""The front door: one command per stage, recipes, progress, and the one place where an exception becomes a sentence."""
+"""The command line: commands, recipes, running, results; exceptions become sentences and exit codes here."""

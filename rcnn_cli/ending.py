@@ -1,4 +1,4 @@
-"""How a command ends: messages on standard error, interruptions, and the exit code of an exception."""
+"""Log messages on standard error, and ending in good order on SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import click
 
 from rcnn_cli.sentences import INTERRUPTED, TERMINATED, kept, verbose
 
-PATIENCE = 10.0  # seconds that an interrupted process has to end in order
-COUNTING = 2.0  # seconds more to count what it leaves
+PATIENCE = 10.0  # seconds that an interrupted process has to end in good order
+COUNTING = 2.0  # further seconds to count the finished items
 
 
 class Handler(logging.Handler):
-    """Messages on standard error, above a progress bar if there is one."""
+    """Prints log messages on standard error, above any progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one message."""
@@ -35,9 +35,9 @@ class Handler(logging.Handler):
 
 
 def set_up_logging(verbose: bool) -> None:
-    """The project's own messages; those of libraries only if they are warnings.
+    """Shows the project's own log messages, and only warnings of libraries.
 
-    Of several processes that torchrun started the first one speaks for all.
+    Of the processes that torchrun started, only the first prints messages.
     """
     from rcnn_cli.running.device import torchrun_ranks
 
@@ -50,10 +50,10 @@ def set_up_logging(verbose: bool) -> None:
 
 
 def stop(number: int, frame: Any) -> None:
-    """SIGINT and SIGTERM end the process in order: claims are given back, finished work stays.
+    """Handles SIGINT and SIGTERM by ending the process in good order: claims are released, finished work is kept.
 
-    An exception that a signal raises inside a library may get lost there: what has not ended after PATIENCE is ended.
-    Where memory is too short for the thread that sees to it, the system's alarm does.
+    A library may swallow the exception that a signal handler raises: a process still running after PATIENCE is killed
+    by a thread, or by the system's alarm if there is not enough memory to start that thread.
     """
     code = INTERRUPTED if number == signal.SIGINT else TERMINATED
     if not verbose():
@@ -70,18 +70,18 @@ def stop(number: int, frame: Any) -> None:
 
 
 def end_quietly() -> None:
-    """From now on threads and destructors say nothing: what they use is taken from under them, in any order."""
+    """Silences threads and destructors: during shutdown the objects that they use disappear in any order."""
     threading.excepthook = lambda _: None
     sys.unraisablehook = lambda _: None
     warnings.simplefilter("ignore")
 
 
 def end_at_once(code: int) -> None:
-    """Ends this process and its children whatever they do; the next run sees that their claims are of the dead."""
+    """Kills this process and its children, whatever they are doing; the next run takes over their claims."""
     for child in children(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-    late = threading.Timer(COUNTING, os._exit, [code])  # should the disk not answer
+    late = threading.Timer(COUNTING, os._exit, [code])  # in case the disk does not answer
     late.daemon = True
     late.start()
     click.echo(f"rcnn: {'terminated' if code == TERMINATED else 'interrupted'}; {kept()}", err=True)
@@ -89,10 +89,10 @@ def end_at_once(code: int) -> None:
 
 
 def children(parent: int) -> list[int]:
-    """The processes that `parent` started and that still run, theirs included (where /proc tells)."""
+    """The ids of all running descendants of the process `parent`, from /proc; empty on systems without it."""
     try:
         tasks = sorted(Path(f"/proc/{parent}/task").glob("*/children"))
-        own = [int(one) for task in tasks for one in task.read_text().split()]
+        own = [int(child) for task in tasks for child in task.read_text().split()]
     except OSError:
         return []
     return [*own, *(grandchild for child in own for grandchild in children(child))]

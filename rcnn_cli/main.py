@@ -1,4 +1,4 @@
-"""`rcnn`: the command line. Here, and only here, an exception ends as a sentence and an exit code (sentences.py)."""
+"""`rcnn`, the command line: the only place where an exception becomes a sentence and an exit code (sentences.py)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from stages.contract.threads import refuse_dead_threads
 EPILOG = """Examples:
 
 \b
-  rcnn plan recipes/shapes.toml                    what it will take: images, boxes, disk, time
-  rcnn run recipes/shapes.toml                     every stage of the demo, resuming where it stopped
-  rcnn extract recipes/shapes.toml --padding 0     one stage, one setting changed: a new cache
-  rcnn status recipes/shapes.toml                  what is complete, what is not, and why
+  rcnn plan recipes/shapes.toml                    estimate images, boxes, disk and time
+  rcnn run recipes/shapes.toml                     run every stage of the demo; resumes if interrupted
+  rcnn extract recipes/shapes.toml --padding 0     run one stage with one setting changed: a new cache
+  rcnn status recipes/shapes.toml                  show what is complete, what is not, and why
 """
 
 
@@ -31,12 +31,12 @@ EPILOG = """Examples:
     cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(package_name="rcnn")
-@click.option("-v", "--verbose", is_flag=True, help="Print more messages, and the traceback of a bug.")
+@click.option("-v", "--verbose", is_flag=True, help="Print more messages, and the traceback of any bug.")
 def cli(verbose: bool) -> None:
     """R-CNN as a pipeline of cached stages: every stage reads and writes HDF5 and resumes on its own.
 
-    A recipe, a TOML file, names the data, the network and the stages to run, with their settings; recipes/shapes.toml
-    is the demo's.
+    A recipe, a TOML file, names the data, the network and the stages to run, with their settings. recipes/shapes.toml
+    is the demo.
     """
     set_up_logging(verbose)
 
@@ -47,7 +47,7 @@ for module in (whole_recipes, stages, looking, choosing, data_weights_caches, ma
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script."""
+    """The console script `rcnn`: runs the command and exits the process with its exit code."""
     prepare()
     refuse_dead_threads()
     if threading.current_thread() is threading.main_thread():
@@ -58,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except OutputLost as lost:
         give_up_output()
-        if not lost.nobody_reads:
+        if not lost.pipe_closed:
             click.echo(f"rcnn: {lost}", err=True)
-        code = BROKEN_PIPE if lost.nobody_reads else BAD_INPUT
+        code = BROKEN_PIPE if lost.pipe_closed else BAD_INPUT
     sys.exit(code)
 
 
 def exit_code(arguments: Sequence[str] | None) -> int:
-    """Runs the command; says what went wrong in a sentence. Raises OutputLost."""
+    """Runs the command, prints any error as a sentence and returns the exit code. Raises OutputLost."""
     try:
         returned = cli.main(
             args=list(arguments) if arguments is not None else None, prog_name="rcnn", standalone_mode=False

@@ -14,7 +14,7 @@ log = logging.getLogger("rcnn")
 
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 15.0
-SLOW = 0.1  # items a second
+SLOW = 0.1  # items per second
 
 
 class Bar:
@@ -29,7 +29,7 @@ class Bar:
         self.bar = tqdm(**named, delay=QUIET_SECONDS, dynamic_ncols=True, leave=False)
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
-        """`items` more are done, with `rows` regions in them."""
+        """Records that `items` more are done, with `rows` regions in total."""
         self.rows += rows
         if self.rows:
             self.bar.set_postfix_str(f"{self.rows / (time.monotonic() - self.started):,.0f} regions/s", refresh=False)
@@ -41,21 +41,21 @@ class Bar:
 
 
 class Lines:
-    """A line in the log every quarter of a minute; `done` items were done before, and count for no rate."""
+    """A log line every 15 seconds; `done` items were finished before and do not count towards the rate."""
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, done
         self.items = self.rows = 0
-        self.started = self.said = time.monotonic()
+        self.started = self.logged = time.monotonic()
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
-        """`items` more are done, with `rows` regions in them."""
+        """Records that `items` more are done, with `rows` regions in total."""
         self.items += items
         self.rows += rows
         now = time.monotonic()
-        if now - self.said < LINE_SECONDS:
+        if now - self.logged < LINE_SECONDS:
             return
-        self.said = now
+        self.logged = now
         rate = self.items / (now - self.started)
         regions = f", {self.rows / (now - self.started):,.0f} regions/s" if self.rows else ""
         log.info(
@@ -64,7 +64,7 @@ class Lines:
             self.done + self.items,
             self.total,
             self.unit,
-            told_rate(rate),
+            rate_text(rate),
             regions,
             remaining(self.total - self.done - self.items, rate),
         )
@@ -73,20 +73,20 @@ class Lines:
         """Nothing to clean up."""
 
 
-def told_rate(rate: float) -> str:
-    """A rate in items a second; a slow one as the time that each item takes."""
+def rate_text(rate: float) -> str:
+    """A rate in items per second as text: "2.5/s"; below SLOW as seconds per item: "12 s each"."""
     return f"{rate:.1f}/s" if rate >= SLOW else f"{1 / rate:.0f} s each"
 
 
 def remaining(items: int, rate: float) -> str:
-    """The time that `items` take at `rate` a second."""
+    """The time that `items` take at `rate` per second, as text: "3 min 05 s"."""
     minutes, seconds = divmod(round(items / rate), 60)
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 @contextlib.contextmanager
 def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
-    """The progress of one stage, of whose `total` items an earlier process did `done`."""
+    """The progress display of one stage with `total` items, of which `done` were finished before."""
     shown: Bar | Lines = (Bar if sys.stderr.isatty() else Lines)(label, total, unit, done)
     try:
         yield shown

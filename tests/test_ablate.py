@@ -158,7 +158,7 @@ def test_a_recipe_that_no_cell_can_have_is_said_before_anything_runs(world, fini
     (world / "bad.toml").write_text('recipe = "small.toml"\n[cells.a]\nset.extract.paddin = 1\n[cells.b]\n')
     code, printed, _ = call(finished[0], "ablate", world / "bad.toml", "--dry-run")
     assert code == 1
-    assert "a: cannot be made: " in printed
+    assert "a: cannot be run: " in printed
     assert "unknown setting 'paddin', did you mean 'padding'?" in printed
 
 
@@ -182,7 +182,7 @@ def test_metrics_in_tables_of_the_summary(world, finished):
     assert code == 1
     assert "makes eval\n" in errors  # all that it reads is there
     reason = "metrics: 'coco.AP': eval does not measure by COCO's rules; set eval.coco = true"
-    assert f"without: cannot be made: {reason}" in errors  # before anything runs
+    assert f"without: cannot be run: {reason}" in errors  # before anything runs
     assert printed.count(reason) == 1
     (row, _) = json.loads((work / "ablations" / "coco.json").read_text())["rows"]
     summary = json.loads((work / row["caches"][0] / "manifest.json").read_text())["summary"]
@@ -233,21 +233,21 @@ def test_tune_writes_the_best_of_the_validation_split_into_a_recipe_that_runs(wo
 def test_tune_never_replaces_a_file_unasked(world, finished):
     (world / "mine.toml").write_text("# mine")
     code, _, errors = call(finished[0], "tune", world / "small.toml", *VAL, "-o", world / "mine.toml")
-    assert (code, "already exists; name another file with -o, or pass --force" in errors) == (2, True)
+    assert (code, "already exists; choose another file with -o, or pass --force" in errors) == (2, True)
     assert (world / "mine.toml").read_text() == "# mine"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--split", "test"), "settings are never chosen on test images"),
+        (("--split", "test"), "settings must not be chosen on test images"),
         ((), "has no dataset 'val' to choose settings on; add [datasets.val]"),
-        (("--set", "datasets.val.source=shapes:test", "--set", "datasets.val.images=8"), "are in 'test' too"),
-        (("--set", "datasets.val.source=shapes:train", "--set", "datasets.val.images=12"), "are in 'train' too"),
-        ((*VAL, "--c", "1,x"), "--c 1,x: must be numbers with commas between them"),
+        (("--set", "datasets.val.source=shapes:test", "--set", "datasets.val.images=8"), "are also in 'test'"),
+        (("--set", "datasets.val.source=shapes:train", "--set", "datasets.val.images=12"), "are also in 'train'"),
+        ((*VAL, "--c", "1,x"), "--c 1,x: must be numbers separated by commas"),
         ((*VAL, "--negative-overlap", "1.5"), "negative_overlap = 1.5 must be at most 1"),
         ((*VAL, "--evaluation", "evel"), "has no evaluation [evel], did you mean 'eval'?"),
-        ((*VAL, "-o", "/none/x.toml"), "there is no folder /none"),
+        ((*VAL, "-o", "/none/x.toml"), "the folder /none does not exist"),
     ],
 )
 def test_what_tune_refuses(world, finished, arguments, words):
@@ -264,5 +264,5 @@ def test_a_failing_combination_leaves_no_recipe(world, finished):
     )
     assert code == 1
     assert "small.toml: [train-svm] layer = 'fc9': shapenet has no layer 'fc9', did you mean 'fc6'?" in printed
-    assert "no settings chosen, no recipe written" in errors
+    assert "no settings chosen and no recipe written" in errors
     assert not output.exists()

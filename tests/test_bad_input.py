@@ -278,7 +278,7 @@ def test_a_question_that_nobody_answers_deletes_nothing(call, world, tmp_path, m
     call("propose", world[1])
     (tmp_path / "other.toml").write_text(world[1].read_text().replace("max_boxes = 20", "max_boxes = 10"))
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    assert_sentence(call("cache", "gc", tmp_path / "other.toml"), "no answer, so nothing was done", "--yes")
+    assert_sentence(call("cache", "gc", tmp_path / "other.toml"), "no answer, nothing was deleted", "--yes")
     assert len(list((tmp_path / "work" / "caches" / "propose").iterdir())) == 2
     assert call("cache", "gc", tmp_path / "other.toml", "--yes")[0] == 0
     assert not list((tmp_path / "work" / "caches" / "propose").iterdir())
@@ -348,7 +348,7 @@ def test_a_work_folder_that_cannot_be_written(call, world, tmp_path):
             assert (code, "Traceback" in errors) == (0, False), errors
             if command in ("run", "eval"):
                 assert "mAP" in out
-                assert "nothing is written" in errors
+                assert "no files are written" in errors
         assert call("recall", recipe, "-o", tmp_path / "recall")[0] == 0
         assert (tmp_path / "recall/recall.csv").exists()
         assert_sentence(call("recall", recipe), str(work))

@@ -54,7 +54,7 @@ def test_a_second_run_does_nothing_and_says_so(finished):
     recipe, work, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (work / "caches").rglob("*.h5")}
     again = rcnn("run", recipe, work=work)
-    assert "Everything was complete: nothing to do" in again.stdout
+    assert "everything is complete; nothing to do" in again.stdout
     assert again.stderr.count(", skipped: ") == 9
     assert {path: path.stat().st_mtime_ns for path in (work / "caches").rglob("*.h5")} == before
 

@@ -66,7 +66,7 @@ def test_detections_are_the_same_and_no_features_are_kept(trained, cached, jobs)
     assert_same_but_for_features(work, cached[1])
     status = rcnn("status", recipe, *FALSE, work=work)
     assert "extract@test   not cached (cache = false): computed by detect@test" in status.stdout
-    assert "Everything was complete" in rcnn("run", recipe, *FALSE, work=work).stdout
+    assert "everything is complete" in rcnn("run", recipe, *FALSE, work=work).stdout
 
 
 def test_a_killed_detection_goes_on_where_it_was(trained, cached):

@@ -83,7 +83,7 @@ def test_what_cannot_be_written_ends_output_and_never_a_message() -> None:
     output.write("mAP")
     with pytest.raises(OutputLost) as lost:
         output.flush()
-    assert lost.value.nobody_reads
+    assert lost.value.pipe_closed
     assert messages.write("going on\n") == 9
     messages.flush()
     pipe.is_read = True

@@ -1,1 +1,1 @@
-"""One recipe on many machines: shards, Slurm, Dask."""
+"""Running one recipe on many machines: shards, Slurm, Dask."""

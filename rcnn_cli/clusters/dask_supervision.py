@@ -1,11 +1,11 @@
-"""What a Dask worker does with a task: it starts `rcnn` in a process of its own, and watches it.
+"""What a Dask worker does with a task: it starts `rcnn` as a separate process and supervises it.
 
-The workers get this file as text (workers.py): it runs under whatever Python a worker has, finds out whether rcnn is
-installed there, and so must import nothing of this project.
+Workers receive this file as text (dask_workers.py): it runs under whatever Python a worker has, finds out whether rcnn
+is installed there, and so must not import anything from this project.
 
-A process of its own, because random numbers of libc and liblinear are global to a process and Dask's tasks are threads
-of one: so the worker's number of threads cannot matter to a result. Besides, a crash or the kernel's killer ends that
-process and not the worker, the worker goes on answering its scheduler, and memory and device are free afterwards.
+Why a separate process: the random numbers of libc and liblinear are global to a process, and Dask runs tasks as threads
+of one, so a result could otherwise depend on the worker's number of threads. Also, a crash or the kernel's OOM killer
+ends that process and not the worker, which keeps answering its scheduler, and memory and device are freed afterwards.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ENDING = ("closing", "closed", "failed", "stopping", "stopped")
 
 
 def supervise(job: dict[str, Any]) -> dict[str, Any]:
-    """Does `job` (task.py) in a process of its own and returns how it ended.
+    """Runs `job` (dask_task.py) in a separate process and returns the outcome.
 
-    That is an empty dictionary if all went well, {"refused": a sentence} if rcnn cannot be started here, {"error": a
-    pickled exception in base64} if it raised one. Raises RuntimeError, its text a sentence, if the process was killed:
-    then Dask may try again. Raises Reschedule if this worker is ending: then Dask tries elsewhere.
+    That is an empty dictionary on success, {"refused": a sentence} if rcnn cannot be started here, or {"error": a
+    pickled exception in base64}. Raises RuntimeError with a sentence if the process was killed, so that Dask may retry;
+    Reschedule if this worker is shutting down, so that Dask tries another.
     """
     from distributed import Reschedule, get_worker
 
@@ -43,15 +43,15 @@ def supervise(job: dict[str, Any]) -> dict[str, Any]:
     name = f"worker {worker.address} on {socket.gethostname()}"
 
     def unwanted() -> bool:
-        """Whether the client has cancelled the task or is gone, or the worker is about to end."""
+        """Whether the client has cancelled the task or is gone, or the worker is shutting down."""
         task = worker.state.tasks.get(key)
         return task is None or task.state == "cancelled" or worker.status.name in ENDING
 
     def hear(message: dict[str, Any]) -> None:
-        """Passes what the process says on to the client."""
+        """Forwards a message of the process to the client."""
         worker.log_event(TOPIC, {"token": job["token"], "by": name, **message})
 
-    # One process at a time, whatever the worker's number of threads: the process has that many jobs.
+    # One process at a time, however many threads the worker has: the process uses that many jobs.
     turn = vars(worker).setdefault("rcnn_turn", threading.Lock())
     while not turn.acquire(timeout=POLL_SECONDS):
         if unwanted():
@@ -69,11 +69,11 @@ def supervise(job: dict[str, Any]) -> dict[str, Any]:
 def run_process(
     job: dict[str, Any], unwanted: Callable[[], bool], hear: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any] | None:
-    """The process from start to end; see `supervise`. None if it was ended because it was `unwanted`."""
+    """Runs the process; returns as `supervise`, or None if the process was stopped because it was `unwanted`."""
     outcome = None
     with tempfile.TemporaryFile() as noise:
-        # The process watches its standard input: it ends in order when this end of it is gone, even by SIGKILL. In a
-        # session of its own, Ctrl-C and the like reach it only in this way.
+        # The process watches its standard input and shuts down when this end closes, even if by SIGKILL. It runs in a
+        # session of its own, so Ctrl-C and the like reach it only in this way.
         process = subprocess.Popen(
             [sys.executable, "-m", "rcnn_cli", "task"],
             stdin=subprocess.PIPE,
@@ -91,7 +91,7 @@ def run_process(
             started = False
             for line in process.stdout:
                 if not line.endswith(b"\n"):
-                    break  # it was killed while it spoke
+                    break  # it was killed halfway through a message
                 message = json.loads(line)
                 started = True
                 if "say" in message:
@@ -122,7 +122,7 @@ def run_process(
 
 
 def end_if(process: subprocess.Popen[bytes], unwanted: Callable[[], bool]) -> None:
-    """Ends the process, in order, once it is `unwanted`."""
+    """Terminates the process once it is `unwanted`, and kills it if it does not exit."""
     while process.poll() is None:
         if unwanted():
             process.terminate()
@@ -134,7 +134,7 @@ def end_if(process: subprocess.Popen[bytes], unwanted: Callable[[], bool]) -> No
 
 
 def cause(code: int) -> str:
-    """ "SIGKILL", or "exit status 3"."""
+    """How a process ended: "SIGKILL" or "exit status 3"."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 

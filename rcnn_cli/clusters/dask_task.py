@@ -1,7 +1,7 @@
-"""`rcnn task`: the process that a Dask worker starts (supervision.py) to make parts of one cache.
+"""`rcnn task`: the process that a Dask worker starts (dask_supervision.py) to make parts of one cache.
 
-It reads a job, one line of JSON, from standard input, and answers on standard output, a line of JSON a message: "say"
-for what the user should read, and at the end an empty object, or "error" with the exception that ended it.
+It reads a job, one line of JSON, from standard input and writes messages, one line of JSON each, to standard output:
+"say" for the user, and at the end an empty object, or "error" with the exception that ended it.
 """
 
 from __future__ import annotations
@@ -32,58 +32,58 @@ from stages.contract.inputs import Inputs
 
 log = logging.getLogger("rcnn")
 
-LATE_SECONDS = 90.0  # NFS shows a new file after a minute at most, unless mounted otherwise
+LATE_SECONDS = 90.0  # NFS shows a new file within a minute, with default mount options
 
 
 class WorkerError(StageError):
-    """What is wrong with a worker rather than with the recipe or its data; begins with the worker's name."""
+    """A fault of a worker rather than of the recipe or its data; the message begins with the worker's name."""
 
 
-class Speech(logging.Handler):
-    """Sends messages to the process that has started this one."""
+class Messages(logging.Handler):
+    """Sends messages to the process that started this one."""
 
     def __init__(self) -> None:
-        """Takes standard output for itself: what libraries print goes to standard error."""
+        """Takes over standard output: what libraries print goes to standard error."""
         super().__init__()
         self.file = os.fdopen(os.dup(1), "wb")
-        self.whole = threading.RLock()
+        self.sending = threading.RLock()
         os.dup2(2, 1)
 
     def send(self, **message: Any) -> None:
         """Sends one message."""
-        with self.whole:
+        with self.sending:
             self.file.write(json.dumps(message).encode() + b"\n")
             self.file.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Sends a message of the log."""
+        """Sends a log message."""
         self.send(say=[record.levelno, record.getMessage()])
 
 
 def work() -> None:
-    """Does the job on standard input."""
-    speech = Speech()
+    """Reads a job from standard input, runs it and sends the outcome."""
+    messages = Messages()
     job = json.loads(FileIO(0, closefd=False).readline())
     done = threading.Event()
     threading.Thread(target=end_with_worker, args=(done,), daemon=True).start()
     for name in ("rcnn", "stages", "cache"):
-        logging.getLogger(name).handlers = [speech]
+        logging.getLogger(name).handlers = [messages]
         logging.getLogger(name).setLevel(job["level"])
     try:
         do(job)
     except Exception as error:
         error.add_note(f"In {job['worker']}:\n{traceback.format_exc()}")
         done.set()
-        speech.send(error=pickled(error))
+        messages.send(error=pickled(error))
     else:
         done.set()
-        speech.send()
+        messages.send()
 
 
 def end_with_worker(done: threading.Event) -> None:
-    """Ends this process as SIGTERM does, when standard input ends before the work: the worker is gone.
+    """Ends this process with SIGTERM if standard input closes before the work is done: the worker is gone.
 
-    In order where it can; a library that does not return to Python for long is not waited for.
+    If a library does not return to Python within PATIENCE, the process is killed.
     """
     while os.read(0, 1):
         pass
@@ -94,7 +94,7 @@ def end_with_worker(done: threading.Event) -> None:
 
 
 def pickled(error: Exception) -> str:
-    """The exception for another process, as one that can be pickled."""
+    """The exception, pickled, in base64; one that cannot be pickled becomes a RuntimeError with the same text."""
     try:
         pickle.loads(content := pickle.dumps(error))
     except Exception:
@@ -103,12 +103,12 @@ def pickled(error: Exception) -> str:
 
 
 def do(job: dict[str, Any]) -> None:
-    """Makes parts of one cache; whatever differs here from where the command runs is a WorkerError."""
+    """Makes parts of one cache. Raises WorkerError if this machine differs from the one where the command runs."""
     try:
         graph, node = prepare(job)
         wait_for_inputs(job, graph, node)
-        made_here = graph.makers([node])
-        device = resolve_device(job["device"]) if any(runs_network(one.use.stage) for one in made_here) else "cpu"
+        makers = graph.makers([node])
+        device = resolve_device(job["device"]) if any(runs_network(maker.use.stage) for maker in makers) else "cpu"
         if device != "cpu":
             log.info("networks run on %s", device)
         execution = Execution(device, job["jobs"], job["batch_size"], job["skip_bad_images"])
@@ -118,12 +118,12 @@ def do(job: dict[str, Any]) -> None:
     except (StageError, CacheError, OSError) as error:
         raise WorkerError(f"{job['worker']}: {error}") from error
     except ImportError as error:
-        raise WorkerError(f"{job['worker']}: {error}; install the same packages there as here") from error
+        raise WorkerError(f"{job['worker']}: {error}; install the same packages there as on this machine") from error
     make_parts(job, graph, node, inputs, execution)
 
 
 def prepare(job: dict[str, Any]) -> tuple[Graph, Node]:
-    """The graph and the node to make. Raises WorkerError if folder or key are not those of the client."""
+    """The graph and the node to make. Raises WorkerError if the folder or the key differs from the client's."""
     os.environ.update(job["environment"])
     for folder, sign in ((job["folder"], "."), (job["work"], job["sign"])):
         folder = Path(job["folder"], folder)
@@ -144,9 +144,9 @@ def prepare(job: dict[str, Any]) -> tuple[Graph, Node]:
 
 
 def wait_for_inputs(job: dict[str, Any], graph: Graph, node: Node) -> None:
-    """Waits, for a while, until inputs that are complete for the client are complete here too.
+    """Waits, up to LATE_SECONDS, until the inputs, which are complete for the client, are complete here too.
 
-    Raises WorkerError, or DamagedFile for a file that is still not what it should be.
+    Raises WorkerError, or DamagedFile for a file that is still damaged by then.
     """
     end = time.monotonic() + LATE_SECONDS
     for source in graph.reads(node):
@@ -166,9 +166,9 @@ def wait_for_inputs(job: dict[str, Any], graph: Graph, node: Node) -> None:
 
 
 def make_parts(job: dict[str, Any], graph: Graph, node: Node, inputs: Inputs, execution: Execution) -> None:
-    """Makes the parts of the job's shard, then helps with those that nobody works on; returns when the shard is there.
+    """Makes the parts of the job's shard, then any other unclaimed ones; returns when the shard is complete.
 
-    A job without a shard only helps.
+    A job without a shard makes only unclaimed parts.
     """
     module = node.use.stage.load()
     items, schema = module.items(node.settings, inputs), module.schema(node.settings, inputs)
@@ -176,17 +176,17 @@ def make_parts(job: dict[str, Any], graph: Graph, node: Node, inputs: Inputs, ex
     adoption = find_adoption(folder, graph.item_keys(node), schema) if job["adopt"] else None
     digests = graph.image_digests(node)
     options: dict[str, Any] = {"compression": job["compression"], "adoption": adoption, "digests": digests}
-    helped = Writer(folder, identity, items, schema, **options)
+    shared = Writer(folder, identity, items, schema, **options)
     shard = Shard.parse(job["shard"]) if job["shard"] else None
     own = Writer(folder, identity, items, schema, shard=shard, **options) if shard else None
     try:
-        for output in (own, helped):
+        for output in (own, shared):
             if output is not None and output.free():
                 module.run(node.settings, inputs, output, execution)
         while own is not None and own.unfinished_here() and own.wait(lambda parts: None):
             if own.free():
                 module.run(node.settings, inputs, own, execution)
     finally:
-        helped.release()
+        shared.release()
         if own is not None:
             own.release()

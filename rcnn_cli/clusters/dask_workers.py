@@ -1,8 +1,8 @@
-"""`--dask`: the parts of caches made by the workers of a Dask scheduler.
+"""`--dask`: the workers of a Dask scheduler make the parts of caches.
 
-One task for each worker; its shard is a share of the missing parts, and a worker that is done with its own takes parts
-that nobody works on, so that a slow or lost worker holds nobody up. Claims divide the work and caches carry it
-(cache/claims.py): through Dask go only the job, messages and errors. Here the cache is opened, watched and closed.
+Each worker gets one task, whose shard is a share of the missing parts; a worker that has finished its own takes
+unclaimed parts, so a slow or lost worker does not hold up the others. Claims divide the work (cache/claims.py) and the
+results go into the caches; Dask carries only jobs, messages and errors. Only this process finishes a cache.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ log = logging.getLogger("rcnn")
 LOCAL = re.compile(r"local(?:/([1-9]\d*))?")
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 60
-LATE_SECONDS = 90.0  # NFS shows a new file after a minute at most, unless mounted otherwise
+LATE_SECONDS = 90.0  # NFS shows a new file within a minute, with default mount options
 LOOK_SECONDS = 1.0
 POLL_SECONDS = 0.1
-RETRIES = 3  # of a task whose process was killed; as many as Dask allows of a task whose worker was
+RETRIES = 3  # of a task whose process was killed; Dask allows as many if the worker was
 
-# The supervision travels as text and needs nothing but Python there. Pickled by name it could not tell that rcnn is not
-# installed, and pickled by value it would have to be run by the same version of Python.
+# dask_supervision.py is sent as text and needs only Python on the worker. Pickled by name, it could not report that
+# rcnn is not installed; pickled by value, it would need the same version of Python.
 RUN = "exec(source, scope := {}) or scope['supervise'](job)"
 
-# Ctrl-C reaches every process of a terminal; the local workers leave it to the command that started them.
-DEAF_TO_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+# Ctrl-C reaches every process of a terminal; local workers leave it to the command that started them.
+IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 
 class Workers:
-    """The workers of the Dask scheduler at `address` ("local" or "local/N": of one started here).
+    """The workers of the Dask scheduler at `address` ("local" or "local/N" starts one here).
 
-    Connects when there is work. `patience` is how many seconds to wait while no worker is connected. Of `execution` the
-    device is as the user wrote it, for each worker to resolve, and no jobs mean as many as a worker has threads.
+    Connects when there is work. `patience`: seconds to wait while no worker is connected. In `execution`, the device is
+    as the user wrote it, for each worker to resolve, and 0 jobs means as many as the worker has threads.
     """
 
     def __init__(
         self, address: str, patience: float, execution: Execution, compression: str, adopt: bool = True
     ) -> None:
-        """Raises StageError for an address that is none, or if Dask is not installed."""
+        """Raises StageError for an invalid address, or if Dask is not installed."""
         if importlib.util.find_spec("distributed") is None:
             raise StageError(
                 "--dask: needs the package distributed, which is not installed; `pip install 'rcnn[dask]'`, or in a "
@@ -77,18 +77,18 @@ class Workers:
         self.heard: set[tuple[str, str]] = set()
 
     def close(self) -> None:
-        """Ends the connection and the local workers."""
+        """Closes the connection and stops local workers."""
         self.open.close()
 
     def make_parts(self, graph: Graph, node: Node, writer: Writer) -> None:
-        """Has the workers make all parts that are missing. Raises what a task raised, or StageError."""
+        """Has the workers make all missing parts. Raises what a task raised, or StageError."""
         missing = {part.name: len(part.item_ids) for part in writer.unfinished()}
         if not missing:
             return
         self.connect(graph.work)
         job = self.job(graph, node, writer)
-        asked = set(self.workers())
-        shards = min(len(missing), len(asked))
+        engaged = set(self.workers())
+        shards = min(len(missing), len(engaged))
         tasks = [self.submit({**job, "shard": f"{index}/{shards}"}) for index in range(1, shards + 1)]
         unit = plural(writer.schema.item, 2)
         try:
@@ -101,27 +101,27 @@ class Workers:
                     looked = time.monotonic()
                     for name in missing.keys() & set(os.listdir(writer.folder)):
                         bar.advance(missing.pop(name))
-                    there = self.workers(tasks)
-                    joined = set(there) - asked
-                    asked |= joined
-                    # A worker that takes a lost one's place gets that one's task from Dask.
-                    idle = max(0, min(len(there), len(missing)) - len(tasks))
+                    connected = self.workers(tasks)
+                    joined = set(connected) - engaged
+                    engaged |= joined
+                    # A worker that replaces a lost one gets its task from Dask.
+                    idle = max(0, min(len(connected), len(missing)) - len(tasks))
                     tasks += [self.submit({**job, "shard": None}) for _ in range(min(len(joined), idle))]
         finally:
             for task in tasks:
-                task.release()  # Dask cancels what nobody wants; their processes end in order and give claims back
+                task.release()  # Dask cancels unreferenced tasks; their processes shut down and release claims
         self.wait_until_seen(writer)
 
     # The connection
 
     def connect(self, work: Path) -> None:
-        """Connects to the scheduler and leaves a sign in the work folder by which workers know it."""
+        """Connects to the scheduler; leaves a file by which workers recognise the work folder. Raises StageError."""
         if self.client is not None:
             return
         import distributed
 
         for name in ("distributed", "distributed.client", "distributed.gc", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it becomes a sentence here
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # relevant errors become sentences here
         address: Any = self.address
         local = LOCAL.fullmatch(self.address)
         try:
@@ -130,7 +130,7 @@ class Workers:
             else:
                 asyncio.run(asyncio.wait_for(shake_hands(self.address), CONNECT_SECONDS))
             self.client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="rcnn")
-        except Exception as error:  # by protocol and by what listens there, of many types
+        except Exception as error:  # many types, depending on the protocol and on what listens there
             raise StageError(
                 f"--dask {self.address}: cannot connect to a Dask scheduler ({reason(error)}); "
                 "check the address and port, and that `dask scheduler` is running there in the version installed here"
@@ -142,20 +142,20 @@ class Workers:
         self.client.subscribe_topic(supervision.TOPIC, self.hear)
 
     def disconnect(self) -> None:
-        """Closes the client, whatever became of the scheduler."""
+        """Closes the client, whatever state the scheduler is in."""
         with contextlib.suppress(Exception):
             self.client.close(timeout=CONNECT_SECONDS)
 
     def workers(self, tasks: Sequence[Any] = ()) -> list[str]:
-        """The addresses of the workers; waits, aloud, while there is none and Dask has not given up one of `tasks`.
+        """The addresses of the workers. If there are none, warns and waits until one connects or one of `tasks` fails.
 
-        Raises StageError when that takes long.
+        Raises StageError after `patience` seconds.
         """
         started = time.monotonic()
-        told = False
-        while not (found := self.connected_workers()) and not any(task.status == "error" for task in tasks):
-            if not told:
-                told = True
+        warned = False
+        while not (connected := self.connected_workers()) and not any(task.status == "error" for task in tasks):
+            if not warned:
+                warned = True
                 log.warning(
                     "the Dask scheduler %s has no workers; waiting up to %s for one",
                     self.address,
@@ -167,10 +167,10 @@ class Workers:
                     "`dask worker`, or wait longer with --dask-wait; finished work is kept"
                 )
             time.sleep(LOOK_SECONDS)
-        return found
+        return connected
 
     def connected_workers(self) -> list[str]:
-        """The addresses of the workers that the scheduler knows now."""
+        """The addresses of the workers now connected to the scheduler. Raises StageError."""
         try:
             if self.client.status == "running":
                 return list(self.client.nthreads(callback_timeout=ANSWER_SECONDS))
@@ -179,14 +179,14 @@ class Workers:
         raise self.lost()
 
     def lost(self) -> StageError:
-        """The sentence for a scheduler that is gone."""
+        """The error for a lost connection to the scheduler."""
         return StageError(
             f"--dask {self.address}: lost the connection to the Dask scheduler; finished work is kept, and the "
             "same command resumes from there, with or without --dask"
         )
 
     def hear(self, event: tuple[float, Any]) -> None:
-        """Says, once, what a worker says."""
+        """Logs a worker's message, once."""
         _, message = event
         if message["token"] != self.token:
             return
@@ -198,9 +198,9 @@ class Workers:
     # Tasks
 
     def job(self, graph: Graph, node: Node, writer: Writer) -> dict[str, Any]:
-        """What a worker needs to know to make the node, as JSON; `task.py` reads it.
+        """What a worker needs to make the node, as JSON for dask_task.py.
 
-        Paths stay as the user wrote them, from `folder` on: so are those in messages.
+        Paths stay as the user wrote them, relative to `folder`, and so appear in messages.
         """
         return {
             "token": self.token,
@@ -219,14 +219,14 @@ class Workers:
             "compression": self.compression,
             "adopt": self.adopt,
             "level": log.getEffectiveLevel(),
-            # Recipes name data and weights by variables, which a worker that runs already does not have.
+            # Recipes refer to data and weights by variables that a running worker lacks.
             "environment": {name: value for name, value in os.environ.items() if name.startswith("RCNN_")},
         }
 
     def submit(self, job: dict[str, Any]) -> Any:
-        """Gives a task to Dask, which prefers a worker without one.
+        """Submits a task to Dask, which prefers an idle worker.
 
-        Naming a worker would not do, even with allow_other_workers: once all are lost, it runs nowhere.
+        Naming a worker would not work, even with allow_other_workers: once all named ones are lost, it runs nowhere.
         """
         return self.client.submit(
             eval,
@@ -238,7 +238,7 @@ class Workers:
         )
 
     def is_done(self, task: Any) -> bool:
-        """Whether a task has ended well; raises StageError, or what it raised, if it ended otherwise."""
+        """Whether a task has succeeded. Raises what it raised, or StageError, if it failed."""
         if task.status == "cancelled" or self.client.status != "running":
             raise self.lost()
         if task.status == "error":
@@ -248,7 +248,7 @@ class Workers:
         try:
             outcome = task.result(timeout=LOOK_SECONDS)
         except (TimeoutError, CancelledError):
-            return False  # its worker was lost after it had ended, and Dask does it again; or the scheduler was
+            return False  # its worker was lost with the result, and Dask repeats the task; or the scheduler was lost
         if "error" in outcome:
             raise pickle.loads(base64.b64decode(outcome["error"]))
         if "refused" in outcome:
@@ -256,7 +256,7 @@ class Workers:
         return True
 
     def wait_until_seen(self, writer: Writer) -> None:
-        """Waits, for a while, until the parts that workers have made can be seen here. Raises StageError."""
+        """Waits, up to LATE_SECONDS, until all parts made by workers are visible here. Raises StageError."""
         end = time.monotonic() + LATE_SECONDS
         while missing := writer.unfinished():
             if time.monotonic() > end:
@@ -268,12 +268,12 @@ class Workers:
 
 
 def sign_of(work: Path, token: str) -> Path:
-    """The empty file by which workers know the work folder."""
+    """The empty file by which workers recognise the work folder."""
     return work / f".dask-{token}"
 
 
 async def shake_hands(address: str) -> None:
-    """Connects to a Dask scheduler and leaves: Client itself waits for ever where something else listens."""
+    """Connects to a Dask scheduler and disconnects: Client would wait forever if something else listens there."""
     from distributed import Security
     from distributed.comm import connect
 
@@ -283,7 +283,7 @@ async def shake_hands(address: str) -> None:
 
 @contextlib.contextmanager
 def local_cluster(count: int) -> Iterator[Any]:
-    """A Dask cluster of `count` worker processes on this machine (0: one for each core), on loopback alone."""
+    """A Dask cluster of `count` worker processes on this machine (0: one per core), on loopback only."""
     import distributed
 
     from rcnn_cli.running.device import cores
@@ -295,9 +295,9 @@ def local_cluster(count: int) -> Iterator[Any]:
         processes=True,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
-        memory_limit=0,  # it would watch the worker's memory, not that of the process which does the work
+        memory_limit=0,  # it would limit the worker's memory, not that of the process that does the work
         silence_logs=logging.CRITICAL,
-        preload=[DEAF_TO_CTRL_C],
+        preload=[IGNORE_CTRL_C],
     ) as cluster:
         yield cluster
 
@@ -306,11 +306,11 @@ def explained(error: BaseException) -> str:
     """Why Dask could not run a task."""
     if type(error).__name__ == "KilledWorker":
         return (
-            "the workers that made a cache were killed one after another, probably out of memory; check "
+            "the workers making a cache were killed one after another, probably out of memory; check "
             "their logs and give them more memory, fewer threads or --jobs 1; finished work is kept"
         )
     if isinstance(error, RuntimeError) and str(error).startswith("worker "):
-        return str(error)  # the sentence of `supervise`
+        return str(error)  # a sentence from `supervise`
     return (
         f"Dask could not run a task ({type(error).__name__}: {reason(error)}); "
         "client, scheduler and workers need the same version of distributed"
@@ -318,5 +318,5 @@ def explained(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception of a library says, on one line."""
+    """A library's exception on one line, at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,8 +1,8 @@
-"""`rcnn submit`, `cancel`, and the jobs beside the caches in `status`.
+"""`rcnn submit`, `rcnn cancel`, and the jobs shown beside the caches in `rcnn status`.
 
-What was submitted is recorded in `jobs/RECIPE.json` in the work folder. Whether a task did its work is read from the
-cache, not from the batch system: a task that is no longer queued and whose parts are not all there has failed.
-Records are only written by one process at a time (`alone`).
+Submitted jobs are recorded in `jobs/RECIPE.json` in the work folder. Whether a task has succeeded is read from the
+cache, not from the batch system: a task that is no longer queued and whose parts are incomplete has failed. Only one
+process at a time writes records (`alone`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted job: the cache (`key`) that its `tasks` make, each a shard of `shards`, and what it waits for."""
+    """A submitted job: its `tasks` (shards of `shards`) make the cache `key`, once the jobs `after` have succeeded."""
 
     id: str
     name: str
@@ -45,18 +45,18 @@ class Job:
     log: str
 
     def states(self, queue: Queue) -> dict[int, TaskState]:
-        """The states of those tasks that Slurm still knows, by number and name (`job_name` says why)."""
-        found = {task: queue.get((self.id, task)) for task in self.tasks}
-        return {task: state for task, state in found.items() if state is not None and state.name == self.name}
+        """The states of the tasks that Slurm still knows, matched by job id and name (see `job_name`)."""
+        states = {task: queue.get((self.id, task)) for task in self.tasks}
+        return {task: state for task, state in states.items() if state is not None and state.name == self.name}
 
     def active(self, queue: Queue) -> list[int]:
-        """The tasks that run or will run."""
+        """The tasks that are running or will run."""
         return [task for task, state in self.states(queue).items() if state.active]
 
     def failed(self, queue: Queue, folder: Path) -> list[int]:
-        """The tasks that ended without having made their parts of the cache in `folder`, which is not complete.
+        """The tasks that ended without making their parts of the incomplete cache in `folder`.
 
-        Where all parts are there, the last task to end should have closed the cache.
+        If all parts exist and no task is active, the last task has failed: it should have finished the cache.
         """
         active = set(self.active(queue))
         ended = [task for task in self.tasks if task not in active]
@@ -68,30 +68,30 @@ class Job:
 
 
 def missing_tasks(folder: Path, shards: int) -> list[int]:
-    """The shards (from 1) of a cache that is not complete which have parts to make; one closes it if none has."""
+    """The shards (from 1) of an incomplete cache with missing parts; if none has any, one to finish the cache."""
     return shards_of(CacheState(folder).missing_parts, shards)
 
 
 def shards_of(parts: Sequence[int] | None, shards: int) -> list[int]:
-    """The shards (from 1) that have one of the `parts`, all where these are not known; the first if there is none."""
+    """The shards (from 1) with at least one of `parts`: all shards for None, the first if there are no parts."""
     if parts is None:
         return list(range(1, shards + 1))
     return sorted({index % shards + 1 for index in parts}) or [1]
 
 
-# The record
+# Records
 
 
 def record_path(work: Path, recipe: str) -> Path:
-    """Where the jobs of a recipe are recorded."""
+    """The file in which the jobs of a recipe are recorded."""
     return work / "jobs" / f"{recipe.replace('/', '-')}.json"
 
 
 def read_jobs(path: Path) -> list[Job]:
     """The recorded jobs, oldest first. Raises CacheError or ClusterError for a file that is not a record."""
     try:
-        found = read_json(path)["jobs"]
-        return [Job(**{**job, "tasks": tuple(job["tasks"]), "after": tuple(job["after"])}) for job in found]
+        records = read_json(path)["jobs"]
+        return [Job(**{**job, "tasks": tuple(job["tasks"]), "after": tuple(job["after"])}) for job in records]
     except FileNotFoundError:
         return []
     except (KeyError, TypeError) as error:
@@ -99,29 +99,29 @@ def read_jobs(path: Path) -> list[Job]:
 
 
 def write_jobs(path: Path, jobs: Sequence[Job]) -> None:
-    """Replaces the record, atomically."""
+    """Replaces the record atomically. Raises CacheError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"jobs": [asdict(job) for job in jobs]})
 
 
 def other_jobs(path: Path) -> list[Job]:
-    """The jobs of other recipes, which may be making caches that this one shares."""
+    """The recorded jobs of other recipes, which may be making caches that this recipe shares."""
     return [job for other in sorted(path.parent.glob("*.json")) if other != path for job in read_jobs(other)]
 
 
 @contextlib.contextmanager
 def alone(work: Path, say: Say) -> Iterator[None]:
-    """Lets one `submit` or `cancel` at a time, of all machines, work on the records of a work folder; others wait.
+    """Lets only one `submit` or `cancel` at a time, on any machine, use the records of a work folder; others wait.
 
-    Whoever holds it and dies leaves nothing behind that a human must remove: it is a claim, as those on parts.
+    It is a claim like those on parts, so a process that dies leaves nothing to clean up by hand.
     """
-    # One that was stopped (Ctrl-Z) goes on later: on this host it is waited for, however long that takes.
-    claims, told = Claims(work / "jobs", patience_here=math.inf), False
+    # A process suspended on this host (Ctrl-Z) will continue some time: wait for it indefinitely.
+    claims, announced = Claims(work / "jobs", patience_here=math.inf), False
     try:
         while not claims.try_claim(SUBMITTING):
-            if not told:
+            if not announced:
                 say(f"waiting for another `rcnn submit` or `rcnn cancel` that is using {work / 'jobs'}")
-                told = True
+                announced = True
             time.sleep(POLL_SECONDS)
         yield
     finally:
@@ -132,9 +132,9 @@ def alone(work: Path, say: Say) -> Iterator[None]:
 
 
 class Submitter:
-    """Walks the graph, inputs first, and submits a job for each cache that is not complete and not on its way.
+    """Walks the graph, inputs first, and submits a job for each incomplete cache that no job is making yet.
 
-    To be made and used `alone`.
+    To be created and used within `alone`.
     """
 
     def __init__(self, graph: Graph, cluster: Cluster, submission: Submission, say: Say) -> None:
@@ -146,10 +146,10 @@ class Submitter:
         self.queue = read_queue()
         self.jobs = [job for job in read_jobs(self.path) if job.active(self.queue)]
         self.others = [job for job in other_jobs(self.path) if job.active(self.queue)]
-        self.placed: dict[str, str] = {}  # the job that makes a cache, by the cache's key
+        self.placed: dict[str, str] = {}  # the id of the job that makes a cache, by the cache's key
 
     def submit(self) -> int:
-        """Submits what is missing; the number of jobs submitted. Each is recorded as soon as it is there."""
+        """Submits what is missing and returns the number of jobs. Each job is recorded as soon as it is submitted."""
         self.submission.logs.mkdir(parents=True, exist_ok=True)
         submitted = 0
         for node in self.graph.caches():
@@ -159,7 +159,7 @@ class Submitter:
             key = self.graph.identity(node).key
             after = inputs_placed(self.graph, node, self.placed)
             if key in self.placed:
-                self.say(f"{node.name}: same cache as another table's; job {self.placed[key]} makes it")
+                self.say(f"{node.name}: same cache as another table's, made by job {self.placed[key]}")
                 continue
             job = self.on_its_way(node, after)
             if job is None:
@@ -169,7 +169,7 @@ class Submitter:
         return submitted
 
     def on_its_way(self, node: Node, after: tuple[str, ...]) -> Job | None:
-        """The job that makes the node's cache, unless a task of it has failed or it waits for jobs that are no more."""
+        """The job making the node's cache; None if one of its tasks has failed or its inputs' jobs have changed."""
         key, folder = self.graph.identity(node).key, self.graph.folder(node)
         for job in reversed([*self.others, *self.jobs]):
             if job.key == key and not job.failed(self.queue, folder) and set(after) <= set(job.after):
@@ -178,7 +178,7 @@ class Submitter:
         return None
 
     def submit_node(self, node: Node, after: tuple[str, ...]) -> Job:
-        """Submits the shards that have parts to make, after its inputs' jobs and what is left of an older job."""
+        """Submits the shards with missing parts, to run after the inputs' jobs and what remains of older jobs."""
         resources = self.cluster.resources(node)
         key = self.graph.identity(node).key
         tasks = missing_tasks(self.graph.folder(node), resources.array)
@@ -204,7 +204,7 @@ class Submitter:
 
 
 def inputs_placed(graph: Graph, node: Node, placed: Mapping[str, str]) -> tuple[str, ...]:
-    """The jobs, of those in `placed` by the key of what they make, that make the node's inputs."""
+    """The ids of the jobs that make the node's inputs; `placed`: job ids by the key of the cache they make."""
     keys = [graph.identity(source).key for source in graph.reads(node)]
     return tuple(dict.fromkeys(placed[key] for key in keys if key in placed))
 
@@ -215,21 +215,21 @@ def dependency_list(after: Sequence[str], older: Sequence[str]) -> list[str]:
 
 
 def split(tasks: Sequence[int], resources: Resources) -> str:
-    """ ", 4 tasks", or which of how many."""
+    """What a line about a job says of its tasks: ", 4 tasks", ", 3 of 4 tasks: ..." or nothing."""
     if resources.array == 1:
         return ""
     if len(tasks) == resources.array:
         return f", {resources.array} tasks"
-    return f", {len(tasks)} of {resources.array} tasks: the others have made their parts"
+    return f", {len(tasks)} of {resources.array} tasks (the others have made their parts)"
 
 
 def waits(after: Sequence[str]) -> str:
-    """ ", after 12 and 13"."""
+    """What a line about a job says of those it waits for: ", after 12 and 13" or nothing."""
     return f", after {' and '.join(after)}" if after else ""
 
 
 def scripts(graph: Graph, cluster: Cluster, submission: Submission) -> Iterator[str]:
-    """The script of each cache that is not complete, as `submit` would send it to a cluster with an empty queue."""
+    """The script of each incomplete cache, as `submit` would send it to a cluster with an empty queue."""
     placed: dict[str, str] = {}
     for node in graph.caches():
         key = graph.identity(node).key
@@ -243,9 +243,9 @@ def scripts(graph: Graph, cluster: Cluster, submission: Submission) -> Iterator[
 
 
 def cancel(work: Path, recipe: str) -> list[str]:
-    """Cancels the recipe's jobs that are queued or running; their ids. To be called `alone`.
+    """Cancels the recipe's queued and running jobs and returns their ids. To be called within `alone`.
 
-    Finished parts of caches are kept.
+    Finished parts are kept.
     """
     path = record_path(work, recipe)
     jobs = read_jobs(path)
@@ -263,23 +263,23 @@ def cancel(work: Path, recipe: str) -> list[str]:
 
 
 def with_jobs(graph: Graph, states: Sequence[State]) -> list[State]:
-    """The states of a recipe's caches with the jobs that were submitted for those that are not complete."""
+    """The states of a recipe's caches, with the jobs submitted for the incomplete ones."""
     jobs = job_lines(graph, [graph.nodes[state.name] for state in states if state.state != "complete"])
     return [replace(state, jobs=tuple(jobs.get(state.name, ()))) for state in states]
 
 
 def job_lines(graph: Graph, nodes: Sequence[Node]) -> dict[str, list[str]]:
-    """For each of `nodes` that recorded jobs work on or failed to make: what became of the jobs, in a few lines.
+    """By node name, a few lines about the jobs that are making a node's cache or failed to.
 
-    Jobs of other recipes are told of where they make what this recipe has not submitted itself.
+    Other recipes' jobs are shown for caches for which this recipe has none.
     """
     path = record_path(graph.work, graph.recipe.name)
     own, others = read_jobs(path), other_jobs(path)
-    found: dict[str, list[Job]] = {}
+    jobs: dict[str, list[Job]] = {}
     for node in nodes:
         key = graph.identity(node).key
-        found[node.name] = [job for job in own if job.key == key] or [job for job in others if job.key == key]
-    if not any(found.values()):
+        jobs[node.name] = [job for job in own if job.key == key] or [job for job in others if job.key == key]
+    if not any(jobs.values()):
         return {}
     try:
         queue, trouble = read_queue(), ""
@@ -290,14 +290,14 @@ def job_lines(graph: Graph, nodes: Sequence[Node]) -> dict[str, list[str]]:
         folder = graph.folder(node)
         lines[node.name] = [
             line
-            for job in found[node.name]
+            for job in jobs[node.name]
             for line in ([f"job {job.id}: state unknown ({trouble})"] if trouble else describe_job(job, queue, folder))
         ]
     return lines
 
 
 def describe_job(job: Job, queue: Queue, folder: Path) -> list[str]:
-    """ "job 12: 3 running, 1 failed" and a line for each failed task that left a log: the log and its last line."""
+    """ "job 12: 3 running, 1 failed", then the log's path and last line for each failed task that has a log."""
     states, failed = job.states(queue), job.failed(queue, folder)
     words: Counter[str] = Counter()
     for task in job.tasks:
@@ -320,7 +320,7 @@ def describe_job(job: Job, queue: Queue, folder: Path) -> list[str]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not empty, of its last 4 kB."""
+    """The last non-empty line in the last 4 kB of a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         text = file.read().decode(errors="replace").strip()

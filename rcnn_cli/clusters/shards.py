@@ -1,7 +1,7 @@
-"""`--shard`: I/N, or `array`, which asks the batch system's array job which shard this task is.
+"""`--shard`: I/N, or `array`, which takes the shard from the batch system's array job.
 
-Only a command that says `--shard array` looks at the batch system's variables: a job's environment must not split a
-command that did not ask for it.
+Only `--shard array` looks at the batch system's variables: a job's environment must not divide a command that did not
+ask for it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ ARRAY = "array"
 
 
 def parse_shard(text: str | None, environment: Mapping[str, str]) -> Shard:
-    """The shard that "3/16", "array" or "array/16" names. Raises StageError or CacheError."""
+    """The shard named by "3/16", "array" or "array/16". Raises StageError or CacheError."""
     if not text:
         return Shard()
     word, slash, width = text.strip().partition("/")
     if word != ARRAY:
         return Shard.parse(text)
     if slash and not re.fullmatch(r"[1-9]\d*", width):
-        raise StageError(f"--shard {text}: must be written array/N with N >= 1, as array/16")
+        raise StageError(f"--shard {text}: must be written array/N with N >= 1, for example array/16")
     return array_shard(text, environment, int(width) if slash else None)
 
 
 def array_shard(text: str, environment: Mapping[str, str], width: int | None) -> Shard:
-    """The shard of this task of an array job; with `width`, the task's own number of an array 1-`width`."""
+    """The shard of this array-job task; with `width`, its task number in an array 1-`width`. Raises StageError."""
     tasks = (find(environment) for find in (slurm_task, grid_engine_task, lsf_task, pbs_task))
     task = next((task for task in tasks if task is not None), None)
     if task is None:
@@ -53,7 +53,7 @@ def array_shard(text: str, environment: Mapping[str, str], width: int | None) ->
 
 @dataclass(frozen=True)
 class Task:
-    """A task of an array job: its place (from 1) among `count` tasks (None: not told), by which variable."""
+    """A task of an array job: its place (from 1) among `count` tasks (None: unknown), as `variable` gives it."""
 
     variable: str
     place: int
@@ -61,7 +61,7 @@ class Task:
 
 
 def slurm_task(environment: Mapping[str, str]) -> Task | None:
-    """Slurm: any first index and step."""
+    """The task in Slurm, with any first index and step."""
     index = number(environment, "SLURM_ARRAY_TASK_ID")
     if index is None:
         return None
@@ -72,7 +72,7 @@ def slurm_task(environment: Mapping[str, str]) -> Task | None:
 
 
 def grid_engine_task(environment: Mapping[str, str]) -> Task | None:
-    """Grid Engine ("undefined" outside of array jobs): any first index and step."""
+    """The task in Grid Engine ("undefined" outside array jobs), with any first index and step."""
     index = number(environment, "SGE_TASK_ID")
     if index is None:
         return None
@@ -83,7 +83,7 @@ def grid_engine_task(environment: Mapping[str, str]) -> Task | None:
 
 
 def lsf_task(environment: Mapping[str, str]) -> Task | None:
-    """LSF (0 outside of array jobs): counted from 1, any step; it does not say where an array begins."""
+    """The task in LSF (0 outside array jobs), with any step; LSF does not give the first index, assumed to be 1."""
     index = number(environment, "LSB_JOBINDEX")
     if not index:
         return None
@@ -93,7 +93,7 @@ def lsf_task(environment: Mapping[str, str]) -> Task | None:
 
 
 def pbs_task(environment: Mapping[str, str]) -> Task | None:
-    """PBS Pro and OpenPBS, Torque: counted from 1; they do not say how many there are."""
+    """The task in PBS Pro, OpenPBS or Torque, counted from 1; they do not give the number of tasks."""
     for variable in ("PBS_ARRAY_INDEX", "PBS_ARRAYID"):
         index = number(environment, variable)
         if index is not None:
@@ -102,12 +102,12 @@ def pbs_task(environment: Mapping[str, str]) -> Task | None:
 
 
 def place(index: int, first: int, step: int) -> int:
-    """The place, from 1, of `index` in first, first + step, ...; 0 if it is none of these."""
-    whole, rest = divmod(index - first, step)
-    return 0 if rest else whole + 1
+    """The place, from 1, of `index` in first, first + step, ...; 0 if it is not among them."""
+    steps, remainder = divmod(index - first, step)
+    return 0 if remainder else steps + 1
 
 
 def number(environment: Mapping[str, str], name: str) -> int | None:
-    """A variable that is a whole number, None otherwise."""
+    """An environment variable as an integer; None if it is not one."""
     text = environment.get(name, "")
     return int(text) if re.fullmatch(r"\d+", text) else None

@@ -1,4 +1,4 @@
-"""What rcnn asks of Slurm: sbatch, squeue and scancel, and nothing that needs an accounting database."""
+"""Calls to Slurm's sbatch, squeue and scancel; nothing that needs an accounting database."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ENDED = frozenset(
 )
 NEVER = "DependencyNeverSatisfied"
 PATIENCE_SECONDS = 120
-# Of the variables by which people set defaults for these commands, those that would hide or keep jobs from rcnn
+# Variables that set defaults for these commands and would hide jobs from rcnn or keep it from submitting
 MISLEADING = ("SQUEUE_", "SCANCEL_", "SBATCH_WAIT", "SBATCH_TEST_ONLY")
 PREFIX = re.compile(r"^\w+: (error|fatal): ")
 
 
 @dataclass(frozen=True)
 class TaskState:
-    """A task as squeue shows it: "RUNNING", the reason why a pending one waits, the job's name."""
+    """A task as squeue shows it: state ("RUNNING"), the reason why a pending task waits, the job's name."""
 
     state: str
     reason: str
@@ -39,7 +39,7 @@ class TaskState:
 
     @property
     def active(self) -> bool:
-        """Whether the task runs or will run."""
+        """Whether the task is running or will run."""
         return not self.ended and self.reason != NEVER
 
 
@@ -47,24 +47,24 @@ Queue = Mapping[tuple[str, int], TaskState]
 
 
 def read_queue() -> Queue:
-    """The states of this user's tasks by (job id, task), those included that ended lately. A plain job is task 1.
+    """The states of this user's tasks, including recently ended ones, by (job id, task). A plain job is task 1.
 
-    Raises ClusterError where Slurm does not answer, or not as expected.
+    Raises ClusterError if Slurm does not answer, or not as expected.
     """
-    fields = "--format=%F|%K|%T|%r|%j|"  # the last stroke shows that a line is whole
+    fields = "--format=%F|%K|%T|%r|%j|"  # the last | shows that the line is complete
     line = ["squeue", "--noheader", "--all", "--array", "--states=all", f"--user={os.getuid()}", fields]
     queue = {}
-    for found in call(line, otherwise="ask `scontrol ping` and try again").splitlines():
-        values = found.strip().split("|", 4)
+    for row in call(line, otherwise="check with `scontrol ping` and try again").splitlines():
+        values = row.strip().split("|", 4)
         if len(values) < 5 or not values[0].isdigit() or not values[4].endswith("|"):
-            raise ClusterError(f"squeue: printed {found!r}, which is not a task; see what `{shlex.join(line)}` prints")
+            raise ClusterError(f"squeue: printed {row!r}, which is not a task; see what `{shlex.join(line)}` prints")
         job, task, state, reason, name = values
         queue[job, int(task) if task.isdigit() else 1] = TaskState(state, reason, name.removesuffix("|"))
     return queue
 
 
 def submit_script(script: Script) -> str:
-    """The id of the job that sbatch makes of a script. Raises ClusterError with what sbatch says."""
+    """Submits a script; returns the job's id. Raises ClusterError with sbatch's message."""
     printed = call(["sbatch", "--parsable", *script.arguments], script.text, patience=None).strip().partition(";")[0]
     if not re.fullmatch(r"\d+", printed):
         raise ClusterError(f"sbatch: printed {printed!r}, which is not a job id")
@@ -72,14 +72,14 @@ def submit_script(script: Script) -> str:
 
 
 def cancel_jobs(jobs: Sequence[str]) -> None:
-    """Ends jobs; one that has ended already is no error."""
+    """Cancels jobs; one that has already ended is not an error. Raises ClusterError."""
     call(["scancel", *jobs])
 
 
 def call(
     line: Sequence[str], given: str = "", *, patience: float | None = PATIENCE_SECONDS, otherwise: str = ""
 ) -> str:
-    """What a command of Slurm prints. Raises ClusterError if it is not there or fails; `otherwise` is the advice."""
+    """A Slurm command's output. Raises ClusterError if it is missing or fails, with the advice `otherwise`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(MISLEADING)}
     advice = f"; {otherwise}" if otherwise else ""
     try:
@@ -95,11 +95,11 @@ def call(
     except FileNotFoundError as error:
         raise ClusterError(f"{line[0]}: not found; run this on a machine with Slurm's commands in PATH") from error
     except OSError as error:
-        raise ClusterError(f"{line[0]}: " + cannot("be run", error, "ask whoever administers this cluster")) from error
+        raise ClusterError(f"{line[0]}: " + cannot("be run", error, "ask the cluster's administrator")) from error
     except subprocess.TimeoutExpired as error:
-        raise ClusterError(f"{line[0]}: gave no answer within {patience} s{advice}") from error
+        raise ClusterError(f"{line[0]}: no answer within {patience} s{advice}") from error
     if done.returncode:
-        said = "; ".join(PREFIX.sub("", one).strip() for one in done.stderr.splitlines() if one.strip())
-        said = said or f"exit status {done.returncode}"
-        raise ClusterError(f"{line[0]}: failed ({said}){advice}")
+        reason = "; ".join(PREFIX.sub("", text).strip() for text in done.stderr.splitlines() if text.strip())
+        reason = reason or f"exit status {done.returncode}"
+        raise ClusterError(f"{line[0]}: failed ({reason}){advice}")
     return done.stdout

@@ -1,4 +1,4 @@
-"""The sbatch script of one node of the graph: plain text, from a node and what its tasks ask for."""
+"""The sbatch script of a node: plain text, made from the node and the resources that its tasks request."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PLAIN = re.compile(r"[\w@%+=:,./<>-]*")
 
 @dataclass(frozen=True)
 class Submission:
-    """What all scripts of one `rcnn submit` share: recipe, its changes, folders (absolute).
+    """What all scripts of one `rcnn submit` share: the recipe, its --set changes, and absolute folders.
 
-    Raises ClusterError for a folder that sbatch cannot write a log to (a backslash there means something else to it).
+    Raises ClusterError for a folder that sbatch cannot write logs to, such as one with a backslash in its name.
     """
 
     recipe: Path
@@ -40,15 +40,15 @@ class Submission:
 
     @property
     def logs(self) -> Path:
-        """Where the tasks' output goes."""
+        """The folder for the tasks' output."""
         return self.work / "logs"
 
 
 @dataclass(frozen=True)
 class Script:
-    """What sbatch is given: the script and, once more as arguments, the options that stand in it.
+    """What sbatch is given: the script and, as arguments, a copy of the options in it.
 
-    In the script alone they would give way to variables such as SBATCH_PARTITION in the environment of `rcnn submit`.
+    In the script alone, variables such as SBATCH_PARTITION in the environment of `rcnn submit` would override them.
     """
 
     text: str
@@ -56,21 +56,21 @@ class Script:
 
 
 def readable_name(submission: Submission, node: Node) -> str:
-    """ "recipe-extract@train", without characters that a file name or sbatch could take amiss."""
+    """ "recipe-extract@train", without characters that file names or sbatch do not allow."""
     return re.sub(r"[^\w.@+-]", "-", f"{submission.name}-{node.name}")
 
 
 def job_name(submission: Submission, node: Node, key: str) -> str:
-    """The job's name. It ends in eight hexadecimal digits that stand for the cache and its work folder.
+    """The job's name, which ends in eight hexadecimal digits derived from the cache and its work folder.
 
-    A cluster that has lost its state counts from 1 again: the name tells which jobs of a known number are others.
+    A cluster that has lost its state numbers jobs from 1 again; the name then shows that a recorded id is another job.
     """
     digest = hashlib.sha256(os.fsencode(f"{submission.work}\n{key}")).hexdigest()[:8]
     return f"{readable_name(submission, node)}.{digest}"
 
 
 def log_pattern(submission: Submission, node: Node, resources: Resources) -> str:
-    """The tasks' log file, %A and %a (or %j) for the ids of job and task."""
+    """The tasks' log file, with %A and %a (or %j) for the ids of job and task."""
     folder, ids = str(submission.logs).replace("%", "%%"), "%A_%a" if resources.array > 1 else "%j"
     return f"{folder}/{readable_name(submission, node)}-{ids}.log"
 
@@ -78,7 +78,7 @@ def log_pattern(submission: Submission, node: Node, resources: Resources) -> str
 def log_file(pattern: str, job: str, task: int) -> Path:
     """The log file of one task."""
     values = {"%%": "%", "%A": job, "%j": job, "%a": str(task)}
-    return Path(re.sub("%[%Aja]", lambda found: values[found[0]], pattern))
+    return Path(re.sub("%[%Aja]", lambda match: values[match[0]], pattern))
 
 
 def sbatch_script(
@@ -89,9 +89,9 @@ def sbatch_script(
     tasks: Sequence[int],
     dependencies: Sequence[str],
 ) -> Script:
-    """The script that makes `node`, or, with an array, those shards of it that `tasks` names (from 1).
+    """The script that makes `node` or, with an array, its shards `tasks` (from 1).
 
-    `key` is the cache's; `dependencies` are sbatch's, as "afterok:12".
+    `key` is the cache's; `dependencies` are in sbatch's form, e.g. "afterok:12".
     """
     options = sbatch_options(submission, node, key, resources, tasks, dependencies)
     lines = ["#!/bin/bash", *[f"#SBATCH {quoted(option)}" for option in options]]
@@ -111,7 +111,7 @@ def sbatch_options(
     tasks: Sequence[int],
     dependencies: Sequence[str],
 ) -> list[str]:
-    """sbatch's options, without those that cluster.toml words itself."""
+    """The sbatch options, except those given verbatim in cluster.toml."""
     at_once = f"%{resources.array_at_once}" if resources.array_at_once else ""
     options = [
         ("job-name", job_name(submission, node, key)),
@@ -133,7 +133,7 @@ def sbatch_options(
 
 
 def quoted(option: str) -> str:
-    """An option on a line of #SBATCH, its value in double quotes where sbatch would take it apart."""
+    """An option for an #SBATCH line, its value in double quotes if sbatch would otherwise split it."""
     name, equals, value = option.partition("=")
     if PLAIN.fullmatch(value):
         return option

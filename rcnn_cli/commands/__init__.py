@@ -1,1 +1,1 @@
-"""The command line: the group of commands, their options and what the shell completes."""
+"""The commands, their options and shell completion."""

@@ -1,4 +1,4 @@
-"""Commands that choose settings: ablate, tune."""
+"""The commands that choose settings: ablate, tune."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rcnn_cli.sentences import INCOMPLETE, explain
     "--recipe",
     type=click.Path(path_type=Path),
     shell_complete=complete_toml,
-    help="The base recipe  [default: the one named in the grid]",
+    help="The base recipe  [default: the one that the grid names]",
 )
 @click.option("--seeds", metavar="N,...", help="Run every cell once with each of these seeds  [default: the grid's]")
 @recipe_options
@@ -49,7 +49,7 @@ def ablate(
     as_json_text: bool,
     **options: Any,
 ) -> None:
-    """Run every cell of GRID, sharing every cache that can be shared, and print one table. Exit status 1 if one failed.
+    """Run every cell of GRID, sharing caches where possible, and print one table. Exit status 1 if a cell failed.
 
     The table is also written to ablations/ in the work folder (Markdown, CSV, JSON).
 
@@ -74,7 +74,7 @@ def ablate(
 def run_plan(
     plan: Any, name: str, changes: Sequence[str], dry_run: bool, as_json_text: bool, options: dict[str, Any]
 ) -> Sequence[Any]:
-    """Reports what there is to make, makes it, prints and writes the table; returns its rows (none for a dry run)."""
+    """Logs the counts, runs the cells, prints and writes the table; returns its rows (none for a dry run)."""
     import json
 
     from rcnn_cli.experiments import ablation_table
@@ -82,8 +82,10 @@ def run_plan(
 
     counts = plan.counts()
     if dry_run:
-        told = ablation_table.counts_json(plan, counts) if as_json_text else None
-        click.echo(json.dumps(told, indent=2) if told else ablation_table.format_counts(plan, counts))
+        if as_json_text:
+            click.echo(json.dumps(ablation_table.counts_json(plan, counts), indent=2))
+        else:
+            click.echo(ablation_table.format_counts(plan, counts))
         return []
     logging.getLogger("rcnn").info(ablation_table.format_counts(plan, counts))
     made = make_options(plan.makers(), **options)
@@ -99,7 +101,7 @@ def run_plan(
     return rows
 
 
-@click.command(short_help="Choose settings on a validation split, for a new recipe.")
+@click.command(short_help="Choose settings on a validation split and write a new recipe.")
 @recipe_argument
 @execution_options
 @dask_options
@@ -110,13 +112,13 @@ def run_plan(
     default="val",
     show_default=True,
     shell_complete=complete_split,
-    help="The recipe's dataset to choose them on.",
+    help="The recipe's dataset on which to choose them.",
 )
 @click.option(
     "--evaluation",
     metavar="NAME",
     shell_complete=complete_table("evaluation"),
-    help="The evaluation of the detector to tune  [default: the main detector's]",
+    help="The evaluation whose detector to tune  [default: the main detector's]",
 )
 @click.option(
     "--negative-overlap",
@@ -132,7 +134,7 @@ def run_plan(
     "--nms-iou", default="0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Values of detect.nms_iou to try."
 )
 @output_option("The recipe to write  [default: NAME-tuned.toml]")
-@click.option("--force", is_flag=True, help="Replace the recipe to write if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the output recipe if it exists.")
 @click.option("--dry-run", is_flag=True, help="Only report how many caches would be made and shared.")
 @json_option
 def tune(
@@ -150,7 +152,7 @@ def tune(
     as_json_text: bool,
     **options: Any,
 ) -> None:
-    """Search RECIPE's SVM and suppression settings on a validation split; write a recipe with the best of them.
+    """Search RECIPE's SVM and suppression settings on a validation split; write a recipe with the best ones.
 
     \b
     Examples:
@@ -178,7 +180,7 @@ def tune(
     plan = make_plan(tuning_grid(graph, node, split, searched), recipe, changes, graph.work, explain)
     rows = run_plan(plan, f"tune-{recipe.stem}", changes, dry_run, as_json_text, options)
     if plan.failed:
-        logging.getLogger("rcnn").warning("no settings chosen, no recipe written: not all combinations could be tried")
+        logging.getLogger("rcnn").warning("no settings chosen and no recipe written: some combinations failed")
         raise SystemExit(INCOMPLETE)
     if rows:
         best = best_row(rows)

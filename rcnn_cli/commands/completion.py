@@ -1,7 +1,7 @@
-"""What the shell completes: recipes, and the tables, caches, splits and settings that a recipe has.
+"""Shell completion of recipes and of their tables, caches, splits and settings.
 
-Nothing heavy is imported, and whatever is wrong (a broken recipe, a folder that cannot be read) there is just nothing
-to complete: a prompt is no place for an error.
+Nothing heavy is imported. If something is wrong (a broken recipe, an unreadable folder), nothing is completed: a prompt
+is no place for an error.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from stages.networks import NetworkSettings
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
 
-def completer(found: Callable[[click.Context, str], Iterable[str]]) -> Complete:
-    """`found(context, incomplete)` as click's `shell_complete`: those that begin as typed; nothing if it fails."""
+def completer(candidates: Callable[[click.Context, str], Iterable[str]]) -> Complete:
+    """Turns `candidates(context, incomplete)` into a click `shell_complete` that filters them by what was typed; if it
+    raises, nothing is completed."""
 
-    @functools.wraps(found)
+    @functools.wraps(candidates)
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
         try:
-            return [CompletionItem(name) for name in found(context, incomplete) if name.startswith(incomplete)]
+            return [CompletionItem(name) for name in candidates(context, incomplete) if name.startswith(incomplete)]
         except Exception:
             return []
 
@@ -42,39 +43,39 @@ def completer(found: Callable[[click.Context, str], Iterable[str]]) -> Complete:
 
 
 def complete_toml(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """TOML files, and folders to look in; any file where there is neither."""
+    """TOML files and folders; any file if there are neither."""
     try:
         names = list(toml_files(incomplete))
     except OSError:
         names = []
     if not names or any(letter.isspace() for name in names for letter in name):
-        return [CompletionItem(incomplete, type="file")]  # left to the shell, which also knows how to quote
+        return [CompletionItem(incomplete, type="file")]  # leave it to the shell, which knows how to quote names
     return [CompletionItem(name) for name in names]
 
 
 def toml_files(incomplete: str) -> list[str]:
-    """The TOML files and folders ("recipes/") that begin as typed; a folder that is alone is looked into."""
+    """TOML files and folders ("recipes/") that start with `incomplete`; descends into a folder if it matches alone."""
     start = incomplete.rpartition("/")[2]
     shown = incomplete.removesuffix(start)
     entries = sorted(os.scandir(os.path.expanduser(shown) or "."), key=lambda entry: entry.name)
-    begun = [entry for entry in entries if entry.name.startswith(start) and (start or not entry.name.startswith("."))]
-    folders = [f"{shown}{entry.name}/" for entry in begun if entry.is_dir()]
-    files = [f"{shown}{entry.name}" for entry in begun if entry.name.endswith(".toml") and entry.is_file()]
+    matches = [entry for entry in entries if entry.name.startswith(start) and (start or not entry.name.startswith("."))]
+    folders = [f"{shown}{entry.name}/" for entry in matches if entry.is_dir()]
+    files = [f"{shown}{entry.name}" for entry in matches if entry.name.endswith(".toml") and entry.is_file()]
     return toml_files(folders[0]) or folders if len(folders) == 1 and not files else [*files, *folders]
 
 
-# What a recipe has
+# Contents of a recipe
 
 
 def recipe_of(context: click.Context) -> Recipe:
-    """The recipe (of a grid, its base) that the command line names so far, with its --set if these can be applied.
+    """The recipe named on the command line so far (for a grid, its base), with --set applied if that is possible.
 
     Raises StageError.
     """
-    found = context.params
-    # click leaves arguments aside, unparsed, where the option to be completed has no value yet
-    named = [found.get("recipe"), found.get("a"), found.get("grid"), *(found.get("recipes") or ()), *context.args]
-    path = next((Path(name) for name in named if name), None)
+    given = context.params
+    # click leaves arguments unparsed, in `args`, while the option being completed has no value
+    names = [given.get("recipe"), given.get("a"), given.get("grid"), *(given.get("recipes") or ()), *context.args]
+    path = next((Path(name) for name in names if name), None)
     if path is None:
         raise StageError("no recipe yet")
     from rcnn_cli.experiments.grid import is_grid, load_grid
@@ -82,7 +83,7 @@ def recipe_of(context: click.Context) -> Recipe:
     if is_grid(path):
         path = load_grid(path).recipe or path
     try:
-        return load_recipe(path, found.get("changes") or ())
+        return load_recipe(path, given.get("changes") or ())
     except StageError:
         return load_recipe(path)
 
@@ -95,14 +96,14 @@ def complete_split(context: click.Context, incomplete: str) -> Iterable[str]:
 
 @completer
 def complete_cache(context: click.Context, incomplete: str) -> Iterable[str]:
-    """The recipe's caches, as `rcnn status` names them."""
+    """The recipe's caches, by the names that `rcnn status` shows."""
     from rcnn_cli.recipes.graph import Graph
 
     return [node.name for node in Graph(recipe_of(context), Path()).caches()]
 
 
 def complete_table(makes: str) -> Complete:
-    """The recipe's tables whose stage makes this, "detections" for example."""
+    """The recipe's tables whose stage makes `makes`, e.g. "detections"."""
 
     @completer
     def complete(context: click.Context, incomplete: str) -> Iterable[str]:
@@ -112,29 +113,29 @@ def complete_table(makes: str) -> Complete:
 
 
 def complete_value(values: Iterable[str]) -> Complete:
-    """These values."""
+    """Completes one of `values`."""
     return completer(lambda context, incomplete: values)
 
 
 @completer
 def complete_image(context: click.Context, incomplete: str) -> Iterable[str]:
-    """The images in which detections are cached, of --split if it is given; read from the caches' plans alone."""
+    """The images with cached detections, of --split if given; only the caches' plans are read."""
     from cache.layout import planned_items
     from rcnn_cli.recipes.graph import CACHES, Graph
 
     work = Path(context.params.get("work") or os.environ.get("RCNN_WORK") or "work")
     graph, split = Graph(recipe_of(context), work), context.params.get("split")
-    found: dict[str, None] = {}
+    image_ids: dict[str, None] = {}
     for node in graph.making("detections"):
         if split in (None, node.dataset):
             for folder in sorted((work / CACHES / node.use.stage.name).glob(f"{glob.escape(graph.label(node))}.*")):
-                found |= dict.fromkeys(planned_items(folder))
-    return found
+                image_ids |= dict.fromkeys(planned_items(folder))
+    return image_ids
 
 
 @completer
 def complete_setting(context: click.Context, incomplete: str) -> Iterable[str]:
-    """For --set: SECTION., then SECTION.KEY=, then the values where these are few."""
+    """For --set: SECTION., then SECTION.KEY=, then the values if they are a fixed few."""
     try:
         recipe = recipe_of(context)
     except Exception:
@@ -147,13 +148,13 @@ def complete_setting(context: click.Context, incomplete: str) -> Iterable[str]:
 
 
 def up_to_next_dot(name: str, typed: int) -> str:
-    """ "extract.padding=", of which the first `typed` letters are there, as "extract." or whole."""
+    """`name` up to the first dot after `typed` letters, e.g. "extract." of "extract.padding="; else all of it."""
     dot = name.find(".", typed)
     return name if dot < 0 else name[: dot + 1]
 
 
 def recipe_settings(recipe: Recipe) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The dotted name of every setting of a recipe, and its values where these are few."""
+    """(dotted name, possible values if they are a fixed few) of every setting of a recipe."""
     for use in recipe.uses.values():
         yield from settings_of(use.name, use.stage.settings)
         if use.stage.follows_split:
@@ -169,13 +170,13 @@ def recipe_settings(recipe: Recipe) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def catalogue_settings() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The same for a recipe that is not known: each stage in a table of its own name."""
+    """`recipe_settings` for an unknown recipe: each stage in a table of its own name."""
     for stage in catalogue().values():
         yield from settings_of(stage.name, stage.settings)
 
 
 def settings_of(section: str, settings: type) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The dotted names of a table's settings."""
+    """(dotted name, possible values if they are a fixed few) of the settings of a table."""
     hints = get_type_hints(settings)
     for field in dataclasses.fields(settings):
         values = ("true", "false") if hints[field.name] is bool else field.metadata.get("choices") or ()
@@ -200,15 +201,15 @@ SOURCE_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "shapes-classification": {"seed": (), "per_class": (), "side": ()},
     "folder": EXIF,
 }
-"""The options of each kind of source, and their values where these are few: those of `stages.datasets`, which is not
-imported here, since it needs numpy."""
+"""The options of each kind of source, and their values if they are a fixed few. A copy of those in `stages.datasets`,
+which is not imported here because it needs numpy."""
 WITH_BOXES = ("voc:", "coco:", "yolo:", "shapes:")
 SPLITS = ("train", "val", "trainval", "test")
 
 
 @completer
 def complete_source(context: click.Context, incomplete: str) -> Iterable[str]:
-    """For `rcnn data check`: the kinds of sources, then the folders and files that are there, then their splits."""
+    """For `rcnn data check`: the kind of source, then an existing folder or file, then its splits."""
     kind, colon, rest = incomplete.partition(":")
     if f"{kind}:" not in WITH_BOXES or not colon:
         return () if colon else WITH_BOXES
@@ -222,7 +223,7 @@ def complete_source(context: click.Context, incomplete: str) -> Iterable[str]:
 
 
 def last_parts(kind: str, place: Path, rest: str) -> list[str]:
-    """What may end a source that names the folder or file `place`."""
+    """Completions of the last part of a source (split, image folder) whose folder or file is `place`."""
     if kind == "coco":
         return entries(rest.rpartition(":")[2], ())
     if kind == "yolo":
@@ -232,12 +233,12 @@ def last_parts(kind: str, place: Path, rest: str) -> list[str]:
 
 
 def entries(typed: str, endings: tuple[str, ...], relative: bool = False) -> list[str]:
-    """The folders ("photos/") and the files of these `endings` where it is typed, or only their names, `relative`."""
+    """The folders ("photos/") and files with these `endings` in the typed folder; `relative`: only their names."""
     shown = typed[: typed.rfind("/") + 1]
-    found = sorted(os.scandir(os.path.expanduser(shown) or "."), key=lambda entry: entry.name)
+    listing = sorted(os.scandir(os.path.expanduser(shown) or "."), key=lambda entry: entry.name)
     names = [
         f"{entry.name}/" if entry.is_dir() else entry.name
-        for entry in found
+        for entry in listing
         if entry.is_dir() or entry.name.endswith(endings)
     ]
     return [name.removesuffix("/").removesuffix(".txt") for name in names] if relative else [shown + n for n in names]
@@ -245,7 +246,7 @@ def entries(typed: str, endings: tuple[str, ...], relative: bool = False) -> lis
 
 @completer
 def complete_source_option(context: click.Context, incomplete: str) -> Iterable[str]:
-    """For `rcnn data check --set`: KEY=, then the values where these are few."""
+    """For `rcnn data check --set`: KEY=, then the values if they are a fixed few."""
     sources = [*(context.params.get("sources") or ()), *context.args]
     options: dict[str, tuple[str, ...]] = {}
     for source in sources or ["voc:"]:
@@ -258,10 +259,10 @@ def complete_source_option(context: click.Context, incomplete: str) -> Iterable[
 
 
 class Bash(BashComplete):
-    """click's completion for bash, and no space after what is unfinished.
+    """click's completion for bash, without a space after an unfinished word.
 
-    bash begins new words within "extract@train" and "propose.method=file": the whole line is read instead, and only
-    what bash will replace, its $2, is answered.
+    bash splits "extract@train" and "propose.method=file" into several words: so the whole line is read, and only the
+    part that bash will replace, its $2, is returned.
     """
 
     source_template = BashComplete.source_template.replace(
@@ -271,7 +272,7 @@ class Bash(BashComplete):
     before = ""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The words of the line before the cursor, and the one that it ends."""
+        """(the complete words before the cursor, the incomplete one)."""
         if "COMP_REPLACED" not in os.environ:
             return super().get_completion_args()
         line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
@@ -283,12 +284,12 @@ class Bash(BashComplete):
         return words[1:], incomplete
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
-        """Without what bash takes for earlier words."""
+        """The completion without what bash takes for earlier words."""
         return f"{item.type},{str(item.value).removeprefix(self.before)}"
 
 
 class Zsh(ZshComplete):
-    """click's completion for zsh, and no space after what is unfinished."""
+    """click's completion for zsh, without a space after an unfinished word."""
 
     source_template = ZshComplete.source_template.replace(
         'if [[ "$descr" == "_" ]]; then',

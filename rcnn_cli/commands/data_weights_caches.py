@@ -1,4 +1,4 @@
-"""Commands for data, weights and caches."""
+"""The commands for data, weights and caches."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def cache_group() -> None:
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
-    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+    help="Folder for caches and results  [default: $RCNN_WORK, else work/]",
 )
 def cache_list(work: Path | None) -> None:
-    """List all caches: state, when they were finished (UTC) or last written to, age, folder, size.
+    """List all caches: state, time finished or last written to (UTC), age, folder, size.
 
     \b
     Example: rcnn cache ls
@@ -48,10 +48,10 @@ def cache_list(work: Path | None) -> None:
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
-    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+    help="Folder for caches and results  [default: $RCNN_WORK, else work/]",
 )
 def cache_verify(recipe: Path | None, work: Path | None) -> None:
-    """Read every byte of all caches (or of RECIPE's); damaged files are set aside. Exit status 1 if there were any.
+    """Read every byte of all caches (or of RECIPE's); set damaged files aside. Exit status 1 if there are any.
 
     \b
     Example: rcnn cache verify recipes/shapes.toml
@@ -71,13 +71,13 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
-    help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+    help="Folder for caches and results  [default: $RCNN_WORK, else work/]",
 )
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
     """List the caches that none of RECIPES (default: recipes/*.toml) refers to, then delete them.
 
-    A grid of `rcnn ablate` may stand among RECIPES, with the base recipe that it names.
+    RECIPES may include grids of `rcnn ablate` that name a base recipe.
 
     \b
     Example: rcnn cache gc recipes/shapes.toml recipes/grids/shapes-table2.toml
@@ -96,11 +96,11 @@ def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
 
 
 def confirmed(question: str) -> bool:
-    """The answer to a question. Raises StageError if nobody is there to answer."""
+    """Asks a yes/no question. Raises StageError if there is no answer."""
     try:
         return click.confirm(question)
     except click.Abort:
-        raise StageError("no answer, so nothing was done; pass --yes to skip the question") from None
+        raise StageError("no answer, nothing was deleted; pass --yes to skip the question") from None
 
 
 @click.group()
@@ -126,13 +126,13 @@ def data() -> None:
     multiple=True,
     metavar="KEY=VALUE",
     shell_complete=complete_source_option,
-    help="A dataset option, as in its table of a recipe, for example exif=stored; repeatable.",
+    help="A dataset option, as in a recipe's table of the dataset, e.g. exif=stored; repeatable.",
 )
 def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str, ...]) -> None:
     """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
 
-    SOURCE is voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT or another form that docs/recipes.md
-    lists; several are checked as one dataset.
+    SOURCE is voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT or another form listed in
+    docs/recipes.md; several sources are checked as one dataset.
 
     \b
     Examples: rcnn data check voc:VOCdevkit/VOC2007:trainval
@@ -153,10 +153,10 @@ def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change the seed, or how many scenes train, val and test have; repeatable.",
+    help="Change the seed or the number of scenes in train, val and test; repeatable.",
 )
 def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
-    """Draw the project's own detection set into DIRECTORY in the PASCAL VOC layout.
+    """Draw the project's own detection dataset into DIRECTORY in the PASCAL VOC layout.
 
     \b
     Example: rcnn data shapes shapes/ --set seed=7
@@ -169,9 +169,9 @@ def data_shapes(directory: Path, changes: tuple[str, ...]) -> None:
 @data.command(name="fetch", short_help="Download PASCAL VOC 2007 or 2012.")
 @click.argument("name", type=click.Choice(("voc2007", "voc2012")))
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--mirror", metavar="URL", help="Download the archives from below this URL  [default: the official one]")
+@click.option("--mirror", metavar="URL", help="Base URL to download the archives from  [default: the official one]")
 def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
-    """Download PASCAL VOC into DIRECTORY: checksums are verified, an interrupted download resumes where it stopped.
+    """Download PASCAL VOC into DIRECTORY; checksums are verified, and an interrupted download resumes.
 
     \b
     Example: rcnn data fetch voc2007 data/
@@ -183,7 +183,7 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
 
 @click.group()
 def weights() -> None:
-    """Import weights of networks; show what a weights file holds.
+    """Import network weights; show the content of a weights file.
 
     \b
     Examples: rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
@@ -200,20 +200,23 @@ def weights() -> None:
 @click.option(
     "--preprocessing",
     type=click.Choice(tuple(PREPROCESSINGS)),
-    help="What they were trained with  [default: the usual one for a .caffemodel or torchvision]",
+    help="The preprocessing they were trained with  [default: the usual one for a .caffemodel or torchvision]",
 )
 @click.option(
     "--mean",
     metavar="A,B,C",
-    help="Their mean colour, in the preprocessing's channel order and scale  [default: the preprocessing's]",
+    help="The mean colour they were trained with, in the preprocessing's channel order and scale  "
+    "[default: the preprocessing's]",
 )
 @click.option(
-    "--scores", metavar="LAYER", help="The .caffemodel's layer of class scores  [default: fc8, or the only other]"
+    "--scores",
+    metavar="LAYER",
+    help="The .caffemodel's layer of class scores  [default: fc8, or the only other candidate]",
 )
 def weights_import(
     source: str, network: str, output: Path, preprocessing: str | None, mean: str | None, scores: str | None
 ) -> None:
-    """Import SOURCE, a .caffemodel, a state dict or torchvision:MODEL, as a file that a recipe's [network] can name.
+    """Import SOURCE (a .caffemodel, a state dict or torchvision:MODEL) as a file that a recipe's [network] can name.
 
     \b
     Examples: rcnn weights import bvlc_reference_caffenet.caffemodel --network tnet -o tnet.safetensors
@@ -224,10 +227,10 @@ def weights_import(
     click.echo(import_file(source, network, output, preprocessing, mean, scores))
 
 
-@weights.command(name="show", short_help="Show what a weights file holds.")
+@weights.command(name="show", short_help="Show the content of a weights file.")
 @click.argument("file", type=click.Path(path_type=Path))
 def weights_show(file: Path) -> None:
-    """Show what a weights FILE holds, imported or not: source, preprocessing, tensors; checksums are compared.
+    """Show the content of a weights FILE, imported or not: source, preprocessing, tensors; checksums are verified.
 
     \b
     Example: rcnn weights show tnet.safetensors

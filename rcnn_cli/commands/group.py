@@ -1,4 +1,4 @@
-"""The group of all commands, and its help, which lists them by purpose."""
+"""The group of all commands, whose help lists them by purpose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SETTING = "setting_"
 
 
 def sections() -> dict[str, tuple[str, ...]]:
-    """The commands under each heading of `rcnn --help`; any other command is shown under OTHERS."""
+    """The commands under each heading of `rcnn --help`; any others are listed under OTHERS."""
     return {
         "Whole recipes": ("run", "status", "plan", "predict"),
         "Stages, in the order of the pipeline": tuple(catalogue()),
@@ -24,7 +24,7 @@ def sections() -> dict[str, tuple[str, ...]]:
 
 
 class StageCommand(click.Command):
-    """A stage's command: its help shows the stage's settings before the options that all stages have."""
+    """A stage's command, whose help lists the stage's settings before the options common to all stages."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes one section for the settings and another for the rest."""
@@ -44,24 +44,24 @@ class Commands(click.Group):
     """A command group whose help lists its commands under headings."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of their headings, then the others in the order in which they were added."""
+        """The commands in the order of their headings, then any others in the order in which they were added."""
         listed = [name for names in sections().values() for name in names if name in self.commands]
         return [*listed, *(name for name in self.commands if name not in listed)]
 
     def headings(self, ctx: click.Context) -> dict[str, list[click.Command]]:
-        """The commands that are not hidden, by heading."""
+        """The visible commands, by heading."""
         heading_of = {name: heading for heading, names in sections().items() for name in names}
-        found: dict[str, list[click.Command]] = {}
+        by_heading: dict[str, list[click.Command]] = {}
         for name in self.list_commands(ctx):
             if not self.commands[name].hidden:
-                found.setdefault(heading_of.get(name, OTHERS), []).append(self.commands[name])
-        return found
+                by_heading.setdefault(heading_of.get(name, OTHERS), []).append(self.commands[name])
+        return by_heading
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes a section for each heading, all with the same column of names."""
-        found = self.headings(ctx)
-        width = max(len(command.name or "") for commands in found.values() for command in commands)
-        for heading, commands in found.items():
+        """Writes a section per heading, with aligned columns of names."""
+        by_heading = self.headings(ctx)
+        width = max(len(command.name or "") for commands in by_heading.values() for command in commands)
+        for heading, commands in by_heading.items():
             rows = [(f"{command.name:<{width}}", command.get_short_help_str(limit=1000)) for command in commands]
             with formatter.section(heading):
                 formatter.write_dl(rows)

@@ -1,4 +1,4 @@
-"""Commands that look at results: report, figures, recall, units, compare, explain, inspect."""
+"""The commands for looking at results: report, figures, recall, units, compare, explain, inspect."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from rcnn_cli.commands.options import (
 from rcnn_cli.sentences import INCOMPLETE
 
 
-@click.command(short_help="Measure how well proposals cover the objects: recall against IoU.")
+@click.command(short_help="Measure how well proposals cover the objects: recall by IoU.")
 @recipes_argument
-@split_option("The recipes' dataset to measure on.", "test")
+@split_option("The recipes' dataset on which to measure.", "test")
 @click.option(
     "--counts",
     default="300,1000,2000",
     show_default=True,
     metavar="N,...",
-    help="Measure recall for each image's first proposals, this many of them.",
+    help="Numbers of proposals per image at which to measure recall.",
 )
 @output_option("The folder to write to  [default: results/recall in --work]")
 @json_option
@@ -46,8 +46,8 @@ def recall(
 ) -> None:
     """Measure how well the proposals of RECIPES cover the objects: recall by IoU, average recall, by size and class.
 
-    All their caches of proposals are drawn in one figure, recall.png; recall.csv and recall.json have the numbers. The
-    first N proposals are those of the cache's order; whether that is a ranking is said below the table.
+    All their proposals are drawn in one figure, recall.png; recall.csv and recall.json have the numbers. The first N
+    proposals are taken in the cache's order; a note below the table says whether that order is a ranking.
 
     \b
     Examples: rcnn recall recipes/shapes.toml
@@ -56,21 +56,21 @@ def recall(
     from rcnn_cli.looking.recall import FILES, measure, parse_counts, tell
     from rcnn_cli.outputs import OutputFolder
 
-    wanted = parse_counts(counts)
+    numbers = parse_counts(counts)
     if output is not None:
         OutputFolder(output).check(FILES)
-    measured = measure([load_graph(recipe, changes, work) for recipe in recipes], split, wanted)
+    measured = measure([load_graph(recipe, changes, work) for recipe in recipes], split, numbers)
     click.echo(tell(measured, output, as_json_text))
 
 
-@click.command(short_help="Show the regions that excite units of a convolutional layer most.")
+@click.command(short_help="Show the regions that activate units of a convolutional layer most.")
 @recipe_argument
 @click.option(
     "--unit",
     "units",
     multiple=True,
     metavar="ROW,COLUMN,CHANNEL",
-    help="A unit of the layer, each number from 1; repeatable.",
+    help="A unit of the layer, counting from 1; repeatable.",
 )
 @click.option(
     "--montage",
@@ -79,10 +79,10 @@ def recall(
     help="Show the N most class-selective units  [default: 12 without --unit]",
 )
 @click.option("--layer", metavar="LAYER", help="A cached convolutional layer  [default: the deepest]")
-@split_option("The recipe's dataset whose regions are searched.", "test")
+@split_option("The recipe's dataset whose regions to search.", "test")
 @table_option("--features", "features", "The recipe's extract table to use  [default: the main detector's]")
 @click.option(
-    "--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions shown for each unit."
+    "--top", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Regions to show per unit."
 )
 @click.option(
     "--overlap",
@@ -90,7 +90,7 @@ def recall(
     default=0.1,
     show_default=True,
     metavar="IOU",
-    help="Leave out regions that a stronger one of the same image overlaps by more; the authors' tool uses 0.1.",
+    help="Leave out regions whose IoU with a stronger one in the same image is higher; the authors' tool uses 0.1.",
 )
 @output_option("The folder to write to  [default: results/RECIPE/units in --work]")
 @json_option
@@ -108,10 +108,10 @@ def units(
     output: Path | None,
     as_json_text: bool,
 ) -> None:
-    """Show the regions of a split that excite units of a convolutional layer most: R-CNN's figures 4 and 12.
+    """Show the regions of a split that activate units of a convolutional layer most: R-CNN's figures 4 and 12.
 
     Reads RECIPE's cache of features. Each region is drawn as the network saw it, with the unit's receptive field in
-    white and its activation, divided by the largest of its channel.
+    white and its activation as a fraction of its channel's maximum.
 
     \b
     Examples: rcnn units recipes/shapes.toml
@@ -123,7 +123,7 @@ def units(
     click.echo(show_units(graph, split, layer, features, units, montage, top, overlap, output, as_json_text))
 
 
-@click.command(short_help="Draw the paper's figures of recipes: detections, filters, box plots, transformations.")
+@click.command(short_help="Draw the paper's figures: detections, filters, box plots, transformations.")
 @recipes_argument
 @click.option(
     "--only",
@@ -136,11 +136,15 @@ def units(
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Draw the detections whose score has this precision or more on the whole split; in an image without "
-    "any, the best ones in thin lines.",
+    help="Draw detections above the score at which precision on the whole split is this; in an image without any, "
+    "draw the best ones in thin lines.",
 )
 @click.option(
-    "--image", "images", multiple=True, metavar="ID", help="An image for detections and transformations; repeatable."
+    "--image",
+    "images",
+    multiple=True,
+    metavar="ID",
+    help="An image to use for detections and transformations; repeatable.",
 )
 @click.option(
     "--images",
@@ -149,10 +153,10 @@ def units(
     default=12,
     show_default=True,
     metavar="N",
-    help="How many random images, without --image.",
+    help="Number of random images if --image is not given.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of every random choice."
+    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of all random choices."
 )
 @output_option("The folder to write to  [default: results/figures in --work]")
 def figures(
@@ -166,9 +170,9 @@ def figures(
     seed: int,
     output: Path | None,
 ) -> None:
-    """Draw R-CNN's figures from what RECIPES have made, as PNGs. Exit status 1 if one named by --only, or all, failed.
+    """Draw R-CNN's figures from RECIPES' caches as PNGs. Exit status 1 if one named by --only, or all of them, failed.
 
-    Each figure that cannot be drawn, because a cache is not complete or a recipe has no such table, gets one line.
+    A figure that cannot be drawn, because a cache is incomplete or a recipe lacks a table, is reported on one line.
 
     \b
     Examples: rcnn figures recipes/shapes.toml
@@ -183,21 +187,21 @@ def figures(
     graphs = [load_graph(recipe, changes, work) for recipe in recipes]
     folder = OutputFolder(output or work_folder(work) / "results" / "figures", given=output is not None)
     drawn = []
-    for one in draw_figures(graphs, names, Wish(precision, images, count, seed, folder)):
-        click.echo(one)
-        drawn.append(bool(one.paths))
+    for figure in draw_figures(graphs, names, Wish(precision, images, count, seed, folder)):
+        click.echo(figure)
+        drawn.append(bool(figure.paths))
     if not all(drawn) if only else not any(drawn):
         raise SystemExit(INCOMPLETE)
 
 
-@click.command(short_help="Make an HTML page of recipes' results: tables, curves, errors, a gallery of detections.")
+@click.command(short_help="Make an HTML page of results: tables, curves, errors, a gallery of detections.")
 @recipes_argument
 @output_option("The folder to write to  [default: results/RECIPE/report in --work]")
 def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | None, output: Path | None) -> None:
-    """Make one HTML page, index.html, of the results of RECIPES; it needs no network and opens from disk.
+    """Make one HTML page, index.html, of the results of RECIPES; it works offline.
 
-    All their evaluations stand side by side: settings and caches, AP, precision-recall curves, error analysis, recall
-    of the proposals, training, a gallery of detections with filters, best and worst images.
+    It shows all their evaluations side by side: settings and caches, AP, precision-recall curves, error analysis,
+    recall of the proposals, training, a gallery of detections with filters, best and worst images.
 
     \b
     Examples: rcnn report recipes/shapes.toml
@@ -210,7 +214,7 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
     click.echo(f"Report{' (reused: its caches have not changed)' if reused else ''}: {page}")
 
 
-@click.command(short_help="Show where two runs differ: settings, AP with intervals, errors, single images.")
+@click.command(short_help="Compare two runs: settings, AP with confidence intervals, errors, images.")
 @click.argument("a", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @click.argument("b", type=click.Path(path_type=Path), shell_complete=complete_toml)
 @recipe_options
@@ -222,7 +226,7 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
     default=1000,
     show_default=True,
     metavar="N",
-    help="How many times the images are resampled for the intervals.",
+    help="Bootstrap resamples of the images for the confidence intervals.",
 )
 @output_option("The folder to write to  [default: in results/ of --work]")
 @json_option
@@ -237,9 +241,10 @@ def compare(
     output: Path | None,
     as_json_text: bool,
 ) -> None:
-    """Show where the recipes A and B differ: settings, AP of each class with intervals, types of errors, single images.
+    """Compare recipes A and B: settings, AP per class with confidence intervals, types of errors, single images.
 
-    A and B may be one recipe with two evaluations. Writes compare.json, compare.csv, images.csv, better.png, worse.png.
+    A and B may be the same recipe with two evaluations. Writes compare.json, compare.csv, images.csv, better.png and
+    worse.png.
 
     \b
     Examples: rcnn compare recipes/shapes.toml recipes/shapes-finetuned.toml
@@ -257,10 +262,10 @@ def compare(
     click.echo(tell(*sides, compare_sides(*sides, resamples), output, as_json_text))
 
 
-@click.command(short_help="Show what a cache, a part, a recipe, a grid, results or an image is.")
+@click.command(short_help="Describe a file: a cache, part, recipe, grid, results or image.")
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path) -> None:
-    """Show what FILE is: a cache's folder, part, view or manifest; a recipe or a grid; JSON; an image.
+    """Describe FILE: a cache's folder, part, view or manifest; a recipe or a grid; JSON; an image.
 
     \b
     Examples: rcnn inspect work/caches/extract/shapes-train.3fa9c1d2be04
@@ -271,18 +276,16 @@ def inspect(file: Path) -> None:
     click.echo(inspect_file(file))
 
 
-@click.command(name="explain", short_help="Explain how an image's detections come about, and why objects were missed.")
+@click.command(name="explain", short_help="Explain an image's detections, and why objects were missed.")
 @recipe_argument
 @click.argument("image", shell_complete=complete_image)
+@table_option("--evaluation", "evaluation", "The evaluation whose detector to explain  [default: the main detector's]")
 @table_option(
-    "--evaluation", "evaluation", "The evaluation whose detector is explained  [default: the main detector's]"
+    "--detector", "detections", "The detect table to explain, instead of an evaluation's  [default: the evaluation's]"
 )
-@table_option(
-    "--detector", "detections", "The recipe's detect table, in place of an evaluation  [default: the evaluation's]"
-)
-@split_option("The dataset of the image  [default: the first that has it]")
+@split_option("The image's dataset  [default: the first that has it]")
 @click.option(
-    "--object", "number", type=int, metavar="N", help="Only the image's N-th object, counted from 1  [default: all]"
+    "--object", "number", type=int, metavar="N", help="Only the image's N-th object, counting from 1  [default: all]"
 )
 @click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class  [default: all]")
 @output_option("The folder to write to  [default: in results/ of --work]")
@@ -302,9 +305,9 @@ def explain_command(
     as_json_text: bool,
     **options: Any,
 ) -> None:
-    """Explain how the detections in IMAGE come about, step by step, and why an object was missed.
+    """Explain, step by step, how the detections in IMAGE arise and why objects were missed.
 
-    IMAGE is the id of an image in RECIPE's datasets, or a photo's path. Writes IMAGE.png and IMAGE.json.
+    IMAGE is the id of an image in RECIPE's datasets, or the path of a photo. Writes IMAGE.png and IMAGE.json.
 
     \b
     Examples: rcnn explain recipes/shapes.toml test_00016
@@ -317,10 +320,10 @@ def explain_command(
 
     graph = load_graph(recipe, changes, work)
     chosen = choose(graph, evaluation, detector)
-    found_in = split_of(chosen, image, split)
-    folder, name = output_of(graph, image, found_in, output)
-    made = make_options(computed(chosen, found_in), **options)
-    explained = explain_image(chosen, image, found_in, made.execution)
+    dataset = split_of(chosen, image, split)
+    folder, name = output_of(graph, image, dataset, output)
+    made = make_options(computed(chosen, dataset), **options)
+    explained = explain_image(chosen, image, dataset, made.execution)
     click.echo(tell(explained, tell_lines(explained, number, class_name), folder, name, as_json_text))
 
 

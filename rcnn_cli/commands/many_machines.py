@@ -1,4 +1,4 @@
-"""Commands for many machines: submit, cancel, wait; and the process of a Dask worker."""
+"""The commands for many machines (submit, cancel, wait) and the entry point of a Dask worker's process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 
 
-@click.command(short_help="Submit a recipe to Slurm: a job for each missing cache.")
+@click.command(short_help="Submit a recipe to Slurm, one job per missing cache.")
 @recipe_argument
 @click.option(
     "--cluster",
@@ -21,11 +21,11 @@ from stages.contract.errors import StageError
     default=Path("cluster.toml"),
     show_default=True,
     shell_complete=complete_toml,
-    help="The file that says what each stage requests from Slurm.",
+    help="The file with each stage's Slurm resources.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing; needs no Slurm.")
+@click.option("--dry-run", is_flag=True, help="Print the scripts without submitting them; does not need Slurm.")
 def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: Path, dry_run: bool) -> None:
-    """Submit RECIPE to Slurm: a job or array of jobs for each cache that is not complete, each after its inputs.
+    """Submit RECIPE to Slurm: one job or job array per incomplete cache, each depending on the jobs of its inputs.
 
     \b
     Example: rcnn submit recipes/shapes.toml --cluster cluster.toml --dry-run
@@ -37,23 +37,23 @@ def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: P
 
     graph = load_graph(recipe, changes, work)
     graph.check()
-    wanted = load_cluster(cluster, graph.recipe)
+    resources = load_cluster(cluster, graph.recipe)
     submission = Submission(recipe, graph.recipe.name, changes, graph.work.absolute(), Path.cwd())
     if dry_run:
-        click.echo("\n".join(scripts(graph, wanted, submission)), nl=False)
+        click.echo("\n".join(scripts(graph, resources, submission)), nl=False)
         return
     warn_of_shared_images(graph, graph.caches())
     with alone(graph.work, click.echo):
-        count = Submitter(graph, wanted, submission, click.echo).submit()
+        count = Submitter(graph, resources, submission, click.echo).submit()
     click.echo(
-        f"{count} jobs submitted; follow them with `rcnn status {recipe}`; their output is in {submission.logs}/"
+        f"{count} jobs submitted; `rcnn status {recipe}` shows their state; their output is in {submission.logs}/"
     )
 
 
-@click.command(short_help="Cancel the jobs of a recipe; finished work is kept.")
+@click.command(short_help="Cancel a recipe's jobs; finished work is kept.")
 @recipe_argument
 def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
-    """Cancel the jobs of RECIPE that are queued or running; finished work is kept.
+    """Cancel RECIPE's queued and running jobs; finished work is kept.
 
     \b
     Example: rcnn cancel recipes/shapes.toml
@@ -69,14 +69,14 @@ def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
     click.echo(f"Cancelled: {', '.join(jobs)}" if jobs else f"{recipe}: no job is queued or running")
 
 
-@click.command(short_help="Wait until a stage's caches are complete, whoever makes them.")
+@click.command(short_help="Wait until a stage's caches are complete.")
 @recipe_argument
 @click.argument("stage", shell_complete=complete_cache)
 @click.option(
-    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long   [default: never]"
+    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long  [default: never]"
 )
 def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, timeout: float | None) -> None:
-    """Wait until STAGE's caches of RECIPE are complete, whoever makes them. Exit status 1 if --timeout comes first.
+    """Wait until RECIPE's caches of STAGE are complete, whichever process makes them. Exit status 1 on --timeout.
 
     STAGE is a stage, a table of the recipe, or a cache as `rcnn status` names it.
 
@@ -90,14 +90,14 @@ def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, 
     nodes = graph.select(stage)
     cached = [node for node in nodes if graph.is_cached(node)]
     if not cached:
-        raise StageError(f"{nodes[0].name}: {not_cached(graph, nodes[0])}; wait for that")
+        raise StageError(f"{nodes[0].name}: {not_cached(graph, nodes[0])}; wait for that one")
     if not wait_for(graph, cached, timeout, logging.getLogger("rcnn").info):
         raise SystemExit(INCOMPLETE)
 
 
 @click.command(hidden=True)
 def task() -> None:
-    """Make parts of a cache as a Dask worker's process: a job on standard input, messages on standard output."""
+    """Make parts of a cache for a Dask worker: reads a task from standard input, writes messages to standard output."""
     from rcnn_cli.clusters.dask_task import work
 
     work()

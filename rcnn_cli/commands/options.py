@@ -1,4 +1,4 @@
-"""The options that several commands share, and what their values become."""
+"""Options shared by several commands, and what is made of their values."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         is_flag=True,
         expose_value=False,
         callback=check_content,
-        help="Read every file of the datasets instead of trusting what is remembered of those that look unchanged "
+        help="Read every dataset file instead of trusting the stored checksums of files that look unchanged "
         "(size, times, inode).",
     )(command)
     command = click.option(
         "--work",
         type=click.Path(path_type=Path),
-        help="Folder of the caches and results  [default: $RCNN_WORK, else work/]",
+        help="Folder for caches and results  [default: $RCNN_WORK, else work/]",
     )(command)
     return click.option(
         "--set",
@@ -41,12 +41,12 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         metavar="SECTION.KEY=VALUE",
         shell_complete=complete_setting,
-        help="Change a value of the recipe for this command, for example extract.padding=0; repeatable.",
+        help="Override a value of the recipe for this command, e.g. extract.padding=0; repeatable.",
     )(command)
 
 
 def check_content(context: click.Context, option: click.Parameter, value: bool) -> None:
-    """Makes this command, and the processes it starts, read every dataset file again."""
+    """Makes this command and the processes it starts read every dataset file again."""
     if not value:
         return
     from stages.datasets.digests import CHECK_CONTENT
@@ -64,7 +64,7 @@ def check_content(context: click.Context, option: click.Parameter, value: bool) 
 
 
 def table_option(flag: str, makes: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """An option that names a table of the recipe whose stage makes this ("detections", say); `text` is its help."""
+    """An option naming a table of the recipe whose stage makes `makes`, e.g. "detections"; `text` is its help."""
     return click.option(flag, metavar="NAME", shell_complete=complete_table(makes), help=text)
 
 
@@ -77,7 +77,7 @@ def recipes_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def split_option(text: str, default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--split, a dataset of the recipe; `text` is its help."""
+    """--split, which names a dataset of the recipe; `text` is its help."""
     shown: dict[str, Any] = {"default": default, "show_default": True} if default else {}
     return click.option("--split", metavar="NAME", shell_complete=complete_split, help=text, **shown)
 
@@ -89,7 +89,7 @@ def output_option(text: str, **settings: Any) -> Callable[[Callable[..., Any]], 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--json."""
-    return click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for other programs.")(command)
+    return click.option("--json", "as_json_text", is_flag=True, help="Print JSON for other programs.")(command)
 
 
 def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
@@ -100,7 +100,7 @@ def execution_options(command: Callable[..., Any], batch_size: bool = True) -> C
             "--batch-size",
             type=click.IntRange(1),
             metavar="N",
-            help="Regions that pass through the network at once  [default: the stage's]",
+            help="Regions per forward pass of the network  [default: the stage's]",
         )(command)
     for option in (
         click.option(
@@ -114,9 +114,11 @@ def execution_options(command: Callable[..., Any], batch_size: bool = True) -> C
             type=click.Choice(("none", "gzip", "zstd")),
             default="none",
             show_default=True,
-            help="How new caches are compressed; zstd needs the package hdf5plugin.",
+            help="Compression of new caches; zstd needs the package hdf5plugin.",
         ),
-        click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read; they are listed."),
+        click.option(
+            "--skip-bad-images", is_flag=True, help="Skip images that cannot be read, and list them at the end."
+        ),
         click.option(
             "--jobs", type=click.IntRange(1), metavar="N", help="Number of processes  [default: one per core]"
         ),
@@ -125,7 +127,7 @@ def execution_options(command: Callable[..., Any], batch_size: bool = True) -> C
             default="auto",
             show_default=True,
             metavar="auto|cpu|cuda[:N]",
-            help="Where networks run; auto: on a GPU if there is one.",
+            help="Where networks run; auto: on a GPU if available.",
         ),
     ):
         command = option(command)
@@ -140,12 +142,12 @@ def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=300.0,
         show_default=True,
         metavar="SECONDS",
-        help="With --dask: give up when there has been no worker for this long.",
+        help="With --dask: give up after this long without a worker.",
     )(command)
     return click.option(
         "--dask",
         metavar="ADDRESS|local[/N]",
-        help="Have the workers of this Dask scheduler make the parts, or N worker processes started here  "
+        help="Compute on the workers of this Dask scheduler, or on N local worker processes  "
         "[default: this process and its --jobs]",
     )(command)
 
@@ -156,13 +158,13 @@ def adopt_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--adopt/--no-adopt",
         default=True,
         show_default=True,
-        help="Copy what a new cache has in common with finished ones of the same stage: records of images whose "
-        "content, settings and inputs are the same.",
+        help="Copy records from finished caches of the same stage where the image's content, the settings and the "
+        "inputs are the same.",
     )(command)
 
 
 def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
-    """The graph of a recipe."""
+    """The graph of a recipe with `changes` (--set) applied. Raises StageError."""
     from rcnn_cli.recipes.graph import Graph
     from rcnn_cli.recipes.recipe import load_recipe
     from rcnn_cli.running.runner import work_folder
@@ -171,7 +173,7 @@ def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
 
 
 def load_graphs(path: Path, work: Path) -> list[Any]:
-    """The graph of a recipe, or those of all cells of a grid."""
+    """The graph of a recipe, or of every cell of a grid. Raises StageError."""
     from rcnn_cli.experiments.grid import is_grid, load_grid
 
     if not is_grid(path):
@@ -198,8 +200,11 @@ def make_options(
     dask_wait: float = 0.0,
     adopt: bool = True,
 ) -> Any:
-    """The runner's options; the device is only asked for where one of the nodes `makers` (what is to be made, and what
-    is computed on the way) runs a network, with --dask by the workers."""
+    """The runner's options.
+
+    `makers`: the nodes to be made, and those computed on the way. The device is looked up only if one of them runs a
+    network; with --dask the workers look it up. Raises StageError.
+    """
     from rcnn_cli.clusters.shards import parse_shard
     from rcnn_cli.progress import progress
     from rcnn_cli.running.device import cores, resolve_device, runs_network, torchrun_ranks
@@ -211,11 +216,13 @@ def make_options(
         from rcnn_cli.clusters.dask_workers import Workers
 
         if shard:
-            raise StageError("--shard: with --dask the workers divide the parts; use only one of the two")
-        wanted = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
-        workers = Workers(dask, dask_wait, wanted, compression, adopt)
+            raise StageError("--shard: cannot be combined with --dask, whose workers divide the parts among themselves")
+        requested = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
+        workers = Workers(dask, dask_wait, requested, compression, adopt)
         click.get_current_context().call_on_close(workers.close)
-        return Options(wanted, compression=compression, part_size=part_size, make_parts=workers.make_parts, adopt=adopt)
+        return Options(
+            requested, compression=compression, part_size=part_size, make_parts=workers.make_parts, adopt=adopt
+        )
     needs_network = any(runs_network(node.use.stage) for node in makers)
     rank, local_rank, ranks = torchrun_ranks(os.environ)
     execution = Execution(

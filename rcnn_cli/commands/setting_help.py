@@ -1,4 +1,4 @@
-"""A setting as an option of its stage's command: its help, its metavar, and its value as the recipe would have it."""
+"""A setting as an option of its stage's command: help, metavar, and conversion of its value to TOML."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ METAVARS = {int: "INTEGER", float: "FLOAT", str: "TEXT"}
 
 
 def setting_help(field: dataclasses.Field[Any]) -> str:
-    """What the setting does, then its default, where that comes from, its bounds, and when it matters."""
-    told = field.metadata
-    source = f" ({told['source']})" if told["source"] else ""
-    other = "; networks without such layers have their own" if told["of_network"] else ""
-    ends = [f"default: {shown(field.default)}{source}{other}", bounds(told)]
-    if told["only_with"]:
-        other, *values = told["only_with"]
+    """The option's help: what the setting does, its default and source, its bounds, and when it applies."""
+    metadata = field.metadata
+    source = f" ({metadata['source']})" if metadata["source"] else ""
+    other = "; networks without such layers have their own" if metadata["of_network"] else ""
+    ends = [f"default: {shown(field.default)}{source}{other}", bounds(metadata)]
+    if metadata["only_with"]:
+        other, *values = metadata["only_with"]
         ends.append(f"only with {other} = {' or '.join(map(str, values))}")
-    if not told["identity"]:
+    if not metadata["identity"]:
         ends.append("not part of the cache's key")
-    return f"{told['what']}  [{'; '.join(end for end in ends if end)}]"
+    return f"{metadata['what']}  [{'; '.join(end for end in ends if end)}]"
 
 
 def shown(value: Any) -> str:
-    """A default as it would be typed: "fc7,pool5", "true", "none"."""
+    """A default as one would type it: "fc7,pool5", "true", "none"."""
     if value is None or value in ("", ()):
         return "none"
     if isinstance(value, bool):
@@ -36,25 +36,25 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def bounds(told: Mapping[str, Any]) -> str:
-    """ "0<=x<=1", as click writes a range; "" without one."""
-    low = f"{told['at_least']}<=" if told["at_least"] is not None else ""
-    low = f"{told['above']}<" if told["above"] is not None else low
-    high = f"<={told['at_most']}" if told["at_most"] is not None else ""
+def bounds(metadata: Mapping[str, Any]) -> str:
+    """The bounds as click writes a range, e.g. "0<=x<=1"; "" if there are none."""
+    low = f"{metadata['at_least']}<=" if metadata["at_least"] is not None else ""
+    low = f"{metadata['above']}<" if metadata["above"] is not None else low
+    high = f"<={metadata['at_most']}" if metadata["at_most"] is not None else ""
     if low and not high:
         return f"x>{'=' if low.endswith('=') else ''}{low.rstrip('<=')}"
     return f"{low}x{high}" if low or high else ""
 
 
 def plain(hint: Any) -> Any:
-    """The type without "or None"."""
+    """The type without `| None`."""
     if get_origin(hint) in (Union, types.UnionType):
-        return next(one for one in get_args(hint) if one is not type(None))
+        return next(member for member in get_args(hint) if member is not type(None))
     return hint
 
 
 def setting_values(hint: Any, choices: tuple[Any, ...] | None) -> tuple[str, ...]:
-    """The values that there are, where these are few."""
+    """The setting's possible values if they are a fixed few, else ()."""
     return ("true", "false") if plain(hint) is bool else tuple(map(str, choices or ()))
 
 
@@ -71,7 +71,7 @@ def setting_metavar(hint: Any, choices: tuple[Any, ...] | None) -> str:
 
 
 def toml_value(hint: Any, text: str) -> str:
-    """A value given as an option, as TOML: of a list, "fc7,pool5" may stand for `["fc7", "pool5"]`."""
+    """A value given as an option, as TOML; for a list, "fc7,pool5" means `["fc7", "pool5"]`."""
     hint = plain(hint)
     if get_origin(hint) is not tuple or text.lstrip().startswith("["):
         return text

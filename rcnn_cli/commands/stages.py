@@ -1,4 +1,4 @@
-"""A command for each stage, with the stage's settings as options."""
+"""One command per stage, with the stage's settings as options."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from stages.contract.catalogue import catalogue
 
 OPTIONS_OF_KINDS = {
     "detections": (
-        click.option("--draw", is_flag=True, help="Draw the detections on the images, in results/ of --work."),
+        click.option("--draw", is_flag=True, help="Draw the detections on the images, into results/ in --work."),
     )
 }
 """Extra options of a stage's command, by what the stage makes."""
 
 
 def stage_command(stage: Stage) -> click.Command:
-    """The command of one stage: its settings as options, beside those that every stage has."""
+    """The command of one stage, with its settings as options beside those common to all stages."""
 
     @click.pass_context
     def command(
@@ -74,15 +74,17 @@ def stage_command(stage: Stage) -> click.Command:
     decorated = recipe_argument(
         execution_options(dask_options(adopt_option(command)), "batch_size" not in setting_names(stage))
     )
-    decorated = split_option("Only this dataset of the recipe  [default: all that are needed]")(decorated)
+    decorated = split_option("Only this dataset of the recipe  [default: all that the stage needs]")(decorated)
     decorated = click.option(
-        "--force", is_flag=True, help="Remove the cache first and recompute all of it, copying nothing."
+        "--force",
+        is_flag=True,
+        help="Delete the cache first and recompute all of it, without copying records from other caches.",
     )(decorated)
     decorated = click.option(
         "--shard",
         envvar="RCNN_SHARD",
         metavar="I/N",
-        help="Make only every N-th part, starting with the I-th; `array`: numbered as this array-job task  "
+        help="Make only every N-th part, starting with the I-th; `array`: numbered by this array-job task  "
         "[default: $RCNN_SHARD, else all]",
     )(decorated)
     for option in OPTIONS_OF_KINDS.get(stage.makes, ()):
@@ -93,17 +95,17 @@ def stage_command(stage: Stage) -> click.Command:
 
 
 def setting_names(stage: Stage) -> list[str]:
-    """The stage's settings."""
+    """The names of the stage's settings."""
     return [field.name for field in dataclasses.fields(stage.settings)]
 
 
 def setting_option(name: str) -> str:
-    """The parameter that carries a setting given on the command line."""
+    """The name of the click parameter for a setting."""
     return f"{SETTING}{name}"
 
 
 def setting_options(stage: Stage) -> list[Callable[..., Any]]:
-    """A click option for each of the stage's settings."""
+    """A click option per setting of the stage."""
     hints = get_type_hints(stage.settings)
     return [
         click.option(
@@ -118,7 +120,7 @@ def setting_options(stage: Stage) -> list[Callable[..., Any]]:
 
 
 def setting_changes(uses: Sequence[Any], changed: dict[str, str | None]) -> list[str]:
-    """`--set` changes for settings given as options: for every use of the stage, on every split."""
+    """The equivalent `--set` changes of settings given as options, for every use of the stage and every split."""
     changes = []
     for name, given in changed.items():
         if given is None:

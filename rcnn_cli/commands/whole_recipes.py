@@ -1,4 +1,4 @@
-"""Commands for whole recipes: run, status, plan, predict."""
+"""The commands for whole recipes: run, status, plan, predict."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 
 
-@click.command(short_help="Run all stages of a recipe; skip what is complete.")
+@click.command(short_help="Run all stages of a recipe; complete caches are skipped.")
 @recipe_argument
 @execution_options
 @dask_options
@@ -33,7 +33,7 @@ from stages.contract.errors import StageError
     "--only",
     metavar="CACHE",
     shell_complete=complete_cache,
-    help="Only this cache, as `rcnn status` names it; its inputs must be complete  [default: all]",
+    help="Only this cache, named as in `rcnn status`; its inputs must be complete  [default: all]",
 )
 @click.option(
     "--shard", metavar="I/N", help="With --only: make only every N-th part, starting with the I-th  [default: all]"
@@ -41,7 +41,7 @@ from stages.contract.errors import StageError
 def run(
     recipe: Path, changes: tuple[str, ...], work: Path | None, only: str | None, shard: str | None, **options: Any
 ) -> None:
-    """Run all stages of RECIPE in order; what is complete is skipped.
+    """Run all stages of RECIPE in order; complete caches are skipped.
 
     \b
     Example: rcnn run recipes/shapes.toml --jobs 2
@@ -51,7 +51,7 @@ def run(
     from rcnn_cli.running.splits import warn_of_shared_images
 
     if shard and not only:
-        raise StageError("--shard: splits one cache; name it with --only, or use the stage's own command")
+        raise StageError("--shard: divides one cache; name it with --only, or use the stage's own command")
     graph = load_graph(recipe, changes, work)
     nodes = graph.caches()
     if only:
@@ -73,7 +73,7 @@ def run(
         return
     warn_of_shared_images(graph, nodes)
     if not missing:
-        click.echo(f"Everything was complete: nothing to do for {recipe}.")
+        click.echo(f"{recipe}: everything is complete; nothing to do.")
     run_until_shown(graph, nodes, made, lambda: show_results(graph, nodes), seen)
 
 
@@ -99,11 +99,11 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
         raise SystemExit(INCOMPLETE)
 
 
-@click.command(short_help="Estimate what a recipe will take: images, boxes, disk, time.")
+@click.command(short_help="Estimate what a recipe needs: images, boxes, disk, time.")
 @recipe_argument
 @execution_options
 @click.option(
-    "--sample", type=click.IntRange(1), metavar="N", help="Images of each split to measure  [default: 8, or 4 per job]"
+    "--sample", type=click.IntRange(1), metavar="N", help="Images per split to measure  [default: 8, or 4 per job]"
 )
 @json_option
 def plan(
@@ -114,10 +114,10 @@ def plan(
     as_json_text: bool,
     **options: Any,
 ) -> None:
-    """Estimate what each cache of RECIPE will take, before anything runs. Exit status 1 if the disk has no room for it.
+    """Estimate what each cache of RECIPE needs, before anything runs. Exit status 1 if the disk is too small.
 
-    A few images of each split go through the real stages in a temporary folder ($TMPDIR). Datasets that the project
-    draws are drawn, as by `rcnn run`.
+    A few images of each split are put through the real stages in a temporary folder (in $TMPDIR). Synthetic datasets
+    are drawn, as by `rcnn run`.
 
     \b
     Example: rcnn plan recipes/shapes.toml --sample 8
@@ -138,13 +138,13 @@ def plan(
     click.echo(format_plan(made, graph.work, as_json_text))
     if not made.fits:
         logging.getLogger("rcnn").warning(
-            "%s: THE DISK IS TOO SMALL: %s free, %s to be written; free some space, choose another --work, or see "
-            "`cache = false` and --compression", graph.work, size(made.bytes_free), size(made.bytes_left)
+            "%s: THE DISK IS TOO SMALL: %s free, %s to be written; free some space, choose another --work, or use "
+            "`cache = false` or --compression", graph.work, size(made.bytes_free), size(made.bytes_left)
         )  # fmt: skip
         raise SystemExit(INCOMPLETE)
 
 
-@click.command(short_help="Detect objects in photos and videos: PNGs with boxes, JSON.")
+@click.command(short_help="Detect objects in photos and videos; write PNGs with boxes, and JSON.")
 @recipe_argument
 @click.argument("photos", nargs=-1, required=True, type=click.Path())
 @output_option("The folder to write to.", default=Path("out"), show_default=True)
@@ -152,14 +152,14 @@ def plan(
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1),
-    help="Draw what scores at least as much as detections of this precision  [default: 0.5, if an evaluation is there]",
+    help="Draw detections above the score at which the evaluation has this precision  [default: 0.5, if evaluated]",
 )
 @click.option(
     "--threshold",
     type=float,
     metavar="SCORE",
     help="Draw detections with at least this score  "
-    "[default: by --precision; without an evaluation 0, for a softmax 0.5]",
+    "[default: from --precision; without an evaluation 0, or 0.5 for softmax scores]",
 )
 @click.option(
     "--every",
@@ -182,9 +182,9 @@ def predict(
     every: int,
     **options: Any,
 ) -> None:
-    """Detect objects in PHOTOS with RECIPE's trained detector: a PNG with boxes and a JSON file for each.
+    """Detect objects in PHOTOS with RECIPE's trained detector; writes a PNG with boxes and a JSON file for each.
 
-    PHOTOS are images, videos, folders of them, and patterns in quotes, as 'photos/**/*.jpg'.
+    PHOTOS are images, videos, folders of them, or quoted patterns such as 'photos/**/*.jpg'.
 
     \b
     Examples: rcnn predict recipes/shapes.toml photo.jpg -o out/
@@ -192,14 +192,14 @@ def predict(
     """
     from rcnn_cli.looking.photos import find_photos
 
-    found = find_photos(photos, every)
+    candidates = find_photos(photos, every)
     from rcnn_cli.looking.prediction import Wish, predict_photos, prepare
 
     wish = Wish(detector, threshold, precision)
-    sound, folder = prepare(found, output, options["skip_bad_images"])
+    readable, folder = prepare(candidates, output, options["skip_bad_images"])
     graph = load_graph(recipe, changes, work)
     made = make_options(list(graph.nodes.values()), **options)
-    for line in predict_photos(graph, sound, folder, made.execution, wish):
+    for line in predict_photos(graph, readable, folder, made.execution, wish):
         click.echo(line)
 
 

@@ -1,1 +1,1 @@
-"""Many recipes from one: grids, ablations, tuning."""
+"""Many variants of one recipe: grids, ablations, tuning."""

@@ -1,8 +1,8 @@
-"""Running the cells of a grid through the graph: caches that cells have in common are made once, by their keys.
+"""Runs the cells of a grid; caches that cells share, by their keys, are made once.
 
-A *run* is a cell with one of the grid's seeds. Numbers are read from the manifests of caches: "map" is one of the
-summary of the cell's evaluation, "coco.AP" one in a table of it, "propose@test:boxes_per_image" one of another cache
-that it is made from.
+A *run* is a cell with one of the grid's seeds. Numbers are read from caches' manifests: "map" is in the summary of the
+cell's evaluation, "coco.AP" in a table of that summary, "propose@test:boxes_per_image" in the summary of another cache
+that the evaluation is made from.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from stages.contract.settings import nearest
 
 log = logging.getLogger("rcnn")
 
-SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area")  # shown in percent, as all that is in a table `coco`
+SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area")  # shown in percent, like everything in a table `coco`
 COCO = "coco"
 Explain = Callable[[BaseException], str]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with a seed: the graph of its recipe, the caches that its evaluation (the last of `nodes`) is made from,
+    """A cell with a seed: the graph of its recipe, the caches up to and including its evaluation (the last of `nodes`),
     and their keys."""
 
     cell: Cell
@@ -44,18 +44,18 @@ class Run:
 
     @property
     def name(self) -> str:
-        """ "fc7", "fc7, seed 2"."""
+        """The run in messages: "fc7", "fc7, seed 2"."""
         return self.cell.name if self.seed is None else f"{self.cell.name}, seed {self.seed}"
 
     @property
     def evaluation(self) -> Node:
-        """Whose numbers are shown."""
+        """The evaluation whose numbers are shown."""
         return self.nodes[-1]
 
 
 @dataclass(frozen=True)
 class Count:
-    """Of a stage: how many different caches the runs need, how many are complete, and need more than one run."""
+    """For a stage: how many distinct caches the runs need, how many are complete, how many several runs share."""
 
     stage: str
     caches: int
@@ -64,13 +64,13 @@ class Count:
 
     @property
     def missing(self) -> int:
-        """How many are to be made."""
+        """How many caches are still to be made."""
         return self.caches - self.complete
 
 
 @dataclass
 class Plan:
-    """The runs, in the order in which they are made: a whole table for the first seed, then for the next."""
+    """The runs in order: all cells for the first seed, then for the next; `failed` maps (cell, seed) to the reason."""
 
     grid: Grid
     recipe: Path
@@ -79,23 +79,24 @@ class Plan:
     failed: dict[tuple[str, int | None], str] = field(default_factory=dict)
 
     def counts(self) -> list[Count]:
-        """The caches that all runs need, by stage, in the order of the pipeline. Nothing is changed on disk."""
+        """The caches that all runs need, by stage, in the order of the pipeline. Changes nothing on disk."""
         needed = Counter(key for run in self.runs for key in run.keys)
-        found = {
+        caches = {
             key: (node.use.stage.name, is_complete(run.graph, node))
             for run in self.runs
             for key, node in zip(run.keys, run.nodes, strict=True)
         }
+        order = list(catalogue())
         of_stage: dict[str, list[str]] = {}
-        for key, (stage, _) in sorted(found.items(), key=lambda one: list(catalogue()).index(one[1][0])):
+        for key, (stage, _) in sorted(caches.items(), key=lambda cache: order.index(cache[1][0])):
             of_stage.setdefault(stage, []).append(key)
         return [
-            Count(stage, len(keys), sum(found[key][1] for key in keys), sum(needed[key] > 1 for key in keys))
+            Count(stage, len(keys), sum(caches[key][1] for key in keys), sum(needed[key] > 1 for key in keys))
             for stage, keys in of_stage.items()
         ]
 
     def makers(self) -> list[Node]:
-        """The nodes whose caches are to be made, and what is computed on demand while they are made."""
+        """The nodes whose caches are still to be made, and those computed on demand in the process."""
         nodes = {key: (run, node) for run in self.runs for key, node in zip(run.keys, run.nodes, strict=True)}
         return [
             maker
@@ -107,7 +108,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of `count` values and their sample standard deviation, None of a single one."""
+    """The mean of `count` values and their sample standard deviation (None for a single value)."""
 
     mean: float
     deviation: float | None
@@ -116,8 +117,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a cell. `values` are by the titles of metrics, `classes` APs by class, both in percent where they
-    are APs and None where there is nothing to find; `seeds` holds the runs' own values; `error` says why it failed."""
+    """The outcome of a cell. `values`: by the metrics' titles; `classes`: APs by class; APs are in percent, and None if
+    there are no objects to find. `seeds`: the values of each run; `error`: why the cell failed."""
 
     cell: Cell
     values: Mapping[str, Spread | None]
@@ -132,7 +133,7 @@ class Row:
 
 
 def base_table(grid: Grid, recipe: Path, changes: Sequence[str]) -> dict[str, Any]:
-    """The tables that the cells' changes are applied to: recipe, the grid's changes, `--set`."""
+    """The tables to which the cells' changes are applied: the recipe with the grid's changes and `--set`."""
     table = grid.base.applied(read_toml(recipe))
     for change in changes:
         apply_change(table, change)
@@ -140,14 +141,14 @@ def base_table(grid: Grid, recipe: Path, changes: Sequence[str]) -> dict[str, An
 
 
 def base_recipe(grid: Grid, option: Path | None) -> Path:
-    """--recipe, else the grid's own. Raises GridError if there is neither."""
+    """--recipe, else the recipe that the grid names. Raises GridError if there is neither."""
     if option is None and grid.recipe is None:
-        raise GridError(f'{grid.path}: names no recipe = "..."; add one, or give --recipe')
+        raise GridError(f'{grid.path}: names no base recipe; add recipe = "...", or pass --recipe')
     return option or grid.recipe or Path()
 
 
 def make_plan(grid: Grid, recipe: Path, changes: Sequence[str], work: Path, explain: Explain) -> Plan:
-    """The graphs and keys of all runs; a cell whose recipe is wrong fails here. Raises GridError and RecipeError."""
+    """The graphs and keys of all runs; a cell with an invalid recipe fails here. Raises GridError and RecipeError."""
     base = base_table(grid, recipe, changes)
     plan, datasets = Plan(grid, recipe, work), dict[str, Any]()
     for seed in grid.seeds or (None,):
@@ -163,7 +164,7 @@ def make_plan(grid: Grid, recipe: Path, changes: Sequence[str], work: Path, expl
 
 
 def run_table(base: Mapping[str, Any], cell: Cell, seed: int | None, settings: Sequence[str]) -> dict[str, Any]:
-    """The tables of a run's recipe: the cell's changes, and the seed in those of `settings` whose table is there."""
+    """The tables of a run's recipe: `base` with the cell's changes, and the seed in those `settings` that it has."""
     table = dict(base)
     for change in cell.changes:
         table = change.applied(table)
@@ -172,7 +173,7 @@ def run_table(base: Mapping[str, Any], cell: Cell, seed: int | None, settings: S
 
 
 def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, str]) -> Run:
-    """The run with the keys of its caches (this reads datasets' and weights' checksums). Raises RecipeError."""
+    """The run with the keys of its caches (which reads the checksums of datasets and weights). Raises RecipeError."""
     evaluation = evaluation_of(graph, cell.evaluation)
     graph.check([evaluation])
     nodes = tuple(node for node in graph.needed(evaluation) if graph.is_cached(node))
@@ -183,9 +184,9 @@ def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, s
 
 
 def check_metric(run: Run, name: str) -> None:
-    """Raises RecipeError for a metric of a cache that the run does not have, or of COCO's where they are not asked for.
+    """Raises RecipeError for a metric of a cache that the run does not have, or a COCO metric that is not enabled.
 
-    Whether the cache has a number of that name is known only when it is there.
+    Whether the cache has a number of that name is known only once it exists.
     """
     node = node_of(run, name)
     if is_coco(name.rpartition(":")[2]) and not getattr(node.settings, COCO, True):
@@ -197,15 +198,15 @@ def check_metric(run: Run, name: str) -> None:
 def has_table(table: Mapping[str, Any], setting: str) -> bool:
     """Whether the recipe has the table that the dotted `setting` belongs to."""
     for key in setting.split(".")[:-1]:
-        found = table.get(key)
-        if not isinstance(found, dict):
+        inner = table.get(key)
+        if not isinstance(inner, dict):
             return False
-        table = found
+        table = inner
     return True
 
 
 def warn_of_seeds(plan: Plan) -> None:
-    """Says which seed settings no cell has."""
+    """Warns of seed settings that no cell has."""
     for name in plan.grid.seed_settings:
         if not any(has_table(run.graph.recipe.as_json(), name) for run in plan.runs):
             log.warning("seed_settings '%s': no cell's recipe has that table", name)
@@ -213,14 +214,14 @@ def warn_of_seeds(plan: Plan) -> None:
 
 def evaluation_of(graph: Graph, name: str) -> Node:
     """The node of the evaluation `name`. Raises RecipeError if the recipe has none."""
-    found = {node.use.name: node for node in graph.making("evaluation")}
-    if name not in found:
-        raise RecipeError(f"{graph.recipe.path}: has no evaluation [{name}]{nearest(name, found)}")
-    return found[name]
+    evaluations = {node.use.name: node for node in graph.making("evaluation")}
+    if name not in evaluations:
+        raise RecipeError(f"{graph.recipe.path}: has no evaluation [{name}]{nearest(name, evaluations)}")
+    return evaluations[name]
 
 
 def warn_of_twins(plan: Plan) -> None:
-    """Says which cells are the same: nothing in which they differ reaches their evaluation."""
+    """Warns of cells that are identical because their differences do not reach the evaluation."""
     first: dict[str, Run] = {}
     for run in plan.runs:
         twin = first.setdefault(run.keys[-1], run)
@@ -232,9 +233,9 @@ def warn_of_twins(plan: Plan) -> None:
 
 
 def execute(plan: Plan, options: Options, explain: Explain) -> list[Row]:
-    """Makes what is missing, run by run, and returns a row for each cell. A run that fails lets the others go on.
+    """Makes what is missing, run by run, and returns one row per cell. If a run fails, the others continue.
 
-    A cache that failed once is not tried again for another cell.
+    A cache that has failed once is not tried again for another cell.
     """
     broken: dict[str, str] = {}
     for number, run in enumerate(plan.runs, start=1):
@@ -246,7 +247,7 @@ def execute(plan: Plan, options: Options, explain: Explain) -> list[Row]:
 
 
 def make(run: Run, label: str, options: Options, broken: dict[str, str], explain: Explain) -> str | None:
-    """Makes what is missing of a run, inputs first; the reason if it cannot be made."""
+    """Makes the missing caches of a run, inputs first; returns the reason if one cannot be made."""
     there = {node.name for node in run.nodes if complete(run.graph, node)}
     missing = [node.name for node in run.nodes if node.name not in there]
     reused = ", ".join(node.name for node in run.nodes if node.name in there)
@@ -267,7 +268,7 @@ def make(run: Run, label: str, options: Options, broken: dict[str, str], explain
 
 
 def row_of(plan: Plan, cell: Cell, explain: Explain) -> Row:
-    """The cell's numbers over its seeds, or why it failed."""
+    """The cell's row: its numbers over the seeds, or why it failed."""
     runs = [run for run in plan.runs if run.cell is cell]
     reasons = {seed: reason for (name, seed), reason in plan.failed.items() if name == cell.name}
     if reasons:
@@ -294,7 +295,7 @@ def row_of(plan: Plan, cell: Cell, explain: Explain) -> Row:
 
 
 def node_of(run: Run, name: str) -> Node:
-    """The node whose summary has the number `name`; RecipeError if the run has none."""
+    """The node whose summary has the number `name`. Raises RecipeError if the run has no such node."""
     table = name.rpartition(":")[0]
     nodes = {node.name: node for node in run.nodes}
     if table and table not in nodes:
@@ -303,16 +304,16 @@ def node_of(run: Run, name: str) -> Node:
 
 
 def key_of(run: Run, name: str) -> str:
-    """The key of the cache that has the number `name`."""
+    """The key of the cache whose summary has the number `name`."""
     return run.graph.identity(node_of(run, name)).key
 
 
 def number_of(run: Run, name: str) -> float | None:
-    """The number `name` of a run, in percent if it is an AP; RecipeError if there is none of that name."""
+    """The number `name` of a run, in percent if it is an AP. Raises RecipeError if there is none."""
     key, node = name.rpartition(":")[2], node_of(run, name)
     numbers = {key: value for key, value in flattened(summary_of(run, node)) if is_number(value) or is_share(key)}
     if key not in numbers:
-        # The numbers of single classes are too many to be listed.
+        # There are too many numbers of single classes to list.
         known = numbers if "." in key else [name for name in numbers if not name.startswith("classes.")]
         raise RecipeError(f"metrics: {node.name} has no number '{key}'{nearest(key, known)}")
     value = numbers[key]
@@ -320,12 +321,12 @@ def number_of(run: Run, name: str) -> float | None:
 
 
 def is_share(key: str) -> bool:
-    """Whether the dotted `key` of a summary names an AP, a recall or a mean of such, of 1; None: nothing to find."""
+    """Whether the dotted `key` of a summary is an AP, a recall or a mean of those, in [0, 1] or None."""
     return is_coco(key) or (not key.startswith("bootstrap.") and key.rpartition(".")[2] in SHARES)
 
 
 def is_coco(key: str) -> bool:
-    """Whether the dotted `key` is in a table of COCO's measures: coco.AP, classes.cat.coco.AP50."""
+    """Whether the dotted `key` is in a table of COCO metrics, e.g. coco.AP or classes.cat.coco.AP50."""
     return COCO in key.split(".")[:-1]
 
 
@@ -337,26 +338,26 @@ def summary_of(run: Run, node: Node) -> Mapping[str, Any]:
 
 
 def class_values(run: Run) -> dict[str, float | None]:
-    """The AP of each class in percent, by the evaluation's own measure."""
+    """The AP of each class in percent, by the evaluation's metric; None if it has no objects."""
     from stages.eval.report import MEASURES
 
     summary = summary_of(run, run.evaluation)
     measure = MEASURES[summary["metric"]]
-    aps = {name: one[measure] for name, one in summary["classes"].items()}
+    aps = {name: numbers[measure] for name, numbers in summary["classes"].items()}
     return {name: None if ap is None else 100 * ap for name, ap in aps.items()}
 
 
 def measure_of(run: Run) -> str:
-    """ "11-point", "area @ 0.7"."""
+    """The AP's definition in a few words: "11-point", "area @ 0.7"."""
     from stages.eval.report import headline
 
     return headline(summary_of(run, run.evaluation))
 
 
 def spread(values: Sequence[tuple[str, float | None]]) -> Spread | None:
-    """Mean and sample standard deviation (n - 1) of keys and values; None if a value is missing.
+    """Mean and sample standard deviation (n - 1) of `values`, (cache key, value) pairs; None if a value is missing.
 
-    Values of the same cache, because the seeds do not reach it, are one value.
+    Runs that share a cache, because the seed does not affect it, count as one value.
     """
     distinct = dict(values).values()
     present = [value for value in distinct if value is not None]

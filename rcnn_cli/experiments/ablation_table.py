@@ -1,4 +1,4 @@
-"""The outcome of a grid as people and other programs read it: text, Markdown, CSV, JSON."""
+"""The outcome of a grid as text, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ Table = list[list[str]]
 
 
 def format_counts(plan: Plan, counts: Sequence[Count]) -> str:
-    """What there is to make, by stage."""
+    """The counts of caches by stage, for a terminal."""
     from stages.tables import aligned
 
-    rows = [["stage", "caches", "complete", "to make", "for several runs"]]
-    rows += [[one.stage, *map(str, (one.caches, one.complete, one.missing, one.shared))] for one in counts]
+    rows = [["stage", "caches", "complete", "to make", "shared"]]
+    rows += [[count.stage, *map(str, (count.caches, count.complete, count.missing, count.shared))] for count in counts]
     seeds = f" x {len(plan.grid.seeds)} seeds" if plan.grid.seeds else ""
     head = f"{plan.grid.title}: {len(plan.grid.cells)} cells{seeds}, {counted(plan, counts)}"
     return "\n".join([head, *(aligned(rows, rules_before=(1,)) if counts else []), *failures(plan)])
 
 
 def counted(plan: Plan, counts: Sequence[Count]) -> str:
-    """ "24 caches where 63 would be needed without sharing; 3 complete, 21 to make"."""
-    alone = sum(len(run.nodes) for run in plan.runs)
-    total, done = sum(one.caches for one in counts), sum(one.complete for one in counts)
-    return f"{total} caches where {alone} would be needed without sharing; {done} complete, {total - done} to make"
+    """The totals in words: "24 caches instead of 63 without sharing; 3 complete, 21 to make"."""
+    unshared = sum(len(run.nodes) for run in plan.runs)
+    total, done = sum(count.caches for count in counts), sum(count.complete for count in counts)
+    return f"{total} caches instead of {unshared} without sharing; {done} complete, {total - done} to make"
 
 
 def failures(plan: Plan) -> list[str]:
-    """A line for each cell that cannot be made, whatever the seed."""
-    return [f"{cell}: cannot be made: {reason}" for cell, reason in {n: r for (n, _), r in plan.failed.items()}.items()]
+    """One line per cell that cannot be run, with the reason for one of its seeds."""
+    return [f"{cell}: cannot be run: {reason}" for cell, reason in {n: r for (n, _), r in plan.failed.items()}.items()]
 
 
 def counts_json(plan: Plan, counts: Sequence[Count]) -> dict[str, Any]:
-    """`--dry-run --json`."""
+    """The output of `--dry-run --json`."""
     return {
         "cells": len(plan.grid.cells),
         "runs": len(plan.runs),
         "caches_without_sharing": sum(len(run.nodes) for run in plan.runs),
-        "stages": {one.stage: {"missing": one.missing, **asdict(one)} for one in counts},
+        "stages": {count.stage: {"missing": count.missing, **asdict(count)} for count in counts},
         "failed": {name: reason for (name, _), reason in plan.failed.items()},
     }
 
 
 class Notes:
-    """Footnotes, numbered as they are first asked for."""
+    """Footnotes, numbered in the order of their first use."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
 
     def mark(self, text: str) -> str:
-        """ "[2]", nothing for no text."""
+        """The mark of a footnote, e.g. "[2]"; "" for an empty text."""
         if not text:
             return ""
         if text not in self.texts:
@@ -63,12 +63,12 @@ class Notes:
         return f"[{self.texts.index(text) + 1}]"
 
     def lines(self) -> list[str]:
-        """The footnotes."""
+        """One line per footnote: "[1] ..."."""
         return [f"[{number}] {text}" for number, text in enumerate(self.texts, start=1)]
 
 
 def format_text(plan: Plan, rows: Sequence[Row]) -> str:
-    """The table for a terminal, footnotes below; what each cell changes, or why it failed, ends its line."""
+    """The table for a terminal, footnotes below; each line ends with the cell's changes, or why it failed."""
     from stages.tables import aligned
 
     notes = Notes()
@@ -83,7 +83,7 @@ def format_text(plan: Plan, rows: Sequence[Row]) -> str:
 
 
 def format_markdown(plan: Plan, rows: Sequence[Row]) -> str:
-    """The same for a document."""
+    """The table as a Markdown document."""
     notes = Notes()
     table = body(plan.grid, rows, notes)
     table[0].append("settings")
@@ -96,7 +96,7 @@ def format_markdown(plan: Plan, rows: Sequence[Row]) -> str:
 
 
 def markdown_table(rows: Table) -> str:
-    """Rows of cells, the first of them the heading."""
+    """A Markdown table; the first row is the heading."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [f"| {' | '.join(row)} |" for row in escaped]
     return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
@@ -108,7 +108,7 @@ def heading(plan: Plan) -> str:
 
 
 def body(grid: Grid, rows: Sequence[Row], notes: Notes) -> Table:
-    """Heading and a line for each cell: its places, ours, the paper's where the grid has any."""
+    """The heading and one row per cell: its places, our numbers, and the paper's if the grid has any."""
     papers = any(cell.paper is not None for cell in grid.cells)
     marked = papers or any(cell.protocol for cell in grid.cells)
     table = [[*grid.columns, *grid.metrics, *(["paper"] if papers else []), *([""] if marked else [])]]
@@ -121,12 +121,12 @@ def body(grid: Grid, rows: Sequence[Row], notes: Notes) -> Table:
 
 
 def note_of(cell: Cell) -> str:
-    """Where the paper's number is from and what differs in the protocol."""
+    """A cell's footnote: the source of the paper's number and what was done differently for it."""
     return ": ".join(text for text in (cell.paper_source, cell.protocol) if text)
 
 
 def class_table(grid: Grid, rows: Sequence[Row]) -> Table:
-    """The AP of each class, a line for each cell that did not fail."""
+    """The AP of each class, one row per cell that did not fail."""
     made = [row for row in rows if not row.error]
     classes = list(dict.fromkeys(name for row in made for name in row.classes))
     lines = [[*row.cell.places, *(shown(row.classes.get(name), "-") for name in classes)] for row in made]
@@ -134,28 +134,28 @@ def class_table(grid: Grid, rows: Sequence[Row]) -> Table:
 
 
 def last_column(grid: Grid, row: Row) -> str:
-    """What a cell changes, unless the first columns say it; why it failed."""
+    """What a cell changes, unless its first columns already show it; or why it failed."""
     if row.error:
         return f"failed: {row.error}"
-    said = [f"{column} = {place}" for column, place in zip(grid.columns, row.cell.places, strict=True)]
+    already = [f"{column} = {place}" for column, place in zip(grid.columns, row.cell.places, strict=True)]
     words = row.cell.words()
-    return "" if words == said else ", ".join(words)
+    return "" if words == already else ", ".join(words)
 
 
 def shown(value: Spread | None, missing: str) -> str:
-    """ "54.2", "54.2 ± 0.4"."""
+    """A number as text: "54.2", "54.2 ± 0.4"; `missing` for None."""
     if value is None:
         return missing
     return f"{value.mean:.1f}" if value.deviation is None else f"{value.mean:.1f} ± {value.deviation:.1f}"
 
 
 def remarks(grid: Grid, rows: Sequence[Row]) -> list[str]:
-    """What holds for the whole table: the measure, the seeds, the protocol."""
+    """Notes on the whole table: the metric, the seeds, the protocol."""
     measures = list(dict.fromkeys(row.measure for row in rows if row.measure))
     lines = [f"AP: {' or '.join(measures)}, in percent."] if measures else []
     if grid.seeds:
         counts = {value.count for row in rows for value in row.values.values() if value is not None}
-        few = "" if counts <= {len(grid.seeds)} else "; a single number: the seeds do not affect it"
+        few = "" if counts <= {len(grid.seeds)} else "; a number without ± is not affected by the seed"
         settings, seeds = " and ".join(grid.seed_settings), ", ".join(map(str, grid.seeds))
         over = "Mean ± sample standard deviation over" if len(grid.seeds) > 1 else "One run only:"
         lines.append(f"{over} {settings} = {seeds}{few}.")
@@ -163,7 +163,7 @@ def remarks(grid: Grid, rows: Sequence[Row]) -> list[str]:
 
 
 def table_as_csv(grid: Grid, rows: Sequence[Row]) -> str:
-    """A line for each cell with all that is known of it."""
+    """One row per cell with all of its numbers."""
     from stages.tables import csv_text
 
     classes = list(dict.fromkeys(name for row in rows for name in row.classes))
@@ -173,17 +173,17 @@ def table_as_csv(grid: Grid, rows: Sequence[Row]) -> str:
         [*grid.columns, "settings", "runs", *spreads, "paper", "paper_source", "protocol", "failed"]
     ]
     for row in rows:
-        found = [{**row.classes, **row.values}.get(name) for name in numbers]
-        runs = max((value.count for value in found if value is not None), default=0)
-        columns = [number for value in found for number in ((value.mean, value.deviation) if value else (None, None))]
+        values = [{**row.classes, **row.values}.get(name) for name in numbers]
+        runs = max((value.count for value in values if value is not None), default=0)
+        columns = [number for value in values for number in ((value.mean, value.deviation) if value else (None, None))]
         cell = row.cell
-        known = [cell.paper, cell.paper_source, cell.protocol or grid.protocol, row.error]
-        table.append([*cell.places, "; ".join(cell.words()), runs, *columns, *known])
+        last = [cell.paper, cell.paper_source, cell.protocol or grid.protocol, row.error]
+        table.append([*cell.places, "; ".join(cell.words()), runs, *columns, *last])
     return csv_text(table)
 
 
 def as_json(plan: Plan, rows: Sequence[Row], changes: Sequence[str]) -> dict[str, Any]:
-    """All of it for machines; APs in percent."""
+    """The whole outcome as JSON values; APs in percent."""
     grid = plan.grid
     return {
         "grid": str(grid.path),
@@ -198,7 +198,7 @@ def as_json(plan: Plan, rows: Sequence[Row], changes: Sequence[str]) -> dict[str
 
 
 def row_json(grid: Grid, row: Row) -> dict[str, Any]:
-    """A cell for machines."""
+    """The outcome of a cell as JSON values."""
     cell = row.cell
     return {
         "cell": cell.name,
@@ -218,7 +218,7 @@ def row_json(grid: Grid, row: Row) -> dict[str, Any]:
 
 
 def write_tables(plan: Plan, rows: Sequence[Row], changes: Sequence[str], work: Path, name: str) -> Iterator[Path]:
-    """Writes NAME.md, NAME.csv and NAME.json to `ablations/` in the work folder."""
+    """Writes NAME.md, NAME.csv and NAME.json to `ablations/` in the work folder; yields their paths."""
     from stages.file_names import file_name
 
     folder, name = work / "ablations", file_name(name)

@@ -1,20 +1,20 @@
-"""Grids: TOML files that name a base recipe and how the recipe of each cell differs from it.
+"""Grids: TOML files that name a base recipe and, for each cell, how its recipe differs.
 
 title = "Which layer"
 recipe = "../shapes.toml"           # the base, relative to this file
-seeds = [0, 1, 2]                   # every cell once for each of them ...
+seeds = [0, 1, 2]                   # every cell is run once per seed ...
 seed_settings = ["pretrain.seed"]   # ... with these settings set to it
 [set.extract]                       # tables merged over the base recipe, for all cells
 layers = ["pool4", "fc5"]
-[cells.fc5]                         # a cell: tables merged over that, tables and keys left out, the paper's number
+[cells.fc5]                         # a cell: tables merged over those, tables and keys to remove, the paper's number
 set.train-svm.layer = "fc5"
 remove = ["train-bbox"]
 paper = 54.2
 
-Instead of cells, axes that are multiplied:
+Instead of cells, axes whose combinations are the cells:
 [axes]
 "extract.padding" = [0, 4]          # the values of one setting
-[axes.layer.pool4]                  # or changes with names
+[axes.layer.pool4]                  # or named changes
 set.train-svm.layer = "pool4"
 """
 
@@ -38,59 +38,59 @@ CELL = "cell"
 
 
 class GridError(StageError):
-    """A grid that does not say what it should; names the file and the key."""
+    """An invalid grid; the message names the file and the key."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Tables merged over a recipe's, and tables or keys ("finetune", "propose.test") that are left out first."""
+    """Tables to merge over a recipe's, after removing tables or keys such as "finetune" and "propose.test"."""
 
     set: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     remove: tuple[str, ...] = ()
 
     def applied(self, table: Mapping[str, Any]) -> dict[str, Any]:
-        """The recipe's `table` with this change; RecipeError if there is nothing to remove."""
+        """The recipe's `table` with this change. Raises RecipeError if there is nothing to remove."""
         for name in self.remove:
             table = without(table, name.split("."), name)
         return merged(table, self.set)
 
     def words(self) -> list[str]:
-        """ "no [finetune]", "extract.padding = 0", and "[finetune]" for a table that is only added."""
-        left_out = [f"no [{name}]" for name in self.remove]
+        """The change in words: "no [finetune]", "extract.padding = 0", "[finetune]" for a table added without keys."""
+        removed = [f"no [{name}]" for name in self.remove]
         changed = [f"[{name}]" if value == {} else f"{name} = {as_text(value)}" for name, value in flattened(self.set)]
-        return [*left_out, *changed]
+        return [*removed, *changed]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The keys of a grid that are no tables."""
+    """The keys of a grid that are not tables."""
 
     title: str = setting("", "The heading of the table.")
-    recipe: str | None = setting(None, "The base recipe, relative to the grid's folder; none: --recipe names it.")
+    recipe: str | None = setting(None, "The base recipe, relative to the grid's folder; none: given by --recipe.")
     evaluation: str = setting("eval", "The evaluation of each cell's recipe whose mAP is shown.")
     classes: bool = setting(False, "Whether the AP of each class is shown beside mAP.")
     protocol: str = setting("", "A footnote for the whole table.")
     paper_source: str = setting("", "Where the cells' `paper` is from.")
-    remove: tuple[str, ...] = setting((), "Tables and keys of the base recipe that are left out in all cells.")
-    seeds: tuple[int, ...] = setting((), "Each cell is run once with each of these seeds.", at_least=0)
-    seed_settings: tuple[str, ...] = setting((), "The settings that are set to the seed.")
+    remove: tuple[str, ...] = setting((), "Tables and keys of the base recipe to remove in all cells.")
+    seeds: tuple[int, ...] = setting((), "Each cell is run once per seed.", at_least=0)
+    seed_settings: tuple[str, ...] = setting((), "The settings to set to the seed.")
 
 
 @dataclass(frozen=True)
 class CellSettings:
     """The keys of a cell besides `set` and `remove`."""
 
-    evaluation: str | None = setting(None, "The cell's own evaluation; none: the grid's.")
+    evaluation: str | None = setting(None, "The evaluation of this cell; none: the grid's.")
     paper: float | None = setting(None, "The paper's number, shown beside the cell's.")
-    paper_source: str = setting("", "Where that is from; empty: the grid's.")
+    paper_source: str = setting("", "Where that number is from; empty: the grid's `paper_source`.")
     protocol: str = setting("", "A footnote: what was done differently for the paper's number.")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the table: what its recipe changes, the table of the recipe that evaluates it, the paper's number.
+    """One row of the table: its changes to the recipe, the recipe's evaluation to show, the paper's number.
 
-    `places` has an entry for each of the grid's columns. `protocol`: what was done differently for the paper's number.
+    `places` has one entry per column of the grid. `protocol`: what was done differently for the paper's number.
     """
 
     places: tuple[str, ...]
@@ -102,17 +102,17 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As messages show it: "fc7", "pool5 / 16"."""
+        """The cell in messages: "fc7", "pool5 / 16"."""
         return " / ".join(self.places)
 
     def words(self) -> list[str]:
-        """All that it changes."""
+        """All changes in words."""
         return [word for change in self.changes for word in change.words()]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells, and what is common to them. `metrics` maps a column's title to the name of a number (see `ablation`)."""
+    """A validated grid. `metrics` maps a column's title to the name of a number (see `ablation`)."""
 
     path: Path
     title: str
@@ -134,7 +134,7 @@ def is_grid(path: Path) -> bool:
 
 
 def load_grid(path: Path, seeds: str | None = None) -> Grid:
-    """Reads and checks a grid; `seeds` ("0,1") replaces its own. Raises GridError, RecipeError or BadSetting."""
+    """Reads and validates a grid; `seeds` ("0,1") overrides its own. Raises GridError, RecipeError or BadSetting."""
     table = read_toml(path, "grid", "recipes/grids/")
     known = [*TABLES, *(field.name for field in dataclasses.fields(Settings))]
     for name in table:
@@ -147,12 +147,14 @@ def load_grid(path: Path, seeds: str | None = None) -> Grid:
     if bool(settings.seeds) != bool(settings.seed_settings):
         raise GridError(f'{path}: seeds = [0, 1, 2] and seed_settings = ["pretrain.seed"] only make sense together')
     if bool(tables["cells"]) == bool(tables["axes"]):
-        raise GridError(f"{path}: needs either cells, as [cells.fc7], or axes, as [axes.layer.fc7], and not both")
+        raise GridError(
+            f"{path}: needs either cells, such as [cells.fc7], or axes, such as [axes.layer.fc7], but not both"
+        )
     if tables["cells"]:
         columns: tuple[str, ...] = (CELL,)
         cells = [cell_of(path, name, value, settings) for name, value in tables["cells"].items()]
         if tables["paper"]:
-            raise GridError(f"{path}: [paper] goes with axes; in a cell write paper = 54.2")
+            raise GridError(f"{path}: [paper] is for axes; in a cell write paper = 54.2")
     else:
         columns = tuple(tables["axes"])
         cells = product_of(path, tables["axes"], tables["paper"], settings)
@@ -172,41 +174,41 @@ def load_grid(path: Path, seeds: str | None = None) -> Grid:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """ "0,1,2" as numbers. Raises GridError."""
+    """Parses "0,1,2". Raises GridError."""
     try:
-        return [int(one) for one in text.split(",")]
+        return [int(seed) for seed in text.split(",")]
     except ValueError as error:
-        raise GridError(f"--seeds {text}: must be whole numbers with commas between them, as 0,1,2") from error
+        raise GridError(f"--seeds {text}: must be integers separated by commas, for example 0,1,2") from error
 
 
 def table_of(path: Path, name: str, value: Any) -> dict[str, Any]:
-    """`value`, if it is a table."""
+    """`value` if it is a table. Raises GridError otherwise."""
     if not isinstance(value, dict):
-        raise GridError(f"{path}: {name} must be a table, as [{name}]")
+        raise GridError(f"{path}: {name} must be a table, [{name}]")
     return value
 
 
 def metrics_of(path: Path, table: Mapping[str, Any]) -> dict[str, str]:
-    """Titles and names of the numbers to show; the evaluation's own headline if the grid says nothing."""
+    """The titles and names of the numbers to show; by default the evaluation's mAP. Raises GridError."""
     for title, name in table.items():
         if not isinstance(name, str):
             raise GridError(
-                f'{path}: [metrics] "{title}" must name a number, as "map", "coco.AP" or "propose@test:boxes"'
+                f'{path}: [metrics] "{title}" must name a number, such as "map", "coco.AP" or "propose@test:boxes"'
             )
     return dict(table) or {"mAP": "map"}
 
 
 def cell_of(path: Path, name: str, table: Any, grid: Settings) -> Cell:
-    """The cell that [cells.NAME] describes."""
+    """The cell described by [cells.NAME]. Raises GridError or BadSetting."""
     place = f"{path}: [cells.{name}]"
     change, rest = change_of(path, f"cells.{name}", table, [field.name for field in dataclasses.fields(CellSettings)])
-    own = build_settings(CellSettings, rest, place)
-    source = "" if own.paper is None else own.paper_source or grid.paper_source
-    return Cell((name,), (change,), own.evaluation or grid.evaluation, own.paper, source, own.protocol)
+    cell = build_settings(CellSettings, rest, place)
+    source = "" if cell.paper is None else cell.paper_source or grid.paper_source
+    return Cell((name,), (change,), cell.evaluation or grid.evaluation, cell.paper, source, cell.protocol)
 
 
 def change_of(path: Path, place: str, table: Any, others: Sequence[str] = ()) -> tuple[Change, dict[str, Any]]:
-    """`set` and `remove` of a table, and its other keys, which must be among `others`."""
+    """(the change in a table's `set` and `remove`, its other keys, which must be among `others`). Raises GridError."""
     rest = dict(table_of(path, place, table))
     known = [*CHANGE, *others]
     for name in rest:
@@ -218,7 +220,7 @@ def change_of(path: Path, place: str, table: Any, others: Sequence[str] = ()) ->
 
 
 def product_of(path: Path, axes: Mapping[str, Any], paper: Mapping[str, Any], grid: Settings) -> list[Cell]:
-    """All combinations of the axes' changes, the last axis running fastest."""
+    """The cells of all combinations of the axes' changes, the last axis varying fastest. Raises GridError."""
     cells = []
     for places, changes in combinations([axis_of(path, name, value) for name, value in axes.items()]):
         value = paper.get(" / ".join(places))
@@ -226,9 +228,9 @@ def product_of(path: Path, axes: Mapping[str, Any], paper: Mapping[str, Any], gr
         source = "" if number is None else grid.paper_source
         cells.append(Cell(places, changes, grid.evaluation, number, source))
     names = [cell.name for cell in cells]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise GridError(f"{path}: [axes] two cells are called '{twice[0]}'; give each value of an axis once")
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates:
+        raise GridError(f"{path}: [axes] two cells are called '{duplicates[0]}'; list each value of an axis once")
     for name in paper:
         if name not in names:
             raise GridError(f"{path}: [paper] '{name}' is not a cell{nearest(name, names)}")
@@ -236,25 +238,25 @@ def product_of(path: Path, axes: Mapping[str, Any], paper: Mapping[str, Any], gr
 
 
 def combinations(axes: Sequence[Sequence[tuple[str, Change]]]) -> Iterator[tuple[tuple[str, ...], tuple[Change, ...]]]:
-    """The places and changes of each combination, the last axis running fastest."""
+    """(places, changes) of each combination of the axes' values, the last axis varying fastest."""
     for combination in itertools.product(*axes):
         yield tuple(word for word, _ in combination), tuple(change for _, change in combination)
 
 
 def axis_of(path: Path, name: str, value: Any) -> list[tuple[str, Change]]:
-    """The values of the setting `name`, or the named changes, each with the word that stands for it."""
+    """The values of an axis as (word in the table, change): the values of the setting `name`, or named changes."""
     if isinstance(value, list) and value:
-        return [(as_text(one), Change(nested({name: one}))) for one in value]
+        return [(as_text(choice), Change(nested({name: choice}))) for choice in value]
     if isinstance(value, dict) and value:
         return [(word, change_of(path, f"axes.{name}.{word}", table)[0]) for word, table in value.items()]
-    raise GridError(f'{path}: [axes] "{name}" must be a list of values of a setting, or a table of changes')
+    raise GridError(f'{path}: [axes] "{name}" must be a list of values for that setting, or a table of changes')
 
 
 # Tables
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` over `base`; tables are merged, everything else is replaced."""
+    """`base` updated by `changes`: tables are merged, everything else is replaced."""
     result = dict(base)
     for name, value in changes.items():
         old = result.get(name)
@@ -263,7 +265,7 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def without(table: Mapping[str, Any], keys: Sequence[str], name: str) -> dict[str, Any]:
-    """`table` without the table or key that the dotted `name` means. Raises RecipeError if it is not there."""
+    """`table` without the table or key at `keys` (the dotted `name`). Raises RecipeError if it is missing."""
     first, *rest = keys
     if first not in table or (rest and not isinstance(table[first], dict)):
         raise RecipeError(f"remove '{name}': the recipe has no '{first}'{nearest(first, table)}")
@@ -273,7 +275,7 @@ def without(table: Mapping[str, Any], keys: Sequence[str], name: str) -> dict[st
 
 
 def nested(table: Mapping[str, Any]) -> dict[str, Any]:
-    """`table` with each dotted key ("extract.padding") made a table in a table."""
+    """`table` with dotted keys such as "extract.padding" turned into nested tables."""
     result: dict[str, Any] = {}
     for name, value in table.items():
         inner = nested(value) if isinstance(value, dict) else value
@@ -284,7 +286,7 @@ def nested(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The inverse of `nested`; an empty table stands for itself."""
+    """The inverse of `nested`, as (dotted key, value) pairs; an empty table is a value."""
     for name, value in table.items():
         if isinstance(value, dict) and value:
             yield from flattened(value, f"{prefix}{name}.")
@@ -293,7 +295,7 @@ def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def as_text(value: Any) -> str:
-    """A value as a table shows it: without quotes, as in "0.3", "fc7", "[pool4, fc5]", "true"."""
+    """A value without quotes: "0.3", "fc7", "[pool4, fc5]", "true"."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

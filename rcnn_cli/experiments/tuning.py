@@ -1,4 +1,4 @@
-"""`rcnn tune`: R-CNN section 2.3's grid search, on a validation split, and the recipe with what it chose."""
+"""`rcnn tune`: the grid search of R-CNN's section 2.3 on a validation split, and the recipe with its choice."""
 
 from __future__ import annotations
 
@@ -26,29 +26,31 @@ METRIC = "mAP"
 
 
 def parse_values(option: str, text: str) -> list[float]:
-    """ "0,0.1,0.2" as numbers. Raises StageError."""
+    """Parses "0,0.1,0.2". Raises StageError."""
     try:
-        return list(dict.fromkeys(float(one) for one in text.split(",")))
+        return list(dict.fromkeys(float(value) for value in text.split(",")))
     except ValueError as error:
-        raise StageError(f"{option} {text}: must be numbers with commas between them, as 0.2,0.3,0.4") from error
+        raise StageError(f"{option} {text}: must be numbers separated by commas, for example 0.2,0.3,0.4") from error
 
 
 def check_output(recipe: Path, output: Path, force: bool) -> None:
-    """Raises StageError where the recipe tuned from `recipe` could not be written in the end."""
+    """Raises StageError if the recipe tuned from `recipe` could not be written to `output` at the end."""
     check_output_file("-o", output, [recipe], lambda _: True)
     if os.path.lexists(output) and not force:
-        raise StageError(f"{output}: already exists; name another file with -o, or pass --force to replace it")
+        raise StageError(f"{output}: already exists; choose another file with -o, or pass --force to overwrite it")
     if not output.parent.is_dir():
-        raise StageError(f"{output}: there is no folder {output.parent}; create it first, or name another file with -o")
+        raise StageError(
+            f"{output}: the folder {output.parent} does not exist; create it first, or choose another file with -o"
+        )
 
 
 def check_split(graph: Graph, evaluation: Node, split: str) -> None:
-    """Raises StageError unless `split` is held out: neither the test set nor training data has an image of it."""
+    """Raises StageError unless `split` is held out: it shares no image with the test set or the training data."""
     reported = evaluation.dataset
     if split in (TEST, reported):
         raise StageError(
-            f"tune --split {split}: [{evaluation.use.name}] reports on '{reported}', and settings are never chosen on "
-            f"test images; name a validation split, as --split val"
+            f"tune --split {split}: [{evaluation.use.name}] evaluates on '{reported}', and settings must not be chosen "
+            f"on test images; name a validation split, for example --split val"
         )
     if split not in graph.recipe.datasets:
         raise StageError(
@@ -60,13 +62,13 @@ def check_split(graph: Graph, evaluation: Node, split: str) -> None:
         common = own & images_of(graph, other)
         if common:
             raise StageError(
-                f"{graph.recipe.path}: {len(common)} of the {len(own)} images of '{split}' are in '{other}' too, "
+                f"{graph.recipe.path}: {len(common)} of the {len(own)} images in '{split}' are also in '{other}', "
                 f"for example {min(common).name}; choose settings on separate images"
             )
 
 
 def training_splits(graph: Graph, evaluation: Node) -> Iterator[str]:
-    """The splits that the evaluated detector was trained on."""
+    """The splits on which the evaluated detector was trained."""
     for node in graph.needed(evaluation)[:-1]:
         if "dataset" in node.use.stage.kinds and not node.use.stage.follows_split:
             yield node.dataset
@@ -79,10 +81,10 @@ def images_of(graph: Graph, split: str) -> set[Path]:
 
 
 def tuning_grid(graph: Graph, evaluation: Node, split: str, searched: Mapping[str, Sequence[float]]) -> Grid:
-    """All combinations of the settings `searched` (name: values), evaluated on `split`.
+    """All combinations of the settings `searched` (name to values), evaluated on `split`.
 
-    A setting is that of the evaluated detector or of what it was trained from; one that none of them has is left out.
-    Raises BadSetting for an impossible value, StageError if there is no setting to search.
+    A setting belongs to the evaluated detector or to a stage upstream of it; one that none of them has is left out with
+    a warning. Raises BadSetting for an invalid value, StageError if there is no setting to search.
     """
     detector = detector_of(evaluation)
     uses = list({node.use.name: node.use for node in (detector, *detector.upstream())}.values())
@@ -106,7 +108,7 @@ def tuning_grid(graph: Graph, evaluation: Node, split: str, searched: Mapping[st
 
 
 def as_reported(graph: Graph, evaluation: Node, split: str, searched: Collection[str]) -> dict[str, Any]:
-    """Tables that give `split` the settings which hold for the reported split alone, as [propose.test]."""
+    """Tables that give `split` the settings specific to the evaluated split, such as [propose.test]."""
     tables: dict[str, Any] = {}
     for node in graph.needed(evaluation):
         special = node.use.split_settings.get(node.split or "")
@@ -118,26 +120,26 @@ def as_reported(graph: Graph, evaluation: Node, split: str, searched: Collection
 
 
 def change_of(use: Any, name: str, value: float) -> Change:
-    """The setting on every split. Raises BadSetting for an impossible value."""
+    """The change that sets a setting on every split. Raises BadSetting for an invalid value."""
     build_settings(use.stage.settings, {name: value}, f"tune: [{use.name}]")
-    names = [use.name, *(f"{use.name}.{split}" for split in use.split_settings)]
-    return Change(nested({f"{one}.{name}": value for one in names}))
+    tables = [use.name, *(f"{use.name}.{split}" for split in use.split_settings)]
+    return Change(nested({f"{table}.{name}": value for table in tables}))
 
 
 def best_row(rows: Sequence[Row]) -> Row:
-    """The row with the largest mAP; of equals the first. Raises StageError if there is nothing to find."""
-    found = [(value.mean, row) for row in rows if (value := row.values.get(METRIC)) is not None]
-    if not found:
+    """The row with the largest mAP, the first of equal ones. Raises StageError if the split has no objects."""
+    scored = [(value.mean, row) for row in rows if (value := row.values.get(METRIC)) is not None]
+    if not scored:
         raise StageError("tune: the split has no objects to find; name another with --split")
-    return max(found, key=lambda one: one[0])[1]
+    return max(scored, key=lambda entry: entry[0])[1]
 
 
 def write_tuned(
     graph: Graph, output: Path, row: Row, split: str, tried: int, changes: Sequence[str], force: bool
 ) -> None:
-    """Writes the recipe, its text and comments kept, with the chosen settings; says above it how they were chosen.
+    """Writes the recipe with the chosen settings, keeping its text and comments; a comment says how they were chosen.
 
-    `--set` changes are not written, only named. Raises StageError if `output` is there, unless `force`.
+    `--set` changes are only mentioned, not written. Raises StageError if `output` exists, unless `force`.
     """
     import tomlkit
 
@@ -148,9 +150,9 @@ def write_tuned(
     if "name" in document:
         document["name"] = f"{document['name']}-tuned"
     if path.parent.resolve() != output.parent.resolve():
-        there = os.path.relpath(path.parent.resolve(), output.parent.resolve())
+        relative = os.path.relpath(path.parent.resolve(), output.parent.resolve())
         for dataset in document["datasets"].values():
-            sources = [one.replace(RECIPE_FOLDER, f"{RECIPE_FOLDER}/{there}") for one in sources_of(dataset)]
+            sources = [name.replace(RECIPE_FOLDER, f"{RECIPE_FOLDER}/{relative}") for name in sources_of(dataset)]
             if sources != sources_of(dataset):
                 dataset["source"] = sources if isinstance(dataset["source"], list) else sources[0]
     value = row.values[METRIC]
@@ -159,7 +161,7 @@ def write_tuned(
     head = [
         f"# Chosen by `rcnn tune {path}` on the split '{split}' ({source}),",
         f"# the best of {tried} combinations, mAP {value.mean:.1f}: {', '.join(row.cell.words())}",
-        *([f"# while --set {' --set '.join(changes)} set, which is not written below"] if changes else []),
+        *([f"# with --set {' --set '.join(changes)}, which is not included below"] if changes else []),
     ]
     text = "\n".join([*head, "", tomlkit.dumps(document)])
     build_recipe(output, tomllib.loads(text))
@@ -168,7 +170,7 @@ def write_tuned(
 
 
 def put(table: Any, values: Mapping[str, Any]) -> None:
-    """Sets `values` in a TOML document, tables in tables."""
+    """Sets `values`, which may contain nested tables, in a TOML document."""
     for name, value in values.items():
         if isinstance(value, dict):
             put(table[name] if name in table else table.setdefault(name, {}), value)

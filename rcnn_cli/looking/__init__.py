@@ -1,1 +1,1 @@
-"""What a recipe has made, as tables, figures and drawings."""
+"""Looking at a recipe's results: tables, figures and drawings."""

@@ -26,77 +26,77 @@ LEGEND = ("true", *TYPES, "ignored")
 
 
 def comparison_sheet(a: Side, b: Side, images: Sequence[Mapping[str, Any]]) -> Pixels:
-    """The images as A (left) and B (right) see them, with what each found, got wrong and missed: uint8 RGB.
+    """The images as A (left) and B (right) see them, with what each found, got wrong and missed: uint8 RGB [H, W, 3].
 
-    `images` are those of `comparison.told_images`. Boxes are those from precision 0.5 on, each with its detector's
-    precision at its score.
+    `images` are entries of `comparison.images_as_json`. Boxes have a precision of at least 0.5; the number is the
+    detector's precision at that score.
     """
-    pairs = [pair(a, b, one) for one in images]
+    pairs = [pair(a, b, image) for image in images]
     columns = min(COLUMNS, len(pairs))
     rows = [pairs[first : first + columns] for first in range(0, len(pairs), columns)]
-    heights = [max(one.shape[0] for one in row) + GAP for row in rows]
+    heights = [max(cell.shape[0] for cell in row) + GAP for row in rows]
     width = pairs[0].shape[1] + 2 * GAP
     head = heading(a, b, columns * width - 2 * GAP)
     sheet = Image.new("RGB", (columns * width, head.shape[0] + sum(heights)), PAPER)
     sheet.paste(Image.fromarray(head), (GAP, 0))
     for number, row in enumerate(rows):
-        for column, one in enumerate(row):
-            sheet.paste(Image.fromarray(one), (GAP + column * width, head.shape[0] + sum(heights[:number])))
+        for column, cell in enumerate(row):
+            sheet.paste(Image.fromarray(cell), (GAP + column * width, head.shape[0] + sum(heights[:number])))
     return np.asarray(sheet).copy()
 
 
-def pair(a: Side, b: Side, told: Mapping[str, Any]) -> Pixels:
-    """One image twice, with captions."""
-    found = a.found
-    image = found.detections.image_index[told["image"]]
-    pixels = found.dataset.read_image(told["image"])
+def pair(a: Side, b: Side, entry: Mapping[str, Any]) -> Pixels:
+    """The image of an `entry` of `comparison.images_as_json` as A and B see it, captioned: uint8 RGB [H, W, 3]."""
+    evaluated = a.evaluated
+    image = evaluated.detections.image_index[entry["image"]]
+    pixels = evaluated.dataset.read_image(entry["image"])
     scenes = [draw_marks(pixels, marks(side, image), CELL) for side in (a, b)]
     font = font_of(14)
     line = sum(font.getmetrics()) + 2
     height, width = scenes[0].shape[:2]
     canvas = Image.new("RGB", (2 * CELL[0] + 4, height + 2 * line + 4), PAPER)
     pen = ImageDraw.Draw(canvas)
-    gain = f": {told['gain']:+.2f} in B"
-    name = shortened(told["image"], font_of(15), int(2 * CELL[0] - font_of(15).getlength(gain)))
+    gain = f": {entry['gain']:+.2f} in B"
+    name = shortened(entry["image"], font_of(15), int(2 * CELL[0] - font_of(15).getlength(gain)))
     pen.text((CELL[0] + 2, 0), name + gain, fill=INK, font=font_of(15), anchor="ma")
     for number, scene in enumerate(scenes):
         left = number * (CELL[0] + 4)
         canvas.paste(Image.fromarray(scene), (left + (CELL[0] - width) // 2, line + 2))
-        words = f"{'AB'[number]}: {told['found'][number]} of {told['objects']} found, {told['false'][number]} false"
+        words = f"{'AB'[number]}: {entry['found'][number]} of {entry['objects']} found, {entry['false'][number]} false"
         pen.text((left + CELL[0] / 2, height + line + 4), words, fill=INK, font=font, anchor="ma")
     return np.asarray(canvas).copy()
 
 
 def marks(side: Side, image: int) -> list[Mark]:
-    """What a run shows in an image: false positives first, so that they lie on top, then missed objects, then true."""
-    found = side.found
-    classes, every = found.detections.classes, found.detections.every
-    rows = np.flatnonzero(side.shown & (found.images == image))
-    rows = rows[np.argsort(-found.precision[rows], kind="stable")]
+    """What a run shows in an image: false positives first, to be drawn on top, then missed objects, then the rest."""
+    evaluated = side.evaluated
+    classes, every = evaluated.detections.classes, evaluated.detections.every
+    rows = np.flatnonzero(side.shown & (evaluated.images == image))
+    rows = rows[np.argsort(-evaluated.precision[rows], kind="stable")]
     false, true, ignored = [], [], []
     for row in rows:
-        text, kind = f"{classes[every.labels[row]]} {found.precision[row]:.2f}", NAMES[int(found.verdicts[row])]
+        text, kind = f"{classes[every.labels[row]]} {evaluated.precision[row]:.2f}", NAMES[int(evaluated.verdicts[row])]
         if side.false[row]:
             false.append(Mark(every.boxes[row], kind_colour(kind), f"{kind}: {text}"))
         elif side.true[row]:
             true.append(Mark(every.boxes[row], kind_colour(kind), text))
-        elif found.verdicts[row] == DIFFICULT:
+        elif evaluated.verdicts[row] == DIFFICULT:
             ignored.append(Mark(every.boxes[row], kind_colour(kind), text))
-    objects = found.objects
+    objects = evaluated.objects
     missed = [
         Mark(
-            objects.boxes[one],
+            objects.boxes[row],
             kind_colour("missed"),
-            f"missed {found.dataset.classes[objects.labels[one]]}",
+            f"missed {evaluated.dataset.classes[objects.labels[row]]}",
             dashed=True,
         )
-        for one in np.flatnonzero((objects.images == image) & ~objects.difficult & ~side.has_found)
+        for row in np.flatnonzero((objects.images == image) & ~objects.difficult & ~side.has_found)
     ]
     return [*false, *missed, *true, *ignored]
 
 
 def heading(a: Side, b: Side, width: int) -> Pixels:
-    """What is left and right, and what the colours mean."""
+    """The legend: which side is which run, and what the colours mean."""
     sides = [
         Entry(f"{place} {letter}: {side.name}", rgb(series_colour(number)), line=True)
         for number, (place, letter, side) in enumerate((("left", "A", a), ("right", "B", b)))

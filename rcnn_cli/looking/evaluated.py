@@ -1,4 +1,4 @@
-"""An evaluation opened to be looked at: what each detection is, and what became of each object."""
+"""An evaluation in memory: what each detection is, and whether each object is found."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ NAMES = {
     OTHER: "Oth",
     BACKGROUND: "BG",
 }
-"""What a detection can be, in words."""
+"""The short names of a detection's verdicts."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One complete evaluation of a recipe in memory. n detections (rows of `detections.every`), m objects.
+    """A complete evaluation of a recipe in memory, with n detections (rows of `detections.every`) and m objects.
 
-    `verdicts`, `own`, `overlaps` and `found_by` are those of `Judged`. `precision` float64 [n]: the detector's on its
-    own curve at the detection's score (figures 8 to 11; nan for a class that was not evaluated). Objects lie in the
-    order of `detections.image_ids`; with `use_difficult` none of them is difficult.
+    `verdicts`, `own`, `overlaps` and `found_by` are those of `Judged`. `precision`, float64 [n]: the detector's
+    precision at the detection's score, from its curve (as in figures 8 to 11; NaN for a class that was not evaluated).
+    Objects are in the order of `detections.image_ids`; with `use_difficult` none counts as difficult.
     """
 
     graph: Graph
@@ -71,9 +71,9 @@ class Evaluated:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """mAP, each class's AP and the rest that the eval stage recorded."""
-        found: dict[str, Any] = self.reader.manifest["summary"]
-        return found
+        """The eval stage's summary: mAP, the AP of each class and more."""
+        summary: dict[str, Any] = self.reader.manifest["summary"]
+        return summary
 
     @cached_property
     def images(self) -> NDArray[np.int64]:
@@ -82,9 +82,9 @@ class Evaluated:
 
 
 def evaluation_node(graph: Graph, name: str | None = None) -> Node:
-    """The evaluation with the given name, by default the main one (see `rcnn_cli.recipes.detectors`).
+    """The evaluation with this name, by default the main one (see `rcnn_cli.recipes.detectors`).
 
-    Raises StageError where there is none.
+    Raises StageError if there is none.
     """
     nodes = evaluations_of(graph)
     if not nodes:
@@ -99,22 +99,22 @@ def evaluation_node(graph: Graph, name: str | None = None) -> Node:
 
 
 def complete_evaluation(graph: Graph, name: str | None = None) -> Node:
-    """`evaluation_node`, complete with its detections. Raises IncompleteCache, naming the command to run, if not."""
+    """`evaluation_node`, checked to be complete. Raises IncompleteCache, naming the command to run, if it is not."""
     node = evaluation_node(graph, name)
-    for one in (detector_of(node), node):
-        if not complete(graph, one):
-            raise IncompleteCache(f"{one.name} is not complete; run `rcnn run {graph.recipe.path}` first")
+    for needed in (detector_of(node), node):
+        if not complete(graph, needed):
+            raise IncompleteCache(f"{needed.name} is not complete; run `rcnn run {graph.recipe.path}` first")
     return node
 
 
 def open_evaluation(
     graph: Graph, name: str | None = None, similar: Any = None, poor_iou: float | None = None
 ) -> Evaluated:
-    """An evaluation of the recipe, with all that it was made from.
+    """An evaluation of the recipe, with everything it was made from.
 
-    `similar` are sets of similar classes, `poor_iou` the least IoU of a poor localisation, that stand for the recipe's
-    own. Raises StageError where the recipe has none of that name, IncompleteCache, naming the command to run, where it
-    or its detections are not complete.
+    `similar` (sets of similar classes) and `poor_iou` (the least IoU of a poor localisation) override the recipe's.
+    Raises StageError if the recipe has no such evaluation, IncompleteCache, naming the command to run, if it or its
+    detections are not complete.
     """
     node = complete_evaluation(graph, name)
     detector = detector_of(node)
@@ -150,8 +150,8 @@ def open_evaluation(
 
 
 def precisions(detections: DetectionSet, curves: Mapping[str, Curve]) -> NDArray[np.float64]:
-    """The precision of each class at its detections' scores (`calibrated_precision`), float64 [n]; nan without a
-    curve."""
+    """The precision at each detection's score, by its class's curve (`calibrated_precision`): float64 [n]; NaN without
+    a curve."""
     precision = np.full(len(detections), np.nan)
     for name, rows in detections.class_rows.items():
         if name in curves:
@@ -160,12 +160,12 @@ def precisions(detections: DetectionSet, curves: Mapping[str, Curve]) -> NDArray
 
 
 def error_settings(graph: Graph) -> DiagnoseSettings:
-    """What is similar, and what a poor localisation: as the recipe's first [diagnose] says, else the defaults."""
+    """The settings of the recipe's first [diagnose], else the defaults: similar classes, IoU of poor localisation."""
     nodes = graph.making("diagnosis")
-    found: DiagnoseSettings = nodes[0].settings if nodes else DiagnoseSettings()
-    return found
+    settings: DiagnoseSettings = nodes[0].settings if nodes else DiagnoseSettings()
+    return settings
 
 
 def similar_sets(graph: Graph) -> Any:
-    """The sets of similar classes that the recipe's [diagnose] names, else VOC's."""
+    """The sets of similar classes in the recipe's [diagnose], else VOC's."""
     return error_settings(graph).similar

@@ -1,4 +1,4 @@
-"""`rcnn figures`: the pictures of R-CNN's paper, of what a recipe has made."""
+"""`rcnn figures`: the figures of the R-CNN paper, drawn from a recipe's caches."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: detections of `precision` or more; `count` images, or those with the ids `images`; the seed of
-    every random choice; the folder."""
+    """What was requested: detections with at least `precision`; `count` random images, or those with the ids `images`;
+    the seed of all random choices; the folder."""
 
     precision: float
     images: tuple[str, ...]
@@ -46,13 +46,13 @@ class Wish:
     folder: OutputFolder
 
     def random(self) -> np.random.Generator:
-        """The same for every figure, so that each may be drawn alone."""
+        """A generator with the same state for every figure, so that a figure drawn alone is the same."""
         return np.random.default_rng(self.seed)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure: its name, its files, or why there are none; what the files do not show."""
+    """The outcome of a figure: its files and a remark on them, or the reason why it was not drawn."""
 
     name: str
     paths: Sequence[Path] = ()
@@ -61,35 +61,35 @@ class Drawn:
 
     def __str__(self) -> str:
         if not self.paths:
-            return f"{self.name}: not possible: {self.reason}"
+            return f"{self.name}: not drawn: {self.reason}"
         return f"{self.name}: {', '.join(map(str, self.paths))}" + (f" ({self.remark})" if self.remark else "")
 
 
 Pictures = tuple[Mapping[str, Pixels], str]
-"""Pictures by what follows the figure's name in the file's ("" for the only one), and a remark."""
+"""Pictures by the suffix of the file's name ("" for a single one), and a remark."""
 
 
 def figure_names(text: str | None) -> list[str]:
-    """The figures that --only names, all without it. Raises StageError for one that does not exist."""
+    """The figures named by --only, or all without it. Raises StageError for one that does not exist."""
     every = [*OF_RECIPE, *OF_ALL]
     if text is None:
         return every
-    wanted = [word.strip() for word in text.split(",")]
-    for name in wanted:
+    requested = [word.strip() for word in text.split(",")]
+    for name in requested:
         if name not in every:
             raise StageError(f"--only {name}: is not a figure{nearest(name, every)}; there are {', '.join(every)}")
-    return [name for name in every if name in wanted]
+    return [name for name in every if name in requested]
 
 
 def draw_figures(graphs: Sequence[Graph], names: Sequence[str], wish: Wish) -> Iterator[Drawn]:
-    """Draws the figures `names`, those of each recipe and those of all together, and yields what became of each.
+    """Draws the figures `names`, first those of single recipes, then those of all together; yields their outcomes.
 
-    Raises StageError where two recipes have one name.
+    Raises StageError if two recipes have the same name.
     """
     recipes = [graph.recipe.name for graph in graphs]
-    twice = next((name for name in recipes if recipes.count(name) > 1), None)
-    if twice:
-        raise StageError(f"{twice}: two of the recipes have this name, and so would their figures; rename one")
+    duplicate = next((name for name in recipes if recipes.count(name) > 1), None)
+    if duplicate:
+        raise StageError(f"{duplicate}: two recipes have this name, so their figures would too; rename one")
     of_recipes = [figure_file(graph, name, end) for graph in graphs for name in OF_RECIPE for end in ("", "-1")]
     wish.folder.check([*of_recipes, *(f"{name}.png" for name in OF_ALL)])
     for graph in graphs:
@@ -107,7 +107,7 @@ def draw_figures(graphs: Sequence[Graph], names: Sequence[str], wish: Wish) -> I
 
 
 def draw_one(graph: Graph, name: str, wish: Wish) -> Drawn:
-    """One figure of one recipe."""
+    """Draws one figure of one recipe."""
     label = f"{graph.recipe.name}-{name}"
     try:
         pictures, remark = OF_RECIPE[name](graph, wish)
@@ -123,39 +123,41 @@ def draw_one(graph: Graph, name: str, wish: Wish) -> Drawn:
 
 
 def figure_file(graph: Graph, name: str, suffix: str) -> str:
-    """The file of a recipe's figure: "shapes-detections-2.png"."""
+    """The file name of a recipe's figure: "shapes-detections-2.png"."""
     return f"{file_name(f'{graph.recipe.name}-{name}')}{suffix}.png"
 
 
-# Of one recipe
+# Figures of one recipe
 
 
 def detections(graph: Graph, wish: Wish) -> Pictures:
-    """Figures 8 to 11: detections with their precision, on chosen images or on random ones, found or not."""
-    found = open_evaluation(graph)
-    sizes = zip(found.detections.image_ids, found.detections.image_sizes, strict=True)
+    """Figures 8 to 11: detections with their precision, on chosen or random images, good and bad alike."""
+    evaluated = open_evaluation(graph)
+    sizes = zip(evaluated.detections.image_ids, evaluated.detections.image_sizes, strict=True)
     readable = [image_id for image_id, size in sizes if size.all()]
-    ids = chosen_images(wish, readable, found.node.dataset)
+    ids = chosen_images(wish, readable, evaluated.node.dataset)
     sheets = [
-        detection_sheet(found.dataset, found.detections, found.precision, wish.precision, ids[first : first + A_SHEET])
+        detection_sheet(
+            evaluated.dataset, evaluated.detections, evaluated.precision, wish.precision, ids[first : first + A_SHEET]
+        )
         for first in range(0, len(ids), A_SHEET)
     ]
     pictures = {f"-{number}" if len(sheets) > 1 else "": sheet.pixels for number, sheet in enumerate(sheets, start=1)}
     how = "chosen" if wish.images else f"random (seed {wish.seed})"
-    by = f" by {found.detector.name}" if len(evaluations_of(graph)) > 1 else ""
-    what = f"{len(ids)} {how} {plural('image', len(ids))} of '{found.node.dataset}'{by}"
+    by = f" by {evaluated.detector.name}" if len(evaluations_of(graph)) > 1 else ""
+    what = f"{len(ids)} {how} {plural('image', len(ids))} of '{evaluated.node.dataset}'{by}"
     return pictures, "; ".join([f"{what}, precision {wish.precision:g} or more", *bare_images(sheets)])
 
 
 def bare_images(sheets: Sequence[DetectionSheet]) -> list[str]:
-    """What is to be said of images without a detection of that precision: a sentence, or nothing."""
-    bare, images = sum(one.bare for one in sheets), sum(one.images for one in sheets)
+    """A remark on images without a detection of that precision; [] if there are none."""
+    bare, images = sum(sheet.bare for sheet in sheets), sum(sheet.images for sheet in sheets)
     have = "has" if bare == 1 else "have"
-    return [f"{bare} of the {images} {have} none: there the best are shown, whatever the score"] if bare else []
+    return [f"{bare} of the {images} {have} none; their best ones are shown, whatever the score"] if bare else []
 
 
 def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]:
-    """The images that are asked for, else random ones. Raises StageError for an id that is not among `image_ids`."""
+    """The requested images, or random ones. Raises StageError for an id that is not in `image_ids`."""
     for image_id in wish.images:
         if image_id not in image_ids:
             raise StageError(f"--image {image_id}: is not an image of '{split}'; the first is '{image_ids[0]}'")
@@ -166,23 +168,23 @@ def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]
 
 
 def filters(graph: Graph, wish: Wish) -> Pictures:
-    """The filters of the first layer."""
+    """The filters of the network's first layer."""
     from stages.pictures.filters import filter_sheet, first_filters
 
     source = network_of(graph, features_nodes(graph)[0])
     network = source.load()
-    found = first_filters(network.module, network.preprocessing)
-    size = f"{found.shape[2]} x {found.shape[1]}"
-    return {"": filter_sheet(found)}, f"{len(found)} filters of {size} pixels, {source.name}"
+    kernels = first_filters(network.module, network.preprocessing)
+    size = f"{kernels.shape[2]} x {kernels.shape[1]}"
+    return {"": filter_sheet(kernels)}, f"{len(kernels)} filters of {size} pixels, {source.name}"
 
 
 def transformations(graph: Graph, wish: Wish) -> Pictures:
-    """Figure 7: ways to make a region square, without padding and with that of the features, of chosen images' objects
-    or of elongated ones of different classes."""
+    """Figure 7: ways to make a region square, without padding and with the padding of the features, for the objects of
+    chosen images or for elongated objects of different classes."""
     from stages.extract.pictures import Region, transformation_sheet
 
     nodes = features_nodes(graph)
-    node = next((one for one in nodes if one.dataset == "test"), nodes[0])
+    node = next((node for node in nodes if node.dataset == "test"), nodes[0])
     graph.check([node])
     source, dataset = network_of(graph, node), graph.dataset(node.dataset, "dataset")
     ids = chosen_images(wish, dataset.image_ids, node.dataset) if wish.images else dataset.image_ids
@@ -205,8 +207,8 @@ def transformations(graph: Graph, wish: Wish) -> Pictures:
 
 
 def elongated(objects: Objects, count: int, wish: Wish) -> np.ndarray:
-    """`count` rows of different classes, as far as there are: of AMONG random ones of a class the most elongated, for
-    which the transformations differ most."""
+    """The rows of up to `count` objects of different classes, int64 [k]: of AMONG random objects of a class the most
+    elongated, for which the transformations differ most."""
     random = wish.random()
     sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
     stretch = np.abs(np.log(np.maximum(sides[:, 0], 1) / np.maximum(sides[:, 1], 1)))
@@ -218,7 +220,7 @@ def elongated(objects: Objects, count: int, wish: Wish) -> np.ndarray:
 
 
 def training_samples(graph: Graph, wish: Wish) -> Pictures:
-    """Figure 2: random objects of each class of the training set, as the network sees them."""
+    """Figure 2: random objects of each class in the training set, as the network sees them."""
     from stages.extract.pictures import View, sample_sheet, seen_regions
 
     node = training_node(graph)
@@ -244,8 +246,8 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
 
 
 def training_node(graph: Graph) -> Node:
-    """The features that the main detector's SVMs, or else the first of the recipe, are trained on. Raises StageError
-    where none are."""
+    """The features on which the main detector's SVMs, or else the recipe's first SVMs, are trained. Raises StageError
+    if there are none."""
     own = detector_node(graph).sources.get("svm") if graph.making("detections") else None
     for node in (own, *graph.making("svm")):
         if isinstance(node, Node):
@@ -256,41 +258,41 @@ def training_node(graph: Graph) -> Node:
 
 
 def network_of(graph: Graph, node: Node) -> NetworkSource:
-    """The network that a node of features is made with. Raises IncompleteCache where it is not trained yet."""
+    """The network that computes a node's features. Raises IncompleteCache if it is not trained yet."""
     source = open_input(graph, node, "network", Execution())
     assert isinstance(source, NetworkSource)
     return source
 
 
-# Of all recipes
+# Figures of all recipes together
 
 
 def box_plots(graphs: Sequence[Graph], path: Path) -> str:
-    """Figure 3: a box plot for each evaluation; returns a remark."""
+    """Figure 3: a box plot of the APs of each evaluation's classes; returns a remark."""
     readers, remark = complete_evaluations(graphs)
     summaries = {name: reader.manifest["summary"] for name, reader in readers.items()}
     measures = {headline(summary) for summary in summaries.values()}
     aps = {}
     for name, summary in summaries.items():
-        classes = {one: found[MEASURES[summary["metric"]]] for one, found in summary["classes"].items()}
-        known = {one: value for one, value in classes.items() if value is not None}
+        measure = MEASURES[summary["metric"]]
+        known = {label: each[measure] for label, each in summary["classes"].items() if each[measure] is not None}
         if known:
             aps[f"{name}, {headline(summary)}" if len(measures) > 1 else name] = known
     if not aps:
-        raise StageError("no class of the evaluations has an object to find")
+        raise StageError("the evaluated images have no objects to find")
     plot_box_plots(aps, path)
     return remark
 
 
 def precision_recall(graphs: Sequence[Graph], path: Path) -> str:
-    """The curves of all evaluations, a plot for each class; returns a remark."""
+    """The precision-recall curves of all evaluations, one plot per class; returns a remark."""
     readers, remark = complete_evaluations(graphs)
     plot_precision_recall({name: read_curves(reader) for name, reader in readers.items()}, path)
     return remark
 
 
 def complete_evaluations(graphs: Sequence[Graph]) -> tuple[dict[str, Reader], str]:
-    """The recipes' complete evaluations by name, and which are not. Raises StageError where none is."""
+    """The recipes' complete evaluations by name, and a remark on incomplete ones. Raises StageError if all are."""
     readers: dict[str, Reader] = {}
     missing = []
     for graph in graphs:
@@ -303,7 +305,10 @@ def complete_evaluations(graphs: Sequence[Graph]) -> tuple[dict[str, Reader], st
     if not readers:
         recipes = " and ".join(str(graph.recipe.path) for graph in graphs)
         raise StageError(f"no evaluation of {recipes} is complete; run `rcnn run {graphs[0].recipe.path}` first")
-    return readers, f"without {', '.join(missing)}, not complete" if missing else ""
+    return (
+        readers,
+        f"without {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not complete" if missing else "",
+    )
 
 
 OF_RECIPE: dict[str, Callable[[Graph, Wish], Pictures]] = {

@@ -1,4 +1,4 @@
-"""`rcnn inspect`: what a file is, in a screenful."""
+"""`rcnn inspect`: describes a file in about a screenful."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LINE_LENGTH = 100
 
 
 def inspect_file(path: Path) -> str:
-    """A description of a cache's folder, part, view or manifest, of any HDF5 file, of a recipe or a grid, of JSON or of
-    an image. Raises StageError for what is none of these."""
+    """Describes a cache's folder, part, view or manifest, any HDF5 file, a recipe, a grid, JSON or an image. Raises
+    StageError for anything else."""
     if not path.exists():
         raise StageError(f"{path}: there is no such file or folder; `rcnn cache ls` lists the caches")
     if path.is_dir():
@@ -54,7 +54,7 @@ def inspect_file(path: Path) -> str:
     except BadImage as error:
         raise StageError(
             f"{path}: {error.reason}; `rcnn inspect` shows caches and their files, HDF5, recipes, grids, JSON and "
-            f"images, and `rcnn weights show` files of weights"
+            f"images, and `rcnn weights show` shows weights files"
         ) from error
     height, width = image.shape[:2]
     return (
@@ -63,7 +63,7 @@ def inspect_file(path: Path) -> str:
 
 
 def inspect_cache(folder: Path) -> str:
-    """A cache: what made it, its columns, its first items."""
+    """Describes a cache: what made it, its columns, its first items."""
     reader = Reader(folder, require_complete=False)
     manifest = reader.manifest
     items = f"{len(reader)} {plural(reader.schema.item, len(reader))}"
@@ -73,7 +73,7 @@ def inspect_cache(folder: Path) -> str:
         lines.append(f"made by {manifest['stage']}, {counted(manifest)}{took}")
         lines.append("settings: " + json.dumps(manifest.get("all_settings", manifest["settings"]), ensure_ascii=False))
         lines.append("inputs: " + json.dumps(manifest["inputs"]))
-        lines.append("summary: " + shortened(json.dumps(told_summary(manifest), ensure_ascii=False)))
+        lines.append("summary: " + shortened(json.dumps(readable_summary(manifest), ensure_ascii=False)))
     lines += [f"  {name}: {column.dtype} {list(column.shape)}" for name, column in reader.schema.columns().items()]
     if manifest:
         for item_id in reader.item_ids[:SAMPLE_ITEMS]:
@@ -84,8 +84,8 @@ def inspect_cache(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def told_summary(manifest: Mapping[str, Any]) -> Any:
-    """The summary in a manifest, its values by what the stage calls them for people."""
+def readable_summary(manifest: Mapping[str, Any]) -> Any:
+    """A manifest's summary with the names that the stage gives its values for people."""
     stage, summary = catalogue().get(manifest["stage"]), manifest["summary"]
     if stage is None or not isinstance(summary, dict):
         return summary
@@ -93,13 +93,13 @@ def told_summary(manifest: Mapping[str, Any]) -> Any:
 
 
 def inspect_hdf5(path: Path) -> str:
-    """An HDF5 file's datasets; a part and a cache's view are read whole and compared with their checksum first."""
+    """Describes an HDF5 file's datasets; verifies the checksum first if it is a part or a cache's view."""
     import h5py
 
     lines, kind = [f"{path}: HDF5"], kind_of(path)
     if kind == "part":
         header = verify_part(path)
-        lines = [f"{path}: part {header['part']} of {header['stage']} {header['key']}, {header['items']} items, sound"]
+        lines = [f"{path}: part {header['part']} of {header['stage']} {header['key']}, {header['items']} items, intact"]
     elif kind == "view" and (plan := CacheState(path.parent).plan) is not None:
         fault = view_fault(path.parent, plan, thorough=True)
         if fault is not None:
@@ -113,27 +113,27 @@ def inspect_hdf5(path: Path) -> str:
     try:
         with open_view(path) as file:
             file.visititems(describe)
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # what h5py makes of damaged files
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # what h5py raises for damaged files
         reason = " ".join(str(error).split())
-        raise StageError(f"{path}: is not a readable HDF5 file ({reason}); make it again") from error
+        raise StageError(f"{path}: is not a readable HDF5 file ({reason}); replace it by an intact copy") from error
     return "\n".join(lines)
 
 
 def inspect_json(path: Path) -> str:
-    """A JSON file's values, of nested ones how many there are."""
+    """Describes a JSON file's values; nested ones by their size if they are long."""
     try:
         value = json.loads(read_whole(path))
     except OSError as error:
         raise StageError(f"{path}: " + cannot("be read", error, "name another file")) from error
     except (ValueError, RecursionError) as error:
-        raise StageError(f"{path}: is not valid JSON ({error}); make it again") from error
+        raise StageError(f"{path}: is not valid JSON ({error}); correct it or replace it") from error
     if not isinstance(value, dict):
         return f"{path}: JSON, {json_line(value)}"
-    return "\n".join([f"{path}: JSON", *(f"  {name}: {json_line(one)}" for name, one in value.items())])
+    return "\n".join([f"{path}: JSON", *(f"  {name}: {json_line(member)}" for name, member in value.items())])
 
 
 def json_line(value: Any) -> str:
-    """A JSON value on a line, nested ones beyond a length by their size and names."""
+    """A JSON value on one line; a long nested one is described by its size and names."""
     text = json.dumps(value, ensure_ascii=False)
     if len(text) <= LINE_LENGTH or not isinstance(value, dict | list):
         return shortened(text, LINE_LENGTH)
@@ -145,7 +145,7 @@ def json_line(value: Any) -> str:
 
 
 def range_of(dataset: Any) -> str:
-    """The least and largest value of a dataset's first rows."""
+    """The minimum and maximum of a dataset's first 1,000 rows, as text."""
     import numpy as np
 
     if dataset.dtype.kind not in "fiu" or not dataset.shape or dataset.size == 0:
@@ -155,5 +155,5 @@ def range_of(dataset: Any) -> str:
 
 
 def shortened(text: str, length: int = 600) -> str:
-    """The beginning of a long text."""
+    """The text, cut after `length` characters."""
     return text if len(text) <= length else f"{text[:length]} ..."

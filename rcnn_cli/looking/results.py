@@ -1,6 +1,6 @@
-"""What a run leaves for people: tables of APs and errors, result files, curves, drawn detections.
+"""A run's results for people: tables of APs and errors, result files, curves, drawn detections.
 
-All of it goes to `results/RECIPE/` in the work folder; it is remade when the caches it was made from are others.
+They go to `results/RECIPE/` in the work folder and are remade when the caches that they were made from have changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def results_folder(graph: Graph) -> Path:
 
 
 def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
-    """Shows what is complete of the `nodes`, kind by kind, as SHOWN has it."""
+    """Shows the results of those `nodes` that are complete, kind by kind, as listed in SHOWN."""
     for kind, show in SHOWN.items():
         finished = [node for node in nodes if node.use.stage.makes == kind and manifest_of(graph, node)]
         if finished:
@@ -38,7 +38,7 @@ def show_results(graph: Graph, nodes: Sequence[Node]) -> None:
 
 
 def show_evaluations(graph: Graph, evaluations: Sequence[Node]) -> None:
-    """Prints one table of the evaluations and writes their files and pictures."""
+    """Prints one table of all evaluations and writes their files and pictures."""
     from stages.eval.report import format_table
 
     readers = {node.use.name: Reader(graph.folder(node)) for node in evaluations}
@@ -58,28 +58,28 @@ def show_evaluations(graph: Graph, evaluations: Sequence[Node]) -> None:
 
 
 def can_write(folder: Path) -> bool:
-    """Whether files can be written into `folder`, which need not exist; a warning says it if not. What is printed does
-    not need them, and a work folder may be read by those who must not write to it."""
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    if os.access(there, os.W_OK):
+    """Whether files can be written to `folder`, which need not exist; warns if not. It is no error, since a work folder
+    may be shared with people who can only read it, and what is printed does not need the files."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if os.access(existing, os.W_OK):
         return True
-    log.warning("%s: cannot be written, so nothing is written into %s", there, folder)
+    log.warning("%s: cannot be written to, so no files are written to %s", existing, folder)
     return False
 
 
 def show_differences(readers: dict[str, Reader]) -> None:
-    """Prints how every evaluation's mAP differs from the first one's, where both were resampled alike."""
+    """Prints how each evaluation's mAP differs from the first one's, if both were resampled in the same way."""
     from stages.eval.report import format_difference, paired_difference
 
     (first, base), *others = readers.items()
     for name, reader in others:
-        found = paired_difference(base, reader)
-        if found:
-            click.echo(format_difference(first, name, found, base.manifest["summary"]["bootstrap"]))
+        difference = paired_difference(base, reader)
+        if difference:
+            click.echo(format_difference(first, name, difference, base.manifest["summary"]["bootstrap"]))
 
 
 def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader], folder: Path) -> list[str]:
-    """The files of every evaluation and the pictures of all of them; what is to be said of these."""
+    """Writes the files of each evaluation and the pictures of all; returns remarks on the pictures."""
     from rcnn_cli.looking.evaluated import precisions
     from stages.datasets import CocoDataset
     from stages.detections import read_detections
@@ -109,21 +109,21 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
             have = "has" if sheet.bare == 1 else "have"
             remarks.append(
                 f"{name}/detections.png: {sheet.bare} of its {sheet.images} images {have} no detection with a "
-                f"precision of {PRECISION:g} or more; there the best are shown, whatever the score, "
+                f"precision of {PRECISION:g} or more; their best ones are shown, whatever the score, "
                 "with the annotated objects"
             )
     return remarks
 
 
 def show_trainings(graph: Graph, networks: Sequence[Node]) -> None:
-    """Draws how the networks' trainings went, of those whose stages keep a log."""
+    """Draws the training curves of the networks whose stages keep a log."""
     for node in networks:
         if node.use.stage.log is not None:
             draw_training(graph, node, node.use.stage.log)
 
 
 def draw_training(graph: Graph, node: Node, columns: LogColumns) -> None:
-    """Draws loss, accuracy and learning rate of a network's training, and says where they are."""
+    """Draws loss, accuracy and learning rate of a network's training, and prints the path."""
     from stages.training.log import FILE, plot_log, read_log
 
     reader = Reader(graph.folder(node))
@@ -138,13 +138,13 @@ def draw_training(graph: Graph, node: Node, columns: LogColumns) -> None:
 
 
 def show_diagnoses(graph: Graph, diagnoses: Sequence[Node]) -> None:
-    """Prints and writes each of them."""
+    """Prints and writes each diagnosis."""
     for node in diagnoses:
         show_diagnosis(graph, node)
 
 
 def show_diagnosis(graph: Graph, node: Node) -> None:
-    """Prints a diagnosis's tables, writes its files and pictures, and says where they are."""
+    """Prints a diagnosis's tables, writes its files and pictures, and prints the path."""
     from stages.diagnose.pictures import draw_diagnosis
     from stages.diagnose.report import format_tables, write_diagnosis
 
@@ -166,11 +166,11 @@ SHOWN: Mapping[str, Callable[[Graph, Sequence[Node]], None]] = {
     "diagnosis": show_diagnoses,
     "evaluation": show_evaluations,
 }
-"""How what was made of a kind (`stages.contract.kinds`) is shown, in this order; others are only read by stages."""
+"""How each kind of result (`stages.contract.kinds`) is shown, in this order; other kinds are not."""
 
 
 def draw_results(graph: Graph, node: Node) -> None:
-    """Draws a detect node's detections on every image of its dataset; the path is printed."""
+    """Draws a detect node's detections on every image of its dataset and prints the path."""
     from rcnn_cli.looking.showing import showing_of
     from stages.detections import read_detections
     from stages.eval.pictures import draw_best
@@ -186,15 +186,16 @@ def draw_results(graph: Graph, node: Node) -> None:
     names = file_names(detections.image_ids)
     bare = 0
     for image_id in drawn:
-        image, found = dataset.read_image(image_id), detections.of_image(image_id)
-        if showing.choose(found)[1]:
-            image = showing.picture(image, found)
+        image, of_image = dataset.read_image(image_id), detections.of_image(image_id)
+        if showing.choose(of_image)[1]:
+            image = showing.picture(image, of_image)
         else:
             names_of_classes = detections.classes, dataset.classes
-            image = draw_best(image, found, showing.precision(found), dataset.record(image_id), names_of_classes)
+            image = draw_best(image, of_image, showing.precision(of_image), dataset.record(image_id), names_of_classes)
             bare += 1
         save_image(image, folder / f"{names[image_id]}.jpg")
-    told = (
-        f"; on {bare} of them nothing is above the thresholds: there the best are shown, in thin lines, and the objects"
+    remark = (
+        f"; {bare} of them {'has' if bare == 1 else 'have'} nothing above the thresholds: their best ones are "
+        "drawn in thin lines, with the annotated objects"
     )
-    click.echo(f"{len(drawn)} images drawn: {folder}/{told if bare else ''}")
+    click.echo(f"{len(drawn)} images drawn: {folder}/{remark if bare else ''}")

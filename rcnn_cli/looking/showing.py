@@ -1,4 +1,4 @@
-"""What of a detector's findings is shown, and by which numbers: one rule for pictures and for what is written."""
+"""Which detections are shown and with which numbers: one rule for pictures, text and JSON."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from stages.images.reading import Pixels
 from stages.pictures.drawing import draw_detections, with_legend
 
 FEW = 3
-"""So many are shown where none is good enough."""
+"""How many detections are shown if none is good enough."""
 
 
 @dataclass(frozen=True)
 class Showing:
-    """How detections of K classes are shown. A detection is drawn if it scores its class's `cuts` float32 [K] or more
-    (`rule` in words); where none of an image does, its FEW best are, in thin lines.
+    """How detections of K classes are shown. A detection is drawn if its score is at least its class's in `cuts`,
+    float32 [K] (`rule` says this in words); if none in an image is, the FEW best are drawn in thin lines.
 
-    `score` says what the scores are. `curves` are those of the evaluation that makes a precision of a score, by class;
-    `measured` says on what; both are empty without one.
+    `score` names the kind of score. `curves`, by class, turn scores into precisions, and `measured` names their
+    evaluation; both are empty if there is none.
     """
 
     classes: tuple[str, ...]
@@ -41,25 +41,25 @@ class Showing:
     curves: Mapping[str, Curve]
     measured: Mapping[str, str]
 
-    def precision(self, found: Detections) -> NDArray[np.float64]:
-        """The precision at each detection's score, float64 [n], nan where none is known."""
-        values = np.full(len(found), np.nan)
-        for label in np.unique(found.labels):
+    def precision(self, detections: Detections) -> NDArray[np.float64]:
+        """The precision at each detection's score: float64 [n], NaN if unknown."""
+        values = np.full(len(detections), np.nan)
+        for label in np.unique(detections.labels):
             if self.classes[label] in self.curves:
-                rows = found.labels == label
-                values[rows] = calibrated_precision(self.curves[self.classes[label]], found.scores[rows])
+                rows = detections.labels == label
+                values[rows] = calibrated_precision(self.curves[self.classes[label]], detections.scores[rows])
         return values
 
-    def choose(self, found: Detections) -> tuple[NDArray[np.int64], bool]:
-        """The rows to draw, the best first, and whether they are good enough."""
-        order = best_first(found.scores, self.precision(found))
-        enough = order[found.scores[order] >= self.cuts[found.labels[order]]]
+    def choose(self, detections: Detections) -> tuple[NDArray[np.int64], bool]:
+        """(the rows to draw, int64 [k], best first; whether they are good enough)."""
+        order = best_first(detections.scores, self.precision(detections))
+        enough = order[detections.scores[order] >= self.cuts[detections.labels[order]]]
         return (enough, True) if len(enough) else (order[:FEW], False)
 
-    def picture(self, image: Pixels, found: Detections) -> Pixels:
-        """The image with its detections and, below it, what the numbers are."""
-        rows, enough = self.choose(found)
-        shown, precision = found.where(rows), self.precision(found)[rows]
+    def picture(self, image: Pixels, detections: Detections) -> Pixels:
+        """The image with its detections and, below it, an explanation of the numbers: uint8 RGB [H, W, 3]."""
+        rows, enough = self.choose(detections)
+        shown, precision = detections.where(rows), self.precision(detections)[rows]
         numbers = [
             [f"{score:.2f}"] if np.isnan(value) else [f"{value:.2f} ({score:.2f})", f"{value:.2f}"]
             for value, score in zip(precision, shown.scores, strict=True)
@@ -69,28 +69,28 @@ class Showing:
         return with_legend(drawn, self.legend(len(rows), enough))
 
     def legend(self, shown: int, enough: bool) -> list[str]:
-        """What stands below a picture with so many detections."""
+        """The lines below a picture with `shown` detections."""
         if not shown:
             return ["Nothing detected."]
         scores = f"{self.score}s" if not self.measured else f"precision on {self.measured['dataset']} ({self.score})"
         rule = f"Drawn: {self.rule} or more."
         if not enough:
             number = "one is" if shown == 1 else f"{shown} are"
-            rule = f"None has {self.rule}: the best {number} drawn in thin lines, whatever the score."
+            rule = f"None has {self.rule} or more: the best {number} drawn in thin lines, whatever the score."
         return [f"Numbers: {scores}. {rule}"]
 
-    def drawn_line(self, found: Detections) -> str:
-        """What is drawn, in a line: "cross, star"."""
-        rows, enough = self.choose(found)
-        names = ", ".join(self.classes[found.labels[row]] for row in rows)
+    def drawn_line(self, detections: Detections) -> str:
+        """The classes of the detections that are drawn, on one line: "cross, star"."""
+        rows, enough = self.choose(detections)
+        names = ", ".join(self.classes[detections.labels[row]] for row in rows)
         if enough:
             return names
-        return f"none has {self.rule}, the best: {names}" if names else "nothing detected"
+        return f"none has {self.rule} or more; the best: {names}" if names else "nothing detected"
 
-    def as_json(self, found: Detections) -> dict[str, Any]:
-        """What the numbers are, which detections are drawn and why, and all of them, the best first."""
-        rows, enough = self.choose(found)
-        precision, drawn = self.precision(found), np.zeros(len(found), bool)
+    def as_json(self, detections: Detections) -> dict[str, Any]:
+        """JSON values: what the numbers are, which detections are drawn and why, and all detections, best first."""
+        rows, enough = self.choose(detections)
+        precision, drawn = self.precision(detections), np.zeros(len(detections), bool)
         drawn[rows] = True
         least = {
             name: shortest(cut) if np.isfinite(cut) else None for name, cut in zip(self.classes, self.cuts, strict=True)
@@ -99,15 +99,15 @@ class Showing:
             "score": self.score,
             "precision": dict(self.measured) or None,
             "drawn": {"rule": f"{self.rule} or more", "least_score": least, "whatever_the_score": not enough},
-            "detections": detections_as_json(found, self.classes, precision, drawn),
+            "detections": detections_as_json(detections, self.classes, precision, drawn),
         }
 
 
 def showing_of(
     graph: Graph, node: Node, classes: Sequence[str], threshold: float | None = None, precision: float | None = None
 ) -> Showing:
-    """How the detections of a node are shown: from `threshold` on, or from `precision` on by its evaluation, by default
-    from PRECISION on; without an evaluation from the least score that its kind of scores has for that.
+    """How a node's detections are shown: those with at least the score `threshold`, or else at least `precision`
+    (default: PRECISION) by its evaluation, or, without an evaluation, the default score of its kind of scores.
 
     Raises StageError for a precision without an evaluation.
     """
@@ -115,7 +115,7 @@ def showing_of(
     if precision is not None and evaluation is None:
         raise StageError(
             f"--precision: no evaluation of {node.name} is complete, so no precision is known; run "
-            f"`rcnn run {graph.recipe.path}` with a table [eval], or give --threshold"
+            f"`rcnn run {graph.recipe.path}` with a table [eval], or pass --threshold"
         )
     curves, measured = {}, {}
     if evaluation is not None:
@@ -133,8 +133,8 @@ def showing_of(
 
 
 def evaluation_for(graph: Graph, detector: Node) -> Node | None:
-    """The complete evaluation whose curves hold for a detector: of its own images, else of the same table on another
-    split; of several the main one, else the first in the file. None where there is none."""
+    """The complete evaluation whose curves apply to a detector: of this node, else of the same table on another split;
+    if there are several, the main one, else the first in the file. None if there is none."""
     ready = [node for node in evaluations_of(graph) if complete(graph, node)]
     own = [node for node in ready if detector_of(node) == detector]
     same = [node for node in ready if detector_of(node).use is detector.use]

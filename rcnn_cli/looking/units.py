@@ -1,4 +1,4 @@
-"""`rcnn units`: the regions that excite a unit of a cached convolutional layer most (R-CNN section 3.1).
+"""`rcnn units`: the regions that activate a unit of a cached convolutional layer most (R-CNN section 3.1).
 
 Units are counted from 1, (row, column, channel), as in the paper's figures: 3,4,80 of 6 x 6 x 256.
 """
@@ -35,7 +35,7 @@ MONTAGE = 12
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit, from 0, and the class that it was taken for (None for one that was named)."""
+    """A unit, counted from 0, and the class for which it was selected (None if the user named it)."""
 
     channel: int
     y: int
@@ -48,7 +48,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Maps:
-    """A convolutional layer in a cache of features, and what is needed to show its regions."""
+    """A convolutional layer in a cache of features, with what is needed to show its regions."""
 
     node: Node
     reader: Reader
@@ -59,9 +59,10 @@ class Maps:
 
 
 def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) -> Maps:
-    """The features of `split`, of the table with this name or the recipe's first one, and `layer` or its deepest map.
+    """The features of `split` from the table with this name (default: the main detector's), and `layer` (default: the
+    deepest map).
 
-    Raises StageError where there is no such table, split, layer or map, IncompleteCache where the cache is missing.
+    Raises StageError if there is no such table, split, layer or map, IncompleteCache if the cache is incomplete.
     """
     node = features_node(graph, split, table)
     if not graph.is_cached(node) and not complete(graph, node):
@@ -72,19 +73,22 @@ def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) ->
             f"`rcnn extract {graph.recipe.path} --split {split}` first"
         )
     reader = Reader(graph.folder(node))
-    told = reader.manifest["summary"]["network"]
-    chosen, fields = chosen_layer(reader, told["name"], layer)
+    network = reader.manifest["summary"]["network"]
+    chosen, fields = chosen_layer(reader, network["name"], layer)
     settings = node.settings
     view = View(
-        told["input_size"], settings.mode, settings.padding, Preprocessing.from_json("recorded", told["preprocessing"])
+        network["input_size"],
+        settings.mode,
+        settings.padding,
+        Preprocessing.from_json("recorded", network["preprocessing"]),
     )
     return Maps(node, reader, graph.dataset(split, "dataset"), chosen, fields, view)
 
 
 def features_nodes(graph: Graph) -> list[Node]:
-    """The recipe's nodes that make features, those of the main detector first, the others in the order of the file.
+    """The recipe's nodes that make features: those of the main detector first, the others in the order of the file.
 
-    Raises StageError where there is none.
+    Raises StageError if there are none.
     """
     nodes = graph.making("features")
     if not nodes:
@@ -98,7 +102,7 @@ def features_nodes(graph: Graph) -> list[Node]:
 
 
 def features_node(graph: Graph, split: str, table: str | None) -> Node:
-    """The recipe's node of features on `split`. Raises StageError where there is none."""
+    """The recipe's node of features on `split`. Raises StageError if there is none."""
     nodes = features_nodes(graph)
     if table is not None:
         named = [node for node in nodes if node.use.name == table]
@@ -106,19 +110,19 @@ def features_node(graph: Graph, split: str, table: str | None) -> Node:
             names = ", ".join(dict.fromkeys(node.use.name for node in nodes))
             raise StageError(f"--features {table}: is not an extract table of {graph.recipe.path}; it has {names}")
         nodes = named
-    found = [node for node in nodes if node.dataset == split]
-    if not found:
+    on_split = [node for node in nodes if node.dataset == split]
+    if not on_split:
         splits = ", ".join(dict.fromkeys(node.dataset for node in nodes))
         raise StageError(f"{graph.recipe.path}: has features on {splits}, not on '{split}'; choose with --split")
-    return found[0]
+    return on_split[0]
 
 
 def chosen_layer(reader: Reader, network: str, layer: str | None) -> tuple[str, ReceptiveFields]:
-    """The layer asked for, or the deepest convolutional map in the cache. Raises StageError where it is none."""
+    """The requested layer, or the deepest convolutional map in the cache. Raises StageError if it is not a map."""
     if layer is not None:
-        layer_dimension(reader, layer)  # complains of a layer that is not cached
+        layer_dimension(reader, layer)  # raises for a layer that is not cached
     maps: dict[str, ReceptiveFields] = {}
-    for name in [one for one in reader.manifest["summary"]["layers"] if one not in NOT_LAYERS]:
+    for name in [name for name in reader.manifest["summary"]["layers"] if name not in NOT_LAYERS]:
         try:
             maps[name] = receptive_fields(network, name)
         except NotAMap:
@@ -128,19 +132,19 @@ def chosen_layer(reader: Reader, network: str, layer: str | None) -> tuple[str, 
             f"{reader.folder}: none of its layers is a convolutional map; add one to extract.layers of the recipe"
         )
     if layer is not None and layer not in maps:
-        advice = f"take {' or '.join(maps)}" if maps else "add a convolutional layer to extract.layers of the recipe"
+        advice = f"choose {' or '.join(maps)}" if maps else "add a convolutional layer to extract.layers of the recipe"
         raise StageError(f"--layer {layer}: not a convolutional map, so its units have no place in the image; {advice}")
     chosen = layer or min(maps, key=lambda name: int(np.prod(maps[name].shape[1:])))
     return chosen, maps[chosen]
 
 
 def parse_unit(text: str, shape: tuple[int, int, int], layer: str) -> Unit:
-    """ "3,4,80" as a unit of a layer of this shape (C, H, W). Raises StageError."""
+    """Parses "3,4,80" as a unit of a layer with this shape (C, H, W). Raises StageError."""
     channels, height, width = shape
     words = [word.strip() for word in text.split(",")]
-    whole = len(words) == 3 and all(word.isascii() and word.isdigit() for word in words)
+    are_numbers = len(words) == 3 and all(word.isascii() and word.isdigit() for word in words)
     limits = (height, width, channels)
-    if not whole or not all(1 <= int(word) <= limit for word, limit in zip(words, limits, strict=True)):
+    if not are_numbers or not all(1 <= int(word) <= limit for word, limit in zip(words, limits, strict=True)):
         raise StageError(
             f"--unit {text}: is not a unit of {layer}; write ROW,COLUMN,CHANNEL "
             f"from 1,1,1 to {height},{width},{channels}"
@@ -150,7 +154,7 @@ def parse_unit(text: str, shape: tuple[int, int, int], layer: str) -> Unit:
 
 
 def montage(maps: Maps, count: int) -> list[Unit]:
-    """The `count` most class-selective units. Raises StageError where the split's objects are not of two classes."""
+    """The `count` most class-selective units. Raises StageError unless the split has objects of two classes."""
     selectivity = class_selectivity(maps.reader, maps.layer, len(maps.dataset.classes))
     chosen = selective_units(selectivity, maps.fields.shape, count)
     if not chosen:
@@ -160,7 +164,7 @@ def montage(maps: Maps, count: int) -> list[Unit]:
         )
     units = []
     for unit, label in chosen:
-        channel, y, x = (int(one) for one in np.unravel_index(unit, maps.fields.shape))
+        channel, y, x = (int(index) for index in np.unravel_index(unit, maps.fields.shape))
         units.append(Unit(channel, y, x, maps.dataset.classes[label]))
     return units
 
@@ -177,66 +181,67 @@ def show_units(
     output: Path | None,
     as_json: bool,
 ) -> str:
-    """Draws the units' top regions, writes picture and JSON; the table, or the JSON, that is to be printed.
+    """Draws the units' top regions, writes picture and JSON, and returns the table, or the JSON, to print.
 
-    `count` is the number of units to choose: none unless it is given, MONTAGE where no unit is named either.
+    `count`: how many class-selective units to add; by default MONTAGE if no units are named, else none. Raises
+    StageError and as `open_maps`.
     """
     maps = open_maps(graph, split, layer, table)
     folder = OutputFolder(output or results_folder(graph) / "units", given=output is not None)
     name = file_name(f"{maps.node.use.name}-{split}-{maps.layer}")
     folder.check((f"{name}.png", f"{name}.json"))
-    wanted = [parse_unit(text, maps.fields.shape, maps.layer) for text in units]
-    if count is None and not wanted:
+    selected = [parse_unit(text, maps.fields.shape, maps.layer) for text in units]
+    if count is None and not selected:
         count = MONTAGE
-    wanted += montage(maps, count) if count else []
-    places = np.array([(unit.channel, unit.y, unit.x) for unit in wanted], np.int64)
+    selected += montage(maps, count) if count else []
+    places = np.array([(unit.channel, unit.y, unit.x) for unit in selected], np.int64)
     with progress("units", len(maps.reader), "images") as bar:
-        found = strongest_regions(
+        strongest = strongest_regions(
             maps.reader, maps.layer, maps.fields.shape, places, top, overlap, lambda: bar.advance(1)
         )
-    told = [as_values(maps, unit, regions) for unit, regions in zip(wanted, found, strict=True)]
-    if not any(one["regions"] for one in told):
+    values = [as_values(maps, unit, regions) for unit, regions in zip(selected, strongest, strict=True)]
+    if not any(each["regions"] for each in values):
         raise StageError(
-            f"--unit {' '.join(map(str, wanted))}: no region of '{split}' gives an activation above 0; choose others"
+            f"--unit {' '.join(map(str, selected))}: no region of '{split}' gives an activation above 0; choose others"
         )
     with folder.file(f"{name}.png") as path:
-        save_image(sheet(maps, wanted, found), path)
-    text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+        save_image(sheet(maps, selected, strongest), path)
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     folder.write(f"{name}.json", text + "\n")
-    return text if as_json else f"{format_table(maps, told)}\nPicture and numbers: {folder.path / name}.png, .json"
+    return text if as_json else f"{format_table(maps, values)}\nPicture and numbers: {folder.path / name}.png, .json"
 
 
-def sheet(maps: Maps, units: Sequence[Unit], found: Sequence[TopRegions]) -> np.ndarray:
-    """The picture: a section for each unit that any region excites. Each image is read once."""
+def sheet(maps: Maps, units: Sequence[Unit], strongest: Sequence[TopRegions]) -> np.ndarray:
+    """The picture, uint8 RGB [H, W, 3]: a section for each unit that any region activates. Reads each image once."""
     regions: dict[tuple[int, int], np.ndarray] = {}
-    owners = [(number, place) for number, one in enumerate(found) for place in range(len(one.images))]
-    images = np.array([found[number].images[place] for number, place in owners], np.int64)
+    owners = [(number, place) for number, top in enumerate(strongest) for place in range(len(top.images))]
+    images = np.array([strongest[number].images[place] for number, place in owners], np.int64)
     for image in np.unique(images):
-        mine = [owners[row] for row in np.flatnonzero(images == image)]
+        in_image = [owners[row] for row in np.flatnonzero(images == image)]
         pixels = maps.dataset.read_image(maps.reader.item_ids[image])
-        boxes = np.array([found[number].boxes[place] for number, place in mine], np.float32)
-        regions.update(zip(mine, seen_regions(pixels, boxes, maps.view), strict=True))
+        boxes = np.array([strongest[number].boxes[place] for number, place in in_image], np.float32)
+        regions.update(zip(in_image, seen_regions(pixels, boxes, maps.view), strict=True))
     rows = [
         UnitRow(
-            title(maps, unit, one),
-            [regions[number, place] for place in range(len(one.images))],
-            one.normalised.tolist(),
+            title(maps, unit, top),
+            [regions[number, place] for place in range(len(top.images))],
+            top.normalised.tolist(),
             maps.fields.box(unit.y, unit.x),
         )
-        for number, (unit, one) in enumerate(zip(units, found, strict=True))
-        if len(one.images)
+        for number, (unit, top) in enumerate(zip(units, strongest, strict=True))
+        if len(top.images)
     ]
     return unit_sheet(rows, maps.view.side)
 
 
-def title(maps: Maps, unit: Unit, found: TopRegions) -> str:
-    """What stands above a unit's regions."""
+def title(maps: Maps, unit: Unit, top: TopRegions) -> str:
+    """The heading of a unit's regions."""
     chosen = f", chosen for {unit.chosen_for}" if unit.chosen_for else ""
-    return f"{maps.layer} unit ({str(unit).replace(',', ', ')}){chosen}: top {len(found.images)}"
+    return f"{maps.layer} unit ({str(unit).replace(',', ', ')}){chosen}: top {len(top.images)}"
 
 
-def as_values(maps: Maps, unit: Unit, found: TopRegions) -> dict[str, Any]:
-    """A unit and its regions as JSON values; boxes zero-based and half-open, in pixels of the image."""
+def as_values(maps: Maps, unit: Unit, top: TopRegions) -> dict[str, Any]:
+    """A unit and its regions as JSON values; boxes are zero-based and half-open, in pixels of the image."""
     classes = maps.dataset.classes
     return {
         "layer": maps.layer,
@@ -244,7 +249,7 @@ def as_values(maps: Maps, unit: Unit, found: TopRegions) -> dict[str, Any]:
         "chosen_for": unit.chosen_for,
         "receptive_field": list(maps.fields.box(unit.y, unit.x)),
         "input_size": maps.view.side,
-        "channel_maximum": found.channel_maximum,
+        "channel_maximum": top.channel_maximum,
         "regions": [
             {
                 "image": maps.reader.item_ids[image],
@@ -254,38 +259,38 @@ def as_values(maps: Maps, unit: Unit, found: TopRegions) -> dict[str, Any]:
                 "class": classes[label] if label >= 0 else None,
             }
             for image, box, activation, share, label in zip(
-                found.images, found.boxes, found.activations, found.normalised, found.labels, strict=True
+                top.images, top.boxes, top.activations, top.normalised, top.labels, strict=True
             )
         ],
     }
 
 
-def format_table(maps: Maps, told: Sequence[dict[str, Any]]) -> str:
+def format_table(maps: Maps, units: Sequence[dict[str, Any]]) -> str:
     """The units as a table: receptive field, activations, and what the top regions show."""
     channels, height, width = maps.fields.shape
     rows = [("unit", "sees x", "sees y", "channel max", "top", "last", "regions show")]
-    for one in told:
-        left, upper, right, lower = one["receptive_field"]
-        shown = Counter(region["class"] or "no object" for region in one["regions"])
-        activations = [region["activation"] for region in one["regions"]] or [0.0]
+    for unit in units:
+        left, upper, right, lower = unit["receptive_field"]
+        shown = Counter(region["class"] or "no object" for region in unit["regions"])
+        activations = [region["activation"] for region in unit["regions"]] or [0.0]
         rows.append(
             (
-                ",".join(map(str, one["unit"])),
+                ",".join(map(str, unit["unit"])),
                 f"{left}-{right}",
                 f"{upper}-{lower}",
-                f"{one['channel_maximum']:.2f}",
+                f"{unit['channel_maximum']:.2f}",
                 f"{activations[0]:.2f}",
                 f"{activations[-1]:.2f}",
-                ", ".join(f"{name} {count}" for name, count in shown.most_common()) or "nothing excites it",
+                ", ".join(f"{name} {count}" for name, count in shown.most_common()) or "nothing activates it",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     lines = ["  ".join([*(cell.rjust(wide) for cell, wide in zip(row, widths, strict=False)), row[6]]) for row in rows]
     head = (
-        f"{maps.layer} of {maps.node.name}: {height} x {width} units (row, column) of {channels} channels, input "
-        f"{maps.view.side} x {maps.view.side}; class of a region: of the object with an IoU of at least 0.5"
+        f"{maps.layer} of {maps.node.name}: {height} x {width} units (row, column) in each of {channels} channels, "
+        f"input {maps.view.side} x {maps.view.side}; a region's class is that of an object with an IoU of at least 0.5"
     )
-    chosen = [one["chosen_for"] for one in told if one["chosen_for"]]
+    chosen = [unit["chosen_for"] for unit in units if unit["chosen_for"]]
     foot = []
     if chosen:
         foot = [f"{len(chosen)} units chosen: each class's most selective one in turn, at most one per channel"]

@@ -1,1 +1,1 @@
-"""Recipes, the graph that one describes, and where two differ."""
+"""Recipes, the graph that a recipe describes, and differences between recipes."""

@@ -1,10 +1,10 @@
-"""Recipes: TOML files that name datasets, a network and the uses of stages, validated into frozen dataclasses.
+"""Recipes: TOML files that describe datasets, networks and uses of stages, validated into frozen dataclasses.
 
 [datasets.train]            # source = "voc:DIR:SPLIT", "shapes:SPLIT", ... and the source's own options
-[network]                   # where the network comes from, unless a stage makes it
+[network]                   # the network, unless a stage makes it
 [networks.NAME]             # another network, for a stage whose inputs name it
 [extract]                   # one use of the stage `extract`; its settings
-[extract.test]              # the same settings, where the test set differs
+[extract.test]              # settings that differ for the test set
 [extract-again]             # a second use: stage = "extract", inputs = { proposals = "rpn" }, split = "val"
 """
 
@@ -28,26 +28,26 @@ from stages.networks import NETWORKS as CARDS
 from stages.networks import NetworkSettings, PlannedNetwork
 
 LARGEST = 1_000_000
-"""Bytes of a TOML file: what is larger is none that a person wrote."""
+"""Bytes of a TOML file; nobody writes a larger one by hand."""
 NOT_TOML = (ValueError, RecursionError)
-"""What tomllib raises: TOMLDecodeError, ValueError for a number of thousands of digits, RecursionError."""
+"""What tomllib raises: TOMLDecodeError (a ValueError), ValueError for overlong numbers, RecursionError."""
 RESERVED = ("stage", "inputs", "split")
 LONGEST = 100
-"""Bytes of a name that folders are called after."""
+"""Bytes of a name that is also used for folders."""
 NETWORK = "network"
-"""The table of the network that a stage takes where its inputs name none, and the kind of what it describes."""
+"""The table of the network that a stage uses unless its inputs name another; also the kind of what it describes."""
 FEATURES = "features"
-"""The kind of what a network gives for regions."""
+"""The kind of what a network computes for regions."""
 PLAIN = ("name", "description", "datasets", NETWORK, NETWORKS)
 
 
 class RecipeError(StageError):
-    """A recipe that does not say what it should; names the file and the key."""
+    """An invalid recipe; the message names the file and the key."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """One use of a stage: its settings (and those that differ for a split), what it reads, the split it works on."""
+    """One use of a stage: its settings (and those that differ per split), its inputs, the split it works on."""
 
     name: str
     stage: Stage
@@ -57,14 +57,14 @@ class Use:
     split: str | None = None
 
     def settings_for(self, split: str | None) -> Any:
-        """The settings that hold for `split`."""
+        """The settings that apply to `split`."""
         return self.split_settings.get(split or "", self.settings)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A validated recipe. `datasets` maps each split's name to its table, `networks` that of each network ("network",
-    or NAME of [networks.NAME]) to its settings, `uses` each table's name to its use."""
+    """A validated recipe. `datasets` maps each split's name to its table, `networks` each network's name ("network", or
+    NAME of [networks.NAME]) to its settings, `uses` each table's name to its use."""
 
     path: Path
     name: str
@@ -74,27 +74,27 @@ class Recipe:
     uses: Mapping[str, Use]
 
     def making(self, kind: str) -> list[str]:
-        """The tables whose stage makes this ("detections", say), in the order of the file."""
+        """The tables whose stage makes `kind`, e.g. "detections", in the order of the file."""
         return [use.name for use in self.uses.values() if use.stage.makes == kind]
 
     def has(self, table: str) -> bool:
-        """Whether the recipe has the network or the use `table`."""
+        """Whether `table` is a network or a use of the recipe."""
         return table in self.networks or table in self.uses
 
-    def provider(self, use: Use, wanted: Input) -> str | None:
-        """The name of what fills an input of the use, as the table says it or as usual; None where nothing does."""
-        return use.inputs.get(wanted.role) or next((table for table in wanted.default if self.has(table)), None)
+    def provider(self, use: Use, needed: Input) -> str | None:
+        """The name of what fills an input of the use, from its table or by default; None if nothing does."""
+        return use.inputs.get(needed.role) or next((table for table in needed.default if self.has(table)), None)
 
     def network_of(self, use: Use, path: tuple[str, ...] = ()) -> PlannedNetwork | None:
-        """The network that the use trains, runs or reads features of; None where its wiring leads to none.
+        """The network that the use trains, runs or reads features of; None if its inputs lead to none.
 
-        `path` are the tables through which it was reached.
+        `path`: the tables through which it was reached.
         """
         if use.name in path:
             return None
-        read = [wanted for wanted in use.stage.inputs if {NETWORK, FEATURES} & {*wanted.kinds}]
-        for wanted in read:
-            name = (self.provider(use, wanted) or "").partition("@")[0]
+        read = [needed for needed in use.stage.inputs if {NETWORK, FEATURES} & {*needed.kinds}]
+        for needed in read:
+            name = (self.provider(use, needed) or "").partition("@")[0]
             if name in self.networks:
                 return PlannedNetwork(CARDS[self.networks[name].name], trained=False)
             source = self.uses.get(name)
@@ -106,7 +106,7 @@ class Recipe:
         return None
 
     def as_json(self) -> dict[str, Any]:
-        """The resolved recipe, every default filled in: what each manifest records."""
+        """The resolved recipe with all defaults filled in, as recorded in each manifest."""
         uses = {}
         for use in self.uses.values():
             table: dict[str, Any] = {"stage": use.stage.name, **all_of(use.settings)}
@@ -133,15 +133,15 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dict[str, Any]:
-    """The tables in a TOML file. Raises RecipeError, which calls it a `kind` of which there are some in `folder`."""
+    """The tables of a TOML file. Raises RecipeError; its message calls the file a `kind`, with examples in `folder`."""
     try:
         return read_tables(path)
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such {kind}; `ls {folder}` shows those that come with the project") from error
     except IsADirectoryError as error:
-        raise RecipeError(f"{path}: is a folder; name a {kind}, a file that ends in .toml") from error
+        raise RecipeError(f"{path}: is a folder, not a {kind}; name a file that ends in .toml") from error
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is not text in UTF-8 ({error}); save the {kind} with that encoding") from error
+        raise RecipeError(f"{path}: is not UTF-8 text ({error}); save the {kind} with that encoding") from error
     except OSError as error:
         raise RecipeError(f"{path}: " + cannot("be read", error, f"name a {kind}, a text file in TOML")) from error
     except NOT_TOML as error:
@@ -149,23 +149,25 @@ def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dic
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """What a TOML file says. Raises as `toml_text`, and NOT_TOML."""
+    """The parsed content of a TOML file. Raises as `toml_text`, and NOT_TOML."""
     return tomllib.loads(toml_text(path))
 
 
 def toml_text(path: Path) -> str:
-    """The text of a TOML file, without the byte order mark that some editors put first. Raises OSError and
-    UnicodeDecodeError."""
+    """The text of a TOML file, without the byte order mark that some editors add, and with "\\n" as line ends.
+
+    Raises OSError and UnicodeDecodeError.
+    """
     text = read_whole(path, LARGEST).decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def apply_change(table: dict[str, Any], change: str) -> None:
-    """Applies one `--set section.key=value`; the value is TOML, or a string if it is not valid TOML."""
+    """Applies one `--set section.key=value`; a value that is not valid TOML is a string. Raises RecipeError."""
     name, equals, text = change.partition("=")
     keys = [key.strip() for key in name.split(".")]
     if not equals or not all(keys):
-        raise RecipeError(f"--set {change}: must be written section.key=value, as --set extract.padding=0")
+        raise RecipeError(f"--set {change}: must be written section.key=value, for example --set extract.padding=0")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except NOT_TOML:
@@ -181,7 +183,7 @@ def apply_change(table: dict[str, Any], change: str) -> None:
 
 
 def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
-    """The recipe in `table`, as TOML gave it, checked."""
+    """Validates `table`, the parsed TOML of a recipe. Raises RecipeError or BadSetting."""
     datasets = table.get("datasets", {})
     if not isinstance(datasets, dict) or not datasets:
         raise RecipeError(f'{path}: has no dataset; add a table [datasets.train] with a source, such as "shapes:train"')
@@ -193,7 +195,7 @@ def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
             )
     uses = {name: build_use(path, name, value, datasets) for name, value in table.items() if name not in PLAIN}
     if not uses:
-        raise RecipeError(f"{path}: uses no stage; add a table, such as [propose]")
+        raise RecipeError(f"{path}: uses no stage; add a table such as [propose]")
     networks = build_networks(path, table, uses)
     name = str(table.get("name", file_name(path.stem, LONGEST)))
     check_name(path, f"name = {name!r}", name)
@@ -201,7 +203,7 @@ def build_recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
 
 
 def with_networks(recipe: Recipe) -> Recipe:
-    """The recipe with the settings that its uses leave to their network."""
+    """The recipe, its uses' settings completed by the defaults of their networks."""
     uses = dict(recipe.uses)
     for use in recipe.uses.values():
         network = recipe.network_of(use)
@@ -212,15 +214,15 @@ def with_networks(recipe: Recipe) -> Recipe:
 
 
 def network_table(name: str) -> str:
-    """The table of a network: "network", or "networks.NAME"."""
+    """The name of a network's table: "network" or "networks.NAME"."""
     return name if name == NETWORK else f"{NETWORKS}.{name}"
 
 
 def build_networks(path: Path, table: Mapping[str, Any], uses: Mapping[str, Use]) -> dict[str, NetworkSettings]:
-    """The settings of [network] and of each [networks.NAME], checked; no name may be that of another table."""
+    """The settings of [network] and each [networks.NAME]. Raises RecipeError, also for a name already in use."""
     named = table.get(NETWORKS, {})
     if not isinstance(named, dict):
-        raise RecipeError(f"{path}: {NETWORKS} must be tables, as [{NETWORKS}.deep]")
+        raise RecipeError(f"{path}: {NETWORKS} must contain tables, for example [{NETWORKS}.deep]")
     for name in named:
         check_name(path, f"[{network_table(name)}]", name)
         if name in uses or name in PLAIN:
@@ -238,23 +240,23 @@ def build_networks(path: Path, table: Mapping[str, Any], uses: Mapping[str, Use]
 
 
 def check_name(path: Path, place: str, name: str) -> None:
-    """Raises RecipeError if a name, which `place` states, cannot be that of a folder for results."""
+    """Raises RecipeError if `name`, given at `place`, cannot be the name of a folder for results."""
     if file_name(name, LONGEST) != name:
         raise RecipeError(
-            f"{path}: {place[:200]}: a folder of results gets this name; use only letters, digits, '-' and '_', "
+            f"{path}: {place[:200]}: this name is also used for a folder; use only letters, digits, '-' and '_', "
             f"at most {LONGEST} bytes"
         )
 
 
 def sources_of(dataset: Mapping[str, Any]) -> list[str]:
-    """The sources that the table of a dataset names, one or several; none if it does not say them as it should."""
+    """The sources in a dataset's table, one or several; [] if `source` is neither a string nor a list of strings."""
     source = dataset.get("source")
-    named: list[Any] = source if isinstance(source, list) else [source]
-    return named if all(isinstance(one, str) for one in named) else []
+    sources: list[Any] = source if isinstance(source, list) else [source]
+    return sources if all(isinstance(name, str) for name in sources) else []
 
 
 def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) -> Use:
-    """One table of a recipe as the use of a stage."""
+    """Validates one table of a recipe as a use of a stage. Raises RecipeError or BadSetting."""
     stages = catalogue()
     check_name(path, f"[{name}]", name)
     if not isinstance(table, dict):
@@ -265,9 +267,9 @@ def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) ->
         raise RecipeError(f'{path}: [{name}] is not a stage{advice} (or name the stage with stage = "...")')
     stage = stages[stage_name]
     inputs = table.get("inputs", {})
-    roles = [one.role for one in stage.inputs]
+    roles = [needed.role for needed in stage.inputs]
     if not isinstance(inputs, dict) or not all(isinstance(value, str) for value in inputs.values()):
-        raise RecipeError(f'{path}: [{name}] inputs must be a table of names, as {{ {roles[0]} = "..." }}')
+        raise RecipeError(f'{path}: [{name}] inputs must be a table of names, such as {{ {roles[0]} = "..." }}')
     for role in inputs:
         if role not in roles:
             raise RecipeError(f"{path}: [{name}] has no input '{role}'{nearest(role, roles)}")

@@ -1,6 +1,6 @@
-"""`rcnn report`: evaluations of one or several recipes as one page of HTML that needs no network.
+"""`rcnn report`: the evaluations of one or several recipes as one HTML page that works offline.
 
-`page` makes it from `headline` (what it begins with), `runs` (what each evaluation gives), `tables`, `charts`,
-`provenance` (what was run) and `pictures`; `selection` decides what is shown. page.html, page.css and page.js are the
-template.
+`page` builds it from `headline` (the lead), `runs` (the numbers of each evaluation), `tables`, `charts`, `provenance`
+(recipes, versions, caches) and `pictures`; `selection` decides which images are shown. page.html, page.css and page.js
+are the template.
 """

@@ -1,9 +1,9 @@
 """Small plots as SVG that the page can colour.
 
-Matplotlib draws them, not Plotly, whose 4.8 MB of script would leave the plots empty without JavaScript and slow down a
-phone: what is to be filtered here are pictures, not curves. Each plot is one panel whose text keeps its size on any
-screen; the page lays the panels out. Ink and rules are placeholders that become the page's CSS variables, so that light
-and dark are one drawing; the other colours are the palette's, which suit both.
+They are drawn by Matplotlib, not Plotly: its 4.8 MB of script would slow down a phone and leave the plots empty without
+JavaScript, and only pictures need filters, not curves. Each plot is a panel whose text keeps its size on any screen;
+the page lays the panels out. The colours of text and lines are placeholders that become the page's CSS variables, so
+one drawing serves light and dark; the other colours are the palette's, which suit both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INK, MUTED, RULE, GROUND = "#000001", "#000002", "#000003", "#000004"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", GROUND: "--paper"}
 WIDTH, HEIGHT = 3.1, 2.3
 LABEL_HEIGHT = 11.0
-"""Of a number in the plot of sensitivities, in points of normalised AP."""
+"""The height of a number in the plot of sensitivities, in points of normalised AP."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -55,8 +55,8 @@ SETTINGS: dict[Any, Any] = {
 
 
 def panel(name: str, draw: Callable[[Any], None], width: float = WIDTH, height: float = HEIGHT) -> str:
-    """An SVG element of `width` x `height` inches with what `draw` puts into its axes; `name` must be unique, and the
-    element is the same whenever it is drawn."""
+    """An SVG element of `width` x `height` inches with what `draw(ax)` draws. `name` must be unique in the page and
+    seeds the element's ids, so that the same plot gives the same bytes."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -66,13 +66,13 @@ def panel(name: str, draw: Callable[[Any], None], width: float = WIDTH, height: 
         FigureCanvasSVG(figure)
         draw(figure.subplots())
         buffer = io.StringIO()
-        unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
+        omitted = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=omitted)
     return for_the_page(buffer.getvalue())
 
 
 def for_the_page(drawn: str) -> str:
-    """A drawing of matplotlib's as an element of the page: no prologue, no style for others, the page's colours."""
+    """Matplotlib's SVG as an element of the page: without prologue, metadata and styles, in the page's colours."""
     body = drawn[drawn.index("<svg") :]
     for pattern, text in (
         (r"<!--.*?-->\s*", ""),
@@ -89,16 +89,16 @@ def for_the_page(drawn: str) -> str:
         (r"^<svg", '<svg class="plot" aria-hidden="true" focusable="false"'),
     ):
         body = re.sub(pattern, text, body, flags=re.S)
-    return re.sub("|".join(VARIABLES), lambda found: f"var({VARIABLES[found[0]]})", body).strip()
+    return re.sub("|".join(VARIABLES), lambda match: f"var({VARIABLES[match[0]]})", body).strip()
 
 
 def key_of_line(number: int) -> dict[str, Any]:
-    """A run's line for a legend in HTML: the number of its colour, the dashes in SVG's words."""
+    """A run's line for a legend in HTML: the number of its colour, its dashes as an SVG stroke-dasharray."""
     return {"colour": number % len(SERIES), "dashes": " ".join(map(str, series_dashes(number)))}
 
 
 def precision_recall(name: str, curves: Mapping[int, Curve]) -> str:
-    """One class's curves, of the runs with these numbers: interpolated precision in about a hundred steps at most."""
+    """The curves of one class by run number: interpolated precision in at most about a hundred steps."""
 
     def draw(ax: Any) -> None:
         for number, curve in curves.items():
@@ -115,12 +115,14 @@ def precision_recall(name: str, curves: Mapping[int, Curve]) -> str:
 
 
 def error_trend(name: str, counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Figure 5: the share of each type among so many top-ranked false positives; the numbers stand at equal distances,
-    as they double."""
+    """Figure 5: the share of each type among the top-ranked false positives, by how many are counted; the x axis is in
+    effect logarithmic, as the numbers double."""
 
     def draw(ax: Any) -> None:
         places = range(len(counts))
-        shares = [[100 * seen[kind] / max(1, sum(seen.values())) for seen in counts.values()] for kind in TYPES]
+        shares = [
+            [100 * by_type[kind] / max(1, sum(by_type.values())) for by_type in counts.values()] for kind in TYPES
+        ]
         ax.stackplot(places, shares, colors=[KINDS[kind] for kind in TYPES], edgecolor=GROUND, linewidth=0.6)
         ax.set(xlim=(0, len(counts) - 1), ylim=(0, 100), yticks=(0, 25, 50, 75, 100))
         ax.set_xticks(places, list(counts), fontsize=7.5)
@@ -131,7 +133,7 @@ def error_trend(name: str, counts: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def remedies(name: str, gains: Mapping[str, float]) -> str:
-    """How much AP each remedy gives, in points."""
+    """The gain in AP from each remedy, in points; `gains` are in [0, 1]."""
 
     def draw(ax: Any) -> None:
         values = [100 * gain for gain in gains.values()]
@@ -149,25 +151,25 @@ def remedies(name: str, gains: Mapping[str, float]) -> str:
 
 
 def remedied(remedy: str) -> str:
-    """The type that a remedy is for: "Loc" for "no Loc" and "Loc right"."""
+    """The type of false positive that a remedy concerns: "Loc" for "no Loc" and "Loc right"."""
     return next(kind for kind in TYPES if kind in remedy)
 
 
-def sensitivity(name: str, found: Mapping[str, Mapping[str, float]], overall: float | None) -> str:
-    """Figure 6: the normalised AP of the worst and of the best subset by each characteristic; dashed: of all."""
+def sensitivity(name: str, characteristics: Mapping[str, Mapping[str, float]], overall: float | None) -> str:
+    """Figure 6: the normalised AP of the worst and best subset for each characteristic; dashed: all objects."""
 
     def draw(ax: Any) -> None:
-        for place, one in enumerate(found.values()):
-            ends = [100 * one["lowest"], 100 * one["highest"]]
+        for place, aps in enumerate(characteristics.values()):
+            ends = [100 * aps["lowest"], 100 * aps["highest"]]
             ax.plot([place, place], ends, "_-", color=series_colour(0), markersize=9)
             heights = apart(ends, LABEL_HEIGHT, LABEL_HEIGHT / 2, 112 - LABEL_HEIGHT / 2)
             for value, height in zip(ends, heights, strict=True):
                 ax.annotate(f"{value:.0f}", (place, height), (7, 0), textcoords="offset points", va="center")
         if overall is not None:
             ax.axhline(100 * overall, color=MUTED, linestyle="--", linewidth=1)
-        ax.set(xlim=(-0.6, max(1, len(found)) - 0.2), ylim=(0, 112), yticks=(0, 25, 50, 75, 100))
+        ax.set(xlim=(-0.6, max(1, len(characteristics)) - 0.2), ylim=(0, 112), yticks=(0, 25, 50, 75, 100))
         ax.set_ylabel("normalised AP, %")
-        ax.set_xticks(range(len(found)), [one.replace(" ", "\n") for one in found])
+        ax.set_xticks(range(len(characteristics)), [label.replace(" ", "\n") for label in characteristics])
         ax.grid(visible=False, axis="x")
 
     return panel(f"sensitivity {name}", draw)
@@ -181,8 +183,8 @@ def lines(
     logarithmic: bool = False,
     whole: bool = False,
 ) -> str:
-    """A line (number of its colour, x, y) for each of `series`; `labels` and `limits` are of the two axes. With `whole`
-    x counts something."""
+    """One line per entry of `series`, (number of its colour, x, y); `labels` and `limits` are those of the two axes.
+    `whole`: x counts something, so its ticks are integers."""
 
     def draw(ax: Any) -> None:
         for number, x, y in series:
@@ -205,8 +207,8 @@ def lines(
 
 
 def training(name: str, log: Mapping[str, Any], columns: LogColumns) -> list[tuple[str, str, list[tuple[int, str]]]]:
-    """Panels of a training's log, each (title, SVG, legend): losses, accuracies, learning rate; what a point stands for
-    is `stages.training.log.points_in_words`."""
+    """The panels of a training log as (title, SVG, legend): losses, accuracies, learning rate; what a point means is in
+    `stages.training.log.points_in_words`."""
 
     def series(names: Sequence[str]) -> list[tuple[int, Any, Any]]:
         return [(number, *curve) for number, curve in enumerate(smoothed(log, columns.step, names))]
@@ -227,6 +229,6 @@ def training(name: str, log: Mapping[str, Any], columns: LogColumns) -> list[tup
     top = 1.05 * max(float(means.max()) for _, _, means in series(losses))
     panels = [("Loss", drawn("loss", losses, "loss", (0, top)), legend(losses) if len(losses) > 1 else [])]
     if accuracies:
-        panels.append(("Accuracy", drawn("accuracy", accuracies, "share right", (0, 1.02)), legend(accuracies)))
+        panels.append(("Accuracy", drawn("accuracy", accuracies, "accuracy", (0, 1.02)), legend(accuracies)))
     rate = drawn("rate", ["learning_rate"], "learning rate", logarithmic=True)
     return [*panels, ("Learning rate", rate, [])]

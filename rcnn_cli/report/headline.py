@@ -1,4 +1,4 @@
-"""What a report says first of each recipe: how good its detector is, what its proposals allow, what limits it."""
+"""A report's summary of each recipe: its detector's mAP, its proposals' recall and its costliest error."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ REMEDIES = {
     "no BG": "without detections on the background",
 }
 LEAST_GAIN = 0.0005
-"""Of AP: what is less is printed as 0.0 points."""
+"""A gain in AP, in [0, 1], below which it is printed as 0.0 points."""
 
 
 def main_runs(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each recipe: that of its main evaluation, where it is complete."""
+    """The first run of each recipe: its main evaluation, if that is complete."""
     first: dict[Graph, Run] = {}
     for run in runs:
         first.setdefault(run.graph, run)
@@ -39,10 +39,10 @@ def headline(
     run: Run, diagnosis: Mapping[str, Any] | None, measured: Mapping[str, Measured], missed: int | None
 ) -> dict[str, Any]:
     """A run's mAP with its interval, the recall of its proposals at the evaluation's IoU, and the remedy that would
-    raise the mean AP of its `diagnosis` most.
+    raise its `diagnosis`'s mean AP most.
 
-    `measured` are the proposals that could be measured, by key; `missed` is the number of objects that no detection
-    finds. What is not known is None.
+    `measured`: the recall of proposals, by their cache's key; `missed`: the number of objects that no detection finds.
+    Unknown values are None.
     """
     summary = run.summary
     interval = summary.get("bootstrap", {}).get("map")
@@ -52,27 +52,27 @@ def headline(
         "interval": [percent(end) for end in interval] if interval else None,
         "measure": HEADLINES[summary["metric"]],
         "iou": summary["iou"],
-        "classes": sum(one[MEASURES[summary["metric"]]] is not None for one in summary["classes"].values()),
+        "classes": sum(numbers[MEASURES[summary["metric"]]] is not None for numbers in summary["classes"].values()),
         "recall": recall_of_proposals(run, measured),
         "limit": None if diagnosis is None else limit_of(diagnosis),
         "missed": missed,
-        "objects": sum(one["positives"] for one in summary["classes"].values()),
+        "objects": sum(numbers["positives"] for numbers in summary["classes"].values()),
     }
 
 
 def recall_of_proposals(run: Run, measured: Mapping[str, Measured]) -> dict[str, Any] | None:
-    """The share of objects that a proposal of the run's detector covers, in percent, and how many boxes an image that
-    takes; None where its proposals are not there or there is no object."""
+    """The share of objects covered by the proposals of the run's detector, in percent, and the number of proposals per
+    image; None if the proposals are missing or there are no objects."""
     node = proposals_node(run)
-    found = None if node is None else measured.get(run.graph.identity(node).key)
-    if found is None or not len(found.found.overlaps):
+    proposals = None if node is None else measured.get(run.graph.identity(node).key)
+    if proposals is None or not len(proposals.found.overlaps):
         return None
-    share = recall_at(found.found.overlaps[:, -1], np.array([run.summary["iou"]]))[0]
-    return {"share": percent(float(share)), "boxes": f"{found.found.boxes[-1]:,.0f}"}
+    share = recall_at(proposals.found.overlaps[:, -1], np.array([run.summary["iou"]]))[0]
+    return {"share": percent(float(share)), "boxes": f"{proposals.found.boxes[-1]:,.0f}"}
 
 
 def proposals_node(run: Run) -> Node | None:
-    """The proposals that the run's detector scores."""
+    """The node of the proposals that the run's detector scores; None if there is none."""
     node: Node | None = run.detector
     while node is not None and node.use.stage.makes != "proposals":
         source = node.sources.get("features") or node.sources.get("proposals")
@@ -81,14 +81,14 @@ def proposals_node(run: Run) -> Node | None:
 
 
 def limit_of(diagnosis: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The remedy that gains most: its type of false positives, the points, what it is in words; None without an AP."""
+    """The remedy with the largest gain: its type of false positives, the gain and a description; None without an AP."""
     if diagnosis["ap"] is None:
         return None
-    found = gains(diagnosis)
-    remedy = max(found, key=lambda one: found[one])
+    by_remedy = gains(diagnosis)
+    remedy = max(by_remedy, key=lambda name: by_remedy[name])
     return {
         "kind": remedied(remedy),
-        "gain": f"{100 * found[remedy]:+.1f}",
+        "gain": f"{100 * by_remedy[remedy]:+.1f}",
         "words": REMEDIES[remedy],
-        "none": found[remedy] < LEAST_GAIN,
+        "none": by_remedy[remedy] < LEAST_GAIN,
     }

@@ -1,4 +1,4 @@
-// The button for light and dark, and the gallery. page.html puts this file into the page.
+// The light/dark button and the gallery. page.html includes this file in the page.
 "use strict";
 
 (() => {
@@ -9,7 +9,7 @@
     try {
       return localStorage.getItem("rcnn-report-theme");
     } catch {
-      return null; // a browser that keeps nothing for pages from disk
+      return null; // some browsers keep no storage for pages opened from disk
     }
   };
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
@@ -20,7 +20,7 @@
     try {
       localStorage.setItem("rcnn-report-theme", root.dataset.theme);
     } catch {
-      // then it holds until the page is left
+      // then the choice lasts until the page is closed
     }
     label();
   });
@@ -53,7 +53,7 @@
   const ofRun = (want) => data.items.filter((item) => item[RUN] === want.run);
   const ofClass = (items, want) => items.filter((item) => want.label < 0 || item[CLASS] === want.label);
 
-  // A missed object has no score, so no threshold leaves it out.
+  // A missed object has no score, so no threshold hides it.
   const passes = (item, want) =>
     item[KIND] === MISSED ||
     (item[want.column] === null ? want.threshold <= Number(slider.min) : item[want.column] >= want.threshold);
@@ -93,10 +93,10 @@
   }
 
   function nothing() {
-    const said = document.createElement("li");
-    said.className = "nothing";
-    said.textContent = "No detection: choose another class, more kinds or a lower threshold.";
-    return said;
+    const notice = document.createElement("li");
+    notice.className = "nothing";
+    notice.textContent = "No detection: choose another class, more kinds or a lower threshold.";
+    return notice;
   }
 
   function tell() {

@@ -1,4 +1,4 @@
-"""The report's page: what goes into it, and the file."""
+"""The report's page: collects its content, renders the template and writes the file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ log = logging.getLogger("rcnn")
 PAGE = "index.html"
 MOST_BYTES = 20_000_000
 RESERVE = 2_500_000
-"""Of those, what the gallery's list may take."""
+"""Of MOST_BYTES, the bytes reserved for the gallery's list."""
 MOST_PICTURES = 13_000_000
 COUNTS = (300, 1000, 2000, None)
 WORDS = {
@@ -73,24 +73,24 @@ Diagnosis = tuple[dict[str, Any], str | None]
 
 
 def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | None) -> tuple[Path, bool]:
-    """Writes the report on the recipes' evaluations into the folder `output`; (the page, whether it was there already,
-    made from the same caches by the same version).
+    """Writes the report on the recipes' evaluations to the folder `output`; returns (the page, whether it already
+    existed, made from the same caches by the same version).
 
-    Raises StageError where nothing is evaluated.
+    Raises StageError if nothing is evaluated.
     """
     folder = OutputFolder(output or results_folder(graphs[0]) / "report", given=output is not None)
     for graph in graphs:
         for node in graph.caches():
-            complete(graph, node)  # what is damaged is set aside, aloud
+            complete(graph, node)  # sets damaged parts aside, with a warning
     runs = complete_runs(graphs)
     if not runs:
         paths = listed([str(graph.recipe.path) for graph in graphs])
         if not any(evaluations_of(graph) for graph in graphs):
-            raise StageError(f"{paths}: evaluates nothing, so there is nothing to report; add a table [eval]")
+            raise StageError(f"{paths}: has no evaluation, so there is nothing to report; add a table [eval]")
         raise StageError(f"{paths}: nothing is evaluated yet; run `rcnn run {graphs[0].recipe.path}` first")
     missing = provenance.missing_of(graphs)
-    for one in missing:
-        log.warning("not in the report: %s", one)
+    for sentence in missing:
+        log.warning("not in the report: %s", sentence)
     page, made_from = folder.path / PAGE, origin(graphs, changes)
     if page.exists() and (folder.path / MADE_FROM).exists() and read_json(folder.path / MADE_FROM) == made_from:
         return page, True
@@ -98,7 +98,9 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
     chunks = list(render(graphs, runs, changes, missing))
     length = sum(map(len, chunks))
     if length > MOST_BYTES:
-        raise StageError(f"{page}: the report would take {length:,} bytes, over the limit; name fewer recipes")
+        raise StageError(
+            f"{page}: the report would take {length:,} bytes, more than {MOST_BYTES:,}; name fewer recipes"
+        )
     with folder.file(PAGE) as path:
         path.write_bytes(b"".join(chunks))
     with folder.file(MADE_FROM) as path:
@@ -107,14 +109,14 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
 
 
 def origin(graphs: Sequence[Graph], changes: Sequence[str]) -> dict[str, Any]:
-    """All that decides the page: the caches, the recipes' text, and this package's version and own files."""
+    """Everything that determines the page: the caches, the recipes' text, and this package's version and files."""
     own = sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
     program = key_of([installed_version("rcnn"), as_css(), [sha256(path.read_bytes()).hexdigest() for path in own]])
     recipes = []
     for graph in graphs:
         manifests = {node.name: manifest_of(graph, node) for node in graph.caches()}
-        # A cache made again has the same key, but other times.
-        keys = {name: [one["key"], one.get("finished")] for name, one in manifests.items() if one}
+        # A cache that was made again has the same key but different times.
+        keys = {name: [each["key"], each.get("finished")] for name, each in manifests.items() if each}
         text = sha256(graph.recipe.path.read_bytes()).hexdigest()
         recipes.append({"path": str(graph.recipe.path), "text": text, "caches": keys})
     return {"program": program, "changes": list(changes), "recipes": recipes}
@@ -123,7 +125,7 @@ def origin(graphs: Sequence[Graph], changes: Sequence[str]) -> dict[str, Any]:
 def render(
     graphs: Sequence[Graph], runs: Sequence[Run], changes: Sequence[str], missing: Sequence[str]
 ) -> Iterator[bytes]:
-    """The page in chunks; it says what is `missing`."""
+    """The page in chunks of bytes; the sentences `missing` are part of it."""
     from markupsafe import Markup
 
     groups = by_protocol(runs)
@@ -135,15 +137,15 @@ def render(
     for of_data in by_data(runs):
         similar = similar_of(of_data)
         for run in of_data:
-            found = evaluated(run, similar)
-            if not isinstance(found, Evaluated):
-                unopened.append(f"{run.name}, errors and images: {found}.")
+            opened = evaluated(run, similar)
+            if not isinstance(opened, Evaluated):
+                unopened.append(f"{run.name}, errors and images: {opened}.")
                 log.warning("not in the report: %s", unopened[-1])
                 continue
-            looks[run.number] = look(run, found, most)
-            diagnoses[run.number] = diagnosis_of(run, similar, found)
+            looks[run.number] = look(run, opened, most)
+            diagnoses[run.number] = diagnosis_of(run, similar, opened)
     measured = [measured_of(of_data) for of_data in by_data(runs)]
-    by_key = {one.key: one for _, found in measured for one in found}
+    by_key = {proposals.key: proposals for _, of_data in measured for proposals in of_data}
     mains = main_runs(runs)
     context = {
         "title": listed(list(dict.fromkeys(graph.recipe.name for graph in graphs))),
@@ -168,7 +170,9 @@ def render(
         "curves": [curve_panels(group) for group in groups],
         "errors": error_panels(runs, diagnoses),
         "recall": [
-            recall_of(of_data, *found) for of_data, found in zip(by_data(runs), measured, strict=True) if found[1]
+            recall_of(of_data, graphs_of_data, proposals)
+            for of_data, (graphs_of_data, proposals) in zip(by_data(runs), measured, strict=True)
+            if proposals
         ],
         "training": training_panels(graphs),
         "kinds": WORDS,
@@ -180,7 +184,7 @@ def render(
     empty: dict[str, Any] = {"gallery": None, "scenes": [], "sheets": {}, "album": None, "store": ""}
     room = MOST_BYTES - RESERVE - len(template.render(**context, **empty).encode("utf-8", "replace"))
     album = fill_album(runs, mains, looks, max(0, min(MOST_PICTURES, room)))
-    items = [item for one in looks.values() for item in one.items]
+    items = [item for each in looks.values() for item in each.items]
     wanted = {item.image for item in items} | {scene.image for scene in scenes_in(mains, looks)}
     shown = {
         "gallery": gallery(runs, looks, album),
@@ -193,7 +197,7 @@ def render(
         },
     }
     before, after = template.render(**context, **shown, store=Markup(STORE)).split(STORE)
-    yield before.encode("utf-8", "replace")  # paths that are no UTF-8 are printed with question marks
+    yield before.encode("utf-8", "replace")  # paths that are not UTF-8 get question marks
     for picture in album.pictures.values():
         yield (
             f'<image id="picture-{picture.number}" width="{picture.width}" height="{picture.height}" '
@@ -203,19 +207,19 @@ def render(
 
 
 def environment() -> Any:
-    """Jinja with the package's templates; everything that is set into the page is escaped."""
+    """A Jinja environment with the package's templates, which escapes everything inserted into the page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     loader = FileSystemLoader(Path(__file__).parent)
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters["svg"] = Markup  # charts.py's own drawings: no word in them is a user's
-    made.globals["own_file"] = lambda name: Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
-    return made
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.filters["svg"] = Markup  # for drawings of charts.py, which contain no text from users
+    jinja.globals["own_file"] = lambda name: Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    return jinja
 
 
 def what_was_made(graphs: Sequence[Graph]) -> dict[str, Any]:
-    """The caches, the machines, the time that it took."""
+    """The caches, the machines, and the time taken."""
     caches = provenance.caches_of(graphs)
     return {"caches": caches, "machines": provenance.machines_of(caches), "span": provenance.span_of(caches)}
 
@@ -224,7 +228,7 @@ def what_was_made(graphs: Sequence[Graph]) -> dict[str, Any]:
 
 
 def curve_panels(runs: Sequence[Run]) -> dict[str, Any]:
-    """Precision-recall curves of runs that can be compared, class by class."""
+    """Precision-recall curves of comparable runs, class by class."""
     of_runs = {run.number: run.curves for run in runs}
     objects: dict[str, int] = {}
     for curves in of_runs.values():
@@ -241,26 +245,26 @@ def curve_panels(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, Diagnosis]) -> list[dict[str, Any]]:
-    """Of each run that was diagnosed the trend of its errors, the remedies, the sensitivities, and tables by class."""
+    """For each diagnosed run: the trend of its errors, the remedies, the sensitivities, and tables by class."""
     from stages.diagnose.report import characteristic_rows, error_rows
 
-    told = []
+    panels = []
     room = MOST_CLASSES
     for run in runs:
         if run.number not in diagnoses:
             continue
         summary, cache = diagnoses[run.number]
         gains = tables.gains(summary) if summary["ap"] is not None else {}
-        trends = {name: one for name, one in summary["trends"].items() if len(one) > 1}
+        trends = {name: counts for name, counts in summary["trends"].items() if len(counts) > 1}
         whole = trends.pop("all classes", None)
         every = list(trends.items())[:room]
         room -= len(every)
         errors = error_rows(summary)
-        told.append(
+        panels.append(
             {
                 "run": run,
                 "cache": cache,
-                "similar": [one for one in summary["similar"] if len(set(one) & set(summary["classes"])) > 1],
+                "similar": [names for names in summary["similar"] if len(set(names) & set(summary["classes"])) > 1],
                 "poor_iou": summary["poor_iou"],
                 "trend": charts.error_trend(run.letter, whole) if whole else None,
                 "gains": gains,
@@ -273,44 +277,44 @@ def error_panels(runs: Sequence[Run], diagnoses: Mapping[int, Diagnosis]) -> lis
                 "normal": summary["normal"],
                 "table": errors if len(errors) <= tables.MOST_ROWS else [],
                 "panels": [
-                    {"title": name, "note": "", "svg": charts.error_trend(f"{run.letter} {number}", one)}
-                    for number, (name, one) in enumerate(every)
+                    {"title": name, "note": "", "svg": charts.error_trend(f"{run.letter} {number}", counts)}
+                    for number, (name, counts) in enumerate(every)
                 ],
                 "left_out": len(trends) - len(every),
             }
         )
-    return told
+    return panels
 
 
 def measured_of(runs: Sequence[Run]) -> tuple[list[Graph], list[Measured]]:
-    """The recipes of runs on the same data that have proposals there, and how well these cover the objects."""
+    """(the recipes, of runs on the same data, that have proposals there; how well these cover the objects)."""
     split = runs[0].node.dataset
     graphs = [graph for graph in dict.fromkeys(run.graph for run in runs) if has_proposals(graph, split)]
     return graphs, measure(graphs, split, COUNTS) if graphs else []
 
 
 def recall_of(runs: Sequence[Run], graphs: Sequence[Graph], measured: Sequence[Measured]) -> dict[str, Any]:
-    """How well the proposals that the runs' recipes have on their data cover the objects, as plots and a table."""
+    """The recall of the proposals that the runs' recipes have on their data, as plots and a table."""
     split = runs[0].node.dataset
-    names = [one.name + also(one, graphs, split) for one in measured]
-    most = max(float(one.found.boxes[-1]) for one in measured)
+    names = [proposals.name + also(proposals, graphs, split) for proposals in measured]
+    most = max(float(proposals.found.boxes[-1]) for proposals in measured)
     columns = {place: count for place, count in enumerate(COUNTS) if count is None or count < most}
     panels = []
     for column, count in columns.items():
-        recalls = [100 * recall_at(one.found.overlaps[:, column], DRAWN) for one in measured]
+        recalls = [100 * recall_at(proposals.found.overlaps[:, column], DRAWN) for proposals in measured]
         series = [(number, 100 * DRAWN, recall) for number, recall in enumerate(recalls)]
         limits = ((50.0, 100.0), (0.0, 102.0))
         drawn = charts.lines(f"recall {runs[0].letter} {column}", series, ("IoU, %", "recall, %"), limits)
         title = "All proposals" if count is None else f"The first {count:,} proposals"
         panels.append({"title": title, "note": "", "svg": drawn})
     kept = {count_words(count) for count in columns.values()}
-    rows = [one for one in tables.recall_table(measured, names) if one["count"] in kept]
-    orders = list(dict.fromkeys(one.order for one in measured))
+    rows = [row for row in tables.recall_table(measured, names) if row["count"] in kept]
+    orders = list(dict.fromkeys(proposals.order for proposals in measured))
     return {"names": names, "split": split, "panels": panels, "rows": rows, "orders": orders}
 
 
 def has_proposals(graph: Graph, split: str) -> bool:
-    """Whether the recipe has proposals on `split`, all complete."""
+    """Whether the recipe has proposals on `split`, all of them complete."""
     try:
         return all(complete(graph, node) for node in proposals_of(graph, split))
     except StageError:
@@ -318,56 +322,56 @@ def has_proposals(graph: Graph, split: str) -> bool:
 
 
 def also(measured: Measured, graphs: Sequence[Graph], split: str) -> str:
-    """Which of the recipes share a cache of proposals with the first that has it."""
+    """A clause that names the other recipes that share a cache of proposals; "" if there are none."""
     keys = {graph: [graph.identity(node).key for node in proposals_of(graph, split)] for graph in graphs}
     _, *others = [graph.recipe.name for graph in graphs if measured.key in keys[graph]]
     return f", also of {', '.join(others)}" if others else ""
 
 
 def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
-    """The curves of each network that was trained, each once."""
+    """The curves of each trained network, each once."""
     from stages.training.log import points_in_words, read_log
 
-    found: dict[str, dict[str, Any]] = {}
+    networks: dict[str, dict[str, Any]] = {}
     for graph in graphs:
         for node in graph.caches():
             columns = node.use.stage.log
             if columns is None or not manifest_of(graph, node):
                 continue
             reader = Reader(graph.folder(node))
-            if reader.key in found:
-                found[reader.key]["recipes"].append(graph.recipe.name)
+            if reader.key in networks:
+                networks[reader.key]["recipes"].append(graph.recipe.name)
                 continue
             log_of_training = read_log(reader, reader.item_ids[0])
             drawn = charts.training(reader.key, log_of_training, columns)
             panels = [{"title": title, "note": "", "svg": svg, "legend": legend} for title, svg, legend in drawn]
             points = points_in_words(log_of_training)
-            found[reader.key] = {
+            networks[reader.key] = {
                 "name": node.use.name, "recipes": [graph.recipe.name], "panels": panels, "points": points
             }  # fmt: skip
-    return list(found.values())
+    return list(networks.values())
 
 
 # Pictures
 
 
 def scenes_in(mains: Sequence[Run], looks: Mapping[int, Look]) -> list[Scene]:
-    """The images of the recipes' sheets, then all best and worst images: of all runs over all classes first, then class
-    by class, the best and the worst."""
-    names = dict.fromkeys(name for one in looks.values() for name in one.scenes)
-    told = [scene for run in mains if run.number in looks for scene in looks[run.number].sheet]
+    """The images of the recipes' sheets, then the best and worst images of all runs: first over all classes, then class
+    by class."""
+    names = dict.fromkeys(name for each in looks.values() for name in each.scenes)
+    scenes = [scene for run in mains if run.number in looks for scene in looks[run.number].sheet]
     for name in names:
-        for one in looks.values():
-            told += [scene for end in one.scenes.get(name, ()) for scene in end]
-    return told
+        for each in looks.values():
+            scenes += [scene for end in each.scenes.get(name, ()) for scene in end]
+    return scenes
 
 
 def fill_album(runs: Sequence[Run], mains: Sequence[Run], looks: Mapping[int, Look], budget: int) -> Album:
-    """The images that the page has room for: at most half of the room for the sheets, the best and the worst images,
-    then those of the gallery, of each run, class and kind one in turn."""
+    """The images that the page has room for: up to half of it goes to the sheets and the best and worst images, the
+    rest to the gallery's images, taking runs, classes and kinds in rotation."""
     album = Album({run.data: run.dataset for run in runs})
     album.add((scene.image for scene in scenes_in(mains, looks)), budget // 2)
-    items = [item for one in looks.values() for item in one.items]
+    items = [item for each in looks.values() for item in each.items]
     names: dict[tuple[int, str, str], int] = {}
     groups = [names.setdefault((item.run, item.class_name, item.kind), len(names)) for item in items]
     album.add((items[row].image for row in in_turn(np.array(groups, np.int64))), budget)
@@ -375,14 +379,13 @@ def fill_album(runs: Sequence[Run], mains: Sequence[Run], looks: Mapping[int, Lo
 
 
 def gallery(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -> dict[str, Any] | None:
-    """The gallery's list for page.js: images, and the detections and missed objects on them; lists, to be short."""
-    items = [item for one in looks.values() for item in one.items if item.image in album.pictures]
+    """The gallery's list for page.js: images, and the detections and missed objects in them, as lists for brevity."""
+    items = [item for each in looks.values() for item in each.items if item.image in album.pictures]
     if not items:
         return None
     pictures = list(album.pictures.values())
-    named = [item.class_name for item in items] + [one[4] for picture in pictures for one in picture.objects]
-    listed = [name for run in runs for name in run.dataset.classes]
-    classes = list(dict.fromkeys(name for name in listed if name in set(named)))
+    used = {item.class_name for item in items} | {name for picture in pictures for *_, name, _ in picture.objects}
+    classes = list(dict.fromkeys(name for run in runs for name in run.dataset.classes if name in used))
     places = {name: place for place, name in enumerate(classes)}
     kinds = list(WORDS)
     with_items = [run for run in runs if run.number in looks]
@@ -390,10 +393,15 @@ def gallery(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -> dic
         "classes": classes,
         "kinds": kinds,
         "runs": [{"number": run.number, "name": f"{run.letter}: {run.name}"} for run in with_items],
-        "totals": {str(number): [one.totals[kind] for kind in kinds] for number, one in looks.items()},
+        "totals": {str(number): [each.totals[kind] for kind in kinds] for number, each in looks.items()},
         "images": [
-            [one.image_id, one.width, one.height, [[*box, places[name], int(flag)] for *box, name, flag in one.objects]]
-            for one in pictures
+            [
+                picture.image_id,
+                picture.width,
+                picture.height,
+                [[*box, places[name], int(difficult)] for *box, name, difficult in picture.objects],
+            ]
+            for picture in pictures
         ],
         "items": [
             [item.run, places[item.class_name], kinds.index(item.kind), *placed(item, album.pictures[item.image])]
@@ -403,7 +411,7 @@ def gallery(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -> dic
 
 
 def placed(item: Item, picture: Picture) -> list[Any]:
-    """An item's image, box, score, precision, overlap, and the square to be shown."""
+    """An item's image, box, score, precision, overlap, and the square to show around it."""
     boxes = np.array([item.box] if item.own is None else [item.box, item.own], np.float64)
     numbers = [None if value is None else float(f"{value:.4g}") for value in (item.score, item.precision, item.overlap)]
     window = [round(value, 1) for value in crop_window(boxes, (picture.width, picture.height))]
@@ -411,20 +419,20 @@ def placed(item: Item, picture: Picture) -> list[Any]:
 
 
 def corners(box: Any) -> list[float]:
-    """A box to a tenth of a pixel."""
+    """A box rounded to a tenth of a pixel."""
     return [round(float(corner), 1) for corner in box]
 
 
 def scene_tables(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -> list[dict[str, Any]]:
-    """The best and worst images that are in the album, run by run; over all classes, then class by class from the
+    """The best and worst images that are in the album, run by run: over all classes, then class by class from the
     highest AP to the lowest."""
-    told = []
+    tables_of_runs = []
     for run in runs:
         if run.number not in looks:
             continue
         groups = []
         measure = MEASURES[run.summary["metric"]]
-        aps = {name: one[measure] for name, one in run.summary["classes"].items() if one[measure] is not None}
+        aps = {name: ap for name, each in run.summary["classes"].items() if (ap := each[measure]) is not None}
         scenes = looks[run.number].scenes
         for name in sorted(scenes, key=lambda name: -aps[name] if name else -np.inf):
             best, worst = scenes[name]
@@ -435,29 +443,30 @@ def scene_tables(runs: Sequence[Run], looks: Mapping[int, Look], album: Album) -
             if any(ends.values()):
                 groups.append({"class": name, "ap": percent(aps.get(name)), **ends})
         if groups:
-            told.append({"run": run, "groups": groups})
-    return told
+            tables_of_runs.append({"run": run, "groups": groups})
+    return tables_of_runs
 
 
 def sheets(mains: Sequence[Run], looks: Mapping[int, Look], album: Album) -> dict[int, list[dict[str, Any]]]:
-    """The images of the main runs' sheets that are in the album, their detections labelled: by the run's number."""
+    """The images of the main runs' sheets that are in the album, with labelled detections, by the run's number."""
     most = SHEET_IMAGES if len(mains) == 1 else SHEET_IMAGES // 2
-    told = {}
+    by_run = {}
     for run in mains:
-        scenes = [one for one in looks[run.number].sheet if one.image in album.pictures] if run.number in looks else []
-        shown = [as_shown(one, "", album) for one in evenly(scenes, most)]
-        for one in shown:
-            one["labels"] = labels_of(one["detections"], one["picture"])
+        sheet = looks[run.number].sheet if run.number in looks else ()
+        scenes = [scene for scene in sheet if scene.image in album.pictures]
+        shown = [as_shown(scene, "", album) for scene in evenly(scenes, most)]
+        for values in shown:
+            values["labels"] = labels_of(values["detections"], values["picture"])
         if shown:
-            told[run.number] = shown
-    return told
+            by_run[run.number] = shown
+    return by_run
 
 
 def as_shown(scene: Scene, class_name: str, album: Album) -> dict[str, Any]:
-    """A scene for the template; of one class only its objects are drawn. `uncounted` are those drawn that need not be
-    found."""
+    """A scene for the template; with a class, only objects of that class are drawn. `uncounted`: the number of objects
+    drawn that need not be found (difficult ones)."""
     picture = album.pictures[scene.image]
-    truth = [one[:4] for one in picture.objects if not class_name or one[4] == class_name]
+    truth = [tuple(box) for *box, name, _ in picture.objects if not class_name or name == class_name]
     return {
         "picture": picture,
         "scene": scene,

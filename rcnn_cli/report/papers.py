@@ -1,4 +1,4 @@
-"""The papers' figures that a report sets beside its own, and the data that they are of."""
+"""The papers' numbers shown beside a report's own, and the data that they are for."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TABLE_2 = (
 )
 """mAP in percent on VOC 2007 test, 11 points: R-CNN (arXiv 1311.2524v5) Table 2."""
 PROTOCOL = (
-    "R-CNN (arXiv 1311.2524v5), Table 2: T-Net in Caffe, trained on VOC 2007 trainval, the authors' own "
-    "selective-search boxes; FT is with fine-tuning, BB with box regression. Here: the recipe's network and data, and, "
-    "unless the boxes come from a file, OpenCV's selective search, another implementation."
+    "R-CNN (arXiv 1311.2524v5), Table 2: T-Net in Caffe, trained on VOC 2007 trainval, with the authors' own "
+    "selective-search boxes; FT: with fine-tuning, BB: with bounding-box regression. Here: the recipe's network and "
+    "data and, unless the boxes come from a file, OpenCV's implementation of selective search."
 )
 IMAGES = 4952
 
 
 def is_voc_2007_test(dataset: Any) -> bool:
-    """Whether these are the images and classes of Table 2: the whole of the official test set."""
+    """Whether the dataset is that of Table 2: the whole official test set with all its classes."""
     return dataset.name == "voc2007-test" and len(dataset) == IMAGES and tuple(dataset.classes) == VOC_CLASSES

@@ -1,4 +1,4 @@
-"""The images of a report: each is in the page once, whatever is shown of it, as many as the page may hold."""
+"""The images of a report: each is stored once in the page, however often it is shown, up to a limit on bytes."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from stages.pictures.palette import kind_colour
 
 LONGEST = 480
 LETTERS_ACROSS = 19
-"""How many times the height of a label's type goes into the width of an image's frame, which is 4:3."""
+"""The width of an image's frame, which is 4:3, in units of a label's font size."""
 QUALITY = 80
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image in the page: its `number` there, size in pixels of the original, and the JPEG as a data URI.
+    """An image in the page: its `number`, the size of the original in pixels, and a JPEG as a data URI.
 
-    `objects` are (x1, y1, x2, y2, class, difficult).
+    `objects` are (x1, y1, x2, y2, class, difficult), in pixels of the original.
     """
 
     number: int
@@ -51,10 +51,8 @@ class Picture:
 
 @dataclass
 class Album:
-    """Pictures by (the data's key, image id); `used` is the number of characters of their data URIs.
-
-    `unreadable` are the images that could not be read.
-    """
+    """Pictures by (key of the data, image id). `used`: the total length of their data URIs; `unreadable`: the images
+    that could not be read."""
 
     datasets: Mapping[str, Any]
     pictures: dict[tuple[str, str], Picture] = field(default_factory=dict)
@@ -62,7 +60,7 @@ class Album:
     used: int = 0
 
     def add(self, images: Iterable[tuple[str, str]], budget: int) -> None:
-        """Reads the images one after the other, each once, until the first that makes the album exceed `budget`."""
+        """Adds the images in order, each once, until one would make the album exceed `budget` characters."""
         for key in images:
             if key in self.pictures or key in self.unreadable:
                 continue
@@ -76,7 +74,7 @@ class Album:
             self.pictures[key] = picture
 
     def read(self, key: tuple[str, str]) -> Picture | None:
-        """One image, None if it cannot be read."""
+        """Reads one image; None if it cannot be read."""
         dataset, image_id = self.datasets[key[0]], key[1]
         record = dataset.record(image_id)
         try:
@@ -92,34 +90,34 @@ class Album:
 
 
 def labels_of(detections: Sequence[Mapping[str, Any]], picture: Picture) -> list[dict[str, Any]]:
-    """Labels for an image's detections ("box", "kind", "class", "precision"), the first the most important: their
-    corner, size and text in pixels of the image, and black or white. One that would hide another is left out, as on the
-    pictures of `stages.pictures.drawing`."""
+    """The labels of an image's detections ("box", "kind", "class", "precision"; most important first): their position
+    and size in pixels of the image, their text and its colour, black or white. As in `stages.pictures.drawing`, a label
+    that would hide another is left out."""
     size = (picture.width, picture.height)
     points = max(SMALLEST_FONT, round(max(picture.width, 4 / 3 * picture.height) / LETTERS_ACROSS))
     font = font_of(points)
     taken: list[Rectangle] = []
     labels = []
-    for one in detections:
-        known = "" if math.isnan(one["precision"]) else f" {one['precision']:.2f}"
-        text = shortened(one["class"], font, int(0.6 * picture.width)) + known
+    for detection in detections:
+        precision = "" if math.isnan(detection["precision"]) else f" {detection['precision']:.2f}"
+        text = shortened(detection["class"], font, int(0.6 * picture.width)) + precision
         width, height = label_size(text, font)
         if width > size[0] or height > size[1]:
             continue
-        place = label_place(pixel_corners(np.array(one["box"]), size), (width, height), size, taken)
+        place = label_place(pixel_corners(np.array(detection["box"]), size), (width, height), size, taken)
         if hidden_by(place, taken) > MOST_HIDDEN:
             continue
         taken.append(place)
-        ink = "#000" if readable_on(kind_colour(one["kind"])) == (0, 0, 0) else "#fff"
+        ink = "#000" if readable_on(kind_colour(detection["kind"])) == (0, 0, 0) else "#fff"
         labels.append(
             {"x": place[0], "y": place[1], "width": width, "height": height, "base": round(place[1] + 0.76 * height, 1),
-             "points": points, "text": text, "kind": one["kind"], "ink": ink}
+             "points": points, "text": text, "kind": detection["kind"], "ink": ink}
         )  # fmt: skip
     return labels
 
 
 def jpeg_uri(image: Pixels, longest: int = LONGEST) -> str:
-    """The image uint8 [H, W, 3], scaled down where a side is longer than `longest`, as the data URI of a JPEG."""
+    """The image, uint8 [H, W, 3], scaled down so that no side exceeds `longest` pixels, as the data URI of a JPEG."""
     from PIL import Image
 
     picture = Image.fromarray(image)

@@ -1,4 +1,4 @@
-"""What was run: recipes, data, caches and machines, as the recipes and the caches' manifests tell."""
+"""What was run: recipes, data, caches and machines, from the recipes and the caches' manifests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.networks import NetworkSettings
 
 
 def recipe_of(graph: Graph, changes: Sequence[str]) -> dict[str, Any]:
-    """A recipe for the page: its text, the changes of the command line, the settings that are not the default."""
+    """A recipe for the page: its text, the changes on the command line, the settings that differ from the default."""
     return {
         "name": graph.recipe.name,
         "path": str(graph.recipe.path),
@@ -30,51 +30,51 @@ def recipe_of(graph: Graph, changes: Sequence[str]) -> dict[str, Any]:
 
 
 def changed_settings(graph: Graph) -> list[tuple[str, str, str, str]]:
-    """(table, setting, value, default) of every setting of a stage or the network that is not the default."""
-    found = []
+    """(table, setting, value, default) of every setting of a stage or network that differs from its default."""
+    rows = []
     for use in graph.recipe.uses.values():
         defaults = {field.name: as_json(field.default) for field in dataclasses.fields(use.stage.settings)}
         wiring = {"inputs": dict(use.inputs), "split": use.split}
-        found += [(use.name, name, as_toml(value), "") for name, value in wiring.items() if value]
+        rows += [(use.name, name, as_toml(value), "") for name, value in wiring.items() if value]
         for table, settings in [(use.name, use.settings), *use.split_settings.items()]:
             place = table if settings is use.settings else f"{use.name}.{table}"
-            found += [
+            rows += [
                 (place, name, as_toml(value), as_toml(defaults[name]))
                 for name, value in all_of(settings).items()
                 if value != defaults[name]
             ]
     defaults = all_of(NetworkSettings())
     for network, settings in graph.recipe.networks.items():
-        found += [
+        rows += [
             (network_table(network), name, as_toml(value), "")
             for name, value in all_of(settings).items()
             if value != defaults[name]
         ]
-    return found
+    return rows
 
 
 def as_toml(value: Any) -> str:
-    """A setting as people read it."""
+    """A setting's value as it would be written in TOML; "none" for None."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} = {as_toml(one)}" for name, one in value.items())
+        return ", ".join(f"{name} = {as_toml(member)}" for name, member in value.items())
     return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def datasets_of(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
-    """The datasets that the recipes' stages read, each once: images, and objects of each class."""
-    found: dict[int, dict[str, Any]] = {}
+    """The datasets that the recipes' stages read, each once, with images and objects per class."""
+    rows: dict[int, dict[str, Any]] = {}
     for graph in graphs:
         for split in dict.fromkeys(split for node in graph.nodes.values() for split in node.reads_datasets()):
             dataset = graph.dataset(split)
-            told = found.setdefault(id(dataset), {**counts_of(dataset), "splits": [], "source": ""})
-            told["source"] = ", ".join(sources_of(graph.recipe.datasets[split]))
-            if split not in told["splits"]:
-                told["splits"].append(split)
-    return list(found.values())
+            row = rows.setdefault(id(dataset), {**counts_of(dataset), "splits": [], "source": ""})
+            row["source"] = ", ".join(sources_of(graph.recipe.datasets[split]))
+            if split not in row["splits"]:
+                row["splits"].append(split)
+    return list(rows.values())
 
 
 def counts_of(dataset: Any) -> dict[str, Any]:
-    """A dataset's name, images and objects by class; difficult objects are counted apart."""
+    """A dataset's name, number of images, and objects by class; difficult objects are also counted separately."""
     counts: Counter[str] = Counter()
     difficult = 0
     if isinstance(dataset, ClassificationDataset):
@@ -95,23 +95,23 @@ def counts_of(dataset: Any) -> dict[str, Any]:
 
 
 def caches_of(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
-    """The recipes' complete caches, each once, inputs first; `recipes` are those that share it."""
-    found: dict[str, dict[str, Any]] = {}
+    """The recipes' complete caches, each once, inputs first; `recipes` lists those that share it."""
+    rows: dict[str, dict[str, Any]] = {}
     for graph in graphs:
         for node in graph.caches():
             manifest = manifest_of(graph, node)
             if manifest is None:
                 continue
             folder = graph.folder(node)
-            told = found.setdefault(str(folder), {**cache_row(manifest), "name": node.name, "recipes": []})
-            told["folder"] = f"{folder.parent.name}/{folder.name}"
-            told["recipes"].append(graph.recipe.name)
-    return list(found.values())
+            row = rows.setdefault(str(folder), {**cache_row(manifest), "name": node.name, "recipes": []})
+            row["folder"] = f"{folder.parent.name}/{folder.name}"
+            row["recipes"].append(graph.recipe.name)
+    return list(rows.values())
 
 
 def cache_row(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest says, for a row of the page; its seconds are those of the command that finished the cache, which
-    may have gone on from another's parts."""
+    """A manifest's values for a row of the page. `seconds` is the time of the command that finished the cache, which
+    may have resumed from parts made earlier."""
     items = manifest["items"]
     return {
         "key": manifest["key"],
@@ -129,34 +129,34 @@ def cache_row(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def machines_of(caches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Where and with which versions the caches were made: each combination once, with how many it made."""
-    found: dict[str, dict[str, Any]] = {}
+    """The hosts and versions with which the caches were made, each combination once, with its number of caches."""
+    machines: dict[str, dict[str, Any]] = {}
     for cache in caches:
         key = json.dumps([cache["host"], cache["versions"]], sort_keys=True)
-        told = found.setdefault(key, {"host": cache["host"], "versions": cache["versions"], "caches": 0})
-        told["caches"] += 1
-    return list(found.values())
+        machine = machines.setdefault(key, {"host": cache["host"], "versions": cache["versions"], "caches": 0})
+        machine["caches"] += 1
+    return list(machines.values())
 
 
 def missing_of(graphs: Sequence[Graph]) -> list[str]:
-    """A sentence for each recipe with caches that are not complete, or without an evaluation."""
-    told = []
+    """One sentence per recipe that has incomplete caches or no evaluation."""
+    sentences = []
     for graph in graphs:
         if not evaluations_of(graph):
-            told.append(f"{graph.recipe.name}: evaluates nothing.")
+            sentences.append(f"{graph.recipe.name}: has no evaluation.")
         names = [node.name for node in graph.caches() if manifest_of(graph, node) is None]
         if names:
             verb = "is" if len(names) == 1 else "are"
-            told.append(
+            sentences.append(
                 f"{graph.recipe.name}: {', '.join(names)} {verb} not complete; `rcnn run {graph.recipe.path}` makes "
                 f"{'it' if len(names) == 1 else 'them'}."
             )
-    return told
+    return sentences
 
 
 def span_of(caches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """When the first and the last of the caches were finished, how long the commands that finished them took and how
-    large they are together."""
+    """When the first and the last of the caches were finished, the total time of the commands that finished them, and
+    their total size."""
     finished = sorted(cache["finished"] for cache in caches if cache["finished"])
     return {
         "first": finished[0] if finished else "",

@@ -1,4 +1,4 @@
-"""Which detections and images a report shows. Letters: n detections, I images."""
+"""Which detections and images a report shows. Shapes: n detections, I images."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Rows = NDArray[np.int64]
 
 
 def best_of_each(groups: Rows, values: NDArray[np.floating], most: int) -> Rows:
-    """The rows of the `most` largest `values` [n] of each of `groups` [n]: int64, group by group, largest first.
+    """The rows with the `most` largest `values` [n] in each of `groups` [n]: int64, group by group, largest first.
 
-    Equal values come in the order of rows.
+    Equal values are in the order of their rows.
     """
     order = np.lexsort((-values, groups))
     ordered = groups[order]
@@ -25,7 +25,7 @@ def best_of_each(groups: Rows, values: NDArray[np.floating], most: int) -> Rows:
 
 
 def in_turn(groups: Rows) -> Rows:
-    """The rows of `groups` [n], the first of each group, then the second of each, and so on: int64 [n]."""
+    """The rows of `groups` [n] in rotation: the first of each group, then the second of each, and so on: int64 [n]."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     ranks = np.arange(len(order)) - np.searchsorted(ordered, ordered)
@@ -33,20 +33,20 @@ def in_turn(groups: Rows) -> Rows:
 
 
 def shares_right(found: Rows, objects: Rows, false: Rows) -> NDArray[np.float64]:
-    """Of each image found / (objects + false): float64 [I], nan where there is neither an object nor a detection.
+    """found / (objects + false) for each image: float64 [I], NaN if it has neither objects nor detections.
 
-    `found` and `objects` are its objects (those found, and all) and `false` its false detections, int64 [I]. It is the
-    Jaccard index of what is there and what was detected.
+    `found`, `objects` and `false`, int64 [I], count the objects found, all objects and the false detections. This is
+    the Jaccard index of objects and detections.
     """
     every = objects + false
     return np.divide(found, every, out=np.full(len(every), np.nan), where=every > 0)
 
 
 def best_and_worst(shares: NDArray[np.float64], weights: Rows, count: int) -> tuple[Rows, Rows]:
-    """The `count` images with the largest and those with the smallest `shares` [I] (nan left out), none in both.
+    """The `count` images with the largest and the `count` with the smallest `shares` [I], without overlap or NaN.
 
-    Of equal ones those with the larger `weights` [I] come first, then the earlier. What is all wrong is no best image,
-    what is all right no worst.
+    Ties are broken by larger `weights` [I], then by order. An image with share 0 is never among the best, one with
+    share 1 never among the worst. int64.
     """
     known = np.flatnonzero(~np.isnan(shares))
     falling = known[np.lexsort((known, -weights[known], -shares[known]))]
@@ -57,8 +57,11 @@ def best_and_worst(shares: NDArray[np.float64], weights: Rows, count: int) -> tu
 
 
 def crop_window(boxes: NDArray[np.floating], size: tuple[int, int]) -> tuple[float, float, float]:
-    """The square (x, y, side) around `boxes` [k, 4] with some context, inside the image of `size` (width, height) where
-    it fits; where it is longer than a side of the image, that side is in its middle. It is no longer than the image."""
+    """The square (x, y, side) around `boxes` [k, 4] with some context, in pixels of an image of `size` (width, height).
+
+    It lies inside the image where possible; along a side of the image that is shorter than the square, it is centred.
+    It is not larger than the image's longer side unless the boxes are.
+    """
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     longest = float((high - low).max())
     side = max(longest, min(max(LEAST_SIDE, longest * (1 + 2 * CONTEXT)), max(size)))
@@ -77,8 +80,8 @@ def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def thinned(recall: NDArray[np.float64], points: int = 100) -> Rows:
-    """The points of a curve that a drawing needs, indices ascending: all where there are no more than `points`, else
-    those at which each of `points` equal steps of `recall` (ascending) is first reached."""
+    """The indices, ascending, of the points of a curve that are enough to draw it: all if there are at most `points`,
+    else those at which each of `points` equal steps of `recall` (ascending) is first reached."""
     if len(recall) <= points:
         return np.arange(len(recall))
     levels = np.linspace(0, recall[-1], points + 1)
@@ -89,9 +92,9 @@ def letters(count: int) -> Sequence[str]:
     """ "A", "B", ... "Z", "AA", "AB", ...: short names of `count` runs."""
     names = []
     for number in range(count):
-        name, rest = "", number + 1
-        while rest:
-            rest, digit = divmod(rest - 1, 26)
+        name, remaining = "", number + 1
+        while remaining:
+            remaining, digit = divmod(remaining - 1, 26)
             name = chr(65 + digit) + name
         names.append(name)
     return names

@@ -1,4 +1,4 @@
-"""The tables of a report, as values that the template sets."""
+"""The tables of a report, as values for the template."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ MOST_ROWS = 500
 
 
 def precision_table(runs: Sequence[Run]) -> dict[str, Any]:
-    """The APs of runs that can be compared: a row for each class (of more than MOST_ROWS those with the most objects),
-    and for the means; of each row the best is marked."""
+    """The APs of comparable runs: one row per class (at most MOST_ROWS, those with the most objects) and per mean; the
+    best in each row is marked."""
     summaries = [run.summary for run in runs]
     measure = summaries[0]["metric"]
     column = MEASURES[measure]
     classes = list(dict.fromkeys(name for summary in summaries for name in summary["classes"]))
     objects = {
-        name: next(one["classes"][name]["positives"] for one in summaries if name in one["classes"]) for name in classes
+        name: next(each["classes"][name]["positives"] for each in summaries if name in each["classes"])
+        for name in classes
     }
     shown = set(sorted(classes, key=lambda name: -objects[name])[:MOST_ROWS])
     rows = [
@@ -54,14 +55,14 @@ def precision_table(runs: Sequence[Run]) -> dict[str, Any]:
         "means": means,
         "coco": coco,
         "left_out": len(classes) - len(rows),
-        "bootstrap": next((one["bootstrap"] for one in summaries if "bootstrap" in one), None),
+        "bootstrap": next((each["bootstrap"] for each in summaries if "bootstrap" in each), None),
         "differences": differences(runs),
         "papers": papers(runs),
     }
 
 
 def boot(key: str) -> Callable[[Mapping[str, Any]], Any]:
-    """What finds the interval of a mean in a summary."""
+    """A function that returns the interval of the mean `key` from a summary, or None."""
     return lambda summary: summary.get("bootstrap", {}).get(key)
 
 
@@ -73,57 +74,57 @@ def row(
     measure: str,
     interval_of: Callable[[Mapping[str, Any]], Any] | None = None,
 ) -> dict[str, Any]:
-    """A row with a cell for each of `values`: its text, its interval, whether it is the best."""
-    texts = [percent(one.get(key)) for one in values]
+    """A row with one cell per entry of `values`: its text, its interval, whether it is the best."""
+    texts = [percent(numbers.get(key)) for numbers in values]
     known = [float(text) for text in texts if text != "-"]
     best = max(known, default=None) if len(values) > 1 else None
     cells = []
-    for one, text in zip(values, texts, strict=True):
-        interval = interval_of(one) if interval_of else (one.get("interval") if measure else None)
-        told = f"{percent(interval[0])} to {percent(interval[1])}" if interval else ""
-        cells.append({"text": text, "interval": told, "best": text != "-" and float(text) == best})
+    for numbers, text in zip(values, texts, strict=True):
+        interval = interval_of(numbers) if interval_of else (numbers.get("interval") if measure else None)
+        words = f"{percent(interval[0])} to {percent(interval[1])}" if interval else ""
+        cells.append({"text": text, "interval": words, "best": text != "-" and float(text) == best})
     return {"name": name, "objects": objects, "cells": cells}
 
 
 def differences(runs: Sequence[Run]) -> list[str]:
-    """How each run's mAP differs from the first one's, where both were resampled alike."""
+    """How each run's mAP differs from the first one's, if both were resampled in the same way."""
     first, *others = runs
-    told = []
+    sentences = []
     for run in others:
-        found = paired_difference(first.reader, run.reader)
-        if found:
-            told.append(format_difference(first.letter, run.letter, found, first.summary["bootstrap"]))
-    return told
+        difference = paired_difference(first.reader, run.reader)
+        if difference:
+            sentences.append(format_difference(first.letter, run.letter, difference, first.summary["bootstrap"]))
+    return sentences
 
 
 def papers(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """R-CNN's Table 2 and the runs' mAP, the lowest first; None where the data are others."""
+    """R-CNN's Table 2 with the runs' mAP, lowest first; None if the data or the IoU differ from the paper's."""
     if not is_voc_2007_test(runs[0].dataset) or runs[0].summary["iou"] != 0.5:
         return None
     known = [run for run in runs if run.summary["map_11"] is not None]
     ours = [(f"{run.letter} {run.name}", 100 * run.summary["map_11"], True) for run in known]
     every = [*ours, *((name, value, False) for name, value in TABLE_2)]
-    ordered = sorted(every, key=lambda one: one[1])
+    ordered = sorted(every, key=lambda entry: entry[1])
     rows = [{"name": name, "map": f"{value:.1f}", "ours": own} for name, value, own in ordered]
     return {"rows": rows, "protocol": PROTOCOL}
 
 
 def gains(summary: Mapping[str, Any]) -> dict[str, float]:
-    """How much each remedy raises the mean AP of a diagnosis, by the heading that `rcnn diagnose` gives it."""
+    """How much each remedy raises a diagnosis's mean AP, in [0, 1], by its heading in `rcnn diagnose`."""
     after = {heading: summary["remedies"][remedy] for heading, remedy in GAINS.items()}
     return {heading: value - summary["ap"] for heading, value in after.items() if value is not None}
 
 
 def recall_table(measured: Sequence[Measured], names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each cache of proposals and number of boxes, in percent."""
+    """One row per cache of proposals and number of boxes, recall in percent."""
     rows = []
-    for one, name in zip(measured, names, strict=True):
-        told = as_values(one)
-        for count, boxes in told["boxes_per_image"].items():
-            found = {each["group"]: each for each in told["recall"] if count_words(each["proposals"]) == count}
-            every = found["all"]
+    for proposals, name in zip(measured, names, strict=True):
+        numbers = as_values(proposals)
+        for count, boxes in numbers["boxes_per_image"].items():
+            groups = {each["group"]: each for each in numbers["recall"] if count_words(each["proposals"]) == count}
+            every = groups["all"]
             values = [every["recall"]["0.5"], every["recall"]["0.7"], every["average_recall"]]
-            values += [found[size]["average_recall"] for size in SIZES]
+            values += [groups[size]["average_recall"] for size in SIZES]
             cells = [percent(value) for value in values]
             rows.append(
                 {"name": name, "count": count, "boxes": f"{boxes:,.0f}", "objects": every["objects"], "cells": cells}

@@ -1,1 +1,1 @@
-"""The nodes of a graph run, waited for, planned and asked for their state."""
+"""Running the nodes of a graph, waiting for them, planning them and showing their state."""

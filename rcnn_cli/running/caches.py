@@ -1,4 +1,4 @@
-"""`rcnn cache`: list all caches, read every byte of them, delete what no recipe refers to."""
+"""`rcnn cache`: lists all caches, reads every byte of them, deletes those that no recipe refers to."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def all_caches(work: Path) -> list[CacheState]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """The bytes of all files in a folder."""
+    """The total size in bytes of the files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def list_caches(work: Path, now: float) -> str:
-    """A line for each cache: state, when it was finished (or last written to) and how long before `now` (seconds since
+    """One line per cache: state, when it was finished (or last written to) and how long before `now` (seconds since
     the epoch) that was, folder, size."""
     lines = []
     for cache in all_caches(work):
@@ -45,7 +45,7 @@ def list_caches(work: Path, now: float) -> str:
 
 
 def finished_at(manifest: Mapping[str, Any]) -> float | None:
-    """When a cache was finished, in seconds since the epoch; None where its manifest does not tell."""
+    """When a cache was finished, in seconds since the epoch; None if its manifest does not say."""
     try:
         return datetime.fromisoformat(manifest["finished"]).timestamp()
     except (KeyError, TypeError, ValueError):
@@ -53,7 +53,7 @@ def finished_at(manifest: Mapping[str, Any]) -> float | None:
 
 
 def age(seconds: float) -> str:
-    """How long ago something was, in the largest unit that it fills: "3 days ago"."""
+    """How long ago something was, in the largest unit of which it fills at least one: "3 days ago"."""
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         count = int(seconds // length)
         if count >= 1:
@@ -62,12 +62,12 @@ def age(seconds: float) -> str:
 
 
 def verify_caches(work: Path, graph: Any | None, say: Callable[[str], None]) -> int:
-    """Reads every byte of all caches, or of the graph's; sets damaged files aside; returns how many files were damaged
-    or could not be read."""
+    """Reads every byte of all caches, or of the graph's, and sets damaged files aside. Returns the number of files that
+    were damaged or could not be read."""
     caches = all_caches(work)
     if graph is not None:
-        wanted = {graph.folder(node) for node in graph.nodes.values()}
-        caches = [cache for cache in caches if cache.folder in wanted]
+        folders = {graph.folder(node) for node in graph.nodes.values()}
+        caches = [cache for cache in caches if cache.folder in folders]
     count = Counter[str]()
     for cache in caches:
         faults = Verification(cache).verify()
@@ -90,7 +90,10 @@ def collect_garbage(
     say: Callable[[str], None],
     confirm: Callable[[], bool],
 ) -> None:
-    """Lists what none of the recipes (or grids) refers to, asks, deletes. A recipe that cannot be read stops it."""
+    """Lists the caches that none of the recipes (or grids) refers to and, if confirmed, deletes them.
+
+    Raises StageError, with nothing deleted, if a recipe cannot be read.
+    """
     paths = list(recipes) or sorted(Path("recipes").glob("*.toml"))
     if not paths:
         raise StageError("rcnn cache gc: no recipes in recipes/; name the recipes whose caches you want to keep")

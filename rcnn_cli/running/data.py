@@ -1,4 +1,4 @@
-"""`rcnn data`: check, draw and download datasets."""
+"""`rcnn data`: checks, draws and downloads datasets."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def check_source(
     changes: Sequence[str] = (),
     classes: str | None = None,
 ) -> bool:
-    """Reads every image and annotation; says each problem and what there is. True if there is no problem.
+    """Reads every image and annotation; prints each problem and a summary. True if there is no problem.
 
-    `changes` are the dataset's options as KEY=VALUE, `classes` names with commas between them.
+    `changes` are the dataset's options as KEY=VALUE, `classes` comma-separated names.
     """
     options = parsed(changes)
     if classes is not None:
@@ -39,7 +39,7 @@ def check_source(
         return False
     if not isinstance(dataset, Dataset):
         raise StageError(
-            f"{sources[0]}: is a classification set; `rcnn data check` reads sets with boxes, as voc:DIR:SPLIT"
+            f"{sources[0]}: is a classification set; `rcnn data check` reads sets with boxes, such as voc:DIR:SPLIT"
         )
     report = check_dataset(dataset, progress)
     for problem in report.problems:
@@ -55,26 +55,26 @@ def check_source(
 
 
 def draw_dataset(directory: Path, changes: Sequence[str]) -> str:
-    """Draws the shapes set into `directory`, which must not hold anything yet."""
+    """Draws the shapes dataset into `directory`, which must be empty or not exist. Raises StageError."""
     from stages.contract.settings import build_settings
     from stages.datasets.shapes import ShapesSettings, draw_shapes
 
     settings = build_settings(ShapesSettings, parsed(changes), "rcnn data shapes --set")
     if os.path.lexists(directory) and not directory.is_dir():
-        raise StageError(f"{directory}: is a file; name a new folder")
+        raise StageError(f"{directory}: is a file; choose a new folder")
     if directory.exists() and any(directory.iterdir()):
-        raise StageError(f"{directory}: is not empty; name a new folder, so that nothing of yours is overwritten")
+        raise StageError(f"{directory}: is not empty; choose a new folder, so that nothing is overwritten")
     draw_shapes(directory, settings)
     return f"Drawn: {directory} (check it with `rcnn data check voc:{directory}:trainval`)"
 
 
 def parsed(changes: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs, values in TOML."""
+    """KEY=VALUE pairs as a dict; a value that is not TOML is taken as a string. Raises StageError."""
     values: dict[str, Any] = {}
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals:
-            raise StageError(f"--set {change}: must be written KEY=VALUE, as --set seed=7")
+            raise StageError(f"--set {change}: must be written KEY=VALUE, for example --set seed=7")
         try:
             values[name.strip()] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -83,7 +83,7 @@ def parsed(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def fetch_dataset(name: str, directory: Path, mirror: str | None) -> str:
-    """Downloads PASCAL VOC into `directory`."""
+    """Downloads PASCAL VOC `name` into `directory`; returns the message for the user."""
     from stages.datasets.download import fetch
 
     folder = fetch(name, directory, mirror=mirror, progress=progress)

@@ -1,5 +1,4 @@
-"""The machine: its cores, which stages run a network and on which device, as which of several processes; a missing GPU
-is said aloud."""
+"""The machine: its cores, the device that networks run on, and this process's rank under torchrun."""
 
 from __future__ import annotations
 
@@ -20,16 +19,16 @@ def runs_network(stage: Stage) -> bool:
 
 
 def torchrun_ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
-    """(rank, number on this machine, how many) of this process among those that torchrun started; (0, 0, 1) alone."""
+    """(rank, local rank, world size) under torchrun; (0, 0, 1) otherwise."""
     if "TORCHELASTIC_RUN_ID" not in environment:
         return 0, 0, 1
     return int(environment["RANK"]), int(environment["LOCAL_RANK"]), int(environment["WORLD_SIZE"])
 
 
 def resolve_device(name: str, number: int | None = None) -> str:
-    """ "auto", "cpu" or "cuda[:N]" as a device that is there. Raises StageError if it is not.
+    """The device for "auto", "cpu" or "cuda[:N]". Raises StageError if it does not exist.
 
-    `number` completes "cuda": the process's number among several on this machine.
+    `number` completes "cuda": this process's local rank under torchrun.
     """
     if name == "cpu":
         return "cpu"
@@ -40,10 +39,10 @@ def resolve_device(name: str, number: int | None = None) -> str:
     if name == "auto":
         if torch.cuda.is_available():
             return resolve_device("cuda", number)
-        log.info("No CUDA device: networks run on the CPU.")
+        log.info("No CUDA device; networks run on the CPU.")
         return "cpu"
     if not torch.cuda.is_available():
-        raise StageError(f"--device {name}: PyTorch {torch.__version__} finds no CUDA device; use --device cpu or auto")
+        raise StageError(f"--device {name}: PyTorch {torch.__version__} found no CUDA device; use --device cpu or auto")
     if name == "cuda" and number is not None:
         name = f"cuda:{number}"
     try:
@@ -54,5 +53,5 @@ def resolve_device(name: str, number: int | None = None) -> str:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

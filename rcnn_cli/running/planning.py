@@ -1,8 +1,8 @@
-"""`rcnn plan`: what a recipe will take, estimated from a few images that go through the real stages in a folder of
-their own. The plan knows no stage by name.
+"""`rcnn plan`: what a recipe needs, estimated by putting a few images through the real stages in a temporary folder.
+No stage is known by name.
 
-Of a stage that was given n images of N, the plan takes: of a cache of images, bytes and rows in proportion, N / n; of
-another (classes, a network), bytes as they are; the time that it takes to begin as it is, the rest in proportion.
+From a stage that was given n of N images: the bytes and rows of a cache of images are scaled by N / n; the bytes of any
+other cache (classes, a network) are taken as they are; start-up time is taken as it is, the rest scaled by N / n.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from stages.datasets import ClassificationDataset
 log = logging.getLogger("rcnn")
 
 LEAST_SAMPLE = 8
-IMAGES_A_JOB = 4  # so that the processes' start does not count as work
-NEIGHBOURS = 32  # images of a classification set that stand for one: small ones, of which training takes batches
+IMAGES_PER_JOB = 4  # enough for process start-up not to count as work
+NEIGHBOURS = 32  # images of a classification set per sampled image: they are small, and training uses batches
 LOGGERS = ("rcnn", "stages", "cache")
 
 
 @dataclass(frozen=True)
 class Line:
-    """What one cache takes: `state` as in `rcnn status`, or "estimated".
+    """What one cache needs: `state` as in `rcnn status`, or "estimated".
 
-    `rows` (with `boxes`, they are boxes) lie within `rows_spread` with about 95 % (None: cannot be told); `bytes` are
-    on disk at the end, `bytes_left` still to be written, `seconds` still to be spent.
+    The number of `rows` (boxes, if `boxes`) is within ±`rows_spread` with about 95 % probability (None: unknown);
+    `bytes`: on disk at the end; `bytes_left`: still to be written; `seconds`: still to be spent.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Plan:
-    """All lines, how they were found, and what is free on the disk of the work folder."""
+    """All lines, how they were estimated, and the bytes free on the work folder's disk."""
 
     lines: tuple[Line, ...]
     sample: int
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the disk has room."""
+        """Whether the disk has enough room."""
         return self.bytes_left <= self.bytes_free
 
 
@@ -82,7 +82,7 @@ class SampleGraph(Graph):
         self.count = count
 
     def dataset(self, name: str, *kinds: str) -> Any:
-        """The sample of a split: images spread evenly, or runs of neighbours of a classification set."""
+        """The sample of a split: evenly spaced images, or runs of neighbours in a classification set."""
         whole = self.whole.dataset(name, *kinds)
         if name not in self.open_datasets:
             run = NEIGHBOURS if isinstance(whole, ClassificationDataset) else 1
@@ -91,7 +91,7 @@ class SampleGraph(Graph):
 
 
 def spread(total: int, count: int, run: int = 1) -> list[int]:
-    """`count` runs of `run` neighbours of `total`, each in the middle of its share; all if there are no more."""
+    """The positions of `count` evenly spaced runs of `run` neighbours among `total`; all if there are no more."""
     runs = -(-total // run)
     kept = min(count, runs)
     firsts = [run * int((index + 0.5) * runs / kept) for index in range(kept)]
@@ -101,10 +101,10 @@ def spread(total: int, count: int, run: int = 1) -> list[int]:
 def make_plan(
     graph: Graph, states: Mapping[str, State], options: Options, count: int | None, say: Callable[[str], None]
 ) -> Plan:
-    """Runs the sample through what the recipe lacks by the `states` of its nodes, and estimates; leaves nothing behind
-    but the digests of datasets and the generated ones, which `rcnn run` needs too."""
+    """Runs a sample through the stages whose caches are incomplete, by their `states`, and extrapolates. Leaves nothing
+    behind except datasets' digests and generated datasets, which `rcnn run` needs too."""
     jobs = options.execution.jobs
-    count = count or max(LEAST_SAMPLE, IMAGES_A_JOB * jobs)
+    count = count or max(LEAST_SAMPLE, IMAGES_PER_JOB * jobs)
     pending = [node.name for node in graph.caches() if states[node.name].state != "complete"]
     with tempfile.TemporaryDirectory(prefix="rcnn-plan-") as folder:
         small = SampleGraph(graph, Path(folder), count)
@@ -130,30 +130,32 @@ def make_plan(
 
 
 def needed(graph: Graph, names: Sequence[str]) -> set[str]:
-    """The caches `names` and all that they are made from."""
-    found = set(names)
+    """The caches `names` and everything upstream of them."""
+    upstream = set(names)
     for node in reversed(graph.caches()):
-        if node.name in found:
-            found |= {source.name for source in graph.reads(node)}
-    return found
+        if node.name in upstream:
+            upstream |= {source.name for source in graph.reads(node)}
+    return upstream
 
 
 def line_of(graph: Graph, node: Node, state: State) -> Line:
-    """The line of a cache that needs no work: what is there, or that it has no cache."""
+    """The line of a node that needs no work: its complete cache, or that it has none."""
     if state.state != "complete":
         return Line(node.name, state.state, state.detail)
     reader = Reader(graph.folder(node))
-    told = reader.manifest
+    manifest = reader.manifest
     boxes = "boxes" in reader.schema.rows
-    rows, item = told["rows"], reader.schema.item
-    return Line(node.name, "complete", f"complete ({counted(told)})", len(reader), item, rows, 0, boxes, told["bytes"])
+    rows, item = manifest["rows"], reader.schema.item
+    return Line(
+        node.name, "complete", f"complete ({counted(manifest)})", len(reader), item, rows, 0, boxes, manifest["bytes"]
+    )
 
 
 # Measuring
 
 
 class Stopwatch:
-    """The progress of one stage as (seconds since the start, items)."""
+    """Records the progress of one stage as (seconds since the start, items) events."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
@@ -163,12 +165,12 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def opened(self, label: str, total: int, unit: str, done: int = 0) -> Iterator[Stopwatch]:
-        """The stage begins to work."""
+        """Called when the stage begins its work; acts as the stage's progress display."""
         self.first = self.first or self.elapsed()
         yield self
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
-        """`items` more are done."""
+        """Records that `items` more are done."""
         self.events.append((self.elapsed(), items))
 
     def elapsed(self) -> float:
@@ -176,9 +178,11 @@ class Stopwatch:
         return self.clock() - self.started
 
 
-def seconds_an_item(events: Sequence[tuple[float, int]], first: float, jobs: int) -> float:
-    """The rate of a stage whose work flows, from `events` (seconds, items): without the `jobs` first ones, which are
-    those of processes that just started. With no more events than that: since `first`, when the stage began to work.
+def seconds_per_item(events: Sequence[tuple[float, int]], first: float, jobs: int) -> float:
+    """Seconds per item once a stage is under way, from `events` (seconds, items).
+
+    The first `jobs` events are skipped, as they include process start-up; with no more events than that, time is
+    counted from `first`, when the stage began its work.
     """
     if not events:
         return 0.0
@@ -187,10 +191,10 @@ def seconds_an_item(events: Sequence[tuple[float, int]], first: float, jobs: int
 
 
 def measure(small: SampleGraph, node: Node, options: Options, state: State) -> Line:
-    """Runs a node on the sample and tells what it will take on all images, less what `state` says is done."""
+    """Runs a node on the sample and extrapolates to all images, minus what is done according to `state`."""
     execution, part_size = options.execution, options.part_size or node.use.stage.part_size
     watch = Stopwatch()
-    few = max(1, min(part_size, small.count // (2 * execution.jobs)))  # parts enough for all processes
+    few = max(1, min(part_size, small.count // (2 * execution.jobs)))  # enough parts for all processes
     with quiet():
         watched = replace(options, execution=replace(execution, progress=watch.opened), part_size=few, adopt=False)
         run_node(small, node, watched)
@@ -198,8 +202,8 @@ def measure(small: SampleGraph, node: Node, options: Options, state: State) -> L
     reader = Reader(small.folder(node))
     sample, whole = small.dataset(node.dataset), small.whole.dataset(node.dataset)
     grows, factor = reader.item_ids == tuple(sample.image_ids), len(whole) / len(sample)
-    flow = seconds_an_item(watch.events, watch.first or finished, execution.jobs) * sum(one for _, one in watch.events)
-    begin = max(0.0, finished - flow)
+    rate = seconds_per_item(watch.events, watch.first or finished, execution.jobs)
+    begin = max(0.0, finished - rate * sum(items for _, items in watch.events))
     scale = factor if grows else 1.0
     items, lengths = round(len(reader) * scale), reader.lengths()
     total = bytes_in_parts(reader, items, part_size, options.compression)
@@ -220,14 +224,14 @@ def measure(small: SampleGraph, node: Node, options: Options, state: State) -> L
 
 
 def shares_left(state: State, items: int) -> tuple[float, float]:
-    """Which shares of a cache's `items` are still to be written, and to be computed: the rest of them is copied."""
+    """(the share of a cache's `items` still to be written, the share to be computed rather than copied)."""
     left = 1 - state.items_done / state.items if state.items else 1.0
     return left, max(0.0, left - state.adoptable / max(1, items))
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What stages say of a sample (classes without an object, for one) is not true of the dataset."""
+    """Silences the stages: what they say about a sample (e.g. a class without objects) may not hold for the dataset."""
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -239,8 +243,8 @@ def quiet() -> Iterator[None]:
 
 
 def bytes_in_parts(reader: Reader, items: int, part_size: int, compression: str) -> int:
-    """The bytes of `items` items like the reader's in parts of `part_size`: so much a part and so much an item, as
-    found by packing those that are there into parts of two sizes."""
+    """The bytes of `items` items like the reader's in parts of `part_size`: a linear fit of bytes per part and bytes
+    per item, obtained by packing the reader's items into parts of two sizes."""
     import numpy as np
 
     size = min(part_size, len(reader))
@@ -253,12 +257,12 @@ def bytes_in_parts(reader: Reader, items: int, part_size: int, compression: str)
     counts, lengths = np.array(packed, float).T
     if counts.min() == counts.max():
         return round(items * lengths.sum() / counts.sum())
-    an_item, a_part = np.polyfit(counts, lengths, 1)
-    return round(-(-items // part_size) * a_part + items * an_item)
+    per_item, per_part = np.polyfit(counts, lengths, 1)
+    return round(-(-items // part_size) * per_part + items * per_item)
 
 
 def spread_of_total(lengths: Sequence[int], items: int) -> int | None:
-    """Twice the standard error of `items` times the mean of a sample of `lengths`; None for a sample of one."""
+    """Twice the standard error of the total rows of `items` items, from a sample of `lengths`; None for one sample."""
     count = len(lengths)
     if count >= items:
         return 0
@@ -269,29 +273,31 @@ def spread_of_total(lengths: Sequence[int], items: int) -> int | None:
     return round(2 * items * math.sqrt(variance / count * (1 - count / items)))
 
 
-# Telling
+# Output
 
 
 def format_plan(plan: Plan, work: Path, as_json: bool) -> str:
-    """A line a cache, the sum, and how it was found; or JSON."""
+    """One line per cache, the totals and how they were estimated; or JSON."""
     if as_json:
         totals = {name: value for name, value in asdict(plan).items() if name != "lines"}
         return json.dumps({"caches": [asdict(line) for line in plan.lines], **totals, "fits": plan.fits}, indent=2)
     table: list[tuple[str, ...]] = [("cache", "items", "rows", "disk", "time", "")]
     table += [cells(line) for line in plan.lines]
     widths = [max(len(row[column]) for row in table) for column in range(5)]
-    told = [
+    output = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in table
     ]
     if all(line.state != "estimated" for line in plan.lines):
-        return "\n".join([*told, "Everything is complete: nothing to do."])
-    told.append(f"To do: {size(plan.bytes_left)} and {duration(plan.seconds)}; free in {work}: {size(plan.bytes_free)}")
-    told.append(
-        f"Estimated from up to {plan.sample} images of each split on {plan.device}, {plan.jobs} "
-        f"{plural('job', plan.jobs)}; +- is twice the standard error.\n"
-        "Times for training and evaluation are guesses, proportional to the number of images."
+        return "\n".join([*output, "Everything is complete; nothing to do."])
+    output.append(
+        f"To do: {size(plan.bytes_left)} and {duration(plan.seconds)}; free in {work}: {size(plan.bytes_free)}"
     )
-    return "\n".join(told)
+    output.append(
+        f"Estimated from up to {plan.sample} images per split on {plan.device} with {plan.jobs} "
+        f"{plural('job', plan.jobs)}; +- is twice the standard error.\n"
+        "Times for training and evaluation are rough guesses, proportional to the number of images."
+    )
+    return "\n".join(output)
 
 
 def cells(line: Line) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Whether a recipe is evaluated on images that it is trained on."""
+"""Checks whether a recipe is evaluated on images that it is trained on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ log = logging.getLogger("rcnn")
 
 
 def warn_of_shared_images(graph: Graph, nodes: Iterable[Node]) -> None:
-    """Warns, once for each pair of datasets, where an evaluation among `nodes` is on images of a dataset that is read
-    upstream under another name: those whose files have the same content, whatever their ids.
+    """Warns, once per pair of datasets, if an evaluation among `nodes` uses images that another dataset upstream also
+    contains: image files with the same content, whatever their ids.
 
     The datasets' checksums are needed for the caches' keys anyway; no image is decoded. Raises BadImage.
     """
@@ -30,17 +30,17 @@ def warn_of_shared_images(graph: Graph, nodes: Iterable[Node]) -> None:
 
 
 def log_shared_images(graph: Graph, trained: str, evaluated: str) -> None:
-    """Warns if images of the dataset `evaluated` are in `trained`, too; names some."""
-    theirs, own = graph.dataset(trained), graph.dataset(evaluated)
-    by_content = dict(zip(theirs.image_digests, theirs.image_ids, strict=True))
+    """Warns, naming some of them, if images of the dataset `evaluated` are also in `trained`."""
+    training, test = graph.dataset(trained), graph.dataset(evaluated)
+    by_content = dict(zip(training.image_digests, training.image_ids, strict=True))
     shared = [
         image_id if by_content[digest] == image_id else f"{image_id} (there {by_content[digest]})"
-        for image_id, digest in zip(own.image_ids, own.image_digests, strict=True)
+        for image_id, digest in zip(test.image_ids, test.image_digests, strict=True)
         if digest in by_content
     ]
     if shared:
-        many = f"{len(shared)} of its {len(own.image_ids)} images are" if len(shared) > 1 else "an image of it is"
+        many = f"{len(shared)} of its {len(test.image_ids)} images are" if len(shared) > 1 else "one of its images is"
         log.warning(
-            "%s: [datasets.%s] is evaluated on, but %s in [datasets.%s], too: %s; take them out of one of the two",
+            "%s: [datasets.%s] is used for evaluation, but %s also in [datasets.%s]: %s; remove them from one",
             graph.recipe.path, evaluated, many, trained, some_of(shared),
         )  # fmt: skip

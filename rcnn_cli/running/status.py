@@ -1,4 +1,4 @@
-"""`rcnn status`: the state of each cache of a recipe, and how a missing one differs from its nearest relative."""
+"""`rcnn status`: the state of each cache of a recipe, and how a missing one differs from the most similar one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rcnn_cli.running.runner import counted, listed_caches, look, not_cached, pl
 
 @dataclass(frozen=True)
 class State:
-    """The state of one cache: as `CacheState.condition` has it ("complete", "partial", "damaged", "foreign", "newer",
-    "missing") or, without a cache of its own, "on demand".
+    """The state of one node's cache: a `CacheState.condition` ("complete", "partial", "damaged", "foreign", "newer",
+    "missing") or, for a node without a cache, "on demand".
 
-    The rest of the text is for people. `adoptable`: items whose records can be copied from finished caches.
+    `detail` and `why` are text for people. `adoptable`: the number of items whose records can be copied from finished
+    caches.
     """
 
     name: str
@@ -32,18 +33,18 @@ class State:
 
 
 def describe(graph: Graph) -> list[State]:
-    """The states of all nodes, inputs first, with what can be copied; nothing is changed."""
+    """The states of all nodes, inputs first, with what can be copied. Changes nothing."""
     seen = [(node, look(graph, node)) for node in graph.nodes.values()]
     return [with_adoptable(graph, node, cache, state_as_seen(graph, node, cache)) for node, cache in seen]
 
 
 def state_of(graph: Graph, node: Node) -> State:
-    """The state of one cache; nothing is changed."""
+    """The state of one node. Changes nothing."""
     return state_as_seen(graph, node, look(graph, node))
 
 
 def state_as_seen(graph: Graph, node: Node, cache: CacheState) -> State:
-    """The state of a node whose `cache` was looked at."""
+    """The state of a node, given that of its cache."""
     folder, identity = str(cache.folder), graph.identity(node)
     if not graph.is_cached(node) and not cache.finished:
         return State(node.name, "on demand", not_cached(graph, node), (), folder, identity.key, 0, 0)
@@ -53,7 +54,7 @@ def state_as_seen(graph: Graph, node: Node, cache: CacheState) -> State:
 
 
 def described(cache: CacheState) -> str:
-    """The state of a cache on a line: "312 of 500 images", "damaged part 12; 480 of 500 images"."""
+    """The state of a cache in a few words: "312 of 500 images", "damaged part 12; 480 of 500 images"."""
     condition, fault = cache.condition, cache.fault
     if condition == "missing":
         return condition
@@ -64,17 +65,17 @@ def described(cache: CacheState) -> str:
         return f"{fault}; otherwise {whole}" if fault else whole
     if not cache.items:
         return fault
-    far = f"{cache.items_done} of {cache.items} {plural(item_of(cache), 2)}"
-    return f"{far}{fault and f', but {fault}'}" if condition == "partial" else f"{fault}; {far}"
+    progress = f"{cache.items_done} of {cache.items} {plural(item_of(cache), 2)}"
+    return f"{progress}{fault and f', but {fault}'}" if condition == "partial" else f"{fault}; {progress}"
 
 
 def item_of(cache: CacheState) -> str:
-    """What an item of the cache is called; an image, if there is no plan that tells."""
+    """What the cache's items are called: "image" unless its plan says otherwise."""
     return "image" if cache.sound_plan is None else cache.sound_plan.schema.item
 
 
 def with_adoptable(graph: Graph, node: Node, cache: CacheState, state: State) -> State:
-    """The state of a cache that is not complete, with what can be copied from finished ones of the same stage."""
+    """The state, with what an incomplete cache can copy from finished ones of the same stage."""
     keys = graph.item_keys(node) if state.state in ("missing", "partial", "damaged") else {}
     if not keys:
         return state
@@ -85,14 +86,14 @@ def with_adoptable(graph: Graph, node: Node, cache: CacheState, state: State) ->
     if not counts:
         return state
     count = sum(counts.values())
-    told = (
+    copyable = (
         f"{count} of {len(missing)} {plural(item_of(cache), len(missing))} can be copied from {listed_caches(counts)}"
     )
-    return replace(state, detail=f"{state.detail}; {told}", adoptable=count)
+    return replace(state, detail=f"{state.detail}; {copyable}", adoptable=count)
 
 
 def format_status(states: Sequence[State], as_json: bool) -> str:
-    """A line a cache, or JSON."""
+    """One line per cache, or JSON."""
     if as_json:
         return json.dumps([asdict(state) for state in states], indent=2)
     width = max(len(state.name) for state in states)

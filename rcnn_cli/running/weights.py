@@ -1,4 +1,4 @@
-"""`rcnn weights`: import the weights of networks, and show what a file of weights holds."""
+"""`rcnn weights`: imports network weights and shows the content of weights files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def import_file(
     source: str, network: str, output: Path, preprocessing: str | None, mean: str | None, scores: str | None
 ) -> str:
-    """Imports `source` as weights of `network` and writes them to `output`; says what was imported."""
+    """Imports `source` as weights of `network` into the file `output`; returns a description. Raises StageError."""
     from stages.networks.importer import import_weights
     from stages.networks.weights_file import write_weights
 
@@ -36,7 +36,7 @@ def import_file(
 
 
 def is_imported(path: Path) -> bool:
-    """Whether a file is one that `rcnn weights import` wrote."""
+    """Whether `rcnn weights import` wrote the file."""
     from stages.networks.weights_file import read_record
 
     try:
@@ -46,15 +46,15 @@ def is_imported(path: Path) -> bool:
 
 
 def parsed_mean(text: str | None) -> list[float]:
-    """Three numbers with commas between them; none for None."""
+    """Comma-separated numbers; [] for None. Raises StageError."""
     try:
-        return [float(one) for one in text.split(",")] if text else []
+        return [float(number) for number in text.split(",")] if text else []
     except ValueError as error:
-        raise StageError(f"--mean {text}: must be three numbers, as 103.939,116.779,123.68") from error
+        raise StageError(f"--mean {text}: must be three numbers, for example 103.939,116.779,123.68") from error
 
 
 def show_file(path: Path) -> str:
-    """What a file of weights holds: where it comes from, and the name and shape of each tensor; all is read."""
+    """A description of a weights file: its origin and each tensor's name and shape. Reads it all. Raises StageError."""
     from stages.networks.caffemodel import read_caffemodel
     from stages.networks.importer import is_state_dict
     from stages.networks.weights import read_state
@@ -74,16 +74,17 @@ def show_file(path: Path) -> str:
 
 
 def described(path: Path, record: WeightsRecord) -> list[str]:
-    """What imported weights say of themselves."""
-    one = record.preprocessing
+    """The recorded origin and preprocessing of imported weights, as lines of text."""
+    preprocessing = record.preprocessing
     return [
         f"{path}: weights of {record.network} with {record.classes:,} classes",
         f"  from {record.source_file}, a {record.source_format}, SHA-256 {record.source_sha256}",
-        f"  preprocessing {one.name}: {one.order.upper()}, x {one.scale:.6g}, minus {one.mean}, divided by {one.std}",
+        f"  preprocessing {preprocessing.name}: {preprocessing.order.upper()}, x {preprocessing.scale:.6g}, "
+        f"minus {preprocessing.mean}, divided by {preprocessing.std}",
         f"  tensors: SHA-256 {record.tensors}",
     ]
 
 
 def counted(shapes: Iterable[Sequence[int]]) -> str:
-    """How many numbers there are."""
+    """The number of parameters in tensors of these shapes, as text."""
     return f"{sum(map(math.prod, shapes)):,} numbers"

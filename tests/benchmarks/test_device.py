@@ -41,10 +41,10 @@ def test_ratios_are_medians_of_the_rounds():
 
 
 def test_the_command_prints_a_line_for_what_the_device_has(capsys):
-    line = "--device cpu --networks squeezenet1_0 --precisions float32 float16 --ways channels-last graph stage"
+    line = "--device cpu --networks squeezenet1_0 --precisions float32 float16 --variants channels-last graph stage"
     main([*line.split(), "--images", "1", "--regions", "3", "--batch-size", "2", "--rounds", "1"])
     printed = capsys.readouterr()
-    assert "float16 needs CUDA, left out" in printed.err
+    assert "float16 needs CUDA; left out" in printed.err
     head, _, row = [cells.strip("| ").split(" | ") for cells in printed.out.splitlines() if cells.startswith("|")]
     found = dict(zip(head, row, strict=True))
     assert found["graph"] == "-"
@@ -56,4 +56,4 @@ def test_the_command_prints_a_line_for_what_the_device_has(capsys):
 def test_a_missing_device_is_told(capsys):
     with pytest.raises(SystemExit):
         main(["--device", "cuda"])
-    assert "PyTorch finds no CUDA device here; take --device cpu" in capsys.readouterr().err
+    assert "PyTorch found no CUDA device; use --device cpu" in capsys.readouterr().err

@@ -133,7 +133,7 @@ def test_a_damaged_source_is_named_and_a_removed_one_too(tmp_path):
     with pytest.raises(DamagedPart, match=r"old/part-00001\.h5"):
         list(adoption.records(ids))
     shutil.rmtree(tmp_path / "old")
-    with pytest.raises(LostSource, match="records were to be copied from here, but it is no longer a finished cache"):
+    with pytest.raises(LostSource, match="records were to be copied from this cache, but it is no longer complete"):
         list(adoption.records(ids))
     assert find_adoption(tmp_path / "new", keys_of(ids), SCHEMA).places == {}
 

@@ -210,7 +210,7 @@ def test_whoever_trusts_the_disk_does_not_wait_for_hashes(folder, monkeypatch):
     monkeypatch.setenv("RCNN_TRUST_DISK", "1")
     assert_right(folder)
     monkeypatch.setenv("RCNN_TRUST_DISK", "yes")
-    with pytest.raises(CacheError, match="RCNN_TRUST_DISK=yes: may be 1"):
+    with pytest.raises(CacheError, match="RCNN_TRUST_DISK=yes: must be 1"):
         assert_right(folder)
 
 
@@ -517,7 +517,7 @@ def test_a_view_whose_part_is_gone_has_nan_and_whole_numbers_that_are_right(fold
         assert np.isnan(scores[file["candidates/offsets"][3] : file["candidates/offsets"][6]]).all()
         assert not np.isnan(boxes[: offsets[3]]).any()
         assert file["image_size"][:].tolist() == [sample_record(one)["image_size"].tolist() for one in ids]
-    with pytest.raises(CacheError, match=r"shows part-00001\.h5, which is not there"), open_view(folder / "data.h5"):
+    with pytest.raises(CacheError, match=r"shows part-00001\.h5, which does not exist"), open_view(folder / "data.h5"):
         pass
 
 
@@ -539,7 +539,7 @@ def test_a_view_of_more_parts_than_files_may_be_open(tmp_path):
         "try:\n  with open_view(folder / 'data.h5') as file: print(bool((file['boxes'][:] == right).all()))\n"
         "except cache.CacheError as error: print(error)\n"
     )
-    for hard, last in ((1024, "True"), (48, "this process may open 48")):
+    for hard, last in ((1024, "True"), (48, "this process can open only 48")):
         line = [sys.executable, "-c", code, str(tmp_path / "c"), str(hard)]
         told = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.splitlines()
         assert told[:3] == ["True True", "True", "True"]

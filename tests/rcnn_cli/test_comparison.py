@@ -115,10 +115,10 @@ def test_both_are_judged_by_the_same_similar_classes(folder: Path, warned: list[
     kinds = []
     for graphs in ((plain, plain), (plain, alike), (alike, plain), (alike, other), (other, alike)):
         side, _ = open_sides(*graphs, "eval", "eval-b")
-        kinds.append([NAMES[int(one)] for one in side.found.verdicts])
+        kinds.append([NAMES[int(one)] for one in side.evaluated.verdicts])
     assert kinds[0] == kinds[4] == ["true", "Oth", "BG", "ignored"]
     assert kinds[1] == kinds[2] == kinds[3] == ["true", "Sim", "BG", "ignored"]
-    assert warned == ["the recipes' [diagnose] differ: A's decides the error types of both runs"] * 2
+    assert warned == ["the recipes' [diagnose] tables differ; A's is used for the error types of both runs"] * 2
 
 
 @pytest.fixture
@@ -151,10 +151,10 @@ def test_the_command_prints_and_writes_it(folder: Path, call: Any, tmp_path: Pat
     for line in (
         "  detect / detect-b.nms_iou 0.3 -> 0.5",
         "owl          1   0.0  100.0  +100.0  [+100.0, +100.0]  *",
-        "equally good, about 0.1 of the 2 classes would still be marked, by chance.",
+        "equally good, about 0.1 of the 2 classes would still be marked by chance.",
         "  b  +1.50  found 0 -> 1 of 1  false 1 -> 0  objects +cat; false -BG cat",
         "  c  -0.67  found 0 -> 0 of 0  false 0 -> 1  false +BG cat",
-        "Images: 2 better, 1 worse; in 0 both find the same objects and make the same mistakes.",
+        "Images: 2 better, 1 worse; in 0, both find the same objects and make the same mistakes.",
     ):
         assert line in printed
     told = json.loads((tmp_path / "compare.json").read_text())
@@ -192,20 +192,20 @@ def test_a_sheet_of_nothing_is_removed(folder: Path, call: Any, tmp_path: Path) 
     code, printed, _ = call(folder / "same.toml", folder / "same.toml", "--evaluation-b", "eval-b", "-o", tmp_path)
     assert code == 0
     assert not (tmp_path / "better.png").exists()
-    assert "Images: 0 better, 0 worse; in 3 both find the same objects and make the same mistakes." in printed
+    assert "Images: 0 better, 0 worse; in 3, both find the same objects and make the same mistakes." in printed
 
 
 def test_what_cannot_be_compared_is_one_sentence(folder: Path, call: Any, tmp_path: Path) -> None:
     recipe = folder / "two.toml"
     code, _, errors = call(recipe, recipe)
     assert code == 2
-    assert "are the same evaluation: nothing differs" in errors
+    assert "are the same evaluation: there is nothing to compare" in errors
     assert "has no evaluation 'evil'; it has eval, eval-b" in call(recipe, recipe, "--evaluation-b", "evil")[2]
     strict = graph_of(folder, TWO + "iou = 0.7\n", "strict")
     run_tables(strict, "eval-b")
     code, _, errors = call(recipe, folder / "strict.toml", "--evaluation-b", "eval-b")
     assert code == 2
-    assert "evaluate by different rules: iou is 0.5 and 0.7; use the same for both" in errors
+    assert "evaluate by different rules: iou is 0.5 in A, 0.7 in B; use the same for both" in errors
     missing = graph_of(folder, TWO + "iou = 0.8\n", "missing")
     assert missing
     errors = call(recipe, folder / "missing.toml", "--evaluation-b", "eval-b")[2]
@@ -232,5 +232,5 @@ def test_a_class_that_one_detector_does_not_know_is_told(folder: Path, warned: l
     run_tables(blind, "eval-b")
     told = compare(*open_sides(blind, blind, "eval", "eval-b"), 20)
     name = f"{folder / 'blind.toml'} [eval-b]"
-    assert warned == [f"{name}: the detector does not know owl: all of those objects are missed"]
+    assert warned == [f"{name}: the detector does not know owl; all of those objects are missed"]
     assert told["classes"][1]["b"] == 0

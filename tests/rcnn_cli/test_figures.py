@@ -130,7 +130,9 @@ def test_a_montage_takes_each_class_in_turn(made: Path, call: Call) -> None:
     code, printed, _ = call("units", made / "looked.toml", "--montage", 4, "--unit", "1,1,1", "--split", "train")
     assert code == 0
     lines = printed.splitlines()
-    assert lines[0].startswith("pool4 of extract@train: 4 x 4 units (row, column) of 96 channels, input 64 x 64")
+    assert lines[0].startswith(
+        "pool4 of extract@train: 4 x 4 units (row, column) in each of 96 channels, input 64 x 64"
+    )
     assert lines[3].split()[0] == "1,1,1"
     assert [line.count(",") >= 2 for line in lines[3:8]] == [True] * 5
     assert "4 units chosen: each class's most selective one in turn" in printed
@@ -150,7 +152,7 @@ def test_a_montage_takes_each_class_in_turn(made: Path, call: Call) -> None:
         (("--unit", "5,1,1"), "--unit 5,1,1: is not a unit of pool4; write ROW,COLUMN,CHANNEL from 1,1,1 to 4,4,96"),
         (
             ("--layer", "fc5"),
-            "--layer fc5: not a convolutional map, so its units have no place in the image; take pool4",
+            "--layer fc5: not a convolutional map, so its units have no place in the image; choose pool4",
         ),
         (("--layer", "pool5"), "layer = 'pool5': the features cache has no such layer, did you mean 'pool4'"),
         (("--split", "val"), "has features on train, test, not on 'val'; choose with --split"),
@@ -193,7 +195,7 @@ def test_units_that_nothing_excites(made: Path, call: Call, monkeypatch: pytest.
     arguments = ("units", made / "looked.toml", "--unit", "1,1,1", "-o", tmp_path)
     code, printed, _ = call(*arguments, "--unit", "2,2,2")
     assert code == 0
-    assert printed.splitlines()[3].endswith("nothing excites it")
+    assert printed.splitlines()[3].endswith("nothing activates it")
     code, _, errors = call(*arguments)
     assert code == 2
     assert "--unit 1,1,1: no region of 'test' gives an activation above 0; choose others" in errors
@@ -216,7 +218,7 @@ def test_all_figures_of_a_recipe(made: Path, call: Call, tmp_path: Path) -> None
     assert (code, errors) == (0, "")
     names = [line.split(":")[0] for line in printed.splitlines()]
     assert names == [*(f"looked-{name}" for name in OF_RECIPE), *OF_ALL]
-    assert not [line for line in printed.splitlines() if "not possible" in line]
+    assert not [line for line in printed.splitlines() if "not drawn" in line]
     for name in names:
         picture = pixels(tmp_path / f"{name}.png").astype(int)
         coloured = np.abs(picture - picture.mean(axis=2, keepdims=True)).max(axis=2) > 40
@@ -250,8 +252,8 @@ def test_detections_of_a_precision_on_chosen_images(
         sheets.append(pixels(tmp_path / "looked-detections.png").astype(int))
         lines.append(printed)
     bare, half, every = sheets
-    assert ["the best are shown" in line for line in lines] == [True, False, False]
-    assert "; 2 of the 2 have none: there the best are shown, whatever the score)" in lines[0]
+    assert ["their best ones are shown" in line for line in lines] == [True, False, False]
+    assert "; 2 of the 2 have none; their best ones are shown, whatever the score)" in lines[0]
     assert half.shape == every.shape
     assert bare.shape[0] > half.shape[0]  # a line of the heading more
     outlines = [(one == TRUTH).all(axis=2).sum() for one in sheets]
@@ -277,7 +279,7 @@ def test_what_is_not_possible_is_said(made: Path, call: Call, tmp_path: Path) ->
     arguments = ("figures", made / "looked.toml", "--set", "train-svm.C=0.5", "-o", tmp_path)
     code, printed, _ = call(*arguments)
     assert code == 0
-    impossible = {line.split(":")[0]: line for line in printed.splitlines() if "not possible" in line}
+    impossible = {line.split(":")[0]: line for line in printed.splitlines() if "not drawn" in line}
     assert set(impossible) == {"looked-detections", "box-plots", "precision-recall"}
     assert "detect@test is not complete; run `rcnn run " in impossible["looked-detections"]
     assert "no evaluation of" in impossible["box-plots"]
@@ -285,7 +287,7 @@ def test_what_is_not_possible_is_said(made: Path, call: Call, tmp_path: Path) ->
     assert call(*arguments, "--only", "filters, transformations")[0] == 0
     code, printed, _ = call("figures", made / "looked.toml", "--only", "detections", "--image", "nobody")
     assert code == 1
-    assert "looked-detections: not possible: --image nobody: is not an image of 'test'; the first is 'train_" in printed
+    assert "looked-detections: not drawn: --image nobody: is not an image of 'test'; the first is 'train_" in printed
 
 
 def test_transformations_have_the_recipe_s_own_padding(made: Path, call: Call, tmp_path: Path) -> None:
@@ -302,7 +304,7 @@ def test_transformations_have_the_recipe_s_own_padding(made: Path, call: Call, t
         arguments = ("--only", name, "--set", "extract.padding=32", "-o", tmp_path)
         code, printed, _ = call("figures", made / "looked.toml", *arguments)
         assert code == 1
-        assert "not possible: " in printed
+        assert "not drawn: " in printed
         assert "[extract] padding = 32 leaves no room for the region in shapenet's input of 64 pixels" in printed
 
 
@@ -311,14 +313,14 @@ def test_several_recipes_in_one_figure(made: Path, call: Call, tmp_path: Path) -
     other.write_text(RECIPE + '[eval-strict]\nstage = "eval"\nsplit = "test"\niou = 0.7\n')
     code, printed, _ = call("figures", made / "looked.toml", other, "--only", "box-plots", "-o", tmp_path)
     assert code == 0
-    assert "(without other eval-strict, not complete)" in printed
+    assert "(without other eval-strict, which is not complete)" in printed
     one = pixels(tmp_path / "box-plots.png")
     assert call("run", other, "--jobs", 1)[0] == 0
     assert call("figures", made / "looked.toml", other, "--only", "box-plots,precision-recall", "-o", tmp_path)[0] == 0
     assert pixels(tmp_path / "box-plots.png").shape[1] > one.shape[1]
     code, _, errors = call("figures", made / "looked.toml", made / "looked.toml")
     assert code == 2
-    assert "looked: two of the recipes have this name" in errors
+    assert "looked: two recipes have this name" in errors
 
 
 def test_a_recipe_without_the_tables(made: Path, call: Call, tmp_path: Path) -> None:
@@ -327,7 +329,7 @@ def test_a_recipe_without_the_tables(made: Path, call: Call, tmp_path: Path) -> 
     assert code == 1
     lines = printed.splitlines()
     assert len(lines) == 6
-    assert all("not possible: " in line for line in lines)
+    assert all("not drawn: " in line for line in lines)
     assert "trains no SVMs; add a table [train-svm]" in printed
     assert "extracts no features; add a table [extract]" in printed
     assert list(tmp_path.iterdir()) == []

@@ -139,10 +139,10 @@ MISTAKES = [
     ("seeds = [0]\n" + CELLS, "only make sense together"),
     ("seeds = [0.5]\nseed_settings = ['pretrain.seed']\n" + CELLS, "seeds = 0.5 must be a whole number"),
     (CELLS + "[metrics]\nmAP = 3", "must name a number"),
-    (CELLS + "[paper]\na = 3", "[paper] goes with axes"),
+    (CELLS + "[paper]\na = 3", "[paper] is for axes"),
     (AXES + '"8 / first" = 1', "[paper] '8 / first' is not a cell"),
     ('[axes]\n"train-svm.C" = [1, 1.0]', "two cells are called '1'"),
-    ("[axes]\npadding = 3", '"padding" must be a list of values of a setting, or a table of changes'),
+    ("[axes]\npadding = 3", '"padding" must be a list of values for that setting, or a table of changes'),
     ("[axes.layer.first]\nlayer = 3", "[axes.layer.first] unknown key 'layer'"),
 ]
 

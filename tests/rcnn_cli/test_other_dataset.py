@@ -86,7 +86,7 @@ def test_proposals_and_features_are_found_by_their_dataset(graph: Graph) -> None
 
 
 def test_tuning_takes_another_dataset_than_the_reported_one(graph: Graph) -> None:
-    with pytest.raises(StageError, match=r"\[eval\] reports on 'val'"):
+    with pytest.raises(StageError, match=r"\[eval\] evaluates on 'val'"):
         check_split(graph, graph.nodes["eval"], "val")
     check_split(graph, graph.nodes["eval"], "choose")
     grid = tuning_grid(graph, graph.nodes["eval"], "choose", {"nms_iou": [0.3]})

@@ -107,16 +107,16 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
         OutputFolder(tmp_path / "out").check([])
     with pytest.raises(StageError, match="cannot be created as a folder"):
         OutputFolder(tmp_path / "out" / "deeper").write("a", "")
-    with pytest.raises(StageError, match=r"-o .*out/deeper: .*out cannot be written \(Not a directory\)"):
+    with pytest.raises(StageError, match=r"-o .*out/deeper: .*out cannot be written to \(Not a directory\)"):
         OutputFolder(tmp_path / "out" / "deeper").check([])
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is where nobody can make a file")
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     for folder in (Path("/proc"), Path("/proc/new/out")):
-        with pytest.raises(StageError, match=r"-o /proc.*: /proc cannot be written .*; choose another place"):
+        with pytest.raises(StageError, match=r"-o /proc.*: /proc cannot be written to .*; choose another place"):
             OutputFolder(folder).check([])
-    with pytest.raises(StageError, match="/proc cannot be written"):
+    with pytest.raises(StageError, match="/proc cannot be written to"):
         check_output_file("-o", Path("/proc/weights"), [], lambda _: True)
     OutputFolder(tmp_path / "new" / "out").check([])
     check_output_file("-o", tmp_path / "new" / "weights", [], lambda _: True)

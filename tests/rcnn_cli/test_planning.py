@@ -11,7 +11,7 @@ from cache import Column, Identity, Reader, Schema, Writer
 from rcnn_cli.main import main
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
-from rcnn_cli.running.planning import bytes_in_parts, needed, seconds_an_item, shares_left, spread, spread_of_total
+from rcnn_cli.running.planning import bytes_in_parts, needed, seconds_per_item, shares_left, spread, spread_of_total
 from rcnn_cli.running.status import State
 from stages.datasets import open_classification, open_detection
 from tests.pipeline import contents
@@ -67,12 +67,12 @@ def test_a_sample_is_spread_evenly(total, count, run, expected):
 def test_the_rate_of_flowing_work():
     # two processes that begin after 5 s, then an item in 2 s each: 1 s an item
     events = [(7.0, 1), (7.0, 1), (9.0, 1), (9.0, 1), (11.0, 1), (11.0, 1)]
-    assert seconds_an_item(events, 3.0, jobs=2) == 1.0
+    assert seconds_per_item(events, 3.0, jobs=2) == 1.0
     # parts of two items: 4 s for the last four
-    assert seconds_an_item([(4.0, 2), (6.0, 2), (8.0, 2)], 1.0, jobs=1) == 1.0
+    assert seconds_per_item([(4.0, 2), (6.0, 2), (8.0, 2)], 1.0, jobs=1) == 1.0
     # one event for two processes: since the work began
-    assert seconds_an_item([(5.0, 4)], 1.0, jobs=2) == 1.0
-    assert seconds_an_item([], 1.5, jobs=1) == 0.0
+    assert seconds_per_item([(5.0, 4)], 1.0, jobs=2) == 1.0
+    assert seconds_per_item([], 1.5, jobs=1) == 0.0
 
 
 def test_the_spread_of_a_total():
@@ -181,7 +181,7 @@ def test_complete_caches_are_told_with_their_real_size(call, folder):
     code, printed, _ = call("plan", "r.toml")
     assert code == 0
     assert printed.count("complete\n") == 8
-    assert "Everything is complete: nothing to do." in printed
+    assert "Everything is complete; nothing to do." in printed
     code, printed, _ = call("plan", "r.toml", "--set", "train-bbox.min_overlap=0.7", "--sample", 2, "--json")
     lines = {line["name"]: line["state"] for line in json.loads(printed)["caches"]}
     changed = {"train-bbox", "detect@test", "eval"}

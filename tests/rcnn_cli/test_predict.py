@@ -235,7 +235,7 @@ def test_where_nothing_is_good_enough_the_best_are_drawn_and_this_is_said(
 ) -> None:
     code, printed, _ = call("predict", made / "small.toml", photos / "a.jpg", "--threshold", 99, "-o", tmp_path)
     assert code == 0
-    assert "none has a score of 99, the best: " in printed
+    assert "none has a score of 99 or more; the best: " in printed
     found = told(tmp_path, "a")
     assert found["drawn"]["whatever_the_score"]
     assert set(found["drawn"]["least_score"].values()) == {99.0}

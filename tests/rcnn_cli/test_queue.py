@@ -149,7 +149,7 @@ def test_a_failed_task_beside_one_that_runs(cluster, call):
     cluster.show((1, 1, "COMPLETED"), (1, 2, "FAILED"), (2, 0, "CANCELLED"))
     assert "[job 1: 1 done, 1 failed]" in call("status", "r.toml")[1]
     printed = call("submit", "r.toml")[1]
-    assert "propose@train: job 3, 1 of 2 tasks: the others have made their parts" in printed
+    assert "propose@train: job 3, 1 of 2 tasks (the others have made their parts)" in printed
     assert cluster.options(3)["array"] == "2"
     assert "dependency" not in cluster.options(3)
     cluster.show((3, 2, "RUNNING"), (4, 0, "PENDING"))
@@ -200,7 +200,7 @@ def test_two_uses_that_are_the_same_cache(cluster, call, tmp_path):
     (tmp_path / "r.toml").write_text(RECIPE + '[extract-again]\nstage = "extract"\nlayers = ["pool4"]\n')
     printed = call("submit", "r.toml")[1]
     assert "2 jobs submitted" in printed
-    assert "extract-again@train: same cache as another table's; job 2 makes it" in printed
+    assert "extract-again@train: same cache as another table's, made by job 2" in printed
     assert call("submit", "r.toml", "--dry-run")[1].count("#!/bin/bash") == 2
 
 

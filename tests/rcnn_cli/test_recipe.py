@@ -211,12 +211,12 @@ def test_the_resolved_recipe_has_every_default(tmp_path):
         (CHAIN + "inputs = { detection = 'detect' }\n", "has no input 'detection', did you mean 'detections'?"),
         (CHAIN + "split = 'val'\n", "split = 'val' is not a dataset of this recipe"),
         ("name = 1\n[datasets.train]\nsource = 'shapes:train'\n", "uses no stage"),
-        ("networks = 3\n[datasets.train]\nsource = 'shapes:train'\n[propose]\n", "networks must be tables, as"),
+        ("networks = 3\n[datasets.train]\nsource = 'shapes:train'\n[propose]\n", "networks must contain tables"),
         (CHAIN + "[networks]\nother = 3\n", "networks.other must be a table, [networks.other]"),
         (CHAIN + "[networks.other]\nnam = 'zf'\n", "[networks.other]: unknown setting 'nam', did you mean 'name'?"),
         (CHAIN + "[networks.extract]\n", "[networks.extract]: [extract] is already a table; give the network"),
         (CHAIN + "[networks.network]\n", "[networks.network]: [network] is already a table; give the network"),
-        (CHAIN + "[networks.'../x']\n", "a folder of results gets this name"),
+        (CHAIN + "[networks.'../x']\n", "this name is also used for a folder"),
         ("network = 3\n[datasets.train]\nsource = 'shapes:train'\n[propose]\n", "network must be a table"),
     ],
 )  # fmt: skip
@@ -277,7 +277,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
     (tmp_path / "bom.toml").write_text(CHAIN, "utf-8-sig")
     assert list(load_recipe(tmp_path / "bom.toml").datasets) == ["train", "test"]
     (tmp_path / "wide.toml").write_text(CHAIN, "utf-16")
-    with pytest.raises(RecipeError, match=r"wide\.toml: is not text in UTF-8 .*; save the recipe with that encoding"):
+    with pytest.raises(RecipeError, match=r"wide\.toml: is not UTF-8 text .*; save the recipe with that encoding"):
         load_recipe(tmp_path / "wide.toml")
 
 
@@ -369,7 +369,7 @@ def test_a_name_that_can_be_no_folders_is_a_sentence(tmp_path, name, place):
         "split": f'{CHAIN}[datasets.{told}]\nsource = "shapes:val"\n',
         "recipe": f"name = {told}\n{CHAIN}",
     }[place]
-    with pytest.raises(RecipeError, match="a folder of results gets this name") as error:
+    with pytest.raises(RecipeError, match="this name is also used for a folder") as error:
         recipe(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 'r.toml'}: ")
 

@@ -42,7 +42,7 @@ def test_settings_with_defaults_and_those_of_one_split(folder: Path) -> None:
     on_test = RECIPE.replace("[train-svm]", "[extract.test]\npadding = 4\n[train-svm]")
     assert told(folder, RECIPE, on_test) == ["extract@test.padding 16 -> 4"]
     cache = RECIPE.replace("[extract]\n", "[extract]\ncache = false\n")
-    assert told(folder, RECIPE, cache) == ["extract.cache true -> false (cannot change a result)"]
+    assert told(folder, RECIPE, cache) == ["extract.cache true -> false (does not affect the result)"]
 
 
 def test_tables_of_one_run(folder: Path) -> None:

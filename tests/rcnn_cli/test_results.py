@@ -38,8 +38,8 @@ def test_nothing_right_is_shown_and_said(tmp_path: Path, capsys: pytest.CaptureF
     """Said also when the files are there already."""
     graph = made(tmp_path, {name: [("cat", AWAY, 0.5)] for name in "abc"})
     sentence = (
-        "eval/detections.png: 3 of its 3 images have no detection with a precision of 0.5 or more; there the best are "
-        "shown, whatever the score, with the annotated objects\n"
+        "eval/detections.png: 3 of its 3 images have no detection with a precision of 0.5 or more; their best ones "
+        "are shown, whatever the score, with the annotated objects\n"
     )
     for _ in range(2):
         show_results(graph, [graph.nodes["eval"]])
@@ -56,13 +56,13 @@ def test_only_images_without_anything_right_are_counted(tmp_path: Path, capsys: 
     draw_results(graph, graph.nodes["detect@test"])
     told = capsys.readouterr().out
     assert told.startswith("3 images drawn: ")
-    assert "; on 1 of them nothing is above the thresholds: there the best are shown" in told
+    assert "; 1 of them has nothing above the thresholds: their best ones are drawn" in told
 
 
 def test_drawn_images_without_anything_above_the_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     graph = made(tmp_path, {"a": [("cat", AWAY, 0.5), ("dog", AWAY, 0.2)], "b": [], "c": []})
     draw_results(graph, graph.nodes["detect@test"])
-    assert "; on 3 of them nothing is above the thresholds" in capsys.readouterr().out
+    assert "; 3 of them have nothing above the thresholds" in capsys.readouterr().out
     folder = graph.work / "results/r/detect@test"
     one = has(folder / "a.jpg", GREY)
     assert one > 100  # one label, as there is one object

@@ -24,7 +24,7 @@ def test_a_bad_image(command: str, advised: bool) -> None:
 @pytest.mark.parametrize(
     ("command", "ways"),
     [("run", "--jobs 1 or a smaller --batch-size"), ("pretrain", "--jobs 1 or a smaller --batch-size")]
-    + [("report", "a machine with more")],
+    + [("report", "a machine with more memory")],
 )
 def test_no_memory(command: str, ways: str) -> None:
     text, code = sentence(MemoryError("12 GB"), cli.commands[command])

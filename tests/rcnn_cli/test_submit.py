@@ -113,7 +113,7 @@ def test_folders_of_any_name(call, tmp_path):
         ("[extract]\ngpu = 1", "[extract]: unknown setting 'gpu', did you mean 'gpus'?"),
         ("[extract]\ntime = 01:00:00", "time = datetime.time(1, 0) must be a string"),
         ("[extract]\narray = 0", "array = 0 must be at least 1"),
-        ("[default]\narray = 4", "[default] array cannot suit every stage"),
+        ("[default]\narray = 4", "[default] must not set array, which cannot suit every stage"),
         ("extract = 4", "'extract' must be a table, [extract]"),
         ('[extract]\naccount = ""', "account = '' must be one line of text"),
         ("[extract]\ncommand = 'rcnn\\n'".replace("'", '"'), "command = 'rcnn\\n' must be one line of text"),
@@ -203,7 +203,7 @@ def test_wait_ends_when_the_caches_are_complete(call, tmp_path):
 
 def test_one_cache_alone(call):
     code, _, errors = call("run", "r.toml", "--shard", "1/2")
-    assert (code, "--shard: splits one cache; name it with --only" in errors) == (2, True)
+    assert (code, "--shard: divides one cache; name it with --only" in errors) == (2, True)
     code, _, errors = call("run", "r.toml", "--only", "extract@train")
     assert (code, "extract@train needs propose@train, which is not complete" in errors) == (2, True)
     for shard in ("1/2", "2/2"):

@@ -101,7 +101,7 @@ def test_the_recipe_that_is_written_keeps_all_but_what_was_chosen(graph, tmp_pat
     head = text.splitlines()[:3]
     assert head[0] == f"# Chosen by `rcnn tune {graph.recipe.path}` on the split 'val' (voc:{{recipe}}/voc:val),"
     assert head[1].startswith("# the best of 4 combinations, mAP 61.2: svm.negative_overlap = 0, svm.C = 1, ")
-    assert head[2] == "# while --set extract.padding=0 set, which is not written below"
+    assert head[2] == "# with --set extract.padding=0, which is not included below"
     for comment in ("# five thousand", "# more at test", "# the old one"):
         assert comment in text
     old, new = tomllib.loads(RECIPE), tomllib.loads(text)

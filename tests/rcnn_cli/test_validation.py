@@ -252,9 +252,9 @@ def test_images_that_are_trained_and_tested_on_are_named(call, shared, tmp_path,
     monkeypatch.chdir(tmp_path)
     recipe, train = shared
     _, _, errors = call(*command, recipe)
-    assert "[datasets.test] is evaluated on, but 2 of its 4 images are in [datasets.train], too: " in errors
-    assert f": {train[1]}, copied (there {train[3]}); take them out of one of the two" in errors
+    assert "[datasets.test] is used for evaluation, but 2 of its 4 images are also in [datasets.train]: " in errors
+    assert f": {train[1]}, copied (there {train[3]}); remove them from one" in errors
     recipe.write_text(recipe.read_text().replace("voc:voc:test", "voc:voc:val"))
-    assert "is evaluated on" not in call(*command, recipe)[2]
+    assert "is used for evaluation" not in call(*command, recipe)[2]
     quick = ("--method", "sliding-window", "--jobs", 1)
-    assert "is evaluated on" not in call("propose", recipe, "--split", "train", *quick)[2]
+    assert "is used for evaluation" not in call("propose", recipe, "--split", "train", *quick)[2]

@@ -288,7 +288,7 @@ def test_a_task_that_fails_for_good_is_told_and_only_what_is_missing_is_submitte
     before = poor.parts()
     again = poor.submit().stdout
     third = job_of(again, "propose@train")
-    assert f"propose@train: job {third}, 1 of 2 tasks: the others have made their parts" in again
+    assert f"propose@train: job {third}, 1 of 2 tasks (the others have made their parts)" in again
     poor.wait("extract")
     after = poor.parts()
     assert {path: after[path] for path in before} == before
@@ -351,7 +351,9 @@ def test_a_controller_that_is_killed_and_restarted_loses_nothing(gated):
         re.MULTILINE,
     ), status.stdout + status.stderr
     assert submit.returncode == 2
-    assert re.fullmatch(r"rcnn: squeue: failed \(.*controller.*\); ask `scontrol ping` and try again\n", submit.stderr)
+    assert re.fullmatch(
+        r"rcnn: squeue: failed \(.*controller.*\); check with `scontrol ping` and try again\n", submit.stderr
+    )
     assert gated.running(job)
     assert "0 jobs submitted" in gated.submit().stdout
     assert gated.goes_on(before)
