@@ -17,9 +17,9 @@ import pytest
 
 from cache import Reader
 from stages.networks import SOFTMAX, NetworkSource
-from tests import in_process
 from tests.built_once import BuiltOnce
-from tests.pipeline import PROJECT, command, contents, rcnn
+from tests.in_process import rcnn
+from tests.pipeline import PROJECT, command, contents
 
 RECIPE = """
 [datasets.train]
@@ -62,7 +62,7 @@ inputs = { detections = "detect-softmax" }
 
 def call(*arguments: object, work: Path) -> tuple[int, str]:
     """`rcnn` in this process: exit code, and all that it printed."""
-    done = in_process.rcnn(*arguments, work=work, check=False)
+    done = rcnn(*arguments, work=work, check=False)
     return done.returncode, done.stderr + done.stdout
 
 
@@ -72,7 +72,7 @@ def finished(built_once: BuiltOnce) -> tuple[Path, Path, str]:
 
     def build(folder: Path) -> None:
         (folder / "tuned.toml").write_text(RECIPE)
-        done = in_process.rcnn("run", folder / "tuned.toml", work=folder / "work")
+        done = rcnn("run", folder / "tuned.toml", work=folder / "work")
         (folder / "printed.txt").write_text(done.stdout)
 
     folder = built_once.folder("finetuned", build)
