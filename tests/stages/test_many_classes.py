@@ -24,12 +24,12 @@ from stages.train_svm import stage as train_svm
 from stages.train_svm.stage import Mining, batches
 from tests.stages.given_datasets import GivenDataset
 
-CLASSES = tuple(f"class{number:03}" for number in range(300))
+CLASSES = tuple(f"class{number:03}" for number in range(150))
 SETTINGS = Settings(retrain_after=60, C=0.01, tolerance=0.1)
 
 
 def scenes(region_image: Any, images: int = 12, dimension: int = 16) -> list[Record]:
-    """Two objects of every class, 50 an image, each with a proposal beside it; features show, noisily, the class."""
+    """Two objects of every class, 25 per image, each with a proposal beside it; features show, noisily, the class."""
     generator = np.random.default_rng(0)
     prototypes = np.maximum(0, generator.normal(size=(len(CLASSES), dimension)))
     every = generator.permutation(np.repeat(np.arange(len(CLASSES)), 2)).reshape(images, -1)
@@ -45,10 +45,10 @@ def scenes(region_image: Any, images: int = 12, dimension: int = 16) -> list[Rec
 
 @pytest.fixture
 def trained(run_stage: Any, feature_cache: Any, with_classes: Any, region_image: Any) -> Any:
-    """trained(name, settings): the SVMs of 300 classes."""
+    """trained(name, settings): the SVMs of 150 classes."""
     features = feature_cache(scenes(region_image))
     return lambda name, settings=SETTINGS: run_stage(
-        STAGE, settings, with_classes(features, CLASSES), name, part_size=60
+        STAGE, settings, with_classes(features, CLASSES), name, part_size=30
     )
 
 
