@@ -200,9 +200,8 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
         raise StageError(
             f"--split {split}: is no dataset of {graph.recipe.path}{nearest(split, graph.recipe.datasets)}"
         )
-    features = detector.sources["features"]
-    assert isinstance(features, Node)
-    others = [node.dataset for node in graph.nodes.values() if node.use is features.use]
+    features = detector.made_from("features")
+    others = [node.dataset for node in graph.nodes.values() if features is not None and node.use is features.use]
     splits = [split] if split else list(dict.fromkeys((detector.dataset, *others)))
     ids = {name: graph.dataset(name, "dataset").image_ids for name in splits}
     found = next((name for name in splits if image in ids[name]), None)
@@ -255,8 +254,8 @@ def put_together(
     known_classes, size = trace.scored.classes, trace.scored.image_size
     found = detections_from_arrays(known_classes, [(name, trace.detections.above(thresholds))], {name: size})
     cuts = score_cuts(chosen.curves, known_classes)
-    features = detector.sources["features"]
-    assert isinstance(features, Node)
+    features = detector.made_from("features")
+    assert features is not None
     network = open_input(graph, features, "network", Execution())
     known = {one: label for label, one in enumerate(known_classes)}
     return Explained(

@@ -250,10 +250,9 @@ def training_node(graph: Graph) -> Node:
     if there are none."""
     own = detector_node(graph).sources.get("svm") if graph.making("detections") else None
     for node in (own, *graph.making("svm")):
-        if isinstance(node, Node):
-            source = node.sources["features"]
-            assert isinstance(source, Node)
-            return source
+        features = node.made_from("features") if isinstance(node, Node) else None
+        if features is not None:
+            return features
     raise StageError(f"{graph.recipe.path} trains no SVMs; add a table [train-svm]")
 
 

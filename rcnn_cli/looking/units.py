@@ -94,11 +94,8 @@ def features_nodes(graph: Graph) -> list[Node]:
     if not nodes:
         raise StageError(f"{graph.recipe.path}: extracts no features; add a table [extract]")
     order = tables_that_make(graph, "features")
-    main = detector_node(graph).sources["features"] if main_detector(graph) else None
-    return sorted(
-        nodes,
-        key=lambda node: (not isinstance(main, Node) or node.use is not main.use, order.index(node.use.name)),
-    )
+    main = detector_node(graph).made_from("features") if main_detector(graph) else None
+    return sorted(nodes, key=lambda node: (main is None or node.use is not main.use, order.index(node.use.name)))
 
 
 def features_node(graph: Graph, split: str, table: str | None) -> Node:

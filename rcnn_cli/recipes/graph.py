@@ -84,6 +84,17 @@ class Node:
         """The nodes that this one reads."""
         return (source for source in self.sources.values() if isinstance(source, Node))
 
+    def made_from(self, kind: str) -> Node | None:
+        """The nearest node upstream that makes this ("features", say) of the images that this one is about; None where
+        there is none."""
+        nodes: list[Node] = [self]
+        while nodes:
+            nodes = [source for node in nodes for source in node.upstream() if source.use.stage.follows_split]
+            for node in nodes:
+                if node.use.stage.makes == kind:
+                    return node
+        return None
+
 
 class Graph:
     """All nodes of a recipe, inputs before what reads them."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rcnn_cli.looking.recall import Measured
-from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.report.charts import remedied
 from rcnn_cli.report.runs import Run
 from rcnn_cli.report.tables import gains
@@ -63,21 +63,12 @@ def headline(
 def recall_of_proposals(run: Run, measured: Mapping[str, Measured]) -> dict[str, Any] | None:
     """The share of objects covered by the proposals of the run's detector, in percent, and the number of proposals per
     image; None if the proposals are missing or there are no objects."""
-    node = proposals_node(run)
+    node = run.detector.made_from("proposals")
     proposals = None if node is None else measured.get(run.graph.identity(node).key)
     if proposals is None or not len(proposals.found.overlaps):
         return None
     share = recall_at(proposals.found.overlaps[:, -1], np.array([run.summary["iou"]]))[0]
     return {"share": percent(float(share)), "boxes": f"{proposals.found.boxes[-1]:,.0f}"}
-
-
-def proposals_node(run: Run) -> Node | None:
-    """The node of the proposals that the run's detector scores; None if there is none."""
-    node: Node | None = run.detector
-    while node is not None and node.use.stage.makes != "proposals":
-        source = node.sources.get("features") or node.sources.get("proposals")
-        node = source if isinstance(source, Node) else None
-    return node
 
 
 def limit_of(diagnosis: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -313,6 +313,15 @@ def test_proposals_that_extract_alone_reads_do_without_a_cache(tmp_path):
         graph(tmp_path, CHAIN, NO_PROPOSALS, "propose.method=file", "propose.file=boxes.npz")
 
 
+def test_from_what_a_node_is_made(tmp_path):
+    nodes = graph(tmp_path, CHAIN).nodes
+    assert nodes["detect@test"].made_from("features") is nodes["extract@test"]
+    assert nodes["detect@test"].made_from("proposals") is nodes["propose@test"]
+    assert nodes["train-svm"].made_from("proposals") is nodes["propose@train"]
+    assert nodes["detect@test"].made_from("svm") is None  # its SVMs are not of the test split
+    assert nodes["propose@test"].made_from("proposals") is None
+
+
 def test_what_computes_on_demand_reads_through(tmp_path):
     made = graph(tmp_path, CHAIN, FALSE)
     detect = made.nodes["detect@test"]
