@@ -86,7 +86,7 @@ WORDS = {
 }
 BESIDES = {"manifest": ("manifest.json",), "bit": ("plan.json", "manifest.json"), "view": ("data.h5",)}
 SIGNS = {
-    "written again, the parts are kept": "named as damaged by the next run and written again",
+    "it will be rewritten; the parts are kept": "named as damaged by the next run and written again",
     "moved to": "named and set aside by the run",
     "the file is missing": "named as missing",
     "its SHA-256 does not": "named by cache verify",

@@ -246,7 +246,7 @@ def test_other_images_and_incomplete_runs_are_refused(finished: tuple[Path, Path
 def test_unknown_images_are_one_sentence(finished: tuple[Path, Path], call: Any) -> None:
     code, _, errors = call("explain", finished[0], "test_0001")
     assert code == 2
-    assert "test_0001: is no photo, and no image of the datasets test, train; did you mean 'test_0000" in errors
+    assert "test_0001: is neither a photo nor an image of the datasets test, train; did you mean 'test_0000" in errors
 
 
 def test_an_image_that_was_skipped_is_one_sentence(
@@ -260,4 +260,4 @@ def test_an_image_that_was_skipped_is_one_sentence(
     monkeypatch.setattr("rcnn_cli.running.runner.open_inputs", skipping)
     code, _, errors = call("explain", finished[0], "test_00001")
     assert code == 2
-    assert "test_00001: was skipped as unreadable (is empty (0 bytes)); there is nothing to explain" in errors
+    assert "test_00001: was skipped because it is unreadable (it is empty (0 bytes)); there is nothing to explain" in errors

@@ -174,7 +174,7 @@ def test_a_stage_command_sets_a_damaged_part_of_its_unfinished_cache_aside(copie
     os.truncate(folder / "part-00003.h5", 1000)
     again = rcnn("train-bbox", recipe, work=work)
     assert "part-00003.h5: damaged" in again.stderr
-    assert "resuming: 9 of 10 are there" in again.stderr
+    assert "resuming: 9 of 10 are done" in again.stderr
     assert contents(work) == contents(finished[1])
 
 

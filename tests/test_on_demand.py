@@ -138,7 +138,7 @@ def test_features_of_proposals_that_are_not_kept(without_proposals, cached):
     recipe, work = without_proposals
     extract = ("extract", recipe, "--split", "test", "--jobs", 2, *PARTS, *NO_PROPOSALS)
     rcnn(*extract, "--shard", "2/2", work=work)
-    assert "extract@test: 4 images, resuming: 4 of 8 are there" in rcnn(*extract, work=work).stderr
+    assert "extract@test: 4 images, resuming: 4 of 8 are done" in rcnn(*extract, work=work).stderr
     expected, found = contents(cached[1]), contents(work)
     assert {name: value for name, value in found.items() if name in expected} == found
     assert not (work / "caches" / "propose").exists()

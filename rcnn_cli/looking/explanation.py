@@ -119,7 +119,7 @@ def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen
     complete.
     """
     if evaluation and detector:
-        raise StageError("--evaluation and --detector: an evaluation has its detector; leave one of the two out")
+        raise StageError("--evaluation and --detector: give only one; an evaluation already names its detector")
     if detector or not evaluations_of(graph):
         node = detector_node(graph, detector)
         tell_choice(graph, node, detector)
@@ -127,7 +127,7 @@ def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen
         chosen = Chosen(graph, node, reading)
         if reading is None:
             log.warning(
-                "no complete evaluation of %s: detections are shown from a score of %g on", node.name, chosen.least
+                "%s has no complete evaluation: detections with a score of %g or more are shown", node.name, chosen.least
             )
         return chosen
     node = complete_evaluation(graph, evaluation)
@@ -171,7 +171,7 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
         check_against(cached, image, trace)
     elif graph.readers(node) or node is chosen.detector:
         log.warning(
-            "%s is not complete: the cap over all of its images is not known and is left out; `rcnn run %s` makes it",
+            "%s is not complete: the cap over all its images is unknown and left out; complete it with `rcnn run %s`",
             *(node.name, graph.recipe.path),
         )
     else:
@@ -198,7 +198,7 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
     graph, detector = chosen.graph, chosen.detector
     if split is not None and split not in graph.recipe.datasets:
         raise StageError(
-            f"--split {split}: is no dataset of {graph.recipe.path}{nearest(split, graph.recipe.datasets)}"
+            f"--split {split}: is not a dataset of {graph.recipe.path}{nearest(split, graph.recipe.datasets)}"
         )
     features = detector.made_from("features")
     others = [node.dataset for node in graph.nodes.values() if features is not None and node.use is features.use]
@@ -211,7 +211,7 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
         return None
     close = difflib.get_close_matches(image, [one for some in ids.values() for one in some], n=1, cutoff=0.5)
     advice = f"did you mean '{close[0]}'?" if close else f"the first is '{next(iter(ids.values()))[0]}'"
-    kinds = "no photo, and no image of" if split is None else "no image of"
+    kinds = "neither a photo nor an image of" if split is None else "not an image of"
     raise StageError(
         f"{image}: is {kinds} the {'dataset' if len(splits) == 1 else 'datasets'} {listed(splits)}; {advice}"
     )
@@ -223,7 +223,7 @@ def trace_of(graph: Graph, node: Node, image: str, execution: Execution, photos:
     trace: Trace = detector.trace(image)
     reason = detector.manifest["skipped"].get(image)
     if reason:
-        raise StageError(f"{image}: was skipped as unreadable ({reason}); there is nothing to explain")
+        raise StageError(f"{image}: was skipped because it is unreadable (it {reason}); there is nothing to explain")
     return trace
 
 
@@ -233,7 +233,7 @@ def check_against(cached: Reader, image: str, trace: Trace) -> None:
     found = trace.detections
     pairs = ((record["boxes"], found.boxes), (record["score"], found.scores), (record["label"], found.labels))
     if not all(np.array_equal(*one) for one in pairs):
-        log.warning("%s: the cached detections differ: they were made on another device or batch size", image)
+        log.warning("%s: the cached detections differ: they were made on another device or with another batch size", image)
 
 
 def put_together(
@@ -291,7 +291,7 @@ def object_names(classes: Sequence[str]) -> tuple[str, ...]:
 def chosen_rows(explained: Explained, number: int | None, class_name: str | None) -> tuple[list[int], list[int]]:
     """The objects and the shown detections that --object and --class ask for. Raises StageError for unknown ones."""
     if number is not None and class_name is not None:
-        raise StageError("--object and --class: an object has its class; leave one of the two out")
+        raise StageError("--object and --class: give only one; an object already has a class")
     objects, shown = list(range(len(explained.objects))), [int(row) for row in explained.shown]
     labels = explained.found.every.labels
     if number is not None and not 1 <= number <= len(objects):
@@ -304,7 +304,7 @@ def chosen_rows(explained: Explained, number: int | None, class_name: str | None
     if class_name is not None:
         every = list(dict.fromkeys([*explained.classes, *explained.trace.scored.classes]))
         if class_name not in every:
-            raise StageError(f"--class {class_name}: there is no such class{nearest(class_name, every)}")
+            raise StageError(f"--class {class_name}: no such class{nearest(class_name, every)}")
         objects = [one for one in objects if explained.classes[explained.objects.labels[one]] == class_name]
         shown = [row for row in shown if explained.trace.scored.classes[labels[row]] == class_name]
     return objects, shown

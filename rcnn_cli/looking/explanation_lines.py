@@ -118,13 +118,13 @@ def miss_words(explained: Explained, miss: Miss, one: int) -> str:
     trace, box, label = explained.trace, explained.objects.boxes[one], explained.labels[one]
     name = explained.classes[explained.objects.labels[one]]
     if miss.reason == Reason.UNKNOWN or label is None:
-        known = "has learnt nothing of" if name in trace.scored.classes else "does not know"
+        known = "had no examples of" if name in trace.scored.classes else "does not know"
         return f"the detector {known} the class {name}"
     if miss.proposal is None:
         return "the image has no proposals"
     before = overlap(trace.scored.boxes[miss.proposal], box)
     if miss.reason == Reason.NO_PROPOSAL:
-        return f"no proposal covers it, the best has an IoU of {before:.2f}"
+        return f"no proposal covers it; the best has an IoU of {before:.2f}"
     after = overlap(trace.after_regression(miss.proposal, label), box)
     score = trace.scored.scores[miss.proposal, label]
     if miss.reason == Reason.LOCALISATION:
@@ -135,7 +135,7 @@ def miss_words(explained: Explained, miss: Miss, one: int) -> str:
         more = overlap(trace.moved.boxes[explained.kept[row]], explained.objects.boxes[other])
         return (
             f"the detection on it (score {score:.2f}, IoU {after:.2f}) overlaps {explained.names[other]} more "
-            f"(IoU {more:.2f}) and is held for that"
+            f"(IoU {more:.2f}) and counts for that one"
         )
     if miss.reason == Reason.SUPPRESSED:
         assert miss.by is not None
@@ -169,12 +169,12 @@ def limit(explained: Explained, label: int) -> str:
     """What a score was below."""
     cut, threshold = explained.cuts[label], explained.thresholds[label]
     if np.isinf(cut):
-        return f"and {explained.trace.scored.classes[label]} is never right half of the time, so that none is shown"
+        return f"and no {explained.trace.scored.classes[label]} is shown, as they are never right half of the time"
     if threshold > cut:
         settings = explained.chosen.detector.settings
         if settings.cap == "image":
             return f"below the {threshold:.2f} that the cap of {settings.all_classes_at_most} per image leaves"
-        return f"below the {threshold:.2f} that the cap of {settings.average_per_image} an image leaves"
+        return f"below the {threshold:.2f} that the cap of {settings.average_per_image} per image leaves"
     return f"below the cut of {cut:.2f}"
 
 

@@ -90,7 +90,7 @@ def files_of(text: str) -> list[Path]:
     if os.path.exists(path):
         return [path]
     if ADDRESS.match(text):
-        raise StageError(f"{text}: is a URL, and rcnn downloads no photos; download it yourself and name the file")
+        raise StageError(f"{text}: is a URL, and rcnn does not download photos; download it and name the file")
     if PATTERN.search(text):
         found = sorted(Path(one) for one in glob.glob(text, recursive=True))
         files = without_drawings(found)

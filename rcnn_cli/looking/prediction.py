@@ -37,7 +37,7 @@ class Wish:
 
     def __post_init__(self) -> None:
         if self.threshold is not None and self.precision is not None:
-            raise StageError("--threshold is a score and --precision a share of 1: leave one of the two out")
+            raise StageError("--threshold and --precision: give only one of them, a score or a share between 0 and 1")
 
 
 def prepare(photos: Sequence[Photo], output: Path, skip_bad_images: bool) -> tuple[list[Photo], OutputFolder]:

@@ -183,7 +183,7 @@ class Graph:
         base, _, at = name.partition("@")
         if base not in self.recipe.uses:
             advice = nearest(base, [*self.recipe.uses, *networks])
-            raise RecipeError(f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' is no table{advice}")
+            raise RecipeError(f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' is not a table{advice}")
         source = self.recipe.uses[base]
         if source.stage.makes not in wanted.kinds:
             raise RecipeError(

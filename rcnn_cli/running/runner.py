@@ -95,7 +95,7 @@ def put_aside(error: DamagedFile) -> None:
     """Sets a damaged file of a cache aside and says so."""
     moved = set_aside(error)
     again = (
-        "only this part will be made again" if isinstance(error, DamagedPart) else "written again, the parts are kept"
+        "only this part will be recomputed" if isinstance(error, DamagedPart) else "it will be rewritten; the parts are kept"
     )
     aside = f"moved to {moved.name}; " if moved.exists() else ""
     log.warning("%s: damaged (%s); %s%s", error.path, error.reason, aside, again)
@@ -113,9 +113,9 @@ def mend_view(state: CacheState) -> None:
     except DamagedFile:
         raise
     except CacheError as error:
-        log.warning("%s: %s, and it could not be written again: %s", state.view, state.view_fault, error)
+        log.warning("%s: %s, and it could not be rewritten: %s", state.view, state.view_fault, error)
     else:
-        log.warning("%s: %s; written again from the parts", state.view, state.view_fault)
+        log.warning("%s: %s; rewritten from the parts", state.view, state.view_fault)
 
 
 States = dict[str, CacheState]
@@ -151,7 +151,7 @@ def tell_uncached(graph: Graph) -> None:
         if not graph.is_cached(node):
             if len(readers) > 1:
                 log.warning(
-                    "%s: is computed %d times, for %s; with a cache, only once",
+                    "%s: is computed %d times, for %s; with a cache only once",
                     node.name,
                     len(readers),
                     listed(readers),
@@ -186,7 +186,7 @@ def ensure(graph: Graph, node: Node, options: Options, done: set[str], seen: Sta
             continue
         done.add(node.name)
         return
-    raise StageError(f"{node.name}: its inputs were found damaged {REPAIRS} times; check the disk under {graph.work}")
+    raise StageError(f"{node.name}: its inputs were damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
 def repairable(graph: Graph, node: Node, error: Exception, done: set[str]) -> bool:
@@ -204,7 +204,7 @@ def repairable(graph: Graph, node: Node, error: Exception, done: set[str]) -> bo
     again = lost & done
     done -= lost
     for name in sorted(again):
-        log.warning("%s: is no longer complete; the missing parts will be made again for %s", name, node.name)
+        log.warning("%s: is no longer complete; the missing parts will be recomputed for %s", name, node.name)
     return isinstance(error, DamagedFile) or bool(again)
 
 
@@ -229,7 +229,7 @@ def run_until_shown(
 def lost_too_often(graph: Graph) -> StageError:
     """The error where repairing leads nowhere."""
     return StageError(
-        f"{graph.recipe.path}: caches were found damaged {REPAIRS} times; check the disk under {graph.work}"
+        f"{graph.recipe.path}: caches were damaged {REPAIRS} times; check the disk under {graph.work}"
     )
 
 
@@ -378,7 +378,7 @@ def run_alone(graph: Graph, node: Node, options: Options) -> bool:
                     raise needed(graph, node, source) from error
         except LostSource as error:
             log.warning("%s", error)
-    raise StageError(f"{node.name}: was found damaged {REPAIRS} times; check the disk under {graph.work}")
+    raise StageError(f"{node.name}: was damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
 def work_until_done(node: Node, writer: Writer, settings: Any, inputs: Inputs, execution: Execution) -> None:
@@ -404,7 +404,7 @@ def announce(node: Node, writer: Writer) -> None:
     there = total - sum(len(part.item_ids) for part in writer.unfinished())
     copied = writer.adopted()
     adopted = f", {sum(copied.values())} copied from {listed_caches(copied)}" if copied else ""
-    resumed = f", resuming: {there} of {total} are there" if there else ""
+    resumed = f", resuming: {there} of {total} are done" if there else ""
     log.info("%s: %d %s%s%s", node.name, left, plural(writer.schema.item, left), adopted, resumed)
 
 

@@ -88,7 +88,7 @@ def test_found(chosen: Chosen) -> None:
 
 
 def test_no_proposal(chosen: Chosen) -> None:
-    words = "cat 1 was missed: no proposal covers it, the best has an IoU of 0.40"
+    words = "cat 1 was missed: no proposal covers it; the best has an IoU of 0.40"
     assert sentence(chosen, traced([(0, 0, 10, 4)], [(1, 0)]), CAT) == words
     assert sentence(chosen, traced([], []), CAT) == "cat 1 was missed: the image has no proposals"
 
@@ -98,9 +98,9 @@ def test_a_low_score(chosen: Chosen) -> None:
     words = "cat 1 was missed: the best-scored of its 2 proposals (IoU 0.80) scored -1.00, {}; rank 2 of 3"
     assert sentence(chosen, trace, CAT) == words.format("below the cut of 0.00")
     capped = sentence(chosen, trace, CAT, cap=(0.5, 0))
-    assert capped == words.format("below the 0.50 that the cap of 40 an image leaves")
+    assert capped == words.format("below the 0.50 that the cap of 40 per image leaves")
     never = sentence(chosen, trace, CAT, cuts=(np.inf, 0))
-    assert never == words.format("and cat is never right half of the time, so that none is shown")
+    assert never == words.format("and no cat is shown, as they are never right half of the time")
     line = tell_object(explained_of(chosen, trace, CAT), 0)
     assert line.detail == ("its nearest proposal: IoU 0.90; score -2.00, rank 3; best other class there: dog, -2.00")
     assert line.values["best_proposal"]["proposal"] == 0
@@ -156,7 +156,7 @@ def test_suppressed(chosen: Chosen) -> None:
 
 def test_taken(chosen: Chosen) -> None:
     two = objects_of((HERE, "cat"), ((0, 0, 10, 9), "cat"))
-    words = "the detection on it (score 1.00, IoU 0.90) overlaps cat 2 more (IoU 1.00) and is held for that"
+    words = "the detection on it (score 1.00, IoU 0.90) overlaps cat 2 more (IoU 1.00) and counts for that one"
     assert sentence(chosen, traced([(0, 0, 10, 9)], [(1, -1)]), two) == f"cat 1 was missed: {words}"
 
 
@@ -226,9 +226,9 @@ def test_what_object_and_class_choose(chosen: Chosen) -> None:
     assert "no object of that class is annotated" in format_text(found, tell_lines(found, None, "owl"))
     with pytest.raises(StageError, match=r"--object 4: a has 3 objects: 1 is cat 1, 2 is dog 1, 3 is cat 2"):
         chosen_rows(found, 4, None)
-    with pytest.raises(StageError, match=r"--class cut: there is no such class, did you mean 'cat'?"):
+    with pytest.raises(StageError, match=r"--class cut: no such class, did you mean 'cat'?"):
         chosen_rows(found, None, "cut")
-    with pytest.raises(StageError, match="an object has its class; leave one of the two out"):
+    with pytest.raises(StageError, match="give only one; an object already has a class"):
         chosen_rows(found, 1, "cat")
     assert object_names([]) == ()
 
@@ -248,7 +248,7 @@ def test_a_crop_is_what_the_network_sees() -> None:
 def test_which_detector_and_evaluation(folder: Path) -> None:
     two = RECIPE + '[detect-b]\nstage = "detect"\nnms_iou = 0.5\n[eval-b]\nstage = "eval"\n'
     graph = graph_of(folder, two + 'inputs = {{ detections = "detect-b" }}\n', "choose")
-    with pytest.raises(StageError, match="leave one of the two out"):
+    with pytest.raises(StageError, match="give only one; an evaluation already names its detector"):
         choose(graph, "eval", "detect")
     with pytest.raises(StageError, match=r"has no evaluation 'evil'; it has eval, eval-b"):
         choose(graph, "evil", None)
@@ -271,10 +271,10 @@ def test_which_image(chosen: Chosen, folder: Path) -> None:
     photo = folder / "voc/JPEGImages/image_a.png"
     assert split_of(chosen, str(photo), None) is None
     with pytest.raises(
-        StageError, match=r"imag_a: is no photo, and no image of the .* test, train; did you mean 'image_a'"
+        StageError, match=r"imag_a: is neither a photo nor an image of the .* test, train; did you mean 'image_a'"
     ):
         split_of(chosen, "imag_a", None)
-    with pytest.raises(StageError, match=r"000012: is no image of the dataset test; the first is 'image_a'"):
+    with pytest.raises(StageError, match=r"000012: is not an image of the dataset test; the first is 'image_a'"):
         split_of(chosen, "000012", "test")
-    with pytest.raises(StageError, match=r"--split tset: is no dataset of .*, did you mean 'test'?"):
+    with pytest.raises(StageError, match=r"--split tset: is not a dataset of .*, did you mean 'test'?"):
         split_of(chosen, "image_a", "tset")

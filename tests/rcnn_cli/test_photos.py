@@ -55,7 +55,7 @@ def test_what_rcnn_drew_is_not_taken_for_a_photo(folder: Path, caplog: pytest.Lo
         ("c.jpg", "c.jpg: no such file"),
         ("bb.jpg", "bb.jpg: no such file, did you mean 'b.jpg'?"),
         ("nowhere/b.jpg", "nowhere/b.jpg: no such file; there is no folder nowhere"),
-        ("https://example.org/b.jpg", "is a URL, and rcnn downloads no photos"),
+        ("https://example.org/b.jpg", "is a URL, and rcnn does not download photos"),
         ("*.webp", r"\*.webp: matches no image or video"),
         ("none", "none: contains no images or videos .* write 'none/\\*\\*/\\*.jpg'"),
         ("x" * 300 + ".jpg", "no such file"),

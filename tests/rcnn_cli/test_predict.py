@@ -262,7 +262,7 @@ def test_precision_and_threshold_choose_what_is_drawn(call: Call, made: Path, ph
     assert drawn[0] >= drawn[1]
     assert drawn[2] == len(told(tmp_path, "a")["detections"])
     code, _, errors = call(*arguments, "--precision", 0.5, "--threshold", 0)
-    assert (code, "leave one of the two out" in errors) == (2, True)
+    assert (code, "--threshold and --precision: give only one of them" in errors) == (2, True)
 
 
 def test_frames_of_a_video(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:

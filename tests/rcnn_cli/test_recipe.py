@@ -233,14 +233,14 @@ def test_a_recipe_with_a_mistake_is_a_sentence_that_names_file_and_key(tmp_path,
     [
         (CHAIN.replace("[train-svm]\nlayer", "[train-bbox-2]\nstage = 'train-bbox'\nlayer"), "[detect] needs svm; add"),
         (CHAIN + "inputs = { detections = 'extract' }\n", "makes features, not detections"),
-        (CHAIN + "inputs = { detections = 'detector' }\n", "is no table, did you mean 'detect'?"),
+        (CHAIN + "inputs = { detections = 'detector' }\n", "is not a table, did you mean 'detect'?"),
         (CHAIN.replace("datasets.test", "datasets.final").replace("propose.test", "propose.final"),
          "works on the dataset 'test', which the recipe does not have"),
         (CHAIN.replace("[extract]", "[propose-b]\nstage = 'propose'\n[extract]\ninputs = { proposals = 'extract' }"),
          "makes features, not proposals"),
-        (TWO_NETWORKS.replace('network = "other"', 'network = "othr"'), "is no table, did you mean 'other'?"),
+        (TWO_NETWORKS.replace('network = "other"', 'network = "othr"'), "is not a table, did you mean 'other'?"),
         (TWO_NETWORKS.replace("[svm-other]", "[svm-o]").replace('features = "extract-other"', 'features = "other"'),
-         "inputs.features = 'other' is no table"),
+         "inputs.features = 'other' is not a table"),
         (CHAIN + "[detect-b]\nstage = 'detect'\nscore = 'softmax'\ninputs = { svm = 'train-svm' }\n",
          "inputs.svm = 'train-svm' is not read with score = 'softmax'; remove it"),
     ],
@@ -363,7 +363,7 @@ def test_what_is_said_before_the_work(tmp_path, caplog, monkeypatch):
     tell_uncached(graph(tmp_path, text, *FEW, FALSE))
     assert [record.getMessage() for record in caplog.records if record.name == "rcnn"] == [
         "extract@train: cached despite cache = false, for train-svm and train-bbox",
-        "extract@test: is computed 2 times, for detect@test and detect-without-bbox@test; with a cache, only once",
+        "extract@test: is computed 2 times, for detect@test and detect-without-bbox@test; with a cache only once",
     ]
 
 

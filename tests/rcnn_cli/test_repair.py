@@ -254,7 +254,7 @@ def test_an_input_that_is_lost_again_and_again_ends_the_run(copied, monkeypatch)
 
     monkeypatch.setattr(module, "run", harmed)
     monkeypatch.setattr(runner, "REPAIRS", 3)
-    with pytest.raises(StageError, match="its inputs were found damaged 3 times; check the disk"):
+    with pytest.raises(StageError, match="its inputs were damaged 3 times; check the disk"):
         run_nodes(graph, graph.caches(), OPTIONS)
     assert len(calls) == 3
 
@@ -281,5 +281,5 @@ def test_the_command_of_one_stage_names_the_command_for_its_lost_input(finished,
     monkeypatch.setattr(logging.getLogger("rcnn"), "propagate", True)
     code, _, errors = caller(capsys)("train-svm", graph.recipe.path, "--work", graph.work)
     assert code == 2
-    assert "part-00001.h5: damaged (the file is missing); only this part will be made again" in errors
+    assert "part-00001.h5: damaged (the file is missing); only this part will be recomputed" in errors
     assert f"rcnn: train-svm needs extract@train, which is not complete ({features}); run `rcnn extract" in errors

@@ -425,7 +425,7 @@ def test_a_scheduler_that_dies_in_the_middle_loses_nothing(clusters, plain, tmp_
     said = last(run.end(2))
     assert "lost the connection to the Dask scheduler; finished work is kept" in said
     until(lambda: not tasks_of(cluster.folder), "the worker's process has ended")
-    assert re.search(r"resuming: \d+ of 24 are there", rcnn("propose", recipe, work=tmp_path / "work").stderr)
+    assert re.search(r"resuming: \d+ of 24 are done", rcnn("propose", recipe, work=tmp_path / "work").stderr)
     assert contents(tmp_path / "work") == plain
 
 

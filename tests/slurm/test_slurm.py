@@ -249,7 +249,7 @@ def test_a_preempted_task_gives_back_its_part_and_goes_on_later(gated):
     assert len(before) == 4
     busy.unlink()
     assert gated.goes_on(before)
-    assert re.search(r"resuming: \d+ of 16 are there", gated.log(job, 1).partition(TERMINATED)[2])
+    assert re.search(r"resuming: \d+ of 16 are done", gated.log(job, 1).partition(TERMINATED)[2])
 
 
 def test_a_task_that_dies_with_its_node_goes_on_elsewhere(gated):
@@ -267,7 +267,7 @@ def test_a_task_that_dies_with_its_node_goes_on_elsewhere(gated):
     gated.until(lambda: gated.running(job), "the tasks run again")
     assert gated.goes_on(before)
     assert TERMINATED not in gated.log(job, 1) + gated.log(job, 2)
-    assert re.search(r"resuming: \d+ of 16 are there", gated.log(job, 1))
+    assert re.search(r"resuming: \d+ of 16 are done", gated.log(job, 1))
     assert gated.claims() == []
 
 
