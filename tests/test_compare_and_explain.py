@@ -89,7 +89,7 @@ def test_every_image_explained_ends_in_the_cached_detections(finished: tuple[Pat
         assert found.scores.tobytes() == record["score"].tobytes()
         assert found.labels.tobytes() == record["label"].tobytes()
         assert explained.trace.candidates.scores.tobytes() == record["candidates/score"].tobytes()
-        assert explained.found.every.scores.tobytes() == capped.of_image(image).scores.tobytes()
+        assert explained.detections.every.scores.tobytes() == capped.of_image(image).scores.tobytes()
         told = tell_lines(explained, None, None)
         assert len(told.objects) == len(explained.objects)
         assert len(told.detections) == len(explained.shown)
@@ -260,4 +260,7 @@ def test_an_image_that_was_skipped_is_one_sentence(
     monkeypatch.setattr("rcnn_cli.running.runner.open_inputs", skipping)
     code, _, errors = call("explain", finished[0], "test_00001")
     assert code == 2
-    assert "test_00001: was skipped because it is unreadable (it is empty (0 bytes)); there is nothing to explain" in errors
+    assert (
+        "test_00001: was skipped because it is unreadable (it is empty (0 bytes)); there is nothing to explain"
+        in errors
+    )

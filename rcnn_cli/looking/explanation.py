@@ -63,8 +63,8 @@ class Chosen:
     @property
     def rules(self) -> EvalSettings:
         """What counts as found."""
-        found: EvalSettings = self.evaluation.settings if self.evaluation else EvalSettings()
-        return found
+        rules: EvalSettings = self.evaluation.settings if self.evaluation else EvalSettings()
+        return rules
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Explained:
 
     `name` is the image's id (`split` its dataset) or a photo's file name (`split` is None, and there are no objects).
     `cuts` and `thresholds` float32 [K]: the scores from which a class's detections are shown, and from which the caps
-    keep them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `found` holds the
+    keep them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `detections` holds the
     detections, in the same order, `precision` float64 [d] as in `Evaluated`. `labels` are the objects' classes in the
     detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2".
     """
@@ -87,7 +87,7 @@ class Explained:
     cuts: NDArray[np.float32]
     thresholds: NDArray[np.float32]
     kept: NDArray[np.int64]
-    found: DetectionSet
+    detections: DetectionSet
     judged: Judged
     precision: NDArray[np.float64]
     objects: Objects
@@ -103,13 +103,13 @@ class Explained:
     @cached_property
     def shown(self) -> NDArray[np.int64]:
         """The detections from the cut on, the best precision and score first."""
-        every = self.found.every
+        every = self.detections.every
         rows = np.flatnonzero(every.scores >= self.cuts[every.labels])
         return rows[best_first(every.scores[rows], self.precision[rows])]
 
     def is_shown(self, row: int) -> bool:
         """Whether a detection (-1: none) is."""
-        return row >= 0 and bool(self.found.every.scores[row] >= self.cuts[self.found.every.labels[row]])
+        return row >= 0 and bool(self.detections.every.scores[row] >= self.cuts[self.detections.every.labels[row]])
 
 
 def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen:
@@ -127,7 +127,9 @@ def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen
         chosen = Chosen(graph, node, reading)
         if reading is None:
             log.warning(
-                "%s has no complete evaluation: detections with a score of %g or more are shown", node.name, chosen.least
+                "%s has no complete evaluation: detections with a score of %g or more are shown",
+                node.name,
+                chosen.least,
             )
         return chosen
     node = complete_evaluation(graph, evaluation)
@@ -204,12 +206,14 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
     others = [node.dataset for node in graph.nodes.values() if features is not None and node.use is features.use]
     splits = [split] if split else list(dict.fromkeys((detector.dataset, *others)))
     ids = {name: graph.dataset(name, "dataset").image_ids for name in splits}
-    found = next((name for name in splits if image in ids[name]), None)
-    if found is not None:
-        return found
+    containing = next((name for name in splits if image in ids[name]), None)
+    if containing is not None:
+        return containing
     if split is None and Path(image).is_file():
         return None
-    close = difflib.get_close_matches(image, [one for some in ids.values() for one in some], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(
+        image, [image_id for of_split in ids.values() for image_id in of_split], n=1, cutoff=0.5
+    )
     advice = f"did you mean '{close[0]}'?" if close else f"the first is '{next(iter(ids.values()))[0]}'"
     kinds = "neither a photo nor an image of" if split is None else "not an image of"
     raise StageError(
@@ -230,10 +234,16 @@ def trace_of(graph: Graph, node: Node, image: str, execution: Execution, photos:
 def check_against(cached: Reader, image: str, trace: Trace) -> None:
     """Says aloud if the cached detections of the image are not those of the trace."""
     record = cached.read(image, ("boxes", "score", "label"))
-    found = trace.detections
-    pairs = ((record["boxes"], found.boxes), (record["score"], found.scores), (record["label"], found.labels))
-    if not all(np.array_equal(*one) for one in pairs):
-        log.warning("%s: the cached detections differ: they were made on another device or with another batch size", image)
+    detections = trace.detections
+    pairs = (
+        (record["boxes"], detections.boxes),
+        (record["score"], detections.scores),
+        (record["label"], detections.labels),
+    )
+    if not all(np.array_equal(*pair) for pair in pairs):
+        log.warning(
+            "%s: the cached detections differ: they were made on another device or with another batch size", image
+        )
 
 
 def put_together(
@@ -252,12 +262,12 @@ def put_together(
     graph, detector, errors = chosen.graph, chosen.detector, error_settings(chosen.graph)
     thresholds = np.maximum(thresholds, trace.threshold)
     known_classes, size = trace.scored.classes, trace.scored.image_size
-    found = detections_from_arrays(known_classes, [(name, trace.detections.above(thresholds))], {name: size})
+    detections = detections_from_arrays(known_classes, [(name, trace.detections.above(thresholds))], {name: size})
     cuts = score_cuts(chosen.curves, known_classes)
     features = detector.made_from("features")
     assert features is not None
     network = open_input(graph, features, "network", Execution())
-    known = {one: label for label, one in enumerate(known_classes)}
+    known = {class_name: label for label, class_name in enumerate(known_classes)}
     return Explained(
         chosen,
         name,
@@ -268,9 +278,9 @@ def put_together(
         cuts if chosen.evaluation else np.full(len(known_classes), chosen.least, np.float32),
         thresholds,
         trace.kept(thresholds),
-        found,
-        judge(found, objects, classes, chosen.rules.iou, errors.similar, errors.poor_iou),
-        precisions(found, chosen.curves),
+        detections,
+        judge(detections, objects, classes, chosen.rules.iou, errors.similar, errors.poor_iou),
+        precisions(detections, chosen.curves),
         objects,
         classes,
         tuple(known.get(classes[label]) for label in objects.labels),
@@ -293,7 +303,7 @@ def chosen_rows(explained: Explained, number: int | None, class_name: str | None
     if number is not None and class_name is not None:
         raise StageError("--object and --class: give only one; an object already has a class")
     objects, shown = list(range(len(explained.objects))), [int(row) for row in explained.shown]
-    labels = explained.found.every.labels
+    labels = explained.detections.every.labels
     if number is not None and not 1 <= number <= len(objects):
         numbered = ", ".join(f"{place} is {name}" for place, name in enumerate(explained.names, 1))
         raise StageError(
@@ -305,6 +315,6 @@ def chosen_rows(explained: Explained, number: int | None, class_name: str | None
         every = list(dict.fromkeys([*explained.classes, *explained.trace.scored.classes]))
         if class_name not in every:
             raise StageError(f"--class {class_name}: no such class{nearest(class_name, every)}")
-        objects = [one for one in objects if explained.classes[explained.objects.labels[one]] == class_name]
+        objects = [row for row in objects if explained.classes[explained.objects.labels[row]] == class_name]
         shown = [row for row in shown if explained.trace.scored.classes[labels[row]] == class_name]
     return objects, shown

@@ -35,22 +35,22 @@ class Line:
 # What is told of an object
 
 
-def tell_object(explained: Explained, one: int) -> Line:
+def tell_object(explained: Explained, index: int) -> Line:
     """What became of an object."""
-    trace, label, box = explained.trace, explained.labels[one], explained.objects.boxes[one]
-    name, row = explained.names[one], int(explained.judged.found_by[one])
+    trace, label, box = explained.trace, explained.labels[index], explained.objects.boxes[index]
+    name, row = explained.names[index], int(explained.judged.found_by[index])
     overlaps = iou_matrix(trace.scored.boxes, box[None])[:, 0]
     best = int(overlaps.argmax()) if len(overlaps) else None
     values: dict[str, Any] = {
-        "object": one + 1,
+        "object": index + 1,
         "name": name,
         "box": [float(corner) for corner in box],
-        "difficult": bool(explained.objects.difficult[one]),
+        "difficult": bool(explained.objects.difficult[index]),
         "covering": int(np.sum(reaches(overlaps, explained.chosen.rules.iou))),
         "best_proposal": proposal_values(explained, best, label, box),
     }
-    if explained.objects.difficult[one]:
-        lying = [at for at in range(len(explained.kept)) if explained.judged.own[at] == one]
+    if explained.objects.difficult[index]:
+        lying = [at for at in range(len(explained.kept)) if explained.judged.own[at] == index]
         ignored = sum(explained.is_shown(at) and explained.judged.verdicts[at] == DIFFICULT for at in lying)
         sentence = f"{name} is difficult: it need not be found, and {plural_of(ignored, 'detection')} of it "
         sentence += "is ignored" if ignored == 1 else "are ignored"
@@ -75,7 +75,7 @@ def tell_object(explained: Explained, one: int) -> Line:
         "decided_at": proposal_values(explained, at, label, box),
         "suppressed_by": None if miss.by is None else candidate_values(explained, miss.by),
     }
-    sentence = f"{name} was missed: {miss_words(explained, miss, one)}"
+    sentence = f"{name} was missed: {miss_words(explained, miss, index)}"
     return Line(
         name,
         sentence,
@@ -104,7 +104,7 @@ def found_words(explained: Explained, row: int, box: NDArray[np.float32]) -> str
     """How a detection found the object `box`."""
     trace, candidate = explained.trace, int(explained.kept[row])
     proposal, label = int(trace.candidates.rows[candidate]), int(trace.moved.labels[candidate])
-    before, after = (overlap(one, box) for one in (trace.scored.boxes[proposal], trace.moved.boxes[candidate]))
+    before, after = (overlap(corners, box) for corners in (trace.scored.boxes[proposal], trace.moved.boxes[candidate]))
     moved = f", {after:.2f} after regression" if trace.scored.regress is not None else ""
     rank = f"rank {trace.rank(proposal, label):,} of {len(trace.scored.boxes):,}"
     return (
@@ -113,10 +113,10 @@ def found_words(explained: Explained, row: int, box: NDArray[np.float32]) -> str
     )
 
 
-def miss_words(explained: Explained, miss: Miss, one: int) -> str:
+def miss_words(explained: Explained, miss: Miss, index: int) -> str:
     """Why an object was missed, as the end of a sentence."""
-    trace, box, label = explained.trace, explained.objects.boxes[one], explained.labels[one]
-    name = explained.classes[explained.objects.labels[one]]
+    trace, box, label = explained.trace, explained.objects.boxes[index], explained.labels[index]
+    name = explained.classes[explained.objects.labels[index]]
     if miss.reason == Reason.UNKNOWN or label is None:
         known = "had no examples of" if name in trace.scored.classes else "does not know"
         return f"the detector {known} the class {name}"
@@ -204,9 +204,9 @@ def what_it_is(explained: Explained, candidate: int) -> str:
     )
 
 
-def overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def overlap(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     """The IoU of two boxes, float32 [4] each."""
-    return float(iou_matrix(one[None], other[None])[0, 0])
+    return float(iou_matrix(first[None], second[None])[0, 0])
 
 
 def proposal_values(
@@ -222,9 +222,9 @@ def proposal_values(
         "iou": overlap(trace.scored.boxes[proposal], box),
     }
     others = [
-        one
-        for one in np.argsort(-trace.scored.scores[proposal], kind="stable")
-        if one != label and trace.scored.trained[one]
+        rival
+        for rival in np.argsort(-trace.scored.scores[proposal], kind="stable")
+        if rival != label and trace.scored.trained[rival]
     ]
     if others:
         values["best_other"] = {
@@ -259,7 +259,7 @@ def tell_detection(explained: Explained, row: int) -> Line:
         **candidate_values(explained, candidate),
         "precision": as_number(explained.precision[row]),
         "verdict": verdict or None,
-        "removed": [candidate_values(explained, int(one)) for one in removed],
+        "removed": [candidate_values(explained, int(suppressed)) for suppressed in removed],
     }
     sentence = f"{score}{': ' if words else ''}{words}; {removed_words(explained, removed)}"
     return Line(name, sentence, verdict, None, proposal, label, values)
@@ -308,9 +308,9 @@ def removed_words(explained: Explained, removed: NDArray[np.int64]) -> str:
     return f"suppressed {plural_of(len(removed), 'box', 'boxes')}, {above} of them above the cut"
 
 
-def plural_of(count: int, one: str, many: str = "") -> str:
+def plural_of(count: int, singular: str, plural: str = "") -> str:
     """ "1 box", "2 boxes"."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 def candidate_values(explained: Explained, candidate: int) -> dict[str, Any]:
@@ -337,14 +337,16 @@ def as_number(value: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class Told:
+class Lines:
     """What is told: of the chosen objects, and of the shown detections."""
 
     objects: list[Line]
     detections: list[Line]
 
 
-def tell_lines(explained: Explained, number: int | None, class_name: str | None) -> Told:
+def tell_lines(explained: Explained, number: int | None, class_name: str | None) -> Lines:
     """The lines that --object and --class ask for."""
     objects, shown = chosen_rows(explained, number, class_name)
-    return Told([tell_object(explained, one) for one in objects], [tell_detection(explained, row) for row in shown])
+    return Lines(
+        [tell_object(explained, index) for index in objects], [tell_detection(explained, row) for row in shown]
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rcnn_cli.looking.explanation import Explained
-from rcnn_cli.looking.explanation_lines import Told, as_number, plural_of
+from rcnn_cli.looking.explanation_lines import Lines, as_number, plural_of
 from rcnn_cli.looking.results import results_folder
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph
@@ -30,19 +30,19 @@ def output_of(graph: Graph, image: str, split: str | None, folder: Path | None) 
     return output, name
 
 
-def tell(explained: Explained, told: Told, output: OutputFolder, name: str, as_json: bool) -> str:
+def tell(explained: Explained, lines: Lines, output: OutputFolder, name: str, as_json: bool) -> str:
     """Writes the sheet NAME.png and the numbers NAME.json; the text, or the JSON, that is to be printed."""
     from rcnn_cli.looking.explanation_sheet import explanation_sheet
     from stages.pictures.drawing import save_image
 
-    text = json.dumps(as_values(explained, told), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(as_values(explained, lines), indent=2, ensure_ascii=False, allow_nan=False)
     output.write(f"{name}.json", text + "\n")
     with output.file(f"{name}.png") as path:
-        save_image(explanation_sheet(explained, told), path)
-    return text if as_json else f"{format_text(explained, told)}\nPicture and numbers: {output.path / name}.png, .json"
+        save_image(explanation_sheet(explained, lines), path)
+    return text if as_json else f"{format_text(explained, lines)}\nPicture and numbers: {output.path / name}.png, .json"
 
 
-def as_values(explained: Explained, told: Told) -> dict[str, Any]:
+def as_values(explained: Explained, lines: Lines) -> dict[str, Any]:
     """Everything as JSON values; None stands for a number that does not exist."""
     trace, chosen = explained.trace, explained.chosen
     limits = {
@@ -60,8 +60,8 @@ def as_values(explained: Explained, told: Told) -> dict[str, Any]:
         "iou": chosen.rules.iou,
         "counts": counts(explained),
         "limits": limits,
-        "objects": [line.values for line in told.objects],
-        "detections": [line.values for line in told.detections],
+        "objects": [line.values for line in lines.objects],
+        "detections": [line.values for line in lines.detections],
     }
 
 
@@ -79,7 +79,7 @@ def counts(explained: Explained) -> dict[str, int]:
     }
 
 
-def format_text(explained: Explained, told: Told) -> str:
+def format_text(explained: Explained, lines: Lines) -> str:
     """What is printed."""
     steps, chosen = counts(explained), explained.chosen
     where = f" ({explained.split})" if explained.split else ""
@@ -93,8 +93,10 @@ def format_text(explained: Explained, told: Told) -> str:
         f"above the cuts: {plural_of(steps['candidates_above_the_cuts'], 'candidate')}, "
         f"{plural_of(steps['shown'], 'detection')} after suppression",
     ]
-    objects = [text for line in told.objects for text in (line.sentence, *([f"    {line.detail}"] * bool(line.detail)))]
+    objects = [
+        text for line in lines.objects for text in (line.sentence, *([f"    {line.detail}"] * bool(line.detail)))
+    ]
     if explained.split and not objects:
         objects = ["no object of that class is annotated" if len(explained.objects) else "no object is annotated"]
-    blocks = [head, objects, [line.sentence for line in told.detections]]
+    blocks = [head, objects, [line.sentence for line in lines.detections]]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"

@@ -19,7 +19,7 @@ from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE
 
 if TYPE_CHECKING:
     from rcnn_cli.looking.explanation import Explained
-    from rcnn_cli.looking.explanation_lines import Line, Told
+    from rcnn_cli.looking.explanation_lines import Line, Lines
 
 PANEL = (404, 320)
 STRIP = 164
@@ -32,11 +32,11 @@ ROOM = 1.7
 """How much larger than its boxes the cut-out of a strip is."""
 
 
-def explanation_sheet(explained: Explained, told: Told) -> Pixels:
-    """Proposals, candidates above the cuts and detections on the image; below them a strip for each line of `told` but
-    for detections that found an object, which has a strip itself: uint8 [H, W, 3] RGB."""
-    lines = [*told.objects, *(line for line in told.detections if line.verdict != "true" or not told.objects)]
-    parts = [heading(explained), panels(explained, told), *(strip(explained, line) for line in lines)]
+def explanation_sheet(explained: Explained, lines: Lines) -> Pixels:
+    """Proposals, candidates above the cuts and detections on the image; below them a strip for each of the `lines`,
+    except for detections that found an object, which has its own strip: uint8 [H, W, 3] RGB."""
+    shown = [*lines.objects, *(line for line in lines.detections if line.verdict != "true" or not lines.objects)]
+    parts = [heading(explained), panels(explained, lines), *(strip(explained, line) for line in shown)]
     sheet = Image.new("RGB", (WIDTH, sum(part.shape[0] for part in parts) + GAP), PAPER)
     top = 0
     for part in parts:
@@ -64,7 +64,7 @@ def heading(explained: Explained) -> Pixels:
     return np.concatenate([with_margins(title, GAP, 6, GAP), with_margins(legend, 0, 8, GAP)])
 
 
-def panels(explained: Explained, told: Told) -> Pixels:
+def panels(explained: Explained, lines: Lines) -> Pixels:
     """The whole image three times: all proposals, the candidates above the cuts, the detections."""
     trace, pixels = explained.trace, explained.pixels
     opacity = float(np.clip(60 / max(1, len(trace.scored.boxes)), 0.12, 1))
@@ -76,18 +76,18 @@ def panels(explained: Explained, told: Told) -> Pixels:
             draw_marks(pixels, candidate_marks(explained, above), PANEL),
             f"{len(above):,} candidates above the cuts; grey: suppressed",
         ),
-        (draw_marks(pixels, detection_marks(explained, told), PANEL), f"{len(explained.shown):,} detections{numbers}"),
+        (draw_marks(pixels, detection_marks(explained, lines), PANEL), f"{len(explained.shown):,} detections{numbers}"),
     ]
     captions = [wrapped(words, 15, PANEL[0]) for _, words in scenes]
     step = sum(font_of(15).getmetrics()) + 3
     height = max(scene.shape[0] for scene, _ in scenes)
     canvas = Image.new("RGB", (WIDTH, height + 20 + step * max(map(len, captions))), PAPER)
     pen = ImageDraw.Draw(canvas)
-    for number, ((scene, _), lines) in enumerate(zip(scenes, captions, strict=True)):
+    for number, ((scene, _), caption) in enumerate(zip(scenes, captions, strict=True)):
         left = GAP + number * (PANEL[0] + GAP)
         canvas.paste(Image.fromarray(scene), (left + (PANEL[0] - scene.shape[1]) // 2, 0))
         middle = left + PANEL[0] / 2
-        for line, words in enumerate(lines):
+        for line, words in enumerate(caption):
             pen.text((middle, height + 6 + line * step), words, fill=INK, font=font_of(15), anchor="ma")
     return np.asarray(canvas).copy()
 
@@ -97,20 +97,20 @@ def candidate_marks(explained: Explained, candidates: NDArray[np.int64]) -> list
     trace = explained.trace
     left = candidates[trace.removed_by[candidates] < 0]
     removed = candidates[trace.removed_by[candidates] >= 0]
-    names = [trace.scored.classes[trace.moved.labels[one]] for one in left]
+    names = [trace.scored.classes[trace.moved.labels[candidate]] for candidate in left]
     moved = PROPOSAL if trace.scored.regress is None else REGRESSED
     return [
-        *(Mark(trace.moved.boxes[one], moved, name) for one, name in zip(left, names, strict=True)),
-        *(Mark(trace.moved.boxes[one], kind_colour("ignored"), thin=True) for one in removed),
+        *(Mark(trace.moved.boxes[candidate], moved, name) for candidate, name in zip(left, names, strict=True)),
+        *(Mark(trace.moved.boxes[candidate], kind_colour("ignored"), thin=True) for candidate in removed),
     ]
 
 
-def detection_marks(explained: Explained, told: Told) -> list[Mark]:
+def detection_marks(explained: Explained, lines: Lines) -> list[Mark]:
     """The detections by what they are, false ones on top, and the objects that are missed."""
     marks: dict[str, list[Mark]] = {"false": [], "missed": [], "true": [], "other": []}
     for row in explained.shown:
         box = explained.trace.moved.boxes[explained.kept[row]]
-        label, score = explained.found.every.labels[row], explained.precision[row]
+        label, score = explained.detections.every.labels[row], explained.precision[row]
         text = explained.trace.scored.classes[label] + ("" if np.isnan(score) else f" {score:.2f}")
         verdict = int(explained.judged.verdicts[row])
         if explained.split is None:
@@ -122,7 +122,7 @@ def detection_marks(explained: Explained, told: Told) -> list[Mark]:
             marks["false"].append(Mark(box, kind_colour(kind), f"{kind}: {text}"))
         elif verdict == DIFFICULT:
             marks["other"].append(Mark(box, kind_colour("ignored"), text))
-    for line in told.objects:
+    for line in lines.objects:
         if line.verdict == "missed" and line.box is not None:
             marks["missed"].append(Mark(line.box, kind_colour("missed"), f"missed {line.name}", dashed=True))
     return [mark for kind in marks.values() for mark in kind]
@@ -190,7 +190,9 @@ def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels
     """The best scores of a proposal and that of the class `label`, each with its class's cut as a line."""
     trace = explained.trace
     scores = trace.scored.scores[proposal]
-    ranked = [int(one) for one in np.argsort(-scores, kind="stable") if trace.scored.trained[one] or one == label]
+    ranked = [
+        int(other) for other in np.argsort(-scores, kind="stable") if trace.scored.trained[other] or other == label
+    ]
     rows = ranked[:BARS] if label is None or label in ranked[:BARS] else [*ranked[: BARS - 1], label]
     cuts = [float(explained.cuts[row]) for row in rows]
     values = [float(scores[row]) for row in rows]

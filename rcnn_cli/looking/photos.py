@@ -92,8 +92,8 @@ def files_of(text: str) -> list[Path]:
     if ADDRESS.match(text):
         raise StageError(f"{text}: is a URL, and rcnn does not download photos; download it and name the file")
     if PATTERN.search(text):
-        found = sorted(Path(one) for one in glob.glob(text, recursive=True))
-        files = without_drawings(found)
+        matching = sorted(map(Path, glob.glob(text, recursive=True)))
+        files = without_drawings(matching)
         if not files:
             raise StageError(f"{text}: matches no image or video ({endings()})")
         return files
@@ -117,14 +117,14 @@ def files_in(folder: Path) -> list[Path]:
 
 def without_drawings(paths: Sequence[Path]) -> list[Path]:
     """Those of the paths that are images and videos, without pictures that rcnn itself left there, which is said."""
-    found = [path for path in paths if is_photo(path) and path.is_file()]
+    photos = [path for path in paths if is_photo(path) and path.is_file()]
     folders: dict[Path, list[Path]] = {}
-    for path in found:
+    for path in photos:
         folders.setdefault(path.parent, []).append(path)
     drawn = {path for folder, files in folders.items() for path in OutputFolder(folder).own_among(files)}
     if drawn:
         log.info("left out: %d %s drawn by rcnn, for example %s", len(drawn), plural("picture", len(drawn)), min(drawn))
-    return [path for path in found if path not in drawn]
+    return [path for path in photos if path not in drawn]
 
 
 def is_photo(path: Path) -> bool:
@@ -142,7 +142,7 @@ def named(paths: Sequence[Path], every: int) -> list[Photo]:
 
     The frames of a video have numbers of their own, which no photo's name may be taken for.
     """
-    found: dict[Path, Photo] = {}
+    photos: dict[Path, Photo] = {}
     taken: set[str] = set()
     numbers: dict[str, int] = {}  # how far each stem is: many folders may have a 0001.jpg
     for path in sorted(paths, key=is_video):
@@ -153,8 +153,8 @@ def named(paths: Sequence[Path], every: int) -> list[Photo]:
             name = f"{stem}-{number}"
         numbers[stem] = number
         taken.add(name.casefold())
-        found[path] = Photo(path, name, every if is_video(path) else 0)
-    return [found[path] for path in paths]
+        photos[path] = Photo(path, name, every if is_video(path) else 0)
+    return [photos[path] for path in paths]
 
 
 def readable(path: Path | str) -> str:
@@ -171,7 +171,7 @@ def is_taken(name: str, taken: set[str], video: bool) -> bool:
     """Whether outputs called this, or (of a `video`) this and a frame's number, would be those of another file."""
     folded = name.casefold()
     frames = re.compile(re.escape(folded) + r"-\d{5,}")
-    return folded in taken or (video and any(frames.fullmatch(one) for one in taken))
+    return folded in taken or (video and any(frames.fullmatch(other) for other in taken))
 
 
 def check_photos(photos: Sequence[Photo], skip_bad_images: bool) -> list[Photo]:

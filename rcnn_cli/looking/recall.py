@@ -38,7 +38,7 @@ class Measured:
     key: str
     order: str
     classes: tuple[str, ...]
-    found: Coverage
+    coverage: Coverage
     work: Path
 
 
@@ -74,19 +74,19 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
         method = METHODS.get(reader.manifest["all_settings"].get("method"))
         order = method.order if method else "the cache's order"
         unique = name if names.count(name) == 1 else f"{name} ({reader.key})"
-        found = coverage(reader, dataset, counts)
-        measured.append(Measured(unique, reader.key, order, tuple(dataset.classes), found, graph.work))
+        covered = coverage(reader, dataset, counts)
+        measured.append(Measured(unique, reader.key, order, tuple(dataset.classes), covered, graph.work))
     return measured
 
 
 def proposals_of(graph: Graph, split: str) -> list[Node]:
     """The recipe's nodes that make proposals on `split`; raises StageError if there is none."""
     every = graph.making("proposals")
-    found = [node for node in every if node.dataset == split]
-    if not found:
+    nodes = [node for node in every if node.dataset == split]
+    if not nodes:
         splits = ", ".join(sorted({node.dataset for node in every})) or "no split"
         raise StageError(f"{graph.recipe.path}: has proposals on {splits}, not on '{split}'; choose with --split")
-    return found
+    return nodes
 
 
 def label(graph: Graph, node: Node) -> str:
@@ -99,27 +99,33 @@ def tell(measured: Sequence[Measured], folder: Path | None, as_json: bool) -> st
     """Writes figure, CSV and JSON into `folder`; the table, or the JSON, that is to be printed."""
     output = OutputFolder(folder or measured[0].work / "results" / "recall", given=folder is not None)
     output.check(FILES)
-    told = [as_values(one) for one in measured]
-    text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+    caches = [as_values(cache) for cache in measured]
+    text = json.dumps(caches, indent=2, ensure_ascii=False, allow_nan=False)
     output.write("recall.json", text + "\n")
-    output.write("recall.csv", csv_text(csv_rows(told)))
+    output.write("recall.csv", csv_text(csv_rows(caches)))
     with output.file("recall.png") as path:
         plot(measured, path)
-    return text if as_json else f"{format_table(told)}\nFigure and numbers: {output.path}/"
+    return text if as_json else f"{format_table(caches)}\nFigure and numbers: {output.path}/"
 
 
-def as_values(one: Measured) -> dict[str, Any]:
+def as_values(measured: Measured) -> dict[str, Any]:
     """A cache's numbers as JSON values: for each count and group recall at LEVELS and average recall, None for nan."""
     rows = []
-    for column, count in enumerate(one.found.counts):
-        for group, members in groups(one.found, one.classes).items():
-            overlaps = one.found.overlaps[members, column]
+    for column, count in enumerate(measured.coverage.counts):
+        for group, members in groups(measured.coverage, measured.classes).items():
+            overlaps = measured.coverage.overlaps[members, column]
             values = [average_recall(overlaps), *recall_at(overlaps, LEVELS).tolist()]
             average, *levels = (None if math.isnan(value) else value for value in values)
             row = {"proposals": count, "group": group, "objects": len(overlaps), "average_recall": average}
             rows.append({**row, "recall": dict(zip(map(str, LEVELS.tolist()), levels, strict=True))})
-    boxes = dict(zip(map(count_words, one.found.counts), one.found.boxes.tolist(), strict=True))
-    return {"name": one.name, "key": one.key, "order": one.order, "boxes_per_image": boxes, "recall": rows}
+    boxes = dict(zip(map(count_words, measured.coverage.counts), measured.coverage.boxes.tolist(), strict=True))
+    return {
+        "name": measured.name,
+        "key": measured.key,
+        "order": measured.order,
+        "boxes_per_image": boxes,
+        "recall": rows,
+    }
 
 
 def count_words(count: int | None) -> str:
@@ -127,41 +133,41 @@ def count_words(count: int | None) -> str:
     return "all" if count is None else str(count)
 
 
-def csv_rows(told: Sequence[dict[str, Any]]) -> list[list[Any]]:
+def csv_rows(caches: Sequence[dict[str, Any]]) -> list[list[Any]]:
     """A heading, and a row for each cache, count and group."""
     rows: list[list[Any]] = [
         ["cache", "proposals", "group", "objects", "average_recall", *(f"recall_{level:g}" for level in LEVELS)]
     ]
-    for one in told:
-        for row in one["recall"]:
-            head = [one["name"], count_words(row["proposals"]), row["group"], row["objects"], row["average_recall"]]
+    for cache in caches:
+        for row in cache["recall"]:
+            head = [cache["name"], count_words(row["proposals"]), row["group"], row["objects"], row["average_recall"]]
             rows.append([*head, *row["recall"].values()])
     return rows
 
 
-def format_table(told: Sequence[dict[str, Any]]) -> str:
+def format_table(caches: Sequence[dict[str, Any]]) -> str:
     """A row for each cache and count, in percent; what order the boxes have below."""
     rows = [["cache", "objects", "proposals", "per image", "at .5", "at .7", "average", *SIZES]]
-    for one in told:
-        for count, boxes in one["boxes_per_image"].items():
-            found = {row["group"]: row for row in one["recall"] if count_words(row["proposals"]) == count}
-            every = found["all"]
+    for cache in caches:
+        for count, boxes in cache["boxes_per_image"].items():
+            of_group = {row["group"]: row for row in cache["recall"] if count_words(row["proposals"]) == count}
+            every = of_group["all"]
             values = [every["recall"]["0.5"], every["recall"]["0.7"], every["average_recall"]]
-            values += [found[size]["average_recall"] for size in SIZES]
+            values += [of_group[size]["average_recall"] for size in SIZES]
             shown = ["-" if value is None else f"{100 * value:.1f}" for value in values]
-            rows.append([one["name"], str(every["objects"]), count, f"{boxes:,.0f}", *shown])
+            rows.append([cache["name"], str(every["objects"]), count, f"{boxes:,.0f}", *shown])
     head = "Recall at IoU .5 and .7, and average recall, for all, small, medium and large objects; percent"
-    orders = [f"The first N of {one['name']}: {one['order']}." for one in told]
+    orders = [f"The first N of {cache['name']}: {cache['order']}." for cache in caches]
     return "\n".join([head, *aligned(rows, rules_before=(1,)), *orders])
 
 
 def panels(measured: Sequence[Measured]) -> list[int]:
     """The columns worth a panel: all boxes, and before them each count that some cache has more boxes than."""
-    first = measured[0].found
+    first = measured[0].coverage
     return [
         column
         for column, count in enumerate(first.counts)
-        if count is None or any(one.found.boxes[column] < one.found.boxes[-1] for one in measured)
+        if count is None or any(cache.coverage.boxes[column] < cache.coverage.boxes[-1] for cache in measured)
     ]
 
 
@@ -170,20 +176,22 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
     average recall; numbers of proposals that no cache exceeds are left out, as they are the last panel's."""
     drawn = panels(measured)
     width = 3.1 * len(drawn) + 0.5
-    names = [f"{cut(one.name, 9, width - 2)} ({len(one.found.overlaps):,} objects)" for one in measured]
+    names = [f"{cut(cache.name, 9, width - 2)} ({len(cache.coverage.overlaps):,} objects)" for cache in measured]
     columns = max(1, int(width / (0.6 + 0.075 * max(map(len, names)))))
     figure = new_figure(width, 3.2 + 0.2 * -(-len(names) // columns))
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for column, ax in zip(drawn, axes, strict=True):
-        for number, one in enumerate(measured):
-            overlaps = one.found.overlaps[:, column]
+        for number, cache in enumerate(measured):
+            overlaps = cache.coverage.overlaps[:, column]
             average = f"{100 * average_recall(overlaps):.1f}" if len(overlaps) else "-"
             recall = 100 * recall_at(overlaps, DRAWN)
             ax.plot(DRAWN, recall, label=average, linewidth=1.5, clip_on=False, **line_of(number))
-        if not any(len(one.found.overlaps) for one in measured):
+        if not any(len(cache.coverage.overlaps) for cache in measured):
             say(ax, "no objects to cover")
-        count = measured[0].found.counts[column]
-        boxes = sorted({f"{one.found.boxes[column]:,.0f}" for one in measured}, key=lambda text: (len(text), text))
+        count = measured[0].coverage.counts[column]
+        boxes = sorted(
+            {f"{cache.coverage.boxes[column]:,.0f}" for cache in measured}, key=lambda text: (len(text), text)
+        )
         spread = boxes[0] if len(boxes) == 1 else f"{boxes[0]} to {boxes[-1]}"
         ax.set_title(f"all proposals: {spread} per image" if count is None else f"{count:,} proposals", fontsize=10)
         ax.set(xlim=(0.5, 1), ylim=(0, 100), xlabel="IoU", xticks=LEVELS[::2])

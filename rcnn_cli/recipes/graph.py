@@ -122,7 +122,9 @@ class Graph:
     def check(self, nodes: Iterable[Node] | None = None) -> None:
         """Raises RecipeError where the settings of `nodes` (default: all) or of what they are made from do not fit
         their network, or those of the tables that they read."""
-        needed = {name: self.nodes[name] for one in nodes or () for name in (node.name for node in self.needed(one))}
+        needed = {
+            name: self.nodes[name] for node in nodes or () for name in (source.name for source in self.needed(node))
+        }
         for node in (self.nodes if nodes is None else needed).values():
             self.check_node(node)
 
@@ -147,7 +149,7 @@ class Graph:
         name = f"{use.name}@{split}"
         if name in path:
             raise RecipeError(f"{self.recipe.path}: [{use.name}] needs itself ({' <- '.join([*path, name])})")
-        sources = {one.role: self.provider(use, split, one, (*path, name)) for one in use.stage.inputs}
+        sources = {wanted.role: self.provider(use, split, wanted, (*path, name)) for wanted in use.stage.inputs}
         node = Node(use, split, {role: source for role, source in sources.items() if source is not None})
         return self.nodes.setdefault(node.name, node)
 
@@ -183,7 +185,9 @@ class Graph:
         base, _, at = name.partition("@")
         if base not in self.recipe.uses:
             advice = nearest(base, [*self.recipe.uses, *networks])
-            raise RecipeError(f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' is not a table{advice}")
+            raise RecipeError(
+                f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{name}' is not a table{advice}"
+            )
         source = self.recipe.uses[base]
         if source.stage.makes not in wanted.kinds:
             raise RecipeError(
@@ -207,10 +211,10 @@ class Graph:
     def needed(self, node: Node) -> list[Node]:
         """The node and all that it is made from, inputs first, cached or not."""
         names = {node.name}
-        for one in reversed(self.nodes.values()):
-            if one.name in names:
-                names.update(source.name for source in one.upstream())
-        return [one for one in self.nodes.values() if one.name in names]
+        for other in reversed(self.nodes.values()):
+            if other.name in names:
+                names.update(source.name for source in other.upstream())
+        return [other for other in self.nodes.values() if other.name in names]
 
     def making(self, *kinds: str) -> list[Node]:
         """The nodes that make something of these kinds ("detections", say), inputs before what reads them."""
@@ -220,7 +224,7 @@ class Graph:
 
     def readers(self, node: Node) -> list[Node]:
         """The nodes that read this one."""
-        return [one for one in self.nodes.values() if any(source.name == node.name for source in one.upstream())]
+        return [other for other in self.nodes.values() if any(source.name == node.name for source in other.upstream())]
 
     def is_cached(self, node: Node) -> bool:
         """False where the recipe says `cache = false` and all that read the node read each of its items once."""
@@ -247,7 +251,7 @@ class Graph:
 
     def makers(self, nodes: Iterable[Node]) -> list[Node]:
         """The nodes, and what is computed on demand while they are made."""
-        return [one for node in nodes for one in (node, *self.on_demand(node))]
+        return [maker for node in nodes for maker in (node, *self.on_demand(node))]
 
     def reads(self, node: Node) -> list[Node]:
         """The caches that must be complete before the node can be made."""
@@ -278,7 +282,7 @@ class Graph:
         from stages.datasets import open_dataset
 
         table = dict(self.recipe.datasets[name])
-        sources = [one.replace(RECIPE_FOLDER, str(self.recipe.path.parent)) for one in sources_of(table)]
+        sources = [source.replace(RECIPE_FOLDER, str(self.recipe.path.parent)) for source in sources_of(table)]
         del table["source"]
         described = f"{sources} {table}"
         if described not in self.open_datasets:
@@ -299,7 +303,7 @@ class Graph:
 
         read = {name for node in self.nodes.values() for name in node.reads_datasets()}
         for name, table in self.recipe.datasets.items():
-            if name in read and any(one.partition(":")[0] not in GENERATED for one in sources_of(table)):
+            if name in read and any(source.partition(":")[0] not in GENERATED for source in sources_of(table)):
                 self.dataset(name)
 
     def network(self, name: str = NETWORK) -> NetworkSource:
@@ -320,7 +324,7 @@ class Graph:
         from cache import Identity
 
         stage = node.use.stage
-        roles = {one.role: one for one in stage.inputs}
+        roles = {wanted.role: wanted for wanted in stage.inputs}
         inputs = {role: self.source_key(roles[role], source) for role, source in node.sources.items()}
         libraries = {name: installed_version(name) for name in stage.libraries}
         settings = identity_of(node.settings)
@@ -380,7 +384,10 @@ class Graph:
             del whole["inputs"][wanted.role]
         common = canonical_json(whole)
         ids = set.intersection(*map(set, of_items.values())) if of_items else set()
-        return {one: short_digest(common, *(f"{role}={of_items[role][one]}" for role in of_items)) for one in ids}
+        return {
+            item_id: short_digest(common, *(f"{role}={of_items[role][item_id]}" for role in of_items))
+            for item_id in ids
+        }
 
     def image_keys(self, wanted: Input, source: Described) -> dict[str, str] | None:
         """What decides each image of what a table describes, None where that has no images with keys of their own."""

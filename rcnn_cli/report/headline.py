@@ -65,10 +65,10 @@ def recall_of_proposals(run: Run, measured: Mapping[str, Measured]) -> dict[str,
     image; None if the proposals are missing or there are no objects."""
     node = run.detector.made_from("proposals")
     proposals = None if node is None else measured.get(run.graph.identity(node).key)
-    if proposals is None or not len(proposals.found.overlaps):
+    if proposals is None or not len(proposals.coverage.overlaps):
         return None
-    share = recall_at(proposals.found.overlaps[:, -1], np.array([run.summary["iou"]]))[0]
-    return {"share": percent(float(share)), "boxes": f"{proposals.found.boxes[-1]:,.0f}"}
+    share = recall_at(proposals.coverage.overlaps[:, -1], np.array([run.summary["iou"]]))[0]
+    return {"share": percent(float(share)), "boxes": f"{proposals.coverage.boxes[-1]:,.0f}"}
 
 
 def limit_of(diagnosis: Mapping[str, Any]) -> dict[str, Any] | None:

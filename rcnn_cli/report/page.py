@@ -297,11 +297,11 @@ def recall_of(runs: Sequence[Run], graphs: Sequence[Graph], measured: Sequence[M
     """The recall of the proposals that the runs' recipes have on their data, as plots and a table."""
     split = runs[0].node.dataset
     names = [proposals.name + also(proposals, graphs, split) for proposals in measured]
-    most = max(float(proposals.found.boxes[-1]) for proposals in measured)
+    most = max(float(proposals.coverage.boxes[-1]) for proposals in measured)
     columns = {place: count for place, count in enumerate(COUNTS) if count is None or count < most}
     panels = []
     for column, count in columns.items():
-        recalls = [100 * recall_at(proposals.found.overlaps[:, column], DRAWN) for proposals in measured]
+        recalls = [100 * recall_at(proposals.coverage.overlaps[:, column], DRAWN) for proposals in measured]
         series = [(number, 100 * DRAWN, recall) for number, recall in enumerate(recalls)]
         limits = ((50.0, 100.0), (0.0, 102.0))
         drawn = charts.lines(f"recall {runs[0].letter} {column}", series, ("IoU, %", "recall, %"), limits)

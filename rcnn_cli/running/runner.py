@@ -95,7 +95,9 @@ def put_aside(error: DamagedFile) -> None:
     """Sets a damaged file of a cache aside and says so."""
     moved = set_aside(error)
     again = (
-        "only this part will be recomputed" if isinstance(error, DamagedPart) else "it will be rewritten; the parts are kept"
+        "only this part will be recomputed"
+        if isinstance(error, DamagedPart)
+        else "it will be rewritten; the parts are kept"
     )
     aside = f"moved to {moved.name}; " if moved.exists() else ""
     log.warning("%s: damaged (%s); %s%s", error.path, error.reason, aside, again)
@@ -228,9 +230,7 @@ def run_until_shown(
 
 def lost_too_often(graph: Graph) -> StageError:
     """The error where repairing leads nowhere."""
-    return StageError(
-        f"{graph.recipe.path}: caches were damaged {REPAIRS} times; check the disk under {graph.work}"
-    )
+    return StageError(f"{graph.recipe.path}: caches were damaged {REPAIRS} times; check the disk under {graph.work}")
 
 
 def run_node(graph: Graph, node: Node, options: Options, seen: States | None = None) -> bool:

@@ -60,7 +60,7 @@ def seen_regions(image: Pixels, boxes: Boxes, view: View) -> list[Pixels]:
     """The regions `boxes` [n, 4] as the network sees them, uint8 [S, S, 3] each; outside the image, the mean colour."""
     planes = torch.from_numpy(image).permute(2, 0, 1)
     warped = warp_regions(planes, boxes, view.side, view.mode, view.padding, view.preprocessing)
-    return [one.permute(1, 2, 0).contiguous().numpy() for one in view.preprocessing.pixels(warped)]
+    return [region.permute(1, 2, 0).contiguous().numpy() for region in view.preprocessing.pixels(warped)]
 
 
 def unit_sheet(rows: Sequence[UnitRow], side: int, *, columns: int = 16, cell: int = 96) -> Pixels:
@@ -90,7 +90,7 @@ def sample_sheet(
     classes: Sequence[tuple[str, Sequence[Pixels]]], *, columns: int = 8, cell: int = 80, across: int = 2
 ) -> Pixels:
     """Figure 2: of each class its name and warped training samples, uint8 [S, S, 3] each."""
-    shown = [(name, [resized(one, cell, cell) for one in samples]) for name, samples in classes]
+    shown = [(name, [resized(sample, cell, cell) for sample in samples]) for name, samples in classes]
     return sections(shown, columns, across=across if len(classes) > 1 else 1)
 
 
@@ -125,7 +125,7 @@ def actual_scale(region: Region, side: int, padding: int, cell: int) -> tuple[Pi
     paper, uint8 [cell, cell, 3], and by how much it had to be shrunk further to fit."""
     height, width = region.image.shape[:2]
     g = crop_geometry(region.box[None], width, height, side, "warp", padding)
-    left, top, right, bottom = (int(one[0]) for one in (g.left, g.top, g.left + g.width, g.top + g.height))
+    left, top, right, bottom = (int(edge[0]) for edge in (g.left, g.top, g.left + g.width, g.top + g.height))
     window = region.image[top:bottom, left:right]
     scale = cell / side
     shrunk = min(1.0, cell / (scale * max(window.shape[:2])))

@@ -72,12 +72,12 @@ class Strongest:
 
     def best(self) -> list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
         """Of each unit activations float32, images and rows int64 [k], the strongest first."""
-        found = []
+        ranked = []
         for held in self.held:
             order = sorted(held, reverse=True)
-            places = -np.array([one[1:] for one in order], np.int64).reshape(-1, 2)
-            found.append((np.array([one[0] for one in order], np.float32), places[:, 0], places[:, 1]))
-        return found
+            places = -np.array([entry[1:] for entry in order], np.int64).reshape(-1, 2)
+            ranked.append((np.array([entry[0] for entry in order], np.float32), places[:, 0], places[:, 1]))
+        return ranked
 
 
 def strongest_regions(
@@ -118,9 +118,9 @@ def regions_of(features: Reader, images: NDArray[np.int64], rows: NDArray[np.int
     for image in np.unique(images):
         record = features.read(features.item_ids[image], ["boxes", "is_object", "label"])
         objects = record["is_object"]
-        mine = np.flatnonzero(images == image)
-        boxes[mine] = record["boxes"][~objects][rows[mine]]
-        labels[mine] = shown_labels(boxes[mine], record["boxes"][objects], record["label"][objects], SHOWN_IOU)
+        of_image = np.flatnonzero(images == image)
+        boxes[of_image] = record["boxes"][~objects][rows[of_image]]
+        labels[of_image] = shown_labels(boxes[of_image], record["boxes"][objects], record["label"][objects], SHOWN_IOU)
     return boxes, labels
 
 
@@ -171,7 +171,7 @@ def selective_units(selectivity: NDArray[np.float64], shape: Shape, count: int) 
     pools: dict[int, Any] = {label: iter(units) for label, units in ranked.items()}
     while pools and len(chosen) < count:
         for label in list(pools):
-            unit = next((one for one in pools[label] if one // per_channel not in taken), None)
+            unit = next((candidate for candidate in pools[label] if candidate // per_channel not in taken), None)
             if unit is None:
                 del pools[label]
             elif len(chosen) < count:

@@ -178,8 +178,8 @@ def propose(settings: Settings, task: Task) -> Outcome:
         fitting, cut = fit_to_image(task.listed, *size, task.source)
         boxes = first_distinct(fitting)
     else:
-        found, size = search(settings, task.file)
-        boxes, cut = by_priority(found, task.image_id, settings.seed), 0
+        boxes, size = search(settings, task.file)
+        boxes, cut = by_priority(boxes, task.image_id, settings.seed), 0
     return Outcome({"boxes": first(settings, boxes), "image_size": np.array(size, np.int32)}, cut=cut)
 
 
