@@ -14,8 +14,10 @@ from tests.in_process import caller
 CHAIN = """
 [datasets.train]
 source = "shapes:train"
+images = 4
 [datasets.test]
 source = "shapes:test"
+images = 4
 [network]
 name = "{network}"
 weights = "random"
@@ -242,7 +244,7 @@ def shared(tmp_path):
     for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
         shutil.copy(folder / kind / f"{train[3]}.{suffix}", folder / kind / f"copied.{suffix}")
     (folder / "ImageSets/Main/test.txt").write_text("\n".join([*test, train[1], "copied"]))
-    recipe = chain(tmp_path, "shapenet", text=CHAIN.replace("shapes:", "voc:voc:"))
+    recipe = chain(tmp_path, "shapenet", text=CHAIN.replace("shapes:", "voc:voc:").replace("images = 4\n", ""))
     return recipe, train
 
 
