@@ -854,7 +854,7 @@ def verdict(chaos: Chaos, seconds: float) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Injects the faults and prints the tables; exit status 1 if anything differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

@@ -173,7 +173,7 @@ def row(name: str, measured: dict[bool, list[float]]) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Measures and prints the tables; exit status 1 if anything was read wrongly."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=10, help="size of the features to read; 0: do not measure")
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each measurement; 0: only flip bits")

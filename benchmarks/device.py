@@ -55,7 +55,7 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Measures every network and arithmetic and prints the table."""
     options = parse(arguments)
     device = options.device
     print(f"{datetime.date.today().isoformat()}, {name_of(device)}")

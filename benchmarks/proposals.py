@@ -101,7 +101,7 @@ def compare_orders(boxes: dict[str, Boxes], records: Sequence[ImageRecord]) -> N
 
 
 def main() -> None:
-    """The command line."""
+    """Measures the configurations and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("dataset", help="the dataset, e.g. voc:DIR:val")
     parser.add_argument("--images", type=int, default=60)

@@ -84,7 +84,7 @@ PARTS = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Measures, prints the tables and draws the plot."""
     options = parse(arguments)
     print(describe_machine(options.cores), flush=True)
     with tempfile.TemporaryDirectory(dir=options.work) as place:

@@ -88,7 +88,7 @@ def evaluation_node(graph: Graph, name: str | None = None) -> Node:
     """
     nodes = evaluations_of(graph)
     if not nodes:
-        raise StageError(f"{graph.recipe.path}: evaluates nothing; add a table [eval]")
+        raise StageError(f"{graph.recipe.path}: has no evaluation; add a table [eval]")
     if name is None:
         return nodes[0]
     chosen = [node for node in nodes if node.use.name == name]
