@@ -314,7 +314,7 @@ def test_inspect_and_the_list_of_caches(finished):
     recipe, work, _ = finished
     folder = next((work / "caches" / "extract").glob("small-train.*"))
     assert "pool4: float16" in rcnn("inspect", folder, work=work).stdout
-    assert "sound" in rcnn("inspect", folder / "part-00000.h5", work=work).stdout
+    assert "intact" in rcnn("inspect", folder / "part-00000.h5", work=work).stdout
     assert '"padding": 4' in rcnn("inspect", recipe, work=work).stdout
     assert rcnn("cache", "ls", work=work).stdout.count("complete ") == 9
 
