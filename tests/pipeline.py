@@ -49,7 +49,7 @@ layer = "pool4"
 [eval]
 """
 SMALLER = SMALL.replace("resize_width = 240", "resize_width = 170")
-"""The same in less time, most of which is selective search's; 60 boxes an image all the same."""
+"""The same in less time, most of which is selective search's; 60 boxes per image all the same."""
 STAGES = ("pretrain", "propose", "extract", "train-svm", "train-bbox", "detect", "eval")
 
 

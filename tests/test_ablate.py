@@ -21,7 +21,7 @@ GRID = """
 title = "Regression, and an error"
 recipe = "small.toml"
 classes = true
-metrics = { mAP = "map", "boxes an image" = "propose@test:boxes_per_image" }
+metrics = { mAP = "map", "boxes per image" = "propose@test:boxes_per_image" }
 protocol = "Small."
 seeds = [0, 1]
 seed_settings = ["train-svm.seed"]
@@ -131,7 +131,7 @@ def test_the_table_is_written_for_people_and_programs(finished):
     of_seeds = [rows[0]["seeds"][seed]["mAP"] for seed in ("0", "1")]
     assert plain["mean"] == pytest.approx(sum(of_seeds) / 2)
     assert plain["deviation"] == pytest.approx(abs(of_seeds[0] - of_seeds[1]) / 2**0.5)
-    assert rows[0]["values"]["boxes an image"] == {"mean": 60.0, "deviation": None, "count": 1}
+    assert rows[0]["values"]["boxes per image"] == {"mean": 60.0, "deviation": None, "count": 1}
     summary = json.loads((work / rows[0]["caches"][0] / "manifest.json").read_text())["summary"]
     assert of_seeds[0] == pytest.approx(100 * summary["map"])
     assert len(rows[0]["classes"]) == 10

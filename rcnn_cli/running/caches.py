@@ -74,7 +74,7 @@ def verify_caches(work: Path, graph: Any | None, say: Callable[[str], None]) -> 
         for fault in faults:
             say(f"{fault.kind:<8} {fault.text}")
         if not any(fault.kind in ("damaged", "failed") for fault in faults):
-            say(f"sound    {cache.folder.relative_to(work)}")
+            say(f"intact   {cache.folder.relative_to(work)}")
         count.update(fault.kind for fault in faults)
     damaged, unread = count["damaged"], count["failed"]
     advice = "; run the recipe again to repair them" if damaged else ""
