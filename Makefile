@@ -35,6 +35,8 @@ $(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
 	  $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --force-reinstall --no-deps \
 	    opencv-contrib-python-headless; }
 	@$(BIN)/python -c 'import cv2.ximgproc, torch, torchvision' || { echo "The installation in $(VENV) does not work; see above."; exit 1; }
+	@echo "Compiling selective search for this processor (about 20 s) ..."
+	@$(BIN)/python -c 'from stages.propose.selective_search import check_available; check_available()'
 	@touch $@
 
 $(TESTABLE): $(INSTALLED)

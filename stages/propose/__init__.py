@@ -1,7 +1,8 @@
 """Stage `propose`: category-independent region proposals for every image.
 
-R-CNN section 2.1: selective search in fast mode, "around 2000" regions an image. Beside it the sliding-window pyramid,
-a cheap baseline, and proposals from a file, for any other method.
+R-CNN section 2.1: selective search in fast mode, "around 2000" regions per image. Besides OpenCV's implementation there
+is our own, which finds the same boxes in a tenth of the time. The sliding-window pyramid is a cheap baseline; proposals
+of any other method can be read from a file.
 """
 
 from __future__ import annotations
@@ -9,43 +10,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stages.contract.card import Input, Stage
+from stages.contract.errors import BadSetting
 from stages.contract.settings import Condition, setting
 from stages.propose.methods import METHODS
 
 COMPUTED: Condition = ("method", *(name for name, method in METHODS.items() if not method.listed))
-SEARCH = ("method", "selective-search")
+NUMBA = ("method", "selective-search-numba")
+SEARCH = ("method", "selective-search", "selective-search-numba")
+MEASURES = ("colour", "texture", "size", "fill")
 WINDOWS = ("method", "sliding-window")
 FILE = ("method", "file")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the boxes. Sides and areas named "searched" are pixels after the resize, before mapping back.
+    """What determines the boxes. Lengths "as searched" are in pixels of the resized image.
 
-    A setting of another method than `method` is refused.
+    A setting that belongs to a method other than `method` is refused.
     """
 
     method: str = setting(
         "selective-search",
-        "How regions are proposed; the settings of the other methods are refused.",
+        "The method that proposes regions; settings of the other methods are refused.",
         choices=tuple(METHODS),
         source="R-CNN section 2.1",
     )
     max_boxes: int = setting(
         0,
-        "Keep at most this many proposals per image, the first in order of priority; 0: all.",
+        "How many proposals to keep per image at most, the first in order of priority; 0 keeps all.",
         at_least=0,
         source="R-CNN section 2.1: all, around 2000",
     )
     seed: int = setting(
         0,
-        "Seed of the random priorities that order the proposals of an image.",
+        "Seed of the random order of an image's proposals.",
         at_least=0,
         source="ours; the original's random order is unseeded",
     )
     cache: bool = setting(
         True,
-        "Whether proposals are kept; false finds those that only extract reads as it reads them.",
+        "Whether to keep the proposals; if false, those that only extract reads are found as it reads them.",
         identity=False,
         only_with=COMPUTED,
         source="ours",
@@ -53,42 +57,42 @@ class Settings:
 
     mode: str = setting(
         "fast",
-        "Selective search: fast, or quality, which finds several times as many boxes and takes longer.",
+        "Selective search: fast, or quality, which takes longer and finds several times as many boxes.",
         choices=("fast", "quality"),
         source="R-CNN section 2.1",
         only_with=SEARCH,
     )
     base_k: int = setting(
         50,
-        "Selective search: k of its first segmentation; the larger, the coarser.",
+        "Selective search: k of the first segmentation; a larger k gives larger regions.",
         at_least=1,
         source="selective_search_boxes.m: k = 50, 100; OpenCV adds 150",
         only_with=SEARCH,
     )
     inc_k: int = setting(
         50,
-        "Selective search: by how much k grows from one segmentation to the next.",
+        "Selective search: the difference in k from one segmentation to the next.",
         at_least=1,
         source="selective_search_boxes.m: k = 50, 100; OpenCV adds 150",
         only_with=SEARCH,
     )
     sigma: float = setting(
         0.8,
-        "Selective search: standard deviation of the blur before segmentation, in pixels.",
+        "Selective search: standard deviation of the Gaussian blur before segmentation, in pixels.",
         above=0,
         source="selective_search_boxes.m",
         only_with=SEARCH,
     )
     resize_width: int = setting(
         500,
-        "Selective search: the width that an image is resized to before it is searched; 0: not resized.",
+        "Selective search: the width to resize images to before they are searched; 0 leaves them as they are.",
         at_least=0,
         source="rcnn_detect.m",
         only_with=SEARCH,
     )
     max_side: int = setting(
         2000,
-        "Selective search: the longest side searched, in pixels; larger images are scaled down.",
+        "Selective search: the longest side as searched, in pixels; larger images are scaled down.",
         at_least=1,
         at_most=32_000,
         source="ours",
@@ -96,10 +100,39 @@ class Settings:
     )
     min_side: int = setting(
         20,
-        "Selective search: boxes with a side shorter than this are left out, in pixels of the image as searched.",
+        "Selective search: the shortest side of a box, in pixels of the image as searched; smaller boxes are dropped.",
         at_least=0,
         source="selective_search_boxes.m",
         only_with=SEARCH,
+    )
+
+    segmentation: str = setting(
+        "opencv",
+        "Selective search: how it segments. opencv: k = base_k, base_k + inc_k and base_k + 2 inc_k, segments of at "
+        "least 100 pixels, 4 neighbours; original: k = base_k and base_k + inc_k, segments of at least k pixels, 8 "
+        "neighbours.",
+        choices=("opencv", "original"),
+        source="OpenCV; original: selective_search_boxes.m, Felzenszwalb's code",
+        only_with=NUMBA,
+        later=True,
+    )
+    colour_spaces: tuple[str, ...] = setting(
+        (),
+        "Selective search: the colour spaces searched; if none is named, those of the mode: hsv and lab (fast), or all "
+        "(quality).",
+        choices=("hsv", "lab", "intensity", "hue", "rgi"),
+        source="selective_search_boxes.m: hsv and lab",
+        only_with=NUMBA,
+        later=True,
+    )
+    strategies: tuple[str, ...] = setting(
+        (),
+        "Selective search: the similarities that regions are grouped by, each the mean of some of colour, texture, "
+        "size and fill, as in colour+fill; if none is named, those of the mode: colour+texture+size+fill and "
+        "texture+size+fill (fast), and also fill and size (quality).",
+        source="selective_search_boxes.m: two similarities",
+        only_with=NUMBA,
+        later=True,
     )
 
     scales: tuple[float, ...] = setting(
@@ -135,6 +168,14 @@ class Settings:
         source="ours",
         only_with=FILE,
     )
+
+    def __post_init__(self) -> None:
+        for strategy in self.strategies:
+            measures = strategy.split("+")
+            if len({*measures}) < len(measures) or not {*measures} <= {*MEASURES}:
+                raise BadSetting(
+                    f"strategies = '{strategy}' must be some of {', '.join(MEASURES)}, each once, joined by '+'"
+                )
 
 
 STAGE = Stage(

@@ -28,6 +28,12 @@ def opencv_key(settings: Any, work: Path | None) -> dict[str, Any]:
     return {"opencv": "4"}
 
 
+def search_key(settings: Any, work: Path | None) -> dict[str, Any]:
+    """The number of our implementation, to be raised when it finds other boxes, and OpenCV's major version: colours,
+    blur and gradients are OpenCV's."""
+    return {"implementation": 1, **opencv_key(settings, work)}
+
+
 def file_key(settings: Any, work: Path | None) -> dict[str, Any]:
     """The SHA-256 of the boxes in the file, or of its bytes."""
     from stages.propose.box_file import content_sha256, resolve_path
@@ -73,7 +79,8 @@ class Method:
 
 
 METHODS = {
-    "selective-search": Method("stages.propose.selective_search", RANDOM_ORDER, key=opencv_key),
+    "selective-search": Method("stages.propose.selective_search_opencv", RANDOM_ORDER, key=opencv_key),
+    "selective-search-numba": Method("stages.propose.selective_search", RANDOM_ORDER, key=search_key),
     "sliding-window": Method("stages.propose.sliding_window", RANDOM_ORDER, reads_pixels=False),
     "file": Method("stages.propose.box_file", "the file's order, a ranking if the file has one", file_key, listed=True),
 }

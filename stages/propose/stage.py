@@ -104,7 +104,7 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> Propo
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """For the manifest: how many boxes an image."""
+    """For the manifest: how many boxes per image."""
     lengths = np.asarray(reader.lengths())
     return {
         "images": len(lengths),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,19 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stages.boxes import area, iou_matrix
-from stages.contract.errors import StageError
-from stages.propose import Settings, selective_search
+from stages.contract.errors import BadSetting, StageError
+from stages.propose import Settings, selective_search, selective_search_opencv
+from stages.propose.searched_image import drop_small, map_back, resize, searched_size
 from stages.propose.selection import by_priority, canonical_boxes, first_distinct
-from stages.propose.selective_search import (
-    check_available,
-    drop_small,
-    map_back,
-    raw_search,
-    resize,
-    search_boxes,
-    searched_size,
-)
+from stages.propose.selective_search import COLOUR_SPACES, search_regions
+from stages.propose.selective_search_opencv import check_available, raw_search
 from stages.propose.sliding_window import sliding_windows, starts
+from tests.stages.drawn_photos import photo
 
 FAST = ("fast", 50, 50, 0.8)
 
@@ -159,25 +155,79 @@ def test_resize_averages_when_it_shrinks():
 
 # Selective search
 
+FINDERS = {"ours": selective_search.find, "OpenCV's": selective_search_opencv.find}
+both = pytest.mark.parametrize("find", FINDERS.values(), ids=FINDERS)
+SMALL = Settings(resize_width=120, min_side=10)
 
-def test_it_finds_the_object():
-    boxes = search_boxes(scene(), *FAST, resize_width=120, min_side=10)
+
+def found_in(find, image, settings=SMALL):
+    """The boxes of an image."""
+    return find(settings, image.shape[1::-1], image)
+
+
+@both
+def test_it_finds_the_object(find):
+    boxes = found_in(find, scene())
     assert iou_matrix(boxes, np.array([[30, 20, 80, 60]], np.float32)).max() > 0.9
     assert boxes.dtype == np.float32
     np.testing.assert_array_equal(canonical_boxes(boxes), boxes)
     np.testing.assert_array_equal(boxes[area(boxes).argmax()], [0, 0, 120, 90])
 
 
-def test_boxes_are_in_pixels_of_the_image_and_not_of_the_search():
+@both
+def test_boxes_are_in_pixels_of_the_image_and_not_of_the_search(find):
     doubled = scene().repeat(2, axis=0).repeat(2, axis=1)
-    boxes = search_boxes(doubled, *FAST, resize_width=120, min_side=10)
-    np.testing.assert_array_equal(boxes, 2 * search_boxes(scene(), *FAST, resize_width=120, min_side=10))
+    np.testing.assert_array_equal(found_in(find, doubled), 2 * found_in(find, scene()))
+
+
+@pytest.mark.parametrize("shape", [(90, 120), (150, 60), (40, 200)])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("base_k", "inc_k", "sigma"), [(50, 50, 0.8), (150, 150, 0.6)])
+def test_ours_are_opencvs_boxes(shape, seed, base_k, inc_k, sigma):
+    image = photo(shape, seed=seed)
+    settings = Settings(base_k=base_k, inc_k=inc_k, sigma=sigma)
+    theirs = raw_search(image, "fast", base_k, inc_k, sigma)
+    np.testing.assert_array_equal(search_regions(image, settings), theirs)
+
+
+def test_quality_mode_is_opencvs_but_for_its_hue(monkeypatch):
+    """OpenCV's is the blue channel: it splits the image into the buffer that holds the hue."""
+    image = photo((90, 120))
+    ours, theirs = search_regions(image, Settings(mode="quality")), raw_search(image, "quality", 50, 50, 0.8)
+    assert not np.array_equal(ours, theirs)
+    monkeypatch.setitem(COLOUR_SPACES, "hue", lambda blue_green_red: blue_green_red[:, :, :1])
+    np.testing.assert_array_equal(search_regions(image, Settings(mode="quality")), theirs)
+
+
+def test_colour_spaces_and_strategies_can_be_chosen():
+    image = photo((90, 120))
+    every = search_regions(image, Settings())
+    parts = [
+        search_regions(image, Settings(colour_spaces=(space,), strategies=(strategy,)))
+        for space in ("hsv", "lab")
+        for strategy in ("colour+texture+size+fill", "texture+size+fill")
+    ]
+    np.testing.assert_array_equal(canonical_boxes(np.vstack(parts)), every)
+    assert all(len(part) < len(every) for part in parts)
+
+
+def test_the_originals_segmentation_has_its_own_sizes_and_neighbours():
+    image = photo((90, 120))
+    original = search_regions(image, Settings(segmentation="original"))
+    assert not np.array_equal(original, search_regions(image, Settings()))
+    assert [0, 0, 120, 90] in original.tolist()
+
+
+@pytest.mark.parametrize("strategy", ["", "colours", "colour+colour", "colour,size"])
+def test_strategies_that_there_are_not(strategy):
+    with pytest.raises(BadSetting, match=r"strategies = '.*' must be some of colour, texture, size, fill, each once"):
+        Settings(method="selective-search-numba", strategies=(strategy,))
 
 
 def test_colour_channels_are_red_green_blue(monkeypatch):
     """OpenCV is given blue, green, red: its Lab and HSV depend on it."""
     given = []
-    create = selective_search.cv2.ximgproc.segmentation.createSelectiveSearchSegmentation
+    create = selective_search_opencv.cv2.ximgproc.segmentation.createSelectiveSearchSegmentation
 
     class Spy:
         def __init__(self):
@@ -190,7 +240,7 @@ def test_colour_channels_are_red_green_blue(monkeypatch):
         def __getattr__(self, name):
             return getattr(self.real, name)
 
-    monkeypatch.setattr(selective_search.cv2.ximgproc.segmentation, "createSelectiveSearchSegmentation", Spy)
+    monkeypatch.setattr(selective_search_opencv.cv2.ximgproc.segmentation, "createSelectiveSearchSegmentation", Spy)
     raw_search(scene(), *FAST)
     np.testing.assert_array_equal(given[0], scene()[:, :, ::-1])
 
@@ -202,69 +252,77 @@ def test_the_state_of_rand_does_not_matter():
         libc.srand(calls)
         for _ in range(calls):
             libc.rand()
-        found.append(search_boxes(scene(), *FAST, resize_width=120, min_side=10))
+        found.append(found_in(selective_search_opencv.find, scene()))
     for boxes in found[1:]:
         np.testing.assert_array_equal(boxes, found[0])
 
 
-def test_threads_of_opencv_do_not_matter():
+@both
+def test_threads_of_opencv_do_not_matter(find):
     before = selective_search.cv2.getNumThreads()
     try:
         found = []
         for threads in (1, 2):
             selective_search.cv2.setNumThreads(threads)
-            found.append(search_boxes(scene(), *FAST, resize_width=120, min_side=10))
+            found.append(found_in(find, scene()))
     finally:
         selective_search.cv2.setNumThreads(before)
     np.testing.assert_array_equal(found[0], found[1])
 
 
-def test_quality_finds_more_and_a_smaller_k_finds_more():
+@both
+def test_quality_finds_more_and_a_smaller_k_finds_more(find):
     def count(mode, k):
-        return len(search_boxes(scene(), mode, k, k, 0.8, resize_width=120, min_side=10))
+        return len(found_in(find, scene(), replace(SMALL, mode=mode, base_k=k, inc_k=k)))
 
     assert count("quality", 50) > count("fast", 50) > count("fast", 2000)
 
 
+@both
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 1), (5, 5), (19, 19)])
-def test_tiny_images_give_the_whole_image_at_least(width, height):
-    boxes = search_boxes(np.full((height, width, 3), 9, np.uint8), *FAST, resize_width=60)
+def test_tiny_images_give_the_whole_image_at_least(find, width, height):
+    boxes = found_in(find, np.full((height, width, 3), 9, np.uint8), Settings(resize_width=60))
     assert [0, 0, width, height] in boxes.tolist()
 
 
-def test_a_constant_image_gives_one_box():
-    boxes = search_boxes(np.full((70, 90, 3), 128, np.uint8), *FAST, resize_width=0)
+@both
+def test_a_constant_image_gives_one_box(find):
+    boxes = found_in(find, np.full((70, 90, 3), 128, np.uint8), Settings(resize_width=0))
     np.testing.assert_array_equal(boxes, [[0, 0, 90, 70]])
 
 
+@both
 @pytest.mark.parametrize(("width", "height"), [(3000, 4), (4, 3000), (40_000, 9)])
-def test_strips_work(width, height):
+def test_strips_work(find, width, height):
     image = scene(max(width, 80), max(height, 60))[:height, :width]
-    boxes = search_boxes(image, *FAST, resize_width=100, max_side=300)
+    boxes = found_in(find, image, Settings(resize_width=100, max_side=300))
     assert [0, 0, width, height] in boxes.tolist()
     assert (boxes <= [width, height, width, height]).all()
 
 
-def test_a_huge_image_is_searched_small_and_mapped_back():
+@both
+def test_a_huge_image_is_searched_small_and_mapped_back(find):
     image = scene().repeat(34, axis=0).repeat(34, axis=1)  # 4080 x 3060
-    boxes = search_boxes(image, *FAST, resize_width=120, min_side=10)
+    boxes = found_in(find, image)
     objects = 34 * np.array([[30, 20, 80, 60]], np.float32)
     assert iou_matrix(boxes, objects).max() > 0.9
 
 
-def test_grey_content_works():
-    grey = scene()[:, :, :1].repeat(3, axis=2)
-    assert len(search_boxes(grey, *FAST, resize_width=120, min_side=10)) > 1
+@both
+def test_grey_content_works(find):
+    assert len(found_in(find, scene()[:, :, :1].repeat(3, axis=2))) > 1
 
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.float32)])
 def test_what_opencv_would_misread_is_refused(image):
     with pytest.raises(ValueError, match="uint8"):
         raw_search(image, *FAST)
+    with pytest.raises(ValueError, match="uint8"):
+        search_regions(image, Settings())
 
 
 def test_missing_contrib_modules_are_named(monkeypatch):
-    monkeypatch.delattr(selective_search.cv2, "ximgproc")
+    monkeypatch.delattr(selective_search_opencv.cv2, "ximgproc")
     with pytest.raises(StageError, match="opencv-contrib-python-headless"):
         check_available()
 

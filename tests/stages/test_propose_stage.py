@@ -22,7 +22,7 @@ from stages.contract.settings import build_settings, identity_of
 from stages.datasets import Dataset
 from stages.datasets.digests import DigestMemory
 from stages.matching.proposals import proposal_recall, recall
-from stages.propose import STAGE, Settings, selective_search, stage
+from stages.propose import STAGE, Settings, selective_search_opencv, stage
 
 SMALL = Settings(resize_width=80, min_side=8)
 
@@ -261,6 +261,20 @@ def test_the_key_names_the_opencv_that_searches(monkeypatch):
     assert stage.identity(SMALL, Inputs()) == {"opencv": cv2.__version__.split(".")[0]}
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_numba_implementation_finds_the_same_boxes(pictures, tmp_path, jobs):
+    theirs = propose(pictures, SMALL, tmp_path / "theirs")
+    ours = propose(pictures, replace(SMALL, method="selective-search-numba"), tmp_path / "ours", jobs=jobs)
+    assert content(ours) == content(theirs)
+
+
+def test_the_two_implementations_have_keys_of_their_own():
+    theirs, ours = (
+        stage.identity(replace(SMALL, method=f"selective-search{name}"), Inputs()) for name in ("", "-numba")
+    )
+    assert ours == {"implementation": 1, **theirs}
+
+
 def test_missing_contrib_modules_stop_the_run(pictures, tmp_path, monkeypatch):
     import cv2
 
@@ -270,7 +284,7 @@ def test_missing_contrib_modules_stop_the_run(pictures, tmp_path, monkeypatch):
 
 
 def test_a_long_search_is_announced(pictures, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(selective_search, "SLOW_PIXELS", 3000)
+    monkeypatch.setattr(selective_search_opencv, "SLOW_PIXELS", 3000)
     with caplog.at_level(logging.WARNING, "stages.propose"):
         propose(pictures, replace(SMALL, resize_width=40), tmp_path / "small")
         assert not caplog.records

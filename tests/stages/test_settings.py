@@ -98,6 +98,7 @@ NOT_IDENTITY = {
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
+    "propose": {"segmentation", "colour_spaces", "strategies"},
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},
     "finetune": {"difficult", "frozen"},
@@ -129,7 +130,8 @@ def test_the_settings_of_another_method_are_refused():
     """They could have no effect; and they stay at their defaults, so that they do not tell keys apart."""
     with pytest.raises(
         BadSetting,
-        match=r"^\[propose\]: 'mode' is a setting of method = 'selective-search', and method is 'file'; leave it out$",
+        match=r"^\[propose\]: 'mode' is a setting of method = 'selective-search' or 'selective-search-numba', and "
+        r"method is 'file'; leave it out$",
     ):
         build_settings(ProposeSettings, {"method": "file", "file": "boxes.h5", "mode": "fast"}, "[propose]")
     windows = build_settings(ProposeSettings, {"method": "sliding-window", "stride": 0.25})

@@ -1,0 +1,61 @@
+"""The image as selective search sees it, resized, and its boxes mapped back to the original's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.boxes import Boxes
+
+Search = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
+"""From an image uint8 [H, W, 3] RGB to its regions' boxes, int64 [n, 4], half-open, in canonical order."""
+
+
+def search_resized(
+    image: NDArray[np.uint8], search: Search, resize_width: int = 500, max_side: int = 2000, min_side: int = 20
+) -> Boxes:
+    """Proposals for an image uint8 [H, W, 3] RGB: float32 [n, 4] in its own pixels, in canonical order.
+
+    The image is searched at `searched_size`. Boxes with a side below `min_side` at that size are dropped, unless that
+    side spans the whole image (so that a thin strip keeps its whole-image box); the rest are mapped back.
+    """
+    height, width = image.shape[:2]
+    size = searched_size(width, height, resize_width, max_side)
+    return map_back(drop_small(search(resize(image, size)), size, min_side), size, (width, height))
+
+
+def searched_size(width: int, height: int, resize_width: int, max_side: int) -> tuple[int, int]:
+    """(width, height) at which an image is searched: `resize_width` wide (0: its own width), no side over `max_side`.
+
+    OpenCV's time grows with the square of the longer side, however thin the image, and it fails from 32,767 pixels on.
+    """
+    scale = min((resize_width or width) / width, max_side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The image [H, W, 3] resized to `size` (width, height): area averaging to shrink it, bicubic to enlarge it."""
+    if image.shape[1::-1] == size:
+        return image
+    method = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
+
+
+def drop_small(boxes: NDArray[np.int64], size: tuple[int, int], min_side: int) -> NDArray[np.int64]:
+    """The `boxes` [n, 4] whose width and height are at least `min_side`, or that of the searched image (its `size`)."""
+    least = np.minimum(size, min_side)
+    return boxes[(boxes[:, 2:] - boxes[:, :2] >= least).all(axis=1)]
+
+
+def map_back(boxes: NDArray[np.int64], searched: tuple[int, int], original: tuple[int, int]) -> Boxes:
+    """`boxes` [n, 4] found at `searched` size (width, height), in pixels of the `original` size: float32 [n, 4].
+
+    Each axis is scaled by its own exact ratio, so that image edges map to image edges. (The original maps one-based
+    inclusive corners by the ratio of the widths: (b - 1) * scale + 1.)
+    """
+    ratio = np.array(original, np.float64) / np.array(searched, np.float64)
+    mapped = boxes * np.tile(ratio, 2)
+    return np.minimum(mapped, np.tile(original, 2)).astype(np.float32)
