@@ -194,11 +194,12 @@ def predict(
 
     candidates = find_photos(photos, every)
     from rcnn_cli.looking.prediction import Wish, predict_photos, prepare
+    from rcnn_cli.recipes.detectors import detector_node
 
     wish = Wish(detector, threshold, precision)
     readable, folder = prepare(candidates, output, options["skip_bad_images"])
     graph = load_graph(recipe, changes, work)
-    made = make_options(list(graph.nodes.values()), **options)
+    made = make_options(list(detector_node(graph, detector).image_path()), **options)
     for line in predict_photos(graph, readable, folder, made.execution, wish):
         click.echo(line)
 

@@ -144,10 +144,10 @@ def tell_choice(graph: Graph, node: Node, named: str | None) -> None:
 
 
 def computed(chosen: Chosen, split: str | None) -> list[Node]:
-    """The stages that explaining an image of `split` (None: a photo) computes anew, besides detect."""
+    """The stages that explaining an image of `split` (None: a photo) runs, but for detect on an image of the recipe's."""
     if split is None:
-        return list(chosen.graph.nodes.values())
-    return list(chosen.graph.on_demand(detector_on(chosen, split)))
+        return list(chosen.detector.image_path())
+    return list(chosen.graph.uncached_sources(detector_on(chosen, split)))
 
 
 def detector_on(chosen: Chosen, split: str) -> Node:

@@ -87,13 +87,15 @@ class Node:
     def made_from(self, kind: str) -> Node | None:
         """The nearest node upstream that makes this ("features", say) of the images that this one is about; None where
         there is none."""
+        return next((node for node in self.image_path() if node is not self and node.use.stage.makes == kind), None)
+
+    def image_path(self) -> Iterator[Node]:
+        """The nodes that an image passes through on its way to this one's results, this one first: not those that
+        learn from other images."""
         nodes: list[Node] = [self]
         while nodes:
+            yield from nodes
             nodes = [source for node in nodes for source in node.upstream() if source.use.stage.follows_split]
-            for node in nodes:
-                if node.use.stage.makes == kind:
-                    return node
-        return None
 
 
 class Graph:
@@ -242,16 +244,16 @@ class Graph:
         """The nodes that are cached, inputs before what reads them."""
         return [node for node in self.nodes.values() if self.is_cached(node)]
 
-    def on_demand(self, node: Node) -> Iterator[Node]:
+    def uncached_sources(self, node: Node) -> Iterator[Node]:
         """The nodes without a cache that are computed while this one is made."""
         for source in node.upstream():
             if not self.is_cached(source):
                 yield source
-                yield from self.on_demand(source)
+                yield from self.uncached_sources(source)
 
     def makers(self, nodes: Iterable[Node]) -> list[Node]:
         """The nodes, and what is computed on demand while they are made."""
-        return [maker for node in nodes for maker in (node, *self.on_demand(node))]
+        return [maker for node in nodes for maker in (node, *self.uncached_sources(node))]
 
     def reads(self, node: Node) -> list[Node]:
         """The caches that must be complete before the node can be made."""

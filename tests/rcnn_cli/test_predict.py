@@ -287,6 +287,32 @@ def test_photos_are_looked_for_before_anything_is_loaded(
         assert (code, said in errors) == (2, True)
 
 
+def test_only_the_stages_that_a_photo_passes_through_need_the_device(
+    call: Call, made: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The network that is fine-tuned is not the one that extracts, so its precision does not matter here."""
+    text = RECIPE.replace("[extract]", '[finetune]\nprecision = "tf32"\n[extract]\ninputs = { network = "network" }')
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(text)
+    for command in ("predict", "explain"):
+        on_cpu = (
+            command,
+            recipe,
+            photos / "a.jpg",
+            "--detector",
+            "detect",
+            "--device",
+            "cpu",
+            "-o",
+            tmp_path / command,
+        )
+        code, _, errors = call(*on_cpu)
+        assert code == 0, errors
+        code, _, errors = call(*on_cpu, "--set", "extract.precision=tf32")
+        assert code == 2
+        assert "[extract] precision = 'tf32' needs --device cuda" in errors
+
+
 def test_a_name_that_is_no_text(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
     """Names are bytes; those of an old camera or another system may be no UTF-8."""
     odd = photos / os.fsdecode(b"caf\xe9.jpg")

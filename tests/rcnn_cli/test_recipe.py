@@ -320,18 +320,19 @@ def test_from_what_a_node_is_made(tmp_path):
     assert nodes["train-svm"].made_from("proposals") is nodes["propose@train"]
     assert nodes["detect@test"].made_from("svm") is None  # its SVMs are not of the test split
     assert nodes["propose@test"].made_from("proposals") is None
+    assert [node.name for node in nodes["detect@test"].image_path()] == ["detect@test", "extract@test", "propose@test"]
 
 
 def test_what_computes_on_demand_reads_through(tmp_path):
     made = graph(tmp_path, CHAIN, FALSE)
     detect = made.nodes["detect@test"]
-    assert [node.name for node in made.on_demand(detect)] == ["extract@test"]
+    assert [node.name for node in made.uncached_sources(detect)] == ["extract@test"]
     assert sorted(node.name for node in made.reads(detect)) == ["propose@test", "train-bbox", "train-svm"]
     assert [node.name for node in made.readers(made.nodes["extract@test"])] == ["detect@test"]
     assert "extract@test" not in {node.name for node in made.caches()}
     made = graph(tmp_path, CHAIN, FALSE, NO_PROPOSALS)
     detect = made.nodes["detect@test"]
-    assert [node.name for node in made.on_demand(detect)] == ["extract@test", "propose@test"]
+    assert [node.name for node in made.uncached_sources(detect)] == ["extract@test", "propose@test"]
     assert sorted(node.name for node in made.reads(detect)) == ["train-bbox", "train-svm"]
 
 
