@@ -144,7 +144,7 @@ def tell_choice(graph: Graph, node: Node, named: str | None) -> None:
 
 
 def computed(chosen: Chosen, split: str | None) -> list[Node]:
-    """The stages that explaining an image of `split` (None: a photo) runs, but for detect on an image of the recipe's."""
+    """The stages that explaining an image runs: for a photo (`split` None) with detect, else those before it."""
     if split is None:
         return list(chosen.detector.image_path())
     return list(chosen.graph.uncached_sources(detector_on(chosen, split)))
