@@ -70,7 +70,7 @@ class Verification:
         """Sets a damaged file aside and records the fault."""
         there = error.path.exists()
         moved = set_aside(error)
-        aside = f"set aside as {moved.name}" if there else "only this file will be rebuilt"
+        aside = f"set aside as {moved.name}" if there else "only this part will be recomputed"
         self.faults.append(Fault("damaged", f"{error.path}: {error.reason}; {aside}"))
 
     def verify_part(self, plan: Plan | None, index: int, complete: bool) -> str:

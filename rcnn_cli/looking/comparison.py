@@ -145,10 +145,13 @@ def check_comparable(first: Evaluated, second: Evaluated) -> None:
     for name, evaluated in ((a, first), (b, second)):
         skipped = Reader(evaluated.graph.folder(evaluated.detector)).manifest.get("skipped", {})
         if skipped:
-            log.warning("%s: %d images were skipped as unreadable; their objects count as missed", name, len(skipped))
+            whose = "image was skipped: its" if len(skipped) == 1 else "images were skipped: their"
+            log.warning("%s: %d unreadable %s objects count as missed", name, len(skipped), whose)
         unknown = [each for each in evaluated.dataset.classes if each not in evaluated.detections.classes]
         if unknown:
-            log.warning("%s: the detector does not know %s; all of those objects are missed", name, listed(unknown))
+            log.warning(
+                "%s: classes unknown to the detector, so all their objects are missed: %s", name, listed(unknown)
+            )
 
 
 def compare(a: Side, b: Side, resamples: int) -> dict[str, Any]:

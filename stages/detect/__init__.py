@@ -1,9 +1,9 @@
-"""detect: scores every proposal for every class, moves the best, and suppresses what overlaps.
+"""Stage `detect`: scoring every proposal for every class, regressing the best boxes and suppressing overlapping ones.
 
-R-CNN section 2.2 and Appendix C; the order of operations is that of the authors' rcnn_test.m and imdb_eval_voc.m: per
-class the 100 best proposals of an image, box regression applied once to those, clipping to the image, greedy
-non-maximum suppression at IoU 0.3, scores unchanged. The caps, R-CNN's of 40 per class and image over the whole test
-set and Faster R-CNN's of 100 per image, are explained in `stages.detections.cap`. Scores are those of the SVMs, or the
+R-CNN section 2.2 and Appendix C. The order of operations is that of the authors' rcnn_test.m and imdb_eval_voc.m: take
+the 100 best proposals per class and image, apply box regression to them once, clip them to the image, then greedy
+non-maximum suppression at IoU 0.3; scores stay unchanged. `stages.detections.cap` explains the two caps: R-CNN's of 40
+per class and image, averaged over the test set, and Faster R-CNN's of 100 per image. Scores are the SVMs' or the
 fine-tuned network's own (Appendix B).
 """
 
@@ -22,7 +22,7 @@ from stages.networks import SOFTMAX, PlannedNetwork
 
 @dataclass(frozen=True)
 class Score:
-    """What the scores of detections are called, and the least that is drawn where no evaluation says more."""
+    """What detection scores are called, and the lowest score drawn when there is no evaluation to choose it."""
 
     name: str
     least: float
@@ -38,36 +38,36 @@ class Settings:
 
     cap: str = setting(
         "set",
-        "How many detections are kept: of each class a number over the whole dataset, or of all classes a number in "
-        "each image.",
+        "What limits the number of detections. set: a limit per class over the whole dataset; image: a limit per image "
+        "over all classes.",
         choices=("set", "image"),
         later=True,
         source="rcnn_test.m; image: py-faster-rcnn, lib/fast_rcnn/test.py",
     )
     max_per_image: int = setting(
         100,
-        "The most candidates of a class in an image, the best-scored, before suppression.",
+        "Maximum number of candidates per class and image before suppression, the highest-scoring ones.",
         at_least=1,
         only_with=("cap", "set"),
         source="rcnn_test.m",
     )
     average_per_image: int = setting(
         40,
-        "Over the whole dataset a class keeps at most this many candidates times the number of images.",
+        "Each class keeps at most this many candidates per image, averaged over the whole dataset.",
         at_least=1,
         only_with=("cap", "set"),
         source="rcnn_test.m",
     )
     least_score: float = setting(
         0.05,
-        "Only proposals that score more than this in a class are its candidates.",
+        "Only proposals that score above this for a class are its candidates.",
         only_with=("cap", "image"),
         later=True,
         source="py-faster-rcnn, lib/fast_rcnn/test.py",
     )
     all_classes_at_most: int = setting(
         100,
-        "After suppression an image keeps this many detections, the best-scored of all classes.",
+        "Maximum number of detections per image after suppression, the highest-scoring ones of all classes.",
         at_least=1,
         only_with=("cap", "image"),
         later=True,
@@ -75,14 +75,14 @@ class Settings:
     )
     suppression: str = setting(
         "nms",
-        "What becomes of overlapping candidates: nms keeps the best-scored (greedy non-maximum suppression).",
+        "How overlapping candidates are suppressed. nms: greedy non-maximum suppression, highest score first.",
         choices=("nms",),
         later=True,
         source="R-CNN section 2.2",
     )
     nms_iou: float = setting(
         0.3,
-        "Suppression: a detection that overlaps a better one of its class by more than this IoU is dropped.",
+        "A candidate whose IoU with a higher-scoring one of its class is greater than this is suppressed.",
         at_least=0,
         at_most=1,
         only_with=("suppression", "nms"),
@@ -90,12 +90,12 @@ class Settings:
     )
     bbox_regression: bool = setting(
         True,
-        "Whether boxes are moved by the regressors, where the recipe has some.",
+        "Whether boxes are refined by the box regressors, if the recipe has any.",
         source="R-CNN section 3.5 and Appendix C",
     )
     score: str = setting(
         "svm",
-        "What scores a region: the SVMs, or the fine-tuned network's own softmax (3.3 points worse in the paper).",
+        "What scores the proposals: the SVMs, or the fine-tuned network's own softmax (3.3 points lower in the paper).",
         choices=tuple(SCORES),
         later=True,
         source="R-CNN section 2.2; Appendix B",
@@ -103,14 +103,14 @@ class Settings:
 
 
 NO_PROBABILITIES = (
-    "score = 'softmax' needs the features of a network that was trained with a class for the background; "
-    "add a table [finetune] to the recipe, or set score = 'svm'"
+    "score = 'softmax' needs the features of a network that was trained with a background class; "
+    "add a [finetune] table to the recipe, or set score = 'svm'"
 )
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting where the features lack a layer that scores or moves proposals, or the softmax has no class for
-    the background."""
+    """Raises BadSetting if the features lack a layer that the scorer or the box regressors need, or if the softmax has
+    no background class."""
     if settings.score == "softmax":
         if not network.trained:
             raise BadSetting(NO_PROBABILITIES)
@@ -123,7 +123,7 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
 
 STAGE = Stage(
     name="detect",
-    summary="Score, regress and suppress the proposals of every image.",
+    summary="Score every proposal, apply box regression and suppress overlapping detections.",
     schema_version=1,
     settings=Settings,
     makes="detections",

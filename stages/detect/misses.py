@@ -1,4 +1,4 @@
-"""Why an object was missed: the step of `detect` at which it was still there."""
+"""Why an object was missed: the step of `detect` at which it was lost."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Miss:
-    """Why an object was missed: at which of its proposals it was decided (None without any), which candidate that is
-    (None if it does not compete), `by` which candidate that was suppressed, which `other` class scores higher there.
+    """Why an object was missed.
 
+    `proposal` is the one that decided it, if any; `candidate` its candidate for the class (None: it does not compete);
+    `by` the candidate that suppressed that; `other` the class that scores higher there.
     `covering` counts the proposals that overlap the object enough.
     """
 
@@ -41,18 +42,18 @@ class Miss:
 
 
 def why_missed(trace: Trace, box: Boxes, label: int | None, least: NDArray[np.floating], iou: float) -> Miss:
-    """Why no detection that counts lies on the object `box` float32 [4] of class `label` (None: not a class of the
-    detector's).
+    """Why no detection that counts covers the object `box`, float32 [4], of class `label` (None: not one of the
+    detector's classes).
 
-    A detection counts from its class's entry of `least` [K] on, and lies on the object from an IoU of `iou` on. The
-    steps are gone through backwards, and the first at which the object was still there decides:
+    A detection counts if it scores at least its class's entry of `least` [K], and covers the object if their IoU is at
+    least `iou`. Going backwards through the steps, the first at which the object was still covered decides:
 
-    - TAKEN: a detection that counts lies on it, but on another object more, for which it is held;
-    - SUPPRESSED: the best-scored candidate that lies on it would count, but a better-scored box suppressed it;
-    - LOW_SCORE: that candidate does not score enough; or none lies on it because none of the proposals that cover it
-      is among the candidates. WRONG_CLASS: the same, but there another class scores higher, and enough to count;
-    - LOCALISATION: a candidate that would count lay on it before regression, but not afterwards;
-    - NO_PROPOSAL: no proposal overlaps it by `iou`, and regression made none do so.
+    - TAKEN: a detection that counts covers it, but overlaps another object more and is matched to that;
+    - SUPPRESSED: the highest-scoring candidate that covers it would count, but a higher-scoring one suppressed it;
+    - LOCALISATION: a candidate that would count covered it before regression, but not afterwards;
+    - LOW_SCORE: the highest-scoring candidate that covers it scores too low to count; or no candidate covers it, though
+      some proposals do. WRONG_CLASS: the same, but another class scores higher there, and high enough to count;
+    - NO_PROPOSAL: no proposal overlaps it by `iou`, nor does any after regression.
     """
     if label is None or not trace.scored.trained[label]:
         return Miss(Reason.UNKNOWN)
@@ -85,7 +86,7 @@ def why_missed(trace: Trace, box: Boxes, label: int | None, least: NDArray[np.fl
 
 
 def scored_too_low(trace: Trace, proposal: int, label: int, least: NDArray[np.floating], covering: int) -> Miss:
-    """The miss of an object at one of its proposals, whose score in the class `label` is too low."""
+    """The miss of an object that was decided at `proposal`, which scores too low for its class `label`."""
     rivals = np.where(trace.scored.scores[proposal] >= least, trace.scored.scores[proposal], -np.inf)
     rivals[[label, *np.flatnonzero(~trace.scored.trained)]] = -np.inf
     other = int(rivals.argmax())

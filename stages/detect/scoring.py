@@ -1,6 +1,6 @@
-"""What scores and moves proposals: the SVMs or the softmax, and box regressors (R-CNN section 2.2, Appendices B and C).
+"""The models on top of the features: SVMs or softmax, and box regressors (R-CNN section 2.2, Appendices B and C).
 
-Letters: n proposals, K classes, D the features' dimension.
+Notation: n proposals, K classes, feature dimension D.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stages.networks import BACKGROUND, SOFTMAX
 
 
 class Scorer(Protocol):
-    """What scores proposals for each of K classes from their features in one `layer`; `trained` bool [K]."""
+    """Scores proposals for each of K classes from their features in one `layer`; `trained` is bool [K]."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -34,14 +34,14 @@ class Scorer(Protocol):
     def trained(self) -> NDArray[np.bool_]: ...
 
     def score(self, features: NDArray[np.floating], classes: slice = slice(None)) -> NDArray[np.float32]:
-        """Scores float32 [n, k] of cached features [n, D], of `classes` alone."""
+        """The scores of features [n, D] for the k `classes`, all by default: float32 [n, k]."""
 
 
 @dataclass(frozen=True)
 class ClassProbabilities:
-    """The softmax of a network fine-tuned for K classes, as it is (R-CNN Appendix B).
+    """The softmax of a network fine-tuned for K classes (R-CNN Appendix B).
 
-    The background is the last of its K + 1 outputs and no class: nothing is ever detected as background.
+    The last of its K + 1 outputs is the background, which is not a class: nothing is ever detected as background.
     """
 
     classes: tuple[str, ...]
@@ -53,7 +53,7 @@ class ClassProbabilities:
         return np.ones(len(self.classes), bool)
 
     def score(self, features: NDArray[np.floating], classes: slice = slice(None)) -> NDArray[np.float32]:
-        """The probabilities float32 [n, k] of `classes`, out of those [n, K + 1] with the background's."""
+        """The probabilities of the k `classes`, float32 [n, k], from the K + 1 with the background, [n, K + 1]."""
         return features[:, :-1][:, classes].astype(np.float32)
 
 
@@ -66,9 +66,9 @@ def class_probabilities(class_names: Sequence[str]) -> ClassProbabilities:
 
 @dataclass(frozen=True)
 class Head:
-    """What a detector is on top of features: a `scorer`, and perhaps `regressors` (None: boxes stay the proposals').
+    """A detector's models: a `scorer` and, unless boxes are to stay those of the proposals, box `regressors`.
 
-    Raises StageError if the two are of different classes.
+    Raises StageError if the two have different classes.
     """
 
     scorer: Scorer
@@ -77,26 +77,27 @@ class Head:
     def __post_init__(self) -> None:
         if self.regressors and self.regressors.classes != self.scorer.classes:
             raise StageError(
-                "detect: the box regressors and what scores have different classes; train both on the same dataset"
+                "detect: the classes of the box regressors differ from those of the SVMs or softmax; train both on the "
+                "same dataset"
             )
 
     @property
     def layers(self) -> set[str]:
-        """The layers whose features it reads."""
+        """The layers whose features are needed."""
         return {self.scorer.layer} | ({self.regressors.layer} if self.regressors else set())
 
     def check_layers(self, extracted: Iterable[str]) -> None:
-        """Raises StageError if one of its layers is none of those `extracted`."""
+        """Raises StageError if a layer that is needed is not among those `extracted`."""
         missing = sorted(self.layers - set(extracted))
         if missing:
             raise StageError(
-                f"detect: the features hold no layer '{missing[0]}', which is needed to score or to move proposals; "
+                f"detect: the features lack layer '{missing[0]}', which scoring or box regression needs; "
                 f"add it to [extract] layers in the recipe"
             )
 
     def scored(self, boxes: Boxes, features: Mapping[str, NDArray[Any]], image_size: tuple[int, int]) -> Scored:
-        """One image's proposals `boxes` float32 [n, 4] (no ground truth among them), with `features` [n, D] by layer,
-        in an image of `image_size` (width, height)."""
+        """One image's proposals: `boxes` float32 [n, 4] without ground truth, `features` [n, D] by layer, `image_size`
+        (width, height)."""
         return Scored(
             boxes,
             self.scorer.classes,
@@ -110,6 +111,8 @@ class Head:
 def regressed(
     regressors: BoxRegressors, features: NDArray[Any], boxes: Boxes, rows: NDArray[np.int64], label: int
 ) -> Boxes:
-    """`boxes` [m, 4] of the proposals `rows` [m], which have `features` [n, D], as the regressor of `label` moves
-    them: float32 [m, 4], not clipped."""
+    """The `boxes` [m, 4] of the proposals `rows` [m], regressed for class `label`: float32 [m, 4], not clipped.
+
+    `features` [n, D] are those of all proposals.
+    """
     return regressors.predict(boxes, features[rows], label)

@@ -1,4 +1,4 @@
-"""The detect stage: features of proposals in, detections of every image out."""
+"""The detect stage: from the features of proposals to the detections in every image."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ MOST_CLASSES = 1000
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
-    """The images that have features."""
+    """The images whose features are available."""
     return list(inputs.item_reader("features").item_ids)
 
 
 def part_size(settings: Settings, inputs: Inputs) -> int:
-    """Sixteen images; with more than a thousand classes fewer, so that a part is not much larger."""
+    """Sixteen images, or fewer if there are more than a thousand classes, so that a part is not much larger."""
     classes = len(inputs.reader("svm") if settings.score == "svm" else chosen_scorer(settings, inputs).classes)
     return max(1, min(STAGE.part_size, STAGE.part_size * MOST_CLASSES // classes))
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """Detections of each image, and for a cap over the set the scores of the candidates they were chosen from."""
+    """The detections of each image and, if the cap is on the set, the scores of the candidates they come from."""
     candidates = {"candidates": {"score": Column("float32"), "label": Column("int32")}}
     return Schema(
         item="image",
@@ -52,11 +52,11 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
-    """Detects in every image. Features that the CPU computes on demand take `execution.jobs` processes, a part each;
-    otherwise as many threads work on the images."""
+    """Finds the detections in every image: `execution.jobs` processes, one part at a time each, if the CPU computes
+    features on demand; otherwise as many threads."""
     detector = Detector(settings, inputs)
     if settings.bbox_regression and "regressor" not in inputs:
-        log.info("no regressor is wired to this detector: its boxes stay those of the proposals")
+        log.info("this detector has no box regressors; its boxes are those of the proposals")
     in_threads = isinstance(inputs.item_reader("features"), Reader) or execution.device.startswith("cuda")
     with execution.progress("detect", output.remaining_items, "images") as bar:
         if in_threads or execution.jobs == 1:
@@ -67,18 +67,18 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
 
 def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> Detector:
-    """The detections in every image as the cache would hold them, computed when they are read; how they come about,
-    too."""
+    """The detections in every image, as the cache would hold them, and how they come about, computed when they are
+    read."""
     return Detector(settings, inputs)
 
 
 def fill_in_worker(settings: Settings, inputs: Inputs, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
-    """Makes `parts` in a worker process."""
+    """Fills `parts` in a worker process."""
     fill_parts(Detector(settings, inputs), output, parts, bar)
 
 
 def fill_parts(detector: Detector, output: Writer, parts: Iterable[Part], bar: Progress, threads: int = 0) -> None:
-    """Makes `parts`, in this thread or by some `threads`."""
+    """Fills `parts`, in this thread or with `threads` threads."""
     tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
 
     def record_of(task: tuple[Part, str]) -> Record:
@@ -86,7 +86,7 @@ def fill_parts(detector: Detector, output: Writer, parts: Iterable[Part], bar: P
 
     made = read_ahead(record_of, tasks, ahead=2 * threads, threads=threads)
     records: list[Record] = []
-    with threadpool_limits(1, user_api="blas"), contextlib.closing(made):  # sums must not depend on BLAS's threads
+    with threadpool_limits(1, user_api="blas"), contextlib.closing(made):  # sums must not depend on BLAS threads
         for (part, _), record in made:
             records.append(record)
             bar.advance(1, len(record["boxes"]))
@@ -97,7 +97,7 @@ def fill_parts(detector: Detector, output: Writer, parts: Iterable[Part], bar: P
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """Class names, the least score that each class keeps under the cap (None: all), and how many are kept."""
+    """Class names, the lowest score that the cap keeps in each class (None: all), and the number of detections kept."""
     classes = chosen_scorer(settings, inputs).classes
     thresholds = np.full(len(classes), -np.inf, np.float32)
     if settings.cap == "set":
@@ -119,12 +119,12 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
 
 
 def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
-    """The names of the classes that `label` counts, and what `score` is."""
+    """The names of the classes that `label` indexes, and what `score` is."""
     return {"classes": list(chosen_scorer(settings, inputs).classes), "score": SCORES[settings.score].name}
 
 
 class Detector(OnDemand):
-    """The models and the features they are applied to. Not for other processes."""
+    """The models and the features they are applied to; cannot be sent to other processes."""
 
     def __init__(self, settings: Settings, inputs: Inputs) -> None:
         self.settings = settings
@@ -138,11 +138,11 @@ class Detector(OnDemand):
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """The images that have features."""
+        """The images whose features are available."""
         return self.features.item_ids
 
     def scored(self, image_id: str) -> Scored:
-        """One image's proposals, without the ground truth among its regions."""
+        """One image's scored proposals, without its ground-truth boxes."""
         with self.reading:
             stored = self.features.read(image_id, ("boxes", "is_object", "image_size", *sorted(self.head.layers)))
         proposals = ~stored["is_object"]
@@ -151,12 +151,12 @@ class Detector(OnDemand):
         return self.head.scored(stored["boxes"][proposals], features, (width, height))
 
     def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
-        """One image's record, or the named columns of it; in the arithmetic of the stage, so with the same bits."""
+        """One image's record, or only the named columns; bit for bit what the stage computes."""
         with threadpool_limits(1, user_api="blas"):
             return super().read(item_id, columns)
 
     def record(self, item_id: str) -> Record:
-        """One image's record of the detections' cache."""
+        """One image's record, as in the cache of detections."""
         trace = detect_image(self.scored(item_id), self.settings)
         candidates = {"candidates/score": trace.candidates.scores, "candidates/label": trace.candidates.labels}
         return {
@@ -168,20 +168,20 @@ class Detector(OnDemand):
         }
 
     def trace(self, image_id: str) -> Trace:
-        """How one image's detections come about; in the arithmetic of the stage, so with the same bits."""
+        """How one image's detections come about; bit for bit what the stage computes."""
         with threadpool_limits(1, user_api="blas"):
             return detect_image(self.scored(image_id), self.settings)
 
 
 def chosen_scorer(settings: Settings, inputs: Inputs) -> Scorer:
-    """The SVMs, or the softmax of the network that made the features."""
+    """The SVMs, or the softmax of the network that computed the features."""
     if settings.score == "softmax":
         return class_probabilities(inputs.item_reader("features").manifest["summary"].get("class_names", ()))
     return read_svms(inputs.reader("svm"))
 
 
 def chosen_regressors(settings: Settings, inputs: Inputs) -> BoxRegressors | None:
-    """The regressors, if they are wanted and there."""
+    """The box regressors; None if they are turned off or the recipe has none."""
     if not settings.bbox_regression:
         return None
     regressor = inputs.optional_reader("regressor")

@@ -1,6 +1,6 @@
-"""How one image's proposals become detections, every step kept (R-CNN section 2.2; rcnn_test.m, imdb_eval_voc.m).
+"""How one image's proposals become detections, step by step (R-CNN section 2.2; rcnn_test.m, imdb_eval_voc.m).
 
-Letters: n proposals, K classes, m candidates.
+Notation: n proposals, K classes, m candidates.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from stages.detections.suppression import METHODS, Suppression
 class Trace:
     """One image on its way through `detect`.
 
-    `scored`, the n proposals; `candidates`, the m that compete; `moved`, these regressed and clipped, in the same
-    order; `survivors` int64 [s], the candidates that the `suppression` leaves, ascending; `threshold`, the score below
-    which the cap on an image drops them (-inf: it drops none).
+    `scored`: the n proposals. `candidates`: the m that compete. `moved`: the candidates after regression and clipping,
+    in the same order. `survivors`, int64 [s]: the candidates left by `suppression`, ascending. `threshold`: the score
+    below which the cap per image drops survivors (-inf: none).
     """
 
     scored: Scored
@@ -37,35 +37,35 @@ class Trace:
 
     @cached_property
     def detections(self) -> Detections:
-        """The detections in the image, before a cap that is counted over a whole test set."""
+        """The detections in the image, before any cap over the whole test set."""
         return self.moved.where(self.survivors).where(self.moved.scores[self.survivors] >= self.threshold)
 
     @cached_property
     def removed_by(self) -> NDArray[np.int64]:
-        """The candidate that suppressed each of the m, int64 [m], -1 for those that are left."""
+        """The candidate that suppressed each of the m, int64 [m]; -1 for the survivors."""
         return self.suppression.removers(self.moved, self.survivors)
 
     def kept(self, thresholds: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The candidates that are detections with their class's entry of `thresholds` float32 [K] or more (the cap that
-        is counted over a whole test set), ascending."""
+        """The detections that score at least their class's entry of `thresholds`, float32 [K] (from the cap over the
+        whole test set), as candidates, ascending."""
         scores = self.moved.scores[self.survivors]
         least = np.maximum(thresholds[self.moved.labels[self.survivors]], self.threshold)
         return self.survivors[scores >= least]
 
     def candidate(self, proposal: int, label: int) -> int | None:
-        """The candidate that a proposal is in a class, None where it does not compete."""
+        """The number of a proposal's candidate for a class; None if it does not compete there."""
         matching = np.flatnonzero((self.candidates.rows == proposal) & (self.candidates.labels == label))
         return int(matching[0]) if len(matching) else None
 
     def after_regression(self, proposal: int, label: int) -> Boxes:
-        """The box float32 [4] that a proposal becomes in a class, whether or not it competes there."""
+        """A proposal's box after regression for a class, float32 [4], whether or not it competes there."""
         candidate = self.candidate(proposal, label)
         if candidate is not None:
             return self.moved.boxes[candidate]
         return self.scored.boxes_of(np.array([proposal]), np.array([label], np.int32))[0]
 
     def rank(self, proposal: int, label: int) -> int:
-        """The proposal's place among all in a class, from 1 on; equal scores in the order of the proposals."""
+        """The proposal's rank among all proposals for a class, from 1; ties in the order of the proposals."""
         own = self.scored.scores[:, label]
         return 1 + int(np.sum(own > own[proposal]) + np.sum(own[:proposal] == own[proposal]))
 
@@ -73,8 +73,8 @@ class Trace:
 def detect_image(scored: Scored, settings: Settings) -> Trace:
     """From an image's scored proposals to its detections.
 
-    Those that compete (of each class the best, or those above a score: `settings.cap`) are moved and clipped, each
-    class is suppressed on its own, and with `cap = "image"` the best of all classes are left.
+    The candidates (each class's best proposals, or those above a score: see `settings.cap`) are regressed and clipped;
+    suppression works on each class separately; with `cap = "image"`, the best of all classes are kept.
     """
     candidates = (
         best_candidates(scored, settings.max_per_image)

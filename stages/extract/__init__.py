@@ -1,7 +1,7 @@
-"""Stage `extract`: every region warped to the network's input, and the outputs of named layers kept.
+"""Stage `extract`: warping every region to the network's input and keeping the outputs of chosen layers.
 
-R-CNN section 2.1 ("Feature extraction") and Appendix A. Ground-truth boxes get features too and come first, as in the
-authors' release (roidb_from_voc.m).
+R-CNN section 2.1 ("Feature extraction") and Appendix A. Features are extracted for the ground-truth boxes as well,
+which come first, as in the authors' release (roidb_from_voc.m).
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from stages.contract.settings import setting
 from stages.networks import NetworkCard, PlannedNetwork
 
 ONLY_ON_CUDA = ("float16", "tf32")
-"""Kinds of arithmetic."""
+"""Values of `precision` that need CUDA."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the features.
+    """How features are extracted.
 
-    `padding` is in pixels of the network's input. `precision` is the arithmetic of the network: "float32",
-    "bfloat16" (twice as fast on CPUs that have it), and on CUDA also "float16" and "tf32". `dtype` is the type stored.
-    `cache = false`: a split that only `detect` reads gets no cache; its features are computed as they are read.
+    `padding` is in pixels of the network's input. `precision` is that of the network's forward pass: "float32",
+    "bfloat16" (twice as fast on CPUs that support it), and on CUDA also "float16" and "tf32". `dtype` is the type in
+    which features are stored. With `cache = false`, the features of a split that only `detect` reads are not cached but
+    computed as they are read.
     """
 
     layers: tuple[str, ...] = setting(
         ("fc7", "pool5"),
-        "The layers of the network whose outputs are kept.",
+        "The layers whose outputs are kept as features.",
         source="R-CNN section 2.1: fc7; Appendix C: pool5 for boxes",
         of_network=lambda card: card.kept_layers,
     )
     mode: str = setting(
         "warp",
-        "How a region is fitted to the network's square input. warp: stretched, whatever its shape; square: the "
-        "tightest square around it; square-masked: that square, with the mean colour outside the region.",
+        "How a region is fitted into the network's square input. warp: stretched, ignoring its aspect ratio; square: "
+        "cropped as its tightest enclosing square; square-masked: the same, with the mean colour outside the region.",
         choices=("warp", "square", "square-masked"),
         source="R-CNN Appendix A",
     )
@@ -49,31 +50,32 @@ class Settings:
     )
     precision: str = setting(
         "float32",
-        "The network's arithmetic. bfloat16 is about twice as fast on CPUs that have it; float16 and tf32 need CUDA.",
+        "Precision of the forward pass; bfloat16 is about twice as fast on CPUs that support it, float16 and tf32 need "
+        "CUDA.",
         choices=("float32", "bfloat16", "float16", "tf32"),
         on_cuda=ONLY_ON_CUDA,
         source="ours; Caffe computed in float32",
     )
     dtype: str = setting(
         "float16",
-        "The number format of stored features; float16 takes half the disk, and overflow is an error.",
+        "Data type of the stored features; float16 takes half the disk space, and overflow is an error.",
         choices=("float16", "float32"),
         source="ours",
     )
     cache: bool = setting(
         True,
-        "Whether features are kept; false computes those that only detect reads as it reads them.",
+        "Whether to keep the features; if false, those that only detect reads are computed as it reads them.",
         identity=False,
         source="ours",
     )
 
 
 def check_layers(settings: Settings, card: NetworkCard) -> None:
-    """Raises BadSetting for no layer, a repeated one or one that the network does not have, and for a padding that
-    leaves nothing of a region."""
+    """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have, and for a
+    padding that leaves no room for the region."""
     if not settings.layers or len(set(settings.layers)) < len(settings.layers):
         raise BadSetting(
-            f"layers = {list(settings.layers)} must name one or more different layers of {card.name} "
+            f"layers = {list(settings.layers)} must name one or more layers of {card.name}, each once "
             f"({', '.join(card.layers)})"
         )
     card.check_layers(settings.layers)
@@ -87,7 +89,7 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
 
 STAGE = Stage(
     name="extract",
-    summary="Warp every region, run the network, keep its layers.",
+    summary="Warp every region, run the network and keep the outputs of its layers.",
     schema_version=1,
     settings=Settings,
     makes="features",

@@ -1,4 +1,4 @@
-"""From an image and its boxes to features: what the stage does to each image, and `rcnn predict` to a photograph."""
+"""From an image and its boxes to features."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ COMPUTED_IN = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16", 
 
 
 def default_batch_size(device: str) -> int:
-    """Regions in one forward pass where the user does not say."""
+    """Regions per forward pass, unless the user sets it."""
     return CUDA_BATCH if device.startswith("cuda") else CPU_BATCH
 
 
 def layer_dimensions(settings: Settings, network: NetworkSource) -> dict[str, int]:
-    """The dimension of each layer in `settings`. Raises BadSetting where these do not fit the network."""
+    """The dimension of each layer in `settings`. Raises BadSetting if these do not fit the network."""
     check_layers(settings, network.card)
     return {name: network.layers[name] for name in settings.layers}
 
 
 def stored_dtype(settings: Settings, layer: str) -> str:
-    """The type that a layer is stored in. Probabilities are scores: near 1 float16 could not tell them apart."""
+    """The type a layer is stored in: float32 for probabilities, which float16 could not tell apart near 1."""
     return "float32" if layer == SOFTMAX else settings.dtype
 
 
 def load_network(source: NetworkSource, settings: Settings, device: str) -> Network:
-    """The network in the arithmetic of `settings.precision`. Raises BadSetting where `device` has not got it."""
+    """The network in `settings.precision`. Raises BadSetting if `device` does not support it."""
     check_device(settings, device, "extract.")
     return source.load(device, COMPUTED_IN[settings.precision])
 
 
 @contextlib.contextmanager
 def arithmetic(settings: Settings, device: str) -> Iterator[None]:
-    """Sets what PyTorch keeps for the whole process, and sets it back.
+    """Sets the process-wide PyTorch options that change results, and restores them afterwards.
 
-    On the CPU one thread, so that results do not depend on the machine's cores; on CUDA TF32 only where asked for.
+    One thread on the CPU, so that results do not depend on the number of cores; TF32 on CUDA only with that precision.
     """
     if device.startswith("cuda"):
         matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -74,9 +74,9 @@ def extract_features(
 ) -> Features:
     """Features of the boxes [N, 4] of one image: for each layer of `settings`, float16 or float32 [N, D].
 
-    `image` is uint8 [H, W, 3], RGB (a tensor may be pinned). Regions are warped and computed in batches on the
-    network's device; a batch never holds regions of two images. Raises StageError if a feature overflows the stored
-    type. Call it inside `arithmetic` where the result must not depend on the number of threads.
+    `image` is uint8 [H, W, 3], RGB (a tensor may be pinned). Regions are warped and run through the network in batches
+    on its device; a batch never mixes regions of two images. Raises StageError if a feature overflows the stored type.
+    Call it inside `arithmetic` if the result must not depend on the number of threads.
     """
     size = batch_size or default_batch_size(str(network.device))
     pixels = image if isinstance(image, torch.Tensor) else torch.from_numpy(image)
@@ -102,14 +102,15 @@ def extract_features(
 
 
 def gathered(layer: str, batches: Sequence[torch.Tensor], dimension: int, dtype: str) -> NDArray[np.floating]:
-    """The batches of one layer as one array [N, dimension]. Raises StageError unless all of it is finite."""
+    """The batches of one layer as one array [N, dimension]. Raises StageError unless all values are finite."""
     if not batches:
         return np.zeros((0, dimension), dtype)
     values = torch.cat(list(batches))
     if not bool(torch.isfinite(values).all()):
         if dtype == "float16":
             raise StageError(
-                f"extract: features of layer '{layer}' are beyond float16 (65,504); set extract.dtype = \"float32\""
+                f"extract: features of layer '{layer}' exceed the range of float16 (65,504); "
+                'set extract.dtype = "float32"'
             )
         raise StageError(
             f"extract: features of layer '{layer}' are not finite; check network.weights and preprocessing"

@@ -1,4 +1,4 @@
-"""Regions as the network sees them: what excites a unit, training samples, and ways to make a region square.
+"""Regions as the network sees them: those that activate a unit most, training samples, and the ways to warp a region.
 
 R-CNN's figures 2, 4, 7 and 12.
 """
@@ -38,8 +38,8 @@ class View:
 
 @dataclass(frozen=True)
 class UnitRow:
-    """A unit's row of the picture: its title, its regions as the network sees them, uint8 [S, S, 3] each, and the
-    normalised activations to be written on them."""
+    """One unit's row of the picture: its title, its regions as the network sees them, uint8 [S, S, 3] each, the
+    normalised activations written on them, and the unit's receptive field in the network's input."""
 
     title: str
     regions: Sequence[Pixels]
@@ -49,7 +49,7 @@ class UnitRow:
 
 @dataclass(frozen=True)
 class Region:
-    """One box of an image, uint8 [H, W, 3] RGB, and what to call it."""
+    """One box in an image, uint8 [H, W, 3] RGB, and its title."""
 
     name: str
     image: Pixels
@@ -57,20 +57,19 @@ class Region:
 
 
 def seen_regions(image: Pixels, boxes: Boxes, view: View) -> list[Pixels]:
-    """The regions `boxes` [n, 4] as the network sees them, uint8 [S, S, 3] each; outside the image, the mean colour."""
+    """The regions `boxes` [n, 4] as the network sees them, uint8 [S, S, 3] each; the mean colour outside the image."""
     planes = torch.from_numpy(image).permute(2, 0, 1)
     warped = warp_regions(planes, boxes, view.side, view.mode, view.padding, view.preprocessing)
     return [region.permute(1, 2, 0).contiguous().numpy() for region in view.preprocessing.pixels(warped)]
 
 
 def unit_sheet(rows: Sequence[UnitRow], side: int, *, columns: int = 16, cell: int = 96) -> Pixels:
-    """Figures 4 and 12: of each unit its regions, from the strongest down, each with the unit's receptive field in
-    white and its activation in the field's upper left corner. uint8 [H, W, 3]; `side` is S; cells have `cell`
-    pixels, `columns` of them
-    are in a line at most."""
+    """Figures 4 and 12: each unit's regions, strongest first, with its receptive field outlined in white and its
+    activation in the upper left corner of the field. uint8 [H, W, 3]; `side` is S; cells are `cell` pixels wide, at
+    most `columns` to a line."""
     scale = cell / side
     longest = max((len(row.regions) for row in rows), default=1)
-    columns = math.ceil(longest / math.ceil(longest / columns))  # lines of one length
+    columns = math.ceil(longest / math.ceil(longest / columns))  # lines of equal length
     return sections(
         [
             (
@@ -89,7 +88,7 @@ def unit_sheet(rows: Sequence[UnitRow], side: int, *, columns: int = 16, cell: i
 def sample_sheet(
     classes: Sequence[tuple[str, Sequence[Pixels]]], *, columns: int = 8, cell: int = 80, across: int = 2
 ) -> Pixels:
-    """Figure 2: of each class its name and warped training samples, uint8 [S, S, 3] each."""
+    """Figure 2: the name of each class and its warped training samples, uint8 [S, S, 3] each."""
     shown = [(name, [resized(sample, cell, cell) for sample in samples]) for name, samples in classes]
     return sections(shown, columns, across=across if len(classes) > 1 else 1)
 
@@ -97,12 +96,11 @@ def sample_sheet(
 def transformation_sheet(
     regions: Sequence[Region], side: int, padding: int, preprocessing: Preprocessing, cell: int = 120
 ) -> Pixels:
-    """Figure 7: (A) each region as it is, (B) in its tightest square with context, (C) without, (D) warped.
+    """Figure 7: each region (A) unchanged, in its tightest square (B) with and (C) without context, and (D) warped.
 
-    uint8 [H, W, 3]. Each in two rows, without padding and with `padding` pixels of the S x S input (`side`; the
-    paper: S = 227, p = 16),
-    in one row where that is 0. (A) is at its scale relative to the others; a region too large for that is shrunk, and
-    the title says so.
+    uint8 [H, W, 3]. Two rows per region, without padding and with `padding` pixels of the S x S input (`side`; the
+    paper: S = 227, p = 16), or one row if `padding` is 0. (A) is drawn at the scale of the others; a region too large
+    for that is shrunk, and its title says so.
     """
     sheets = []
     for region in regions:
@@ -121,8 +119,8 @@ def transformation_sheet(
 
 
 def actual_scale(region: Region, side: int, padding: int, cell: int) -> tuple[Pixels, float]:
-    """The region (with its context, where there is padding) at `cell` / S of its size, in the middle of a cell of
-    paper, uint8 [cell, cell, 3], and by how much it had to be shrunk further to fit."""
+    """The region, with its context if there is padding, at `cell` / S of its size in the middle of an empty cell,
+    uint8 [cell, cell, 3]; and the factor by which it had to be shrunk further to fit."""
     height, width = region.image.shape[:2]
     g = crop_geometry(region.box[None], width, height, side, "warp", padding)
     left, top, right, bottom = (int(edge[0]) for edge in (g.left, g.top, g.left + g.width, g.top + g.height))

@@ -1,4 +1,4 @@
-"""The stage: images and their proposals in, features of all regions out."""
+"""The extract stage: from images and their proposals to the features of all regions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """For each region its box and what it is (`label` -1 for a proposal), and one column for each layer."""
+    """For each region, its box, what it is (`label` is -1 for a proposal) and its features, one column per layer."""
     layers = layer_dimensions(settings, inputs.network("network"))
     return Schema(
         item="image",
@@ -57,10 +57,10 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
-    """Extracts from every image of the parts that can be claimed.
+    """Extracts the features of every image in the parts that can be claimed.
 
-    On the CPU `execution.jobs` processes of one thread each take a part at a time (two single threads outrun a pair of
-    threads); on CUDA one process feeds the device. The features do not depend on the number of processes.
+    On the CPU, `execution.jobs` single-threaded processes take one part at a time (two such processes are faster than
+    one with two threads); on CUDA, one process feeds the device. Features do not depend on the number of processes.
     """
     source = inputs.network("network")
     with execution.progress("extract", output.remaining_items, "images") as bar:
@@ -73,7 +73,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
 
 def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> FeaturesOnDemand:
-    """The features of every image as the cache would hold them, computed when they are read."""
+    """The features of every image, as the cache would hold them, computed when they are read."""
     if not execution.device.startswith("cuda"):
         load = loaded if execution.jobs == 1 else load_network  # other processes load their own
         load(inputs.network("network"), settings, "cpu")  # downloads, and complains, once and here
@@ -81,7 +81,7 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> Featu
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """The network, the dimension of each layer and how many regions are objects."""
+    """The network, the dimension of each layer, and the numbers of objects and proposals."""
     source = inputs.network("network")
     objects = sum(int(record["is_object"].sum()) for _, record in reader.records(["is_object"]))
     return {
@@ -94,13 +94,13 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
 
 
 def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
-    """The names of the classes that `label` counts."""
+    """The names of the classes that `label` indexes."""
     return {"classes": list(inputs.dataset("images").classes)}
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a process needs to compute the features of any image; may be pickled."""
+    """All that a process needs to compute the features of any image; can be pickled."""
 
     settings: Settings
     images: Dataset
@@ -110,16 +110,16 @@ class Extraction:
 
     @staticmethod
     def of(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
-        """From what the stage is given."""
+        """From the inputs of the stage."""
         return Extraction(
             settings, inputs.dataset("images"), inputs.item_reader("proposals"), inputs.network("network"), execution
         )
 
 
 def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
-    """Makes `parts` in this process: images are decoded and finished parts written while the network runs.
+    """Fills `parts` in this process; images are decoded and finished parts written while the network runs.
 
-    Raises BadImage (unless bad images are to be skipped), StageError, CacheError.
+    Raises BadImage (unless bad images are skipped), StageError, CacheError.
     """
     keep_large_buffers()
     device = task.execution.device
@@ -151,7 +151,7 @@ def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Pro
 
 @functools.lru_cache(maxsize=1)
 def loaded(source: NetworkSource, settings: Settings, device: str) -> Network:
-    """The network, loaded once in a process."""
+    """The network, loaded once per process."""
     return load_network(source, settings, device)
 
 
@@ -159,7 +159,7 @@ def loaded(source: NetworkSource, settings: Settings, device: str) -> Network:
 class Regions:
     """One image with its n regions, ground truth first: boxes float32 [n, 4], labels int32 [n], flags bool [n].
 
-    `pixels` is uint8 [H, W, 3], RGB. A `skipped` image has no region, one pixel, and the reason.
+    `pixels` is uint8 [H, W, 3], RGB. For a skipped image, `skipped` is the reason; it has one pixel and no regions.
     """
 
     image_id: str
@@ -171,7 +171,7 @@ class Regions:
 
 
 class RegionReader:
-    """Reads images and their regions; may be asked from several threads. `pin` puts pixels into page-locked memory."""
+    """Reads images and their regions, safely from several threads; `pin` puts the pixels in page-locked memory."""
 
     def __init__(self, task: Extraction, pin: bool) -> None:
         self.task = task
@@ -180,7 +180,7 @@ class RegionReader:
         self.reading = self.one_at_a_time if isinstance(task.proposals, Reader) else contextlib.nullcontext()
 
     def read(self, image_id: str) -> Regions:
-        """The regions of an image. Raises BadImage unless bad images are to be skipped."""
+        """The regions of an image. Raises BadImage unless bad images are skipped."""
         try:
             pixels = self.task.images.read_image(image_id)
         except BadImage as error:
@@ -202,13 +202,13 @@ class RegionReader:
         )
 
     def as_tensor(self, pixels: Pixels) -> torch.Tensor:
-        """The pixels [H, W, 3] as a uint8 tensor [3, H, W]."""
+        """The pixels as a tensor, uint8 [H, W, 3]."""
         tensor = torch.from_numpy(pixels)
         return tensor.pin_memory() if self.pin else tensor
 
 
 def no_regions() -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
-    """Boxes [0, 4], labels [0] and flags [0] of an image without regions."""
+    """The boxes [0, 4], labels [0] and difficult flags [0] of an image without regions."""
     return np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool)
 
 
@@ -228,8 +228,8 @@ def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
 
 
 class FeaturesOnDemand(OnDemand):
-    """The features of each image, in the batches in which the stage would compute them; the network serves one image
-    at a time."""
+    """The features of each image, computed in the same batches as by the stage; the network runs on one image at a
+    time."""
 
     def __init__(self, task: Extraction, columns: Schema) -> None:
         self.task = task
@@ -247,7 +247,7 @@ class FeaturesOnDemand(OnDemand):
         return self.task.images.image_ids
 
     def record(self, item_id: str) -> Record:
-        """One image's record. Raises BadImage unless bad images are to be skipped."""
+        """One image's record. Raises BadImage unless bad images are skipped."""
         settings, device = self.task.settings, self.task.execution.device
         keep_large_buffers()
         regions = self.reader.read(item_id)

@@ -1,6 +1,7 @@
-"""Units as object detectors in their own right: the regions that excite them most (R-CNN section 3.1).
+"""Units as object detectors in their own right: the regions that activate them most (R-CNN section 3.1).
 
-Letters: n regions of one image, D units of a layer of C maps of H x W (D = C H W, flattened in this order), U of them.
+Notation: n regions of one image; D units of a layer with C maps of H x W (D = C H W, flattened in this order); U units
+selected from them.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ SHOWN_IOU = 0.5
 
 @dataclass(frozen=True)
 class TopRegions:
-    """The regions that excite a unit most, from the strongest down, of one split.
+    """The k regions of one split that activate a unit most, strongest first.
 
     `activations` float32 [k], above 0; `images` int64 [k], positions in the cache; `boxes` float32 [k, 4]; `labels`
-    int32 [k], the class of the object that a region overlaps most, -1 below an IoU of SHOWN_IOU with any.
-    `channel_maximum` is the largest activation of any region at any place of the unit's channel.
+    int32 [k], the class of the object that a region overlaps most, -1 if that IoU is below SHOWN_IOU.
+    `channel_maximum` is the largest activation of any region at any position of the unit's channel.
     """
 
     activations: NDArray[np.float32]
@@ -39,15 +40,15 @@ class TopRegions:
 
     @property
     def normalised(self) -> NDArray[np.float32]:
-        """Activations divided by the maximum over all units of the channel (Appendix D), float32 [k]."""
+        """The activations divided by the maximum over all units of the channel (Appendix D), float32 [k]."""
         return self.activations / np.float32(self.channel_maximum or 1)
 
 
 class Strongest:
-    """The `count` strongest regions of each of U units in a stream of images: no more are ever held.
+    """The `count` strongest regions of each of U units in a stream of images; no more are ever held.
 
-    Of a unit's regions in one image greedy non-maximum suppression leaves those that no stronger one overlaps by more
-    than `overlap`. Of equals the first wins. Regions without activation (0 or less) are never among them.
+    Each unit's regions in an image undergo greedy non-maximum suppression: one that overlaps a stronger one by more
+    than `overlap` is dropped. Ties go to the first. Regions without activation (0 or less) are never included.
     """
 
     def __init__(self, units: int, count: int, overlap: float) -> None:
@@ -56,9 +57,9 @@ class Strongest:
         self.held: list[list[tuple[float, int, int]]] = [[] for _ in range(units)]
 
     def add(self, image: int, boxes: Boxes, activations: NDArray[np.floating]) -> None:
-        """The next image: its position, its boxes [n, 4], and what the units give for them, [n, U]."""
+        """Adds the next image: its position, its boxes [n, 4] and the units' activations for them, [n, U]."""
         for held, values in zip(self.held, activations.T, strict=True):
-            # Who is suppressed depends on stronger regions alone: what cannot get in may be left out before.
+            # Suppression depends only on stronger regions, so those too weak to get in can be left out beforehand.
             least = held[0][0] if len(held) == self.count else 0.0
             rows = np.flatnonzero(values > least)
             strength = values[rows].astype(np.float32)
@@ -71,7 +72,7 @@ class Strongest:
                     heapq.heapreplace(held, entry)
 
     def best(self) -> list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
-        """Of each unit activations float32, images and rows int64 [k], the strongest first."""
+        """For each unit, activations float32 [k], images and rows int64 [k], strongest first."""
         ranked = []
         for held in self.held:
             order = sorted(held, reverse=True)
@@ -91,8 +92,8 @@ def strongest_regions(
 ) -> list[TopRegions]:
     """The `count` strongest regions of each of `units`, int64 [U, 3] (channel, y, x, from 0), in a features cache.
 
-    Ground-truth rows are left out: the paper's regions are proposals. One image is in memory at a time; `advance` is
-    called after each.
+    Ground-truth rows are left out, as the paper's regions are proposals. Only one image is in memory at a time;
+    `advance` is called after each.
     """
     channels, own = np.unique(units[:, 0], return_inverse=True)
     columns = np.ravel_multi_index(units.T, shape)
@@ -113,7 +114,7 @@ def strongest_regions(
 
 
 def regions_of(features: Reader, images: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Boxes, NDArray[np.int32]]:
-    """Boxes float32 [k, 4] and what they show int32 [k], of the proposals `rows` of `images` in a features cache."""
+    """Boxes float32 [k, 4] and labels int32 [k] (see TopRegions) of the proposals `rows` of `images` in a cache."""
     boxes, labels = np.zeros((len(rows), 4), np.float32), np.full(len(rows), -1, np.int32)
     for image in np.unique(images):
         record = features.read(features.item_ids[image], ["boxes", "is_object", "label"])
@@ -127,8 +128,9 @@ def regions_of(features: Reader, images: NDArray[np.int64], rows: NDArray[np.int
 def class_selectivity(features: Reader, layer: str, classes: int) -> NDArray[np.float64]:
     """How much more each unit responds to objects of each class than to the others: float64 [classes, D].
 
-    The difference of the two mean activations, in standard deviations over all objects; difficult objects are left out,
-    nan for a class of none or all of the objects, and for a unit that never varies. Reads ground-truth rows alone.
+    The difference between the two mean activations, in standard deviations over all objects; NaN for a class that has
+    none or all of the objects, and for a unit that never varies. Difficult objects are left out. Reads only
+    ground-truth rows.
     """
     dimension = features.schema.rows[layer].shape[0]
     sums, squares = np.zeros((classes, dimension)), np.zeros(dimension)
@@ -146,7 +148,7 @@ def class_selectivity(features: Reader, layer: str, classes: int) -> NDArray[np.
 
 
 def object_features(features: Reader, layer: str) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float64]]]:
-    """Labels int32 [g] and features float64 [g, D] of each image's objects, without the difficult ones."""
+    """Labels int32 [g] and features float64 [g, D] of each image's g objects that are not difficult."""
     for image_id, record in features.records(["is_object", "label", "difficult"]):
         rows = np.flatnonzero(record["is_object"] & ~record["difficult"])
         if len(rows):
@@ -154,11 +156,10 @@ def object_features(features: Reader, layer: str) -> Iterator[tuple[NDArray[np.i
 
 
 def selective_units(selectivity: NDArray[np.float64], shape: Shape, count: int) -> list[tuple[int, int]]:
-    """Up to `count` units, (unit, class): each class's most selective one in turn, and then its next.
+    """Up to `count` pairs (unit, class): the most selective unit of each class in turn, then the next of each.
 
-    `selectivity` is float64 [units, classes].
-
-    Classes come in the order of their best; a channel is taken once, for its units compute the same at other places.
+    `selectivity` is float64 [classes, units]. Classes are ordered by their best unit. A channel is taken only once,
+    since its units compute the same at different positions.
     """
     values = np.nan_to_num(selectivity, nan=-np.inf)
     ranked: dict[int, Sequence[int]] = {

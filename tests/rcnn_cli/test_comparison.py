@@ -232,5 +232,5 @@ def test_a_class_that_one_detector_does_not_know_is_told(folder: Path, warned: l
     run_tables(blind, "eval-b")
     told = compare(*open_sides(blind, blind, "eval", "eval-b"), 20)
     name = f"{folder / 'blind.toml'} [eval-b]"
-    assert warned == [f"{name}: the detector does not know owl; all of those objects are missed"]
+    assert warned == [f"{name}: classes unknown to the detector, so all their objects are missed: owl"]
     assert told["classes"][1]["b"] == 0

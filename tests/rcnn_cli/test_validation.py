@@ -148,7 +148,7 @@ WRONG = {
     ),
     "softmax of a network with ImageNet's classes": (
         ("detect.score=softmax", "extract.layers=['fc7','pool5','softmax']"),
-        "[detect] score = 'softmax' needs the features of a network that was trained with a class for the background",
+        "[detect] score = 'softmax' needs the features of a network that was trained with a background class",
     ),
     "padding": (
         ("extract.padding=112",),

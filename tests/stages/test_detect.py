@@ -365,7 +365,7 @@ def test_without_regression_boxes_are_the_proposals(
     assert not caplog.records
     missing = {role: value for role, value in inputs.items() if role != "regressor"}
     reader = detect(tmp_path / "missing", missing)
-    assert "no regressor is wired" in caplog.text
+    assert "no box regressors; its boxes are those of the proposals" in caplog.text
     for image, record in off.records():
         known = {tuple(row) for row in inputs["features"].read(image)["boxes"].tolist()}
         assert {tuple(row) for row in record["boxes"].tolist()} <= known
@@ -402,7 +402,7 @@ def test_background_is_never_detected_and_scores_are_the_probabilities() -> None
 
 @pytest.mark.parametrize("names", [(), ("cat", "dog"), ("background",)])
 def test_softmax_of_a_network_without_background_is_refused(names: tuple[str, ...]) -> None:
-    with pytest.raises(StageError, match=r"add a table \[finetune\]"):
+    with pytest.raises(StageError, match=r"add a \[finetune\] table"):
         class_probabilities(names)
 
 
@@ -434,7 +434,7 @@ def test_the_stage_detects_by_the_softmax_of_its_features(tmp_path: Path, inputs
     with pytest.raises(StageError, match="background"):
         detect(tmp_path / "no", {"features": features}, chosen)
     inputs["features"].manifest["summary"] = {"class_names": [*CLASSES, "background"]}
-    with pytest.raises(StageError, match="no layer 'softmax'"):
+    with pytest.raises(StageError, match="lack layer 'softmax'"):
         detect(tmp_path / "none", inputs, chosen)
 
 

@@ -266,9 +266,9 @@ def test_settings_that_do_not_fit_the_network(inputs):
     network = inputs["network"]
     with pytest.raises(BadSetting, match="shapenet has no layer 'fc7'"):
         layer_dimensions(Settings(), network)
-    with pytest.raises(BadSetting, match="name one or more different layers"):
+    with pytest.raises(BadSetting, match="name one or more layers of shapenet, each once"):
         layer_dimensions(Settings(layers=()), network)
-    with pytest.raises(BadSetting, match="name one or more different layers"):
+    with pytest.raises(BadSetting, match="name one or more layers of shapenet, each once"):
         layer_dimensions(Settings(layers=("fc5", "fc5")), network)
     with pytest.raises(BadSetting, match=r"padding = 32 leaves no room .* set it to 31 or less"):
         layer_dimensions(Settings(layers=("fc5",), padding=32), network)
