@@ -203,7 +203,8 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
             f"--split {split}: is not a dataset of {graph.recipe.path}{nearest(split, graph.recipe.datasets)}"
         )
     features = detector.made_from("features")
-    others = [node.dataset for node in graph.nodes.values() if features is not None and node.use is features.use]
+    assert features is not None
+    others = [node.dataset for node in graph.nodes.values() if node.use is features.use]
     splits = [split] if split else list(dict.fromkeys((detector.dataset, *others)))
     ids = {name: graph.dataset(name, "dataset").image_ids for name in splits}
     containing = next((name for name in splits if image in ids[name]), None)

@@ -16,7 +16,7 @@ from stages.images.reading import Header, ImageFile, Pixels
 class DecodedImage(ImageFile):
     """An image whose `pixels`, uint8 [H, W, 3] RGB, are in memory."""
 
-    pixels: Pixels = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8), compare=False, repr=False)
+    pixels: Pixels = field(kw_only=True, compare=False, repr=False)
 
     def read(self) -> Pixels:
         """The pixels."""
@@ -31,7 +31,7 @@ class Photos(Dataset):
 
     def __init__(self) -> None:
         self.name = "photos"
-        self.shown: dict[str, DecodedImage] = {}
+        self.image: DecodedImage | None = None
         self.image_ids = ()
         self._listed = ()
         self._known = frozenset()
@@ -39,7 +39,7 @@ class Photos(Dataset):
     def show(self, image_id: str, pixels: Pixels, path: Path | None = None) -> None:
         """Holds one image, uint8 [H, W, 3] RGB, in place of the one before; messages call it by its `path`."""
         height, width, _ = pixels.shape
-        self.shown = {image_id: DecodedImage(path or Path(image_id), "", Header(width, height), pixels=pixels)}
+        self.image = DecodedImage(path or Path(image_id), "", Header(width, height), pixels=pixels)
         self.image_ids = (image_id,)
         self._known = frozenset(self.image_ids)
 
@@ -50,7 +50,8 @@ class Photos(Dataset):
     def image_file(self, image_id: str) -> DecodedImage:
         """The image. Raises BadDataset for one that is not shown now."""
         self._check_id(image_id)
-        return self.shown[image_id]
+        assert self.image is not None
+        return self.image
 
     def record(self, image_id: str) -> ImageRecord:
         """The image's size; no objects."""
