@@ -148,8 +148,10 @@ def test_features_of_proposals_that_are_not_kept(without_proposals, cached):
     assert refused.returncode == 2
     assert (
         "propose@test: not cached (cache = false): computed by extract@test; to measure recall, set "
-        "propose.cache = true, and run it" in refused.stderr
+        "propose.cache = true and run it" in refused.stderr
     )
+    of_split = rcnn("recall", recipe, "--set", "propose.test.cache=false", work=work, check=False).stderr
+    assert "; to measure recall, set propose.test.cache = true and run it" in of_split
 
 
 def test_detections_with_neither_proposals_nor_features_kept(without_proposals, cached):

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from cache import IncompleteCache, Reader
+from cache import Reader
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, not_cached
+from rcnn_cli.running.runner import check_readable
 from stages.contract.errors import StageError
 from stages.matching.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
 from stages.pictures.palette import line_of
@@ -55,18 +55,8 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
     chosen: dict[str, tuple[Graph, Node]] = {}
     for graph in graphs:
         for node in proposals_of(graph, split):
-            if complete(graph, node):
-                chosen.setdefault(graph.identity(node).key, (graph, node))
-            elif not graph.is_cached(node):
-                raise StageError(
-                    f"{graph.recipe.path}: {node.name}: {not_cached(graph, node)}; to measure recall, set "
-                    f"{node.use.name}.cache = true, and run it"
-                )
-            else:
-                raise IncompleteCache(
-                    f"{graph.recipe.path}: {node.name} is not complete ({graph.folder(node)}); run "
-                    f"`rcnn {node.use.stage.name} {graph.recipe.path}` first"
-                )
+            check_readable(graph, node, "to measure recall")
+            chosen.setdefault(graph.identity(node).key, (graph, node))
     names = [label(graph, node) for graph, node in chosen.values()]
     measured = []
     for (graph, node), name in zip(chosen.values(), names, strict=True):

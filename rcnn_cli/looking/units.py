@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from cache import IncompleteCache, Reader
+from cache import Reader
 from rcnn_cli.looking.results import results_folder
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.progress import progress
 from rcnn_cli.recipes.detectors import detector_node, main_detector, tables_that_make
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, not_cached
+from rcnn_cli.running.runner import check_readable
 from stages.contract.errors import StageError
 from stages.extract.pictures import UnitRow, View, seen_regions, unit_sheet
 from stages.extract.units import TopRegions, class_selectivity, selective_units, strongest_regions
@@ -65,13 +65,7 @@ def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) ->
     Raises StageError if there is no such table, split, layer or map, IncompleteCache if the cache is incomplete.
     """
     node = features_node(graph, split, table)
-    if not graph.is_cached(node) and not complete(graph, node):
-        raise StageError(f"{node.name}: {not_cached(graph, node)}; set {node.use.name}.cache = true, and run it")
-    if not complete(graph, node):
-        raise IncompleteCache(
-            f"{graph.recipe.path}: {node.name} is not complete ({graph.folder(node)}); run "
-            f"`rcnn extract {graph.recipe.path} --split {split}` first"
-        )
+    check_readable(graph, node, "to show its units")
     reader = Reader(graph.folder(node))
     network = reader.manifest["summary"]["network"]
     chosen, fields = chosen_layer(reader, network["name"], layer)

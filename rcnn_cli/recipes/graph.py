@@ -57,6 +57,11 @@ class Node:
         return f"{self.use.name}@{self.split}" if self.use.stage.follows_split else self.use.name
 
     @property
+    def table(self) -> str:
+        """The recipe's table with this node's settings: "extract", or "extract.test" where its split has its own."""
+        return f"{self.use.name}.{self.split}" if self.split in self.use.split_settings else self.use.name
+
+    @property
     def settings(self) -> Any:
         """The settings that hold for this node's split."""
         return self.use.settings_for(self.split)
@@ -138,8 +143,7 @@ class Graph:
         try:
             node.use.stage.check(node.settings, self.recipe.network_of(node.use), sources)
         except BadSetting as error:
-            own = f".{node.split}" if node.split in node.use.split_settings else ""
-            raise RecipeError(f"{self.recipe.path}: [{node.use.name}{own}] {error}") from None
+            raise RecipeError(f"{self.recipe.path}: [{node.table}] {error}") from None
 
     def only_split(self, use: Use) -> str:
         """The split of a use that nobody asks for: the test set, or the only dataset."""

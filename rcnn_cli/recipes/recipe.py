@@ -21,7 +21,7 @@ from stages.contract.card import Input, Stage
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import StageError
 from stages.contract.kinds import NETWORKS
-from stages.contract.settings import all_of, build_settings, nearest, with_network
+from stages.contract.settings import all_of, build_settings, nearest, with_network, with_own
 from stages.file_names import file_name
 from stages.input_files import read_whole
 from stages.networks import NETWORKS as CARDS
@@ -285,5 +285,7 @@ def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) ->
         if isinstance(value, dict) and key != "inputs":
             if key not in datasets:
                 raise RecipeError(f"{path}: [{name}.{key}]: the recipe has no dataset '{key}'{nearest(key, datasets)}")
-            split_settings[key] = build_settings(stage.settings, {**common, **value}, f"{path}: [{name}.{key}]")
+            split_settings[key] = build_settings(
+                stage.settings, with_own(stage.settings, common, value), f"{path}: [{name}.{key}]"
+            )
     return Use(name, stage, settings, split_settings, inputs, split)

@@ -34,7 +34,7 @@ from cache.files import cannot
 from cache.view import ATTRIBUTES
 from rcnn_cli.recipes.graph import Graph, Node, installed_version
 from stages.contract.card import Stage
-from stages.contract.errors import StageError
+from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.kinds import DATASETS, KINDS
@@ -418,6 +418,22 @@ def not_cached(graph: Graph, node: Node) -> str:
     return f"not cached (cache = false): computed by {listed([reader.name for reader in graph.readers(node)])}"
 
 
+def check_readable(graph: Graph, node: Node, purpose: str) -> None:
+    """Raises IncompleteCache, or StageError with `cache = false`, unless the node's cache is complete. `purpose`: what
+    it is read for, as "to measure recall"."""
+    if complete(graph, node):
+        return
+    path = graph.recipe.path
+    if not graph.is_cached(node):
+        raise StageError(
+            f"{path}: {node.name}: {not_cached(graph, node)}; {purpose}, set {node.table}.cache = true and run it"
+        )
+    raise IncompleteCache(
+        f"{path}: {node.name} is not complete ({graph.folder(node)}); run "
+        f"`rcnn {node.use.stage.name} {path} --split {node.split}` first"
+    )
+
+
 def open_inputs(graph: Graph, node: Node, execution: Execution, photos: Photos | None = None) -> Inputs:
     """What the stage is given. With `photos`, these take the place of the node's split. Raises as `open_input`."""
     return Inputs({role: open_input(graph, node, role, execution, photos) for role in node.sources})
@@ -449,11 +465,16 @@ def on_demand(graph: Graph, node: Node, execution: Execution, photos: Photos | N
     """
     compute = node.use.stage.function("on_demand")
     if compute is None:
+        advice = "set cache = true" if photos is None else "choose a detector that does not need it"
         raise StageError(
-            f"{graph.recipe.path}: [{node.use.name}] works on datasets only (its stage has no `on_demand`); for other "
-            "images use a detector that does not need it"
+            f"{graph.recipe.path}: [{node.use.name}] cannot be computed on demand (its stage has no `on_demand`); "
+            f"{advice}"
         )
-    return compute(node.settings, open_inputs(graph, node, execution, photos), execution)
+    inputs = open_inputs(graph, node, execution, photos)
+    try:
+        return compute(node.settings, inputs, execution)
+    except BadSetting as error:
+        raise StageError(f"{graph.recipe.path}: [{node.table}] {error}") from None
 
 
 def needed(graph: Graph, node: Node, source: Node) -> IncompleteCache:

@@ -86,6 +86,20 @@ def build_settings(settings: type, values: Mapping[str, Any], place: str = "sett
     return built
 
 
+def with_own(settings: type, common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The `common` values for the dataclass `settings`, with a split's `own` in their place.
+
+    Where the split chooses another method, say, common settings of the method that it does not use are left out; what
+    the split states itself stays, for `build_settings` to refuse.
+    """
+    inherited = dict(common)
+    for field in dataclasses.fields(settings):
+        condition = field.metadata.get("only_with")
+        if condition is not None and condition[0] in own and own[condition[0]] not in condition[1:]:
+            inherited.pop(field.name, None)
+    return {**inherited, **own}
+
+
 def applies(settings: Any, field: dataclasses.Field[Any]) -> bool:
     """Whether a field applies, given the other `settings` (see `only_with` of `setting`)."""
     return holds(settings, field.metadata.get("only_with"))

@@ -96,7 +96,7 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> Propo
     method = METHODS[settings.method]
     if method.listed:
         raise BadSetting(
-            f"propose.method = '{settings.method}' has boxes only for the images that the file lists; to detect in "
+            f"method = '{settings.method}' has boxes only for the images that the file lists; to detect in "
             "others, set another method for the detector's split, as in [propose.test]"
         )
     method.check_available()

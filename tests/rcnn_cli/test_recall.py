@@ -83,7 +83,7 @@ def test_the_command_compares_caches_in_one_figure(tmp_path: Path, call: Any) ->
     code, _, errors = call("recall", *recipes)
     assert code == 2
     assert "propose@test is not complete" in errors
-    assert f"run `rcnn propose {recipes[0]}` first" in errors
+    assert f"run `rcnn propose {recipes[0]} --split test` first" in errors
     for recipe in recipes:
         assert call("propose", recipe)[0] == 0
     code, printed, _ = call("recall", *recipes, recipes[0], "--counts", "20,100", "-o", tmp_path / "out")

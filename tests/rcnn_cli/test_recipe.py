@@ -2,6 +2,7 @@ import json
 import logging
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rcnn_cli.recipes.graph import Described, Graph
@@ -12,6 +13,7 @@ from stages.contract.card import Input
 from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.datasets import Photos
+from stages.propose import Settings as ProposeSettings
 
 CHAIN = """
 [datasets.train]
@@ -283,6 +285,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 
 FALSE = "extract.cache=false"
 NO_PROPOSALS = "propose.cache=false"
+FILE = ("propose.method=file", "propose.file=boxes.npz")
 FEW = ("datasets.train.images=3", "datasets.test.images=3")
 
 
@@ -309,7 +312,7 @@ def test_proposals_that_extract_alone_reads_do_without_a_cache(tmp_path):
     assert uncached(graph(tmp_path, tuned, NO_PROPOSALS)) == {"propose@test"}
     assert uncached(graph(tmp_path, CHAIN, NO_PROPOSALS, FALSE)) == {"propose@train", "propose@test", "extract@test"}
     assert uncached(graph(tmp_path, CHAIN.partition("[extract]")[0], NO_PROPOSALS)) == set()
-    with pytest.raises(BadSetting, match=r"'cache' is a setting of method = 'selective-search' or 'sliding-window'"):
+    with pytest.raises(BadSetting, match=r"'cache' is a setting of method = 'selective-search'.* and method is 'file'"):
         graph(tmp_path, CHAIN, NO_PROPOSALS, "propose.method=file", "propose.file=boxes.npz")
 
 
@@ -338,13 +341,39 @@ def test_what_computes_on_demand_reads_through(tmp_path):
 
 def test_photos_stop_at_what_works_on_datasets_only(tmp_path, monkeypatch):
     """A file lists the boxes of its own images; and a stage may have no `on_demand`."""
+    common = graph(tmp_path, CHAIN.replace("[propose.test]\nmax_boxes = 80\n", ""), *FILE)
+    with pytest.raises(StageError, match=r"r\.toml: \[propose\] method = 'file' has boxes only for the images t"):
+        on_demand(common, common.nodes["detect@test"], Execution(), Photos())
     listed = graph(tmp_path, CHAIN, "propose.test.method=file", "propose.test.file=boxes.npz")
-    with pytest.raises(StageError, match=r"'file' has boxes only for the images that the file lists; to detect in"):
+    with pytest.raises(StageError, match=r"r\.toml: \[propose\.test\] method = 'file' has boxes only for the images t"):
         on_demand(listed, listed.nodes["detect@test"], Execution(), Photos())
     monkeypatch.delattr("stages.propose.stage.on_demand")
     made = graph(tmp_path, CHAIN)
-    with pytest.raises(StageError, match=r"r\.toml: \[propose\] works on datasets only \(its stage has no `on_demand`"):
+    cannot = r"r\.toml: \[propose\] cannot be computed on demand \(its stage has no `on_demand`\); "
+    with pytest.raises(StageError, match=cannot + "choose a detector that does not need it$"):
         on_demand(made, made.nodes["detect@test"], Execution(), Photos())
+    with pytest.raises(StageError, match=cannot + "set cache = true$"):
+        on_demand(made, made.nodes["propose@test"], Execution())
+
+
+def test_a_split_with_another_method_does_not_inherit_the_settings_of_the_common_one(tmp_path):
+    """Settings that it states itself are refused where they do not apply."""
+    searched = graph(tmp_path, CHAIN, *FILE, "propose.seed=3", "propose.test.method=selective-search")
+    assert searched.nodes["propose@test"].settings == ProposeSettings(max_boxes=80, seed=3)
+    listed = graph(tmp_path, CHAIN, NO_PROPOSALS, "propose.test.method=file", "propose.test.file=b.npz")
+    assert listed.nodes["propose@test"].settings == ProposeSettings(method="file", file="b.npz", max_boxes=80)
+    assert listed.nodes["propose@train"].settings == ProposeSettings(max_boxes=40, cache=False)
+    with pytest.raises(BadSetting, match=r"\[propose\.test\]: 'mode' is a setting of method = 'selective-search'"):
+        graph(tmp_path, CHAIN, "propose.test.method=file", "propose.test.mode=fast")
+    with pytest.raises(BadSetting, match=r"\[propose\.test\]: 'mode' is a setting of method = 'selective-search'"):
+        graph(tmp_path, CHAIN, *FILE, "propose.test.mode=fast")
+
+
+def test_photos_have_proposals_where_only_the_training_images_are_in_a_file(tmp_path):
+    made = graph(tmp_path, CHAIN, *FILE, "propose.test.method=sliding-window")
+    photos = Photos()
+    photos.show("a", np.zeros((40, 60, 3), np.uint8))
+    assert len(on_demand(made, made.nodes["propose@test"], Execution(), photos).read("a")["boxes"])
 
 
 def test_doing_without_a_cache_changes_no_key(tmp_path):

@@ -132,7 +132,7 @@ def test_a_bad_image_on_demand_stops_or_has_no_proposals(pictures):
 
 
 def test_a_file_of_boxes_has_none_on_demand(pictures):
-    with pytest.raises(BadSetting, match=r"propose.method = 'file' has boxes only for the images that the file lists"):
+    with pytest.raises(BadSetting, match=r"^method = 'file' has boxes only for the images that the file lists"):
         stage.on_demand(Settings(method="file", file="boxes.npz"), Inputs({"images": pictures}), Execution())
 
 
