@@ -10,13 +10,14 @@ class StageError(Exception):
 class BadImage(StageError):
     """An image file that cannot be read as an image (`path` and `reason` are kept for the list of skipped images)."""
 
-    def __init__(self, path: object, reason: str) -> None:
-        super().__init__(f"{path}: {reason}; repair or remove it")
+    def __init__(self, path: object, reason: str, advice: str = "repair or remove it") -> None:
+        super().__init__(f"{path}: {reason}; {advice}")
         self.path = str(path)
         self.reason = reason
+        self.advice = advice
 
-    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
-        return (BadImage, (self.path, self.reason))
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str, str]]:
+        return (BadImage, (self.path, self.reason, self.advice))
 
 
 class ChangedInput(StageError):

@@ -71,7 +71,7 @@ def check_image(dataset: Dataset, image_id: str, report: CheckReport) -> None:
         height, width, _ = image.read().shape
         size = (width, height)
     except BadImage as error:
-        report.problems.append(f"{error.path}: {error.reason}; repair or remove it")
+        report.problems.append(str(error))
         report.problem_count += 1
     try:
         annotation = dataset.readable_annotation(image_id)

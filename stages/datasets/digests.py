@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from cache.errors import CacheError, DamagedFile
 from cache.files import read_sealed, write_sealed
 from stages.contract.errors import BadImage, ChangedInput
-from stages.images.reading import Header, read_header, why_missing
+from stages.images.reading import Header, missing_image, read_header
 from stages.input_files import read_whole
 
 log = logging.getLogger("stages.datasets")
@@ -112,8 +112,9 @@ class DigestMemory:
                 return known
             content = read_whole(path)
         except OSError as error:
-            missing = image and isinstance(error, FileNotFoundError)
-            raise BadImage(path, why_missing(path) if missing else f"cannot be read ({error.strerror})") from None
+            if image and isinstance(error, FileNotFoundError):
+                raise missing_image(path) from None
+            raise BadImage(path, f"cannot be read ({error.strerror})") from None
         return FileEntry(*state, hashlib.sha256(content).hexdigest(), read_header(content, path) if image else None)
 
     def read(self, path: Path) -> bytes:

@@ -174,7 +174,7 @@ def opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterat
     except Image.DecompressionBombError:
         raise BadImage(path, f"has more than {MAX_PIXELS:,} pixels, the most allowed") from None
     except UNREADABLE as error:
-        raise BadImage(path, why_unopened(Path(path), error)) from None
+        raise unopened(Path(path), error) from None
     with image:
         check_size(image, path)
         try:
@@ -194,12 +194,15 @@ def check_size(image: Image.Image, path: str | os.PathLike[str]) -> None:
         raise BadImage(path, f"has {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed")
 
 
+def unopened(path: Path, error: Exception) -> BadImage:
+    """The error for a file that Pillow could not open."""
+    return BadImage(path, why_unopened(path, error)) if path.exists() else missing_image(path)
+
+
 def why_unopened(path: Path, error: Exception) -> str:
-    """Why Pillow could not open a file."""
+    """Why Pillow could not open a file that exists."""
     if path.is_dir():
         return "is a folder, not an image"
-    if not path.exists():
-        return why_missing(path)
     if isinstance(error, PermissionError):
         return "cannot be read (permission denied)"
     if path.stat().st_size == 0:
@@ -209,15 +212,16 @@ def why_unopened(path: Path, error: Exception) -> str:
     return f"cannot be opened as an image ({first_line(error)})"
 
 
-def why_missing(path: Path) -> str:
-    """The reason for a missing image file, with files of the same name and another extension, if any."""
+def missing_image(path: Path) -> BadImage:
+    """The error for a missing image file; it names files of the same name with another extension, if there are any."""
     try:
         similar = sorted(file.name for file in path.parent.iterdir() if file.stem == path.stem)
     except OSError:
         similar = []
-    if not similar:
-        return "no such file"
-    return f"no such file, but there is {', '.join(similar[:3])} (image files end in {', '.join(SUFFIXES)})"
+    reason = "does not exist"
+    if similar:
+        reason += f", but there is {', '.join(similar[:3])} (image files end in {', '.join(SUFFIXES)})"
+    return BadImage(path, reason, "restore it, or remove it from the dataset")
 
 
 def to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Pixels:

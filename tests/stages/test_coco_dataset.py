@@ -404,7 +404,7 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     dataset = opened(tmp_path)
     (tmp_path / "images" / "b.png").unlink()
     assert len(dataset.record("7").boxes) == 0
-    with pytest.raises(BadImage, match=r"b\.png: no such file"):
+    with pytest.raises(BadImage, match=r"b\.png: does not exist"):
         _ = dataset.images_key
 
 

@@ -132,7 +132,7 @@ SAID = {
 
 @pytest.mark.parametrize("case", SAID)
 def test_what_all_files_of_a_folder_share_is_said_of_the_first(tmp_path: Path, case: str) -> None:
-    """Never "no annotated object"."""
+    """Never that no image has an object."""
     xml, words = SAID[case]
     folder = make(tmp_path / "mine", {"a": xml, "b": xml})
     with pytest.raises(BadAnnotation, match=rf"a\.xml: .*{words}"):
@@ -322,7 +322,7 @@ def test_another_ending_is_named_with_those_that_are_taken(tmp_path: Path) -> No
     folder = make(tmp_path / "mine", {"a": NAMED})
     (folder / "JPEGImages" / "a.png").rename(folder / "JPEGImages" / "a.heic")
     with pytest.raises(
-        BadImage, match=r"a\.jpg: no such file, but there is a\.heic \(image files end in \.jpg, .*webp"
+        BadImage, match=r"a\.jpg: does not exist, but there is a\.heic \(image files end in \.jpg, .*webp"
     ):
         _ = opened(folder).images_key
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -100,7 +101,7 @@ def jpeg_bytes() -> bytes:
 
 def bad_files(folder: Path) -> dict[str, Path]:
     files = {
-        "no such file": folder / "missing.jpg",
+        "does not exist": folder / "missing.jpg",
         "is a folder": folder / "folder.jpg",
         "is empty": folder / "empty.jpg",
         "is not an image": folder / "text.jpg",
@@ -120,13 +121,15 @@ def test_every_unreadable_file_is_one_sentence_naming_it(tmp_path: Path) -> None
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
         assert caught.value.path == str(path)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+        assert str(caught.value).endswith("; restore it, or remove it from the dataset") == (words == "does not exist")
 
 
 def test_the_size_needs_only_the_header(tmp_path: Path) -> None:
     files = bad_files(tmp_path)
     assert image_size(files["is damaged"]) == (60, 40)
-    with pytest.raises(BadImage, match="no such file"):
-        image_size(files["no such file"])
+    with pytest.raises(BadImage, match="does not exist"):
+        image_size(files["does not exist"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
