@@ -21,6 +21,9 @@ import pytest
 CHANGING = {"results", "claims", "digests"}
 """Folders of a work folder in which commands that only look write as well."""
 
+CACHES = "caches"
+"""The folder of a work folder to which nothing is added either: what a command computes goes into a copy."""
+
 Build = Callable[[Path], object]
 
 
@@ -61,12 +64,14 @@ class BuiltOnce:
         return Path(shutil.copytree(self.folder(name, build), place, dirs_exist_ok=True))
 
     def changed(self) -> list[str]:
-        """The files of the folders asked for so far that are no longer as they were built."""
+        """The files of the folders asked for so far that are no longer as built, and those added to the caches."""
         found = []
         for name in sorted(self.used):
             built = json.loads((self.place / f"{name}.complete").read_text())
             there = files_of(self.place / name)
-            found += [f"{name}/{path}" for path, state in built.items() if there.get(path) != state]
+            added = {path for path in there.keys() - built.keys() if CACHES in Path(path).parts}
+            changed = {path for path, state in built.items() if there.get(path) != state}
+            found += [f"{name}/{path}" for path in sorted(added | changed)]
         self.used.clear()
         return found
 

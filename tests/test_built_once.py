@@ -92,6 +92,14 @@ def test_what_was_changed_is_named_and_copies_may_be(tmp_path: Path) -> None:
     assert shared.changed() == ["name/a", "name/c"]
 
 
+def test_what_was_added_to_the_caches_is_named(tmp_path: Path) -> None:
+    shared = BuiltOnce(tmp_path / "place")
+    folder = shared.folder("name", lambda folder: (folder / "work/caches/propose").mkdir(parents=True))
+    for path in (folder / "work/caches/propose/part-00000.h5", folder / "work/recipe.toml"):
+        path.touch()
+    assert shared.changed() == ["name/work/caches/propose/part-00000.h5"]
+
+
 def test_workers_of_one_run_share_a_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw1")
     assert shared_place(tmp_path / "gw0") == shared_place(tmp_path / "gw1") == tmp_path / "built-once"

@@ -108,7 +108,7 @@ def test_shards_and_several_processes_change_nothing(finished, tmp_path, shards,
     shutil.copytree(work / "datasets", tmp_path / "work" / "datasets")
     for stage in STAGES:
         for index in range(1, shards + 1):
-            options = ("--shard", f"{index}/{shards}", "--jobs", jobs if index == 1 else 1)
+            options = ("--shard", f"{index}/{shards}", "--jobs", jobs)
             rcnn(stage, recipe, *options, work=tmp_path / "work")
     assert contents(tmp_path / "work") == contents(work)
 

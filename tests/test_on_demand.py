@@ -140,7 +140,7 @@ def test_features_of_proposals_that_are_not_kept(without_proposals, cached):
     rcnn(*extract, "--shard", "2/2", work=work)
     assert "extract@test: 4 images, resuming: 4 of 8 are done" in rcnn(*extract, work=work).stderr
     expected, found = contents(cached[1]), contents(work)
-    assert {name: value for name, value in found.items() if name in expected} == found
+    assert {name: expected[name] for name in found} == found
     assert not (work / "caches" / "propose").exists()
     status = rcnn("status", recipe, *NO_PROPOSALS, work=work, check=False).stdout
     assert "propose@test   not cached (cache = false): computed by extract@test" in status

@@ -324,7 +324,7 @@ def test_what_has_no_room_is_left_out_and_said(
     (tmp_path / "made-from.json").unlink()
     monkeypatch.setattr("rcnn_cli.report.page.MOST_BYTES", 100_000)
     assert report() == 2
-    assert "; name fewer recipes" in capsys.readouterr().err
+    assert "bytes, more than 100,000; name fewer recipes" in capsys.readouterr().err
 
 
 def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: tuple[Path, Path, Path]) -> None:
