@@ -220,7 +220,7 @@ class CacheState:
         if not self.part_indices:
             return MISSING, ""
         count = len(self.part_indices)
-        parts = "1 part" if count == 1 else f"{count} parts"
+        parts = "1 part exists" if count == 1 else f"{count} parts exist"
         return DAMAGED, f"{self.absent(PLAN)}, but {parts}; the next run rewrites it and keeps the parts that match"
 
     def absent(self, name: str) -> str:

@@ -278,7 +278,7 @@ def test_a_question_that_nobody_answers_deletes_nothing(call, world, tmp_path, m
     call("propose", world[1])
     (tmp_path / "other.toml").write_text(world[1].read_text().replace("max_boxes = 20", "max_boxes = 10"))
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    assert_sentence(call("cache", "gc", tmp_path / "other.toml"), "no answer, nothing was deleted", "--yes")
+    assert_sentence(call("cache", "gc", tmp_path / "other.toml"), "no answer, so nothing was deleted", "--yes")
     assert len(list((tmp_path / "work" / "caches" / "propose").iterdir())) == 2
     assert call("cache", "gc", tmp_path / "other.toml", "--yes")[0] == 0
     assert not list((tmp_path / "work" / "caches" / "propose").iterdir())

@@ -100,7 +100,7 @@ def confirmed(question: str) -> bool:
     try:
         return click.confirm(question)
     except click.Abort:
-        raise StageError("no answer, nothing was deleted; pass --yes to skip the question") from None
+        raise StageError("no answer, so nothing was deleted; pass --yes to skip the question") from None
 
 
 @click.group()

@@ -233,7 +233,7 @@ def trace_of(graph: Graph, node: Node, image: str, execution: Execution, photos:
 
 
 def check_against(cached: Reader, image: str, trace: Trace) -> None:
-    """Says aloud if the cached detections of the image are not those of the trace."""
+    """Warns if the cached detections of the image are not those of the trace."""
     record = cached.read(image, ("boxes", "score", "label"))
     detections = trace.detections
     pairs = (

@@ -169,7 +169,8 @@ def limit(explained: Explained, label: int) -> str:
     """What a score was below."""
     cut, threshold = explained.cuts[label], explained.thresholds[label]
     if np.isinf(cut):
-        return f"and no {explained.trace.scored.classes[label]} is shown, as they are never right half of the time"
+        name = explained.trace.scored.classes[label]
+        return f"and no {name} is shown, as at no score are half of the {name} detections right"
     if threshold > cut:
         settings = explained.chosen.detector.settings
         if settings.cap == "image":

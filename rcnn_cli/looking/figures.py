@@ -153,7 +153,7 @@ def bare_images(sheets: Sequence[DetectionSheet]) -> list[str]:
     """A remark on images without a detection of that precision; [] if there are none."""
     bare, images = sum(sheet.bare for sheet in sheets), sum(sheet.images for sheet in sheets)
     have = "has" if bare == 1 else "have"
-    return [f"{bare} of the {images} {have} none; their best ones are shown, whatever the score"] if bare else []
+    return [f"{bare} of the {images} {have} none; the best ones are shown, whatever the score"] if bare else []
 
 
 def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]:

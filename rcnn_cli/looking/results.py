@@ -109,7 +109,7 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
             have = "has" if sheet.bare == 1 else "have"
             remarks.append(
                 f"{name}/detections.png: {sheet.bare} of its {sheet.images} images {have} no detection with a "
-                f"precision of {PRECISION:g} or more; their best ones are shown, whatever the score, "
+                f"precision of {PRECISION:g} or more; the best ones are shown, whatever the score, "
                 "with the annotated objects"
             )
     return remarks
@@ -195,7 +195,7 @@ def draw_results(graph: Graph, node: Node) -> None:
             bare += 1
         save_image(image, folder / f"{names[image_id]}.jpg")
     remark = (
-        f"; {bare} of them {'has' if bare == 1 else 'have'} nothing above the thresholds: their best ones are "
-        "drawn in thin lines, with the annotated objects"
+        f"; {bare} of them {'has' if bare == 1 else 'have'} nothing above the thresholds: the best detections "
+        "there are drawn in thin lines, with the annotated objects"
     )
     click.echo(f"{len(drawn)} images drawn: {folder}/{remark if bare else ''}")

@@ -80,14 +80,14 @@ def manifest_of(graph: Graph, node: Node) -> dict[str, Any] | None:
 
 
 def mended(graph: Graph, node: Node) -> CacheState:
-    """What is there of the node's cache once damaged files of a finished one are set aside, aloud."""
+    """What is there of the node's cache once damaged files of a finished one are set aside, with a warning."""
     while (damage := (state := look(graph, node)).damage) is not None:
         put_aside(damage)
     return state
 
 
 def complete(graph: Graph, node: Node) -> bool:
-    """Whether the node's cache is complete; a damaged part, plan or manifest is set aside, aloud."""
+    """Whether the node's cache is complete; a damaged part, plan or manifest is set aside, with a warning."""
     return mended(graph, node).complete
 
 
@@ -104,7 +104,7 @@ def put_aside(error: DamagedFile) -> None:
 
 
 def mend_view(state: CacheState) -> None:
-    """Writes the view of a complete cache again, aloud, if it is missing or not what was written.
+    """Writes the view of a complete cache again, with a warning, if it is missing or not what was written.
 
     Nothing but people and their programs reads a view: where the folder cannot be written, that is only said.
     """

@@ -136,8 +136,9 @@ def check_windows(windows: Windows, settings: Settings, dataset: Dataset) -> Non
     positives = settings.positives_of_batch
     if not len(windows.positive):
         raise StageError(
-            f"finetune: none of the {len(dataset.image_ids)} images of {dataset.name} has an annotated object, so "
-            "there are no positive windows; annotate objects, or use another split"
+            f"finetune: none of the {len(dataset.image_ids)} images of {dataset.name} has a positive window, since "
+            "none has an object to train on (crowds, unreadable images and ignored difficult objects do not count); "
+            "annotate objects, or use another split"
         )
     if positives < settings.batch_size and not len(windows.negative):
         raise StageError(

@@ -85,7 +85,7 @@ class Settings:
     )
     evict_threshold: float = setting(
         -1.2,
-        "Negatives that score below this after a training are removed from it.",
+        "Negatives that score below this after a training are removed from the training set.",
         source="rcnn_train.m: evict_thresh",
     )
     retrain_after: int = setting(

@@ -110,7 +110,7 @@ def test_a_view_that_is_missing_is_damage_of_a_complete_cache(folder):
 def test_parts_without_their_plan(folder):
     (folder / "plan.json").unlink()
     assert CacheState(folder).exists
-    fault = "no plan.json, but 3 parts; the next run rewrites it and keeps the parts that match"
+    fault = "no plan.json, but 3 parts exist; the next run rewrites it and keeps the parts that match"
     assert look(folder) == ("damaged", fault, (0, 0), False)
 
 

@@ -100,7 +100,7 @@ def test_a_low_score(chosen: Chosen) -> None:
     capped = sentence(chosen, trace, CAT, cap=(0.5, 0))
     assert capped == words.format("below the 0.50 that the cap of 40 per image leaves")
     never = sentence(chosen, trace, CAT, cuts=(np.inf, 0))
-    assert never == words.format("and no cat is shown, as they are never right half of the time")
+    assert never == words.format("and no cat is shown, as at no score are half of the cat detections right")
     line = tell_object(explained_of(chosen, trace, CAT), 0)
     assert line.detail == ("its nearest proposal: IoU 0.90; score -2.00, rank 3; best other class there: dog, -2.00")
     assert line.values["best_proposal"]["proposal"] == 0

@@ -253,8 +253,8 @@ def test_detections_of_a_precision_on_chosen_images(
         sheets.append(pixels(tmp_path / "looked-detections.png").astype(int))
         lines.append(printed)
     bare, half, every = sheets
-    assert ["their best ones are shown" in line for line in lines] == [True, False, False]
-    assert "; 2 of the 2 have none; their best ones are shown, whatever the score)" in lines[0]
+    assert ["the best ones are shown" in line for line in lines] == [True, False, False]
+    assert "; 2 of the 2 have none; the best ones are shown, whatever the score)" in lines[0]
     assert half.shape == every.shape
     assert bare.shape[0] > half.shape[0]  # a line of the heading more
     outlines = [(one == TRUTH).all(axis=2).sum() for one in sheets]

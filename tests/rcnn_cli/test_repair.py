@@ -133,7 +133,7 @@ def test_status_says_what_of_a_cache_is_gone(copied: Callable[..., Graph]) -> No
         if name == "plan.json":
             assert detail() == (
                 "damaged",
-                f"{aside}, but 3 parts; the next run rewrites it and keeps the parts that match",
+                f"{aside}, but 3 parts exist; the next run rewrites it and keeps the parts that match",
             )
             (folder / name).write_bytes(content)
         else:

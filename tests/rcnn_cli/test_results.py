@@ -38,7 +38,7 @@ def test_nothing_right_is_shown_and_said(tmp_path: Path, capsys: pytest.CaptureF
     """Said also when the files are there already."""
     graph = made(tmp_path, {name: [("cat", AWAY, 0.5)] for name in "abc"})
     sentence = (
-        "eval/detections.png: 3 of its 3 images have no detection with a precision of 0.5 or more; their best ones "
+        "eval/detections.png: 3 of its 3 images have no detection with a precision of 0.5 or more; the best ones "
         "are shown, whatever the score, with the annotated objects\n"
     )
     for _ in range(2):
@@ -56,7 +56,7 @@ def test_only_images_without_anything_right_are_counted(tmp_path: Path, capsys: 
     draw_results(graph, graph.nodes["detect@test"])
     told = capsys.readouterr().out
     assert told.startswith("3 images drawn: ")
-    assert "; 1 of them has nothing above the thresholds: their best ones are drawn" in told
+    assert "; 1 of them has nothing above the thresholds: the best detections there are drawn in thin lines" in told
 
 
 def test_drawn_images_without_anything_above_the_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -533,7 +533,7 @@ def test_no_objects_and_no_background(inputs, run_stage, tmp_path):
     }
     empty = GivenDataset(image_ids=images.image_ids, classes=images.classes, name="empty", record=none.__getitem__)
     told = refused({**inputs, "images": empty}, run_stage)
-    assert "none of the 5 images of empty has an annotated object" in told
+    assert "none of the 5 images of empty has a positive window, since none has an object to train on" in told
     assert "annotate objects" in told
     nothing = proposals_of(images, tmp_path / "none", boxes=0)
     assert "has a background window" in refused({**inputs, "proposals": nothing}, run_stage, name="b")
