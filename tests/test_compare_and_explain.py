@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from cache import Reader
+from cache import Reader, Record
 from rcnn_cli.looking.explanation import choose, explain_image, split_of
 from rcnn_cli.looking.explanation_lines import tell_lines
 from rcnn_cli.main import main
@@ -166,6 +167,15 @@ def test_a_photo_gets_the_detections_of_the_same_image_in_the_dataset(finished: 
         for label in range(len(detector.manifest["summary"]["classes"])):
             found, known = (one["candidates/score"][one["candidates/label"] == label] for one in (record, expected))
             np.testing.assert_allclose(np.sort(found), np.sort(known), rtol=0, atol=0.01)
+            best, expected_best = (best_box(values, label) for values in (record, expected))
+            np.testing.assert_allclose(best, expected_best, rtol=0, atol=1)  # pixels
+
+
+def best_box(record: Record, label: int) -> NDArray[np.float32]:
+    """The box of a class's best detection: [1, 4], or [0, 4] where there is none."""
+    rows = np.flatnonzero(record["label"] == label)
+    best: NDArray[np.float32] = record["boxes"][rows[np.argsort(-record["score"][rows], kind="stable")[:1]]]
+    return best
 
 
 def test_detections_on_demand_are_those_of_the_cache(finished: tuple[Path, Path]) -> None:
