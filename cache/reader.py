@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class Survey:
 
 
 class Reader:
-    """A finished cache, open for reading. Can be pickled; every process opens its own files."""
+    """A finished cache, open for reading. Several threads may read, one at a time; can be pickled, and every process
+    opens its own files."""
 
     def __init__(self, folder: Path, *, require_complete: bool = True) -> None:
         """Raises IncompleteCache if the cache in `folder` is missing or, with `require_complete`, unfinished;
@@ -51,6 +53,7 @@ class Reader:
         self.part_size = self.plan.part_size
         self.item_ids = self.plan.item_ids
         self.current: tuple[int, OpenPart] | None = None
+        self.lock = threading.RLock()  # reading another part closes the open one
 
     def __enter__(self) -> Reader:
         return self
@@ -59,7 +62,10 @@ class Reader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "current": None}
+        return {**self.__dict__, "current": None, "lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=threading.RLock())
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -75,8 +81,8 @@ class Reader:
         return self.plan.part_count
 
     def open_part(self, index: int) -> OpenPart:
-        """The part with this index; the one opened before is closed. Raises DamagedPart, CacheError if it cannot be
-        read."""
+        """The part with this index; the one opened before is closed, so only one thread may use it. Raises DamagedPart,
+        CacheError if it cannot be read."""
         if self.current is not None and self.current[0] == index:
             return self.current[1]
         self.close()
@@ -112,17 +118,19 @@ class Reader:
         """
         lengths: dict[str, list[np.ndarray]] = {prefix: [] for prefix, _ in self.schema.ragged()}
         for index in range(self.part_count):
-            part = self.open_part(index)
-            look(part)
-            for prefix, blocks in lengths.items():
-                blocks.append(np.diff(part.offsets[prefix]))
+            with self.lock:
+                part = self.open_part(index)
+                look(part)
+                for prefix, blocks in lengths.items():
+                    blocks.append(np.diff(part.offsets[prefix]))
         return {prefix: np.concatenate(blocks).astype(np.int64) for prefix, blocks in lengths.items()}
 
     def close(self) -> None:
         """Closes the open part."""
-        if self.current is not None:
-            self.current[1].close()
-            self.current = None
+        with self.lock:
+            if self.current is not None:
+                self.current[1].close()
+                self.current = None
 
     def position(self, item_id: str) -> int:
         """The item's position in the cache. Raises CacheError if the cache does not have it."""
@@ -148,29 +156,32 @@ class Reader:
         """One item's record, or only the named columns of it."""
         wanted = self.check_columns(columns)
         index, position = divmod(self.position(item_id), self.part_size)
-        return self.open_part(index).record(position, wanted)
+        with self.lock:
+            return self.open_part(index).record(position, wanted)
 
     def digest(self, item_id: str) -> str | None:
         """What an item was made from, as its writer recorded it (e.g. its image file's SHA-256); None if unknown."""
         index, position = divmod(self.position(item_id), self.part_size)
-        return self.open_part(index).digest(position)
+        with self.lock:
+            return self.open_part(index).digest(position)
 
     def rows(self, item_id: str, column: str, indices: np.ndarray) -> np.ndarray:
         """The rows `indices` (int [k], in any order) of an item's ragged column: [k, ...]. Raises CacheError."""
         self.check_columns([column])
         index, position = divmod(self.position(item_id), self.part_size)
-        part = self.open_part(index)
-        where = part.span(column, position)
-        if not isinstance(where, slice):
-            raise CacheError(f"{self.folder}: column '{column}' has one row per {self.schema.item}; use read")
-        chosen = np.asarray(indices, np.int64)
-        if not len(chosen):
-            return part.read(column, slice(0, 0))
-        low, high = int(chosen.min()), int(chosen.max())
-        if low < 0 or where.start + high >= where.stop:
-            raise CacheError(f"{self.folder}: '{item_id}' has no row {high if low >= 0 else low} in '{column}'")
-        block = part.read(column, slice(where.start + low, where.start + high + 1))
-        return block[chosen - low]
+        with self.lock:
+            part = self.open_part(index)
+            where = part.span(column, position)
+            if not isinstance(where, slice):
+                raise CacheError(f"{self.folder}: column '{column}' has one row per {self.schema.item}; use read")
+            chosen = np.asarray(indices, np.int64)
+            if not len(chosen):
+                return part.read(column, slice(0, 0))
+            low, high = int(chosen.min()), int(chosen.max())
+            if low < 0 or where.start + high >= where.stop:
+                raise CacheError(f"{self.folder}: '{item_id}' has no row {high if low >= 0 else low} in '{column}'")
+            block = part.read(column, slice(where.start + low, where.start + high + 1))
+            return block[chosen - low]
 
     def records(
         self, columns: Sequence[str] | None = None, item_ids: Sequence[str] | None = None
@@ -180,7 +191,9 @@ class Reader:
         chosen = range(len(self.item_ids)) if item_ids is None else sorted(map(self.position, item_ids))
         for item in chosen:
             index, position = divmod(item, self.part_size)
-            yield self.item_ids[item], self.open_part(index).record(position, wanted)
+            with self.lock:
+                record = self.open_part(index).record(position, wanted)
+            yield self.item_ids[item], record
 
     def lengths(self, table: str = "") -> np.ndarray:
         """Each item's number of rows in the root table (or in `table`): int64 [items]; zeros without that table."""

@@ -33,8 +33,8 @@ class ItemReader(Protocol):
 class OnDemand(ABC):
     """Computes each record as it is read, bit-for-bit identical to what the stage would write to its cache.
 
-    Thread-safe, and picklable for other processes. `manifest["skipped"]` maps the images that could not be read so far
-    to the reason; `manifest["summary"]` has part of the cache's summary.
+    Where a stage reads it in place of a cache, it is thread-safe and picklable. `manifest["skipped"]` maps the images
+    that could not be read so far to the reason; `manifest["summary"]` has part of the cache's summary.
     """
 
     schema: Schema

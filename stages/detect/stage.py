@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -124,7 +123,8 @@ def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
 
 
 class Detector(OnDemand):
-    """The models and the features they are applied to; cannot be sent to other processes."""
+    """The models and the features they are applied to. For one process; several threads may call `record`, but only one
+    `read` or `trace`, which limit the threads of the process's BLAS."""
 
     def __init__(self, settings: Settings, inputs: Inputs) -> None:
         self.settings = settings
@@ -134,7 +134,6 @@ class Detector(OnDemand):
         self.head.check_layers(self.features.schema.rows)
         skipped = self.features.manifest.get("skipped", {})
         self.manifest = {"skipped": skipped, "summary": {"classes": list(self.head.scorer.classes)}}
-        self.reading = threading.Lock() if isinstance(self.features, Reader) else contextlib.nullcontext()
 
     @property
     def item_ids(self) -> tuple[str, ...]:
@@ -143,8 +142,7 @@ class Detector(OnDemand):
 
     def scored(self, image_id: str) -> Scored:
         """One image's scored proposals, without its ground-truth boxes."""
-        with self.reading:
-            stored = self.features.read(image_id, ("boxes", "is_object", "image_size", *sorted(self.head.layers)))
+        stored = self.features.read(image_id, ("boxes", "is_object", "image_size", *sorted(self.head.layers)))
         proposals = ~stored["is_object"]
         features = {layer: stored[layer][proposals] for layer in self.head.layers}
         width, height = stored["image_size"].tolist()

@@ -176,8 +176,7 @@ class RegionReader:
     def __init__(self, task: Extraction, pin: bool) -> None:
         self.task = task
         self.pin = pin
-        self.one_at_a_time = threading.Lock()
-        self.reading = self.one_at_a_time if isinstance(task.proposals, Reader) else contextlib.nullcontext()
+        self.reading_annotations = threading.Lock()
 
     def read(self, image_id: str) -> Regions:
         """The regions of an image. Raises BadImage unless bad images are skipped."""
@@ -189,10 +188,9 @@ class RegionReader:
             log.warning("%s: skipped, it %s", error.path, error.reason)
             nothing = torch.zeros((1, 1, 3), dtype=torch.uint8)
             return Regions(image_id, nothing, *no_regions(), error.reason)
-        with self.one_at_a_time:
+        with self.reading_annotations:
             objects = self.task.images.record(image_id)
-        with self.reading:
-            proposals = self.task.proposals.read(image_id, ["boxes"])["boxes"]
+        proposals = self.task.proposals.read(image_id, ["boxes"])["boxes"]
         return Regions(
             image_id,
             self.as_tensor(pixels),

@@ -1,5 +1,8 @@
 import json
 import os
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from cache import CacheError, Column, DamagedPlan, Identity, IncompleteCache, Reader, Record, Schema, Writer
 from cache.files import read_sealed, write_sealed
+from cache.parts import OpenPart
 from cache.view import write_view
 from tests.cache.samples import IDENTITY, SCHEMA, fill, manifest_of, open_writer, sample_ids, sample_record
 
@@ -35,6 +39,32 @@ def test_zstd_is_read_back_without_being_told(tmp_path):
     pytest.importorskip("hdf5plugin")
     fill(tmp_path / "c", sample_ids(9), compression="zstd")
     assert_holds_samples(tmp_path / "c", sample_ids(9))
+
+
+def test_threads_share_a_reader(tmp_path, monkeypatch):
+    """They read in turn: an item of another part closes the part that is open."""
+    ids = sample_ids(24)
+    fill(tmp_path / "c", ids, 4)
+    reader = pickle.loads(pickle.dumps(Reader(tmp_path / "c")))
+    span, reading, at_once = OpenPart.span, [], []
+
+    def slow_span(part, column, position):
+        reading.append(position)
+        at_once.append(len(reading))
+        time.sleep(0.001)
+        reading.pop()
+        return span(part, column, position)
+
+    def check(item_id):
+        expected = sample_record(item_id)
+        np.testing.assert_array_equal(reader.read(item_id, ["boxes"])["boxes"], expected["boxes"])
+        rows = np.arange(len(expected["fc7"]))[::-1]
+        np.testing.assert_array_equal(reader.rows(item_id, "fc7", rows), expected["fc7"][rows])
+
+    monkeypatch.setattr(OpenPart, "span", slow_span)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(check, ids[::4] + ids[1::4]))
+    assert set(at_once) == {1}
 
 
 @pytest.mark.parametrize("shards", [1, 2, 5])
