@@ -346,7 +346,8 @@ def test_a_controller_that_is_killed_and_restarted_loses_nothing(gated):
     finally:
         gated.slurm.start_controller()
     assert re.search(
-        rf"^propose@train  4 of 16 images  \[job {job}: state unknown \(squeue: failed \(.*controller.*\); ask .*\)\]$",
+        rf"^propose@train  4 of 16 images  \[job {job}: state unknown "
+        r"\(squeue: failed \(.*controller.*\); check with .*\)\]$",
         status.stdout,
         re.MULTILINE,
     ), status.stdout + status.stderr
