@@ -14,6 +14,16 @@ from rcnn_cli.sentences import explain
 from stages.contract.errors import StageError
 
 
+class OutputPath(click.Path):
+    """A path to write to; an empty one, as of a variable that is not set, is not the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fails for an empty path."""
+        if not os.fspath(value):
+            self.fail("is empty; name a folder or file, or . for the current folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --set, --work, --check-content."""
     argument = click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_toml)
@@ -84,7 +94,7 @@ def split_option(text: str, default: str | None = None) -> Callable[[Callable[..
 
 def output_option(text: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """-o, --output; `text` is its help."""
-    return click.option("-o", "--output", type=click.Path(path_type=Path), help=text, **settings)
+    return click.option("-o", "--output", type=OutputPath(path_type=Path), help=text, **settings)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

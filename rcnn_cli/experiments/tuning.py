@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,10 +29,11 @@ METRIC = "mAP"
 
 def parse_values(option: str, text: str) -> list[float]:
     """Parses "0,0.1,0.2". Raises StageError."""
-    try:
-        return list(dict.fromkeys(float(value) for value in text.split(",")))
-    except ValueError as error:
-        raise StageError(f"{option} {text}: must be numbers separated by commas, for example 0.2,0.3,0.4") from error
+    with contextlib.suppress(ValueError):
+        values = list(dict.fromkeys(float(value) for value in text.split(",")))
+        if all(map(math.isfinite, values)):
+            return values
+    raise StageError(f"{option} {text}: must be finite numbers separated by commas, for example 0.2,0.3,0.4")
 
 
 def check_output(recipe: Path, output: Path, force: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ class Wish:
     def __post_init__(self) -> None:
         if self.threshold is not None and self.precision is not None:
             raise StageError("--threshold and --precision: give only one of them, a score or a share between 0 and 1")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise StageError(f"--threshold {self.threshold}: must be a finite number")
 
 
 def prepare(photos: Sequence[Photo], output: Path, skip_bad_images: bool) -> tuple[list[Photo], OutputFolder]:

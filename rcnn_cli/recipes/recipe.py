@@ -260,7 +260,9 @@ def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) ->
     stages = catalogue()
     check_name(path, f"[{name}]", name)
     if not isinstance(table, dict):
-        raise RecipeError(f"{path}: '{name}' is not a table{nearest(name, [*PLAIN, *stages])}")
+        known = [*PLAIN, *stages]
+        advice = f"; write it as [{name}]" if name in known else nearest(name, known)
+        raise RecipeError(f"{path}: '{name}' is not a table{advice}")
     stage_name = table.get("stage", name)
     if not isinstance(stage_name, str) or stage_name not in stages:
         advice = nearest(str(stage_name), stages)

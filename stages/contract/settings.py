@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -146,10 +147,10 @@ def nearest(name: str, valid: typing.Iterable[str]) -> str:
     import difflib
 
     names = list(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = [] if name in names else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f", did you mean '{close[0]}'?"
-    return f"; it may be one of {', '.join(sorted(names))}" if names else ""
+    return f"; it may be one of {', '.join(sorted(names))}" if names and name not in names else ""
 
 
 def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) -> Any:
@@ -167,6 +168,8 @@ def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) 
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise BadSetting(f"{place} = {value!r} must be {TYPE_NAMES[hint]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadSetting(f"{place} = {value!r} must be a finite number")
     check_bounds(place, value, metadata)
     return value
 

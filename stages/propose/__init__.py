@@ -20,6 +20,7 @@ SEARCH = ("method", "selective-search", "selective-search-numba")
 MEASURES = ("colour", "texture", "size", "fill")
 WINDOWS = ("method", "sliding-window")
 FILE = ("method", "file")
+MOST_K = 100_000_000  # five of them fit into OpenCV's whole numbers
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Settings:
         50,
         "Selective search: k of the first segmentation; a larger k gives larger regions.",
         at_least=1,
+        at_most=MOST_K,
         source="selective_search_boxes.m: k = 50, 100; OpenCV adds 150",
         only_with=SEARCH,
     )
@@ -73,13 +75,15 @@ class Settings:
         50,
         "Selective search: the difference in k from one segmentation to the next.",
         at_least=1,
+        at_most=MOST_K,
         source="selective_search_boxes.m: k = 50, 100; OpenCV adds 150",
         only_with=SEARCH,
     )
     sigma: float = setting(
         0.8,
         "Selective search: standard deviation of the Gaussian blur before segmentation, in pixels.",
-        above=0,
+        at_least=0.01,
+        at_most=100,
         source="selective_search_boxes.m",
         only_with=SEARCH,
     )
@@ -138,17 +142,22 @@ class Settings:
     scales: tuple[float, ...] = setting(
         (0.1, 0.15, 0.22, 0.33, 0.5, 0.75),
         "Sliding windows: their sizes, as the square root of their share of the image's area.",
-        above=0,
+        at_least=0.01,
         source="ours",
         only_with=WINDOWS,
     )
     aspects: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0), "Sliding windows: their shapes, width over height.", above=0, source="ours", only_with=WINDOWS
+        (0.5, 1.0, 2.0),
+        "Sliding windows: their shapes, width over height.",
+        at_least=0.01,
+        at_most=100,
+        source="ours",
+        only_with=WINDOWS,
     )
     stride: float = setting(
         0.5,
         "Sliding windows: the longest step, as a multiple of the window's side.",
-        above=0,
+        at_least=0.01,
         source="ours",
         only_with=WINDOWS,
     )

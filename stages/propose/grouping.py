@@ -123,7 +123,8 @@ def scaling(least: float, most: float) -> tuple[np.float32, np.float32]:
 @compiled
 def bin_of(value: np.float32, factor: np.float32, summand: np.float32) -> np.int32:
     """The bin, one of TEXTURE_BINS, of a value whose range is scaled to 0..255."""
-    return np.int32(np.rint(value * factor + summand)) * np.int32(TEXTURE_BINS) >> np.int32(8)
+    scaled = min(max(np.rint(value * factor + summand), np.float32(0)), np.float32(255))
+    return np.int32(scaled) * np.int32(TEXTURE_BINS) >> np.int32(8)
 
 
 @compiled

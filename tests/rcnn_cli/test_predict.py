@@ -261,6 +261,10 @@ def test_precision_and_threshold_choose_what_is_drawn(call: Call, made: Path, ph
         drawn.append(sum(one["drawn"] for one in told(tmp_path, "a")["detections"]))
     assert drawn[0] >= drawn[1]
     assert drawn[2] == len(told(tmp_path, "a")["detections"])
+    code, _, errors = call(*arguments, "--threshold", "nan")
+    assert (code, "--threshold nan: must be a finite number" in errors) == (2, True)
+    code, _, errors = call(*arguments, "-o", "")
+    assert (code, "is empty; name a folder or file" in errors) == (2, True)
     code, _, errors = call(*arguments, "--precision", 0.5, "--threshold", 0)
     assert (code, "--threshold and --precision: give only one of them" in errors) == (2, True)
 

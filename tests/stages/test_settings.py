@@ -36,6 +36,8 @@ def test_defaults_and_given_values():
         ({"padding": True}, "padding = True must be a whole number"),
         ({"mode": "wrap"}, "mode = 'wrap' must be one of warp, square"),
         ({"C": 0}, "C = 0.0 must be more than 0"),
+        ({"C": float("inf")}, "C = inf must be a finite number"),
+        ({"C": float("nan")}, "C = nan must be a finite number"),
         ({"C": "a lot"}, "C = 'a lot' must be a number"),
         ({"layers": "fc7"}, "layers = 'fc7' must be a list"),
         ({"layers": [7]}, "layers = 7 must be a string"),
