@@ -222,7 +222,9 @@ def corners_of(node: ElementTree.Element, path: Path, what: str) -> tuple[float,
     try:
         numbers = [float((text or "").replace("_", " ")) for text in texts]
     except ValueError:
-        stated = ", ".join(f"{corner} {text}" for corner, text in zip(CORNERS, texts, strict=True))
+        stated = ", ".join(
+            f"{corner} {' '.join(str(text).split())}" for corner, text in zip(CORNERS, texts, strict=True)
+        )
         raise BadAnnotation(f"{path}: {what} has the box {stated}; give it four numbers") from None
     return numbers[0], numbers[1], numbers[2], numbers[3]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -178,6 +178,7 @@ def test_what_is_unusual_is_noted_by_a_check(tmp_path: Path) -> None:
 
 
 @given(st.sampled_from(sorted(READ)), st.binary(min_size=1, max_size=3), st.integers(0, 400))
+@example("UTF-16 in name only", b"\n", 245)  # a line break inside a number
 def test_a_spoilt_file_is_read_or_said(
     tmp_path_factory: pytest.TempPathFactory, case: str, put: bytes, at: int
 ) -> None:
