@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
+from stages.propose import Settings
 
 Search = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
 """From an image uint8 [H, W, 3] RGB to its regions' boxes, int64 [n, 4], half-open, in canonical order."""
@@ -25,6 +26,20 @@ def search_resized(
     height, width = image.shape[:2]
     size = searched_size(width, height, resize_width, max_side)
     return map_back(drop_small(search(resize(image, size)), size, min_side), size, (width, height))
+
+
+def size_advice(settings: Settings, size: tuple[int, int], slow_pixels: int, cost: str) -> str:
+    """A warning that names the `cost` if images of `size` (width, height) are searched at over `slow_pixels`, or ""."""
+    width, height = searched_size(*size, settings.resize_width, settings.max_side)
+    if width * height <= slow_pixels:
+        return ""
+    return f"is searched at {width} x {height} pixels{cost}; set propose.resize_width = 500 to search a smaller image"
+
+
+def check_pixels(image: NDArray[np.uint8]) -> None:
+    """Raises ValueError for anything that is not an image uint8 [H, W, 3]."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"selective search needs uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
 
 
 def searched_size(width: int, height: int, resize_width: int, max_side: int) -> tuple[int, int]:

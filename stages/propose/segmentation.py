@@ -132,6 +132,16 @@ def root_of(parents: Pixels, pixel: np.uint32) -> np.uint32:
 
 
 @compiled
+def unite(parents: Pixels, sizes: NDArray[np.int32], first: np.uint32, second: np.uint32) -> np.uint32:
+    """Makes one component of the two whose roots these are; returns its root, that of the larger one."""
+    if sizes[first] < sizes[second]:
+        first, second = second, first
+    parents[second] = first
+    sizes[first] += sizes[second]
+    return first
+
+
+@compiled
 def joined(weights: Floats, starts: Pixels, ends: Pixels, pixels: int, k: np.float32, min_size: int) -> Labels:
     """The labels of `segment`, int32 [pixels], of edges by ascending weight."""
     parents = np.arange(pixels).astype(np.uint32)
@@ -145,21 +155,15 @@ def joined(weights: Floats, starts: Pixels, ends: Pixels, pixels: int, k: np.flo
             continue
         weight = weights[edge]
         if weight <= limits[first] and weight <= limits[second]:
-            if sizes[first] < sizes[second]:
-                first, second = second, first
-            parents[second] = first
-            sizes[first] += sizes[second]
-            limits[first] = weight + k / np.float32(sizes[first])
+            root = unite(parents, sizes, first, second)
+            limits[root] = weight + k / np.float32(sizes[root])
         else:
             between[count, 0], between[count, 1] = first, second
             count += np.uint32(1)
     for edge in range(count):
         first, second = root_of(parents, between[edge, 0]), root_of(parents, between[edge, 1])
         if first != second and (sizes[first] < min_size or sizes[second] < min_size):
-            if sizes[first] < sizes[second]:
-                first, second = second, first
-            parents[second] = first
-            sizes[first] += sizes[second]
+            unite(parents, sizes, first, second)
     labels = np.empty(pixels, np.int32)
     label_of = np.full(pixels, -1, np.int32)
     found = 0

@@ -20,7 +20,7 @@ from stages.boxes import Boxes
 from stages.propose import Settings
 from stages.propose.compiled import compile_aloud
 from stages.propose.grouping import Strategy, describe, features_of, group
-from stages.propose.searched_image import search_resized, searched_size
+from stages.propose.searched_image import check_pixels, search_resized, size_advice
 from stages.propose.segmentation import pixel_graph, segment
 from stages.propose.selection import canonical_boxes
 
@@ -92,13 +92,7 @@ def check_available() -> None:
 
 def advice(settings: Settings, size: tuple[int, int]) -> str:
     """A warning if images of `size` (width, height) take long, else ""."""
-    width, height = searched_size(*size, settings.resize_width, settings.max_side)
-    if width * height <= SLOW_PIXELS:
-        return ""
-    return (
-        f"is searched at {width} x {height} pixels, which takes several seconds and much memory; "
-        "set propose.resize_width = 500 to search a smaller image"
-    )
+    return size_advice(settings, size, SLOW_PIXELS, ", which takes several seconds and much memory")
 
 
 def find(settings: Settings, size: tuple[int, int], image: Image) -> Boxes:
@@ -112,8 +106,7 @@ def search_regions(image: Image, settings: Settings) -> NDArray[np.int64]:
 
     Raises ValueError for any other array.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"selective search wants uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    check_pixels(image)
     blue_green_red = np.ascontiguousarray(image[:, :, ::-1])
     height, width = image.shape[:2]
     original, sigma = settings.segmentation == "original", float(np.float32(settings.sigma))  # OpenCV's precision

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes
 from stages.contract.errors import StageError
 from stages.propose import Settings
-from stages.propose.searched_image import search_resized, searched_size
+from stages.propose.searched_image import check_pixels, search_resized, size_advice
 from stages.propose.selection import canonical_boxes
 
 SLOW_PIXELS = 2_000_000
@@ -33,13 +33,8 @@ def check_available() -> None:
 
 def advice(settings: Settings, size: tuple[int, int]) -> str:
     """A warning if images of `size` (width, height) take long, else ""."""
-    width, height = searched_size(*size, settings.resize_width, settings.max_side)
-    if width * height <= SLOW_PIXELS:
-        return ""
-    return (
-        f"is searched at {width} x {height} pixels: selective search takes about 20 s for 2 million pixels, and "
-        "minutes for 8 million; set propose.resize_width = 500 to search a smaller image"
-    )
+    cost = ": selective search takes about 20 s for 2 million pixels, and minutes for 8 million"
+    return size_advice(settings, size, SLOW_PIXELS, cost)
 
 
 def find(settings: Settings, size: tuple[int, int], image: NDArray[np.uint8]) -> Boxes:
@@ -57,8 +52,7 @@ def raw_search(image: NDArray[np.uint8], mode: str, base_k: int, inc_k: int, sig
     Each call creates its own OpenCV object, since sharing one between threads crashes. OpenCV silently accepts float
     images, with other results, so anything but uint8 [H, W, 3] raises ValueError.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"selective search needs uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    check_pixels(image)
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))
     switch = search.switchToSelectiveSearchFast if mode == "fast" else search.switchToSelectiveSearchQuality
