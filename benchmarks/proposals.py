@@ -30,8 +30,8 @@ from stages.propose.stage import search
 
 CONFIGURATIONS = {
     "fast k=50 (default)": Settings(),
-    "Numba's fast k=50": Settings(method="selective-search-numba"),
-    "original, k=50, 100": Settings(method="selective-search-numba", segmentation="original"),
+    "OpenCV's fast k=50": Settings(method="selective-search-opencv"),
+    "original, k=50, 100": Settings(segmentation="original"),
     "fast k=150": Settings(base_k=150, inc_k=150),
     "fast k=50, no resize": Settings(resize_width=0),
     "quality k=50": Settings(mode="quality"),
@@ -44,15 +44,16 @@ Order = Callable[[Boxes, str], Boxes]
 
 @dataclass(frozen=True)
 class Measured:
-    """The boxes of every image, and the processor seconds that each took."""
+    """The boxes of every image, the images' `content_of`, and the processor seconds that each took."""
 
     boxes: dict[str, Boxes]
+    contents: dict[str, str]
     seconds: dict[str, float]
 
 
 def propose_all(dataset: Dataset, records: Sequence[ImageRecord], settings: Settings) -> Measured:
     """All proposals of every image, in canonical order."""
-    measured = Measured({}, {})
+    measured = Measured({}, {}, {})
     search(settings, dataset.image_file(records[0].image_id))  # compiles, or loads what is compiled
     for record in records:
         measure(measured, dataset, record.image_id, settings)
@@ -62,25 +63,25 @@ def propose_all(dataset: Dataset, records: Sequence[ImageRecord], settings: Sett
 def measure(measured: Measured, dataset: Dataset, image_id: str, settings: Settings) -> None:
     """Adds the proposals of one image."""
     start = time.process_time()
-    measured.boxes[image_id], _ = search(settings, dataset.image_file(image_id))
+    measured.boxes[image_id], _, measured.contents[image_id] = search(settings, dataset.image_file(image_id))
     measured.seconds[image_id] = time.process_time() - start
 
 
-def random_order(boxes: Boxes, image_id: str) -> Boxes:
+def random_order(boxes: Boxes, content: str) -> Boxes:
     """The boxes in random order, all orders being equally likely."""
     order = list(range(len(boxes)))
-    Random(f"0/{image_id}").shuffle(order)
+    Random(f"0/{content}").shuffle(order)
     return canonical_boxes(boxes)[order]
 
 
-def largest_first(boxes: Boxes, image_id: str) -> Boxes:
+def largest_first(boxes: Boxes, content: str) -> Boxes:
     """The boxes by area, largest first."""
     return boxes[np.argsort(-area(boxes), kind="stable")]
 
 
-def stage_order(boxes: Boxes, image_id: str) -> Boxes:
+def stage_order(boxes: Boxes, content: str) -> Boxes:
     """The boxes in the stage's order."""
-    return by_priority(boxes, image_id, Settings().seed)
+    return by_priority(boxes, content, Settings().seed)
 
 
 ORDERS: dict[str, Order] = {"the stage's": stage_order, "random": random_order, "largest first": largest_first}
@@ -105,8 +106,8 @@ def sample(dataset: Dataset, images: int) -> list[ImageRecord]:
 
 def compare_with_opencv(dataset: Dataset, records: Sequence[ImageRecord]) -> None:
     """Prints how our selective search and OpenCV's differ, in time and in boxes."""
-    both = {name: CONFIGURATIONS[name] for name in ("Numba's fast k=50", "fast k=50 (default)")}
-    measured = {name: Measured({}, {}) for name in both}
+    both = {name: CONFIGURATIONS[name] for name in ("fast k=50 (default)", "OpenCV's fast k=50")}
+    measured = {name: Measured({}, {}, {}) for name in both}
     for settings in both.values():
         search(settings, dataset.image_file(records[0].image_id))  # compiles, or loads what is compiled
     for record in records:
@@ -132,14 +133,17 @@ def compare(dataset: Dataset, records: Sequence[ImageRecord], names: Sequence[st
         seconds = statistics.mean(measured.seconds.values())
         print(f"{name:22} {describe(measured.boxes, records)}  {seconds:6.2f} s per image", flush=True)
         if CONFIGURATIONS[name] == Settings():
-            compare_orders(measured.boxes, records)
+            compare_orders(measured, records)
 
 
-def compare_orders(boxes: dict[str, Boxes], records: Sequence[ImageRecord]) -> None:
+def compare_orders(measured: Measured, records: Sequence[ImageRecord]) -> None:
     """Prints what the first boxes find, for each limit and order."""
     for limit in LIMITS:
         for name, order in ORDERS.items():
-            kept = {image_id: order(of_image, image_id)[:limit] for image_id, of_image in boxes.items()}
+            kept = {
+                image_id: order(boxes, measured.contents[image_id])[:limit]
+                for image_id, boxes in measured.boxes.items()
+            }
             print(f"  max {limit:4} {name:13} {describe(kept, records)}", flush=True)
 
 

@@ -19,7 +19,7 @@ TABLE_2 = (
 PROTOCOL = (
     "R-CNN (arXiv 1311.2524v5), Table 2: T-Net in Caffe, trained on VOC 2007 trainval, with the authors' own "
     "selective-search boxes; FT: with fine-tuning, BB: with bounding-box regression. Here: the recipe's network and "
-    "data and, unless the boxes come from a file, OpenCV's implementation of selective search."
+    "data and, unless the boxes come from a file, selective search as OpenCV implements it."
 )
 IMAGES = 4952
 

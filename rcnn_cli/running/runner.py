@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rcnn")
 
-VERSIONS = ("torch", "torchvision", "numpy", "h5py", "scikit-learn", "opencv")
+VERSIONS = ("torch", "torchvision", "numpy", "h5py", "scikit-learn", "opencv", "numba")
 REPAIRS = 20
 MANY_PARTS = 500
 

@@ -1,8 +1,8 @@
 """Stage `propose`: category-independent region proposals for every image.
 
-R-CNN section 2.1: selective search in fast mode, "around 2000" regions per image. Besides OpenCV's implementation there
-is our own, which finds the same boxes in a tenth of the time. The sliding-window pyramid is a cheap baseline; proposals
-of any other method can be read from a file.
+R-CNN section 2.1: selective search in fast mode, "around 2000" regions per image. The implementation is ours; OpenCV's,
+which takes ten times as long, is there to compare it with. The sliding-window pyramid is a cheap baseline; proposals of
+any other method can be read from a file.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from stages.contract.settings import Condition, setting
 from stages.propose.methods import METHODS
 
 COMPUTED: Condition = ("method", *(name for name, method in METHODS.items() if not method.listed))
-NUMBA = ("method", "selective-search-numba")
-SEARCH = ("method", "selective-search", "selective-search-numba")
+OURS = ("method", "selective-search")
+SEARCH = ("method", "selective-search", "selective-search-opencv")
 MEASURES = ("colour", "texture", "size", "fill")
 WINDOWS = ("method", "sliding-window")
 FILE = ("method", "file")
@@ -117,7 +117,7 @@ class Settings:
         "neighbours.",
         choices=("opencv", "original"),
         source="OpenCV; original: selective_search_boxes.m, Felzenszwalb's code",
-        only_with=NUMBA,
+        only_with=OURS,
         later=True,
     )
     colour_spaces: tuple[str, ...] = setting(
@@ -126,7 +126,7 @@ class Settings:
         "(quality).",
         choices=("hsv", "lab", "intensity", "hue", "rgi"),
         source="selective_search_boxes.m: hsv and lab",
-        only_with=NUMBA,
+        only_with=OURS,
         later=True,
     )
     strategies: tuple[str, ...] = setting(
@@ -135,7 +135,7 @@ class Settings:
         "size and fill, as in colour+fill; if none is named, those of the mode: colour+texture+size+fill and "
         "texture+size+fill (fast), and also fill and size (quality).",
         source="selective_search_boxes.m: two similarities",
-        only_with=NUMBA,
+        only_with=OURS,
         later=True,
     )
 

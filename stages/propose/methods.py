@@ -79,8 +79,8 @@ class Method:
 
 
 METHODS = {
-    "selective-search": Method("stages.propose.selective_search_opencv", RANDOM_ORDER, key=opencv_key),
-    "selective-search-numba": Method("stages.propose.selective_search", RANDOM_ORDER, key=search_key),
+    "selective-search": Method("stages.propose.selective_search", RANDOM_ORDER, key=search_key),
+    "selective-search-opencv": Method("stages.propose.selective_search_opencv", RANDOM_ORDER, key=opencv_key),
     "sliding-window": Method("stages.propose.sliding_window", RANDOM_ORDER, reads_pixels=False),
     "file": Method("stages.propose.box_file", "the file's order, a ranking if the file has one", file_key, listed=True),
 }

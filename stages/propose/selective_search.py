@@ -86,7 +86,7 @@ def strategy_of(measures: str) -> Strategy:
 
 def check_available() -> None:
     """Compiles what is not yet compiled for this processor."""
-    settings = Settings(method="selective-search-numba")
+    settings = Settings()
     compile_aloud("selective search", lambda: search_regions(np.zeros((2, 2, 3), np.uint8), settings))
 
 

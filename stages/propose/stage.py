@@ -22,7 +22,7 @@ from stages.images.reading import ImageFile
 from stages.propose import Settings
 from stages.propose.box_file import BoxFile, fit_to_image
 from stages.propose.methods import METHODS
-from stages.propose.selection import by_priority, first_distinct
+from stages.propose.selection import by_priority, content_of, first_distinct
 
 logger = logging.getLogger("stages.propose")
 
@@ -55,7 +55,9 @@ class Outcome:
 def identity(settings: Settings, inputs: Inputs, work: Path | None = None) -> dict[str, Any]:
     """What decides the boxes beside settings and inputs: the file's content, remembered in the folder `work`, or
     OpenCV's major version."""
-    return METHODS[settings.method].key(settings, work)
+    method = METHODS[settings.method]
+    order = {} if method.listed else {"order": "seeded with the image's content"}
+    return {**order, **method.key(settings, work)}
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -178,8 +180,8 @@ def propose(settings: Settings, task: Task) -> Outcome:
         fitting, cut = fit_to_image(task.listed, *size, task.source)
         boxes = first_distinct(fitting)
     else:
-        boxes, size = search(settings, task.file)
-        boxes, cut = by_priority(boxes, task.image_id, settings.seed), 0
+        boxes, size, content = search(settings, task.file)
+        boxes, cut = by_priority(boxes, content, settings.seed), 0
     return Outcome({"boxes": first(settings, boxes), "image_size": np.array(size, np.int32)}, cut=cut)
 
 
@@ -188,12 +190,12 @@ def first(settings: Settings, boxes: Boxes) -> Boxes:
     return boxes[: settings.max_boxes or len(boxes)]
 
 
-def search(settings: Settings, file: ImageFile) -> tuple[Boxes, tuple[int, int]]:
-    """(boxes found in the image, float32 [n, 4] in canonical order; its width and height)."""
+def search(settings: Settings, file: ImageFile) -> tuple[Boxes, tuple[int, int], str]:
+    """(boxes found in the image, float32 [n, 4] in canonical order; its width and height; its `content_of`)."""
     method = METHODS[settings.method]
     image = file.read() if method.reads_pixels else None
     size = file.size if image is None else (image.shape[1], image.shape[0])
-    return method.load().find(settings, size, image), size
+    return method.load().find(settings, size, image), size, content_of(image, size)
 
 
 class ProposalsOnDemand(OnDemand):

@@ -193,8 +193,8 @@ def test_proposals_features_and_drawings_are_of_the_same_pixels(tmp_path: Path) 
     from stages.propose.stage import search
 
     dataset = opened(make_voc(tmp_path / "voc", 6, "upright", size=(WIDTH, HEIGHT)), tmp_path / "work")
-    for method in ("sliding-window", "selective-search"):
-        boxes, size = search(Settings(method=method), dataset.image_file("one"))
+    for method in ("sliding-window", "selective-search", "selective-search-opencv"):
+        boxes, size, _ = search(Settings(method=method), dataset.image_file("one"))
         assert size == (WIDTH, HEIGHT)
         assert boxes[:, 2].max() <= WIDTH
         assert boxes[:, 2].max() > HEIGHT

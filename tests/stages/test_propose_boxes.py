@@ -54,7 +54,7 @@ def test_canonical_boxes_forget_order_and_repeats(boxes, random):
 
 
 @given(some_boxes(), st.randoms(), st.integers(0, 5))
-def test_priority_depends_on_the_set_the_id_and_the_seed_alone(boxes, random, seed):
+def test_priority_depends_on_the_set_the_content_and_the_seed_alone(boxes, random, seed):
     shuffled = list(range(len(boxes)))
     random.shuffle(shuffled)
     ordered = by_priority(boxes, "000005", seed)
@@ -66,7 +66,7 @@ def test_priority_depends_on_the_set_the_id_and_the_seed_alone(boxes, random, se
 
 def test_priority_differs_between_images_and_seeds():
     boxes = np.array([[x, y, x + 9, y + 9] for x in range(10) for y in range(10)], np.float32)
-    orders = [by_priority(boxes, image_id, seed).tobytes() for image_id in ("a", "b") for seed in (0, 1)]
+    orders = [by_priority(boxes, content, seed).tobytes() for content in ("a", "b") for seed in (0, 1)]
     assert len(set(orders)) == 4
 
 
@@ -221,7 +221,7 @@ def test_the_originals_segmentation_has_its_own_sizes_and_neighbours():
 @pytest.mark.parametrize("strategy", ["", "colours", "colour+colour", "colour,size"])
 def test_strategies_that_there_are_not(strategy):
     with pytest.raises(BadSetting, match=r"strategies = '.*' must be some of colour, texture, size, fill, each once"):
-        Settings(method="selective-search-numba", strategies=(strategy,))
+        Settings(strategies=(strategy,))
 
 
 def test_colour_channels_are_red_green_blue(monkeypatch):

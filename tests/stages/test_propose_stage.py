@@ -21,10 +21,12 @@ from stages.contract.inputs import Inputs
 from stages.contract.settings import build_settings, identity_of
 from stages.datasets import Dataset
 from stages.datasets.digests import DigestMemory
+from stages.images.reading import ImageFile
 from stages.matching.proposals import proposal_recall, recall
-from stages.propose import STAGE, Settings, selective_search_opencv, stage
+from stages.propose import STAGE, Settings, selective_search, selective_search_opencv, stage
 
 SMALL = Settings(resize_width=80, min_side=8)
+OPENCV = replace(SMALL, method="selective-search-opencv")
 
 
 def textured(seed, width=80, height=60):
@@ -203,7 +205,7 @@ def test_sliding_windows_as_a_stage(pictures, tmp_path):
     settings = Settings(method="sliding-window", scales=(0.5,), aspects=(1.0,), stride=0.5, max_boxes=4)
     reader = propose(pictures, settings, tmp_path / "windows", jobs=2)
     np.testing.assert_array_equal(reader.lengths(), [4] * 5)
-    assert stage.identity(settings, Inputs()) == {}
+    assert stage.identity(settings, Inputs()) == {"order": "seeded with the image's content"}
 
 
 # From a file
@@ -258,37 +260,46 @@ def test_the_key_names_the_content_and_not_the_path(tmp_path):
 def test_the_key_names_the_opencv_that_searches(monkeypatch):
     import cv2
 
-    assert stage.identity(SMALL, Inputs()) == {"opencv": cv2.__version__.split(".")[0]}
+    theirs = stage.identity(OPENCV, Inputs())
+    assert theirs == {"opencv": cv2.__version__.split(".")[0], "order": "seeded with the image's content"}
+    assert stage.identity(SMALL, Inputs()) == {"implementation": 1, **theirs}
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_the_numba_implementation_finds_the_same_boxes(pictures, tmp_path, jobs):
-    theirs = propose(pictures, SMALL, tmp_path / "theirs")
-    ours = propose(pictures, replace(SMALL, method="selective-search-numba"), tmp_path / "ours", jobs=jobs)
+def test_the_two_implementations_find_the_same_boxes(pictures, tmp_path):
+    ours, theirs = (propose(pictures, settings, tmp_path / settings.method) for settings in (SMALL, OPENCV))
     assert content(ours) == content(theirs)
 
 
-def test_the_two_implementations_have_keys_of_their_own():
-    theirs, ours = (
-        stage.identity(replace(SMALL, method=f"selective-search{name}"), Inputs()) for name in ("", "-numba")
-    )
-    assert ours == {"implementation": 1, **theirs}
+def test_copies_of_an_image_get_the_same_boxes_whatever_their_names(pictures):
+    """Also where only some are kept."""
+    first, second = (pictures.image_file(image_id) for image_id in pictures.image_ids[:2])
+
+    def boxes(name: str, file: ImageFile) -> np.ndarray:
+        record = stage.propose(replace(SMALL, max_boxes=3), stage.Task(name, file)).record
+        assert record is not None
+        return record["boxes"]
+
+    np.testing.assert_array_equal(boxes("a", first), boxes("b", first))
+    assert not np.array_equal(boxes("a", first), boxes("a", second))
 
 
 def test_missing_contrib_modules_stop_the_run(pictures, tmp_path, monkeypatch):
     import cv2
 
     monkeypatch.delattr(cv2, "ximgproc")
+    propose(pictures, SMALL, tmp_path / "ours")
     with pytest.raises(StageError, match="opencv-contrib-python-headless"):
-        propose(pictures, SMALL, tmp_path / "cache")
+        propose(pictures, OPENCV, tmp_path / "theirs")
 
 
-def test_a_long_search_is_announced(pictures, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(selective_search_opencv, "SLOW_PIXELS", 3000)
+@pytest.mark.parametrize("settings", [SMALL, OPENCV], ids=lambda settings: settings.method)
+def test_a_long_search_is_announced(pictures, tmp_path, caplog, monkeypatch, settings):
+    for method in (selective_search, selective_search_opencv):
+        monkeypatch.setattr(method, "SLOW_PIXELS", 3000)
     with caplog.at_level(logging.WARNING, "stages.propose"):
-        propose(pictures, replace(SMALL, resize_width=40), tmp_path / "small")
+        propose(pictures, replace(settings, resize_width=40), tmp_path / "small")
         assert not caplog.records
-        propose(pictures, replace(SMALL, resize_width=0), tmp_path / "full")
+        propose(pictures, replace(settings, resize_width=0), tmp_path / "full")
     assert len(caplog.records) == 1
     assert "80 x 60 pixels" in caplog.text
     assert "resize_width = 500" in caplog.text

@@ -132,7 +132,7 @@ def test_the_settings_of_another_method_are_refused():
     """They could have no effect; and they stay at their defaults, so that they do not tell keys apart."""
     with pytest.raises(
         BadSetting,
-        match=r"^\[propose\]: 'mode' is a setting of method = 'selective-search' or 'selective-search-numba', and "
+        match=r"^\[propose\]: 'mode' is a setting of method = 'selective-search' or 'selective-search-opencv', and "
         r"method is 'file'; leave it out$",
     ):
         build_settings(ProposeSettings, {"method": "file", "file": "boxes.h5", "mode": "fast"}, "[propose]")
@@ -168,7 +168,7 @@ def test_a_setting_may_be_of_several_methods():
 
 def test_a_later_method_leaves_the_keys_of_the_others_alone():
     assert identity_of(Ranked()) == {"method": "old"}
-    assert identity_of(Ranked("new")) == {"method": "new", "alpha": 0.65}
+    assert identity_of(Ranked("new")) == {"method": "new"}
     assert identity_of(build_settings(Ranked, {"method": "new", "alpha": 0.5})) == {"method": "new", "alpha": 0.5}
     with pytest.raises(BadSetting, match=r"'alpha' is a setting of method = 'new'"):
         build_settings(Ranked, {"alpha": 0.65})
