@@ -1,8 +1,9 @@
 """The one-file view: `data.h5` shows all parts as one HDF5 file.
 
-Float columns are not copied: they are virtual datasets over the parts. If a part cannot be opened (it was set aside, or
-the process has too many open files), HDF5 silently fills the gap, so the fill value is NaN. Integers and booleans have
-no such value; they are copied, compressed and with checksums. `Reader` does not need the view.
+Columns of floats and of characters (S1) are not copied: they are virtual datasets over the parts. If a part cannot be
+opened (it was set aside, or the process has too many open files), HDF5 silently fills the gap, so the fill value is NaN
+or the empty string. Integers and booleans have no such value; they are copied, compressed and with checksums. `Reader`
+does not need the view.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ OTHER_FILES = 64  # allowance for files other than parts that the process has op
 
 
 def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None, survey: Survey | None = None) -> None:
-    """Writes data.h5: copies of ids, offsets and integers, and float columns as virtual datasets over the parts.
+    """Writes data.h5: copies of ids, offsets and integers, and the other columns as virtual datasets over the parts.
 
     Parts are named relative to the view, so the folder can be moved as a whole. Like a part, the file begins with a
     512-byte user block that holds its length and SHA-256. `attributes` become the file's attributes (default: those in
@@ -61,7 +62,7 @@ def write_view(reader: Reader, attributes: Mapping[str, Any] | None = None, surv
             write_dataset(file, f"{prefix}offsets", offsets, "none")
             bounds |= {prefix + name: [int(offsets[first]) for first in firsts] for name in columns}
         columns = schema.columns()
-        copied = {name: bounds[name] for name, column in columns.items() if not is_float(column)}
+        copied = {name: bounds[name] for name, column in columns.items() if not shows_gaps(column)}
         for name, column in columns.items():
             if name in copied:
                 add_empty(file, name, column, bounds[name][-1])
@@ -86,17 +87,20 @@ def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
         file.attrs.create(name, value, dtype=h5py.string_dtype() if texts else None)
 
 
-def is_float(column: Column) -> bool:
-    """Whether the column's values are floats, so that gaps can be NaN."""
-    return np.dtype(column.dtype).kind == "f"
+def shows_gaps(column: Column) -> bool:
+    """Whether a value that no entry of the column has can show where a part cannot be opened: NaN among floats, the
+    empty string among characters."""
+    return np.dtype(column.dtype).kind in "fS"
 
 
 def add_virtual(file: h5py.File, name: str, column: Column, bounds: list[int]) -> None:
-    """Adds a virtual float dataset; part i has rows bounds[i] to bounds[i + 1], NaN if it cannot be opened."""
+    """Adds a virtual dataset; part i has rows bounds[i] to bounds[i + 1], NaN or empty if it cannot be opened."""
     layout = h5py.VirtualLayout((bounds[-1], *column.shape), column.dtype)
     for index, low, high in spans(bounds):
         layout[low:high] = h5py.VirtualSource(part_name(index), name, (high - low, *column.shape), column.dtype)
-    file.create_virtual_dataset(name, layout, fillvalue=np.array(np.nan, column.dtype)[()])
+    is_float = np.dtype(column.dtype).kind == "f"
+    gap = np.array(np.nan, column.dtype)[()] if is_float else None  # HDF5's own is the empty string
+    file.create_virtual_dataset(name, layout, fillvalue=gap)
 
 
 def add_empty(file: h5py.File, name: str, column: Column, rows: int) -> None:

@@ -521,6 +521,26 @@ def test_a_view_whose_part_is_gone_has_nan_and_whole_numbers_that_are_right(fold
         pass
 
 
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_characters_of_a_view_are_not_copied_and_empty_where_their_part_is_gone(tmp_path, compression):
+    schema, ids = Schema(tables={"masks": {"counts": Column("S1")}}), sample_ids(3)
+    writer = Writer(tmp_path / "c", IDENTITY, ids, schema, part_size=1, compression=compression)
+    texts = dict(zip(ids, (b"12", b"", b"345"), strict=True))
+    for part in writer.claim():
+        (item_id,) = part.item_ids
+        writer.write(part, [{"masks/counts": np.frombuffer(texts[item_id], "S1")}])
+    writer.finish({})
+    writer.release()
+    reader = Reader(tmp_path / "c")
+    assert {item_id: record["masks/counts"].tobytes() for item_id, record in reader.records()} == texts
+    with h5py.File(tmp_path / "c" / "data.h5") as file:
+        assert file["masks/counts"].is_virtual
+        assert file["masks/counts"][:].tobytes() == b"12345"
+    (tmp_path / "c" / "part-00000.h5").unlink()
+    with h5py.File(tmp_path / "c" / "data.h5") as file:
+        assert file["masks/counts"][:].tolist() == [b"", b"", b"3", b"4", b"5"]
+
+
 def test_a_view_of_more_parts_than_files_may_be_open(tmp_path):
     """NaN or right without the project, right with it, and a sentence where the system allows no more."""
     fill(tmp_path / "c", sample_ids(90), 1)
