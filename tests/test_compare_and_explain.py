@@ -149,8 +149,8 @@ def test_a_photo_is_explained_as_predict_would_detect(finished: tuple[Path, Path
 
 
 def test_a_photo_gets_the_detections_of_the_same_image_in_the_dataset(finished: tuple[Path, Path]) -> None:
-    """The graph is the same, the photos take the place of the split. Proposals to the bit; features are rounded
-    otherwise, since a batch of the dataset's begins with the annotated objects."""
+    """The graph is the same, the photos take the place of the split, whatever they are called. Proposals to the bit;
+    features are rounded otherwise, since a batch of the dataset's begins with the annotated objects."""
     recipe, work = finished
     graph = Graph(load_recipe(recipe), work)
     node, dataset, photos = graph.nodes["detect@test"], graph.dataset("test"), Photos()
@@ -160,9 +160,9 @@ def test_a_photo_gets_the_detections_of_the_same_image_in_the_dataset(finished: 
     assert detector.schema == cached.schema
     assert detector.manifest["summary"]["classes"] == cached.manifest["summary"]["classes"]
     for image in cached.item_ids:
-        photos.show(image, dataset.read_image(image))
-        assert proposals.read(image)["boxes"].tobytes() == cached_proposals.read(image)["boxes"].tobytes()
-        record, expected = detector.read(image), cached.read(image)
+        photos.show("photo", dataset.read_image(image))
+        assert proposals.read("photo")["boxes"].tobytes() == cached_proposals.read(image)["boxes"].tobytes()
+        record, expected = detector.read("photo"), cached.read(image)
         np.testing.assert_array_equal(record["image_size"], expected["image_size"])
         for label in range(len(detector.manifest["summary"]["classes"])):
             found, known = (one["candidates/score"][one["candidates/label"] == label] for one in (record, expected))
