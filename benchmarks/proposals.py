@@ -25,8 +25,8 @@ from stages.boxes import Boxes, area
 from stages.datasets import Dataset, ImageRecord, open_detection
 from stages.matching.proposals import proposal_recall
 from stages.propose import Settings
-from stages.propose.selection import by_priority, canonical_boxes
-from stages.propose.stage import search
+from stages.propose.selection import canonical_boxes, rows_by_priority
+from stages.propose.stage import rows_in_order, search
 
 CONFIGURATIONS = {
     "fast k=50 (default)": Settings(),
@@ -52,7 +52,7 @@ class Measured:
 
 
 def propose_all(dataset: Dataset, records: Sequence[ImageRecord], settings: Settings) -> Measured:
-    """All proposals of every image, in canonical order."""
+    """All proposals of every image, in the stage's order."""
     measured = Measured({}, {}, {})
     search(settings, dataset.image_file(records[0].image_id))  # compiles, or loads what is compiled
     for record in records:
@@ -63,8 +63,10 @@ def propose_all(dataset: Dataset, records: Sequence[ImageRecord], settings: Sett
 def measure(measured: Measured, dataset: Dataset, image_id: str, settings: Settings) -> None:
     """Adds the proposals of one image."""
     start = time.process_time()
-    measured.boxes[image_id], _, measured.contents[image_id] = search(settings, dataset.image_file(image_id))
+    proposals, _, content = search(settings, dataset.image_file(image_id))
     measured.seconds[image_id] = time.process_time() - start
+    measured.boxes[image_id] = proposals.boxes[rows_in_order(settings, proposals, content)]
+    measured.contents[image_id] = content
 
 
 def random_order(boxes: Boxes, content: str) -> Boxes:
@@ -76,12 +78,13 @@ def random_order(boxes: Boxes, content: str) -> Boxes:
 
 def largest_first(boxes: Boxes, content: str) -> Boxes:
     """The boxes by area, largest first."""
-    return boxes[np.argsort(-area(boxes), kind="stable")]
+    canonical = canonical_boxes(boxes)
+    return canonical[np.argsort(-area(canonical), kind="stable")]
 
 
 def stage_order(boxes: Boxes, content: str) -> Boxes:
     """The boxes in the stage's order."""
-    return by_priority(boxes, content, Settings().seed)
+    return boxes[rows_by_priority(boxes, content, Settings().seed)]
 
 
 ORDERS: dict[str, Order] = {"the stage's": stage_order, "random": random_order, "largest first": largest_first}

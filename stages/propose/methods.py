@@ -50,12 +50,12 @@ def nothing(settings: Any, work: Path | None) -> dict[str, Any]:
 class Method:
     """A method of proposing regions.
 
-    `module` is imported on first use. Its `find(settings, size, image)` returns the boxes of an image of `size` (width,
-    height), float32 [n, 4] in canonical order (selection.py), from its pixels uint8 [H, W, 3] RGB, or without them if
-    `reads_pixels=False`. It may have `check_available()`, which raises StageError if a library is missing, and
-    `advice(settings, size)`, a warning about images of this size, or "". If `listed=True`, the method lists the boxes
-    of known images and has none for others: the module has `open_boxes(settings, key)` instead, which returns an object
-    with `path` and `boxes(image_id)`.
+    `module` is imported on first use. Its `find(settings, size, image)` returns the `Proposals` (selection.py) of an
+    image of `size` (width, height), in any order, from its pixels uint8 [H, W, 3] RGB, or without them if
+    `reads_pixels=False`; with `ranks=True` they have scores, and the cache keeps that order. The module may have
+    `check_available()`, which raises StageError if a library is missing, and `advice(settings, size)`, a warning about
+    images of this size, or "". If `listed=True`, the method lists the boxes of known images and has none for others:
+    the module has `open_boxes(settings, key)` instead, which returns an object with `path` and `boxes(image_id)`.
 
     `key(settings, work)` returns what to add to the cache's key; checksums of files are remembered in the folder
     `work`. `order` describes what the first N boxes of an image are.
@@ -66,6 +66,7 @@ class Method:
     key: Callable[[Any, Path | None], dict[str, Any]] = nothing
     reads_pixels: bool = True
     listed: bool = False
+    ranks: bool = False
 
     def load(self) -> ModuleType:
         """The method's module."""

@@ -1,9 +1,14 @@
-"""The order of proposals, and so which ones are kept; it depends only on the boxes, the image and a seed."""
+"""The proposals of an image and their order, which decides which ones are kept.
+
+The order is by score if the method ranks its proposals; otherwise it depends only on the boxes, the image and a seed.
+Orders are rows of `Proposals`, so that whatever belongs to a box follows it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
@@ -13,15 +18,66 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes, area
 
 Number = TypeVar("Number", bound=np.generic)
+Rows = NDArray[np.intp]
+"""Places of boxes in an array [n, 4]."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What a method proposes for an image: `boxes` float32 [n, 4] and, if it ranks them, their `scores` float32 [n],
+    higher for a better box.
+
+    Raises ValueError if the scores are not finite, or not one per box.
+    """
+
+    boxes: Boxes
+    scores: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores is not None and (
+            self.scores.shape != self.boxes.shape[:1] or not np.isfinite(self.scores).all()
+        ):
+            raise ValueError(f"{list(self.boxes.shape)} boxes need as many finite scores, not {self.scores}")
+
+    def take(self, rows: Rows) -> Proposals:
+        """The proposals at `rows`, in their order."""
+        return Proposals(self.boxes[rows], None if self.scores is None else self.scores[rows])
+
+    def columns(self) -> dict[str, NDArray[np.float32]]:
+        """The ragged columns of the cache: `boxes`, and `scores` if there are any."""
+        return {"boxes": self.boxes} if self.scores is None else {"boxes": self.boxes, "scores": self.scores}
+
+
+def canonical_rows(boxes: NDArray[np.generic]) -> Rows:
+    """The rows of the distinct `boxes` [n, 4], sorted by x1, then y1, x2 and y2; of equal boxes the first."""
+    return np.unique(boxes.reshape(-1, 4), axis=0, return_index=True)[1]
 
 
 def canonical_boxes(boxes: NDArray[Number]) -> NDArray[Number]:
     """The distinct rows of `boxes` [n, 4], sorted by x1, then y1, x2 and y2."""
-    return np.unique(boxes.reshape(-1, 4), axis=0)
+    return boxes.reshape(-1, 4)[canonical_rows(boxes)]
 
 
-def by_priority(boxes: Boxes, content: str, seed: int) -> Boxes:
-    """`boxes` [n, 4] in an order of which any prefix is a good selection: the first 400 are part of the first 800.
+def first_distinct_rows(boxes: Boxes) -> Rows:
+    """The rows of the distinct `boxes` [n, 4], in order of first occurrence."""
+    return np.sort(canonical_rows(boxes))
+
+
+def rows_by_score(proposals: Proposals) -> Rows:
+    """The rows of the distinct boxes from the highest score to the lowest; equally good ones in canonical order.
+
+    A box that occurs more than once has its highest score. Raises ValueError if there are no scores.
+    """
+    if proposals.scores is None:
+        raise ValueError("only proposals with scores can be ranked")
+    descending = np.argsort(-proposals.scores, kind="stable")
+    distinct = descending[canonical_rows(proposals.boxes[descending])]
+    return distinct[np.argsort(-proposals.scores[distinct], kind="stable")]
+
+
+def rows_by_priority(boxes: Boxes, content: str, seed: int) -> Rows:
+    """The rows of the distinct `boxes` [n, 4] in an order of which any prefix is a good selection: the first 400 are
+    part of the first 800.
 
     A weighted random order: each next box is drawn, without replacement, with probability proportional to the square
     root of its area. With few boxes this has higher recall than a uniformly random order, because most proposals are
@@ -29,10 +85,10 @@ def by_priority(boxes: Boxes, content: str, seed: int) -> Boxes:
     `python -m benchmarks.proposals`). The random numbers depend on `content`, the image's `content_of`, and `seed`
     alone, so that copies of a photograph get the same boxes, whatever their names.
     """
-    canonical = canonical_boxes(boxes)
+    canonical = canonical_rows(boxes)
     random = Random(f"{seed}/{content}")
     waits = np.array([-math.log(1.0 - random.random()) for _ in canonical])  # exponential: shortest wait first
-    return canonical[np.argsort(waits / np.sqrt(area(canonical)), kind="stable")]
+    return canonical[np.argsort(waits / np.sqrt(area(boxes[canonical])), kind="stable")]
 
 
 def content_of(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> str:
@@ -40,9 +96,3 @@ def content_of(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> str:
     for a method that does not look at them, its size."""
     shape = "{} x {}".format(*size)
     return shape if image is None else f"{shape} {hashlib.sha256(image.tobytes()).hexdigest()}"
-
-
-def first_distinct(boxes: Boxes) -> Boxes:
-    """The distinct rows of `boxes` [n, 4], in order of first occurrence."""
-    _, first = np.unique(boxes.reshape(-1, 4), axis=0, return_index=True)
-    return boxes[np.sort(first)]

@@ -16,13 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes
 from stages.propose import Settings
 from stages.propose.compiled import compile_aloud
 from stages.propose.grouping import Strategy, describe, features_of, group
 from stages.propose.searched_image import check_pixels, search_resized, size_advice
 from stages.propose.segmentation import pixel_graph, segment
-from stages.propose.selection import canonical_boxes
+from stages.propose.selection import Proposals, canonical_boxes
 
 Image = NDArray[np.uint8]
 
@@ -95,10 +94,10 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
     return size_advice(settings, size, SLOW_PIXELS, ", which takes several seconds and much memory")
 
 
-def find(settings: Settings, size: tuple[int, int], image: Image) -> Boxes:
-    """The boxes of an image uint8 [H, W, 3] RGB: float32 [n, 4], in canonical order."""
+def find(settings: Settings, size: tuple[int, int], image: Image) -> Proposals:
+    """The proposals for an image uint8 [H, W, 3] RGB, in canonical order."""
     search = partial(search_regions, settings=settings)
-    return search_resized(image, search, settings.resize_width, settings.max_side, settings.min_side)
+    return Proposals(search_resized(image, search, settings.resize_width, settings.max_side, settings.min_side))
 
 
 def search_regions(image: Image, settings: Settings) -> NDArray[np.int64]:

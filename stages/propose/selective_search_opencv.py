@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes
 from stages.contract.errors import StageError
 from stages.propose import Settings
 from stages.propose.searched_image import check_pixels, search_resized, size_advice
-from stages.propose.selection import canonical_boxes
+from stages.propose.selection import Proposals, canonical_boxes
 
 SLOW_PIXELS = 2_000_000
 MISSING = (
@@ -37,13 +36,13 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
     return size_advice(settings, size, SLOW_PIXELS, cost)
 
 
-def find(settings: Settings, size: tuple[int, int], image: NDArray[np.uint8]) -> Boxes:
-    """The boxes of an image uint8 [H, W, 3] RGB: float32 [n, 4], in canonical order."""
+def find(settings: Settings, size: tuple[int, int], image: NDArray[np.uint8]) -> Proposals:
+    """The proposals for an image uint8 [H, W, 3] RGB, in canonical order."""
 
     def search(resized: NDArray[np.uint8]) -> NDArray[np.int64]:
         return raw_search(resized, settings.mode, settings.base_k, settings.inc_k, settings.sigma)
 
-    return search_resized(image, search, settings.resize_width, settings.max_side, settings.min_side)
+    return Proposals(search_resized(image, search, settings.resize_width, settings.max_side, settings.min_side))
 
 
 def raw_search(image: NDArray[np.uint8], mode: str, base_k: int, inc_k: int, sigma: float) -> NDArray[np.int64]:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from stages.boxes import Boxes
 from stages.propose import Settings
-from stages.propose.selection import canonical_boxes
+from stages.propose.selection import Proposals, canonical_boxes
 
 
-def find(settings: Settings, size: tuple[int, int], image: None) -> Boxes:
-    """The windows of an image of `size` (width, height): float32 [n, 4], in canonical order."""
-    return sliding_windows(*size, settings.scales, settings.aspects, settings.stride)
+def find(settings: Settings, size: tuple[int, int], image: None) -> Proposals:
+    """The windows of an image of `size` (width, height), in canonical order."""
+    return Proposals(sliding_windows(*size, settings.scales, settings.aspects, settings.stride))
 
 
 def sliding_windows(width: int, height: int, scales: Sequence[float], aspects: Sequence[float], stride: float) -> Boxes:

@@ -1,11 +1,12 @@
-"""Runs `propose`: images in, boxes out, one process per job. The boxes lie in order of priority (selection.py)."""
+"""Runs `propose`: images in, boxes out, one process per job. The boxes lie in order of priority, or in that of their
+scores if the method ranks them (selection.py)."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from stages.images.reading import ImageFile
 from stages.propose import Settings
 from stages.propose.box_file import BoxFile, fit_to_image
 from stages.propose.methods import METHODS
-from stages.propose.selection import by_priority, content_of, first_distinct
+from stages.propose.selection import (
+    Proposals,
+    Rows,
+    content_of,
+    first_distinct_rows,
+    rows_by_priority,
+    rows_by_score,
+)
 
 logger = logging.getLogger("stages.propose")
 
@@ -56,7 +64,7 @@ def identity(settings: Settings, inputs: Inputs, work: Path | None = None) -> di
     """What decides the boxes beside settings and inputs: the file's content, remembered in the folder `work`, or
     OpenCV's major version."""
     method = METHODS[settings.method]
-    order = {} if method.listed else {"order": "seeded with the image's content"}
+    order = {} if method.listed or method.ranks else {"order": "seeded with the image's content"}
     return {**order, **method.key(settings, work)}
 
 
@@ -67,8 +75,15 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """`boxes` float32 [n, 4] in order of priority; `image_size` int32 (width, height) in pixels, (0, 0) if skipped."""
-    return SCHEMA
+    """`boxes` float32 [n, 4] in order of priority, or of their `scores` float32 [n], highest first, if the method ranks
+    them; `image_size` int32 (width, height) in pixels, (0, 0) if skipped."""
+    return schema_of(settings)
+
+
+def schema_of(settings: Settings) -> Schema:
+    """The columns of the method's cache."""
+    scores = {"scores": Column("float32")} if METHODS[settings.method].ranks else {}
+    return replace(SCHEMA, rows={**SCHEMA.rows, **scores})
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
@@ -178,20 +193,23 @@ def propose(settings: Settings, task: Task) -> Outcome:
     if task.listed is not None:
         size = task.file.size
         fitting, cut = fit_to_image(task.listed, *size, task.source)
-        boxes = first_distinct(fitting)
+        proposals, rows = Proposals(fitting), first_distinct_rows(fitting)
     else:
-        boxes, size, content = search(settings, task.file)
-        boxes, cut = by_priority(boxes, content, settings.seed), 0
-    return Outcome({"boxes": first(settings, boxes), "image_size": np.array(size, np.int32)}, cut=cut)
+        proposals, size, content = search(settings, task.file)
+        rows, cut = rows_in_order(settings, proposals, content), 0
+    kept = proposals.take(rows[: settings.max_boxes or len(rows)])
+    return Outcome({**kept.columns(), "image_size": np.array(size, np.int32)}, cut=cut)
 
 
-def first(settings: Settings, boxes: Boxes) -> Boxes:
-    """The first `max_boxes` of boxes [n, 4] that are in order, or all."""
-    return boxes[: settings.max_boxes or len(boxes)]
+def rows_in_order(settings: Settings, proposals: Proposals, content: str) -> Rows:
+    """The rows of the distinct boxes of an image with this `content_of`, the best first: by score or by priority."""
+    if METHODS[settings.method].ranks:
+        return rows_by_score(proposals)
+    return rows_by_priority(proposals.boxes, content, settings.seed)
 
 
-def search(settings: Settings, file: ImageFile) -> tuple[Boxes, tuple[int, int], str]:
-    """(boxes found in the image, float32 [n, 4] in canonical order; its width and height; its `content_of`)."""
+def search(settings: Settings, file: ImageFile) -> tuple[Proposals, tuple[int, int], str]:
+    """(what the method finds in the image; its width and height; its `content_of`)."""
     method = METHODS[settings.method]
     image = file.read() if method.reads_pixels else None
     size = file.size if image is None else (image.shape[1], image.shape[0])
@@ -205,7 +223,7 @@ class ProposalsOnDemand(OnDemand):
         self.settings = settings
         self.images = images
         self.skip_bad_images = skip_bad_images
-        self.schema = SCHEMA
+        self.schema = schema_of(settings)
         self.manifest = {"skipped": {}, "summary": {}}
 
     @property
@@ -218,7 +236,7 @@ class ProposalsOnDemand(OnDemand):
         outcome = attempt_alone(self.settings, Task(item_id, self.images.image_file(item_id)), self.skip_bad_images)
         if outcome.record is None:
             self.manifest["skipped"][item_id] = outcome.reason
-        return outcome.record or SCHEMA.empty()
+        return outcome.record or self.schema.empty()
 
 
 def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Progress) -> None:
@@ -230,15 +248,15 @@ def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Pr
         cut += outcome.cut
         bar.advance(1, rows=len(outcome.record["boxes"]) if outcome.record else 0)
         if len(waiting) == len(feed.claimed[0].item_ids):
-            write_part(output, feed.claimed.popleft(), waiting)
+            write_part(output, feed.claimed.popleft(), waiting, schema_of(feed.settings))
             waiting = []
     if cut and feed.listed:
         logger.warning("%s: %d boxes reached over their image's edge and were clipped", feed.listed.path, cut)
 
 
-def write_part(output: Writer, part: Part, outcomes: Sequence[Outcome]) -> None:
+def write_part(output: Writer, part: Part, outcomes: Sequence[Outcome], schema: Schema) -> None:
     """Writes one part, with an empty record for every image that was skipped."""
-    records = [outcome.record or SCHEMA.empty() for outcome in outcomes]
+    records = [outcome.record or schema.empty() for outcome in outcomes]
     skipped = {
         image_id: outcome.reason
         for image_id, outcome in zip(part.item_ids, outcomes, strict=True)

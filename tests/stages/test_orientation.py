@@ -194,10 +194,10 @@ def test_proposals_features_and_drawings_are_of_the_same_pixels(tmp_path: Path) 
 
     dataset = opened(make_voc(tmp_path / "voc", 6, "upright", size=(WIDTH, HEIGHT)), tmp_path / "work")
     for method in ("sliding-window", "selective-search", "selective-search-opencv"):
-        boxes, size, _ = search(Settings(method=method), dataset.image_file("one"))
+        proposals, size, _ = search(Settings(method=method), dataset.image_file("one"))
         assert size == (WIDTH, HEIGHT)
-        assert boxes[:, 2].max() <= WIDTH
-        assert boxes[:, 2].max() > HEIGHT
+        assert proposals.boxes[:, 2].max() <= WIDTH
+        assert proposals.boxes[:, 2].max() > HEIGHT
 
 
 def test_a_tag_that_makes_no_sense_is_no_tag(tmp_path: Path) -> None:

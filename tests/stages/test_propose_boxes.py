@@ -17,7 +17,14 @@ from stages.boxes import area, iou_matrix
 from stages.contract.errors import BadSetting, StageError
 from stages.propose import Settings, selective_search, selective_search_opencv
 from stages.propose.searched_image import drop_small, map_back, resize, searched_size
-from stages.propose.selection import by_priority, canonical_boxes, first_distinct
+from stages.propose.selection import (
+    Proposals,
+    canonical_boxes,
+    canonical_rows,
+    first_distinct_rows,
+    rows_by_priority,
+    rows_by_score,
+)
 from stages.propose.selective_search import COLOUR_SPACES, search_regions
 from stages.propose.selective_search_opencv import check_available, raw_search
 from stages.propose.sliding_window import sliding_windows, starts
@@ -51,41 +58,85 @@ def test_canonical_boxes_forget_order_and_repeats(boxes, random):
     canonical = canonical_boxes(boxes)
     np.testing.assert_array_equal(canonical_boxes(boxes[shuffled]), canonical)
     assert [tuple(box) for box in canonical] == sorted({tuple(box) for box in boxes})
+    np.testing.assert_array_equal(boxes[canonical_rows(boxes)], canonical)
 
 
 @given(some_boxes(), st.randoms(), st.integers(0, 5))
 def test_priority_depends_on_the_set_the_content_and_the_seed_alone(boxes, random, seed):
     shuffled = list(range(len(boxes)))
     random.shuffle(shuffled)
-    ordered = by_priority(boxes, "000005", seed)
-    np.testing.assert_array_equal(by_priority(boxes[shuffled], "000005", seed), ordered)
+    ordered = boxes[rows_by_priority(boxes, "000005", seed)]
+    np.testing.assert_array_equal(boxes[shuffled][rows_by_priority(boxes[shuffled], "000005", seed)], ordered)
     np.testing.assert_array_equal(canonical_boxes(ordered), canonical_boxes(boxes))
-    assert ordered.dtype == np.float32
-    assert ordered.shape[1:] == (4,)
+    assert len(ordered) == len(canonical_boxes(boxes))
 
 
 def test_priority_differs_between_images_and_seeds():
     boxes = np.array([[x, y, x + 9, y + 9] for x in range(10) for y in range(10)], np.float32)
-    orders = [by_priority(boxes, content, seed).tobytes() for content in ("a", "b") for seed in (0, 1)]
+    orders = [rows_by_priority(boxes, content, seed).tobytes() for content in ("a", "b") for seed in (0, 1)]
     assert len(set(orders)) == 4
 
 
 def test_priority_draws_by_the_root_of_the_area():
     """Of a box of 1 and one of 9 pixels the larger comes first with odds 3 to 1, so in about 750 of 1000 images."""
     boxes = np.array([[0, 0, 1, 1], [5, 5, 8, 8]], np.float32)
-    larger_first = sum(by_priority(boxes, str(number), 0)[0, 0] == 5 for number in range(1000))
+    larger_first = sum(rows_by_priority(boxes, str(number), 0)[0] == 1 for number in range(1000))
     assert 700 < larger_first < 800
 
 
 def test_the_order_is_the_same_on_every_machine():
     """Worked out with Python's own generator, whose numbers never change: -log(1 - u) / root of the area, ascending."""
     boxes = np.array([[0, 0, 10, 10], [1, 1, 3, 3], [2, 2, 30, 30], [4, 0, 9, 4]], np.float32)
-    np.testing.assert_array_equal(by_priority(boxes, "000005", 0)[:, 0], [2, 0, 1, 4])
+    assert rows_by_priority(boxes, "000005", 0).tolist() == [2, 0, 1, 3]
 
 
-def test_first_distinct_keeps_the_order():
+def test_first_distinct_rows_keep_the_order():
     boxes = np.array([[5, 5, 9, 9], [0, 0, 1, 1], [5, 5, 9, 9], [3, 3, 4, 4]], np.float32)
-    np.testing.assert_array_equal(first_distinct(boxes), boxes[[0, 1, 3]])
+    assert first_distinct_rows(boxes).tolist() == [0, 1, 3]
+
+
+def test_ranked_boxes_by_hand():
+    """Descending; of equal boxes the best-scored stays; equal scores are in the boxes' canonical order."""
+    boxes = np.array([[5, 5, 9, 9], [7, 7, 8, 8], [0, 0, 1, 1], [5, 5, 9, 9], [3, 3, 4, 4]], np.float32)
+    proposals = Proposals(boxes, np.array([0.1, 0.5, 0.2, 0.7, 0.5], np.float32))
+    rows = rows_by_score(proposals)
+    assert rows.tolist() == [3, 4, 1, 2]
+    kept = proposals.take(rows)
+    np.testing.assert_array_equal(kept.boxes, boxes[[3, 4, 1, 2]])
+    np.testing.assert_allclose(kept.columns()["scores"], [0.7, 0.5, 0.5, 0.2])
+    assert rows_by_score(Proposals(boxes[:0], np.zeros(0, np.float32))).tolist() == []
+
+
+@given(some_boxes(), st.randoms(), st.data())
+def test_a_ranking_depends_on_boxes_and_scores_alone(boxes, random, data):
+    scores = data.draw(arrays(np.float32, len(boxes), elements=st.sampled_from([-1, 0, 0.25, 3])))
+    shuffled = list(range(len(boxes)))
+    random.shuffle(shuffled)
+    columns = []
+    for order in (np.arange(len(boxes)), np.array(shuffled, int)):
+        proposals = Proposals(boxes[order], scores[order])
+        columns.append(proposals.take(rows_by_score(proposals)).columns())
+    np.testing.assert_array_equal(columns[0]["boxes"], columns[1]["boxes"])
+    np.testing.assert_array_equal(columns[0]["scores"], columns[1]["scores"])
+    ranked = columns[0]["scores"]
+    assert (ranked[1:] <= ranked[:-1]).all()
+    highest: dict[tuple[float, ...], float] = {}
+    for box, score in zip(map(tuple, boxes), scores, strict=True):
+        highest[box] = max(score, highest.get(box, score))
+    assert dict(zip(map(tuple, columns[0]["boxes"]), ranked, strict=True)) == highest
+
+
+@pytest.mark.parametrize("scores", [np.zeros(1, np.float32), np.array([0, np.nan], np.float32)])
+def test_scores_are_finite_and_one_per_box(scores):
+    with pytest.raises(ValueError, match=r"\[2, 4\] boxes need as many finite scores"):
+        Proposals(np.zeros((2, 4), np.float32), scores)
+
+
+def test_proposals_without_scores_cannot_be_ranked():
+    proposals = Proposals(np.array([[0, 0, 1, 1]], np.float32))
+    assert list(proposals.columns()) == ["boxes"]
+    with pytest.raises(ValueError, match="with scores"):
+        rows_by_score(proposals)
 
 
 # Sizes
@@ -162,7 +213,7 @@ SMALL = Settings(resize_width=120, min_side=10)
 
 def found_in(find, image, settings=SMALL):
     """The boxes of an image."""
-    return find(settings, image.shape[1::-1], image)
+    return find(settings, image.shape[1::-1], image).boxes
 
 
 @both
