@@ -12,9 +12,12 @@ In a cache the characters of an image's masks follow one another, `masks/counts`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cache import Column, Schema
 
 Characters = NDArray[np.bytes_]
 """S1 [c]."""
@@ -28,6 +31,16 @@ FIRST_CHARACTER = 48
 BITS = 5  # of a number in each character
 MORE = 1 << BITS
 SIGN = 1 << (BITS - 1)
+
+
+def added_to(schema: Schema) -> Schema:
+    """The schema of proposals without masks, and their masks'."""
+    return replace(
+        schema,
+        rows={**schema.rows, "mask_end": Column("uint32")},
+        per_item={**schema.per_item, "searched_size": Column("int32", (2,))},
+        tables={**schema.tables, "masks": {"counts": Column("S1")}},
+    )
 
 
 def run_lengths(characters: Characters) -> NDArray[np.int64]:

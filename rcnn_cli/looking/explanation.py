@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Reader
+from cache import Reader, Record
 from rcnn_cli.looking.evaluated import complete_evaluation, error_settings, precisions
 from rcnn_cli.looking.photos import readable
 from rcnn_cli.looking.showing import evaluation_for
@@ -32,6 +32,7 @@ from stages.eval import Settings as EvalSettings
 from stages.eval.average_precision import Curve
 from stages.eval.report import read_curves, score_cuts
 from stages.images.reading import Pixels, read_image
+from stages.masks import COLUMNS, COUNTS, Mask, read_mask
 from stages.matching.ground_truth import listed
 from stages.matching.judgement import Judged, judge
 from stages.matching.objects import Objects, counted_objects, read_objects
@@ -75,7 +76,8 @@ class Explained:
     `cuts` and `thresholds` float32 [K]: the scores from which a class's detections are shown, and from which the caps
     keep them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `detections` holds the
     detections, in the same order, `precision` float64 [d] as in `Evaluated`. `labels` are the objects' classes in the
-    detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2".
+    detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2". `regions` is what
+    `regions_of` the image are.
     """
 
     chosen: Chosen
@@ -94,6 +96,7 @@ class Explained:
     classes: tuple[str, ...]
     labels: tuple[int | None, ...]
     names: tuple[str, ...]
+    regions: Record | None = None
 
     @property
     def least(self) -> NDArray[np.float32]:
@@ -110,6 +113,13 @@ class Explained:
     def is_shown(self, row: int) -> bool:
         """Whether a detection (-1: none) is."""
         return row >= 0 and bool(self.detections.every.scores[row] >= self.cuts[self.detections.every.labels[row]])
+
+    def region(self, proposal: int) -> Mask | None:
+        """A proposal's region, bool [H, W]; None where it has no mask."""
+        if self.regions is None:
+            return None
+        rows = np.flatnonzero((self.regions["boxes"] == self.trace.scored.boxes[proposal]).all(axis=1))
+        return read_mask(self.regions, int(rows[0])) if len(rows) else None
 
 
 def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen:
@@ -180,8 +190,8 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
         log.info("The recipe does not detect on all of '%s', so the cap over its images is left out.", split)
     dataset = graph.dataset(split, "dataset")
     objects = counted_objects(read_objects(dataset, [image]), chosen.rules.use_difficult)
-    pixels = dataset.read_image(image)
-    return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes))
+    pixels, regions = dataset.read_image(image), regions_of(graph, node, image, execution)
+    return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes), regions)
 
 
 def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained:
@@ -191,7 +201,8 @@ def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained
     trace = trace_of(chosen.graph, chosen.detector, name.stem, execution, photos)
     nothing = read_objects(None, [])
     unlimited = np.full(len(trace.scored.classes), -np.inf, np.float32)
-    return put_together(chosen, name.name, None, pixels, trace, unlimited, nothing, ())
+    regions = regions_of(chosen.graph, chosen.detector, name.stem, execution, photos)
+    return put_together(chosen, name.name, None, pixels, trace, unlimited, nothing, (), regions)
 
 
 def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
@@ -232,6 +243,23 @@ def trace_of(graph: Graph, node: Node, image: str, execution: Execution, photos:
     return trace
 
 
+def regions_of(
+    graph: Graph, node: Node, image: str, execution: Execution, photos: Photos | None = None
+) -> Record | None:
+    """The boxes of an image's proposals and their masks, as for `trace_of`; None where they are kept without masks, or
+    not at all."""
+    proposals = node.made_from("proposals")
+    if proposals is None:
+        return None
+    if photos is None and complete(graph, proposals):
+        source = Reader(graph.folder(proposals))
+    elif photos is not None or not graph.is_cached(proposals):
+        source = on_demand(graph, proposals, execution.in_worker, photos)
+    else:
+        return None
+    return source.read(image, ["boxes", *COLUMNS]) if COUNTS in source.schema.columns() else None
+
+
 def check_against(cached: Reader, image: str, trace: Trace) -> None:
     """Warns if the cached detections of the image are not those of the trace."""
     record = cached.read(image, ("boxes", "score", "label"))
@@ -256,6 +284,7 @@ def put_together(
     thresholds: NDArray[np.float32],
     objects: Objects,
     classes: tuple[str, ...],
+    regions: Record | None = None,
 ) -> Explained:
     """All that is known of the image."""
     from stages.extract.pictures import View  # imports PyTorch
@@ -286,6 +315,7 @@ def put_together(
         classes,
         tuple(known.get(classes[label]) for label in objects.labels),
         object_names([classes[label] for label in objects.labels]),
+        regions,
     )
 
 

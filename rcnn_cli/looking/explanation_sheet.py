@@ -14,7 +14,7 @@ from stages.images.reading import Pixels
 from stages.matching.error_types import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.pictures.drawing import font_of, shortened, wrapped
 from stages.pictures.legends import Entry, draw_legend, with_margins
-from stages.pictures.marks import Mark, draw_many, draw_marks
+from stages.pictures.marks import Mark, draw_many, draw_marks, tinted
 from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def heading(explained: Explained) -> Pixels:
     title = draw_legend(
         [[Entry(f"{explained.name}: {explained.chosen.detector.name} of {recipe}")]], WIDTH - 2 * GAP, points=20
     )
-    entries = [Entry("proposal", PROPOSAL)]
+    words = "proposal" if explained.regions is None else "proposal; tinted: its region"
+    entries = [Entry(words, PROPOSAL)]
     if explained.trace.scored.regress is not None:
         entries.append(Entry("after regression", REGRESSED))
     if explained.split is None:
@@ -166,9 +167,13 @@ def strip(explained: Explained, line: Line) -> Pixels:
 
 
 def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
-    """The part of the image around the object, its proposal, and that after regression, drawn on: fits STRIP."""
-    trace = explained.trace
+    """The part of the image around the object, its proposal, and that after regression, drawn on, the proposal's region
+    tinted: fits STRIP."""
+    trace, pixels = explained.trace, explained.pixels
     assert line.proposal is not None
+    region = explained.region(line.proposal)
+    if region is not None:
+        pixels = tinted(pixels, region, PROPOSAL)
     proposal = trace.scored.boxes[line.proposal]
     marks = [Mark(proposal, PROPOSAL)]
     if line.label is not None and trace.scored.regress is not None:
@@ -178,10 +183,10 @@ def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
     boxes = np.array([mark.box for mark in marks])
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     side = max(float((high - low).max()) * ROOM, 16.0)
-    height, width = explained.pixels.shape[:2]
+    height, width = pixels.shape[:2]
     start = np.clip(np.floor((low + high - side) / 2), 0, None).astype(int)
     end = np.minimum(np.ceil((low + high + side) / 2).astype(int), (width, height))
-    part = explained.pixels[start[1] : end[1], start[0] : end[0]]
+    part = pixels[start[1] : end[1], start[0] : end[0]]
     shift = np.array([*start, *start], np.float32)
     return draw_marks(part, [Mark(mark.box - shift, mark.colour, dashed=mark.dashed) for mark in marks], (STRIP, STRIP))
 

@@ -11,6 +11,7 @@ from PIL import ImageDraw
 
 from stages.boxes import Boxes
 from stages.images.reading import Pixels
+from stages.masks import Mask
 from stages.pictures.drawing import Rectangle, draw_box, draw_label, fitted, pixel_corners
 from stages.pictures.palette import Colour
 
@@ -65,6 +66,17 @@ def draw_many(image: Pixels, boxes: Boxes, colour: Colour, cell: tuple[int, int]
         edges = ((top, slice(left, right + 1)), (bottom, slice(left, right + 1)))
         for place in (*edges, (slice(top, bottom + 1), left), (slice(top, bottom + 1), right)):
             drawn[place] += opacity * (ink - drawn[place])
+    return drawn.round().astype(np.uint8)
+
+
+def tinted(image: Pixels, mask: Mask, colour: Colour, opacity: float = 0.4) -> Pixels:
+    """A copy of `image` uint8 [H, W, 3] with the region `mask` bool [H, W] in `colour`: its edge, one pixel wide, and
+    with `opacity` in 0..1 the rest."""
+    drawn, ink = image.astype(np.float32), np.array(colour, np.float32)
+    drawn[mask] += opacity * (ink - drawn[mask])
+    framed = np.pad(mask, 1)
+    within = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
+    drawn[mask & ~within] = ink
     return drawn.round().astype(np.uint8)
 
 

@@ -138,6 +138,13 @@ class Settings:
         only_with=OURS,
         later=True,
     )
+    masks: bool = setting(
+        False,
+        "Selective search: whether to keep the region of each proposal too, as run lengths of the image as searched.",
+        source="Uijlings et al. 2013; COCO's run lengths",
+        only_with=OURS,
+        later=True,
+    )
 
     scales: tuple[float, ...] = setting(
         (0.1, 0.15, 0.22, 0.33, 0.5, 0.75),

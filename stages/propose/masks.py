@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.masks import Characters
+from cache import Record
+from stages.masks import COUNTS, Characters
 from stages.propose.compiled import compiled
 from stages.propose.grouping import Integers, Tree
 from stages.propose.segmentation import Labels
@@ -29,6 +30,24 @@ class Forest:
 
     labels: Labels
     trees: tuple[Tree, ...]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Some of the regions that are found in an image: their `numbers` int64 [n], which count through `all_boxes`."""
+
+    forests: Sequence[Forest]
+    numbers: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.intp]) -> Regions:
+        """The regions at `rows`, in their order."""
+        return Regions(self.forests, self.numbers[rows])
+
+    def columns(self) -> Record:
+        """The columns of a cache that hold their masks (stages/masks.py)."""
+        characters, ends = encode_regions(self.forests, self.numbers)
+        height, width = self.forests[0].labels.shape
+        return {"mask_end": ends, COUNTS: characters, "searched_size": np.array([width, height], np.int32)}
 
 
 def all_boxes(forests: Sequence[Forest]) -> NDArray[np.int32]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes
 from stages.propose import Settings
 
+WholeBoxes = NDArray[np.int32] | NDArray[np.int64]
 Search = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
 """From an image uint8 [H, W, 3] RGB to its regions' boxes, int64 [n, 4], half-open, in canonical order."""
 
@@ -25,7 +26,8 @@ def search_resized(
     """
     height, width = image.shape[:2]
     size = searched_size(width, height, resize_width, max_side)
-    return map_back(drop_small(search(resize(image, size)), size, min_side), size, (width, height))
+    boxes = search(resize(image, size))
+    return map_back(boxes[are_large(boxes, size, min_side)], size, (width, height))
 
 
 def size_advice(settings: Settings, size: tuple[int, int], slow_pixels: int, cost: str) -> str:
@@ -59,13 +61,14 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
 
-def drop_small(boxes: NDArray[np.int64], size: tuple[int, int], min_side: int) -> NDArray[np.int64]:
-    """The `boxes` [n, 4] whose width and height are at least `min_side`, or that of the searched image (its `size`)."""
+def are_large(boxes: WholeBoxes, size: tuple[int, int], min_side: int) -> NDArray[np.bool_]:
+    """Whether width and height of `boxes` [n, 4] are at least `min_side`, or that of the searched image (its `size`):
+    bool [n]."""
     least = np.minimum(size, min_side)
-    return boxes[(boxes[:, 2:] - boxes[:, :2] >= least).all(axis=1)]
+    return np.asarray((boxes[:, 2:] - boxes[:, :2] >= least).all(axis=1))
 
 
-def map_back(boxes: NDArray[np.int64], searched: tuple[int, int], original: tuple[int, int]) -> Boxes:
+def map_back(boxes: WholeBoxes, searched: tuple[int, int], original: tuple[int, int]) -> Boxes:
     """`boxes` [n, 4] found at `searched` size (width, height), in pixels of the `original` size: float32 [n, 4].
 
     Each axis is scaled by its own exact ratio, so that image edges map to image edges. (The original maps one-based

@@ -10,12 +10,16 @@ import hashlib
 import math
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache import Record
 from stages.boxes import Boxes, area
+
+if TYPE_CHECKING:
+    from stages.propose.masks import Regions
 
 Number = TypeVar("Number", bound=np.generic)
 Rows = NDArray[np.intp]
@@ -25,13 +29,14 @@ Rows = NDArray[np.intp]
 @dataclass(frozen=True)
 class Proposals:
     """What a method proposes for an image: `boxes` float32 [n, 4] and, if it ranks them, their `scores` float32 [n],
-    higher for a better box.
+    higher for a better box. `regions`: those that the boxes enclose, if their masks are to be kept.
 
     Raises ValueError if the scores are not finite, or not one per box.
     """
 
     boxes: Boxes
     scores: NDArray[np.float32] | None = None
+    regions: Regions | None = None
 
     def __post_init__(self) -> None:
         if self.scores is not None and (
@@ -41,11 +46,13 @@ class Proposals:
 
     def take(self, rows: Rows) -> Proposals:
         """The proposals at `rows`, in their order."""
-        return Proposals(self.boxes[rows], None if self.scores is None else self.scores[rows])
+        scores = None if self.scores is None else self.scores[rows]
+        return Proposals(self.boxes[rows], scores, None if self.regions is None else self.regions.take(rows))
 
-    def columns(self) -> dict[str, NDArray[np.float32]]:
-        """The ragged columns of the cache: `boxes`, and `scores` if there are any."""
-        return {"boxes": self.boxes} if self.scores is None else {"boxes": self.boxes, "scores": self.scores}
+    def columns(self) -> Record:
+        """The columns of the cache: `boxes`, `scores` if there are any, and those of the regions' masks."""
+        scores = {} if self.scores is None else {"scores": self.scores}
+        return {"boxes": self.boxes, **scores, **({} if self.regions is None else self.regions.columns())}
 
 
 def canonical_rows(boxes: NDArray[np.generic]) -> Rows:

@@ -10,7 +10,6 @@ there; here it is the first. OpenCV's quality mode searches the blue channel whe
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import cv2
 import numpy as np
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from stages.propose import Settings
 from stages.propose.compiled import compile_aloud
 from stages.propose.grouping import Strategy, describe, features_of, group
-from stages.propose.searched_image import check_pixels, search_resized, size_advice
+from stages.propose.masks import Forest, Regions, all_boxes, largest_regions
+from stages.propose.searched_image import are_large, check_pixels, map_back, resize, searched_size, size_advice
 from stages.propose.segmentation import pixel_graph, segment
-from stages.propose.selection import Proposals, canonical_boxes
+from stages.propose.selection import Proposals, canonical_boxes, canonical_rows
 
 Image = NDArray[np.uint8]
 
@@ -85,8 +85,9 @@ def strategy_of(measures: str) -> Strategy:
 
 def check_available() -> None:
     """Compiles what is not yet compiled for this processor."""
-    settings = Settings()
-    compile_aloud("selective search", lambda: search_regions(np.zeros((2, 2, 3), np.uint8), settings))
+    settings = Settings(masks=True, resize_width=0)
+    image = np.zeros((2, 2, 3), np.uint8)
+    compile_aloud("selective search", lambda: find(settings, (2, 2), image).columns())
 
 
 def advice(settings: Settings, size: tuple[int, int]) -> str:
@@ -95,13 +96,24 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
 
 
 def find(settings: Settings, size: tuple[int, int], image: Image) -> Proposals:
-    """The proposals for an image uint8 [H, W, 3] RGB, in canonical order."""
-    search = partial(search_regions, settings=settings)
-    return Proposals(search_resized(image, search, settings.resize_width, settings.max_side, settings.min_side))
+    """The proposals for an image uint8 [H, W, 3] RGB, in canonical order; as `search_resized`."""
+    searched = searched_size(*size, settings.resize_width, settings.max_side)
+    forests = search_forests(resize(image, searched), settings)
+    boxes = all_boxes(forests)
+    numbers = largest_regions(forests) if settings.masks else canonical_rows(boxes)
+    numbers = numbers[are_large(boxes[numbers], searched, settings.min_side)]
+    regions = Regions(forests, numbers) if settings.masks else None
+    return Proposals(map_back(boxes[numbers], searched, size), regions=regions)
 
 
 def search_regions(image: Image, settings: Settings) -> NDArray[np.int64]:
-    """The boxes of all regions in an image uint8 [H, W, 3] RGB: int64 [n, 4], half-open, in canonical order.
+    """The boxes of all regions in an image uint8 [H, W, 3] RGB: int64 [n, 4], half-open, in canonical order. Raises as
+    `search_forests`."""
+    return canonical_boxes(all_boxes(search_forests(image, settings)).astype(np.int64))
+
+
+def search_forests(image: Image, settings: Settings) -> list[Forest]:
+    """The segmentations of an image uint8 [H, W, 3] RGB, each with the trees of its regions.
 
     Raises ValueError for any other array.
     """
@@ -110,12 +122,13 @@ def search_regions(image: Image, settings: Settings) -> NDArray[np.int64]:
     height, width = image.shape[:2]
     original, sigma = settings.segmentation == "original", float(np.float32(settings.sigma))  # OpenCV's precision
     spaces, strategies = MODES[settings.mode]
-    boxes = []
+    forests = []
     for space in settings.colour_spaces or spaces:
         converted = COLOUR_SPACES[space](blue_green_red).reshape(height, width, -1)
         features, graph = features_of(converted), pixel_graph(converted, sigma, 8 if original else 4)
         for k in ks_of(settings):
-            regions = describe(segment(graph, k, k if original else MIN_SIZE), features)
-            for measures in settings.strategies or strategies:
-                boxes.append(group(regions, height * width, strategy_of(measures)).boxes)
-    return canonical_boxes(np.vstack(boxes).astype(np.int64))
+            labels = segment(graph, k, k if original else MIN_SIZE)
+            regions = describe(labels, features)
+            measures = [strategy_of(names) for names in settings.strategies or strategies]
+            forests.append(Forest(labels, tuple(group(regions, height * width, strategy) for strategy in measures)))
+    return forests

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cache import Column, Part, Reader, Record, Schema, Writer
+from stages import masks
 from stages.boxes import Boxes
 from stages.contract.errors import BadImage, BadSetting
 from stages.contract.execution import Execution, Progress
@@ -76,14 +77,16 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
     """`boxes` float32 [n, 4] in order of priority, or of their `scores` float32 [n], highest first, if the method ranks
-    them; `image_size` int32 (width, height) in pixels, (0, 0) if skipped."""
+    them; `image_size` int32 (width, height) in pixels, (0, 0) if skipped. With `masks` also what stages/masks.py says.
+    """
     return schema_of(settings)
 
 
 def schema_of(settings: Settings) -> Schema:
     """The columns of the method's cache."""
     scores = {"scores": Column("float32")} if METHODS[settings.method].ranks else {}
-    return replace(SCHEMA, rows={**SCHEMA.rows, **scores})
+    ranked = replace(SCHEMA, rows={**SCHEMA.rows, **scores})
+    return masks.added_to(ranked) if settings.masks else ranked
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.pictures.marks import Mark, draw_many, draw_marks
+from stages.pictures.marks import Mark, draw_many, draw_marks, tinted
 from stages.pictures.palette import PROPOSAL, kind_colour
 
 TRUE, FALSE, MISSED, PROPOSED = kind_colour("true"), kind_colour("BG"), kind_colour("missed"), PROPOSAL
@@ -52,3 +52,13 @@ def test_many_boxes_add_up() -> None:
     assert drawn[30, 10].tolist() == [214, 90, 90]
     assert drawn[30, 30].tolist() == [90, 90, 90]
     np.testing.assert_array_equal(draw_many(GREY, boxes[:0], (255, 0, 0), (100, 50), 0.5), GREY)
+
+
+def test_a_region_is_tinted_within_its_edge() -> None:
+    mask = np.zeros((50, 100), bool)
+    mask[10:20, 90:] = True
+    drawn = tinted(GREY, mask, (255, 90, 90), 0.5)
+    assert drawn[11, 91].tolist() == [172, 90, 90]  # 90 + 82.5, to even
+    assert has(drawn, (255, 90, 90)).sum() == 2 * 10 + 2 * 8, "the image's edge is the region's too"
+    assert has(drawn, (90, 90, 90))[~mask].all()
+    assert (GREY == 90).all()

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from stages.boxes import area, iou_matrix
 from stages.contract.errors import BadSetting, StageError
 from stages.propose import Settings, selective_search, selective_search_opencv
-from stages.propose.searched_image import drop_small, map_back, resize, searched_size
+from stages.propose.searched_image import are_large, map_back, resize, searched_size
 from stages.propose.selection import (
     Proposals,
     canonical_boxes,
@@ -193,8 +193,8 @@ def test_map_back_stays_inside_and_keeps_shapes(boxes, width, height):
 
 def test_small_boxes_go_but_strips_keep_their_full_side():
     boxes = np.array([[0, 0, 20, 20], [0, 0, 19, 50], [0, 0, 50, 19], [0, 0, 100, 15]])
-    np.testing.assert_array_equal(drop_small(boxes, (100, 100), 20), boxes[:1])
-    np.testing.assert_array_equal(drop_small(boxes, (100, 15), 20), boxes[[0, 2, 3]])
+    assert are_large(boxes, (100, 100), 20).tolist() == [True, False, False, False]
+    assert are_large(boxes, (100, 15), 20).tolist() == [True, False, True, True]
 
 
 def test_resize_averages_when_it_shrinks():

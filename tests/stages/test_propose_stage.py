@@ -6,11 +6,14 @@ import logging
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import numpy as np
+import pycocotools.mask
 import pytest
 from PIL import Image
 
@@ -22,10 +25,13 @@ from stages.contract.settings import build_settings, identity_of
 from stages.datasets import Dataset
 from stages.datasets.digests import DigestMemory
 from stages.images.reading import ImageFile
+from stages.masks import read_mask
 from stages.matching.proposals import proposal_recall, recall
 from stages.propose import STAGE, Settings, selective_search, selective_search_opencv, stage
+from stages.propose.searched_image import searched_size
 
 SMALL = Settings(resize_width=80, min_side=8)
+MASKED = replace(SMALL, masks=True)
 OPENCV = replace(SMALL, method="selective-search-opencv")
 
 
@@ -77,9 +83,10 @@ def content(reader):
     }
 
 
-def test_jobs_and_parts_do_not_matter(pictures, tmp_path):
-    one = propose(pictures, SMALL, tmp_path / "one")
-    assert content(propose(pictures, SMALL, tmp_path / "two", part_size=3, jobs=2)) == content(one)
+@pytest.mark.parametrize("settings", [SMALL, MASKED])
+def test_jobs_and_parts_do_not_matter(pictures, tmp_path, settings):
+    one = propose(pictures, settings, tmp_path / "one")
+    assert content(propose(pictures, settings, tmp_path / "two", part_size=3, jobs=2)) == content(one)
     assert list(content(one)) == list(pictures.image_ids)
     assert min(one.lengths()) > 3
     for image_id in pictures.image_ids:
@@ -87,7 +94,7 @@ def test_jobs_and_parts_do_not_matter(pictures, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(pictures, tmp_path, monkeypatch):
-    whole = propose(pictures, SMALL, tmp_path / "whole")
+    whole = propose(pictures, MASKED, tmp_path / "whole")
     attempt = stage.attempt
 
     def stop_at_the_fourth(settings, task, skip):
@@ -97,7 +104,7 @@ def test_an_interrupted_run_goes_on(pictures, tmp_path, monkeypatch):
 
     monkeypatch.setattr(stage, "attempt", stop_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        propose(pictures, SMALL, tmp_path / "cut")
+        propose(pictures, MASKED, tmp_path / "cut")
     asked = []
 
     def remembering(settings, task, skip):
@@ -105,17 +112,18 @@ def test_an_interrupted_run_goes_on(pictures, tmp_path, monkeypatch):
         return attempt(settings, task, skip)
 
     monkeypatch.setattr(stage, "attempt", remembering)
-    assert content(propose(pictures, SMALL, tmp_path / "cut")) == content(whole)
+    assert content(propose(pictures, MASKED, tmp_path / "cut")) == content(whole)
     assert asked == ["000002", "000003", "000004"]
 
 
-@pytest.mark.parametrize("settings", [SMALL, Settings(method="sliding-window", max_boxes=7, seed=3)])
+@pytest.mark.parametrize("settings", [SMALL, MASKED, Settings(method="sliding-window", max_boxes=7, seed=3)])
 def test_on_demand_is_what_the_cache_holds(pictures, tmp_path, settings):
     """Also from another process (pickled), in any order."""
-    expected = content(propose(pictures, settings, tmp_path / "cached"))
+    cached = propose(pictures, settings, tmp_path / "cached")
+    expected = content(cached)
     source = pickle.loads(pickle.dumps(stage.on_demand(settings, Inputs({"images": pictures}), Execution())))
     assert source.item_ids == pictures.image_ids
-    assert source.schema == stage.SCHEMA
+    assert source.schema == cached.schema
     for image_id in reversed(source.item_ids):
         assert {name: values.tobytes() for name, values in source.read(image_id).items()} == expected[image_id]
     assert list(source.read("000001", ["boxes"])) == ["boxes"]
@@ -156,6 +164,80 @@ def test_the_seed_changes_the_order_and_not_the_set(pictures, tmp_path):
     a, b = (reader.read("000000")["boxes"] for reader in (first, second))
     assert not np.array_equal(a, b)
     assert set(map(tuple, a)) == set(map(tuple, b))
+
+
+# Masks
+
+
+def box_of(mask):
+    """The box of a mask bool [H, W]."""
+    rows, columns = np.nonzero(mask)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_proposals_with_masks_are_those_without(pictures, tmp_path):
+    plain, masked = (propose(pictures, settings, tmp_path / str(settings.masks)) for settings in (SMALL, MASKED))
+    few = propose(pictures, replace(MASKED, max_boxes=3), tmp_path / "few")
+    assert set(plain.read("000000")) == {"boxes", "image_size"}
+    for image_id in pictures.image_ids:
+        record, kept = masked.read(image_id), few.read(image_id)
+        np.testing.assert_array_equal(record["boxes"], plain.read(image_id)["boxes"])
+        assert record["searched_size"].tolist() == [80, 60]
+        assert len(kept["boxes"]) == 3
+        for number in range(3):
+            np.testing.assert_array_equal(read_mask(kept, number), read_mask(record, number))
+
+
+def test_a_proposals_box_is_its_masks(pictures, tmp_path):
+    """And the characters are those of pycocotools, also in the cache's one file."""
+    reader = propose(pictures, MASKED, tmp_path / "cache")
+    with h5py.File(tmp_path / "cache" / "data.h5") as file:
+        for place, image_id in enumerate(pictures.image_ids):
+            record = reader.read(image_id)
+            first, end = file["offsets"][place : place + 2]
+            ends, text = file["mask_end"][first:end], file["masks/counts"][file["masks/offsets"][place] :]
+            width, height = file["searched_size"][place].tolist()
+            for number, (start, stop) in enumerate(pairwise([0, *ends.tolist()])):
+                mask = read_mask(record, number)
+                assert box_of(mask) == record["boxes"][number].tolist()
+                counts = text[start:stop].tobytes()
+                assert counts == pycocotools.mask.encode(np.asfortranarray(mask, np.uint8))["counts"]
+                assert pycocotools.mask.area({"size": [height, width], "counts": counts}) == mask.sum()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 37), (37, 1), (33, 90)])
+@pytest.mark.parametrize("resize_width", [0, 20, 50])
+def test_masks_of_resized_images(tmp_path, width, height, resize_width):
+    folder = Pictures(tmp_path, {"a": textured(3, 90, 90)[:height, :width]})
+    settings = replace(MASKED, resize_width=resize_width, min_side=2)
+    record = propose(folder, settings, tmp_path / "cache").read("a")
+    searched = record["searched_size"]
+    assert searched.tolist() == list(searched_size(width, height, resize_width, settings.max_side))
+    assert len(record["boxes"]) >= 1
+    for number, box in enumerate(record["boxes"]):
+        as_searched = read_mask(record, number, as_searched=True)
+        assert as_searched.shape == (searched[1], searched[0])
+        np.testing.assert_allclose(box_of(as_searched), box * np.tile(searched / (width, height), 2), atol=1e-4)
+        assert read_mask(record, number).shape == (height, width)
+
+
+def test_an_image_that_is_skipped_has_no_masks(pictures, tmp_path):
+    pictures.image_path("000002").write_text("not an image")
+    reader = propose(pictures, MASKED, tmp_path / "cache", skip_bad_images=True)
+    record = reader.read("000002")
+    assert {name: record[name].tolist() for name in ("mask_end", "masks/counts", "searched_size")} == {
+        "mask_end": [],
+        "masks/counts": [],
+        "searched_size": [0, 0],
+    }
+    assert box_of(read_mask(reader.read("000003"), 0)) == reader.read("000003")["boxes"][0].tolist()
+
+
+def test_masks_are_of_our_selective_search_and_part_of_the_key_where_they_are_kept():
+    assert "masks" not in identity_of(SMALL)
+    assert identity_of(MASKED) == {**identity_of(SMALL), "masks": True}
+    with pytest.raises(BadSetting, match="'masks' is a setting of method = 'selective-search', and method is"):
+        build_settings(Settings, {"method": "selective-search-opencv", "masks": True})
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -217,11 +299,16 @@ def save_boxes(path: Path, image_ids: Sequence[str], boxes: np.ndarray) -> None:
     np.savez(path, **arrays)
 
 
-def test_a_finished_cache_is_a_proposal_file(pictures, tmp_path):
-    made = propose(pictures, SMALL, tmp_path / "made")
+@pytest.mark.parametrize("settings", [SMALL, MASKED])
+def test_a_finished_cache_is_a_proposal_file(pictures, tmp_path, settings):
+    """Of its boxes; masks are not read."""
+    made = propose(pictures, settings, tmp_path / "made")
     settings = Settings(method="file", file=str(tmp_path / "made" / "data.h5"))
     again = propose(pictures, settings, tmp_path / "again", jobs=2)
-    assert content(again) == content(made)
+    for image_id, record in again.records():
+        assert set(record) == {"boxes", "image_size"}
+        for name, values in record.items():
+            np.testing.assert_array_equal(values, made.read(image_id)[name])
     few = propose(pictures, replace(settings, max_boxes=2), tmp_path / "few")
     np.testing.assert_array_equal(few.read("000001")["boxes"], made.read("000001")["boxes"][:2])
 
