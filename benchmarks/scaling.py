@@ -257,9 +257,9 @@ def core_seconds(graph: Graph, name: str) -> tuple[float, float]:
     from cache import Reader
     from rcnn_cli.running.planning import Stopwatch, seconds_per_item
     from rcnn_cli.running.runner import Options, run_node
-    from stages.contract.execution import Execution
+    from stages.contract.execution import Execution, silent
 
-    watch, node = Stopwatch(time.process_time), graph.nodes[name]
+    watch, node = Stopwatch(silent, time.process_time), graph.nodes[name]
     run_node(graph, node, Options(Execution(progress=watch.opened), part_size=1))
     rows = Reader(graph.folder(node)).lengths()
     return seconds_per_item(watch.events, 0.0, jobs=1), float(rows.mean())

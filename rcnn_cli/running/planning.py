@@ -22,14 +22,16 @@ from typing import Any
 from cache import Reader
 from cache.parts import USER_BLOCK, part_bytes
 from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.running.precisions import PrecisionComparison, compare_precisions
 from rcnn_cli.running.runner import Options, counted, duration, plural, run_node, size
 from rcnn_cli.running.status import State
+from stages.contract.execution import OpenProgress, Progress, SilentProgress
 from stages.datasets import ClassificationDataset
 
 log = logging.getLogger("rcnn")
 
-LEAST_SAMPLE = 8
-IMAGES_PER_JOB = 4  # enough for process start-up not to count as work
+LEAST_SAMPLE = 4
+IMAGES_PER_JOB = 2  # the first of each process is not timed: starting the process does not count as work
 NEIGHBOURS = 32  # images of a classification set per sampled image: they are small, and training uses batches
 LOGGERS = ("rcnn", "stages", "cache")
 
@@ -57,7 +59,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Plan:
-    """All lines, how they were estimated, and the bytes free on the work folder's disk."""
+    """All lines, how they were estimated, the bytes free on the work folder's disk, and how precisions compare."""
 
     lines: tuple[Line, ...]
     sample: int
@@ -66,6 +68,7 @@ class Plan:
     bytes_left: int
     bytes_free: int
     seconds: float
+    precisions: tuple[PrecisionComparison, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -109,10 +112,13 @@ def make_plan(
     with tempfile.TemporaryDirectory(prefix="rcnn-plan-") as folder:
         small = SampleGraph(graph, Path(folder), count)
         measured: dict[str, Line] = {}
+        names = needed(small, pending)
         for node in small.caches():
-            if node.name in needed(small, pending):
-                say(f"{node.name}: measured on a sample")
+            if node.name in names:
+                say(f"{node.name}: measured on a sample ({len(measured) + 1} of {len(names)})")
                 measured[node.name] = measure(small, node, options, states[node.name])
+        makers = small.makers([small.nodes[name] for name in pending])
+        precisions = tuple(compare_precisions(small, makers, options.execution))
     lines: list[Line] = []
     keys: dict[str, str] = {}
     for node in graph.nodes.values():
@@ -126,7 +132,7 @@ def make_plan(
         keys.setdefault(key, node.name)
     left, seconds = sum(line.bytes_left for line in lines), sum(line.seconds for line in lines)
     free = shutil.disk_usage(graph.work).free
-    return Plan(tuple(lines), count, options.execution.device, jobs, left, free, seconds)
+    return Plan(tuple(lines), count, options.execution.device, jobs, left, free, seconds, precisions)
 
 
 def needed(graph: Graph, names: Sequence[str]) -> set[str]:
@@ -155,23 +161,28 @@ def line_of(graph: Graph, node: Node, state: State) -> Line:
 
 
 class Stopwatch:
-    """Records the progress of one stage as (seconds since the start, items) events."""
+    """Records the progress of one stage as (seconds since the start, items) events, and passes it on to a display."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, show: OpenProgress, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.show = show
         self.clock = clock
         self.started = clock()
         self.first: float | None = None
+        self.shown: Progress = SilentProgress()
         self.events: list[tuple[float, int]] = []
 
     @contextlib.contextmanager
     def opened(self, label: str, total: int, unit: str, done: int = 0) -> Iterator[Stopwatch]:
-        """Called when the stage begins its work; acts as the stage's progress display."""
+        """Called when the stage begins its work; acts as the stage's progress display, and shows it, too."""
         self.first = self.first or self.elapsed()
-        yield self
+        with self.show(f"{label}, sample", total, unit, done) as shown:
+            self.shown = shown
+            yield self
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
         """Records that `items` more are done."""
         self.events.append((self.elapsed(), items))
+        self.shown.advance(items, rows)
 
     def elapsed(self) -> float:
         """Seconds since the start."""
@@ -193,7 +204,7 @@ def seconds_per_item(events: Sequence[tuple[float, int]], first: float, jobs: in
 def measure(small: SampleGraph, node: Node, options: Options, state: State) -> Line:
     """Runs a node on the sample and extrapolates to all images, minus what is done according to `state`."""
     execution, part_size = options.execution, options.part_size or node.use.stage.part_size
-    watch = Stopwatch()
+    watch = Stopwatch(execution.progress)
     few = max(1, min(part_size, small.count // (2 * execution.jobs)))  # enough parts for all processes
     with quiet():
         watched = replace(options, execution=replace(execution, progress=watch.opened), part_size=few, adopt=False)
@@ -297,6 +308,7 @@ def format_plan(plan: Plan, work: Path, as_json: bool) -> str:
         f"{plural('job', plan.jobs)}; +- is twice the standard error.\n"
         "Times for training and evaluation are rough guesses, proportional to the number of images."
     )
+    output += [line for comparison in plan.precisions for line in comparison.lines()]
     return "\n".join(output)
 
 

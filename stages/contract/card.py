@@ -64,6 +64,8 @@ class Stage:
       such as class names. Optional `on_demand(settings, inputs, execution)` returns an `ItemReader` that computes each
       item as it is read: for images outside the recipe's datasets and, if the settings have `cache` and it is false, in
       place of a cache that is read only `once`.
+      Optional `try_precisions(settings, inputs, execution)` computes a few regions in each precision that the device
+      has and returns a `PrecisionTrial`, or None where that cannot be compared; `rcnn plan` shows it.
     - `libraries` are the distributions whose versions are part of the key. `reads_files=True`: the module has
       `identity(settings, inputs, work)`, which adds to the key what the settings only name (a file's checksum,
       remembered in the folder `work`); otherwise a key is known without importing the stage.

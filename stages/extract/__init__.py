@@ -24,9 +24,9 @@ class Settings:
     """How features are extracted.
 
     `padding` is in pixels of the network's input. `precision` is that of the network's forward pass: "float32",
-    "bfloat16" (twice as fast on CPUs that support it), and on CUDA also "float16" and "tf32". `dtype` is the type in
-    which features are stored. With `cache = false`, the features of a split that only `detect` reads are not cached but
-    computed as they are read.
+    "bfloat16" (faster or slower, depending on the CPU: `rcnn plan` measures it), and on CUDA also "float16" and "tf32".
+    `dtype` is the type in which features are stored. With `cache = false`, the features of a split that only `detect`
+    reads are not cached but computed as they are read.
     """
 
     layers: tuple[str, ...] = setting(
@@ -50,8 +50,8 @@ class Settings:
     )
     precision: str = setting(
         "float32",
-        "Precision of the forward pass; bfloat16 is about twice as fast on CPUs that support it, float16 and tf32 need "
-        "CUDA.",
+        "Precision of the forward pass; bfloat16 is faster on some CPUs and slower on others (`rcnn plan` measures "
+        "it), float16 and tf32 need CUDA.",
         choices=("float32", "bfloat16", "float16", "tf32"),
         on_cuda=ONLY_ON_CUDA,
         source="ours; Caffe computed in float32",

@@ -19,9 +19,10 @@ from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, ItemReader, OnDemand
+from stages.contract.precision import PrecisionTrial
 from stages.contract.processes import fill_in_processes
 from stages.datasets import Dataset
-from stages.extract import Settings
+from stages.extract import Settings, precision
 from stages.extract.features import arithmetic, extract_features, layer_dimensions, load_network, stored_dtype
 from stages.images.batches import read_ahead
 from stages.images.reading import Pixels
@@ -78,6 +79,19 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> Featu
         load = loaded if execution.jobs == 1 else load_network  # other processes load their own
         load(inputs.network("network"), settings, "cpu")  # downloads, and complains, once and here
     return FeaturesOnDemand(Extraction.of(settings, inputs, execution.in_worker), schema(settings, inputs))
+
+
+def try_precisions(settings: Settings, inputs: Inputs, execution: Execution) -> PrecisionTrial | None:
+    """Some proposals of one image in every precision that the CPU has; None on CUDA, and where there are no proposals
+    or no readable image."""
+    if execution.device.startswith("cuda"):
+        return None
+    images, proposals = inputs.dataset("images"), inputs.item_reader("proposals")
+    for image_id in images.image_ids:
+        boxes = proposals.read(image_id, ["boxes"])["boxes"]
+        if len(boxes):
+            return precision.try_precisions(images.read_image(image_id), boxes, inputs.network("network"), settings)
+    return None
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:

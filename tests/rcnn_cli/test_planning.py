@@ -1,5 +1,6 @@
 """`rcnn plan`: its arithmetic by hand, and its estimates beside what the run then takes."""
 
+import contextlib
 import json
 import logging
 from types import SimpleNamespace
@@ -11,9 +12,20 @@ from cache import Column, Identity, Reader, Schema, Writer
 from rcnn_cli.main import main
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
-from rcnn_cli.running.planning import bytes_in_parts, needed, seconds_per_item, shares_left, spread, spread_of_total
+from rcnn_cli.running.planning import (
+    Stopwatch,
+    bytes_in_parts,
+    needed,
+    seconds_per_item,
+    shares_left,
+    spread,
+    spread_of_total,
+)
+from rcnn_cli.running.precisions import PrecisionComparison, relative_difference, score_change
 from rcnn_cli.running.status import State
+from stages.contract.execution import Count
 from stages.datasets import open_classification, open_detection
+from stages.features.linear_models import NEVER_DETECTED, LinearSvms
 from tests.pipeline import contents
 
 RECIPE = """
@@ -235,3 +247,78 @@ def test_what_is_copied_is_written_but_not_computed(there, copied, shares):
     total = 20 if there else 0  # of a cache that nobody has begun the number of items is only estimated
     state = State("extract@test", "partial", "", (), "", "", total, there, copied)
     assert shares_left(state, 20) == pytest.approx(shares)
+
+
+def test_precisions_are_compared_where_features_are_to_be_made(call):
+    fresh = ("--sample", 2, "--set", "extract.padding=3")
+    (comparison,) = json.loads(call("plan", "r.toml", *fresh, "--json")[1])["precisions"]
+    assert (comparison["table"], comparison["chosen"], comparison["precision"]) == ("extract", "float32", "bfloat16")
+    assert comparison["regions"] == 32
+    assert 0 < comparison["features"]["pool4"] < 0.05  # bfloat16 has 8 significant bits
+    (scores,) = comparison["scores"]
+    assert scores["table"] == "train-svm"
+    assert 0 < scores["median"] <= scores["largest"] < 1
+    lines = call("plan", "r.toml", *fresh)[1].splitlines()
+    assert lines[-2].startswith("extract: ")
+    assert " here" in lines[-2]
+    assert lines[-1].startswith("bfloat16 differs from float32: features by ")
+    assert lines[-1].endswith("medians of 32 regions.")
+
+
+def test_precisions_are_not_compared_where_features_are_complete(call):
+    call("run", "r.toml")
+    changed = ("--set", "train-svm.C=0.01", "--sample", 2)
+    assert json.loads(call("plan", "r.toml", *changed, "--json")[1])["precisions"] == []
+
+
+def test_features_on_demand_are_compared_too(call):
+    fresh = ("--set", "extract.padding=1", "--sample", 2, "--set", "extract.cache=false", "--json")
+    assert len(json.loads(call("plan", "r.toml", *fresh)[1])["precisions"]) == 1
+
+
+def compared(chosen, ratio):
+    return PrecisionComparison("extract", chosen, "bfloat16", 1, 0.01 * ratio, 0.01, {"fc7": 0.00412, "pool5": 0.1})
+
+
+def test_what_is_said_of_two_precisions():
+    assert compared("float32", 1.425).lines() == (
+        "extract: bfloat16 takes 1.43 times as long as float32 here.",
+        "bfloat16 differs from float32: features by 0.41 % (fc7), 10 % (pool5); medians of 1 region.",
+    )
+    assert compared("bfloat16", 2).times() == (
+        'bfloat16 takes 2.00 times as long as float32 here; extract.precision = "float32" would be faster'
+    )
+    assert compared("float32", 0.5).times() == (
+        'float32 takes 2.00 times as long as bfloat16 here; extract.precision = "bfloat16" would be faster'
+    )
+    assert compared("float32", 1.02).times() == "bfloat16 takes as long as float32 here"
+
+
+def test_differences_of_features_and_scores_by_hand():
+    reference = np.array([[3, 4], [0, 0], [0, 2]], np.float32)
+    values = np.array([[3, 4.5], [1, 1], [0, 2.5]], np.float32)
+    assert relative_difference(reference, values) == pytest.approx((0.1 + 0.25) / 2)  # the row of zeros has none
+    svms = LinearSvms(
+        ("a", "b"), "fc7", np.array([[0, 2], [0, 0]], np.float32), np.array([1, NEVER_DETECTED], np.float32), 1.0
+    )
+    change = score_change("train-svm", svms, reference, values)
+    assert (change.median, change.largest) == (pytest.approx(1), pytest.approx(2))
+
+
+def test_progress_is_shown_and_recorded():
+    shown = Count()
+    titles = []
+
+    @contextlib.contextmanager
+    def show(label, total, unit, done=0):
+        titles.append((label, total, unit))
+        yield shown
+
+    now = iter([10.0, 11.0, 12.0, 14.0])
+    watch = Stopwatch(show, lambda: next(now))
+    with watch.opened("extract", 4, "images") as bar:
+        bar.advance(1, 30)
+        bar.advance(2, 50)
+    assert titles == [("extract, sample", 4, "images")]
+    assert (shown.items, shown.rows) == (3, 80)
+    assert (watch.first, watch.events) == (1.0, [(2.0, 1), (4.0, 2)])
