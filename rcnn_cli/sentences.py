@@ -49,7 +49,7 @@ def on_one_line(text: str) -> str:
 
 def unescaped_sentence(error: BaseException, command: click.Command | None) -> tuple[str, int]:
     """`sentence` before escaping."""
-    if isinstance(error, BadImage) and has_option(command, "--skip-bad-images"):
+    if isinstance(error, BadImage) and has_option(command, "--skip-bad-images") and not skipping():
         return f"{error}, or pass --skip-bad-images", BAD_INPUT
     if isinstance(error, StageError | CacheError):
         return str(error), BAD_INPUT
@@ -110,6 +110,12 @@ def has_option(command: click.Command | None, option: str) -> bool:
     context = click.get_current_context(silent=True)
     command = command or (context.command if context else None)
     return command is None or any(option in parameter.opts for parameter in command.params)
+
+
+def skipping() -> bool:
+    """Whether the command that is running was given --skip-bad-images already."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.params.get("skip_bad_images"))
 
 
 def kept() -> str:

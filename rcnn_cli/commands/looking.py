@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +291,7 @@ def inspect(file: Path) -> None:
 @click.option("--class", "class_name", metavar="NAME", help="Only objects and detections of this class  [default: all]")
 @output_option("The folder to write to  [default: in results/ of --work]")
 @json_option
-@execution_options
+@partial(execution_options, many_images=False, new_caches=False)
 def explain_command(
     recipe: Path,
     changes: tuple[str, ...],

@@ -102,9 +102,11 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json_text", is_flag=True, help="Print JSON for other programs.")(command)
 
 
-def execution_options(command: Callable[..., Any], batch_size: bool = True) -> Callable[..., Any]:
-    """--device, --jobs, --batch-size (unless it is a setting of the stage), --skip-bad-images, --compression,
-    --part-size."""
+def execution_options(
+    command: Callable[..., Any], batch_size: bool = True, many_images: bool = True, new_caches: bool = True
+) -> Callable[..., Any]:
+    """--device, --jobs, --batch-size (unless it is a setting of the stage), --skip-bad-images (for `many_images`),
+    --compression and --part-size (of `new_caches`)."""
     if batch_size:
         command = click.option(
             "--batch-size",
@@ -112,36 +114,34 @@ def execution_options(command: Callable[..., Any], batch_size: bool = True) -> C
             metavar="N",
             help="Regions per forward pass of the network  [default: the stage's]",
         )(command)
-    for option in (
-        click.option(
+    if new_caches:
+        command = click.option(
             "--part-size",
             type=click.IntRange(1),
             metavar="N",
             help="Images (or classes) per part of a new cache  [default: the stage's]",
-        ),
-        click.option(
+        )(command)
+        command = click.option(
             "--compression",
             type=click.Choice(("none", "gzip", "zstd")),
             default="none",
             show_default=True,
             help="Compression of new caches; zstd needs the package hdf5plugin.",
-        ),
-        click.option(
+        )(command)
+    if many_images:
+        command = click.option(
             "--skip-bad-images", is_flag=True, help="Skip images that cannot be read, and list them at the end."
-        ),
-        click.option(
-            "--jobs", type=click.IntRange(1), metavar="N", help="Number of processes  [default: one per core]"
-        ),
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            metavar="auto|cpu|cuda[:N]",
-            help="Where networks run; auto: on a GPU if available.",
-        ),
-    ):
-        command = option(command)
-    return command
+        )(command)
+    command = click.option(
+        "--jobs", type=click.IntRange(1), metavar="N", help="Number of processes  [default: one per core]"
+    )(command)
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]",
+        help="Where networks run; auto: on a GPU if available.",
+    )(command)
 
 
 def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,9 +201,9 @@ def make_options(
     makers: Sequence[Any],
     device: str,
     jobs: int | None,
-    skip_bad_images: bool,
-    compression: str,
-    part_size: int | None,
+    skip_bad_images: bool = False,
+    compression: str = "none",
+    part_size: int | None = None,
     batch_size: int | None = None,
     shard: str | None = None,
     dask: str | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_te
 @recipe_argument
 @execution_options
 @click.option(
-    "--sample", type=click.IntRange(1), metavar="N", help="Images per split to measure  [default: 8, or 4 per job]"
+    "--sample", type=click.IntRange(1), metavar="N", help="Images per split to measure  [default: 4, or 2 per job]"
 )
 @json_option
 def plan(
@@ -169,7 +170,7 @@ def plan(
     metavar="N",
     help="Use only every N-th frame of a video.",
 )
-@execution_options
+@partial(execution_options, new_caches=False)
 def predict(
     recipe: Path,
     changes: tuple[str, ...],

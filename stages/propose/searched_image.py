@@ -31,8 +31,14 @@ def search_resized(
 
 
 def size_advice(settings: Settings, size: tuple[int, int], slow_pixels: int, cost: str) -> str:
-    """A warning that names the `cost` if images of `size` (width, height) are searched at over `slow_pixels`, or ""."""
+    """A warning that names the `cost` if images of `size` (width, height) are searched at over `slow_pixels`, or one
+    that `min_side` leaves only the whole image, or ""."""
     width, height = searched_size(*size, settings.resize_width, settings.max_side)
+    if settings.min_side >= max(width, height):
+        return (
+            f"is searched at {width} x {height} pixels, where propose.min_side = {settings.min_side} leaves only the "
+            "whole image as a proposal; lower min_side, or search it larger (resize_width, max_side)"
+        )
     if width * height <= slow_pixels:
         return ""
     return f"is searched at {width} x {height} pixels{cost}; set propose.resize_width = 500 to search a smaller image"

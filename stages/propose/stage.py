@@ -54,11 +54,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: its record (None if the image is bad, for which `reason`) and how many boxes were cut."""
+    """What became of a task: its record (None if the image `path` is bad, for which `reason`) and how many boxes were
+    cut."""
 
     record: Record | None
     reason: str = ""
     cut: int = 0
+    path: str = ""
 
 
 def identity(settings: Settings, inputs: Inputs, work: Path | None = None) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def attempt(settings: Settings, task: Task, skip_bad_images: bool) -> Outcome:
     except BadImage as error:
         if not skip_bad_images:
             raise
-        return Outcome(None, error.reason)
+        return Outcome(None, error.reason, path=error.path)
 
 
 def propose(settings: Settings, task: Task) -> Outcome:
@@ -254,17 +256,16 @@ def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Pr
             write_part(output, feed.claimed.popleft(), waiting, schema_of(feed.settings))
             waiting = []
     if cut and feed.listed:
-        logger.warning("%s: %d boxes reached over their image's edge and were clipped", feed.listed.path, cut)
+        reached = "1 box reached over its" if cut == 1 else f"{cut} boxes reached over their"
+        logger.warning("%s: %s image's edge and %s clipped", feed.listed.path, reached, "was" if cut == 1 else "were")
 
 
 def write_part(output: Writer, part: Part, outcomes: Sequence[Outcome], schema: Schema) -> None:
     """Writes one part, with an empty record for every image that was skipped."""
     records = [outcome.record or schema.empty() for outcome in outcomes]
-    skipped = {
-        image_id: outcome.reason
-        for image_id, outcome in zip(part.item_ids, outcomes, strict=True)
-        if outcome.record is None
+    bad = {
+        image_id: outcome for image_id, outcome in zip(part.item_ids, outcomes, strict=True) if outcome.record is None
     }
-    for image_id, reason in skipped.items():
-        logger.warning("image '%s' is skipped: %s", image_id, reason)
-    output.write(part, records, skipped)
+    for outcome in bad.values():
+        logger.warning("%s: skipped, it %s", outcome.path, outcome.reason)
+    output.write(part, records, {image_id: outcome.reason for image_id, outcome in bad.items()})

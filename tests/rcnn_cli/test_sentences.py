@@ -14,7 +14,9 @@ from rcnn_cli.sentences import NAMES, sentence
 from stages.contract.errors import BadImage
 
 
-@pytest.mark.parametrize(("command", "advised"), [("run", True), ("extract", True), ("units", False), ("data", False)])
+@pytest.mark.parametrize(
+    ("command", "advised"), [("run", True), ("extract", True), ("explain", False), ("units", False)]
+)
 def test_a_bad_image(command: str, advised: bool) -> None:
     text, code = sentence(BadImage("a.jpg", "is damaged"), cli.commands[command])
     skip = ", or pass --skip-bad-images" if advised else ""
@@ -80,3 +82,10 @@ def test_what_the_machine_refuses_is_no_bug(number: int) -> None:
 def test_a_bug_is_a_bug() -> None:
     assert sentence(RuntimeError("shapes do not agree"), cli.commands["run"])[1] == 70
     assert sentence(ValueError("no"), cli.commands["run"])[1] == 70
+
+
+def test_an_option_that_was_given_is_not_advised_again() -> None:
+    with cli.commands["run"].make_context("run", ["r.toml", "--skip-bad-images"]):
+        assert sentence(BadImage("a.jpg", "is damaged"))[0] == "a.jpg: is damaged; repair or remove it"
+    with cli.commands["run"].make_context("run", ["r.toml"]):
+        assert sentence(BadImage("a.jpg", "is damaged"))[0].endswith(", or pass --skip-bad-images")

@@ -261,7 +261,7 @@ def test_a_whole_recipe_is_what_a_plain_run_makes_with_a_bad_image_and_two_threa
     rcnn("run", recipe, "--jobs", 1, "--part-size", 2, "--skip-bad-images", work=tmp_path / "plain")
     said = Run(pair, tmp_path, "run", recipe, "--jobs", 1, "--part-size", 2, "--skip-bad-images").end(0)
     assert contents(tmp_path / "work") == contents(tmp_path / "plain")
-    assert re.search(r"warning: worker tcp://127.0.0.1:\d+ on \S+: image '.*' is skipped: cannot be opened", said)
+    assert re.search(r"warning: worker tcp://127.0.0.1:\d+ on \S+: \S+: skipped, it cannot be opened", said)
     assert re.search(r"worker tcp://127.0.0.1:\d+ on \S+: No CUDA device; networks run on the CPU", said) or (
         ": networks run on cuda" in said
     )

@@ -416,6 +416,15 @@ def test_the_default_pyramid_has_about_two_thousand_windows():
         assert 1500 < len(windows) < 2500
 
 
+@pytest.mark.parametrize(
+    ("size", "scales", "stride"),
+    [((500, 375), (0.1,), 0.01), ((4000, 3000), (0.01, 0.5), 0.02), ((9, 9), (0.1,), 0.01)],
+)
+def test_windows_that_would_fill_the_memory_are_refused_before_they_are_made(size, scales, stride):
+    with pytest.raises(StageError, match=rf"propose: stride = {stride} makes [\d,]+ windows .* raise propose.stride"):
+        sliding_windows(size[0], size[1], scales, (0.5, 1.0, 2.0), stride)
+
+
 def test_the_package_imports_the_standard_library_alone():
     code = "import sys, stages.propose; print(sorted({'numpy', 'cv2', 'h5py', 'joblib'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

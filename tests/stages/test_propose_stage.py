@@ -248,7 +248,7 @@ def test_a_bad_image_stops_or_is_skipped(pictures, tmp_path, jobs, caplog):
     with caplog.at_level(logging.WARNING, "stages.propose"):
         reader = propose(pictures, SMALL, tmp_path / "skips", jobs=jobs, skip_bad_images=True)
     assert list(reader.skipped()) == ["000002"]
-    assert "image '000002' is skipped" in caplog.text
+    assert f"{pictures.image_path('000002')}: skipped, it " in caplog.text
     record = reader.read("000002")
     assert record["boxes"].shape == (0, 4)
     np.testing.assert_array_equal(record["image_size"], [0, 0])
@@ -390,6 +390,21 @@ def test_a_long_search_is_announced(pictures, tmp_path, caplog, monkeypatch, set
     assert len(caplog.records) == 1
     assert "80 x 60 pixels" in caplog.text
     assert "resize_width = 500" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [SMALL, OPENCV], ids=lambda settings: settings.method)
+@pytest.mark.parametrize(("changes", "advised"), [({"min_side": 80}, True), ({"min_side": 79}, False)])
+def test_a_min_side_that_leaves_only_the_whole_image_is_announced_once(
+    pictures, tmp_path, caplog, settings, changes, advised
+):
+    with caplog.at_level(logging.WARNING, "stages.propose"):
+        reader = propose(pictures, replace(settings, resize_width=0, **changes), tmp_path / "cache")
+    assert [record.getMessage() for record in caplog.records] == advised * [
+        f"{pictures.image_path('000000')} is searched at 80 x 60 pixels, where propose.min_side = 80 leaves only the "
+        "whole image as a proposal; lower min_side, or search it larger (resize_width, max_side)"
+    ]
+    if advised:
+        assert reader.lengths().tolist() == [1] * len(pictures.image_ids)
 
 
 def test_a_dead_worker_is_a_sentence(pictures, tmp_path, monkeypatch):
