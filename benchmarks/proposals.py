@@ -25,7 +25,7 @@ from stages.boxes import Boxes, area
 from stages.datasets import Dataset, ImageRecord, open_detection
 from stages.matching.proposals import proposal_recall
 from stages.propose import Settings
-from stages.propose.selection import canonical_boxes, rows_by_priority
+from stages.propose.selection import canonical_boxes, rows_by_size
 from stages.propose.stage import rows_in_order, search
 
 CONFIGURATIONS = {
@@ -82,12 +82,17 @@ def largest_first(boxes: Boxes, content: str) -> Boxes:
     return canonical[np.argsort(-area(canonical), kind="stable")]
 
 
-def stage_order(boxes: Boxes, content: str) -> Boxes:
-    """The boxes in the stage's order."""
-    return boxes[rows_by_priority(boxes, content, Settings().seed)]
+def by_size(boxes: Boxes, content: str) -> Boxes:
+    """The boxes in the random order that methods without a hierarchy have."""
+    return boxes[rows_by_size(boxes, content, Settings().seed)]
 
 
-ORDERS: dict[str, Order] = {"the stage's": stage_order, "random": random_order, "largest first": largest_first}
+ORDERS: dict[str, Order] = {
+    "the stage's": lambda boxes, content: boxes,
+    "by size": by_size,
+    "random": random_order,
+    "largest first": largest_first,
+}
 
 
 def describe(boxes: dict[str, Boxes], records: Sequence[ImageRecord]) -> str:

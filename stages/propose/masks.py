@@ -69,15 +69,17 @@ def areas_of(forest: Forest) -> NDArray[np.int64]:
 
 
 def largest_regions(forests: Sequence[Forest]) -> NDArray[np.int64]:
-    """Of all regions that have the same box, the largest, of equally large ones the first: int64 [n], in the canonical
-    order of their boxes (selection.py). Regions count through `all_boxes`.
+    """For each region the largest of those that have its box, of equally large ones the first: int64 [N]. Regions
+    count through `all_boxes`.
 
     Several trees and segmentations find much the same region with a box; the others mostly have holes.
     """
     areas = np.concatenate([areas_of(forest) for forest in forests])
     order = np.argsort(-areas, kind="stable")
-    _, first = np.unique(all_boxes(forests)[order], axis=0, return_index=True)
-    return order[first]
+    _, first, of_box = np.unique(all_boxes(forests)[order], axis=0, return_index=True, return_inverse=True)
+    largest = np.empty_like(order)
+    largest[order] = order[first][of_box]
+    return largest
 
 
 def encode_regions(forests: Sequence[Forest], regions: NDArray[np.int64]) -> tuple[Characters, NDArray[np.uint32]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-RANDOM_ORDER = "not a ranking: a random order weighted by the square root of box area"
+BY_POSITION = "not a ranking: a random order that prefers regions near the top of their hierarchy"
+BY_SIZE = "not a ranking: a random order weighted by the square root of box area"
 
 
 def opencv_key(settings: Any, work: Path | None) -> dict[str, Any]:
@@ -80,8 +81,8 @@ class Method:
 
 
 METHODS = {
-    "selective-search": Method("stages.propose.selective_search", RANDOM_ORDER, key=search_key),
-    "selective-search-opencv": Method("stages.propose.selective_search_opencv", RANDOM_ORDER, key=opencv_key),
-    "sliding-window": Method("stages.propose.sliding_window", RANDOM_ORDER, reads_pixels=False),
+    "selective-search": Method("stages.propose.selective_search", BY_POSITION, key=search_key),
+    "selective-search-opencv": Method("stages.propose.selective_search_opencv", BY_SIZE, key=opencv_key),
+    "sliding-window": Method("stages.propose.sliding_window", BY_SIZE, reads_pixels=False),
     "file": Method("stages.propose.box_file", "the file's order, a ranking if the file has one", file_key, listed=True),
 }

@@ -1,7 +1,7 @@
 """The proposals of an image and their order, which decides which ones are kept.
 
-The order is by score if the method ranks its proposals; otherwise it depends only on the boxes, the image and a seed.
-Orders are rows of `Proposals`, so that whatever belongs to a box follows it.
+The order is by score if the method ranks its proposals; otherwise it is random, and depends only on the proposals, the
+image's content and a seed. Orders are rows of `Proposals`, so that whatever belongs to a box follows it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Proposals:
-    """What a method proposes for an image: `boxes` float32 [n, 4] and, if it ranks them, their `scores` float32 [n],
-    higher for a better box. `regions`: those that the boxes enclose, if their masks are to be kept.
+    """What a method proposes for an image: `boxes` float32 [n, 4], which may repeat, and, if it ranks them, their
+    `scores` float32 [n], higher for a better box. `positions` int64 [n]: in a hierarchy, from 1 at the top.
+    `regions`: those that the boxes enclose, if their masks are to be kept.
 
     Raises ValueError if the scores are not finite, or not one per box.
     """
 
     boxes: Boxes
     scores: NDArray[np.float32] | None = None
+    positions: NDArray[np.int64] | None = None
     regions: Regions | None = None
 
     def __post_init__(self) -> None:
@@ -46,8 +48,12 @@ class Proposals:
 
     def take(self, rows: Rows) -> Proposals:
         """The proposals at `rows`, in their order."""
-        scores = None if self.scores is None else self.scores[rows]
-        return Proposals(self.boxes[rows], scores, None if self.regions is None else self.regions.take(rows))
+        return Proposals(
+            self.boxes[rows],
+            None if self.scores is None else self.scores[rows],
+            None if self.positions is None else self.positions[rows],
+            None if self.regions is None else self.regions.take(rows),
+        )
 
     def columns(self) -> Record:
         """The columns of the cache: `boxes`, `scores` if there are any, and those of the regions' masks."""
@@ -82,20 +88,43 @@ def rows_by_score(proposals: Proposals) -> Rows:
     return distinct[np.argsort(-proposals.scores[distinct], kind="stable")]
 
 
-def rows_by_priority(boxes: Boxes, content: str, seed: int) -> Rows:
-    """The rows of the distinct `boxes` [n, 4] in an order of which any prefix is a good selection: the first 400 are
-    part of the first 800.
+# Of a random order any prefix is a good selection, and the first 400 are part of the first 800. The random numbers
+# depend on `content`, the image's `content_of`, and `seed` alone: copies of a photograph get the same boxes, whatever
+# their names.
 
-    A weighted random order: each next box is drawn, without replacement, with probability proportional to the square
-    root of its area. With few boxes this has higher recall than a uniformly random order, because most proposals are
-    small and most objects are not, and it still finds small objects, unlike "largest first" (compare them with
-    `python -m benchmarks.proposals`). The random numbers depend on `content`, the image's `content_of`, and `seed`
-    alone, so that copies of a photograph get the same boxes, whatever their names.
+
+def rows_by_position(proposals: Proposals, content: str, seed: int) -> Rows:
+    """The rows of the distinct boxes by their position in the hierarchy times a random number between 0 and 1, smallest
+    first (Uijlings et al., IJCV 2013, "Combining Locations"): regions near the top, which are large, tend to come
+    first, but not always. A box of several regions has its smallest product.
+
+    Raises ValueError if there are no positions.
+    """
+    if proposals.positions is None:
+        raise ValueError("only proposals with positions in a hierarchy can be ordered by them")
+    products = proposals.positions * uniform_numbers(len(proposals.boxes), content, seed)
+    order = np.argsort(products, kind="stable")
+    return order[first_distinct_rows(proposals.boxes[order])]
+
+
+def rows_by_size(boxes: Boxes, content: str, seed: int) -> Rows:
+    """The rows of the distinct `boxes` [n, 4] in a weighted random order: each next box is drawn, without replacement,
+    with probability proportional to the square root of its area.
+
+    With few boxes this has higher recall than a uniformly random order, because most proposals are small and most
+    objects are not, and it still finds small objects, unlike "largest first" (compare them with
+    `python -m benchmarks.proposals`).
     """
     canonical = canonical_rows(boxes)
-    random = Random(f"{seed}/{content}")
-    waits = np.array([-math.log(1.0 - random.random()) for _ in canonical])  # exponential: shortest wait first
+    numbers = uniform_numbers(len(canonical), content, seed)
+    waits = np.array([-math.log(1.0 - number) for number in numbers])  # exponential: shortest wait first
     return canonical[np.argsort(waits / np.sqrt(area(boxes[canonical])), kind="stable")]
+
+
+def uniform_numbers(count: int, content: str, seed: int) -> NDArray[np.float64]:
+    """Random numbers from 0 to below 1, float64 [count], by Python's generator, whose numbers never change."""
+    random = Random(f"{seed}/{content}")
+    return np.array([random.random() for _ in range(count)], np.float64)
 
 
 def content_of(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> str:

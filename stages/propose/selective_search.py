@@ -9,7 +9,7 @@ there; here it is the first. OpenCV's quality mode searches the blue channel whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from stages.propose.grouping import Strategy, describe, features_of, group
 from stages.propose.masks import Forest, Regions, all_boxes, largest_regions
 from stages.propose.searched_image import are_large, check_pixels, map_back, resize, searched_size, size_advice
 from stages.propose.segmentation import pixel_graph, segment
-from stages.propose.selection import Proposals, canonical_boxes, canonical_rows
+from stages.propose.selection import Proposals, canonical_boxes
 
 Image = NDArray[np.uint8]
 
@@ -96,14 +96,21 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
 
 
 def find(settings: Settings, size: tuple[int, int], image: Image) -> Proposals:
-    """The proposals for an image uint8 [H, W, 3] RGB, in canonical order; as `search_resized`."""
+    """The regions of an image uint8 [H, W, 3] RGB, at the size and with the least side that `search_resized` has.
+
+    Their masks, if kept, are those of `largest_regions`.
+    """
     searched = searched_size(*size, settings.resize_width, settings.max_side)
     forests = search_forests(resize(image, searched), settings)
     boxes = all_boxes(forests)
-    numbers = largest_regions(forests) if settings.masks else canonical_rows(boxes)
-    numbers = numbers[are_large(boxes[numbers], searched, settings.min_side)]
-    regions = Regions(forests, numbers) if settings.masks else None
-    return Proposals(map_back(boxes[numbers], searched, size), regions=regions)
+    large = np.flatnonzero(are_large(boxes, searched, settings.min_side))
+    regions = Regions(forests, largest_regions(forests)[large]) if settings.masks else None
+    return Proposals(map_back(boxes[large], searched, size), positions=positions(forests)[large], regions=regions)
+
+
+def positions(forests: Sequence[Forest]) -> NDArray[np.int64]:
+    """The places of all regions in their hierarchies, int64 [N]: 1 for the last to be made, usually the whole image."""
+    return np.concatenate([np.arange(len(tree.boxes), 0, -1) for forest in forests for tree in forest.trees])
 
 
 def search_regions(image: Image, settings: Settings) -> NDArray[np.int64]:

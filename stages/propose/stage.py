@@ -29,8 +29,9 @@ from stages.propose.selection import (
     Rows,
     content_of,
     first_distinct_rows,
-    rows_by_priority,
+    rows_by_position,
     rows_by_score,
+    rows_by_size,
 )
 
 logger = logging.getLogger("stages.propose")
@@ -207,10 +208,12 @@ def propose(settings: Settings, task: Task) -> Outcome:
 
 
 def rows_in_order(settings: Settings, proposals: Proposals, content: str) -> Rows:
-    """The rows of the distinct boxes of an image with this `content_of`, the best first: by score or by priority."""
+    """The rows of the distinct boxes of an image with this `content_of`, in order of priority."""
     if METHODS[settings.method].ranks:
         return rows_by_score(proposals)
-    return rows_by_priority(proposals.boxes, content, settings.seed)
+    if proposals.positions is not None:
+        return rows_by_position(proposals, content, settings.seed)
+    return rows_by_size(proposals.boxes, content, settings.seed)
 
 
 def search(settings: Settings, file: ImageFile) -> tuple[Proposals, tuple[int, int], str]:

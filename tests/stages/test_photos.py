@@ -17,7 +17,7 @@ from stages.extract.stage import on_demand as features_on_demand
 from stages.networks import NetworkSource
 from stages.networks.cards import NETWORKS
 from stages.propose import Settings as ProposeSettings
-from stages.propose.selection import rows_by_priority
+from stages.propose.selection import rows_by_size
 from stages.propose.sliding_window import sliding_windows
 from stages.propose.stage import on_demand as proposals_on_demand
 
@@ -68,7 +68,7 @@ def test_proposals_and_features_of_photos_that_come_one_by_one() -> None:
         photos.show(name, PIXELS)
         assert features.item_ids == (name,)
         record = features.read(name)
-        np.testing.assert_array_equal(record["boxes"], windows[rows_by_priority(windows, "60 x 40", 5)[:9]])
+        np.testing.assert_array_equal(record["boxes"], windows[rows_by_size(windows, "60 x 40", 5)[:9]])
         assert record["pool4"].shape == (9, network.layers["pool4"])
         assert record["image_size"].tolist() == [60, 40]
         assert not record["is_object"].any()
