@@ -27,9 +27,9 @@ from stages.datasets.digests import DigestMemory
 from stages.images.reading import ImageFile
 from stages.masks import read_mask
 from stages.matching.proposals import proposal_recall, recall
-from stages.propose.selection import canonical_boxes
 from stages.propose import STAGE, Settings, selective_search, selective_search_opencv, stage
 from stages.propose.searched_image import searched_size
+from stages.propose.selection import canonical_boxes
 
 SMALL = Settings(resize_width=80, min_side=8)
 MASKED = replace(SMALL, masks=True)
