@@ -100,7 +100,7 @@ NOT_IDENTITY = {
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
-    "propose": {"segmentation", "colour_spaces", "strategies"},
+    "propose": {"segmentation", "colour_spaces", "strategies", "masks"},
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},
     "finetune": {"difficult", "frozen"},
