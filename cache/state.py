@@ -7,7 +7,7 @@ nothing; to see later changes, take another.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,14 @@ def remove_cache(folder: Path) -> None:
         raise as_cache_error(folder, error) from error
 
 
-def nearest_relative(parent: Path, wanted: Identity) -> list[str]:
-    """How a cache yet to be made differs, in words, from the most similar finished one in `parent`."""
-    relatives = [differences(Identity.from_json(manifest), wanted) for _, manifest in finished_caches(parent)]
-    return min(relatives, key=len, default=[])
+def nearest_relative(
+    parent: Path, wanted: Identity, related: Callable[[Mapping[str, Any]], bool] = lambda manifest: True
+) -> tuple[list[str], dict[str, Any]] | None:
+    """How a cache yet to be made differs, in words, from the most similar finished one in `parent`, and the manifest of
+    that one; None if there is none. Only caches whose manifest is `related` are considered."""
+    relatives = [
+        (differences(Identity.from_json(manifest), wanted), manifest)
+        for _, manifest in finished_caches(parent)
+        if related(manifest)
+    ]
+    return min(relatives, key=lambda relative: len(relative[0]), default=None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from cache import CacheState, find_adoption, nearest_relative
 from rcnn_cli.recipes.graph import Graph, Node
@@ -48,9 +50,34 @@ def state_as_seen(graph: Graph, node: Node, cache: CacheState) -> State:
     folder, identity = str(cache.folder), graph.identity(node)
     if not graph.is_cached(node) and not cache.finished:
         return State(node.name, "on demand", not_cached(graph, node), (), folder, identity.key, 0, 0)
-    why = nearest_relative(cache.folder.parent, identity) if cache.condition == "missing" else ()
+    why = reasons(graph, node, cache.folder.parent) if cache.condition == "missing" else ()
     done = 0 if cache.condition == "newer" else cache.items_done
     return State(node.name, cache.condition, described(cache), tuple(why), folder, identity.key, cache.items, done)
+
+
+def reasons(graph: Graph, node: Node, parent: Path) -> tuple[str, ...]:
+    """Why the node's cache is missing: how it differs from the most similar one that the same table of this recipe made
+    of the same split. If that has made none, how it differs from another recipe's, unless their inputs differ, too.
+    """
+    name, identity = graph.recipe.name, graph.identity(node)
+
+    def made_here(manifest: Mapping[str, Any]) -> bool:
+        recipe = manifest.get("recipe") or {}
+        return (recipe.get("name"), manifest.get("use"), manifest.get("split")) == (name, node.use.name, node.split)
+
+    def same_inputs(manifest: Mapping[str, Any]) -> bool:
+        return bool(manifest["inputs"] == identity.inputs)
+
+    if (earlier := nearest_relative(parent, identity, made_here)) is not None:
+        return tuple(earlier[0])
+    other = nearest_relative(parent, identity, same_inputs)
+    if other is None:
+        return ()
+    differences, manifest = other
+    table, split = manifest.get("use", node.use.stage.name), manifest.get("split")
+    made_by = f"{table}@{split}" if split and node.use.stage.follows_split else table
+    recipe = (manifest.get("recipe") or {}).get("name")
+    return (f"unlike {made_by}{f' of {recipe}' if recipe not in (None, name) else ''}: {', '.join(differences)}",)
 
 
 def described(cache: CacheState) -> str:
