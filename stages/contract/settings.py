@@ -26,6 +26,7 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
+    distinct: bool = False,
     identity: bool = True,
     later: bool = False,
     only_with: Condition | None = None,
@@ -36,7 +37,8 @@ def setting(
 
     `what` describes it in a sentence, shown by --help to readers who know the field but not the code. `source` is the
     section of the paper or the file of the authors' release that the default comes from. `choices`, `at_least`,
-    `at_most` (inclusive) and `above` (exclusive) restrict the value (or each element of a tuple).
+    `at_most` (inclusive) and `above` (exclusive) restrict the value (or each element of a tuple). `distinct=True`: the
+    elements of a tuple must differ, as repeating one would change the key and not the result.
 
     `identity=False`: the setting cannot change the result, and is not part of the cache's key. `later=True`: it was
     introduced after caches had been made; at its default it is not part of the key, so existing caches keep theirs.
@@ -45,7 +47,7 @@ def setting(
     none, as a function of the network's card; the default is that of the paper's network. `on_cuda`: the values that
     need a CUDA device.
     """
-    bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above}
+    bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above, "distinct": distinct}
     roles = {"identity": identity, "later": later, "only_with": only_with, "of_network": of_network, "on_cuda": on_cuda}
     return dataclasses.field(default=default, metadata={"what": what, "source": source, **roles, **bounds})
 
@@ -163,7 +165,10 @@ def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) 
         element = typing.get_args(hint)[0]
         if not isinstance(value, list | tuple):
             raise BadSetting(f"{place} = {value!r} must be a list")
-        return tuple(check_value(place, element, entry, metadata) for entry in value)
+        checked = tuple(check_value(place, element, entry, metadata) for entry in value)
+        if metadata.get("distinct"):
+            check_distinct(place, checked)
+        return checked
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
@@ -172,6 +177,15 @@ def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) 
         raise BadSetting(f"{place} = {value!r} must be a finite number")
     check_bounds(place, value, metadata)
     return value
+
+
+def check_distinct(place: str, values: tuple[Any, ...]) -> None:
+    """Raises BadSetting if one of the `values` is repeated."""
+    repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
+    if repeated is not None:
+        raise BadSetting(
+            f"{place} = {as_json(values)} has {as_json(repeated)!r} more than once; leave out the repetition"
+        )
 
 
 def check_bounds(place: str, value: Any, metadata: Mapping[str, Any]) -> None:

@@ -33,7 +33,10 @@ class Settings:
         source="Hoiem et al.",
     )
     similar: tuple[tuple[str, ...], ...] = setting(
-        SIMILAR, "Sets of easily confused classes; a class may be in several.", source="Hoiem et al."
+        SIMILAR,
+        "Sets of easily confused classes; a class may be in several.",
+        distinct=True,
+        source="Hoiem et al.",
     )
     objects_per_image: float | None = setting(
         None,

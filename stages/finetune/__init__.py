@@ -113,6 +113,7 @@ class Settings:
     frozen: tuple[str, ...] = setting(
         (),
         "Layers whose weights stay fixed, named as in the cache's columns weights/.",
+        distinct=True,
         later=True,
         source="R-CNN tunes all layers; Fast R-CNN section 4.5 fixes the first convolutions",
     )

@@ -125,6 +125,7 @@ class Settings:
         "Selective search: the colour spaces searched; if none is named, those of the mode: hsv and lab (fast), or all "
         "(quality).",
         choices=("hsv", "lab", "intensity", "hue", "rgi"),
+        distinct=True,
         source="selective_search_boxes.m: hsv and lab",
         only_with=OURS,
         later=True,
@@ -134,6 +135,7 @@ class Settings:
         "Selective search: the similarities that regions are grouped by, each the mean of some of colour, texture, "
         "size and fill, as in colour+fill; if none is named, those of the mode: colour+texture+size+fill and "
         "texture+size+fill (fast), and also fill and size (quality).",
+        distinct=True,
         source="selective_search_boxes.m: two similarities",
         only_with=OURS,
         later=True,
@@ -150,6 +152,7 @@ class Settings:
         (0.1, 0.15, 0.22, 0.33, 0.5, 0.75),
         "Sliding windows: their sizes, as the square root of their share of the image's area.",
         at_least=0.01,
+        distinct=True,
         source="ours",
         only_with=WINDOWS,
     )
@@ -158,6 +161,7 @@ class Settings:
         "Sliding windows: their shapes, width over height.",
         at_least=0.01,
         at_most=100,
+        distinct=True,
         source="ours",
         only_with=WINDOWS,
     )
@@ -186,12 +190,15 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        seen: dict[frozenset[str], str] = {}
         for strategy in self.strategies:
             measures = strategy.split("+")
             if len({*measures}) < len(measures) or not {*measures} <= {*MEASURES}:
                 raise BadSetting(
                     f"strategies = '{strategy}' must be some of {', '.join(MEASURES)}, each once, joined by '+'"
                 )
+            if (same := seen.setdefault(frozenset(measures), strategy)) != strategy:
+                raise BadSetting(f"strategies: '{strategy}' is the same as '{same}'; leave one out")
 
 
 STAGE = Stage(

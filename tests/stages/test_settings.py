@@ -15,6 +15,8 @@ class Example:
     mode: str = setting("warp", "A setting.", choices=("warp", "square"))
     C: float = setting(1e-3, "A setting.", above=0)
     layers: tuple[str, ...] = setting(("fc7",), "A setting.")
+    scales: tuple[float, ...] = setting((), "A setting.", distinct=True)
+    groups: tuple[tuple[str, ...], ...] = setting((), "A setting.", distinct=True)
     flip: bool = setting(False, "A setting.")
     limit: int | None = setting(None, "A setting.", at_least=1)
     seconds: float = setting(60.0, "A setting.", identity=False)
@@ -41,6 +43,9 @@ def test_defaults_and_given_values():
         ({"C": "a lot"}, "C = 'a lot' must be a number"),
         ({"layers": "fc7"}, "layers = 'fc7' must be a list"),
         ({"layers": [7]}, "layers = 7 must be a string"),
+        ({"scales": [1, 2, 1.0]}, "scales = [1.0, 2.0, 1.0] has 1.0 more than once; leave out the repetition"),
+        ({"groups": [["a", "b"], ["c", "c"]]}, "groups = ['c', 'c'] has 'c' more than once"),
+        ({"groups": [["a"], ["a"]]}, "groups = [['a'], ['a']] has ['a'] more than once"),
         ({"flip": 1}, "flip = 1 must be true or false"),
         ({"limit": 0}, "limit = 0 must be at least 1"),
     ],
@@ -50,6 +55,24 @@ def test_what_cannot_be_is_a_sentence_that_names_the_place(values, message):
         build_settings(Example, values, "r.toml: [extract]")
     assert str(error.value).startswith("r.toml: [extract]: ")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("propose", "colour_spaces", ["hsv", "hsv"]),
+        ("propose", "strategies", ["fill", "size", "fill"]),
+        ("propose", "strategies", ["colour+fill", "fill+colour"]),
+        ("propose", "scales", [0.5, 0.5]),
+        ("propose", "aspects", [1, 1.0]),
+        ("finetune", "frozen", ["features.0", "features.0"]),
+        ("diagnose", "similar", [["cat", "dog", "cat"]]),
+    ],
+)
+def test_a_repetition_that_would_only_change_the_key_is_refused(name, setting, value):
+    windows = {"method": "sliding-window"} if setting in ("scales", "aspects") else {}
+    with pytest.raises(BadSetting, match=r"more than once|is the same as"):
+        build_settings(catalogue()[name].settings, {**windows, setting: value})
 
 
 def test_identity_leaves_out_what_cannot_change_a_result():
