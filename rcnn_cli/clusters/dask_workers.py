@@ -26,9 +26,10 @@ from typing import Any
 from cache import Writer
 from rcnn_cli.clusters import dask_supervision as supervision
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import duration, plural
+from rcnn_cli.running.runner import duration
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.plurals import plural
 
 log = logging.getLogger("rcnn")
 

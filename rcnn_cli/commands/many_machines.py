@@ -11,6 +11,7 @@ from rcnn_cli.commands.completion import complete_cache, complete_toml
 from rcnn_cli.commands.options import load_graph, recipe_argument
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
+from stages.plurals import number_of
 
 
 @click.command(short_help="Submit a recipe to Slurm, one job per missing cache.")
@@ -46,7 +47,8 @@ def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: P
     with alone(graph.work, click.echo):
         count = Submitter(graph, resources, submission, click.echo).submit()
     click.echo(
-        f"{count} jobs submitted; `rcnn status {recipe}` shows their state; their output is in {submission.logs}/"
+        f"{number_of(count, 'job')} submitted; `rcnn status {recipe}` shows their state; "
+        f"their output is in {submission.logs}/"
     )
 
 

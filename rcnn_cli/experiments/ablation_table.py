@@ -10,6 +10,7 @@ from typing import Any
 from cache.files import write_atomically, write_json
 from rcnn_cli.experiments.ablation import Count, Plan, Row, Spread
 from rcnn_cli.experiments.grid import Cell, Grid
+from stages.plurals import number_of
 
 Table = list[list[str]]
 
@@ -20,8 +21,8 @@ def format_counts(plan: Plan, counts: Sequence[Count]) -> str:
 
     rows = [["stage", "caches", "complete", "to make", "shared"]]
     rows += [[count.stage, *map(str, (count.caches, count.complete, count.missing, count.shared))] for count in counts]
-    seeds = f" x {len(plan.grid.seeds)} seeds" if plan.grid.seeds else ""
-    head = f"{plan.grid.title}: {len(plan.grid.cells)} cells{seeds}, {counted(plan, counts)}"
+    seeds = f" x {number_of(len(plan.grid.seeds), 'seed')}" if plan.grid.seeds else ""
+    head = f"{plan.grid.title}: {number_of(len(plan.grid.cells), 'cell')}{seeds}, {counted(plan, counts)}"
     return "\n".join([head, *(aligned(rows, rules_before=(1,)) if counts else []), *failures(plan)])
 
 
@@ -29,7 +30,7 @@ def counted(plan: Plan, counts: Sequence[Count]) -> str:
     """The totals in words: "24 caches instead of 63 without sharing; 3 complete, 21 to make"."""
     unshared = sum(len(run.nodes) for run in plan.runs)
     total, done = sum(count.caches for count in counts), sum(count.complete for count in counts)
-    return f"{total} caches instead of {unshared} without sharing; {done} complete, {total - done} to make"
+    return f"{number_of(total, 'cache')} instead of {unshared} without sharing; {done} complete, {total - done} to make"
 
 
 def failures(plan: Plan) -> list[str]:

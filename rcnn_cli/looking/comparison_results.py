@@ -11,6 +11,7 @@ from rcnn_cli.looking.comparison import NEWS, Side, changed_images
 from rcnn_cli.outputs import OutputFolder
 from stages.eval.report import HEADLINES, PRECISION
 from stages.matching.error_types import TYPES
+from stages.plurals import number_of
 from stages.tables import aligned, csv_text, percent
 
 SHOWN = 8
@@ -78,7 +79,7 @@ def format_sides(comparison: Mapping[str, Any]) -> str:
         f"{letter}: {side['recipe']} [{side['evaluation']}], {side['detector']}"
         for letter, side in (("A", comparison["a"]), ("B", comparison["b"]))
     ]
-    return "\n".join([*lines, f"on {comparison['a']['images']:,} images of {comparison['a']['dataset']}"])
+    return "\n".join([*lines, f"on {number_of(comparison['a']['images'], 'image')} of {comparison['a']['dataset']}"])
 
 
 def format_differences(comparison: Mapping[str, Any]) -> str:

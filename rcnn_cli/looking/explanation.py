@@ -36,6 +36,7 @@ from stages.masks import COLUMNS, COUNTS, Mask, read_mask
 from stages.matching.ground_truth import listed
 from stages.matching.judgement import Judged, judge
 from stages.matching.objects import Objects, counted_objects, read_objects
+from stages.plurals import number_of
 
 if TYPE_CHECKING:
     from stages.extract.pictures import View
@@ -338,7 +339,8 @@ def chosen_rows(explained: Explained, number: int | None, class_name: str | None
     if number is not None and not 1 <= number <= len(objects):
         numbered = ", ".join(f"{place} is {name}" for place, name in enumerate(explained.names, 1))
         raise StageError(
-            f"--object {number}: {explained.name} has {len(objects)} objects{': ' * bool(numbered)}{numbered}"
+            f"--object {number}: {explained.name} has {number_of(len(objects), 'object')}"
+            f"{': ' * bool(numbered)}{numbered}"
         )
     if number is not None:
         return [number - 1], [row for row in shown if labels[row] == explained.labels[number - 1]]

@@ -14,6 +14,7 @@ from rcnn_cli.looking.explanation import Explained, chosen_rows
 from stages.boxes import iou_matrix, reaches
 from stages.detect.misses import Miss, Reason, why_missed
 from stages.matching.error_types import BACKGROUND, DIFFICULT, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
+from stages.plurals import number_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def tell_object(explained: Explained, index: int) -> Line:
     if explained.objects.difficult[index]:
         lying = [at for at in range(len(explained.kept)) if explained.judged.own[at] == index]
         ignored = sum(explained.is_shown(at) and explained.judged.verdicts[at] == DIFFICULT for at in lying)
-        sentence = f"{name} is difficult: it need not be found, and {plural_of(ignored, 'detection')} of it "
+        sentence = f"{name} is difficult: it need not be found, and {number_of(ignored, 'detection')} of it "
         sentence += "is ignored" if ignored == 1 else "are ignored"
         return Line(name, sentence, "difficult", box, best, label, values)
     if explained.is_shown(row):
@@ -306,12 +307,7 @@ def removed_words(explained: Explained, removed: NDArray[np.int64]) -> str:
         return "suppressed nothing"
     moved, labels = explained.trace.moved, explained.trace.moved.labels[removed]
     above = int(np.sum(moved.scores[removed] >= explained.least[labels]))
-    return f"suppressed {plural_of(len(removed), 'box', 'boxes')}, {above} of them above the cut"
-
-
-def plural_of(count: int, singular: str, plural: str = "") -> str:
-    """ "1 box", "2 boxes"."""
-    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+    return f"suppressed {number_of(len(removed), 'box')}, {above} of them above the cut"
 
 
 def candidate_values(explained: Explained, candidate: int) -> dict[str, Any]:

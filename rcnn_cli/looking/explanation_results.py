@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from rcnn_cli.looking.explanation import Explained
-from rcnn_cli.looking.explanation_lines import Lines, as_number, plural_of
+from rcnn_cli.looking.explanation_lines import Lines, as_number
 from rcnn_cli.looking.results import results_folder
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph
 from stages.eval.report import PRECISION
 from stages.file_names import file_name, file_names
+from stages.plurals import number_of
 
 
 def output_of(graph: Graph, image: str, split: str | None, folder: Path | None) -> tuple[OutputFolder, str]:
@@ -88,10 +89,11 @@ def format_text(explained: Explained, lines: Lines) -> str:
     capped = f", the cap {steps['left_by_the_cap']:,}" if np.isfinite(explained.thresholds).any() else ""
     head = [
         f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",
-        f"{steps['proposals']:,} proposals; {steps['candidates']:,} candidates in "
-        f"{len(explained.trace.scored.classes):,} classes; suppression leaves {steps['left_by_suppression']:,}{capped}",
-        f"above the cuts: {plural_of(steps['candidates_above_the_cuts'], 'candidate')}, "
-        f"{plural_of(steps['shown'], 'detection')} after suppression",
+        f"{number_of(steps['proposals'], 'proposal')}; {number_of(steps['candidates'], 'candidate')} in "
+        f"{number_of(len(explained.trace.scored.classes), 'class')}; "
+        f"suppression leaves {steps['left_by_suppression']:,}{capped}",
+        f"above the cuts: {number_of(steps['candidates_above_the_cuts'], 'candidate')}, "
+        f"{number_of(steps['shown'], 'detection')} after suppression",
     ]
     objects = [
         text for line in lines.objects for text in (line.sentence, *([f"    {line.detail}"] * bool(line.detail)))

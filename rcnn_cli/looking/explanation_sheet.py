@@ -16,6 +16,7 @@ from stages.pictures.drawing import font_of, shortened, wrapped
 from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.marks import Mark, draw_many, draw_marks, tinted
 from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
+from stages.plurals import number_of
 
 if TYPE_CHECKING:
     from rcnn_cli.looking.explanation import Explained
@@ -72,12 +73,18 @@ def panels(explained: Explained, lines: Lines) -> Pixels:
     above = np.flatnonzero(trace.moved.scores >= explained.least[trace.moved.labels])
     numbers = ", with their precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
     scenes = [
-        (draw_many(pixels, trace.scored.boxes, PROPOSAL, PANEL, opacity), f"{len(trace.scored.boxes):,} proposals"),
+        (
+            draw_many(pixels, trace.scored.boxes, PROPOSAL, PANEL, opacity),
+            number_of(len(trace.scored.boxes), "proposal"),
+        ),
         (
             draw_marks(pixels, candidate_marks(explained, above), PANEL),
-            f"{len(above):,} candidates above the cuts; grey: suppressed",
+            f"{number_of(len(above), 'candidate')} above the cuts; grey: suppressed",
         ),
-        (draw_marks(pixels, detection_marks(explained, lines), PANEL), f"{len(explained.shown):,} detections{numbers}"),
+        (
+            draw_marks(pixels, detection_marks(explained, lines), PANEL),
+            f"{number_of(len(explained.shown), 'detection')}{numbers}",
+        ),
     ]
     captions = [wrapped(words, 15, PANEL[0]) for _, words in scenes]
     step = sum(font_of(15).getmetrics()) + 3

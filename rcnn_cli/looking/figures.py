@@ -14,7 +14,7 @@ from rcnn_cli.looking.units import features_nodes
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.detectors import detector_node, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, open_input, plural
+from rcnn_cli.running.runner import complete, open_input
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import nearest
@@ -25,6 +25,7 @@ from stages.images.reading import Pixels
 from stages.matching.objects import Objects, read_objects
 from stages.networks import NetworkSource
 from stages.pictures.drawing import save_image
+from stages.plurals import number_of, plural
 
 A_SHEET = 12
 REGIONS = 6
@@ -242,7 +243,7 @@ def training_samples(graph: Graph, wish: Wish) -> Pictures:
     if not shown:
         raise StageError(f"'{node.dataset}' has no objects to show")
     left_out = f", of {len(dataset.classes)}" if len(shown) < len(dataset.classes) else ""
-    return {"": sample_sheet(shown)}, f"{len(shown)} classes{left_out}, objects of '{node.dataset}'"
+    return {"": sample_sheet(shown)}, f"{number_of(len(shown), 'class')}{left_out}, objects of '{node.dataset}'"
 
 
 def training_node(graph: Graph) -> Node:

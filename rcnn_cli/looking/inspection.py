@@ -13,10 +13,11 @@ from cache.layout import kind_of
 from cache.manifest import read_manifest
 from cache.parts import verify_part
 from cache.view import open_view, view_fault
-from rcnn_cli.running.runner import counted, manifest_json, plural
+from rcnn_cli.running.runner import counted, manifest_json
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import BadImage, StageError
 from stages.input_files import read_whole
+from stages.plurals import number_of, plural
 
 SAMPLE_ITEMS = 3
 LINE_LENGTH = 100
@@ -43,7 +44,7 @@ def inspect_file(path: Path) -> str:
 
         if is_grid(path):
             cells = [f"  {cell.name}: {', '.join(cell.words()) or 'the base recipe'}" for cell in load_grid(path).cells]
-            return "\n".join([f"{path}: a grid of {len(cells)} cells", *cells])
+            return "\n".join([f"{path}: a grid of {number_of(len(cells), 'cell')}", *cells])
         return json.dumps(load_recipe(path).as_json(), indent=2, ensure_ascii=False)
     if path.suffix == ".json":
         return inspect_json(path)
@@ -99,7 +100,10 @@ def inspect_hdf5(path: Path) -> str:
     lines, kind = [f"{path}: HDF5"], kind_of(path)
     if kind == "part":
         header = verify_part(path)
-        lines = [f"{path}: part {header['part']} of {header['stage']} {header['key']}, {header['items']} items, intact"]
+        lines = [
+            f"{path}: part {header['part']} of {header['stage']} {header['key']}, "
+            f"{number_of(header['items'], 'item')}, intact"
+        ]
     elif kind == "view" and (plan := CacheState(path.parent).plan) is not None:
         fault = view_fault(path.parent, plan, thorough=True)
         if fault is not None:
@@ -151,7 +155,7 @@ def range_of(dataset: Any) -> str:
     if dataset.dtype.kind not in "fiu" or not dataset.shape or dataset.size == 0:
         return ""
     values = np.asarray(dataset[:1000], np.float64)
-    return f", {values.min():.4g} to {values.max():.4g} (first {len(values)} rows)"
+    return f", {values.min():.4g} to {values.max():.4g} (first {number_of(len(values), 'row')})"
 
 
 def shortened(text: str, length: int = 600) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rcnn_cli.outputs import OutputFolder
-from rcnn_cli.running.runner import plural
 from stages.contract.errors import BadImage, StageError
 from stages.contract.settings import nearest
 from stages.file_names import file_name
@@ -19,6 +18,7 @@ from stages.images import reading as images
 from stages.images import videos
 from stages.images.reading import Pixels, read_image
 from stages.images.videos import frame_count, read_frames
+from stages.plurals import plural
 
 log = logging.getLogger("rcnn")
 

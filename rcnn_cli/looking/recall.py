@@ -22,6 +22,7 @@ from stages.contract.errors import StageError
 from stages.matching.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
 from stages.pictures.palette import line_of
 from stages.pictures.plots import cut, new_figure, plain, save, say
+from stages.plurals import number_of
 from stages.propose.methods import METHODS
 from stages.tables import aligned, csv_text
 
@@ -166,7 +167,9 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
     average recall; numbers of proposals that no cache exceeds are left out, as they are the last panel's."""
     drawn = panels(measured)
     width = 3.1 * len(drawn) + 0.5
-    names = [f"{cut(cache.name, 9, width - 2)} ({len(cache.coverage.overlaps):,} objects)" for cache in measured]
+    names = [
+        f"{cut(cache.name, 9, width - 2)} ({number_of(len(cache.coverage.overlaps), 'object')})" for cache in measured
+    ]
     columns = max(1, int(width / (0.6 + 0.075 * max(map(len, names)))))
     figure = new_figure(width, 3.2 + 0.2 * -(-len(names) // columns))
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
@@ -183,7 +186,9 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
             {f"{cache.coverage.boxes[column]:,.0f}" for cache in measured}, key=lambda text: (len(text), text)
         )
         spread = boxes[0] if len(boxes) == 1 else f"{boxes[0]} to {boxes[-1]}"
-        ax.set_title(f"all proposals: {spread} per image" if count is None else f"{count:,} proposals", fontsize=10)
+        ax.set_title(
+            f"all proposals: {spread} per image" if count is None else number_of(count, "proposal"), fontsize=10
+        )
         ax.set(xlim=(0.5, 1), ylim=(0, 100), xlabel="IoU", xticks=LEVELS[::2])
         ax.xaxis.set_major_formatter("{x:g}")
         plain(ax)

@@ -18,6 +18,7 @@ from rcnn_cli.recipes.detectors import detector_of, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import manifest_of
 from stages.contract.card import LogColumns
+from stages.plurals import number_of
 
 log = logging.getLogger("rcnn")
 
@@ -108,8 +109,8 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
         if sheet.bare:
             have = "has" if sheet.bare == 1 else "have"
             remarks.append(
-                f"{name}/detections.png: {sheet.bare} of its {sheet.images} images {have} no detection with a "
-                f"precision of {PRECISION:g} or more; the best ones are shown, whatever the score, "
+                f"{name}/detections.png: {sheet.bare} of its {number_of(sheet.images, 'image')} {have} no detection "
+                f"with a precision of {PRECISION:g} or more; the best ones are shown, whatever the score, "
                 "with the annotated objects"
             )
     return remarks
@@ -198,4 +199,4 @@ def draw_results(graph: Graph, node: Node) -> None:
         f"; {bare} of them {'has' if bare == 1 else 'have'} nothing above the thresholds: the best detections "
         "there are drawn in thin lines, with the annotated objects"
     )
-    click.echo(f"{len(drawn)} images drawn: {folder}/{remark if bare else ''}")
+    click.echo(f"{number_of(len(drawn), 'image')} drawn: {folder}/{remark if bare else ''}")

@@ -29,6 +29,7 @@ from stages.file_names import file_name
 from stages.networks import Preprocessing
 from stages.networks.receptive_field import NotAMap, ReceptiveFields, receptive_fields
 from stages.pictures.drawing import save_image
+from stages.plurals import number_of
 
 MONTAGE = 12
 
@@ -284,5 +285,7 @@ def format_table(maps: Maps, units: Sequence[dict[str, Any]]) -> str:
     chosen = [unit["chosen_for"] for unit in units if unit["chosen_for"]]
     foot = []
     if chosen:
-        foot = [f"{len(chosen)} units chosen: each class's most selective one in turn, at most one per channel"]
+        foot = [
+            f"{number_of(len(chosen), 'unit')} chosen: each class's most selective one in turn, at most one per channel"
+        ]
     return "\n".join([head, "", *lines, *foot])

@@ -50,6 +50,7 @@ from stages.eval.pictures import evenly
 from stages.eval.report import MEASURES, PRECISION
 from stages.matching.proposals import recall_at
 from stages.pictures.palette import as_css
+from stages.plurals import number_of
 from stages.tables import percent
 
 log = logging.getLogger("rcnn")
@@ -240,7 +241,7 @@ def curve_panels(runs: Sequence[Run]) -> dict[str, Any]:
     for number, name in enumerate(name for name in with_objects if name in chosen):
         own: dict[int, Curve] = {run: of_runs[run][name] for run in of_runs if name in of_runs[run]}
         drawn = charts.precision_recall(f"{runs[0].letter} {number}", own)
-        panels.append({"title": name, "note": f"{objects[name]} objects", "svg": drawn})
+        panels.append({"title": name, "note": number_of(objects[name], "object"), "svg": drawn})
     return {"runs": runs, "panels": panels, "left_out": len(with_objects) - len(panels)}
 
 

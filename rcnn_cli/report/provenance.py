@@ -11,10 +11,11 @@ from typing import Any
 from rcnn_cli.recipes.detectors import evaluations_of
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import network_table, sources_of, toml_text
-from rcnn_cli.running.runner import duration, manifest_of, plural, size
+from rcnn_cli.running.runner import duration, manifest_of, size
 from stages.contract.settings import all_of, as_json
 from stages.datasets import ClassificationDataset
 from stages.networks import NetworkSettings
+from stages.plurals import plural
 
 
 def recipe_of(graph: Graph, changes: Sequence[str]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any
 from cache import CacheError, CacheState, DamagedManifest, caches_in, remove_cache
 from cache.verification import Verification
 from rcnn_cli.recipes.graph import CACHES
-from rcnn_cli.running.runner import counted, plural, size
+from rcnn_cli.running.runner import counted, size
 from stages.contract.errors import StageError
+from stages.plurals import number_of, plural
 
 
 def all_caches(work: Path) -> list[CacheState]:
@@ -114,4 +115,4 @@ def collect_garbage(
     elif confirm():
         for folder in unused:
             remove_cache(folder)
-        say(f"{len(unused)} caches deleted")
+        say(f"{number_of(len(unused), 'cache')} deleted")

@@ -12,6 +12,7 @@ from rcnn_cli.progress import progress
 from stages.contract.errors import StageError
 from stages.datasets import BadDataset, Dataset, open_dataset
 from stages.datasets.check import check_dataset
+from stages.plurals import number_of
 
 
 def check_source(
@@ -35,7 +36,7 @@ def check_source(
             raise
         for fault in error.faults.sentences():
             say(fault)
-        say(f"{len(error.faults)} problems; images and boxes are checked once the file can be read")
+        say(f"{number_of(len(error.faults), 'problem')}; images and boxes are checked once the file can be read")
         return False
     if not isinstance(dataset, Dataset):
         raise StageError(
@@ -50,7 +51,7 @@ def check_source(
         say(f"{name:<{width}}  {count.images:>6}  {count.objects:>7}  {count.difficult:>9}  {count.truncated:>9}")
     for note in report.notes:
         say(note)
-    say(f"{len(dataset)} images, {report.problem_count} problems")
+    say(f"{number_of(len(dataset), 'image')}, {number_of(report.problem_count, 'problem')}")
     return not report.problems
 
 

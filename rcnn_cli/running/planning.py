@@ -23,10 +23,11 @@ from cache import Reader
 from cache.parts import USER_BLOCK, part_bytes
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.precisions import PrecisionComparison, compare_precisions
-from rcnn_cli.running.runner import Options, counted, duration, plural, run_node, size
+from rcnn_cli.running.runner import Options, counted, duration, run_node, size
 from rcnn_cli.running.status import State
 from stages.contract.execution import OpenProgress, Progress, SilentProgress
 from stages.datasets import ClassificationDataset
+from stages.plurals import number_of, plural
 
 log = logging.getLogger("rcnn")
 
@@ -304,8 +305,8 @@ def format_plan(plan: Plan, work: Path, as_json: bool) -> str:
         f"To do: {size(plan.bytes_left)} and {duration(plan.seconds)}; free in {work}: {size(plan.bytes_free)}"
     )
     output.append(
-        f"Estimated from up to {plan.sample} images per split on {plan.device} with {plan.jobs} "
-        f"{plural('job', plan.jobs)}; +- is twice the standard error.\n"
+        f"Estimated from up to {number_of(plan.sample, 'image')} per split on {plan.device} with "
+        f"{number_of(plan.jobs, 'job')}; +- is twice the standard error.\n"
         "Times for training and evaluation are rough guesses, proportional to the number of images."
     )
     output += [line for comparison in plan.precisions for line in comparison.lines()]
@@ -318,7 +319,7 @@ def cells(line: Line) -> tuple[str, ...]:
         return (line.name, "", "", "", "", line.detail)
     items = f"{line.items:,} {plural(line.item, line.items)}"
     margin = f" +- {line.rows_spread:,}" if line.rows_spread else ""
-    rows = f"{line.rows:,}{margin} {'boxes' if line.boxes else 'rows'}" if line.rows else ""
+    rows = f"{line.rows:,}{margin} {plural('box' if line.boxes else 'row', line.rows)}" if line.rows else ""
     if line.state == "complete":
         return (line.name, items, rows, size(line.bytes), "", "complete")
     return (line.name, items, rows, size(line.bytes), duration(line.seconds), line.detail)

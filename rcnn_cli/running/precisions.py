@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, open_inputs, plural
+from rcnn_cli.running.runner import complete, open_inputs
 from stages.contract.execution import Execution
+from stages.plurals import plural
 
 if TYPE_CHECKING:
     from stages.contract.precision import PrecisionTrial

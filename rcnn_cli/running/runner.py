@@ -39,6 +39,7 @@ from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.kinds import DATASETS, KINDS
 from stages.contract.settings import all_of
+from stages.plurals import number_of, plural
 
 if TYPE_CHECKING:
     from stages.datasets.photos import Photos
@@ -273,11 +274,12 @@ def run_node(graph: Graph, node: Node, options: Options, seen: States | None = N
         missing = len(writer.unfinished())
         if missing:
             log.info(
-                "%s: shard %d/%d done, %d parts of other shards are missing",
+                "%s: shard %d/%d done, %s of other shards %s missing",
                 node.name,
                 options.shard.index,
                 options.shard.count,
-                missing,
+                number_of(missing, "part"),
+                "is" if missing == 1 else "are",
             )
             return False
         if options.execution.rank:  # of torchrun's processes the first closes the cache
@@ -523,18 +525,11 @@ def tell_skipped(node: Node, manifest: Mapping[str, Any]) -> None:
 
 def counted(manifest: Mapping[str, Any]) -> str:
     """ "500 images, 1,145,000 rows, 2.3 GB" of a manifest."""
-    rows = f", {manifest['rows']:,} rows" if manifest.get("rows") else ""
+    rows = f", {number_of(manifest['rows'], 'row')}" if manifest.get("rows") else ""
     skipped = f", {len(manifest['skipped'])} skipped" if manifest.get("skipped") else ""
     adopted = f", {sum(manifest['adopted'].values()):,} copied" if manifest.get("adopted") else ""
     items = manifest.get("items", 0)
     return f"{items:,} {plural('item', items)}{rows}{skipped}{adopted}, {size(manifest.get('bytes', 0))}"
-
-
-def plural(word: str, count: int) -> str:
-    """ "1 image", "2 images", "3 classes" without the number."""
-    if count == 1:
-        return word
-    return f"{word}es" if word.endswith("s") else f"{word}s"
 
 
 def size(count: float) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from cache import CacheState, find_adoption, nearest_relative
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import counted, listed_caches, look, not_cached, plural
+from rcnn_cli.running.runner import counted, listed_caches, look, not_cached
+from stages.plurals import plural
 
 
 @dataclass(frozen=True)

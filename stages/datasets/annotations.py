@@ -87,9 +87,10 @@ class Annotation:
 
     def without_area(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         """Which objects have no area on an image of `size` (width, height), in float32, or non-finite corners: bool
-        [n]. They are left out."""
+        [n]. They are left out. Those with a `misplacement` are not among them, but a problem."""
         boxes = self.boxes
-        return np.asarray(~has_area(boxes) | ~has_area(clip_boxes(boxes, *size)))
+        wrong = [bool(misplacement(annotated, size, self.zero_based)) for annotated in self.objects]
+        return np.asarray((~has_area(boxes) | ~has_area(clip_boxes(boxes, *size))) & ~np.array(wrong, bool))
 
 
 def read_annotation(path: Path, read: Callable[[Path], bytes] = read_whole, *, zero_based: bool = False) -> Annotation:
@@ -258,25 +259,30 @@ def problems(
     if image is not None and image.header is not None and image.size != size:
         sizes = f"states {size[0]} x {size[1]} pixels but its image has {described_size(image)}"
         yield f"{annotation.path}: {sizes}; correct one of the two"
-    first, counted = 1, "count from 1 and include the last pixel (zero_based = true reads those that count from 0)"
-    if annotation.zero_based:
-        first, counted = 0, "count from 0, to the right edge of the last pixel"
     for annotated in annotation.objects:
         what = f"{annotation.path}: object {annotated.number} ({annotated.name})"
         if classes is not None and annotated.name not in classes:
             advice = 'list the class, correct the name, or set other_classes = "leave-out"'
             yield f"{what} has none of the listed classes ({', '.join(classes)}); {advice}"
-        xmin, ymin, xmax, ymax = annotated.corners
-        box = f"the box ({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g})"
-        if not np.isfinite(annotated.corners).all():
-            continue
-        if xmax < xmin or ymax < ymin:
-            yield f"{what} has {box}, which is inverted; correct its corners"
-        elif min(xmin, ymin) < first - SLACK or xmax > size[0] + SLACK or ymax > size[1] + SLACK:
-            yield (
-                f"{what} has {box}, outside its image of {size[0]} x {size[1]} pixels; "
-                f"correct its corners, which {counted}"
-            )
+        if fault := misplacement(annotated, size, annotation.zero_based):
+            yield f"{what} has {fault}"
+
+
+def misplacement(annotated: VocObject, size: tuple[int, int], zero_based: bool) -> str:
+    """What is wrong with the place of an object on an image of `size` (width, height), and what to do; "" if nothing
+    is, or if its corners are not finite."""
+    if not np.isfinite(annotated.corners).all():
+        return ""
+    xmin, ymin, xmax, ymax = annotated.corners
+    box = f"the box ({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g})"
+    if xmax < xmin or ymax < ymin:
+        return f"{box}, which is inverted; correct its corners"
+    first, counted = 1, "count from 1 and include the last pixel (zero_based = true reads those that count from 0)"
+    if zero_based:
+        first, counted = 0, "count from 0, to the right edge of the last pixel"
+    if min(xmin, ymin) < first - SLACK or xmax > size[0] + SLACK or ymax > size[1] + SLACK:
+        return f"{box}, outside its image of {size[0]} x {size[1]} pixels; correct its corners, which {counted}"
+    return ""
 
 
 def class_names(path: Path, read: Callable[[Path], bytes] = read_whole) -> set[str]:

@@ -51,6 +51,13 @@ class YoloObject:
     pose: str = "Unspecified"
 
 
+def extends_beyond(labelled: YoloObject, size: tuple[int, int]) -> bool:
+    """Whether an object reaches beyond an image of `size` (width, height) by more than SLACK of a side, or a pixel."""
+    x1, y1, x2, y2 = labelled.corners
+    slack = np.maximum(SLACK, 1 / np.array(size))
+    return bool(min(x1, 1 - x2) < -slack[0] or min(y1, 1 - y2) < -slack[1])
+
+
 @dataclass(frozen=True)
 class YoloAnnotation:
     """A label file; `missing` if there is none, `repeated` counts exact duplicates of lines, and `faults` are the lines
@@ -70,8 +77,10 @@ class YoloAnnotation:
         return as_boxes(corners * np.tile(size, 2))
 
     def without_area(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Which objects have no area on an image of `size` (width, height), or non-finite numbers: bool [n]."""
-        return np.asarray(~has_area(clip_boxes(self.boxes_on(size), *size)))
+        """Which objects have no area on an image of `size` (width, height), or non-finite numbers: bool [n]. Those that
+        extend beyond the image are not among them, but a problem."""
+        outside = np.array([extends_beyond(labelled, size) for labelled in self.objects], bool)
+        return np.asarray(~has_area(clip_boxes(self.boxes_on(size), *size)) & ~outside)
 
     def where(self, place: int) -> str:
         """How notes refer to the object at `place`."""
@@ -131,10 +140,9 @@ class YoloDataset(Dataset):
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
         """The boxes that extend beyond an image of `size` (width, height), one sentence each."""
-        slack = np.maximum(SLACK, 1 / np.array(size))
         for labelled in annotation.objects:
-            x1, y1, x2, y2 = labelled.corners
-            if min(x1, 1 - x2) < -slack[0] or min(y1, 1 - y2) < -slack[1]:
+            if extends_beyond(labelled, size):
+                x1, y1, x2, y2 = labelled.corners
                 box = f"a box from ({x1:.4g}, {y1:.4g}) to ({x2:.4g}, {y2:.4g})"
                 yield (
                     f"{annotation.path}: line {labelled.line} ({labelled.name}) is {box} as fractions of the image, "

@@ -21,6 +21,7 @@ from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import processes
 from stages.datasets import Dataset
 from stages.images.reading import ImageFile
+from stages.plurals import number_of
 from stages.propose import Settings
 from stages.propose.box_file import BoxFile, fit_to_image
 from stages.propose.methods import METHODS
@@ -259,7 +260,7 @@ def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Pr
             write_part(output, feed.claimed.popleft(), waiting, schema_of(feed.settings))
             waiting = []
     if cut and feed.listed:
-        reached = "1 box reached over its" if cut == 1 else f"{cut} boxes reached over their"
+        reached = f"{number_of(cut, 'box')} reached over {'its' if cut == 1 else 'their'}"
         logger.warning("%s: %s image's edge and %s clipped", feed.listed.path, reached, "was" if cut == 1 else "were")
 
 

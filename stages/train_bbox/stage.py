@@ -15,6 +15,7 @@ from stages.contract.inputs import Inputs
 from stages.contract.processes import processes
 from stages.features.reading import feature_scale, layer_dimension
 from stages.matching.ground_truth import check_images
+from stages.plurals import number_of
 from stages.train_bbox import Settings
 from stages.train_bbox.examples import Examples, collect_examples, feature_blocks
 from stages.train_bbox.ridge import fit_ridge, whiten
@@ -124,9 +125,9 @@ def report(part: Part, records: Sequence[Record]) -> None:
             )
         else:
             logger.debug(
-                "class '%s': %d examples, mean squared error %.4f before regression, %.4f after",
+                "class '%s': %s, mean squared error %.4f before regression, %.4f after",
                 name,
-                record["examples"],
+                number_of(int(record["examples"]), "example"),
                 record["error_before"],
                 record["error_after"],
             )

@@ -22,6 +22,7 @@ from stages.features.reading import feature_scale, layer_dimension, scaled
 from stages.matching.examples import unused_rows
 from stages.matching.ground_truth import check_images
 from stages.matching.windows import negative_rows, present_overlaps
+from stages.plurals import number_of
 from stages.train_svm import STAGE, Settings
 from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.mining import (
@@ -371,13 +372,13 @@ def say_round(miner: ClassMiner, final: bool) -> None:
     entry = miner.log[-1]
     logger.log(
         logging.INFO if final else logging.DEBUG,
-        "class '%s', round %d at image %d: %d positives, %d negatives (%d new, %d evicted), objective %.5f "
+        "class '%s', round %d at image %d: %s, %s (%d new, %d evicted), objective %.5f "
         "(positives %.5f, negatives %.5f, regulariser %.5f)",
         miner.name,
         len(miner.log),
         entry["image"] + 1,
-        entry["positives"],
-        entry["negatives"],
+        number_of(int(entry["positives"]), "positive"),
+        number_of(int(entry["negatives"]), "negative"),
         entry["added"],
         entry["evicted"],
         entry["objective"],

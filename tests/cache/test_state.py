@@ -167,7 +167,9 @@ def test_caches_are_found_and_removed(folder, tmp_path):
 def test_the_nearest_relative_says_what_differs(folder):
     settings = dict(IDENTITY.settings)
     wanted = Identity(IDENTITY.stage, IDENTITY.schema_version + 1, settings, IDENTITY.inputs, IDENTITY.libraries)
-    words, manifest = nearest_relative(folder.parent, wanted)
+    relative = nearest_relative(folder.parent, wanted)
+    assert relative is not None
+    words, manifest = relative
     assert words == [f"{IDENTITY.stage}'s format {IDENTITY.schema_version} -> {IDENTITY.schema_version + 1}"]
     assert manifest["key"] == IDENTITY.key
     assert nearest_relative(folder.parent, wanted, lambda manifest: manifest["key"] != IDENTITY.key) is None

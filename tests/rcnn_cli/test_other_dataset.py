@@ -73,7 +73,7 @@ def test_results_and_pictures_are_of_the_dataset(graph: Graph, capsys: pytest.Ca
     assert [image["file_name"] for image in annotations["images"]] == ["v1.png"]
     assert len(json.loads((folder / "eval/coco-results.json").read_text())) == 1
     draw_results(graph, graph.nodes["detect@val"])
-    assert "1 images drawn" in capsys.readouterr().out
+    assert "1 image drawn" in capsys.readouterr().out
     _, remark = detections(graph, Wish(0.5, (), 1, 0, OutputFolder(graph.work)))
     assert "of 'val'" in remark
 

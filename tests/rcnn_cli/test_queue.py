@@ -242,7 +242,7 @@ def test_what_was_submitted_before_a_refusal_is_known(cluster, call, tmp_path):
     )
     (cluster.folder / "refuse").unlink()
     cluster.show((1, 1, "RUNNING"), (1, 2, "RUNNING"))
-    assert "1 jobs submitted" in call("submit", "r.toml")[1]
+    assert "1 job submitted" in call("submit", "r.toml")[1]
 
 
 def test_a_second_submit_waits_for_the_first(cluster, call, tmp_path):

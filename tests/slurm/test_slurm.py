@@ -375,7 +375,7 @@ def test_a_job_that_slurm_refuses_is_a_sentence_and_those_before_it_stay(project
     ), done.stderr
     poor.cluster.write_text(CLUSTER)
     again = poor.submit().stdout
-    assert "1 jobs submitted" in again
+    assert "1 job submitted" in again
     assert job_of(again, "extract-again@train")
 
 

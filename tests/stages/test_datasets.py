@@ -543,6 +543,26 @@ def test_a_check_tells_every_problem_and_counts_the_objects(voc: Path, tmp_path:
     assert cat.objects == 0
 
 
+@pytest.mark.parametrize(
+    ("corners", "words"),
+    [
+        ("<xmin>50</xmin><ymin>1</ymin><xmax>10</xmax><ymax>30</ymax>", "inverted"),
+        ("<xmin>70</xmin><ymin>1</ymin><xmax>90</xmax><ymax>30</ymax>", "outside its image"),
+    ],
+)
+def test_a_misplaced_object_is_a_problem_and_not_also_one_without_area(
+    tmp_path: Path, corners: str, words: str
+) -> None:
+    before = "<xmin>5</xmin><ymin>1</ymin><xmax>60</xmax><ymax>30</ymax>"
+    dataset = opened(make_voc(tmp_path / "voc", {"a": DOG.replace(before, corners)}), tmp_path)
+    report = check_dataset(dataset)
+    (problem,) = report.problems
+    assert words in problem
+    assert report.notes == []
+    with pytest.raises(BadAnnotation, match=words):
+        dataset.record("a")
+
+
 def test_a_clean_dataset_has_no_problems(voc: Path, tmp_path: Path) -> None:
     assert check_dataset(opened(voc, tmp_path)).problems == []
 

@@ -175,6 +175,13 @@ def test_the_check_lists_every_bad_line_and_counts_what_is_too_much(tmp_path: Pa
     assert report.problem_count == 33
 
 
+def test_an_object_outside_is_a_problem_and_not_also_one_without_area(tmp_path: Path) -> None:
+    report = check_dataset(opened(make(tmp_path, {"a": f"{BOX}\n0 1.0 0.5 0.0 0.5\n", "b": "1 1.0 1.0 1.0 1.0\n"})))
+    assert ["b.txt: line 1 (dog) is a box" in problem for problem in report.problems] == [True]
+    (note,) = [note for note in report.notes if "no area" in note]
+    assert note.endswith("-train: 1 object has no area, left out: a.txt line 2 (cat)")
+
+
 def test_a_line_that_is_there_twice_is_one_object(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     polygon = "1 0.1 0.2 0.3 0.2 0.2 0.9"
     once = {"a": f"{BOX}\n{polygon}\n", "b": BOX}
