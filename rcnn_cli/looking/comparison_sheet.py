@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw
 
 from rcnn_cli.looking.evaluated import NAMES
 from stages.images.reading import Pixels
-from stages.matching.error_types import DIFFICULT, TYPES
+from stages.matching.error_types import DIFFICULT
 from stages.pictures.drawing import font_of, shortened
 from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.marks import Mark, draw_marks
-from stages.pictures.palette import INK, PAPER, kind_colour, rgb, series_colour
+from stages.pictures.palette import INK, PAPER, kind_colour
 
 if TYPE_CHECKING:
     from rcnn_cli.looking.comparison import Side
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 CELL = (340, 280)
 GAP = 14
 COLUMNS = 2
-LEGEND = ("true", *TYPES, "ignored")
+LEGEND = {
+    "true": "true",
+    "Loc": "Loc: poorly localised, or a duplicate",
+    "Sim": "Sim: on a similar class",
+    "Oth": "Oth: on another class",
+    "BG": "BG: on background",
+    "ignored": "ignored: on a difficult object",
+}
+"""What the colours of detections mean; four are types of false positives."""
 
 
 def comparison_sheet(a: Side, b: Side, images: Sequence[Mapping[str, Any]]) -> Pixels:
@@ -97,12 +105,9 @@ def marks(side: Side, image: int) -> list[Mark]:
 
 def heading(a: Side, b: Side, width: int) -> Pixels:
     """The legend: which side is which run, and what the colours mean."""
-    sides = [
-        Entry(f"{place} {letter}: {side.name}", rgb(series_colour(number)), line=True)
-        for number, (place, letter, side) in enumerate((("left", "A", a), ("right", "B", b)))
-    ]
-    kinds = [Entry(kind, kind_colour(kind)) for kind in LEGEND]
-    missed = Entry("missed", kind_colour("missed"), dashed=True)
-    note = Entry("numbers: the detector's precision at that score")
+    sides = [Entry(f"A (left): {a.name}"), Entry(f"B (right): {b.name}")]
+    kinds = [Entry(words, kind_colour(kind)) for kind, words in LEGEND.items()]
+    missed = Entry("missed object", kind_colour("missed"), dashed=True)
+    note = Entry("numbers: the precision at the detection's score")
     legend = draw_legend([sides, [*kinds, missed, note]], width)
     return with_margins(legend, GAP, GAP)
