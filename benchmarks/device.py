@@ -31,12 +31,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.extraction import LAYERS, Case, describe_machine, median_ratio, our_extraction, recipe
-from stages.extract import ONLY_ON_CUDA
-from stages.extract.features import COMPUTED_IN, arithmetic, load_network
+from stages.extract.features import load_network
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
+from stages.networks.precision import COMPUTED_IN, ONLY_ON_CUDA, PRECISIONS, arithmetic
 
-PRECISIONS = tuple(COMPUTED_IN)
 VARIANTS = ("contiguous", "channels-last", "compiled", "graph", "stage")
 OURS = "channels-last"
 Pass = Callable[[], object]
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{network}: {precision} needs CUDA; left out", file=sys.stderr)
                 continue
             case = Case(network, precision, options.batch_size, options.regions, device)
-            with arithmetic(recipe(case)[0], device):
+            with arithmetic(precision, device):
                 print_row(measure(case, options.variants, options.rounds, options.images), options.variants)
 
 

@@ -161,7 +161,7 @@ def strip(explained: Explained, line: Line) -> Pixels:
         side = STRIP - 22
         seen = Image.fromarray(crop).resize((side, side), Image.Resampling.BICUBIC)
         canvas.paste(seen, (left, GAP))
-        words = f"input, {crop.shape[1]} x {crop.shape[0]}"
+        words = "pooled from the map" if explained.view.pooled else f"input, {crop.shape[1]} x {crop.shape[0]}"
         pen.text((left + side / 2, GAP + side + 4), words, fill=FAINT, font=font_of(13), anchor="ma")
         left += side + GAP
         bars = score_bars(explained, line.proposal, line.label)

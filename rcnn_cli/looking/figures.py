@@ -182,12 +182,13 @@ def filters(graph: Graph, wish: Wish) -> Pictures:
 def transformations(graph: Graph, wish: Wish) -> Pictures:
     """Figure 7: ways to make a region square, without padding and with the padding of the features, for the objects of
     chosen images or for elongated objects of different classes."""
-    from stages.extract.pictures import Region, transformation_sheet
+    from stages.extract.pictures import Region, View, transformation_sheet
 
     nodes = features_nodes(graph)
     node = next((node for node in nodes if node.dataset == "test"), nodes[0])
     graph.check([node])
     source, dataset = network_of(graph, node), graph.dataset(node.dataset, "dataset")
+    padding = View.of(source, node.settings).padding
     ids = chosen_images(wish, dataset.image_ids, node.dataset) if wish.images else dataset.image_ids
     objects = read_objects(dataset, ids)
     rows = np.arange(len(objects))[:MOST_REGIONS] if wish.images else elongated(objects, REGIONS, wish)
@@ -201,7 +202,7 @@ def transformations(graph: Graph, wish: Wish) -> Pictures:
         )
         for row in rows
     ]
-    sheet = transformation_sheet(regions, source.card.input_size, node.settings.padding, source.preprocessing)
+    sheet = transformation_sheet(regions, source.card.input_size, padding, source.preprocessing)
     first = f"the first {len(rows)} of " if wish.images and len(rows) < len(objects) else ""
     count = len(objects) if first else len(rows)
     return {"": sheet}, f"{first}{count} {plural('object', count)} of '{node.dataset}'"

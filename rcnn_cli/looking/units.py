@@ -22,6 +22,7 @@ from rcnn_cli.recipes.detectors import detector_node, main_detector, tables_that
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import check_readable
 from stages.contract.errors import StageError
+from stages.extract import ROI_POOL
 from stages.extract.pictures import UnitRow, View, seen_regions, unit_sheet
 from stages.extract.units import TopRegions, class_selectivity, selective_units, strongest_regions
 from stages.features.reading import NOT_LAYERS, layer_dimension
@@ -69,8 +70,13 @@ def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) ->
     check_readable(graph, node, "to show its units")
     reader = Reader(graph.folder(node))
     network = reader.manifest["summary"]["network"]
-    chosen, fields = chosen_layer(reader, network["name"], layer)
     settings = node.settings
+    if settings.method == ROI_POOL:
+        raise StageError(
+            f"{graph.recipe.path}: the regions of [{node.table}] are pooled from maps, so its units have no receptive "
+            'field within them; choose features with method = "warp"'
+        )
+    chosen, fields = chosen_layer(reader, network["name"], layer)
     view = View(
         network["input_size"],
         settings.mode,

@@ -118,6 +118,7 @@ KINDS = {
         ),
         Kind("network", trained_network, on_device=True, described_by=NETWORKS, key=network_key),
         Kind("proposals"),
+        Kind("maps"),
         Kind("features"),
         Kind("svm"),
         Kind("regressor"),

@@ -1,7 +1,8 @@
-"""Stage `extract`: warping every region to the network's input and keeping the outputs of chosen layers.
+"""Stage `extract`: every region through the network, keeping the outputs of chosen layers.
 
-R-CNN section 2.1 ("Feature extraction") and Appendix A. Features are extracted for the ground-truth boxes as well,
-which come first, as in the authors' release (roidb_from_voc.m).
+R-CNN warps every region to the network's input (section 2.1, "Feature extraction", and Appendix A); Fast R-CNN pools it
+from the map of the whole image (arXiv 1504.08083, section 2.1). Features are extracted for the ground-truth boxes as
+well, which come first, as in the authors' release (roidb_from_voc.m).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.networks import NetworkCard, PlannedNetwork
+from stages.networks.precision import ONLY_ON_CUDA, PRECISIONS
 
-ONLY_ON_CUDA = ("float16", "tf32")
-"""Values of `precision` that need CUDA."""
+WARP, ROI_POOL = "warp", "roi-pool"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Settings:
     reads are not cached but computed as they are read.
     """
 
+    method: str = setting(
+        WARP,
+        "Where regions are cut out. warp: of the image, each warped to the network's input; roi-pool: of the map that "
+        "the maps stage computes once per image, pooled to the size that the network's later layers take.",
+        choices=(WARP, ROI_POOL),
+        later=True,
+        source="R-CNN section 2.1; roi-pool: Fast R-CNN section 2.1",
+    )
     layers: tuple[str, ...] = setting(
         ("fc7", "pool5"),
         "The layers whose outputs are kept as features.",
@@ -40,19 +49,30 @@ class Settings:
         "How a region is fitted into the network's square input. warp: stretched, ignoring its aspect ratio; square: "
         "cropped as its tightest enclosing square; square-masked: the same, with the mean colour outside the region.",
         choices=("warp", "square", "square-masked"),
+        only_with=("method", WARP),
         source="R-CNN Appendix A",
     )
     padding: int = setting(
         16,
         "Context around a region, in pixels of the network's input.",
         at_least=0,
+        only_with=("method", WARP),
         source="R-CNN Appendix A",
+    )
+    pooling: str = setting(
+        "max",
+        "How a region of the map is pooled. max: RoI max pooling; align: RoIAlign, the mean of 2 x 2 bilinear samples "
+        "per bin, at positions that are not rounded to cells.",
+        choices=("max", "align"),
+        only_with=("method", ROI_POOL),
+        later=True,
+        source="Fast R-CNN section 2.1; align: Mask R-CNN section 3",
     )
     precision: str = setting(
         "float32",
         "Precision of the forward pass; bfloat16 is faster on some CPUs and slower on others (`rcnn plan` measures "
         "it), float16 and tf32 need CUDA.",
-        choices=("float32", "bfloat16", "float16", "tf32"),
+        choices=PRECISIONS,
         on_cuda=ONLY_ON_CUDA,
         source="ours; Caffe computed in float32",
     )
@@ -71,15 +91,18 @@ class Settings:
 
 
 def check_layers(settings: Settings, card: NetworkCard) -> None:
-    """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have, and for a
-    padding that leaves no room for the region."""
+    """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have (or that it
+    does not compute from pooled regions), and for a padding that leaves no room for the region."""
     if not settings.layers or len(set(settings.layers)) < len(settings.layers):
         raise BadSetting(
             f"layers = {list(settings.layers)} must name one or more layers of {card.name}, each once "
             f"({', '.join(card.layers)})"
         )
     card.check_layers(settings.layers)
-    card.check_padding(settings.padding)
+    if settings.method == WARP:
+        card.check_padding(settings.padding)
+    else:
+        card.needed(settings.layers, card.head.start)
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
@@ -89,7 +112,7 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
 
 STAGE = Stage(
     name="extract",
-    summary="Warp every region, run the network and keep the outputs of its layers.",
+    summary="Run every region through the network and keep the outputs of its layers.",
     schema_version=1,
     settings=Settings,
     makes="features",
@@ -97,6 +120,7 @@ STAGE = Stage(
         Input("images", kinds=("dataset",)),
         Input("proposals", kinds=("proposals",), default=("propose",), once=True),
         Input("network", kinds=("network",), default=("finetune", "pretrain", "network")),
+        Input("maps", kinds=("maps",), default=("maps",), only_if=("method", ROI_POOL), once=True),
     ),
     module="stages.extract.stage",
     follows_split=True,

@@ -1,9 +1,8 @@
-"""From an image and its boxes to features."""
+"""From an image, or its maps, and its boxes to features."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,12 +15,14 @@ from stages.extract import Settings, check_layers
 from stages.images.reading import Pixels
 from stages.images.warp import warp_batches
 from stages.networks import SOFTMAX, NetworkSource
+from stages.networks.feature_maps import FeatureMaps
 from stages.networks.network import Network
+from stages.networks.precision import load
+from stages.networks.roi_pooling import map_regions, pooled_regions
 
 Features = dict[str, NDArray[np.floating]]
 CPU_BATCH = 32
 CUDA_BATCH = 512
-COMPUTED_IN = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 
 
 def default_batch_size(device: str) -> int:
@@ -43,30 +44,7 @@ def stored_dtype(settings: Settings, layer: str) -> str:
 def load_network(source: NetworkSource, settings: Settings, device: str) -> Network:
     """The network in `settings.precision`. Raises BadSetting if `device` does not support it."""
     check_device(settings, device, "extract.")
-    return source.load(device, COMPUTED_IN[settings.precision])
-
-
-@contextlib.contextmanager
-def arithmetic(settings: Settings, device: str) -> Iterator[None]:
-    """Sets the process-wide PyTorch options that change results, and restores them afterwards.
-
-    One thread on the CPU, so that results do not depend on the number of cores; TF32 on CUDA only with that precision.
-    """
-    if device.startswith("cuda"):
-        matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-        flags = matmul.allow_tf32, convolution.allow_tf32
-        matmul.allow_tf32 = convolution.allow_tf32 = settings.precision == "tf32"
-        try:
-            yield
-        finally:
-            matmul.allow_tf32, convolution.allow_tf32 = flags
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return load(source, settings.precision, device)
 
 
 def extract_features(
@@ -81,9 +59,8 @@ def extract_features(
     size = batch_size or default_batch_size(str(network.device))
     pixels = image if isinstance(image, torch.Tensor) else torch.from_numpy(image)
     planes = pixels.to(network.device, non_blocking=True).permute(2, 0, 1)
-    outputs: dict[str, list[torch.Tensor]] = {name: [] for name in settings.layers}
     with torch.inference_mode():
-        for batch in warp_batches(
+        batches = warp_batches(
             planes,
             boxes,
             network.input_size,
@@ -92,13 +69,41 @@ def extract_features(
             network.preprocessing,
             size,
             network.dtype,
-        ):
-            for name, values in network.forward(batch, settings.layers).items():
-                outputs[name].append(values.to(getattr(torch, stored_dtype(settings, name))))
-        return {
-            name: gathered(name, parts, network.layers[name], stored_dtype(settings, name))
-            for name, parts in outputs.items()
-        }
+        )
+        return collected((network.forward(batch, settings.layers) for batch in batches), network, settings)
+
+
+def pooled_features(
+    maps: FeatureMaps, boxes: Boxes, network: Network, settings: Settings, batch_size: int | None = None
+) -> Features:
+    """As `extract_features`, with the regions pooled from the image's maps instead of cut out of its pixels.
+
+    The network continues from a pooled region as if it were its whole map. Of boxes that cover the same cells, one is
+    computed.
+    """
+    card, size = network.card, batch_size or default_batch_size(str(network.device))
+    regions = map_regions(boxes, maps.scales, card.trunk, card.input_size, settings.pooling)
+    planes = [
+        torch.from_numpy(cells).to(network.device).permute(2, 0, 1).to(torch.float32).contiguous()
+        for cells in maps.maps
+    ]
+    with torch.inference_mode():
+        batches = pooled_regions(planes, regions, card.head.side, settings.pooling, size)
+        outputs = (network.head(batch.to(network.dtype), settings.layers) for batch in batches)
+        features = collected(outputs, network, settings)
+    return {name: values[regions.inverse] for name, values in features.items()}
+
+
+def collected(outputs: Iterable[dict[str, torch.Tensor]], network: Network, settings: Settings) -> Features:
+    """The outputs of batches of regions, each layer in the type it is stored in. Raises StageError if one overflows."""
+    batches: dict[str, list[torch.Tensor]] = {name: [] for name in settings.layers}
+    for output in outputs:
+        for name, values in output.items():
+            batches[name].append(values.to(getattr(torch, stored_dtype(settings, name))))
+    return {
+        name: gathered(name, parts, network.layers[name], stored_dtype(settings, name))
+        for name, parts in batches.items()
+    }
 
 
 def gathered(layer: str, batches: Sequence[torch.Tensor], dimension: int, dtype: str) -> NDArray[np.floating]:

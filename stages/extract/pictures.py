@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.extract import Settings
+from stages.extract import ROI_POOL, Settings
 from stages.images.reading import Pixels
 from stages.images.warp import crop_geometry, warp_regions
 from stages.networks import NetworkSource, Preprocessing
@@ -23,17 +23,23 @@ from stages.pictures.drawing import PAPER, contact_sheet, draw_field, resized, s
 
 @dataclass(frozen=True)
 class View:
-    """How regions become the network's S x S input: see `stages.images.warp`."""
+    """How regions become the network's S x S input: see `stages.images.warp`.
+
+    `pooled`: they do not, but are pooled from the map of the whole image; what is shown is the region alone.
+    """
 
     side: int
     mode: str
     padding: int
     preprocessing: Preprocessing
+    pooled: bool = False
 
     @staticmethod
     def of(network: NetworkSource, settings: Settings) -> View:
         """As `network` sees regions under these settings."""
-        return View(network.card.input_size, settings.mode, settings.padding, network.preprocessing)
+        pooled = settings.method == ROI_POOL
+        padding = 0 if pooled else settings.padding
+        return View(network.card.input_size, settings.mode, padding, network.preprocessing, pooled)
 
 
 @dataclass(frozen=True)

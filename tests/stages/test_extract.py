@@ -21,12 +21,13 @@ from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.datasets import open_dataset
 from stages.extract import STAGE, Settings
-from stages.extract.features import arithmetic, extract_features, layer_dimensions, load_network
+from stages.extract.features import extract_features, layer_dimensions, load_network
 from stages.extract.stage import PROPOSAL, on_demand, schema
 from stages.images.reading import read_image
 from stages.images.warp import warp_regions
 from stages.networks import NetworkSettings, NetworkSource
 from stages.networks.memory import keep_large_buffers
+from stages.networks.precision import arithmetic
 
 SHAPENET = Settings(layers=("fc5", "pool4"), padding=4)
 
@@ -233,7 +234,7 @@ def similarity(source: NetworkSource, layer: str, padding: int, image: np.ndarra
     found = []
     for precision in ("float32", "bfloat16"):
         settings = Settings(layers=(layer,), padding=padding, precision=precision, dtype="float32")
-        with arithmetic(settings, "cpu"):
+        with arithmetic(settings.precision, "cpu"):
             network = load_network(source, settings, "cpu")
             found.append(extract_features(image, boxes, network, settings)[layer].astype(np.float64))
     norms = np.linalg.norm(found, axis=2)

@@ -23,7 +23,7 @@ from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.datasets import open_dataset, open_detection
 from stages.extract import Settings as ExtractSettings
-from stages.extract.features import arithmetic, extract_features
+from stages.extract.features import extract_features
 from stages.finetune import STAGE, Settings
 from stages.finetune.network import classifier_name, replace_classifier
 from stages.finetune.reading import WindowSampler
@@ -35,6 +35,7 @@ from stages.images.warp import warp_regions
 from stages.matching.windows import UNUSED, window_labels
 from stages.networks import CAFFE, NETWORKS, SOFTMAX, NetworkCard, NetworkSettings, NetworkSource
 from stages.networks.architectures import build
+from stages.networks.precision import arithmetic
 from stages.networks.weights import COLUMNS
 from stages.training.image_memory import ImageMemory
 from stages.training.parameters import parameter_groups, set_dropout, training_mode
@@ -499,7 +500,7 @@ def test_softmax_features_are_those_of_the_forward_pass_in_float32(inputs):
     pixels = inputs["images"].read_image(image_id)
     boxes = inputs["proposals"].read(image_id)["boxes"]
     settings = ExtractSettings(layers=("fc5", SOFTMAX), padding=4)
-    with arithmetic(settings, "cpu"):
+    with arithmetic(settings.precision, "cpu"):
         features = extract_features(pixels, boxes, network, settings)
     assert (features["fc5"].dtype, features[SOFTMAX].dtype) == (np.float16, np.float32)
     planes = torch.from_numpy(pixels).permute(2, 0, 1)

@@ -24,7 +24,8 @@ def test_what_tables_describe_has_a_key() -> None:
 
 
 def test_stages_that_read_or_make_a_network_need_the_device() -> None:
-    assert {name for name, stage in catalogue().items() if runs_network(stage)} == {"pretrain", "finetune", "extract"}
+    networks = {name for name, stage in catalogue().items() if runs_network(stage)}
+    assert networks == {"pretrain", "finetune", "maps", "extract"}
 
 
 def test_a_key_covers_annotations_and_crowds_where_they_matter() -> None:

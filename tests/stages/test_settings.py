@@ -106,6 +106,7 @@ IDENTITY = {
         "step", "momentum", "weight_decay", "bias_rate", "new_layer_rate", "new_layer_std", "new_layer_bias", "dropout",
         "mirror", "mode", "padding", "precision", "seed", "threads",
     },
+    "maps": {"sides", "longest", "precision", "dtype"},
     "extract": {"layers", "mode", "padding", "precision", "dtype"},
     "train-svm": {
         "layer", "C", "loss", "positive_weight", "bias_multiplier", "tolerance", "max_iterations", "negative_overlap",
@@ -117,12 +118,14 @@ IDENTITY = {
     "diagnose": {"iou", "poor_iou", "similar", "objects_per_image"},
 }  # fmt: skip
 NOT_IDENTITY = {
+    "maps": {"cache"},
     "extract": {"cache"},
     "propose": {"cache", "file"},
     "finetune": {"checkpoint_seconds", "image_memory"},
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
+    "extract": {"method", "pooling"},
     "propose": {"segmentation", "colour_spaces", "strategies", "masks"},
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},

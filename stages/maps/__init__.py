@@ -1,0 +1,83 @@
+"""Stage `maps`: the feature map of every whole image, which all its regions share (Fast R-CNN section 2).
+
+The network's convolutions run once per image, at one scale or several, instead of once per region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stages.contract.card import Input, Stage
+from stages.contract.errors import BadSetting
+from stages.contract.settings import setting
+from stages.networks import PlannedNetwork
+from stages.networks.precision import ONLY_ON_CUDA, PRECISIONS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images enter the network, and how their maps are stored."""
+
+    sides: tuple[int, ...] = setting(
+        (600,),
+        "The shorter side of the image in pixels, one for each scale.",
+        at_least=1,
+        source="Fast R-CNN section 4.1; several scales: 480, 576, 688, 864, 1200",
+    )
+    longest: int = setting(
+        1000,
+        "The longer side at most, in pixels; longer images are scaled down further.",
+        at_least=1,
+        source="Fast R-CNN section 5.2; with several scales 2000",
+    )
+    precision: str = setting(
+        "float32",
+        "Precision of the forward pass; bfloat16 is faster on CPUs with AMX, float16 and tf32 need CUDA.",
+        choices=PRECISIONS,
+        on_cuda=ONLY_ON_CUDA,
+        source="ours; Caffe computed in float32",
+    )
+    dtype: str = setting(
+        "float16",
+        "Data type of the maps; overflow is an error.",
+        choices=("float16", "float32"),
+        source="ours; Caffe pooled from float32",
+    )
+    cache: bool = setting(
+        False,
+        "Whether to keep the maps; if false, they are computed as extract reads them.",
+        identity=False,
+        source="ours",
+    )
+
+
+def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
+    """Raises BadSetting unless there are sides, all different, none over `longest`."""
+    if not settings.sides or len(set(settings.sides)) < len(settings.sides):
+        raise BadSetting(f"sides = {list(settings.sides)} must name one or more lengths, each once")
+    if max(settings.sides) > settings.longest:
+        raise BadSetting(
+            f"sides = {list(settings.sides)} has a shorter side of {max(settings.sides)} pixels, more than longest = "
+            f"{settings.longest}; raise longest"
+        )
+
+
+STAGE = Stage(
+    name="maps",
+    summary="Run the network's convolutions once on every whole image.",
+    schema_version=1,
+    settings=Settings,
+    makes="maps",
+    inputs=(
+        Input("images", kinds=("dataset",), annotations=False),
+        Input("network", kinds=("network",), default=("finetune", "pretrain", "network")),
+    ),
+    module="stages.maps.stage",
+    follows_split=True,
+    part_size=4,
+    by_item=True,
+    example="recipes/shapes-roi-pool.toml",
+    check=check,
+)

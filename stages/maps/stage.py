@@ -1,0 +1,136 @@
+"""The maps stage: whole images in, the trunk's maps out."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cache import Part, Reader, Record, Schema, Writer
+from stages.contract.errors import BadImage, StageError
+from stages.contract.execution import Execution, Progress
+from stages.contract.inputs import Inputs, OnDemand
+from stages.contract.processes import fill_in_processes
+from stages.contract.settings import check_device
+from stages.datasets import Dataset
+from stages.images.batches import read_ahead
+from stages.maps import Settings
+from stages.networks import NetworkSource
+from stages.networks.feature_maps import FeatureMaps, compute_maps, maps_schema
+from stages.networks.memory import keep_large_buffers
+from stages.networks.precision import arithmetic, load, loaded
+
+log = logging.getLogger("stages.maps")
+
+READ_AHEAD = {"cpu": 1, "cuda": 8}
+
+
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
+    """The images of the dataset."""
+    return list(inputs.dataset("images").image_ids)
+
+
+def schema(settings: Settings, inputs: Inputs) -> Schema:
+    """The cells of each image's maps (see `maps_schema`)."""
+    return maps_schema(inputs.network("network").card.trunk, len(settings.sides), settings.dtype)
+
+
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
+    """Computes the maps of every image in the parts that can be claimed.
+
+    On the CPU, `execution.jobs` single-threaded processes take one part at a time; on CUDA, one process.
+    """
+    with execution.progress("maps", output.remaining_items, "images") as bar:
+        if execution.jobs == 1 or execution.device.startswith("cuda"):
+            fill_parts(on_demand(settings, inputs, execution), output, output.claim(), bar)
+        else:
+            maps = on_demand(settings, inputs, execution)
+            fill_in_processes("maps", functools.partial(fill_parts, maps, output), output, execution.jobs, bar)
+
+
+def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> MapsOnDemand:
+    """The maps of every image as the cache would hold them, computed when they are read.
+
+    Raises BadSetting for a precision that the device lacks, StageError for weights that cannot be loaded.
+    """
+    source = inputs.network("network")
+    check_device(settings, execution.device, "maps.")
+    if not execution.device.startswith("cuda"):
+        load_once = loaded if execution.jobs == 1 else load  # other processes load their own
+        load_once(source, settings.precision, "cpu")  # downloads, and complains, once and here
+    return MapsOnDemand(settings, inputs.dataset("images"), source, execution.in_worker)
+
+
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
+    """The network, and the number of cells per image."""
+    lengths = np.asarray(reader.lengths())
+    return {
+        "network": inputs.network("network").identity(),
+        "cells_per_image": round(float(lengths.mean()), 1) if len(lengths) else 0.0,
+    }
+
+
+class MapsOnDemand(OnDemand):
+    """The maps of each image of `images`; bad images have none if they are skipped."""
+
+    def __init__(self, settings: Settings, images: Dataset, source: NetworkSource, execution: Execution) -> None:
+        self.settings = settings
+        self.images = images
+        self.source = source
+        self.execution = execution
+        self.schema = maps_schema(source.card.trunk, len(settings.sides), settings.dtype)
+        self.manifest = {"skipped": {}, "summary": {"network": source.identity()}}
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The images of the dataset."""
+        return self.images.image_ids
+
+    def record(self, item_id: str) -> Record:
+        """One image's record. Raises BadImage unless bad images are skipped, StageError if a value overflows."""
+        try:
+            pixels = self.images.read_image(item_id)
+        except BadImage as error:
+            if not self.execution.skip_bad_images:
+                raise
+            log.warning("%s: skipped, it %s", error.path, error.reason)
+            self.manifest["skipped"][item_id] = error.reason
+            return self.schema.empty()
+        settings, device = self.settings, self.execution.device
+        keep_large_buffers()
+        with arithmetic(settings.precision, device):
+            network = loaded(self.source, settings.precision, device)
+            maps = compute_maps(pixels, network, settings.sides, settings.longest, settings.dtype)
+        check_finite(maps, settings.dtype)
+        return maps.record()
+
+
+def check_finite(maps: FeatureMaps, dtype: str) -> None:
+    """Raises StageError unless all values are finite."""
+    if all(np.isfinite(cells).all() for cells in maps.maps):
+        return
+    if dtype == "float16":
+        raise StageError('maps: values exceed the range of float16 (65,504); set maps.dtype = "float32"')
+    raise StageError("maps: values are not finite; check network.weights and preprocessing")
+
+
+def fill_parts(maps: MapsOnDemand, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
+    """Fills `parts` in this process; images are decoded while the network runs.
+
+    Raises BadImage (unless bad images are skipped), StageError, CacheError.
+    """
+    depth = READ_AHEAD["cuda" if maps.execution.device.startswith("cuda") else "cpu"]
+    tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
+    records: list[Record] = []
+    with contextlib.closing(read_ahead(lambda task: maps.record(task[1]), tasks, ahead=depth, threads=depth)) as done:
+        for (part, _), record in done:
+            records.append(record)
+            bar.advance(1, len(record["cells"]))
+            if len(records) == len(part.item_ids):
+                skipped = maps.manifest["skipped"]
+                output.write(part, records, {name: skipped[name] for name in part.item_ids if name in skipped})
+                records = []

@@ -1,0 +1,95 @@
+"""The trunk's maps of one image, at one scale or several: how they are computed and cached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache import Column, Record, Schema
+from stages.images.reading import Pixels
+from stages.images.scale import image_scale, scaled_image
+from stages.networks.cards import Trunk
+from stages.networks.network import Network
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """The maps of one image at S scales: float16 or float32 [H, W, C] each.
+
+    `scales` are the factors from the image's pixels to those of the network's input; `image_size` is the image's
+    (width, height). An image that was skipped has size (0, 0) and maps without cells.
+    """
+
+    maps: tuple[NDArray[np.floating], ...]
+    scales: tuple[float, ...]
+    image_size: tuple[int, int]
+
+    def record(self) -> Record:
+        """The maps as a record of `maps_schema`."""
+        return {
+            "cells": np.concatenate([cells.reshape(-1, cells.shape[2]) for cells in self.maps]),
+            "map_size": np.array([cells.shape[1::-1] for cells in self.maps], np.int32),
+            "scale": np.array(self.scales, np.float64),
+            "image_size": np.array(self.image_size, np.int32),
+        }
+
+    @staticmethod
+    def of_record(record: Record) -> FeatureMaps:
+        """The inverse of `record`."""
+        cells, sizes = record["cells"], record["map_size"].tolist()
+        ends = np.cumsum([width * height for width, height in sizes])
+        parts = np.split(cells, ends[:-1])
+        maps = tuple(
+            part.reshape(height, width, cells.shape[1]) for part, (width, height) in zip(parts, sizes, strict=True)
+        )
+        width, height = record["image_size"].tolist()
+        return FeatureMaps(maps, tuple(record["scale"].tolist()), (width, height))
+
+
+def maps_schema(trunk: Trunk, scales: int, dtype: str) -> Schema:
+    """One row per cell of an image's maps, row by row, one map after another; per image the maps' sizes (width,
+    height), the scales, and the image's own size (0, 0 if it was skipped)."""
+    return Schema(
+        item="image",
+        rows={"cells": Column(dtype, (trunk.channels,))},
+        per_item={
+            "map_size": Column("int32", (scales, 2)),
+            "scale": Column("float64", (scales,)),
+            "image_size": Column("int32", (2,)),
+        },
+    )
+
+
+def compute_maps(pixels: Pixels, network: Network, sides: Sequence[int], longest: int, dtype: str) -> FeatureMaps:
+    """The trunk's maps of an image uint8 [H, W, 3], RGB, with its shorter side at each of `sides` pixels (the longer
+    one at most `longest`), stored as `dtype`.
+
+    The image gets the trunk's margin, in the mean colour. Values beyond the range of `dtype` become infinite.
+    """
+    height, width = pixels.shape[:2]
+    scales = [image_scale(width, height, side, longest) for side in sides]
+    with torch.inference_mode():
+        maps = [
+            network.maps(network_input(scaled_image(pixels, scale), network))[0]
+            .to(getattr(torch, dtype))
+            .permute(1, 2, 0)
+            .cpu()
+            .numpy()
+            for scale in scales
+        ]
+    return FeatureMaps(tuple(maps), tuple(scales), (width, height))
+
+
+def network_input(image: NDArray[np.float32], network: Network) -> torch.Tensor:
+    """A scaled image float32 [H, W, 3], 0..255, as the trunk's input: preprocessed and padded, [1, 3, H', W']."""
+    trunk = network.card.trunk
+    before, after = trunk.margin
+    planes = torch.from_numpy(image).to(network.device).permute(2, 0, 1)
+    prepared = network.preprocessing.apply(planes)
+    below, right = (max(after, trunk.least_side - before - side) for side in image.shape[:2])
+    padded = torch.nn.functional.pad(prepared, (before, right, before, below))
+    return padded[None].to(network.dtype, memory_format=torch.channels_last)

@@ -1,0 +1,60 @@
+"""The arithmetic of a forward pass: its precision, its threads, and the networks loaded for it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stages.networks.source import NetworkSource
+
+if TYPE_CHECKING:
+    from stages.networks.network import Network
+
+PRECISIONS = ("float32", "bfloat16", "float16", "tf32")
+ONLY_ON_CUDA = ("float16", "tf32")
+"""Precisions that need CUDA."""
+COMPUTED_IN = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+"""The type of a network's weights by precision."""
+
+computing = threading.RLock()
+
+
+def load(source: NetworkSource, precision: str, device: str) -> Network:
+    """The network in one of PRECISIONS. Raises as `NetworkSource.load`."""
+    return source.load(device, COMPUTED_IN[precision])
+
+
+@functools.lru_cache(maxsize=2)
+def loaded(source: NetworkSource, precision: str, device: str) -> Network:
+    """As `load`, but loaded once per process: maps and the regions pooled from them take the same network."""
+    return load(source, precision, device)
+
+
+@contextlib.contextmanager
+def arithmetic(precision: str, device: str) -> Iterator[None]:
+    """Sets the process-wide PyTorch options that change results, and restores them afterwards.
+
+    One thread on the CPU, so that results do not depend on the number of cores; TF32 on CUDA only with that precision.
+    Other threads of the process wait here meanwhile: theirs may be another precision.
+    """
+    import torch
+
+    with computing:
+        if device.startswith("cuda"):
+            matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+            flags = matmul.allow_tf32, convolution.allow_tf32
+            matmul.allow_tf32 = convolution.allow_tf32 = precision == "tf32"
+            try:
+                yield
+            finally:
+                matmul.allow_tf32, convolution.allow_tf32 = flags
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

@@ -1,0 +1,177 @@
+"""extract with method = "roi-pool": the same rows as by warping, the network's own numbers, and maps cached or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cache import Column, Identity, Reader, Schema, Writer
+from stages.contract.errors import BadImage, BadSetting, StageError
+from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
+from stages.datasets import open_dataset
+from stages.extract import STAGE, Settings
+from stages.extract.features import pooled_features
+from stages.extract.stage import PROPOSAL, on_demand
+from stages.maps import STAGE as MAPS
+from stages.maps import Settings as MapsSettings
+from stages.maps.stage import on_demand as maps_on_demand
+from stages.networks import NETWORKS, NetworkSettings, NetworkSource, PlannedNetwork
+from stages.networks.feature_maps import FeatureMaps, compute_maps
+from stages.networks.roi_pooling import corner_cells
+
+POOLED = Settings(method="roi-pool", layers=("pool4", "fc5"))
+SCALES = MapsSettings(sides=(80, 160), longest=240)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict:
+    """Four small scenes, 0 to 40 proposals each, and a random shapenet."""
+    work = tmp_path_factory.mktemp("pooled")
+    images = open_dataset("shapes:train", work=work, options={"images": 4})
+    generator = np.random.default_rng(0)
+    writer = Writer(work / "p", Identity("propose", 1), images.image_ids, Schema(rows={"boxes": Column(shape=(4,))}))
+    for part in writer.claim():
+        corners = [generator.uniform(0, 120, (count, 2)) for count in (40, 0, 7, 33)]
+        boxes = [np.hstack([first, first + generator.uniform(10, 80, first.shape)]) for first in corners]
+        writer.write(part, [{"boxes": rows.astype(np.float32)} for rows in boxes])
+    writer.finish({})
+    writer.release()
+    network = NetworkSource.from_settings(NetworkSettings("shapenet", "random"))
+    return {"images": images, "proposals": Reader(work / "p"), "network": network}
+
+
+@pytest.fixture
+def inputs(given) -> dict:
+    """The same with maps that are computed as they are read."""
+    return {**given, "maps": maps_on_demand(SCALES, Inputs(given), Execution())}
+
+
+def contents(reader) -> dict:
+    return {item: {name: values.tobytes() for name, values in reader.read(item).items()} for item in reader.item_ids}
+
+
+def test_rows_are_those_of_warped_regions(inputs, run_stage):
+    """Boxes, labels, flags and sizes; only the features differ."""
+    pooled = run_stage(STAGE, POOLED, inputs, "pooled")
+    warped = run_stage(STAGE, Settings(layers=POOLED.layers, padding=4), inputs, "warped")
+    assert pooled.schema == warped.schema
+    for image_id in pooled.item_ids:
+        first, second = pooled.read(image_id), warped.read(image_id)
+        for name in ("boxes", "is_object", "label", "difficult", "image_size"):
+            np.testing.assert_array_equal(first[name], second[name])
+    assert (pooled.read(pooled.item_ids[0])["label"] == PROPOSAL).sum() == 40
+    assert pooled.manifest["summary"] == warped.manifest["summary"]
+
+
+def test_features_are_the_heads_of_each_region(inputs):
+    """Maximum over the cells of each bin by hand, on the map whose scale suits the box, then the head on it."""
+    network = inputs["network"].load()
+    image_id = inputs["images"].image_ids[0]
+    maps = FeatureMaps.of_record(inputs["maps"].read(image_id))
+    boxes = np.array([[0, 0, 32, 32], [8, 16, 72, 80], [0, 0, 128, 128]], np.float32)  # areas near 64 x 64 or not
+    features = pooled_features(maps, boxes, network, POOLED)
+    for row, box in enumerate(boxes):
+        areas = [(box[2] - box[0]) * (box[3] - box[1]) * scale**2 for scale in maps.scales]
+        level = int(np.abs(np.array(areas) - 64**2).argmin())
+        x1, y1, x2, y2 = corner_cells(box[None], np.array([maps.scales[level]]), 8)[0]
+        cells = torch.from_numpy(maps.maps[level].astype(np.float32)).permute(2, 0, 1)[:, y1 : y2 + 1, x1 : x2 + 1]
+        region = torch.nn.functional.adaptive_max_pool2d(cells[None], 4)
+        np.testing.assert_allclose(features["pool4"][row], region.flatten(), rtol=1e-3, atol=1e-3)
+        with torch.inference_mode():
+            expected = network.head(region, ["fc5"])["fc5"][0]
+        np.testing.assert_allclose(features["fc5"][row], expected, rtol=2e-2, atol=5e-3)
+
+
+def test_the_whole_map_gives_what_the_forward_pass_gives():
+    """An image of the network's own size, and a box whose first and last pixels lie in its first and last cells."""
+    network = NetworkSource.from_settings(NetworkSettings("shapenet", "random")).load()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    maps = compute_maps(pixels, network, (64,), 64, "float32")
+    whole = np.array([[0, 0, 60, 60]], np.float32)  # its last pixel, 59, is nearest to cell 7 of 0 to 7
+    features = pooled_features(maps, whole, network, replace(POOLED, dtype="float32"))
+    image = network.preprocessing.apply(torch.from_numpy(pixels).permute(2, 0, 1))[None]
+    with torch.inference_mode():
+        expected = network.forward(image, POOLED.layers)
+    for layer, values in expected.items():
+        np.testing.assert_allclose(features[layer], values.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_coinciding_boxes_have_equal_features(inputs):
+    network = inputs["network"].load()
+    maps = FeatureMaps.of_record(inputs["maps"].read(inputs["images"].image_ids[0]))
+    boxes = np.array([[20, 20, 60, 60], [90, 0, 120, 50], [20.25, 20, 60, 60.25]], np.float32)
+    features = pooled_features(maps, boxes, network, POOLED, batch_size=1)
+    np.testing.assert_array_equal(features["fc5"][0], features["fc5"][2])
+    assert (features["fc5"][0] != features["fc5"][1]).any()
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "efficientnet_lite0"])
+def test_networks_without_fully_connected_layers(name):
+    """Their heads start from the trunk's own map."""
+    network = NetworkSource.from_settings(NetworkSettings(name, "random")).load()
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
+    maps = compute_maps(pixels, network, (160,), 300, "float16")
+    settings = Settings(method="roi-pool", layers=(network.card.default_layer,), pooling="align")
+    features = pooled_features(maps, np.array([[0, 0, 90, 80], [10, 5, 149, 119]], np.float32), network, settings)
+    values = features[network.card.default_layer].astype(np.float32)
+    assert values.shape == (2, network.layers[network.card.default_layer])
+    assert np.isfinite(values).all()
+
+
+def test_bits_do_not_depend_on_processes_or_on_where_maps_come_from(inputs, given, run_stage):
+    """One process or two, maps cached or computed as they are read, features on demand: the same bytes."""
+    expected = contents(run_stage(STAGE, POOLED, inputs, "one"))
+    parallel = run_stage(STAGE, POOLED, inputs, "two", part_size=1, execution=Execution(jobs=2))
+    assert contents(parallel) == expected
+    cached = {**given, "maps": run_stage(MAPS, SCALES, given, "maps")}
+    assert contents(run_stage(STAGE, POOLED, cached, "cached")) == expected
+    assert contents(on_demand(POOLED, Inputs(inputs), Execution())) == expected
+
+
+def test_maps_of_another_network_are_refused(inputs, given, run_stage):
+    other = NetworkSource.from_settings(NetworkSettings("shapenet", "random", seed=1))
+    with pytest.raises(BadSetting, match="its maps are those of another network"):
+        run_stage(STAGE, POOLED, {**inputs, "network": other})
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_bad_image_is_skipped_with_its_maps(given, run_stage, tmp_path, kept):
+    images = open_dataset("shapes:train", work=tmp_path, options={"images": 4})
+    path = Path(images.image_path(images.image_ids[2]))
+    path.unlink()
+    path.write_text("no picture")
+    broken, skipping = {**given, "images": images}, Execution(skip_bad_images=True)
+    with pytest.raises(BadImage, match=r"train_00002\.jpg: is not an image"):
+        run_stage(STAGE, POOLED, {**broken, "maps": maps_on_demand(SCALES, Inputs(broken), Execution())}, "stopped")
+    demand = maps_on_demand(SCALES, Inputs(broken), skipping)
+    broken["maps"] = run_stage(MAPS, SCALES, broken, "maps", execution=skipping) if kept else demand
+    reader = run_stage(STAGE, POOLED, broken, "skipped", execution=skipping)
+    assert list(reader.manifest["skipped"]) == [images.image_ids[2]]
+    assert reader.read(images.image_ids[2])["fc5"].shape == (0, 256)
+    assert reader.read(images.image_ids[2])["image_size"].tolist() == [0, 0]
+
+
+def test_overflow_names_the_layer(inputs):
+    network = inputs["network"].load()
+    loud = FeatureMaps((np.full((10, 10, 96), 1e5, np.float32),), (1.0,), (80, 80))
+    box = np.array([[0, 0, 40, 40]], np.float32)
+    with pytest.raises(StageError, match=r"layer 'pool4'.*set extract.dtype = \"float32\""):
+        pooled_features(loud, box, network, POOLED)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(method="roi-pool", layers=("conv4",)), "'conv4' is not computed from 'pool4'; choose a later layer"),
+        (Settings(method="roi-pool", layers=("fc7",)), "shapenet has no layer 'fc7'"),
+    ],
+)
+def test_layers_that_the_head_does_not_compute(settings, message):
+    assert STAGE.check is not None
+    with pytest.raises(BadSetting, match=message):
+        STAGE.check(settings, PlannedNetwork(NETWORKS["shapenet"], True), {})
