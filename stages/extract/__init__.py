@@ -68,6 +68,14 @@ class Settings:
         later=True,
         source="Fast R-CNN section 2.1; align: Mask R-CNN section 3",
     )
+    truncated_svd: tuple[str, ...] = setting(
+        (),
+        "Fully connected layers to be computed with only some of their singular values, which is faster and changes "
+        "the features a little, as in fc6:1024, fc7:256.",
+        only_with=("method", ROI_POOL),
+        later=True,
+        source="Fast R-CNN section 4.4",
+    )
     precision: str = setting(
         "float32",
         "Precision of the forward pass; bfloat16 is faster on some CPUs and slower on others (`rcnn plan` measures "
@@ -89,10 +97,27 @@ class Settings:
         source="ours",
     )
 
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The singular values to keep, by layer, of `truncated_svd`."""
+        return {layer: int(rank) for layer, _, rank in (entry.partition(":") for entry in self.truncated_svd)}
+
+    def __post_init__(self) -> None:
+        for entry in self.truncated_svd:
+            layer, _, rank = entry.partition(":")
+            if not layer or not rank.isdecimal() or int(rank) < 1:
+                raise BadSetting(
+                    f"truncated_svd = '{entry}' must be a layer and how many singular values to keep, such as "
+                    "'fc6:1024'"
+                )
+        if len(self.ranks) < len(self.truncated_svd):
+            raise BadSetting(f"truncated_svd = {list(self.truncated_svd)} must name each layer once")
+
 
 def check_layers(settings: Settings, card: NetworkCard) -> None:
     """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have (or that it
-    does not compute from pooled regions), and for a padding that leaves no room for the region."""
+    does not compute from pooled regions), for a padding that leaves no room for the region, and for a truncated layer
+    that is not fully connected."""
     if not settings.layers or len(set(settings.layers)) < len(settings.layers):
         raise BadSetting(
             f"layers = {list(settings.layers)} must name one or more layers of {card.name}, each once "
@@ -103,6 +128,10 @@ def check_layers(settings: Settings, card: NetworkCard) -> None:
         card.check_padding(settings.padding)
     else:
         card.needed(settings.layers, card.head.start)
+    for layer in settings.ranks:
+        if layer not in card.fully_connected:
+            there = f"only {', '.join(card.fully_connected)}" if card.fully_connected else "none"
+            raise BadSetting(f"truncated_svd: {card.name} has no fully connected layer '{layer}', {there}")
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:

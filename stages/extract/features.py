@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,8 +18,9 @@ from stages.images.warp import warp_batches
 from stages.networks import SOFTMAX, NetworkSource
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.network import Network
-from stages.networks.precision import load
+from stages.networks.precision import arithmetic, load, loaded
 from stages.networks.roi_pooling import map_regions, pooled_regions
+from stages.networks.truncated_svd import with_truncated_layers
 
 Features = dict[str, NDArray[np.floating]]
 CPU_BATCH = 32
@@ -45,6 +47,21 @@ def load_network(source: NetworkSource, settings: Settings, device: str) -> Netw
     """The network in `settings.precision`. Raises BadSetting if `device` does not support it."""
     check_device(settings, device, "extract.")
     return load(source, settings.precision, device)
+
+
+def network_of(source: NetworkSource, settings: Settings, device: str) -> Network:
+    """As `load_network`, but loaded once per process, and with its layers truncated as `settings` say."""
+    check_device(settings, device, "extract.")
+    if not settings.truncated_svd:
+        return loaded(source, settings.precision, device)
+    return loaded_and_truncated(source, settings.precision, device, settings.truncated_svd)
+
+
+@functools.lru_cache(maxsize=1)
+def loaded_and_truncated(source: NetworkSource, precision: str, device: str, svd: tuple[str, ...]) -> Network:
+    """The network with truncated layers, computed once per process."""
+    with arithmetic(precision, device):
+        return with_truncated_layers(loaded(source, precision, device), Settings(truncated_svd=svd).ranks)
 
 
 def extract_features(

@@ -21,13 +21,13 @@ from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, ItemReader, OnDemand
 from stages.contract.precision import PrecisionTrial
 from stages.contract.processes import fill_in_processes
-from stages.contract.settings import check_device
 from stages.datasets import Dataset
 from stages.extract import ROI_POOL, Settings, precision
 from stages.extract.features import (
     extract_features,
     layer_dimensions,
     load_network,
+    network_of,
     pooled_features,
     stored_dtype,
 )
@@ -37,7 +37,7 @@ from stages.networks import NetworkSource
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
-from stages.networks.precision import arithmetic, loaded
+from stages.networks.precision import arithmetic
 
 log = logging.getLogger("stages.extract")
 
@@ -175,12 +175,6 @@ def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Pro
                 records, skipped = [], {}
         if pending is not None:
             pending.result()
-
-
-def network_of(source: NetworkSource, settings: Settings, device: str) -> Network:
-    """As `load_network`, but loaded once per process."""
-    check_device(settings, device, "extract.")
-    return loaded(source, settings.precision, device)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The scale at which a whole image enters a network (Fast R-CNN section 2.3; lib/utils/blob.py of its release)."""
+"""The scale at which a whole image enters a network (Fast R-CNN section 5.2; lib/utils/blob.py of its release)."""
 
 from __future__ import annotations
 

@@ -24,13 +24,13 @@ class Settings:
         (600,),
         "The shorter side of the image in pixels, one for each scale.",
         at_least=1,
-        source="Fast R-CNN section 4.1; several scales: 480, 576, 688, 864, 1200",
+        source="Fast R-CNN section 5.2; five scales: 480, 576, 688, 864, 1200",
     )
     longest: int = setting(
         1000,
         "The longer side at most, in pixels; longer images are scaled down further.",
         at_least=1,
-        source="Fast R-CNN section 5.2; with several scales 2000",
+        source="Fast R-CNN section 5.2; with five scales 2000",
     )
     precision: str = setting(
         "float32",

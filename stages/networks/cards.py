@@ -170,6 +170,11 @@ class NetworkCard:
         return self.head.outputs.get(CLASSES)
 
     @property
+    def fully_connected(self) -> tuple[str, ...]:
+        """The fully connected layers, in order."""
+        return tuple(name for name in self.layers if name.startswith("fc"))
+
+    @property
     def likely_preprocessings(self) -> tuple[str, ...]:
         """The names of preprocessings that weights may have been trained with, the network's own first."""
         return tuple(dict.fromkeys((self.preprocessing.name, TORCHVISION.name, CAFFE.name)))

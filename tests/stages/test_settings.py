@@ -125,7 +125,7 @@ NOT_IDENTITY = {
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
-    "extract": {"method", "pooling"},
+    "extract": {"method", "pooling", "truncated_svd"},
     "propose": {"segmentation", "colour_spaces", "strategies", "masks"},
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},
