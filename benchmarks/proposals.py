@@ -1,8 +1,8 @@
 """What proposals find and cost: `python -m benchmarks.proposals voc:DIR:SPLIT --images 100`.
 
 For each configuration: boxes per image, recall of the non-difficult objects at IoU 0.5 and 0.7, mean average best
-overlap, processor seconds per image (one process, one thread). Then the same for the default when only the first
-`max_boxes` are kept, in several orders. Choose on `val`, never on `test`.
+overlap, processor seconds per image (one process, one thread); of a ranking, also what its first boxes find; of the
+default, what is found when only the first `max_boxes` are kept, in several orders. Choose on `val`, never on `test`.
 
 `--against-opencv` instead compares the two implementations of selective search, which take turns on each image: the
 ratio of processor times, how many images have the same boxes, and the recall of both.
@@ -25,6 +25,7 @@ from stages.boxes import Boxes, area
 from stages.datasets import Dataset, ImageRecord, open_detection
 from stages.matching.proposals import proposal_recall
 from stages.propose import Settings
+from stages.propose.methods import METHODS
 from stages.propose.selection import canonical_boxes, rows_by_size
 from stages.propose.stage import rows_in_order, search
 
@@ -36,9 +37,12 @@ CONFIGURATIONS = {
     "fast k=50, no resize": Settings(resize_width=0),
     "quality k=50": Settings(mode="quality"),
     "quality k=150": Settings(mode="quality", base_k=150, inc_k=150),
+    "EdgeBoxes": Settings(method="edge-boxes"),
+    "EdgeBoxes, sigma 1.5": Settings(method="edge-boxes", gradient_sigma=1.5),
     "sliding-window": Settings(method="sliding-window"),
 }
 LIMITS = (200, 400, 800, 1200)
+OF_A_RANKING = (100, 300, 1000)
 Order = Callable[[Boxes, str], Boxes]
 
 
@@ -142,6 +146,10 @@ def compare(dataset: Dataset, records: Sequence[ImageRecord], names: Sequence[st
         print(f"{name:22} {describe(measured.boxes, records)}  {seconds:6.2f} s per image", flush=True)
         if CONFIGURATIONS[name] == Settings():
             compare_orders(measured, records)
+        if METHODS[CONFIGURATIONS[name].method].ranks:
+            for limit in OF_A_RANKING:
+                first = {image_id: boxes[:limit] for image_id, boxes in measured.boxes.items()}
+                print(f"  first {limit:15} {describe(first, records)}", flush=True)
 
 
 def compare_orders(measured: Measured, records: Sequence[ImageRecord]) -> None:

@@ -67,7 +67,7 @@ def proposals(name: str, objects: int) -> Measured:
         np.linspace(0, 0.51, 2 * objects).reshape(objects, 2),
         np.array([300.0, 1234.0]),
     )
-    return Measured(name, name, "", ("cat",), found, Path())
+    return Measured(name, name, False, "", ("cat",), found, Path())
 
 
 TWENTY = {name: curve(number % 3, 40 * number) for number, name in enumerate(CLASSES)}

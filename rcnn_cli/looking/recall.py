@@ -23,7 +23,6 @@ from stages.matching.proposals import SIZES, Coverage, average_recall, coverage,
 from stages.pictures.palette import line_of
 from stages.pictures.plots import cut, new_figure, plain, save, say
 from stages.plurals import number_of
-from stages.propose.methods import METHODS
 from stages.tables import aligned, csv_text
 
 LEVELS = np.round(np.arange(0.5, 1.001, 0.05), 2)
@@ -33,10 +32,12 @@ FILES = ("recall.json", "recall.csv", "recall.png")
 
 @dataclass(frozen=True)
 class Measured:
-    """One cache of proposals: its name in the figure, its `key`, what order its boxes have, the dataset's classes."""
+    """One cache of proposals: its name in the figure, its `key`, whether its boxes are ranked by a score, what order
+    they have in words, the dataset's classes."""
 
     name: str
     key: str
+    ranked: bool
     order: str
     classes: tuple[str, ...]
     coverage: Coverage
@@ -62,11 +63,11 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
     measured = []
     for (graph, node), name in zip(chosen.values(), names, strict=True):
         reader, dataset = Reader(graph.folder(node)), graph.dataset(split)
-        method = METHODS.get(reader.manifest["all_settings"].get("method"))
-        order = method.order if method else "the cache's order"
+        order = reader.manifest["summary"].get("order", "the cache's order, of which an earlier version kept no note")
         unique = name if names.count(name) == 1 else f"{name} ({reader.key})"
         covered = coverage(reader, dataset, counts)
-        measured.append(Measured(unique, reader.key, order, tuple(dataset.classes), covered, graph.work))
+        ranked = "scores" in reader.schema.rows
+        measured.append(Measured(unique, reader.key, ranked, order, tuple(dataset.classes), covered, graph.work))
     return measured
 
 
@@ -113,6 +114,7 @@ def as_values(measured: Measured) -> dict[str, Any]:
     return {
         "name": measured.name,
         "key": measured.key,
+        "ranked": measured.ranked,
         "order": measured.order,
         "boxes_per_image": boxes,
         "recall": rows,
@@ -168,7 +170,9 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
     drawn = panels(measured)
     width = 3.1 * len(drawn) + 0.5
     names = [
-        f"{cut(cache.name, 9, width - 2)} ({number_of(len(cache.coverage.overlaps), 'object')})" for cache in measured
+        f"{cut(cache.name, 9, width - 2)} ({number_of(len(cache.coverage.overlaps), 'object')}"
+        f"{', ranked' if cache.ranked else ''})"
+        for cache in measured
     ]
     columns = max(1, int(width / (0.6 + 0.075 * max(map(len, names)))))
     figure = new_figure(width, 3.2 + 0.2 * -(-len(names) // columns))

@@ -1,8 +1,8 @@
 """Stage `propose`: category-independent region proposals for every image.
 
 R-CNN section 2.1: selective search in fast mode, "around 2000" regions per image. The implementation is ours; OpenCV's,
-which takes ten times as long, is there to compare it with. The sliding-window pyramid is a cheap baseline; proposals of
-any other method can be read from a file.
+which takes ten times as long, is there to compare it with. EdgeBoxes ranks its boxes. The sliding-window pyramid is a
+cheap baseline; proposals of any other method can be read from a file.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from stages.contract.settings import Condition, setting
 from stages.propose.methods import METHODS
 
 COMPUTED: Condition = ("method", *(name for name, method in METHODS.items() if not method.listed))
+UNRANKED: Condition = ("method", *(name for name, method in METHODS.items() if not method.ranks))
 OURS = ("method", "selective-search")
 SEARCH = ("method", "selective-search", "selective-search-opencv")
 MEASURES = ("colour", "texture", "size", "fill")
+EDGES = ("method", "edge-boxes")
 WINDOWS = ("method", "sliding-window")
 FILE = ("method", "file")
 MOST_K = 100_000_000  # five of them fit into OpenCV's whole numbers
@@ -38,7 +40,7 @@ class Settings:
     )
     max_boxes: int = setting(
         0,
-        "How many proposals to keep per image at most, the first in order of priority; 0 keeps all.",
+        "How many proposals to keep per image at most, the first in order of score or priority; 0 keeps all.",
         at_least=0,
         source="R-CNN section 2.1: all, around 2000",
     )
@@ -47,6 +49,7 @@ class Settings:
         "Seed of the random order of an image's proposals.",
         at_least=0,
         source="ours; the original's random order is unseeded",
+        only_with=UNRANKED,
     )
     cache: bool = setting(
         True,
@@ -148,6 +151,132 @@ class Settings:
         later=True,
     )
 
+    alpha: float = setting(
+        0.65,
+        "EdgeBoxes: IoU of neighbouring windows; closer windows take longer and fit better.",
+        at_least=0.5,
+        at_most=0.9,
+        source="edgeBoxes.m; EdgeBoxes section 3.4",
+        only_with=EDGES,
+        later=True,
+    )
+    beta: float = setting(
+        0.75,
+        "EdgeBoxes: IoU with a better box above which a box is suppressed; 1 keeps all.",
+        above=0,
+        at_most=1,
+        source="edgeBoxes.m; EdgeBoxes section 3.4",
+        only_with=EDGES,
+        later=True,
+    )
+    eta: float = setting(
+        1.0,
+        "EdgeBoxes: factor on beta after every box that is kept, down to 0.5; 1 leaves beta as it is.",
+        above=0,
+        at_most=1,
+        source="edgeBoxes.cpp: 1",
+        only_with=EDGES,
+        later=True,
+    )
+    min_score: float = setting(
+        0.01,
+        "EdgeBoxes: the lowest score of a box.",
+        at_least=0,
+        at_most=1000,
+        source="edgeBoxes.m",
+        only_with=EDGES,
+        later=True,
+    )
+    edge_min_mag: float = setting(
+        0.1,
+        "EdgeBoxes: the strength above which an edge counts.",
+        at_least=0,
+        at_most=1,
+        source="edgeBoxes.m; EdgeBoxes section 3.1",
+        only_with=EDGES,
+        later=True,
+    )
+    edge_merge_thr: float = setting(
+        0.5,
+        "EdgeBoxes: the total turn, as a share of pi, at which a group of edges ends.",
+        above=0,
+        at_most=10,
+        source="edgeBoxes.m; EdgeBoxes section 3.1: pi / 2",
+        only_with=EDGES,
+        later=True,
+    )
+    cluster_min_mag: float = setting(
+        0.5,
+        "EdgeBoxes: the total strength below which a group of edges is merged with a neighbour.",
+        at_least=0,
+        at_most=1000,
+        source="edgeBoxes.m",
+        only_with=EDGES,
+        later=True,
+    )
+    max_aspect_ratio: float = setting(
+        3.0,
+        "EdgeBoxes: the most extreme shape of a window, longer side over shorter.",
+        at_least=1,
+        at_most=10,
+        source="edgeBoxes.m; EdgeBoxes section 3.4",
+        only_with=EDGES,
+        later=True,
+    )
+    min_box_area: float = setting(
+        1000.0,
+        "EdgeBoxes: the area of the smallest windows, in pixels of the image as searched.",
+        at_least=100,
+        at_most=1_000_000,
+        source="edgeBoxes.m; EdgeBoxes section 3.4",
+        only_with=EDGES,
+        later=True,
+    )
+    gamma: float = setting(
+        2.0,
+        "EdgeBoxes: how fast the affinity of two groups of edges falls with the angle between them.",
+        at_least=0,
+        at_most=20,
+        source="edgeBoxes.m; EdgeBoxes equation 1",
+        only_with=EDGES,
+        later=True,
+    )
+    kappa: float = setting(
+        1.5,
+        "EdgeBoxes: exponent of the perimeter that a score is divided by; larger values favour small boxes.",
+        at_least=0,
+        at_most=10,
+        source="edgeBoxes.m; EdgeBoxes equation 3",
+        only_with=EDGES,
+        later=True,
+    )
+    edge_max_side: int = setting(
+        1000,
+        "EdgeBoxes: the longest side as searched, in pixels; larger images are scaled down.",
+        at_least=1,
+        at_most=9_999,  # OpenCV has a table of 10,000 half perimeters, and would read past its end
+        source="ours; the paper's images have at most 500",
+        only_with=EDGES,
+        later=True,
+    )
+    model: str = setting(
+        "",
+        "EdgeBoxes: the file of a structured forest that finds the edges, opencv_extra's model.yml.gz; without it, "
+        "edges are image gradients. Its content, not its name, enters the cache's key.",
+        identity=False,
+        source="EdgeBoxes section 3.1: structured edges",
+        only_with=EDGES,
+    )
+    gradient_sigma: float = setting(
+        3.0,
+        "EdgeBoxes without a model: standard deviation of the Gaussian blur before gradients, in pixels.",
+        at_least=0.3,
+        at_most=50,
+        source="ours",
+        only_with=EDGES,
+        later=True,
+    )
+
     scales: tuple[float, ...] = setting(
         (0.1, 0.15, 0.22, 0.33, 0.5, 0.75),
         "Sliding windows: their sizes, as the square root of their share of the image's area.",
@@ -190,6 +319,8 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        if self.model and self.gradient_sigma != Settings.gradient_sigma:
+            raise BadSetting("gradient_sigma is for edges without a model; leave out gradient_sigma or model")
         seen: dict[frozenset[str], str] = {}
         for strategy in self.strategies:
             measures = strategy.split("+")
@@ -203,7 +334,7 @@ class Settings:
 
 STAGE = Stage(
     name="propose",
-    summary="Propose regions: selective search, sliding windows, a file.",
+    summary="Propose regions: selective search, EdgeBoxes, sliding windows, a file.",
     schema_version=1,
     settings=Settings,
     makes="proposals",

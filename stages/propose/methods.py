@@ -42,6 +42,16 @@ def file_key(settings: Any, work: Path | None) -> dict[str, Any]:
     return {"file_sha256": content_sha256(resolve_path(settings.file), work)}
 
 
+def edges_key(settings: Any, work: Path | None) -> dict[str, Any]:
+    """Which edges are used (the SHA-256 of the model, if it is one), the number of what is ours, OpenCV's version."""
+    if not settings.model:
+        return {"edges": "image gradients", "implementation": 1, **opencv_key(settings, work)}
+    from stages.propose.structured_forest import model_sha256
+
+    digest = model_sha256(settings.model, work)
+    return {"edges": "structured forest", "model_sha256": digest, "implementation": 1, **opencv_key(settings, work)}
+
+
 def nothing(settings: Any, work: Path | None) -> dict[str, Any]:
     """Nothing: the settings alone determine the boxes."""
     return {}
@@ -56,7 +66,9 @@ class Method:
     `reads_pixels=False`; with `ranks=True` they have scores, and the cache keeps that order. The module may have
     `check_available()`, which raises StageError if a library is missing, and `advice(settings, size)`, a warning about
     images of this size, or "". If `listed=True`, the method lists the boxes of known images and has none for others:
-    the module has `open_boxes(settings, key)` instead, which returns an object with `path` and `boxes(image_id)`.
+    the module has `open_boxes(settings, key)` instead, which returns an object with `path` and `boxes(image_id)`. With
+    `announcement(settings)` it says something at the start of a run. If `reads_model=True`, `find` has a fourth
+    argument: what `key` returned, to compare the model with.
 
     `key(settings, work)` returns what to add to the cache's key; checksums of files are remembered in the folder
     `work`. `order` describes what the first N boxes of an image are.
@@ -68,6 +80,7 @@ class Method:
     reads_pixels: bool = True
     listed: bool = False
     ranks: bool = False
+    reads_model: bool = False
 
     def load(self) -> ModuleType:
         """The method's module."""
@@ -83,6 +96,9 @@ class Method:
 METHODS = {
     "selective-search": Method("stages.propose.selective_search", BY_POSITION, key=search_key),
     "selective-search-opencv": Method("stages.propose.selective_search_opencv", BY_SIZE, key=opencv_key),
+    "edge-boxes": Method(
+        "stages.propose.edge_boxes", "a ranking by score", key=edges_key, ranks=True, reads_model=True
+    ),
     "sliding-window": Method("stages.propose.sliding_window", BY_SIZE, reads_pixels=False),
     "file": Method("stages.propose.box_file", "the file's order, a ranking if the file has one", file_key, listed=True),
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,14 @@ SCHEMA = Schema(
 
 @dataclass(frozen=True)
 class Task:
-    """One image to propose for. `listed`: its boxes from a file, else None; `source` names that file and the image."""
+    """One image to propose for. `listed`: its boxes from a file, else None; `source` names that file and the image.
+    `key`: what the cache's key was made from (see `Method`)."""
 
     image_id: str
     file: ImageFile
     listed: Boxes | None = None
     source: str = ""
+    key: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     """
     method = METHODS[settings.method]
     listed = method.load().open_boxes(settings, output.identity.settings) if method.listed else None
-    method.check_available()
-    feed = Feed(settings, inputs.dataset("images"), listed, output.claim())
+    begin(settings)
+    feed = Feed(settings, inputs.dataset("images"), listed, output.claim(), output.identity.settings)
     function = attempt_alone if execution.jobs > 1 else attempt
     tasks = ((settings, task, execution.skip_bad_images) for task in feed.tasks())
     with (
@@ -123,8 +125,17 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> Propo
             f"method = '{settings.method}' has boxes only for the images that the file lists; to detect in "
             "others, set another method for the detector's split, as in [propose.test]"
         )
-    method.check_available()
+    begin(settings)
     return ProposalsOnDemand(settings, inputs.dataset("images"), execution.skip_bad_images)
+
+
+def begin(settings: Settings) -> None:
+    """Checks that the method can be used, and says what it has to say. Raises StageError for a missing library."""
+    method = METHODS[settings.method]
+    method.check_available()
+    announcement = getattr(method.load(), "announcement", None)
+    if announcement is not None:
+        logger.info(announcement(settings))
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
@@ -135,14 +146,23 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
         "boxes": int(lengths.sum()),
         "boxes_per_image": round(float(lengths.mean()), 1),
         "images_without_boxes": int((lengths == 0).sum()),
+        "order": METHODS[settings.method].order,
     }
 
 
 class Feed:
     """The tasks of the parts as these are claimed, one by one; `claimed` are the parts not yet written."""
 
-    def __init__(self, settings: Settings, dataset: Dataset, listed: BoxFile | None, parts: Iterable[Part]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        listed: BoxFile | None,
+        parts: Iterable[Part],
+        key: Mapping[str, Any],
+    ) -> None:
         self.settings = settings
+        self.key = key
         self.dataset = dataset
         self.listed = listed
         self.parts = parts
@@ -162,7 +182,7 @@ class Feed:
         if not self.warned:
             self.warn(file)
         if self.listed is None:
-            return Task(image_id, file)
+            return Task(image_id, file, key=self.key)
         return Task(image_id, file, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
 
     def warn(self, file: ImageFile) -> None:
@@ -202,7 +222,7 @@ def propose(settings: Settings, task: Task) -> Outcome:
         fitting, cut = fit_to_image(task.listed, *size, task.source)
         proposals, rows = Proposals(fitting), first_distinct_rows(fitting)
     else:
-        proposals, size, content = search(settings, task.file)
+        proposals, size, content = search(settings, task.file, task.key)
         rows, cut = rows_in_order(settings, proposals, content), 0
     kept = proposals.take(rows[: settings.max_boxes or len(rows)])
     return Outcome({**kept.columns(), "image_size": np.array(size, np.int32)}, cut=cut)
@@ -217,12 +237,15 @@ def rows_in_order(settings: Settings, proposals: Proposals, content: str) -> Row
     return rows_by_size(proposals.boxes, content, settings.seed)
 
 
-def search(settings: Settings, file: ImageFile) -> tuple[Proposals, tuple[int, int], str]:
-    """(what the method finds in the image; its width and height; its `content_of`)."""
+def search(
+    settings: Settings, file: ImageFile, key: Mapping[str, Any] | None = None
+) -> tuple[Proposals, tuple[int, int], str]:
+    """(what the method finds in the image; its width and height; its `content_of`). A model must be that of `key`."""
     method = METHODS[settings.method]
     image = file.read() if method.reads_pixels else None
     size = file.size if image is None else (image.shape[1], image.shape[0])
-    return method.load().find(settings, size, image), size, content_of(image, size)
+    arguments = (settings, size, image, key) if method.reads_model else (settings, size, image)
+    return method.load().find(*arguments), size, content_of(image, size)
 
 
 class ProposalsOnDemand(OnDemand):
@@ -232,6 +255,7 @@ class ProposalsOnDemand(OnDemand):
         self.settings = settings
         self.images = images
         self.skip_bad_images = skip_bad_images
+        self.key = METHODS[settings.method].key(settings, None)
         self.schema = schema_of(settings)
         self.manifest = {"skipped": {}, "summary": {}}
 
@@ -242,7 +266,8 @@ class ProposalsOnDemand(OnDemand):
 
     def record(self, item_id: str) -> Record:
         """One image's record. Raises BadImage unless bad images are to be skipped."""
-        outcome = attempt_alone(self.settings, Task(item_id, self.images.image_file(item_id)), self.skip_bad_images)
+        task = Task(item_id, self.images.image_file(item_id), key=self.key)
+        outcome = attempt_alone(self.settings, task, self.skip_bad_images)
         if outcome.record is None:
             self.manifest["skipped"][item_id] = outcome.reason
         return outcome.record or self.schema.empty()

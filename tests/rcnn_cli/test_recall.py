@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from rcnn_cli.looking.recall import Measured, panels
 from stages.datasets.shapes import ShapesSettings, draw_shapes
 from stages.matching.proposals import Coverage, average_recall, best_overlaps_of_first, groups, recall_at
 from tests.in_process import caller
+from tests.stages.forest_files import write_forest
 
 RECIPE = """
 [datasets.test]
@@ -24,6 +26,13 @@ source = "voc:{folder}:test"
 [propose]
 method = "sliding-window"
 max_boxes = {boxes}
+"""
+EDGES = """
+[datasets.test]
+source = "voc:{folder}:test"
+[propose]
+method = "edge-boxes"
+min_box_area = 200.0
 """
 
 
@@ -114,10 +123,51 @@ def test_the_command_compares_caches_in_one_figure(tmp_path: Path, call: Any) ->
     assert picture.shape[1] > 2.5 * picture.shape[0]  # a panel for the first 20, the first 100 and all
 
 
+def test_the_cache_says_whether_its_order_is_a_ranking(tmp_path: Path, call: Any) -> None:
+    draw_shapes(tmp_path / "voc", ShapesSettings(train=1, val=1, test=3))
+    windows, edges = tmp_path / "windows.toml", tmp_path / "edges.toml"
+    windows.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=40))
+    edges.write_text(EDGES.format(folder=tmp_path / "voc"))
+    assert call("propose", windows)[0] == 0
+    code, _, said = call("propose", edges)
+    assert code == 0
+    assert said.count("EdgeBoxes uses the edges of image gradients") == 1
+    code, printed, _ = call("recall", windows, edges, "--counts", "50", "-o", tmp_path / "out")
+    assert code == 0
+    assert "The first N of edges: a ranking by score." in printed
+    told = {cache["name"]: cache for cache in json.loads((tmp_path / "out/recall.json").read_text())}
+    assert {name: cache["ranked"] for name, cache in told.items()} == {"windows": False, "edges": True}
+    first_50 = next(row for row in told["edges"]["recall"] if row["proposals"] == 50 and row["group"] == "all")
+    assert first_50["recall"]["0.5"] > 0.3
+    folder = next(path for path in (tmp_path / "work/caches/propose").iterdir() if told["edges"]["key"] in path.name)
+    assert "scores: float32 []" in call("inspect", folder)[1]
+    with h5py.File(folder / "data.h5") as file:
+        scores = file["scores"][: file["offsets"][1]]
+        assert len(scores) > 20
+        assert (np.diff(scores) <= 0).all()
+
+
+def test_a_model_of_edges_that_cannot_be_used_is_a_sentence(tmp_path: Path, call: Any) -> None:
+    draw_shapes(tmp_path / "voc", ShapesSettings(train=1, val=1, test=2))
+    recipe, model = tmp_path / "edges.toml", tmp_path / "model.yml.gz"
+    recipe.write_text(EDGES.format(folder=tmp_path / "voc") + f'model = "{model}"\n')
+    code, _, errors = call("propose", recipe)
+    assert code == 2
+    assert errors.splitlines()[-1].endswith(f"{model}: no such model file; correct propose.model")
+    model.write_text("options:\n   stride: 0\n")
+    code, _, errors = call("propose", recipe)
+    assert code == 2
+    assert f"{model}: is not an intact structured-forests model in OpenCV's YAML (it has no childs)" in errors
+    write_forest(model)
+    code, _, said = call("propose", recipe)
+    assert code == 0
+    assert f"EdgeBoxes uses the edges of {model}" in said
+
+
 def test_numbers_that_no_cache_exceeds_get_no_panel() -> None:
     def measured(*boxes: float) -> Measured:
         found = Coverage((20, 100, None), np.zeros(1, np.int32), np.ones(1), np.ones((1, 3)), np.array(boxes))
-        return Measured("name", "key", "", ("cat",), found, Path())
+        return Measured("name", "key", False, "", ("cat",), found, Path())
 
     assert panels([measured(18.5, 18.5, 18.5)]) == [2]
     assert panels([measured(20, 60, 60)]) == [0, 2]

@@ -28,12 +28,14 @@ from stages.images.reading import ImageFile
 from stages.masks import read_mask
 from stages.matching.proposals import proposal_recall, recall
 from stages.propose import STAGE, Settings, selective_search, selective_search_opencv, stage
+from stages.propose.methods import METHODS
 from stages.propose.searched_image import searched_size
 from stages.propose.selection import canonical_boxes
 
 SMALL = Settings(resize_width=80, min_side=8)
 MASKED = replace(SMALL, masks=True)
 OPENCV = replace(SMALL, method="selective-search-opencv")
+EDGES = Settings(method="edge-boxes", min_box_area=100.0)
 
 
 def textured(seed, width=80, height=60):
@@ -84,7 +86,7 @@ def content(reader):
     }
 
 
-@pytest.mark.parametrize("settings", [SMALL, MASKED])
+@pytest.mark.parametrize("settings", [SMALL, MASKED, EDGES])
 def test_jobs_and_parts_do_not_matter(pictures, tmp_path, settings):
     one = propose(pictures, settings, tmp_path / "one")
     assert content(propose(pictures, settings, tmp_path / "two", part_size=3, jobs=2)) == content(one)
@@ -117,7 +119,7 @@ def test_an_interrupted_run_goes_on(pictures, tmp_path, monkeypatch):
     assert asked == ["000002", "000003", "000004"]
 
 
-@pytest.mark.parametrize("settings", [SMALL, MASKED, Settings(method="sliding-window", max_boxes=7, seed=3)])
+@pytest.mark.parametrize("settings", [SMALL, MASKED, EDGES, Settings(method="sliding-window", max_boxes=7, seed=3)])
 def test_on_demand_is_what_the_cache_holds(pictures, tmp_path, settings):
     """Also from another process (pickled), in any order."""
     cached = propose(pictures, settings, tmp_path / "cached")
@@ -157,7 +159,23 @@ def test_a_smaller_limit_keeps_the_beginning(pictures, tmp_path):
         "boxes": 15,
         "boxes_per_image": 3.0,
         "images_without_boxes": 0,
+        "order": METHODS["selective-search"].order,
     }
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_ranking_keeps_its_scores_in_order_and_its_limit_the_best(pictures, tmp_path, jobs):
+    pictures.image_path("000002").write_text("not an image")
+    everything = propose(pictures, EDGES, tmp_path / "all", jobs=jobs, skip_bad_images=True)
+    assert everything.manifest["summary"]["order"] == "a ranking by score"
+    few = propose(pictures, replace(EDGES, max_boxes=3), tmp_path / "few", part_size=3, skip_bad_images=True)
+    for image_id in pictures.image_ids:
+        record = everything.read(image_id)
+        assert record["scores"].shape == record["boxes"].shape[:1]
+        assert (np.diff(record["scores"]) <= 0).all()
+        assert (len(record["scores"]) > 3) == (image_id != "000002")
+        for column in ("boxes", "scores"):
+            np.testing.assert_array_equal(few.read(image_id)[column], record[column][:3])
 
 
 def test_the_seed_changes_the_order_and_not_the_set(pictures, tmp_path):
@@ -278,7 +296,12 @@ def test_an_error_of_the_cache_shows_with_any_number_of_jobs(pictures, tmp_path,
         raise CacheError("no claim")
 
     written = []
-    output: Any = SimpleNamespace(claim=claim, remaining_items=5, write=lambda *call: written.append(call))
+    output: Any = SimpleNamespace(
+        claim=claim,
+        remaining_items=5,
+        write=lambda *call: written.append(call),
+        identity=SimpleNamespace(settings={}),
+    )
     with pytest.raises(CacheError, match="no claim"):
         stage.run(settings, Inputs({"images": pictures}), output, Execution(jobs=jobs))
     assert len(written) == 1
@@ -428,7 +451,7 @@ def die(*call):
 @pytest.mark.parametrize(
     "values",
     [
-        {"method": "edge-boxes"},
+        {"method": "edge-box"},
         {"base_k": 0},
         {"sigma": 0.0},
         {"stride": 0.0},

@@ -120,13 +120,17 @@ IDENTITY = {
 NOT_IDENTITY = {
     "maps": {"cache"},
     "extract": {"cache"},
-    "propose": {"cache", "file"},
+    "propose": {"cache", "file", "model"},
     "finetune": {"checkpoint_seconds", "image_memory"},
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
     "extract": {"method", "pooling", "truncated_svd"},
-    "propose": {"segmentation", "colour_spaces", "strategies", "masks"},
+    "propose": {
+        *("segmentation", "colour_spaces", "strategies", "masks"),
+        *("alpha", "beta", "eta", "min_score", "edge_min_mag", "edge_merge_thr", "cluster_min_mag"),
+        *("max_aspect_ratio", "min_box_area", "gamma", "kappa", "edge_max_side", "gradient_sigma"),
+    },
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},
     "finetune": {"difficult", "frozen"},
