@@ -78,7 +78,8 @@ def figure_names(text: str | None) -> list[str]:
     requested = [word.strip() for word in text.split(",")]
     for name in requested:
         if name not in every:
-            raise StageError(f"--only {name}: is not a figure{nearest(name, every)}; there are {', '.join(every)}")
+            named = f"--only {name}: is not a figure" if name else "--only: names no figure"
+            raise StageError(f"{named}{nearest(name, every)}")
     return [name for name in every if name in requested]
 
 
@@ -90,7 +91,9 @@ def draw_figures(graphs: Sequence[Graph], names: Sequence[str], wish: Wish) -> I
     recipes = [graph.recipe.name for graph in graphs]
     duplicate = next((name for name in recipes if recipes.count(name) > 1), None)
     if duplicate:
-        raise StageError(f"{duplicate}: two recipes have this name, so their figures would too; rename one")
+        raise StageError(
+            f"{duplicate}: two of the recipes have this name, and so would their figures; rename one, or give it once"
+        )
     of_recipes = [figure_file(graph, name, end) for graph in graphs for name in OF_RECIPE for end in ("", "-1")]
     wish.folder.check([*of_recipes, *(f"{name}.png" for name in OF_ALL)])
     for graph in graphs:
@@ -163,7 +166,7 @@ def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]
         if image_id not in image_ids:
             raise StageError(f"--image {image_id}: is not an image of '{split}'; the first is '{image_ids[0]}'")
     if wish.images:
-        return list(wish.images)
+        return list(dict.fromkeys(wish.images))
     picks = wish.random().permutation(len(image_ids))[: wish.count]
     return [image_ids[pick] for pick in picks]
 

@@ -22,10 +22,11 @@ from rcnn_cli.recipes.detectors import detector_node, main_detector, tables_that
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import check_readable
 from stages.contract.errors import StageError
+from stages.contract.settings import nearest
 from stages.extract import ROI_POOL
 from stages.extract.pictures import UnitRow, View, seen_regions, unit_sheet
 from stages.extract.units import TopRegions, class_selectivity, selective_units, strongest_regions
-from stages.features.reading import NOT_LAYERS, layer_dimension
+from stages.features.reading import NOT_LAYERS
 from stages.file_names import file_name
 from stages.networks import Preprocessing
 from stages.networks.receptive_field import NotAMap, ReceptiveFields, receptive_fields
@@ -117,10 +118,11 @@ def features_node(graph: Graph, split: str, table: str | None) -> Node:
 
 def chosen_layer(reader: Reader, network: str, layer: str | None) -> tuple[str, ReceptiveFields]:
     """The requested layer, or the deepest convolutional map in the cache. Raises StageError if it is not a map."""
-    if layer is not None:
-        layer_dimension(reader, layer)  # raises for a layer that is not cached
+    cached = [name for name in reader.manifest["summary"]["layers"] if name not in NOT_LAYERS]
+    if layer is not None and layer not in cached:
+        raise StageError(f"--layer {layer}: is not among the cached layers{nearest(layer, cached)}")
     maps: dict[str, ReceptiveFields] = {}
-    for name in [name for name in reader.manifest["summary"]["layers"] if name not in NOT_LAYERS]:
+    for name in cached:
         try:
             maps[name] = receptive_fields(network, name)
         except NotAMap:
@@ -188,7 +190,7 @@ def show_units(
     folder = OutputFolder(output or results_folder(graph) / "units", given=output is not None)
     name = file_name(f"{maps.node.use.name}-{split}-{maps.layer}")
     folder.check((f"{name}.png", f"{name}.json"))
-    selected = [parse_unit(text, maps.fields.shape, maps.layer) for text in units]
+    selected = list(dict.fromkeys(parse_unit(text, maps.fields.shape, maps.layer) for text in units))
     if count is None and not selected:
         count = MONTAGE
     selected += montage(maps, count) if count else []

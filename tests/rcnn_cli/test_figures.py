@@ -127,13 +127,15 @@ def test_the_top_regions_are_those_of_the_cache(made: Path, call: Call, tmp_path
 
 
 def test_a_montage_takes_each_class_in_turn(made: Path, call: Call) -> None:
-    code, printed, _ = call("units", made / "looked.toml", "--montage", 4, "--unit", "1,1,1", "--split", "train")
+    named = ("--unit", "1,1,1", "--unit", "1,1,1")
+    code, printed, _ = call("units", made / "looked.toml", "--montage", 4, *named, "--split", "train")
     assert code == 0
     lines = printed.splitlines()
     assert lines[0].startswith(
         "pool4 of extract@train: 4 x 4 units (row, column) in each of 96 channels, input 64 x 64"
     )
     assert lines[3].split()[0] == "1,1,1"
+    assert not lines[4].startswith("1,1,1")  # named twice, shown once
     assert [line.count(",") >= 2 for line in lines[3:8]] == [True] * 5
     assert "4 units chosen: each class's most selective one in turn" in printed
     folder = made / "work/results/looked/units"
@@ -154,7 +156,7 @@ def test_a_montage_takes_each_class_in_turn(made: Path, call: Call) -> None:
             ("--layer", "fc5"),
             "--layer fc5: not a convolutional map, so its units have no place in the image; choose pool4",
         ),
-        (("--layer", "pool5"), "layer = 'pool5': the features cache has no such layer, did you mean 'pool4'"),
+        (("--layer", "pool5"), "--layer pool5: is not among the cached layers, did you mean 'pool4'"),
         (("--split", "val"), "has features on train, test, not on 'val'; choose with --split"),
         (("--features", "extracted"), "--features extracted: is not an extract table of"),
         (("--set", "extract.layers=['fc5']", "--split", "test"), "extract@test is not complete"),
@@ -321,7 +323,7 @@ def test_several_recipes_in_one_figure(made: Path, call: Call, tmp_path: Path) -
     assert pixels(tmp_path / "box-plots.png").shape[1] > one.shape[1]
     code, _, errors = call("figures", made / "looked.toml", made / "looked.toml")
     assert code == 2
-    assert "looked: two recipes have this name" in errors
+    assert "looked: two of the recipes have this name" in errors
 
 
 def test_a_recipe_without_the_tables(made: Path, call: Call, tmp_path: Path) -> None:
@@ -341,7 +343,9 @@ def test_figures_are_named(call: Call, made: Path) -> None:
     assert figure_names("box-plots, filters") == ["filters", "box-plots"]
     code, _, errors = call("figures", made / "looked.toml", "--only", "filter")
     assert code == 2
-    assert "--only filter: is not a figure, did you mean 'filters'?; there are detections, filters" in errors
+    assert "--only filter: is not a figure, did you mean 'filters'?\n" in errors
+    with pytest.raises(StageError, match=r"^--only: names no figure; it may be one of box-plots, .*filters"):
+        figure_names("")
 
 
 def test_elongated_objects_of_different_classes(made: Path) -> None:
