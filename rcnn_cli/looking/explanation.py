@@ -32,7 +32,7 @@ from stages.eval import Settings as EvalSettings
 from stages.eval.average_precision import Curve
 from stages.eval.report import read_curves, score_cuts
 from stages.images.reading import Pixels, read_image
-from stages.masks import COLUMNS, COUNTS, Mask, read_mask
+from stages.masks import COLUMNS, Mask, read_mask
 from stages.matching.ground_truth import listed
 from stages.matching.judgement import Judged, judge
 from stages.matching.objects import Objects, counted_objects, read_objects
@@ -250,7 +250,7 @@ def regions_of(
     """The boxes of an image's proposals and their masks, as for `trace_of`; None where they are kept without masks, or
     not at all."""
     proposals = node.made_from("proposals")
-    if proposals is None:
+    if proposals is None or not getattr(proposals.settings, "masks", False):
         return None
     if photos is None and complete(graph, proposals):
         source = Reader(graph.folder(proposals))
@@ -258,7 +258,8 @@ def regions_of(
         source = on_demand(graph, proposals, execution.in_worker, photos)
     else:
         return None
-    return source.read(image, ["boxes", *COLUMNS]) if COUNTS in source.schema.columns() else None
+    record: Record = source.read(image, ["boxes", *COLUMNS])
+    return record
 
 
 def check_against(cached: Reader, image: str, trace: Trace) -> None:
