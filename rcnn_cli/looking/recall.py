@@ -59,7 +59,7 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
         for node in proposals_of(graph, split):
             check_readable(graph, node, "to measure recall")
             chosen.setdefault(graph.identity(node).key, (graph, node))
-    names = [label(graph, node) for graph, node in chosen.values()]
+    names = [label(graph, node, several=len(graphs) > 1) for graph, node in chosen.values()]
     measured = []
     for (graph, node), name in zip(chosen.values(), names, strict=True):
         reader, dataset = Reader(graph.folder(node)), graph.dataset(split)
@@ -81,10 +81,12 @@ def proposals_of(graph: Graph, split: str) -> list[Node]:
     return nodes
 
 
-def label(graph: Graph, node: Node) -> str:
-    """The recipe's name, and the table's where the recipe proposes in several ways."""
+def label(graph: Graph, node: Node, several: bool) -> str:
+    """The recipe's name; where it proposes in several ways the table's, after the recipe's if there are `several`."""
     uses = {node.use.name for node in graph.making("proposals")}
-    return graph.recipe.name if len(uses) == 1 else f"{graph.recipe.name} {node.use.name}"
+    if len(uses) == 1:
+        return graph.recipe.name
+    return f"{graph.recipe.name} {node.use.name}" if several else node.use.name
 
 
 def tell(measured: Sequence[Measured], folder: Path | None, as_json: bool) -> str:

@@ -147,6 +147,24 @@ def test_the_cache_says_whether_its_order_is_a_ranking(tmp_path: Path, call: Any
         assert (np.diff(scores) <= 0).all()
 
 
+def test_several_tables_of_a_recipe_go_by_their_names(tmp_path: Path, call: Any) -> None:
+    draw_shapes(tmp_path / "voc", ShapesSettings(train=1, val=1, test=2))
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=40))
+    fewer = '[fewer]\nstage = "propose"\nmethod = "sliding-window"\nmax_boxes = 20\n'
+    two.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=50) + fewer)
+    assert call("run", one)[0] == call("run", two)[0] == 0
+
+    def names(*recipes: Path) -> list[str]:
+        code, printed, _ = call("recall", *recipes, "--json")
+        assert code == 0
+        return [cache["name"] for cache in json.loads(printed)]
+
+    assert names(one) == ["one"]
+    assert names(two) == ["propose", "fewer"]
+    assert names(one, two) == ["one", "two propose", "two fewer"]
+
+
 def test_a_model_of_edges_that_cannot_be_used_is_a_sentence(tmp_path: Path, call: Any) -> None:
     draw_shapes(tmp_path / "voc", ShapesSettings(train=1, val=1, test=2))
     recipe, model = tmp_path / "edges.toml", tmp_path / "model.yml.gz"
