@@ -53,10 +53,8 @@ def check_available() -> None:
 def announcement(settings: Settings) -> str:
     """Which edges are used."""
     if settings.model:
-        return f"EdgeBoxes uses the edges of {settings.model}"
-    return (
-        "EdgeBoxes uses the edges of image gradients; propose.model = the file of a structured forest finds better ones"
-    )
+        return f"EdgeBoxes takes the edges of the structured forest {settings.model}"
+    return "EdgeBoxes takes image gradients for edges; the paper takes those of a structured forest (propose.model)"
 
 
 def advice(settings: Settings, size: tuple[int, int]) -> str:

@@ -131,7 +131,7 @@ def test_the_cache_says_whether_its_order_is_a_ranking(tmp_path: Path, call: Any
     assert call("propose", windows)[0] == 0
     code, _, said = call("propose", edges)
     assert code == 0
-    assert said.count("EdgeBoxes uses the edges of image gradients") == 1
+    assert said.count("EdgeBoxes takes image gradients for edges") == 1
     code, printed, _ = call("recall", windows, edges, "--counts", "50", "-o", tmp_path / "out")
     assert code == 0
     assert "The first N of edges: a ranking by score." in printed
@@ -179,7 +179,7 @@ def test_a_model_of_edges_that_cannot_be_used_is_a_sentence(tmp_path: Path, call
     write_forest(model)
     code, _, said = call("propose", recipe)
     assert code == 0
-    assert f"EdgeBoxes uses the edges of {model}" in said
+    assert f"EdgeBoxes takes the edges of the structured forest {model}" in said
 
 
 def test_numbers_that_no_cache_exceeds_get_no_panel() -> None:

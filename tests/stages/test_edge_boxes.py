@@ -344,9 +344,12 @@ def test_it_says_which_edges_it_uses(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "stages.propose"):
         stage.begin(EDGES)
     assert [record.getMessage() for record in caplog.records] == [
-        "EdgeBoxes uses the edges of image gradients; propose.model = the file of a structured forest finds better ones"
+        "EdgeBoxes takes image gradients for edges; the paper takes those of a structured forest (propose.model)"
     ]
-    assert edge_boxes.announcement(replace(EDGES, model="m.yml.gz")) == "EdgeBoxes uses the edges of m.yml.gz"
+    assert (
+        edge_boxes.announcement(replace(EDGES, model="m.yml.gz"))
+        == "EdgeBoxes takes the edges of the structured forest m.yml.gz"
+    )
 
 
 def test_no_run_is_needed_to_know_its_columns() -> None:
