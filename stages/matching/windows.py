@@ -24,6 +24,7 @@ def window_labels(
     positive_overlap: float,
     background_overlap: float,
     unused: NDArray[np.bool_] | None = None,
+    background_least: float = 0.0,
 ) -> NDArray[np.int32]:
     """The label of each of n boxes for fine-tuning: int32 [n], a class, `classes` for background, or UNUSED.
 
@@ -32,13 +33,16 @@ def window_labels(
     digits, so there 0.4996 is positive.) `unused`, bool [n] with the objects first, marks boxes that are UNUSED
     whatever they overlap. A box whose nearest object is unused is UNUSED too, unless it overlaps it by less than
     `background_overlap`.
+
+    Fast R-CNN (section 2.3; lib/roi_data_layer/minibatch.py) labels regions in the same way, but for background whose
+    overlap is below `background_least`, 0.1 in the paper, which is UNUSED: "a heuristic for hard example mining".
     """
     left_out = np.zeros(len(boxes), bool) if unused is None else unused
     counted = ~left_out[: len(object_boxes)]
     overlaps = class_overlaps(boxes, object_boxes[counted], object_labels[counted], classes)
     best = overlaps.max(axis=1, initial=0.0)
     passed_over = iou_matrix(boxes, object_boxes[~counted]).max(axis=1, initial=0.0).astype(np.float32)
-    background = ~reaches(np.maximum(best, passed_over), background_overlap)
+    background = ~reaches(np.maximum(best, passed_over), background_overlap) & reaches(best, background_least)
     positive = reaches(best, positive_overlap) & (best >= passed_over)
     shown = np.where(positive, overlaps.argmax(axis=1), np.where(background, classes, UNUSED))
     return np.where(left_out, UNUSED, shown).astype(np.int32)
