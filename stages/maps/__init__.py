@@ -24,6 +24,7 @@ class Settings:
         (600,),
         "The shorter side of the image in pixels, one for each scale.",
         at_least=1,
+        distinct=True,
         source="Fast R-CNN section 5.2; five scales: 480, 576, 688, 864, 1200",
     )
     longest: int = setting(
@@ -54,9 +55,9 @@ class Settings:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting unless there are sides, all different, none over `longest`."""
-    if not settings.sides or len(set(settings.sides)) < len(settings.sides):
-        raise BadSetting(f"sides = {list(settings.sides)} must name one or more lengths, each once")
+    """Raises BadSetting unless there are sides, none over `longest`."""
+    if not settings.sides:
+        raise BadSetting("sides = [] must name one or more lengths in pixels")
     if max(settings.sides) > settings.longest:
         raise BadSetting(
             f"sides = {list(settings.sides)} has a shorter side of {max(settings.sides)} pixels, more than longest = "

@@ -21,6 +21,7 @@ SEARCH = ("method", "selective-search", "selective-search-opencv")
 MEASURES = ("colour", "texture", "size", "fill")
 EDGES = ("method", "edge-boxes")
 WINDOWS = ("method", "sliding-window")
+DENSE = ("method", "dense")
 FILE = ("method", "file")
 MOST_K = 100_000_000  # five of them fit into OpenCV's whole numbers
 
@@ -302,6 +303,50 @@ class Settings:
         only_with=WINDOWS,
     )
 
+    anchor_scales: tuple[float, ...] = setting(
+        (8.0, 16.0, 32.0),
+        "Dense windows: the sides of the square anchors, in strides.",
+        above=0,
+        distinct=True,
+        source="Faster R-CNN section 3.3: 128, 256 and 512 pixels",
+        only_with=DENSE,
+        later=True,
+    )
+    anchor_ratios: tuple[float, ...] = setting(
+        (0.5, 1.0, 2.0),
+        "Dense windows: the shapes of the anchors, height over width.",
+        at_least=0.01,
+        at_most=100,
+        distinct=True,
+        source="Faster R-CNN section 3.3",
+        only_with=DENSE,
+        later=True,
+    )
+    anchor_stride: int = setting(
+        16,
+        "Dense windows: the step from one position to the next, in pixels of the scaled image.",
+        at_least=1,
+        source="Faster R-CNN section 3.3: the stride of ZF and VGG-16",
+        only_with=DENSE,
+        later=True,
+    )
+    anchor_side: int = setting(
+        600,
+        "Dense windows: the shorter side of the scaled image, in pixels.",
+        at_least=1,
+        source="Faster R-CNN section 3.3",
+        only_with=DENSE,
+        later=True,
+    )
+    anchor_longest: int = setting(
+        1000,
+        "Dense windows: the longer side of the scaled image at most, in pixels.",
+        at_least=1,
+        source="py-faster-rcnn, lib/fast_rcnn/config.py",
+        only_with=DENSE,
+        later=True,
+    )
+
     file: str = setting(
         "",
         "Method file: the file of boxes, .h5, .npz or .mat; its content, not its name, enters the cache's key.",
@@ -334,7 +379,7 @@ class Settings:
 
 STAGE = Stage(
     name="propose",
-    summary="Propose regions: selective search, EdgeBoxes, sliding windows, a file.",
+    summary="Propose regions: selective search, EdgeBoxes, windows, a file.",
     schema_version=1,
     settings=Settings,
     makes="proposals",

@@ -100,5 +100,6 @@ METHODS = {
         "stages.propose.edge_boxes", "a ranking by score", key=edges_key, ranks=True, reads_model=True
     ),
     "sliding-window": Method("stages.propose.sliding_window", BY_SIZE, reads_pixels=False),
+    "dense": Method("stages.propose.dense", BY_SIZE, reads_pixels=False),
     "file": Method("stages.propose.box_file", "the file's order, a ranking if the file has one", file_key, listed=True),
 }

@@ -314,6 +314,13 @@ def test_sliding_windows_as_a_stage(pictures, tmp_path):
     assert stage.identity(settings, Inputs()) == {"order": "seeded with the image's content"}
 
 
+def test_dense_windows_as_a_stage(pictures, tmp_path):
+    settings = Settings(method="dense", anchor_side=64, anchor_longest=100, anchor_scales=(1, 2), max_boxes=50)
+    reader = propose(pictures, settings, tmp_path / "dense", jobs=2)
+    np.testing.assert_array_equal(reader.lengths(), [50] * 5)
+    assert "scores" not in reader.schema.rows
+
+
 # From a file
 
 

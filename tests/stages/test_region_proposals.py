@@ -8,11 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.anchors import cell_anchors, inside, map_anchors
-from stages.boxes import decode_deltas
+from stages.anchors import RATIOS, SCALES, cell_anchors, inside, map_anchors
+from stages.boxes import decode_deltas, has_area
+from stages.contract.errors import StageError
 from stages.detections.region_proposals import region_proposals
 from stages.matching.anchors import NEGATIVE, POSITIVE, UNUSED, anchor_deltas, anchor_labels
 from stages.matching.windows import window_labels
+from stages.propose import Settings
+from stages.propose.dense import dense_windows, find
 from stages.training.losses import smooth_l1
 from stages.training.sampling import draw_examples
 
@@ -224,3 +227,28 @@ def test_smooth_l1_by_hand():
     smooth_l1(at, 3).sum().backward()
     assert at.grad is not None
     np.testing.assert_allclose(at.grad, [1, 0.09, -1], rtol=1e-5)
+
+
+def test_dense_windows_by_hand():
+    """An image of 40 x 20 at twice its size: 80 x 40 pixels, 5 x 3 cells of 16, one square of 32 pixels at each, which
+    is 16 in the image; those beyond the edge are clipped."""
+    boxes = dense_windows(40, 20, 16, [2.0], [1.0], 40, 1000)
+    assert boxes.shape == (15, 4)
+    np.testing.assert_array_equal(boxes[0], [0, 0, 12, 12])  # centred at 8 of 80, so at 4 of 40: -4 to 12
+    np.testing.assert_array_equal(boxes[6], [4, 4, 20, 20])  # second row and column
+    np.testing.assert_array_equal(boxes[-1], [28, 12, 40, 20])
+
+
+def test_dense_windows_are_the_papers():
+    """Some 20,000 in an image that is 1000 x 600 when scaled, with the settings' defaults; all inside, with area."""
+    boxes = find(Settings(method="dense"), (500, 300), None).boxes
+    assert len(boxes) == 63 * 38 * 9
+    assert has_area(boxes).all()
+    assert (boxes >= 0).all()
+    assert (boxes <= [500, 300, 500, 300]).all()
+    assert (Settings().anchor_scales, Settings().anchor_ratios) == (SCALES, RATIOS)
+
+
+def test_too_many_dense_windows_are_refused():
+    with pytest.raises(StageError, match="anchor_stride = 1 makes 5,400,000 anchors in an image of 1000 x 600 pixels"):
+        find(Settings(method="dense", anchor_stride=1), (1000, 600), None)

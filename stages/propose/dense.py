@@ -1,0 +1,53 @@
+"""Dense sliding windows: Faster R-CNN's anchors as proposals, for one-stage detectors (section 4.1, Table 10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from stages.anchors import cell_anchors, map_anchors
+from stages.boxes import Boxes, clip_boxes
+from stages.contract.errors import StageError
+from stages.images.scale import image_scale
+from stages.propose import Settings
+from stages.propose.selection import Proposals
+
+MOST_ANCHORS = 1_000_000
+"""Per image; they take about 100 MB while they are made."""
+
+
+def find(settings: Settings, size: tuple[int, int], image: None) -> Proposals:
+    """The anchors in an image of `size` (width, height)."""
+    return Proposals(
+        dense_windows(
+            *size,
+            settings.anchor_stride,
+            settings.anchor_scales,
+            settings.anchor_ratios,
+            settings.anchor_side,
+            settings.anchor_longest,
+        )
+    )
+
+
+def dense_windows(
+    width: int, height: int, stride: int, scales: Sequence[float], ratios: Sequence[float], side: int, longest: int
+) -> Boxes:
+    """The anchors at every cell of the map of an image of `width` x `height` pixels: float32 [n, 4], clipped to it.
+
+    The image enters the network with a shorter side of `side` pixels, the longer one at most `longest`; there the map
+    has a cell for every `stride` pixels, and `cell_anchors` their sizes. Raises StageError if that makes more than
+    MOST_ANCHORS.
+    """
+    scale = image_scale(width, height, side, longest)
+    columns, rows = (math.ceil(scale * length / stride) for length in (width, height))
+    count = columns * rows * len(scales) * len(ratios)
+    if count > MOST_ANCHORS:
+        raise StageError(
+            f"propose: anchor_stride = {stride} makes {count:,} anchors in an image of {width} x {height} pixels, more "
+            f"than {MOST_ANCHORS:,}; raise propose.anchor_stride or lower propose.anchor_side"
+        )
+    anchors = map_anchors(cell_anchors(stride, scales, ratios), columns, rows, stride)
+    return clip_boxes((anchors / np.float32(scale)).astype(np.float32), width, height)
