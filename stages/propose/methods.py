@@ -30,9 +30,9 @@ def opencv_key(settings: Any, work: Path | None) -> dict[str, Any]:
 
 
 def search_key(settings: Any, work: Path | None) -> dict[str, Any]:
-    """The number of our implementation, to be raised when it finds other boxes, and OpenCV's major version: colours,
+    """The number of our implementation, to be raised when boxes or their order change, and OpenCV's major version: colours,
     blur and gradients are OpenCV's."""
-    return {"implementation": 1, **opencv_key(settings, work)}
+    return {"implementation": 2, **opencv_key(settings, work)}
 
 
 def file_key(settings: Any, work: Path | None) -> dict[str, Any]:

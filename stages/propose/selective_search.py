@@ -103,14 +103,25 @@ def find(settings: Settings, size: tuple[int, int], image: Image) -> Proposals:
     searched = searched_size(*size, settings.resize_width, settings.max_side)
     forests = search_forests(resize(image, searched), settings)
     boxes = all_boxes(forests)
-    large = np.flatnonzero(are_large(boxes, searched, settings.min_side))
+    places = positions(forests)
+    large = np.flatnonzero(are_large(boxes, searched, settings.min_side) & (places > 0))
     regions = Regions(forests, largest_regions(forests)[large]) if settings.masks else None
-    return Proposals(map_back(boxes[large], searched, size), positions=positions(forests)[large], regions=regions)
+    return Proposals(map_back(boxes[large], searched, size), positions=places[large], regions=regions)
 
 
 def positions(forests: Sequence[Forest]) -> NDArray[np.int64]:
-    """The places of all regions in their hierarchies, int64 [N]: 1 for the last to be made, usually the whole image."""
-    return np.concatenate([np.arange(len(tree.boxes), 0, -1) for forest in forests for tree in forest.trees])
+    """The places of all regions in their hierarchies, int64 [N], as in the release (Image2HierarchicalGrouping.m).
+
+    Of the n regions that are made by merging, the last, usually the whole image, has 1 and the first n; the segments,
+    of which they are made, all have n + 1. They count only in the first of a segmentation's hierarchies: 0 elsewhere.
+    """
+    places = []
+    for forest in forests:
+        for number, tree in enumerate(forest.trees):
+            merged = len(tree.parts)
+            segments = len(tree.boxes) - merged
+            places += [np.full(segments, 0 if number else merged + 1), np.arange(merged, 0, -1)]
+    return np.concatenate(places)
 
 
 def search_regions(image: Image, settings: Settings) -> NDArray[np.int64]:

@@ -16,6 +16,8 @@ from hypothesis.extra.numpy import arrays
 from stages.boxes import area, iou_matrix
 from stages.contract.errors import BadSetting, StageError
 from stages.propose import Settings, selective_search, selective_search_opencv
+from stages.propose.grouping import Tree
+from stages.propose.masks import Forest
 from stages.propose.searched_image import are_large, map_back, resize, searched_size
 from stages.propose.selection import (
     Proposals,
@@ -26,7 +28,7 @@ from stages.propose.selection import (
     rows_by_score,
     rows_by_size,
 )
-from stages.propose.selective_search import COLOUR_SPACES, search_regions
+from stages.propose.selective_search import COLOUR_SPACES, positions, search_regions
 from stages.propose.selective_search_opencv import check_available, raw_search
 from stages.propose.sliding_window import sliding_windows, starts
 from tests.stages.drawn_photos import photo
@@ -104,6 +106,15 @@ def test_the_top_of_a_hierarchy_tends_to_come_first():
     proposals = Proposals(boxes, positions=np.array([1, 2]))
     first = [rows_by_position(proposals, str(number), 0)[0] for number in range(1000)]
     assert 700 < first.count(0) < 800
+
+
+def test_positions_count_merged_regions_from_the_top_and_segments_once():
+    """Two segmentations: one of 3 segments, merged in two ways, and one of 2 regions without neighbours."""
+    tree = Tree(np.zeros((5, 4), np.int32), np.zeros((2, 2), np.int32))
+    alone = Tree(np.zeros((2, 4), np.int32), np.zeros((0, 2), np.int32))
+    labels = np.zeros((1, 1), np.int32)
+    forests = [Forest(labels, (tree, tree)), Forest(labels, (alone,))]
+    assert positions(forests).tolist() == [3, 3, 3, 2, 1, 0, 0, 0, 2, 1, 1, 1]
 
 
 def test_only_a_hierarchy_has_positions():

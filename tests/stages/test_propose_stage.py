@@ -380,7 +380,7 @@ def test_the_key_names_the_opencv_that_searches(monkeypatch):
 
     theirs = stage.identity(OPENCV, Inputs())
     assert theirs == {"opencv": cv2.__version__.split(".")[0], "order": "seeded with the image's content"}
-    assert stage.identity(SMALL, Inputs()) == {"implementation": 1, **theirs}
+    assert stage.identity(SMALL, Inputs()) == {"implementation": 2, **theirs}
 
 
 def test_the_two_implementations_find_the_same_boxes(pictures, tmp_path):
