@@ -30,8 +30,8 @@ def opencv_key(settings: Any, work: Path | None) -> dict[str, Any]:
 
 
 def search_key(settings: Any, work: Path | None) -> dict[str, Any]:
-    """The number of our implementation, to be raised when boxes or their order change, and OpenCV's major version: colours,
-    blur and gradients are OpenCV's."""
+    """The number of our implementation, to be raised when boxes or their order change, and OpenCV's major version:
+    colours, blur and gradients are OpenCV's."""
     return {"implementation": 2, **opencv_key(settings, work)}
 
 
