@@ -83,7 +83,7 @@ def exit_code(arguments: Sequence[str] | None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         words = sys.argv[1:] if arguments is None else arguments
         called = next((word for word in words if not word.startswith("-")), "")  # the options before it are flags
-        text, code = sentence(error, cli.commands.get(called))
+        text, code = sentence(error, cli.commands.get(called), words)
         if verbose():
             traceback.print_exc()
         click.echo(f"rcnn: {text}", err=True)

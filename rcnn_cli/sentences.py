@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -30,13 +31,15 @@ NO_MEMORY = (
     "out of memory",
 )  # fmt: skip
 """What libraries say, in exceptions of any type, when they run out of memory."""
+SKIP = "--skip-bad-images"
 NEARLY_ALL = 0.75  # share of the address space's limit
 
 
-def sentence(error: BaseException, command: click.Command | None = None) -> tuple[str, int]:
+def sentence(error: BaseException, command: click.Command | None = None, words: Sequence[str] = ()) -> tuple[str, int]:
     """(the error as one line for the user, the exit code). `command` is the one that failed (default: the one that is
-    running): only options that it has are suggested."""
-    text, code = unescaped_sentence(error, command)
+    running), called with `words`: only options that it has are suggested, and --skip-bad-images only if it was not
+    given."""
+    text, code = unescaped_sentence(error, command, words)
     return on_one_line(text), code
 
 
@@ -47,10 +50,10 @@ def on_one_line(text: str) -> str:
     )
 
 
-def unescaped_sentence(error: BaseException, command: click.Command | None) -> tuple[str, int]:
+def unescaped_sentence(error: BaseException, command: click.Command | None, words: Sequence[str]) -> tuple[str, int]:
     """`sentence` before escaping."""
-    if isinstance(error, BadImage) and has_option(command, "--skip-bad-images") and not skipping():
-        return f"{error}, or pass --skip-bad-images", BAD_INPUT
+    if isinstance(error, BadImage) and has_option(command, SKIP) and SKIP not in words and not skipping():
+        return f"{error}, or pass {SKIP}", BAD_INPUT
     if isinstance(error, StageError | CacheError):
         return str(error), BAD_INPUT
     if isinstance(error, KeyboardInterrupt | click.Abort):
@@ -113,7 +116,7 @@ def has_option(command: click.Command | None, option: str) -> bool:
 
 
 def skipping() -> bool:
-    """Whether the command that is running was given --skip-bad-images already."""
+    """Whether a command is running (none is, once its error has reached `main`) that was given --skip-bad-images."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.params.get("skip_bad_images"))
 

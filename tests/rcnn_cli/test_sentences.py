@@ -6,16 +6,18 @@ import errno
 import os
 from pathlib import Path
 
+import click
 import pytest
 
 from cache.files import MACHINE
-from rcnn_cli.main import cli
-from rcnn_cli.sentences import NAMES, sentence
+from rcnn_cli.main import cli, exit_code
+from rcnn_cli.sentences import NAMES, explain, sentence
 from stages.contract.errors import BadImage
 
 
 @pytest.mark.parametrize(
-    ("command", "advised"), [("run", True), ("extract", True), ("explain", False), ("units", False)]
+    ("command", "advised"),
+    [("run", True), ("extract", True), ("explain", False), ("units", False), ("data", False)],
 )
 def test_a_bad_image(command: str, advised: bool) -> None:
     text, code = sentence(BadImage("a.jpg", "is damaged"), cli.commands[command])
@@ -84,8 +86,18 @@ def test_a_bug_is_a_bug() -> None:
     assert sentence(ValueError("no"), cli.commands["run"])[1] == 70
 
 
-def test_an_option_that_was_given_is_not_advised_again() -> None:
-    with cli.commands["run"].make_context("run", ["r.toml", "--skip-bad-images"]):
-        assert sentence(BadImage("a.jpg", "is damaged"))[0] == "a.jpg: is damaged; repair or remove it"
-    with cli.commands["run"].make_context("run", ["r.toml"]):
-        assert sentence(BadImage("a.jpg", "is damaged"))[0].endswith(", or pass --skip-bad-images")
+@pytest.mark.parametrize(("options", "advised"), [([], True), (["--skip-bad-images"], False)])
+def test_an_option_that_was_given_is_not_advised_again(
+    options: list[str], advised: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither by the command that fails, nor by one that goes on after the error."""
+
+    def fail(**options: object) -> None:
+        error = BadImage("a.jpg", "is damaged")
+        click.echo(explain(error), err=True)
+        raise error
+
+    monkeypatch.setattr(cli.commands["run"], "callback", fail)
+    assert exit_code(["run", "recipes/shapes.toml", *options]) == 2
+    expected = "a.jpg: is damaged; repair or remove it" + (", or pass --skip-bad-images" if advised else "")
+    assert capsys.readouterr().err.splitlines() == [expected, f"rcnn: {expected}"]
