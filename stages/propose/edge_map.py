@@ -1,7 +1,11 @@
 """Edges of an image, how strong they are and which way they face: what EdgeBoxes starts from.
 
 Structured forests (Dollár and Zitnick, PAMI 2015) need a trained model, gradients need none. Orientation and thinning
-are those of the release of EdgeBoxes (edgesDetect.m, edgesNmsMex.cpp), for both.
+are OpenCV's versions of the release's (edgesDetect.m, edgesNmsMex.cpp), for both: second derivatives are 3 x 3 Sobel
+filters, and smoothing mirrors the image at its border without repeating the outermost pixels.
+
+Angles are float64 until they are rounded to float32: NumPy's float32 functions differ in the last bit from one
+processor to another.
 """
 
 from __future__ import annotations
@@ -45,8 +49,8 @@ def orientation_of(edges: Map) -> Map:
     """
     smooth = triangle_filtered(edges, SMOOTHING_RADIUS)
     xx, xy, yy = (cv2.Sobel(smooth, cv2.CV_32F, *orders) for orders in ((2, 0), (1, 1), (0, 2)))
-    angle = np.arctan2(np.where(xy > 0, -yy, yy), xx + np.float32(1e-5))
-    return np.mod(angle, np.float32(np.pi))
+    angle = np.arctan2(np.where(xy > 0, -yy, yy), xx + np.float32(1e-5), dtype=np.float64)
+    return np.mod(angle, np.pi).astype(np.float32)
 
 
 def triangle_filtered(values: Map, radius: int) -> Map:
@@ -59,8 +63,8 @@ def triangle_filtered(values: Map, radius: int) -> Map:
 def thinned(edges: Map, orientation: Map, above: float) -> Map:
     """The `edges` [H, W] stronger than `above` that no edge within 2 pixels across them exceeds; 0 elsewhere."""
     y, x = np.nonzero(edges > np.float32(above))
-    strength, angle = edges[y, x], orientation[y, x]
-    step_x, step_y = np.cos(angle), np.sin(angle)
+    strength, angle = edges[y, x], orientation[y, x].astype(np.float64)
+    step_x, step_y = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     strongest = np.ones(len(strength), bool)
     for step in range(-THINNING_RADIUS, THINNING_RADIUS + 1):
         if step:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import logging
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +124,27 @@ def test_orientation_and_thinning_are_opencvs(tmp_path: Path) -> None:
     assert np.mean(np.minimum(turn, np.pi - turn) < 1e-3) > 0.99
     thin = thinned(edges, theirs, 0.0)
     assert np.mean((thin > 0) == (detector.edgesNms(edges, theirs, r=2, s=0, m=1.0, isParallel=False) > 0)) > 0.99
+
+
+def test_processors_do_not_matter() -> None:
+    """NumPy's functions for the newest processors and for the oldest give the same edges."""
+    code = (
+        "import hashlib; from tests.stages.drawn_photos import photo; from stages.propose.edge_map import *\n"
+        "for seed in range(3):\n"
+        "    edges = gradient_edges(photo((120, 160), seed=seed), 1.5)\n"
+        "    orientation = orientation_of(edges)\n"
+        "    for values in (edges, orientation, thinned(edges, orientation, 0.1)):\n"
+        "        print(hashlib.sha256(values.tobytes()).hexdigest())"
+    )
+    numpy_core = importlib.import_module("numpy._core._multiarray_umath")
+    extensions = " ".join(name for name in numpy_core.__cpu_dispatch__ if numpy_core.__cpu_features__[name])
+    printed = [
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, check=True)
+        for variables in ({}, {"NPY_DISABLE_CPU_FEATURES": extensions})
+    ]
+    newest, oldest = (process.stdout.split() for process in printed)
+    assert len(newest) == 9
+    assert oldest == newest
 
 
 # The search
