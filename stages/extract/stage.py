@@ -204,7 +204,7 @@ class RegionReader:
 
     def read(self, image_id: str) -> Regions:
         """The regions of an image. Raises BadImage unless bad images are skipped."""
-        cut_from, size, reason = self.read_maps(image_id) if self.task.maps else self.read_pixels(image_id)
+        cut_from, size, reason = self.read_pixels(image_id) if self.task.maps is None else self.read_maps(image_id)
         if reason:
             return Regions(image_id, cut_from, size, *no_regions(), reason)
         with self.reading_annotations:

@@ -17,13 +17,20 @@ def image_scale(width: int, height: int, side: int, longest: int) -> float:
     return longest / longer if round(scale * longer) > longest else scale
 
 
+def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:
+    """The width and height of an image times `scale`: rounded, at least one pixel each."""
+    return max(1, round(scale * width)), max(1, round(scale * height))
+
+
 def scaled_image(pixels: Pixels, scale: float) -> NDArray[np.float32]:
     """The image uint8 [H, W, 3] times `scale`, bilinear and without antialiasing, as in the release: float32 [h, w, 3],
-    0..255, with h and w rounded, at least one pixel each."""
+    0..255, of `scaled_size`."""
     values = pixels.astype(np.float32)
     if scale == 1:
         return values
     height, width = (round(scale * side) for side in pixels.shape[:2])
     if min(height, width) < 1:
-        return np.asarray(cv2.resize(values, (max(1, width), max(1, height)), interpolation=cv2.INTER_LINEAR))
+        return np.asarray(
+            cv2.resize(values, scaled_size(pixels.shape[1], pixels.shape[0], scale), interpolation=cv2.INTER_LINEAR)
+        )
     return np.asarray(cv2.resize(values, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR))

@@ -1,4 +1,7 @@
-"""Dense sliding windows: Faster R-CNN's anchors as proposals, for one-stage detectors (section 4.1, Table 10)."""
+"""Dense sliding windows: Faster R-CNN's anchors as proposals, for one-stage detectors (section 4.1, Table 10).
+
+OverFeat's dense windows, which the network computes by convolution, are not proposals and not made here.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from stages.anchors import cell_anchors, map_anchors
 from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import StageError
-from stages.images.scale import image_scale
+from stages.images.scale import image_scale, scaled_size
 from stages.propose import Settings
 from stages.propose.selection import Proposals
 
@@ -38,11 +41,11 @@ def dense_windows(
     """The anchors at every cell of the map of an image of `width` x `height` pixels: float32 [n, 4], clipped to it.
 
     The image enters the network with a shorter side of `side` pixels, the longer one at most `longest`; there the map
-    has a cell for every `stride` pixels, and `cell_anchors` their sizes. Raises StageError if that makes more than
-    MOST_ANCHORS.
+    has a cell for every `stride` pixels begun, and `cell_anchors` their sizes. Raises StageError if that makes more
+    than MOST_ANCHORS.
     """
     scale = image_scale(width, height, side, longest)
-    columns, rows = (math.ceil(scale * length / stride) for length in (width, height))
+    columns, rows = (math.ceil(side / stride) for side in scaled_size(width, height, scale))
     count = columns * rows * len(scales) * len(ratios)
     if count > MOST_ANCHORS:
         raise StageError(

@@ -239,6 +239,13 @@ def test_dense_windows_by_hand():
     np.testing.assert_array_equal(boxes[-1], [28, 12, 40, 20])
 
 
+@pytest.mark.parametrize("side", [147, 281, 294])
+def test_dense_windows_have_a_cell_for_every_stride_begun_in_the_rounded_image(side):
+    """A scaled side is 640 pixels, so 40 cells, though 640 / 147 x 147 is a little more in floating point."""
+    assert len(dense_windows(side, side, 16, [8.0], [1.0], 640, 2000)) == 40 * 40
+    assert len(dense_windows(1000, 1, 16, [8.0], [1.0], 1, 100)) == 7 * 1  # 100 x 0.1 pixels: at least one row
+
+
 def test_dense_windows_are_the_papers():
     """Some 20,000 in an image that is 1000 x 600 when scaled, with the settings' defaults; all inside, with area."""
     boxes = find(Settings(method="dense"), (500, 300), None).boxes
