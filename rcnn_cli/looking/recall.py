@@ -23,6 +23,7 @@ from stages.matching.proposals import SIZES, Coverage, average_recall, coverage,
 from stages.pictures.palette import line_of
 from stages.pictures.plots import cut, new_figure, plain, save, say
 from stages.plurals import number_of
+from stages.propose.methods import METHODS
 from stages.tables import aligned, csv_text
 
 LEVELS = np.round(np.arange(0.5, 1.001, 0.05), 2)
@@ -63,7 +64,9 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
     measured = []
     for (graph, node), name in zip(chosen.values(), names, strict=True):
         reader, dataset = Reader(graph.folder(node)), graph.dataset(split)
-        order = reader.manifest["summary"].get("order", "the cache's order, of which an earlier version kept no note")
+        order = (
+            reader.manifest["summary"].get("order") or METHODS[node.settings.method].order
+        )  # earlier versions kept none
         unique = name if names.count(name) == 1 else f"{name} ({reader.key})"
         covered = coverage(reader, dataset, counts)
         ranked = "scores" in reader.schema.rows

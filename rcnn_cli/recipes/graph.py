@@ -351,8 +351,8 @@ class Graph:
         """What decides each item's record, by the item's id, as a key of 32 hex digits; none for a stage that does not
         work item by item. An item whose image or annotation cannot be read has no key.
 
-        An image's key covers its id (which seeds the order of proposals), its pixels and, where annotations count, its
-        record; that of an item of a cache is the key there. All else is as in the cache's own identity.
+        An image's key covers its id, its pixels and, where annotations count, its record; that of an item of a cache is
+        the key there. All else is as in the cache's own identity.
         """
         if not node.use.stage.by_item:
             return {}

@@ -64,7 +64,7 @@ class PrecisionComparison:
         regions = f"{self.regions} {plural('region', self.regions)}"
         return (
             f"{self.table}: {self.times()}.",
-            f"{self.precision} differs from {REFERENCE}: {', '.join(differences)}; medians of {regions}.",
+            f"{self.precision} differs from {REFERENCE}: {', '.join(differences)}; medians, measured on {regions}.",
         )
 
     def times(self) -> str:

@@ -262,7 +262,7 @@ def test_precisions_are_compared_where_features_are_to_be_made(call):
     assert lines[-2].startswith("extract: ")
     assert " here" in lines[-2]
     assert lines[-1].startswith("bfloat16 differs from float32: features by ")
-    assert lines[-1].endswith("medians of 32 regions.")
+    assert lines[-1].endswith("medians, measured on 32 regions.")
 
 
 def test_precisions_are_not_compared_where_features_are_complete(call):
@@ -283,7 +283,7 @@ def compared(chosen, ratio):
 def test_what_is_said_of_two_precisions():
     assert compared("float32", 1.425).lines() == (
         "extract: bfloat16 takes 1.43 times as long as float32 here.",
-        "bfloat16 differs from float32: features by 0.41 % (fc7), 10 % (pool5); medians of 1 region.",
+        "bfloat16 differs from float32: features by 0.41 % (fc7), 10 % (pool5); medians, measured on 1 region.",
     )
     assert compared("bfloat16", 2).times() == (
         'bfloat16 takes 2.00 times as long as float32 here; extract.precision = "float32" would be faster'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cache.manifest import read_manifest, write_manifest
 from rcnn_cli.looking.recall import Measured, panels
 from stages.datasets.shapes import ShapesSettings, draw_shapes
 from stages.matching.proposals import Coverage, average_recall, best_overlaps_of_first, groups, recall_at
@@ -39,8 +41,8 @@ min_box_area = 200.0
 def test_the_first_boxes_by_hand() -> None:
     objects = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
     boxes = np.array([[0, 0, 10, 5], [50, 0, 60, 10], [0, 0, 10, 10], [20, 0, 30, 8]], np.float32)
-    found = best_overlaps_of_first(boxes, objects, (1, 2, 3, 9, None))
-    np.testing.assert_allclose(found, [[0.5, 0.5, 1, 1, 1], [0, 0, 0, 0.8, 0.8]])
+    overlaps = best_overlaps_of_first(boxes, objects, (1, 2, 3, 9, None))
+    np.testing.assert_allclose(overlaps, [[0.5, 0.5, 1, 1, 1], [0, 0, 0, 0.8, 0.8]])
     assert best_overlaps_of_first(boxes[:0], objects, (1, None)).tolist() == [[0, 0], [0, 0]]
     assert best_overlaps_of_first(boxes, objects[:0], (1, None)).shape == (0, 2)
 
@@ -63,8 +65,8 @@ def test_average_recall_is_twice_the_area_under_recall(overlaps: list[float]) ->
 
 def test_groups_by_size_and_class() -> None:
     areas = np.array([1023.9, 1024, 9215.9, 9216])
-    found = Coverage((None,), np.array([0, 1, 0, 2], np.int32), areas, np.zeros((4, 1)), np.zeros(1))
-    members = {name: np.flatnonzero(mask).tolist() for name, mask in groups(found, ["cat", "all", "owl"]).items()}
+    coverage = Coverage((None,), np.array([0, 1, 0, 2], np.int32), areas, np.zeros((4, 1)), np.zeros(1))
+    members = {name: np.flatnonzero(mask).tolist() for name, mask in groups(coverage, ["cat", "all", "owl"]).items()}
     assert members == {
         "all": [0, 1, 2, 3],
         "small": [0],
@@ -102,12 +104,12 @@ def test_the_command_compares_caches_in_one_figure(tmp_path: Path, call: Any) ->
     assert [row[2:4] for row in rows[3:]] == [["20", "20"], ["100", "100"], ["all", "400"]]
     assert rows[0][4:] == rows[3][4:]  # the first 20 are the same, however many are kept
     assert "The first N of few: not a ranking: a random order" in printed
-    told = json.loads((tmp_path / "out/recall.json").read_text())
-    assert json.loads(call("recall", *recipes, "--counts", "20,100", "--json")[1]) == told
+    caches = json.loads((tmp_path / "out/recall.json").read_text())
+    assert json.loads(call("recall", *recipes, "--counts", "20,100", "--json")[1]) == caches
     best = {
-        (one["name"], row["proposals"]): row["average_recall"]
-        for one in told
-        for row in one["recall"]
+        (cache["name"], row["proposals"]): row["average_recall"]
+        for cache in caches
+        for row in cache["recall"]
         if row["group"] == "all"
     }
     assert best["many", 20] <= best["many", 100] <= best["many", None]
@@ -135,12 +137,17 @@ def test_the_cache_says_whether_its_order_is_a_ranking(tmp_path: Path, call: Any
     code, printed, _ = call("recall", windows, edges, "--counts", "50", "-o", tmp_path / "out")
     assert code == 0
     assert "The first N of edges: a ranking by score." in printed
-    told = {cache["name"]: cache for cache in json.loads((tmp_path / "out/recall.json").read_text())}
-    assert {name: cache["ranked"] for name, cache in told.items()} == {"windows": False, "edges": True}
-    first_50 = next(row for row in told["edges"]["recall"] if row["proposals"] == 50 and row["group"] == "all")
+    caches = {cache["name"]: cache for cache in json.loads((tmp_path / "out/recall.json").read_text())}
+    assert {name: cache["ranked"] for name, cache in caches.items()} == {"windows": False, "edges": True}
+    first_50 = next(row for row in caches["edges"]["recall"] if row["proposals"] == 50 and row["group"] == "all")
     assert first_50["recall"]["0.5"] > 0.3
-    folder = next(path for path in (tmp_path / "work/caches/propose").iterdir() if told["edges"]["key"] in path.name)
+    folder = next(path for path in (tmp_path / "work/caches/propose").iterdir() if caches["edges"]["key"] in path.name)
     assert "scores: float32 []" in call("inspect", folder)[1]
+    manifest = copy.deepcopy(read_manifest(folder / "manifest.json"))
+    assert manifest is not None
+    del manifest["summary"]["order"]  # as an earlier version wrote it
+    write_manifest(folder / "manifest.json", manifest)
+    assert "The first N of edges: a ranking by score." in call("recall", edges)[1]
     with h5py.File(folder / "data.h5") as file:
         scores = file["scores"][: file["offsets"][1]]
         assert len(scores) > 20
@@ -149,20 +156,20 @@ def test_the_cache_says_whether_its_order_is_a_ranking(tmp_path: Path, call: Any
 
 def test_several_tables_of_a_recipe_go_by_their_names(tmp_path: Path, call: Any) -> None:
     draw_shapes(tmp_path / "voc", ShapesSettings(train=1, val=1, test=2))
-    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
-    one.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=40))
+    first, second = tmp_path / "one.toml", tmp_path / "two.toml"
+    first.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=40))
     fewer = '[fewer]\nstage = "propose"\nmethod = "sliding-window"\nmax_boxes = 20\n'
-    two.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=50) + fewer)
-    assert call("run", one)[0] == call("run", two)[0] == 0
+    second.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=50) + fewer)
+    assert call("run", first)[0] == call("run", second)[0] == 0
 
     def names(*recipes: Path) -> list[str]:
         code, printed, _ = call("recall", *recipes, "--json")
         assert code == 0
         return [cache["name"] for cache in json.loads(printed)]
 
-    assert names(one) == ["one"]
-    assert names(two) == ["propose", "fewer"]
-    assert names(one, two) == ["one", "two propose", "two fewer"]
+    assert names(first) == ["one"]
+    assert names(second) == ["propose", "fewer"]
+    assert names(first, second) == ["one", "two propose", "two fewer"]
 
 
 def test_a_model_of_edges_that_cannot_be_used_is_a_sentence(tmp_path: Path, call: Any) -> None:
@@ -184,8 +191,8 @@ def test_a_model_of_edges_that_cannot_be_used_is_a_sentence(tmp_path: Path, call
 
 def test_numbers_that_no_cache_exceeds_get_no_panel() -> None:
     def measured(*boxes: float) -> Measured:
-        found = Coverage((20, 100, None), np.zeros(1, np.int32), np.ones(1), np.ones((1, 3)), np.array(boxes))
-        return Measured("name", "key", False, "", ("cat",), found, Path())
+        coverage = Coverage((20, 100, None), np.zeros(1, np.int32), np.ones(1), np.ones((1, 3)), np.array(boxes))
+        return Measured("name", "key", False, "", ("cat",), coverage, Path())
 
     assert panels([measured(18.5, 18.5, 18.5)]) == [2]
     assert panels([measured(20, 60, 60)]) == [0, 2]
