@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         dataset = open_detection(arguments.dataset, work=Path(work))
         tasks = [
-            Task(image.image_id, dataset.image_file(image.image_id)) for image in sample(dataset, arguments.images)
+            Task(image.image_id, dataset.image_file(image.image_id), {}) for image in sample(dataset, arguments.images)
         ]
         for settings in SETTINGS.values():
             proposed(settings, tasks[0])  # compiles, or loads what is compiled

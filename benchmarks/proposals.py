@@ -58,7 +58,7 @@ class Measured:
 def propose_all(dataset: Dataset, records: Sequence[ImageRecord], settings: Settings) -> Measured:
     """All proposals of every image, in the stage's order."""
     measured = Measured({}, {}, {})
-    search(settings, dataset.image_file(records[0].image_id))  # compiles, or loads what is compiled
+    search(settings, dataset.image_file(records[0].image_id), {})  # compiles, or loads what is compiled
     for record in records:
         measure(measured, dataset, record.image_id, settings)
     return measured
@@ -67,7 +67,7 @@ def propose_all(dataset: Dataset, records: Sequence[ImageRecord], settings: Sett
 def measure(measured: Measured, dataset: Dataset, image_id: str, settings: Settings) -> None:
     """Adds the proposals of one image."""
     start = time.process_time()
-    proposals, _, content = search(settings, dataset.image_file(image_id))
+    proposals, _, content = search(settings, dataset.image_file(image_id), {})
     measured.seconds[image_id] = time.process_time() - start
     measured.boxes[image_id] = proposals.boxes[rows_in_order(settings, proposals, content)]
     measured.contents[image_id] = content
@@ -121,7 +121,7 @@ def compare_with_opencv(dataset: Dataset, records: Sequence[ImageRecord]) -> Non
     both = {name: CONFIGURATIONS[name] for name in ("fast k=50 (default)", "OpenCV's fast k=50")}
     measured = {name: Measured({}, {}, {}) for name in both}
     for settings in both.values():
-        search(settings, dataset.image_file(records[0].image_id))  # compiles, or loads what is compiled
+        search(settings, dataset.image_file(records[0].image_id), {})  # compiles, or loads what is compiled
     for record in records:
         for name, settings in both.items():
             measure(measured[name], dataset, record.image_id, settings)

@@ -16,7 +16,7 @@ from stages.propose.methods import METHODS
 
 COMPUTED: Condition = ("method", *(name for name, method in METHODS.items() if not method.listed))
 UNRANKED: Condition = ("method", *(name for name, method in METHODS.items() if not method.ranks))
-OURS = ("method", "selective-search")
+COMPILED = ("method", "selective-search")
 SEARCH = ("method", "selective-search", "selective-search-opencv")
 MEASURES = ("colour", "texture", "size", "fill")
 EDGES = ("method", "edge-boxes")
@@ -121,7 +121,7 @@ class Settings:
         "neighbours.",
         choices=("opencv", "original"),
         source="OpenCV; original: selective_search_boxes.m, Felzenszwalb's code",
-        only_with=OURS,
+        only_with=COMPILED,
         later=True,
     )
     colour_spaces: tuple[str, ...] = setting(
@@ -131,7 +131,7 @@ class Settings:
         choices=("hsv", "lab", "intensity", "hue", "rgi"),
         distinct=True,
         source="selective_search_boxes.m: hsv and lab",
-        only_with=OURS,
+        only_with=COMPILED,
         later=True,
     )
     strategies: tuple[str, ...] = setting(
@@ -141,14 +141,14 @@ class Settings:
         "texture+size+fill (fast), and also fill and size (quality).",
         distinct=True,
         source="selective_search_boxes.m: two similarities",
-        only_with=OURS,
+        only_with=COMPILED,
         later=True,
     )
     masks: bool = setting(
         False,
         "Selective search: whether to keep the region of each proposal too, as run lengths of the image as searched.",
         source="Uijlings et al. 2013; COCO's run lengths",
-        only_with=OURS,
+        only_with=COMPILED,
         later=True,
     )
 

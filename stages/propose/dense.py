@@ -6,7 +6,8 @@ OverFeat's dense windows, which the network computes by convolution, are not pro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ MOST_ANCHORS = 1_000_000
 """Per image; they take about 100 MB while they are made."""
 
 
-def find(settings: Settings, size: tuple[int, int], image: None) -> Proposals:
+def find(settings: Settings, size: tuple[int, int], image: None, key: Mapping[str, Any]) -> Proposals:
     """The anchors in an image of `size` (width, height)."""
     return Proposals(
         dense_windows(

@@ -68,15 +68,13 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
     )
 
 
-def find(
-    settings: Settings, size: tuple[int, int], image: NDArray[np.uint8], key: Mapping[str, Any] | None = None
-) -> Proposals:
+def find(settings: Settings, size: tuple[int, int], image: NDArray[np.uint8], key: Mapping[str, Any]) -> Proposals:
     """The boxes of an image uint8 [H, W, 3] RGB, in its pixels, and their scores; none if it has no edges.
 
     Raises StageError for a model that cannot be used, and ChangedInput if it is not the one that `key` was made from.
     """
     searched = searched_size(*size, 0, settings.edge_max_side)
-    boxes, scores = search_edges(edges_of(resize(image, searched), settings, key or {}), settings)
+    boxes, scores = search_edges(edges_of(resize(image, searched), settings, key), settings)
     return Proposals(map_back(boxes, searched, size), scores)
 
 
@@ -84,7 +82,7 @@ def edges_of(image: NDArray[np.uint8], settings: Settings, key: Mapping[str, Any
     """The strength of the edges in an image uint8 [H, W, 3] RGB, by the model if there is one: float32 [H, W]."""
     if not settings.model:
         return gradient_edges(image, settings.gradient_sigma)
-    return load_forest(resolve_path(settings.model), key.get("model_sha256")).edges(image)
+    return load_forest(resolve_path(settings.model), key["model_sha256"]).edges(image)
 
 
 def search_edges(edges: Map, settings: Settings) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Record
+from stages.contract.errors import StageError
 from stages.masks import COUNTS, Characters
 from stages.propose.compiled import compiled
 from stages.propose.grouping import Integers, Tree
@@ -33,15 +34,15 @@ class Forest:
 
 
 @dataclass(frozen=True)
-class Regions:
+class MaskedRegions:
     """Some of the regions that are found in an image: their `numbers` int64 [n], which count through `all_boxes`."""
 
     forests: Sequence[Forest]
     numbers: NDArray[np.int64]
 
-    def take(self, rows: NDArray[np.intp]) -> Regions:
+    def take(self, rows: NDArray[np.intp]) -> MaskedRegions:
         """The regions at `rows`, in their order."""
-        return Regions(self.forests, self.numbers[rows])
+        return MaskedRegions(self.forests, self.numbers[rows])
 
     def columns(self) -> Record:
         """The columns of a cache that hold their masks (stages/masks.py)."""
@@ -85,7 +86,8 @@ def largest_regions(forests: Sequence[Forest]) -> NDArray[np.int64]:
 def encode_regions(forests: Sequence[Forest], regions: NDArray[np.int64]) -> tuple[Characters, NDArray[np.uint32]]:
     """The masks of `regions` int64 [n], which count through `all_boxes`.
 
-    Returns (the masks' characters, one mask after another, S1 [c]; where those of each mask end, uint32 [n]).
+    Returns (the masks' characters, one mask after another, S1 [c]; where those of each mask end, uint32 [n]). Raises
+    StageError for 2^32 characters or more.
     """
     pieces: list[Bytes] = [np.empty(0, np.uint8)] * len(regions)
     first = 0
@@ -99,9 +101,20 @@ def encode_regions(forests: Sequence[Forest], regions: NDArray[np.int64]) -> tup
                 for number, piece in zip(wanted.tolist(), np.split(text, ends[:-1]), strict=True):
                     pieces[number] = piece
             first += len(tree.boxes)
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     text = np.concatenate([*pieces, np.empty(0, np.uint8)])
-    return text.view("S1"), ends.astype(np.uint32)
+    return text.view("S1"), ends_of([len(piece) for piece in pieces])
+
+
+def ends_of(lengths: Sequence[int]) -> NDArray[np.uint32]:
+    """Where masks of so many characters, one after another, end: uint32 [n]. Raises StageError for 2^32 or more."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    most = np.iinfo(np.uint32).max
+    if len(ends) and ends[-1] > most:
+        raise StageError(
+            f"propose: the masks of an image take {ends[-1]:,} characters, more than {most:,}; lower "
+            "propose.max_boxes, or search the image smaller (propose.resize_width, propose.max_side)"
+        )
+    return ends.astype(np.uint32)
 
 
 @compiled

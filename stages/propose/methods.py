@@ -61,14 +61,14 @@ def nothing(settings: Any, work: Path | None) -> dict[str, Any]:
 class Method:
     """A method of proposing regions.
 
-    `module` is imported on first use. Its `find(settings, size, image)` returns the `Proposals` (selection.py) of an
-    image of `size` (width, height), in any order, from its pixels uint8 [H, W, 3] RGB, or without them if
-    `reads_pixels=False`; with `ranks=True` they have scores, and the cache keeps that order. The module may have
+    `module` is imported on first use. Its `find(settings, size, image, key)` returns the `Proposals` (selection.py) of
+    an image of `size` (width, height), in any order, from its pixels uint8 [H, W, 3] RGB, or without them (None) if
+    `reads_pixels=False`; a model that it reads must be the one that `key`, see below, was made from. With `ranks=True`
+    the proposals have scores, and the cache keeps that order. The module may have
     `check_available()`, which raises StageError if a library is missing, and `advice(settings, size)`, a warning about
     images of this size, or "". If `listed=True`, the method lists the boxes of known images and has none for others:
     the module has `open_boxes(settings, key)` instead, which returns an object with `path` and `boxes(image_id)`. With
-    `announcement(settings)` it says something at the start of a run. If `reads_model=True`, `find` has a fourth
-    argument: what `key` returned, to compare the model with.
+    `announcement(settings)` it says something at the start of a run.
 
     `key(settings, work)` returns what to add to the cache's key; checksums of files are remembered in the folder
     `work`. `order` describes what the first N boxes of an image are.
@@ -80,7 +80,6 @@ class Method:
     reads_pixels: bool = True
     listed: bool = False
     ranks: bool = False
-    reads_model: bool = False
 
     def load(self) -> ModuleType:
         """The method's module."""
@@ -96,9 +95,7 @@ class Method:
 METHODS = {
     "selective-search": Method("stages.propose.selective_search", BY_POSITION, key=search_key),
     "selective-search-opencv": Method("stages.propose.selective_search_opencv", BY_SIZE, key=opencv_key),
-    "edge-boxes": Method(
-        "stages.propose.edge_boxes", "a ranking by score", key=edges_key, ranks=True, reads_model=True
-    ),
+    "edge-boxes": Method("stages.propose.edge_boxes", "a ranking by score", key=edges_key, ranks=True),
     "sliding-window": Method("stages.propose.sliding_window", BY_SIZE, reads_pixels=False),
     "dense": Method("stages.propose.dense", BY_SIZE, reads_pixels=False),
     "file": Method("stages.propose.box_file", "the file's order, a ranking if the file has one", file_key, listed=True),

@@ -1,8 +1,6 @@
-"""The image as selective search sees it, resized, and its boxes mapped back to the original's pixels."""
+"""The image as selective search and EdgeBoxes see it, resized, and its boxes mapped back to the original's pixels."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -12,22 +10,6 @@ from stages.boxes import Boxes
 from stages.propose import Settings
 
 WholeBoxes = NDArray[np.int32] | NDArray[np.int64]
-Search = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
-"""From an image uint8 [H, W, 3] RGB to its regions' boxes, int64 [n, 4], half-open, in canonical order."""
-
-
-def search_resized(
-    image: NDArray[np.uint8], search: Search, resize_width: int = 500, max_side: int = 2000, min_side: int = 20
-) -> Boxes:
-    """Proposals for an image uint8 [H, W, 3] RGB: float32 [n, 4] in its own pixels, in canonical order.
-
-    The image is searched at `searched_size`. Boxes with a side below `min_side` at that size are dropped, unless that
-    side spans the whole image (so that a thin strip keeps its whole-image box); the rest are mapped back.
-    """
-    height, width = image.shape[:2]
-    size = searched_size(width, height, resize_width, max_side)
-    boxes = search(resize(image, size))
-    return map_back(boxes[are_large(boxes, size, min_side)], size, (width, height))
 
 
 def size_advice(settings: Settings, size: tuple[int, int], slow_pixels: int, cost: str) -> str:

@@ -9,7 +9,8 @@ there; here it is the first. OpenCV's quality mode searches the blue channel whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from stages.propose import Settings
 from stages.propose.compiled import compile_aloud
 from stages.propose.grouping import Strategy, describe, features_of, group
-from stages.propose.masks import Forest, Regions, all_boxes, largest_regions
+from stages.propose.masks import Forest, MaskedRegions, all_boxes, largest_regions
 from stages.propose.searched_image import are_large, check_pixels, map_back, resize, searched_size, size_advice
 from stages.propose.segmentation import pixel_graph, segment
-from stages.propose.selection import Proposals, canonical_boxes
+from stages.propose.selection import Proposals
 
 Image = NDArray[np.uint8]
 
@@ -87,7 +88,7 @@ def check_available() -> None:
     """Compiles what is not yet compiled for this processor."""
     settings = Settings(masks=True, resize_width=0)
     image = np.zeros((2, 2, 3), np.uint8)
-    compile_aloud("selective search", lambda: find(settings, (2, 2), image).columns())
+    compile_aloud("selective search", lambda: find(settings, (2, 2), image, {}).columns())
 
 
 def advice(settings: Settings, size: tuple[int, int]) -> str:
@@ -95,8 +96,8 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
     return size_advice(settings, size, SLOW_PIXELS, ", which takes several seconds and much memory")
 
 
-def find(settings: Settings, size: tuple[int, int], image: Image) -> Proposals:
-    """The regions of an image uint8 [H, W, 3] RGB, at the size and with the least side that `search_resized` has.
+def find(settings: Settings, size: tuple[int, int], image: Image, key: Mapping[str, Any]) -> Proposals:
+    """The regions of an image uint8 [H, W, 3] RGB that are large (`are_large`) at the size at which it is searched.
 
     Their masks, if kept, are those of `largest_regions`.
     """
@@ -105,7 +106,7 @@ def find(settings: Settings, size: tuple[int, int], image: Image) -> Proposals:
     boxes = all_boxes(forests)
     places = positions(forests)
     large = np.flatnonzero(are_large(boxes, searched, settings.min_side) & (places > 0))
-    regions = Regions(forests, largest_regions(forests)[large]) if settings.masks else None
+    regions = MaskedRegions(forests, largest_regions(forests)[large]) if settings.masks else None
     return Proposals(map_back(boxes[large], searched, size), positions=places[large], regions=regions)
 
 
@@ -122,12 +123,6 @@ def positions(forests: Sequence[Forest]) -> NDArray[np.int64]:
             segments = len(tree.boxes) - merged
             places += [np.full(segments, 0 if number else merged + 1), np.arange(merged, 0, -1)]
     return np.concatenate(places)
-
-
-def search_regions(image: Image, settings: Settings) -> NDArray[np.int64]:
-    """The boxes of all regions in an image uint8 [H, W, 3] RGB: int64 [n, 4], half-open, in canonical order. Raises as
-    `search_forests`."""
-    return canonical_boxes(all_boxes(search_forests(image, settings)).astype(np.int64))
 
 
 def search_forests(image: Image, settings: Settings) -> list[Forest]:

@@ -2,10 +2,13 @@
 
 OpenCV's implementation differs from the original: it starts from three segmentations (k = base_k, base_k + inc_k,
 base_k + 2 inc_k) with a minimum segment size of 100 pixels, where the original has k = 50, 100 and a minimum size of k.
-Its order of boxes depends on libc's `rand()`, but not its set of boxes, so `canonical_boxes` sorts them.
+Its order of boxes depends on libc's `rand()`; the set of boxes, from which `rows_by_size` starts, does not.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,13 +16,13 @@ from numpy.typing import NDArray
 
 from stages.contract.errors import StageError
 from stages.propose import Settings
-from stages.propose.searched_image import check_pixels, search_resized, size_advice
-from stages.propose.selection import Proposals, canonical_boxes
+from stages.propose.searched_image import are_large, check_pixels, map_back, resize, searched_size, size_advice
+from stages.propose.selection import Proposals
 
 SLOW_PIXELS = 2_000_000
 MISSING = (
-    "selective search needs cv2.ximgproc, which is missing: install opencv-contrib-python-headless in place of the "
-    "other opencv packages, or copy a finished proposals cache from another machine and set method = 'file'"
+    "method = 'selective-search-opencv' needs cv2.ximgproc, which is missing: set method = 'selective-search', or "
+    "install opencv-contrib-python-headless in place of the other opencv packages"
 )
 
 
@@ -36,17 +39,15 @@ def advice(settings: Settings, size: tuple[int, int]) -> str:
     return size_advice(settings, size, SLOW_PIXELS, cost)
 
 
-def find(settings: Settings, size: tuple[int, int], image: NDArray[np.uint8]) -> Proposals:
-    """The proposals for an image uint8 [H, W, 3] RGB, in canonical order."""
-
-    def search(resized: NDArray[np.uint8]) -> NDArray[np.int64]:
-        return raw_search(resized, settings.mode, settings.base_k, settings.inc_k, settings.sigma)
-
-    return Proposals(search_resized(image, search, settings.resize_width, settings.max_side, settings.min_side))
+def find(settings: Settings, size: tuple[int, int], image: NDArray[np.uint8], key: Mapping[str, Any]) -> Proposals:
+    """The regions of an image uint8 [H, W, 3] RGB that are large (`are_large`) at the size at which it is searched."""
+    searched = searched_size(*size, settings.resize_width, settings.max_side)
+    boxes = raw_search(resize(image, searched), settings.mode, settings.base_k, settings.inc_k, settings.sigma)
+    return Proposals(map_back(boxes[are_large(boxes, searched, settings.min_side)], searched, size))
 
 
 def raw_search(image: NDArray[np.uint8], mode: str, base_k: int, inc_k: int, sigma: float) -> NDArray[np.int64]:
-    """The boxes that OpenCV finds in an image uint8 [H, W, 3] RGB: int64 [n, 4], half-open, in canonical order.
+    """The boxes that OpenCV finds in an image uint8 [H, W, 3] RGB: int64 [n, 4], half-open, which may repeat.
 
     Each call creates its own OpenCV object, since sharing one between threads crashes. OpenCV silently accepts float
     images, with other results, so anything but uint8 [H, W, 3] raises ValueError.
@@ -57,5 +58,4 @@ def raw_search(image: NDArray[np.uint8], mode: str, base_k: int, inc_k: int, sig
     switch = search.switchToSelectiveSearchFast if mode == "fast" else search.switchToSelectiveSearchQuality
     switch(base_k, inc_k, sigma)
     rectangles = np.asarray(search.process(), np.int64).reshape(-1, 4)
-    corners = np.hstack([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]])
-    return canonical_boxes(corners)
+    return np.hstack([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +12,19 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes
 from stages.contract.errors import StageError
 from stages.propose import Settings
-from stages.propose.selection import Proposals, canonical_boxes
+from stages.propose.selection import Proposals
 
 MOST_WINDOWS = 1_000_000
 """Per image; they take about 100 MB while they are made."""
 
 
-def find(settings: Settings, size: tuple[int, int], image: None) -> Proposals:
-    """The windows of an image of `size` (width, height), in canonical order."""
+def find(settings: Settings, size: tuple[int, int], image: None, key: Mapping[str, Any]) -> Proposals:
+    """The windows of an image of `size` (width, height)."""
     return Proposals(sliding_windows(*size, settings.scales, settings.aspects, settings.stride))
 
 
 def sliding_windows(width: int, height: int, scales: Sequence[float], aspects: Sequence[float], stride: float) -> Boxes:
-    """Windows over an image of `width` x `height` pixels: float32 [n, 4], in canonical order, all inside the image.
+    """Windows over an image of `width` x `height` pixels: float32 [n, 4], all inside the image.
 
     For every scale s and aspect ratio a (width / height), windows have the area s² W H, clipped to the image's sides,
     and are spaced evenly from edge to edge by at most `stride` times their side. The whole image is always included.
@@ -40,7 +41,7 @@ def sliding_windows(width: int, height: int, scales: Sequence[float], aspects: S
         )
     layers = [np.array([[0, 0, width, height]], np.float32)]
     layers += [window_grid(image, window, stride) for window in shapes]
-    return canonical_boxes(np.vstack(layers))
+    return np.vstack(layers)
 
 
 def window_shapes(

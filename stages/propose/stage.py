@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,14 @@ SCHEMA = Schema(
 
 @dataclass(frozen=True)
 class Task:
-    """One image to propose for. `listed`: its boxes from a file, else None; `source` names that file and the image.
-    `key`: what the cache's key was made from (see `Method`)."""
+    """One image to propose for. `key`: what the cache's key was made from (see `Method`). `listed`: its boxes from a
+    file, else None; `source` names that file and the image."""
 
     image_id: str
     file: ImageFile
+    key: Mapping[str, Any]
     listed: Boxes | None = None
     source: str = ""
-    key: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class Outcome:
 
 
 def identity(settings: Settings, inputs: Inputs, work: Path | None = None) -> dict[str, Any]:
-    """What decides the boxes beside settings and inputs: the file's content, remembered in the folder `work`, or
-    OpenCV's major version."""
+    """What decides the boxes beside settings and inputs: how their order is seeded, unless it is that of a file or of
+    scores, and what the method adds: the content of the file or of the model (checksums are remembered in the folder
+    `work`), the number of our implementation, OpenCV's major version."""
     method = METHODS[settings.method]
     order = {} if method.listed or method.ranks else {"order": "seeded with the image's content"}
     return {**order, **method.key(settings, work)}
@@ -182,8 +183,8 @@ class Feed:
         if not self.warned:
             self.warn(file)
         if self.listed is None:
-            return Task(image_id, file, key=self.key)
-        return Task(image_id, file, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
+            return Task(image_id, file, self.key)
+        return Task(image_id, file, self.key, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
 
     def warn(self, file: ImageFile) -> None:
         """Says the method's advice about images of this size, on the first image for which it has any."""
@@ -237,15 +238,12 @@ def rows_in_order(settings: Settings, proposals: Proposals, content: str) -> Row
     return rows_by_size(proposals.boxes, content, settings.seed)
 
 
-def search(
-    settings: Settings, file: ImageFile, key: Mapping[str, Any] | None = None
-) -> tuple[Proposals, tuple[int, int], str]:
+def search(settings: Settings, file: ImageFile, key: Mapping[str, Any]) -> tuple[Proposals, tuple[int, int], str]:
     """(what the method finds in the image; its width and height; its `content_of`). A model must be that of `key`."""
     method = METHODS[settings.method]
     image = file.read() if method.reads_pixels else None
     size = file.size if image is None else (image.shape[1], image.shape[0])
-    arguments = (settings, size, image, key) if method.reads_model else (settings, size, image)
-    return method.load().find(*arguments), size, content_of(image, size)
+    return method.load().find(settings, size, image, key), size, content_of(image, size)
 
 
 class ProposalsOnDemand(OnDemand):
@@ -266,7 +264,7 @@ class ProposalsOnDemand(OnDemand):
 
     def record(self, item_id: str) -> Record:
         """One image's record. Raises BadImage unless bad images are to be skipped."""
-        task = Task(item_id, self.images.image_file(item_id), key=self.key)
+        task = Task(item_id, self.images.image_file(item_id), self.key)
         outcome = attempt_alone(self.settings, task, self.skip_bad_images)
         if outcome.record is None:
             self.manifest["skipped"][item_id] = outcome.reason
@@ -282,16 +280,16 @@ def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Pr
         cut += outcome.cut
         bar.advance(1, rows=len(outcome.record["boxes"]) if outcome.record else 0)
         if len(waiting) == len(feed.claimed[0].item_ids):
-            write_part(output, feed.claimed.popleft(), waiting, schema_of(feed.settings))
+            write_part(output, feed.claimed.popleft(), waiting)
             waiting = []
     if cut and feed.listed:
         reached = f"{number_of(cut, 'box')} reached over {'its' if cut == 1 else 'their'}"
         logger.warning("%s: %s image's edge and %s clipped", feed.listed.path, reached, "was" if cut == 1 else "were")
 
 
-def write_part(output: Writer, part: Part, outcomes: Sequence[Outcome], schema: Schema) -> None:
+def write_part(output: Writer, part: Part, outcomes: Sequence[Outcome]) -> None:
     """Writes one part, with an empty record for every image that was skipped."""
-    records = [outcome.record or schema.empty() for outcome in outcomes]
+    records = [outcome.record or output.schema.empty() for outcome in outcomes]
     bad = {
         image_id: outcome for image_id, outcome in zip(part.item_ids, outcomes, strict=True) if outcome.record is None
     }

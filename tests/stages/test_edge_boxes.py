@@ -42,8 +42,8 @@ def square(width: int = 160, height: int = 120) -> np.ndarray:
 
 
 def proposals_of(image: np.ndarray, settings: Settings = EDGES, **key: Any) -> Any:
-    """What EdgeBoxes finds."""
-    return find(settings, image.shape[1::-1], image, key)
+    """What EdgeBoxes proposes; a model is compared with the `key` if that names one."""
+    return find(settings, image.shape[1::-1], image, {"model_sha256": None, **key})
 
 
 # Edges
@@ -157,10 +157,10 @@ def test_boxes_are_those_of_opencv_called_directly() -> None:
     thin = thinned(edges, orientation, 0.1)
     rectangles, scores = cv2.ximgproc.createEdgeBoxes().getBoundingBoxes(thin, orientation)  # OpenCV's defaults
     assert 100 < len(rectangles) < 10_000  # below its own limit
-    found = proposals_of(image)
+    proposals = proposals_of(image)
     expected = [(x, y, x + width, y + height) for x, y, width, height in np.asarray(rectangles).tolist()]
-    assert [tuple(box) for box in found.boxes] == expected
-    np.testing.assert_array_equal(found.scores, np.ravel(scores))
+    assert [tuple(box) for box in proposals.boxes] == expected
+    np.testing.assert_array_equal(proposals.scores, np.ravel(scores))
 
 
 @pytest.mark.parametrize(
@@ -187,16 +187,16 @@ def test_each_setting_is_opencvs(ours: str, theirs: str, value: float) -> None:
     thin = thinned(edges, orientation, settings.edge_min_mag)
     option: dict[str, Any] = {theirs: value}
     rectangles, scores = cv2.ximgproc.createEdgeBoxes(**option).getBoundingBoxes(thin, orientation)
-    found = proposals_of(image, settings)
-    np.testing.assert_array_equal(found.boxes[:, :2], np.reshape(rectangles, (-1, 4))[:, :2])
-    np.testing.assert_array_equal(found.scores, np.ravel(scores))
+    proposals = proposals_of(image, settings)
+    np.testing.assert_array_equal(proposals.boxes[:, :2], np.reshape(rectangles, (-1, 4))[:, :2])
+    np.testing.assert_array_equal(proposals.scores, np.ravel(scores))
     default = proposals_of(image)
-    assert not np.array_equal(found.boxes, default.boxes) or not np.array_equal(found.scores, default.scores)
+    assert not np.array_equal(proposals.boxes, default.boxes) or not np.array_equal(proposals.scores, default.scores)
 
 
 def test_it_finds_the_object() -> None:
-    found = proposals_of(square(), replace(EDGES, gradient_sigma=1.5))
-    best = found.boxes[stage.rows_by_score(found)[0]]
+    proposals = proposals_of(square(), replace(EDGES, gradient_sigma=1.5))
+    best = proposals.boxes[stage.rows_by_score(proposals)[0]]
     np.testing.assert_allclose(best, [50, 30, 110, 90], atol=5)
 
 
@@ -205,9 +205,9 @@ def test_threads_do_not_matter() -> None:
     alone = [proposals_of(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(proposals_of, images * 3))
-    for number, found in enumerate(together):
-        np.testing.assert_array_equal(found.boxes, alone[number % 4].boxes)
-        np.testing.assert_array_equal(found.scores, alone[number % 4].scores)
+    for number, proposals in enumerate(together):
+        np.testing.assert_array_equal(proposals.boxes, alone[number % 4].boxes)
+        np.testing.assert_array_equal(proposals.scores, alone[number % 4].scores)
 
 
 @pytest.mark.parametrize(
@@ -216,25 +216,25 @@ def test_threads_do_not_matter() -> None:
 def test_boxes_of_any_image_lie_in_it(width: int, height: int) -> None:
     pattern = photo((max(1, min(height, 60)), max(1, min(width, 90))))
     image = cv2.resize(pattern, (width, height), interpolation=cv2.INTER_NEAREST)
-    found = proposals_of(image, replace(EDGES, edge_max_side=400))
-    assert found.boxes.dtype == found.scores.dtype == np.float32
-    assert has_area(found.boxes).all()
-    assert (found.boxes >= 0).all()
-    assert (found.boxes <= [width, height, width, height]).all()
-    assert (len(found.boxes) > 0) == (min(width, height) > 40)  # the smallest windows have 1,000 pixels
+    proposals = proposals_of(image, replace(EDGES, edge_max_side=400))
+    assert proposals.boxes.dtype == proposals.scores.dtype == np.float32
+    assert has_area(proposals.boxes).all()
+    assert (proposals.boxes >= 0).all()
+    assert (proposals.boxes <= [width, height, width, height]).all()
+    assert (len(proposals.boxes) > 0) == (min(width, height) > 40)  # the smallest windows have 1,000 pixels
 
 
 @pytest.mark.parametrize("size", [(1, 1), (50, 80), (300, 2)])
 def test_an_image_of_one_colour_has_no_boxes(size: tuple[int, int]) -> None:
-    found = proposals_of(np.full((*size, 3), 128, np.uint8))
-    assert found.boxes.shape == (0, 4)
-    assert found.scores.shape == (0,)
+    proposals = proposals_of(np.full((*size, 3), 128, np.uint8))
+    assert proposals.boxes.shape == (0, 4)
+    assert proposals.scores.shape == (0,)
 
 
 def test_large_images_are_searched_smaller_and_mapped_back() -> None:
     large = cv2.resize(square(), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
-    found = proposals_of(large, replace(EDGES, edge_max_side=160))
-    np.testing.assert_array_equal(found.boxes, 4 * proposals_of(square()).boxes)
+    proposals = proposals_of(large, replace(EDGES, edge_max_side=160))
+    np.testing.assert_array_equal(proposals.boxes, 4 * proposals_of(square()).boxes)
     assert edge_boxes.advice(EDGES, (4000, 3000)) == ""
     assert "is searched at 4000 x 3000 pixels" in edge_boxes.advice(replace(EDGES, edge_max_side=9999), (4000, 3000))
 
@@ -275,9 +275,9 @@ def test_a_model_changes_the_boxes_and_its_content_the_key(tmp_path: Path, monke
     plain = stage.identity(EDGES, Inputs())
     assert plain["edges"] == "image gradients"
     assert "order" not in plain
-    found = proposals_of(square(), named[0], **keys[0])
-    assert len(found.boxes) > 10
-    assert not np.array_equal(found.boxes, proposals_of(square()).boxes)
+    proposals = proposals_of(square(), named[0], **keys[0])
+    assert len(proposals.boxes) > 10
+    assert not np.array_equal(proposals.boxes, proposals_of(square()).boxes)
     with pytest.raises(ChangedInput):
         proposals_of(square(), named[2], **keys[0])
 

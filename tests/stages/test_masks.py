@@ -11,9 +11,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from stages.contract.errors import StageError
 from stages.masks import decode, nearest, read_mask, run_lengths
 from stages.propose.grouping import Strategy, Tree, describe, features_of, group
-from stages.propose.masks import Forest, all_boxes, areas_of, column_runs, encode_regions, largest_regions, leaf_spans
+from stages.propose.masks import (
+    Forest,
+    all_boxes,
+    areas_of,
+    column_runs,
+    encode_regions,
+    ends_of,
+    largest_regions,
+    leaf_spans,
+)
 from stages.propose.segmentation import pixel_graph, segment
 from tests.stages.drawn_photos import photo
 
@@ -140,6 +150,12 @@ def test_of_equal_boxes_the_largest_region_counts_and_of_equal_regions_the_first
     np.testing.assert_array_equal(all_boxes(forests)[regions], all_boxes(forests))
     assert regions.tolist() == [8, 1, 2, 4, 4, 8, 1, 2, 8, 4]
     assert largest_regions(forests[1:]).tolist() == [3, 1, 2, 3, 4]
+
+
+def test_more_characters_than_the_columns_can_count_are_refused():
+    assert ends_of([3, 2**32 - 4]).tolist() == [3, 2**32 - 1]
+    with pytest.raises(StageError, match=r"take 4,294,967,296 characters, more than 4,294,967,295; lower propose"):
+        ends_of([3, 2**32 - 3])
 
 
 def test_no_regions():

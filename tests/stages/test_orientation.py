@@ -194,7 +194,7 @@ def test_proposals_features_and_drawings_are_of_the_same_pixels(tmp_path: Path) 
 
     dataset = opened(make_voc(tmp_path / "voc", 6, "upright", size=(WIDTH, HEIGHT)), tmp_path / "work")
     for method in ("sliding-window", "selective-search", "selective-search-opencv"):
-        proposals, size, _ = search(Settings(method=method), dataset.image_file("one"))
+        proposals, size, _ = search(Settings(method=method), dataset.image_file("one"), {})
         assert size == (WIDTH, HEIGHT)
         assert proposals.boxes[:, 2].max() <= WIDTH
         assert proposals.boxes[:, 2].max() > HEIGHT

@@ -17,7 +17,7 @@ from stages.boxes import area, iou_matrix
 from stages.contract.errors import BadSetting, StageError
 from stages.propose import Settings, selective_search, selective_search_opencv
 from stages.propose.grouping import Tree
-from stages.propose.masks import Forest
+from stages.propose.masks import Forest, all_boxes
 from stages.propose.searched_image import are_large, map_back, resize, searched_size
 from stages.propose.selection import (
     Proposals,
@@ -28,7 +28,7 @@ from stages.propose.selection import (
     rows_by_score,
     rows_by_size,
 )
-from stages.propose.selective_search import COLOUR_SPACES, positions, search_regions
+from stages.propose.selective_search import COLOUR_SPACES, positions, search_forests
 from stages.propose.selective_search_opencv import check_available, raw_search
 from stages.propose.sliding_window import sliding_windows, starts
 from tests.stages.drawn_photos import photo
@@ -160,7 +160,9 @@ def test_a_ranking_depends_on_boxes_and_scores_alone(boxes, random, data):
 
 @pytest.mark.parametrize("scores", [np.zeros(1, np.float32), np.array([0, np.nan], np.float32)])
 def test_scores_are_finite_and_one_per_box(scores):
-    with pytest.raises(ValueError, match=r"\[2, 4\] boxes need as many finite scores"):
+    with pytest.raises(
+        ValueError, match=r"boxes \[2, 4\] need a finite score each, not scores \[[12]\], 1 of them finite"
+    ):
         Proposals(np.zeros((2, 4), np.float32), scores)
 
 
@@ -245,7 +247,12 @@ SMALL = Settings(resize_width=120, min_side=10)
 
 def found_in(find, image, settings=SMALL):
     """The distinct boxes of an image."""
-    return canonical_boxes(find(settings, image.shape[1::-1], image).boxes)
+    return canonical_boxes(find(settings, image.shape[1::-1], image, {}).boxes)
+
+
+def search_regions(image, settings):
+    """The distinct boxes of all regions that our search finds in an image."""
+    return canonical_boxes(all_boxes(search_forests(image, settings)))
 
 
 @both
@@ -269,14 +276,15 @@ def test_boxes_are_in_pixels_of_the_image_and_not_of_the_search(find):
 def test_ours_are_opencvs_boxes(shape, seed, base_k, inc_k, sigma):
     image = photo(shape, seed=seed)
     settings = Settings(base_k=base_k, inc_k=inc_k, sigma=sigma)
-    theirs = raw_search(image, "fast", base_k, inc_k, sigma)
+    theirs = canonical_boxes(raw_search(image, "fast", base_k, inc_k, sigma))
     np.testing.assert_array_equal(search_regions(image, settings), theirs)
 
 
 def test_quality_mode_is_opencvs_but_for_its_hue(monkeypatch):
     """OpenCV's is the blue channel: it splits the image into the buffer that holds the hue."""
     image = photo((90, 120))
-    ours, theirs = search_regions(image, Settings(mode="quality")), raw_search(image, "quality", 50, 50, 0.8)
+    ours = search_regions(image, Settings(mode="quality"))
+    theirs = canonical_boxes(raw_search(image, "quality", 50, 50, 0.8))
     assert not np.array_equal(ours, theirs)
     monkeypatch.setitem(COLOUR_SPACES, "hue", lambda blue_green_red: blue_green_red[:, :, :1])
     np.testing.assert_array_equal(search_regions(image, Settings(mode="quality")), theirs)
@@ -420,7 +428,7 @@ def test_starts_by_hand():
 
 
 def test_windows_by_hand():
-    windows = sliding_windows(40, 10, scales=(0.5,), aspects=(1.0, 4.0), stride=1.0)
+    windows = canonical_boxes(sliding_windows(40, 10, scales=(0.5,), aspects=(1.0, 4.0), stride=1.0))
     squares = [[x, 0, x + 10, 10] for x in (0, 10, 20, 30)]
     wide = [[x, y, x + 20, y + 5] for x in (0, 20) for y in (0, 5)]
     np.testing.assert_array_equal(windows, sorted([*squares, *wide, [0, 0, 40, 10]]))

@@ -25,12 +25,14 @@ from stages.contract.settings import build_settings, identity_of
 from stages.datasets import Dataset
 from stages.datasets.digests import DigestMemory
 from stages.images.reading import ImageFile
-from stages.masks import read_mask
+from stages.masks import read_mask, run_lengths
 from stages.matching.proposals import proposal_recall, recall
 from stages.propose import STAGE, Settings, selective_search, selective_search_opencv, stage
+from stages.propose.masks import all_boxes, encode_regions
 from stages.propose.methods import METHODS
 from stages.propose.searched_image import searched_size
-from stages.propose.selection import canonical_boxes
+from stages.propose.selection import canonical_boxes, content_of, rows_by_position, rows_by_size
+from tests.stages.drawn_photos import photo
 
 SMALL = Settings(resize_width=80, min_side=8)
 MASKED = replace(SMALL, masks=True)
@@ -205,6 +207,23 @@ def test_proposals_with_masks_are_those_without(pictures, tmp_path):
         assert len(kept["boxes"]) == 3
         for number in range(3):
             np.testing.assert_array_equal(read_mask(kept, number), read_mask(record, number))
+
+
+def test_of_the_regions_with_a_box_the_largest_is_kept():
+    """Of all that the segmentations and their trees have with exactly this box."""
+    image = photo((90, 120))
+    proposals = selective_search.find(replace(MASKED, resize_width=0), (120, 90), image, {})
+    forests = selective_search.search_forests(image, MASKED)
+    boxes = all_boxes(forests)
+    text, ends = encode_regions(forests, np.arange(len(boxes)))
+    areas = np.array([run_lengths(text[start:end])[1::2].sum() for start, end in pairwise([0, *ends.tolist()])])
+    record = {**proposals.columns(), "image_size": np.array([120, 90], np.int32)}
+    shared = 0
+    for number, box in enumerate(proposals.boxes):
+        of_box = areas[(boxes == box).all(axis=1)]
+        shared += len({*of_box.tolist()}) > 1
+        assert read_mask(record, number).sum() == of_box.max()
+    assert shared > 10
 
 
 def test_a_proposals_box_is_its_masks(pictures, tmp_path):
@@ -396,12 +415,39 @@ def test_copies_of_an_image_get_the_same_boxes_whatever_their_names(pictures):
     first, second = (pictures.image_file(image_id) for image_id in pictures.image_ids[:2])
 
     def boxes(name: str, file: ImageFile) -> np.ndarray:
-        record = stage.propose(replace(SMALL, max_boxes=3), stage.Task(name, file)).record
+        record = stage.propose(replace(SMALL, max_boxes=3), stage.Task(name, file, {})).record
         assert record is not None
         return record["boxes"]
 
     np.testing.assert_array_equal(boxes("a", first), boxes("b", first))
-    assert not np.array_equal(boxes("a", first), boxes("a", second))
+    assert content_of(first.read(), first.size) != content_of(second.read(), second.size), "of one size"
+
+
+@pytest.mark.parametrize("settings", [replace(SMALL, seed=7), replace(OPENCV, seed=7)], ids=lambda each: each.method)
+def test_the_order_is_that_of_the_method_seeded_with_the_pixels(pictures, tmp_path, settings):
+    """By position in the hierarchies where there are any, else by size; for each image another one."""
+    reader = propose(pictures, settings, tmp_path / "cache")
+    assert len({content_of(pictures.read_image(image_id), (80, 60)) for image_id in pictures.image_ids}) == 5
+    for image_id in pictures.image_ids:
+        image = pictures.read_image(image_id)
+        content = content_of(image, (80, 60))
+        proposals = METHODS[settings.method].load().find(settings, (80, 60), image, {})
+        if settings.method == "selective-search":
+            rows = rows_by_position(proposals, content, 7)
+        else:
+            rows = rows_by_size(proposals.boxes, content, 7)
+        np.testing.assert_array_equal(reader.read(image_id)["boxes"], proposals.boxes[rows])
+
+
+def test_what_seeds_the_order_is_every_pixel_and_the_shape():
+    image = textured(0)
+    changed = image.copy()
+    changed[59, 79, 2] ^= 1
+    shapes = [(80, 60), (60, 80)]
+    contents = [content_of(image, shapes[0]), content_of(changed, shapes[0]), content_of(image, shapes[1])]
+    assert len({*contents}) == 3
+    assert content_of(image.copy(), shapes[0]) == contents[0]
+    assert content_of(None, shapes[0]) == "80 x 60"
 
 
 def test_missing_contrib_modules_stop_the_run(pictures, tmp_path, monkeypatch):
@@ -409,7 +455,9 @@ def test_missing_contrib_modules_stop_the_run(pictures, tmp_path, monkeypatch):
 
     monkeypatch.delattr(cv2, "ximgproc")
     propose(pictures, SMALL, tmp_path / "ours")
-    with pytest.raises(StageError, match="opencv-contrib-python-headless"):
+    with pytest.raises(
+        StageError, match=r"'selective-search-opencv' needs .* set method = 'selective-search', or install"
+    ):
         propose(pictures, OPENCV, tmp_path / "theirs")
 
 

@@ -248,7 +248,7 @@ def test_dense_windows_have_a_cell_for_every_stride_begun_in_the_rounded_image(s
 
 def test_dense_windows_are_the_papers():
     """Some 20,000 in an image that is 1000 x 600 when scaled, with the settings' defaults; all inside, with area."""
-    boxes = find(Settings(method="dense"), (500, 300), None).boxes
+    boxes = find(Settings(method="dense"), (500, 300), None, {}).boxes
     assert len(boxes) == 63 * 38 * 9
     assert has_area(boxes).all()
     assert (boxes >= 0).all()
@@ -258,4 +258,4 @@ def test_dense_windows_are_the_papers():
 
 def test_too_many_dense_windows_are_refused():
     with pytest.raises(StageError, match="anchor_stride = 1 makes 5,400,000 anchors in an image of 1000 x 600 pixels"):
-        find(Settings(method="dense", anchor_stride=1), (1000, 600), None)
+        find(Settings(method="dense", anchor_stride=1), (1000, 600), None, {})
