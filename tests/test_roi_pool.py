@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
+import numpy as np
 import pytest
 
+from cache import Reader
 from tests.built_once import BuiltOnce
 from tests.in_process import rcnn
 from tests.pipeline import SMALLER, contents, run_small
@@ -71,15 +74,25 @@ def test_features_that_are_not_kept(copied):
 
 
 def test_a_photo_goes_through_the_same_graph(copied, tmp_path):
+    """A copy of a test image has the detections of that image, though nothing of it is cached."""
     recipe, work = copied
     photo = next((work / "datasets").glob("shapes-v1-*/JPEGImages/test_00003.jpg"))
     shutil.copy(photo, tmp_path / "photo.jpg")
-    told = rcnn("explain", recipe, tmp_path / "photo.jpg", work=work).stdout
-    of_dataset = rcnn("explain", recipe, "test_00003", work=work).stdout
-    detections = [line for line in told.splitlines() if line.startswith("  ") and "score" in line]
-    assert all(line in of_dataset for line in detections)
     rcnn("predict", recipe, tmp_path / "photo.jpg", "-o", tmp_path / "out", work=work)
-    assert (tmp_path / "out").is_dir()
+    predicted = json.loads((tmp_path / "out" / "photo.json").read_text())["detections"]
+    detections = sorted((each["class"], np.float32(each["score"]), each["box"]) for each in predicted)
+    cached = Reader(next((work / "caches" / "detect").glob("pooled-test.*")))
+    names, record = cached.manifest["summary"]["classes"], cached.read("test_00003")
+    rows = zip(record["label"], record["score"], record["boxes"], strict=True)
+    expected = sorted((names[label], score, box.tolist()) for label, score, box in rows)
+    assert len(expected) > 100
+    assert [each[:2] for each in detections] == [each[:2] for each in expected]
+    np.testing.assert_allclose([box for _, _, box in detections], [box for _, _, box in expected], atol=0.0051)
+    of_photo, of_dataset = (
+        json.loads(rcnn("explain", recipe, image, "--json", work=work).stdout)["counts"]
+        for image in (tmp_path / "photo.jpg", "test_00003")
+    )
+    assert all(of_photo[step] == of_dataset[step] > 0 for step in ("proposals", "candidates", "left_by_suppression"))
 
 
 def test_looking_at_it(copied, tmp_path):

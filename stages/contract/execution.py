@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from stages.contract.errors import StageError
+from stages.contract.errors import BadImage, StageError
 
 if TYPE_CHECKING:
     from cache.writer import Checkpoint
+
+
+log = logging.getLogger("stages")
 
 
 class Progress(Protocol):
@@ -68,6 +72,13 @@ class Execution:
     progress: OpenProgress = silent
     rank: int = 0
     ranks: int = 1
+
+    def skip(self, error: BadImage) -> str:
+        """Why a bad image is skipped, with a warning. Raises `error` if bad images are not skipped."""
+        if not self.skip_bad_images:
+            raise error
+        log.warning("%s: skipped, it %s", error.path, error.reason)
+        return error.reason
 
     @property
     def in_worker(self) -> Execution:

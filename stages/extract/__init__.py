@@ -7,6 +7,7 @@ well, which come first, as in the authors' release (roidb_from_voc.m).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -104,14 +105,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         for entry in self.truncated_svd:
-            layer, _, rank = entry.partition(":")
-            if not layer or not rank.isdecimal() or int(rank) < 1:
+            if not re.fullmatch("[^:]+:[1-9][0-9]*", entry):
                 raise BadSetting(
                     f"truncated_svd = '{entry}' must be a layer and how many singular values to keep, such as "
                     "'fc6:1024'"
                 )
         if len(self.ranks) < len(self.truncated_svd):
             raise BadSetting(f"truncated_svd = {list(self.truncated_svd)} must name each layer once")
+        # The order changes nothing, so it must not change the key.
+        object.__setattr__(self, "truncated_svd", tuple(sorted(self.truncated_svd)))
 
 
 def check_layers(settings: Settings, card: NetworkCard) -> None:
@@ -134,9 +136,22 @@ def check_layers(settings: Settings, card: NetworkCard) -> None:
             raise BadSetting(f"truncated_svd: {card.name} has no fully connected layer '{layer}', {there}")
 
 
+def check_ranks(settings: Settings, card: NetworkCard, dimensions: Mapping[str, int | None]) -> None:
+    """Raises BadSetting if `truncated_svd` asks for more singular values than a layer of the network has.
+
+    `dimensions` are those of the network's layers; None: not known yet.
+    """
+    for layer, rank in settings.ranks.items():
+        sides = [dimensions[name] for name in (layer, card.layers[layer].parent) if name is not None]
+        most = min(side for side in sides if side is not None)
+        if rank > most:
+            raise BadSetting(f"truncated_svd = '{layer}:{rank}': {layer} has {most:,} singular values; keep fewer")
+
+
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
     """Raises BadSetting for settings that do not fit the network."""
     check_layers(settings, network.card)
+    check_ranks(settings, network.card, {name: layer.dimension for name, layer in network.card.layers.items()})
 
 
 STAGE = Stage(

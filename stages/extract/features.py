@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,17 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.contract.errors import StageError
 from stages.contract.settings import check_device
-from stages.extract import Settings, check_layers
+from stages.extract import Settings, check_layers, check_ranks
 from stages.images.reading import Pixels
 from stages.images.warp import warp_batches
 from stages.networks import SOFTMAX, NetworkSource
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.network import Network
-from stages.networks.precision import arithmetic, load, loaded
+from stages.networks.precision import arithmetic, load, loaded, not_finite
 from stages.networks.roi_pooling import map_regions, pooled_regions
-from stages.networks.truncated_svd import with_truncated_layers
+from stages.networks.truncated_svd import TruncatedLayers, decomposed, with_truncated_layers
+
+log = logging.getLogger("stages.extract")
 
 Features = dict[str, NDArray[np.floating]]
 CPU_BATCH = 32
@@ -35,6 +38,7 @@ def default_batch_size(device: str) -> int:
 def layer_dimensions(settings: Settings, network: NetworkSource) -> dict[str, int]:
     """The dimension of each layer in `settings`. Raises BadSetting if these do not fit the network."""
     check_layers(settings, network.card)
+    check_ranks(settings, network.card, network.layers)
     return {name: network.layers[name] for name in settings.layers}
 
 
@@ -49,19 +53,43 @@ def load_network(source: NetworkSource, settings: Settings, device: str) -> Netw
     return load(source, settings.precision, device)
 
 
-def network_of(source: NetworkSource, settings: Settings, device: str) -> Network:
-    """As `load_network`, but loaded once per process, and with its layers truncated as `settings` say."""
+def network_of(source: NetworkSource, settings: Settings, device: str, layers: TruncatedLayers | None) -> Network:
+    """As `load_network`, but loaded once per process, and with the `layers` that `truncated_layers` made of it."""
     check_device(settings, device, "extract.")
-    if not settings.truncated_svd:
+    if layers is None:
         return loaded(source, settings.precision, device)
-    return loaded_and_truncated(source, settings.precision, device, settings.truncated_svd)
+    return loaded_and_truncated(source, settings.precision, device, layers)
 
 
 @functools.lru_cache(maxsize=1)
-def loaded_and_truncated(source: NetworkSource, precision: str, device: str, svd: tuple[str, ...]) -> Network:
-    """The network with truncated layers, computed once per process."""
+def loaded_and_truncated(source: NetworkSource, precision: str, device: str, layers: TruncatedLayers) -> Network:
+    """The network with truncated layers, once per process."""
+    return with_truncated_layers(loaded(source, precision, device), layers)
+
+
+def truncated_layers(source: NetworkSource, settings: Settings, device: str) -> TruncatedLayers | None:
+    """The decomposed weights of the layers in `truncated_svd`; None if there are none.
+
+    Computed in the process that gives out the work, once for all splits. Raises as `load_network`, and StageError for
+    weights that are not finite.
+    """
+    if not settings.truncated_svd:
+        return None
+    check_device(settings, device, "extract.")
+    return decomposed_once(source, settings.precision, device, tuple(settings.ranks.items()))
+
+
+@functools.lru_cache(maxsize=1)
+def decomposed_once(
+    source: NetworkSource, precision: str, device: str, ranks: tuple[tuple[str, int], ...]
+) -> TruncatedLayers:
+    """As `decomposed`, once per process; says so, as it may take minutes."""
+    names, started = " and ".join(name for name, _ in ranks), time.monotonic()
+    log.info("truncated_svd: decomposing %s", names)
     with arithmetic(precision, device):
-        return with_truncated_layers(loaded(source, precision, device), Settings(truncated_svd=svd).ranks)
+        layers = decomposed(load(source, precision, device), dict(ranks))
+    log.info("truncated_svd: decomposed %s in %.1f s", names, time.monotonic() - started)
+    return layers
 
 
 def extract_features(
@@ -129,12 +157,5 @@ def gathered(layer: str, batches: Sequence[torch.Tensor], dimension: int, dtype:
         return np.zeros((0, dimension), dtype)
     values = torch.cat(list(batches))
     if not bool(torch.isfinite(values).all()):
-        if dtype == "float16":
-            raise StageError(
-                f"extract: features of layer '{layer}' exceed the range of float16 (65,504); "
-                'set extract.dtype = "float32"'
-            )
-        raise StageError(
-            f"extract: features of layer '{layer}' are not finite; check network.weights and preprocessing"
-        )
+        raise not_finite("extract", f"features of layer '{layer}'", dtype)
     return values.cpu().numpy()

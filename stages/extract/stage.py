@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,28 +20,27 @@ from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, ItemReader, OnDemand
 from stages.contract.precision import PrecisionTrial
 from stages.contract.processes import fill_in_processes
+from stages.contract.settings import check_device
 from stages.datasets import Dataset
 from stages.extract import ROI_POOL, Settings, precision
 from stages.extract.features import (
     extract_features,
     layer_dimensions,
-    load_network,
     network_of,
     pooled_features,
     stored_dtype,
+    truncated_layers,
 )
-from stages.images.batches import read_ahead
+from stages.images.batches import images_ahead, read_ahead
 from stages.images.reading import Pixels
 from stages.networks import NetworkSource
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
-from stages.networks.precision import arithmetic
-
-log = logging.getLogger("stages.extract")
+from stages.networks.precision import arithmetic, load_first
+from stages.networks.truncated_svd import TruncatedLayers
 
 PROPOSAL = -1
-READ_AHEAD = {"cpu": 1, "cuda": 8}
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -73,21 +71,23 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     one with two threads); on CUDA, one process feeds the device. Features do not depend on the number of processes.
     """
     source = inputs.network("network")
+    check_device(settings, execution.device, "extract.")
     with execution.progress("extract", output.remaining_items, "images") as bar:
         if execution.jobs == 1 or execution.device.startswith("cuda"):
             fill_parts(Extraction.of(settings, inputs, execution), output, output.claim(), bar)
         else:
-            load_network(source, settings, "cpu")  # downloads, and complains, once and here
+            load_first(source, settings.precision, execution)
             task = Extraction.of(settings, inputs, execution.in_worker)
             fill_in_processes("extract", functools.partial(fill_parts, task, output), output, execution.jobs, bar)
 
 
 def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> FeaturesOnDemand:
     """The features of every image, as the cache would hold them, computed when they are read."""
+    columns = schema(settings, inputs)
+    check_device(settings, execution.device, "extract.")
     if not execution.device.startswith("cuda"):
-        load = network_of if execution.jobs == 1 else load_network  # other processes load their own
-        load(inputs.network("network"), settings, "cpu")  # downloads, and complains, once and here
-    return FeaturesOnDemand(Extraction.of(settings, inputs, execution.in_worker), schema(settings, inputs))
+        load_first(inputs.network("network"), settings.precision, execution)
+    return FeaturesOnDemand(Extraction.of(settings, inputs, execution.in_worker), columns)
 
 
 def try_precisions(settings: Settings, inputs: Inputs, execution: Execution) -> PrecisionTrial | None:
@@ -123,7 +123,8 @@ def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Extraction:
-    """All that a process needs to compute the features of any image; can be pickled. `maps`: for ROI_POOL."""
+    """All that a process needs to compute the features of any image; can be pickled. `maps` and `layers`: for
+    ROI_POOL."""
 
     settings: Settings
     images: Dataset
@@ -131,10 +132,11 @@ class Extraction:
     source: NetworkSource
     execution: Execution
     maps: ItemReader | None = None
+    layers: TruncatedLayers | None = None
 
     @staticmethod
     def of(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
-        """From the inputs of the stage. Raises BadSetting for maps of another network."""
+        """From the inputs of the stage. Raises BadSetting for maps of another network, and as `truncated_layers`."""
         source = inputs.network("network")
         maps = inputs.item_reader("maps") if settings.method == ROI_POOL else None
         if maps is not None and maps.manifest["summary"]["network"] != source.identity():
@@ -142,7 +144,13 @@ class Extraction:
                 "extract: its maps are those of another network; give the same network to both, in the inputs of the "
                 "recipe's tables"
             )
-        return Extraction(settings, inputs.dataset("images"), inputs.item_reader("proposals"), source, execution, maps)
+        layers = truncated_layers(source, settings, execution.device)
+        images, proposals = inputs.dataset("images"), inputs.item_reader("proposals")
+        return Extraction(settings, images, proposals, source, execution, maps, layers)
+
+    def network(self) -> Network:
+        """The network, loaded once per process."""
+        return network_of(self.source, self.settings, self.execution.device, self.layers)
 
 
 def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
@@ -152,8 +160,8 @@ def fill_parts(task: Extraction, output: Writer, parts: Iterable[Part], bar: Pro
     """
     keep_large_buffers()
     device = task.execution.device
-    network = network_of(task.source, task.settings, device)
-    depth = READ_AHEAD["cuda" if device.startswith("cuda") else "cpu"]
+    network = task.network()
+    depth = images_ahead(device)
     reader = RegionReader(task, pin=device.startswith("cuda"))
     tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
     with (
@@ -224,10 +232,7 @@ class RegionReader:
         try:
             pixels = self.task.images.read_image(image_id)
         except BadImage as error:
-            if not self.task.execution.skip_bad_images:
-                raise
-            log.warning("%s: skipped, it %s", error.path, error.reason)
-            return torch.zeros((1, 1, 3), dtype=torch.uint8), (0, 0), error.reason
+            return torch.zeros((1, 1, 3), dtype=torch.uint8), (0, 0), self.task.execution.skip(error)
         return self.as_tensor(pixels), (pixels.shape[1], pixels.shape[0]), ""
 
     def read_maps(self, image_id: str) -> tuple[FeatureMaps, tuple[int, int], str]:
@@ -285,9 +290,8 @@ class FeaturesOnDemand(OnDemand):
 
     def record(self, item_id: str) -> Record:
         """One image's record. Raises BadImage unless bad images are skipped."""
-        settings, device = self.task.settings, self.task.execution.device
         keep_large_buffers()
         regions = self.reader.read(item_id)
         if regions.skipped:
             self.manifest["skipped"][item_id] = regions.skipped
-        return record_of(regions, network_of(self.task.source, settings, device), self.task)
+        return record_of(regions, self.task.network(), self.task)

@@ -11,6 +11,11 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
+def images_ahead(device: str) -> int:
+    """How many images to decode while the network works on an earlier one."""
+    return 8 if device.startswith("cuda") else 1
+
+
 def read_ahead(
     read: Callable[[Task], Result],
     tasks: Iterable[Task],

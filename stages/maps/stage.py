@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from cache import Part, Reader, Record, Schema, Writer
-from stages.contract.errors import BadImage, StageError
+from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import fill_in_processes
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.images.batches import read_ahead
+from stages.images.batches import images_ahead, read_ahead
 from stages.maps import Settings
 from stages.networks import NetworkSource
 from stages.networks.feature_maps import FeatureMaps, compute_maps, maps_schema
 from stages.networks.memory import keep_large_buffers
-from stages.networks.precision import arithmetic, load, loaded
-
-log = logging.getLogger("stages.maps")
-
-READ_AHEAD = {"cpu": 1, "cuda": 8}
+from stages.networks.precision import arithmetic, load_first, loaded, not_finite
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -45,10 +40,10 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     On the CPU, `execution.jobs` single-threaded processes take one part at a time; on CUDA, one process.
     """
     with execution.progress("maps", output.remaining_items, "images") as bar:
+        maps = on_demand(settings, inputs, execution)
         if execution.jobs == 1 or execution.device.startswith("cuda"):
-            fill_parts(on_demand(settings, inputs, execution), output, output.claim(), bar)
+            fill_parts(maps, output, output.claim(), bar)
         else:
-            maps = on_demand(settings, inputs, execution)
             fill_in_processes("maps", functools.partial(fill_parts, maps, output), output, execution.jobs, bar)
 
 
@@ -60,8 +55,7 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> MapsO
     source = inputs.network("network")
     check_device(settings, execution.device, "maps.")
     if not execution.device.startswith("cuda"):
-        load_once = loaded if execution.jobs == 1 else load  # other processes load their own
-        load_once(source, settings.precision, "cpu")  # downloads, and complains, once and here
+        load_first(source, settings.precision, execution)
     return MapsOnDemand(settings, inputs.dataset("images"), source, execution.in_worker)
 
 
@@ -95,10 +89,7 @@ class MapsOnDemand(OnDemand):
         try:
             pixels = self.images.read_image(item_id)
         except BadImage as error:
-            if not self.execution.skip_bad_images:
-                raise
-            log.warning("%s: skipped, it %s", error.path, error.reason)
-            self.manifest["skipped"][item_id] = error.reason
+            self.manifest["skipped"][item_id] = self.execution.skip(error)
             return self.schema.empty()
         settings, device = self.settings, self.execution.device
         keep_large_buffers()
@@ -113,9 +104,7 @@ def check_finite(maps: FeatureMaps, dtype: str) -> None:
     """Raises StageError unless all values are finite."""
     if all(np.isfinite(cells).all() for cells in maps.maps):
         return
-    if dtype == "float16":
-        raise StageError('maps: values exceed the range of float16 (65,504); set maps.dtype = "float32"')
-    raise StageError("maps: values are not finite; check network.weights and preprocessing")
+    raise not_finite("maps", "values", dtype)
 
 
 def fill_parts(maps: MapsOnDemand, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
@@ -123,7 +112,7 @@ def fill_parts(maps: MapsOnDemand, output: Writer, parts: Iterable[Part], bar: P
 
     Raises BadImage (unless bad images are skipped), StageError, CacheError.
     """
-    depth = READ_AHEAD["cuda" if maps.execution.device.startswith("cuda") else "cpu"]
+    depth = images_ahead(maps.execution.device)
     tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
     records: list[Record] = []
     with contextlib.closing(read_ahead(lambda task: maps.record(task[1]), tasks, ahead=depth, threads=depth)) as done:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution
 from stages.networks.source import NetworkSource
 
 if TYPE_CHECKING:
@@ -31,6 +33,20 @@ def load(source: NetworkSource, precision: str, device: str) -> Network:
 def loaded(source: NetworkSource, precision: str, device: str) -> Network:
     """As `load`, but loaded once per process: maps and the regions pooled from them take the same network."""
     return load(source, precision, device)
+
+
+def load_first(source: NetworkSource, precision: str, execution: Execution) -> None:
+    """Loads the network on the CPU before anything is computed, so that its weights are downloaded, and what is wrong
+    with them is said, once. It is kept if this process uses it, not if others do, which load their own."""
+    load_once = loaded if execution.jobs == 1 else load
+    load_once(source, precision, "cpu")
+
+
+def not_finite(stage: str, what: str, dtype: str) -> StageError:
+    """The error for values, `what` in words, that are not finite as the `stage` stores them, in its `dtype`."""
+    if dtype == "float16":
+        return StageError(f'{stage}: {what} exceed the range of float16 (65,504); set {stage}.dtype = "float32"')
+    return StageError(f"{stage}: {what} are not finite; check network.weights and preprocessing")
 
 
 @contextlib.contextmanager

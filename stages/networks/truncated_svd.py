@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from stages.contract.errors import BadSetting
+from stages.contract.errors import StageError
 from stages.networks.network import Network
 
 
@@ -31,35 +32,64 @@ class TruncatedLinear(nn.Linear):
         return super().forward(self.first(values))
 
 
-def truncated(layer: nn.Linear, rank: int) -> TruncatedLinear:
-    """The layer with the `rank` largest of its weights' singular values: W = U S V' becomes U_t (S_t V_t').
+@dataclass(frozen=True, eq=False)
+class TruncatedLayers:
+    """The decomposed weights of some fully connected layers, by name: `first` [rank, inputs] and `second` [outputs,
+    rank], whose product replaces them; on the CPU, in the layers' own type. Can be pickled."""
 
-    A layer of u outputs and v inputs then takes rank x (u + v) multiplications instead of u x v. Computed in float32,
-    stored in the layer's own type.
+    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+def decomposed(network: Network, ranks: Mapping[str, int]) -> TruncatedLayers:
+    """The layers `ranks` of the network, with that many singular values each.
+
+    Takes minutes for large layers on the CPU: compute it once, not in every process. Raises StageError for weights that
+    are not finite.
     """
-    weights = layer.weight.detach()
-    u, s, v = torch.linalg.svd(weights.to(torch.float32), full_matrices=False)
-    first, second = s[:rank, None] * v[:rank], u[:, :rank]
-    bias = None if layer.bias is None else layer.bias.detach()
-    return TruncatedLinear(first.to(weights.dtype), second.to(weights.dtype), bias)
+    layers = fully_connected(network)
+    factors = {}
+    for name, rank in ranks.items():
+        weights = layers[name][1].weight.detach()
+        if not bool(torch.isfinite(weights).all()):
+            raise StageError(f"truncated_svd: the weights of '{name}' are not finite; check network.weights")
+        first, second = leading_factors(weights, rank)
+        factors[name] = first.to(weights.dtype).cpu(), second.to(weights.dtype).cpu()
+    return TruncatedLayers(factors)
 
 
-def with_truncated_layers(network: Network, ranks: Mapping[str, int]) -> Network:
-    """The network with `ranks` singular values in place of its fully connected layers of these names.
+def leading_factors(weights: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`first` [rank, v] and `second` [u, rank], float32, whose product is the nearest of that rank to W [u, v].
 
-    All other weights are shared with the original, which stays as it is. Raises BadSetting for a rank that a layer does
-    not have.
+    W = U S V' becomes U_t (U_t' W), which is U_t (S_t V_t'); with u > v, (W V_t) V_t'. U are the eigenvectors of W W'
+    and V those of W' W: the smaller of the two is decomposed, in float64, since its eigenvalues are the squared
+    singular values. That takes a fraction of the time of an SVD in float32.
     """
-    names = [name for name, part in network.module.named_modules() if isinstance(part, nn.Linear)]
-    paths = dict(zip(network.card.fully_connected, names, strict=True))
-    module = network.module
-    for layer, rank in ranks.items():
-        part = module.get_submodule(paths[layer])
-        assert isinstance(part, nn.Linear)
-        most = min(part.weight.shape)
-        if rank > most:
-            raise BadSetting(f"truncated_svd = '{layer}:{rank}': {layer} has {most:,} singular values; keep fewer")
-        module = with_submodule(module, paths[layer].split("."), truncated(part, rank))
+    wide = weights if weights.shape[0] <= weights.shape[1] else weights.T
+    side = len(wide)
+    product = torch.zeros((side, side), dtype=torch.float64, device=weights.device)
+    for columns in wide.split(side, dim=1):  # not the whole matrix in float64
+        block = columns.to(torch.float64)
+        product += block @ block.T
+    directions = torch.linalg.eigh(product)[1][:, -rank:].to(torch.float32)
+    rest = directions.T @ wide.to(torch.float32)
+    return (rest, directions) if wide is weights else (directions.T, rest.T)
+
+
+def fully_connected(network: Network) -> dict[str, tuple[str, nn.Linear]]:
+    """The network's fully connected layers by name: where each stands in the module, and the layer."""
+    parts = [(path, part) for path, part in network.module.named_modules() if isinstance(part, nn.Linear)]
+    return dict(zip(network.card.fully_connected, parts, strict=True))
+
+
+def with_truncated_layers(network: Network, layers: TruncatedLayers) -> Network:
+    """The network with `layers` in place of its own. All other weights are shared with the original, which stays as it
+    is."""
+    module, own = network.module, fully_connected(network)
+    for name, factors in layers.factors.items():
+        path, layer = own[name]
+        first, second = (part.to(network.device) for part in factors)
+        bias = None if layer.bias is None else layer.bias.detach()
+        module = with_submodule(module, path.split("."), TruncatedLinear(first, second, bias))
     return Network(network.card, module, network.classes, network.preprocessing)
 
 

@@ -23,6 +23,7 @@ from stages.maps.stage import on_demand as maps_on_demand
 from stages.networks import NETWORKS, NetworkSettings, NetworkSource, PlannedNetwork
 from stages.networks.feature_maps import FeatureMaps, compute_maps
 from stages.networks.roi_pooling import corner_cells
+from stages.networks.truncated_svd import decomposed, with_truncated_layers
 
 POOLED = Settings(method="roi-pool", layers=("pool4", "fc5"))
 SCALES = MapsSettings(sides=(80, 160), longest=240)
@@ -131,6 +132,27 @@ def test_bits_do_not_depend_on_processes_or_on_where_maps_come_from(inputs, give
     cached = {**given, "maps": run_stage(MAPS, SCALES, given, "maps")}
     assert contents(run_stage(STAGE, POOLED, cached, "cached")) == expected
     assert contents(on_demand(POOLED, Inputs(inputs), Execution())) == expected
+
+
+def test_truncated_layers_in_one_process_or_two_and_on_demand(inputs, run_stage):
+    """The same bytes everywhere, and other features than the whole layer's; what precedes it is untouched."""
+    settings = replace(POOLED, truncated_svd=("fc5:8",))
+    cut = run_stage(STAGE, settings, inputs, "cut")
+    parallel = run_stage(STAGE, settings, inputs, "parallel", part_size=1, execution=Execution(jobs=2))
+    assert contents(parallel) == contents(cut)
+    for jobs in (1, 2):
+        assert contents(on_demand(settings, Inputs(inputs), Execution(jobs=jobs))) == contents(cut)
+    plain = run_stage(STAGE, POOLED, inputs, "plain")
+    image_id = cut.item_ids[0]
+    near, exact = (reader.read(image_id) for reader in (cut, plain))
+    np.testing.assert_array_equal(near["pool4"], exact["pool4"])
+    assert (near["fc5"] != exact["fc5"]).any(axis=1).all()
+    with torch.inference_mode():
+        network = inputs["network"].load()
+        of_layer = with_truncated_layers(network, decomposed(network, {"fc5": 8}))
+        regions = torch.from_numpy(near["pool4"].astype(np.float32)).reshape(-1, 96, 4, 4)
+        expected = of_layer.head(regions, ["fc5"])["fc5"]
+    np.testing.assert_allclose(near["fc5"], expected, rtol=2e-2, atol=5e-3)
 
 
 def test_maps_of_another_network_are_refused(inputs, given, run_stage):
