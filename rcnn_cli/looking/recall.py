@@ -64,9 +64,8 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
     measured = []
     for (graph, node), name in zip(chosen.values(), names, strict=True):
         reader, dataset = Reader(graph.folder(node)), graph.dataset(split)
-        order = (
-            reader.manifest["summary"].get("order") or METHODS[node.settings.method].order
-        )  # earlier versions kept none
+        recorded = reader.manifest["summary"].get("order")  # earlier versions recorded none
+        order = recorded or METHODS[node.settings.method].order
         unique = name if names.count(name) == 1 else f"{name} ({reader.key})"
         covered = coverage(reader, dataset, counts)
         ranked = "scores" in reader.schema.rows

@@ -137,8 +137,8 @@ class Settings:
     strategies: tuple[str, ...] = setting(
         (),
         "Selective search: the similarities that regions are grouped by, each the mean of some of colour, texture, "
-        "size and fill, as in colour+fill; if none is named, those of the mode: colour+texture+size+fill and "
-        "texture+size+fill (fast), and also fill and size (quality).",
+        "size and fill, in this order, as in colour+fill; if none is named, those of the mode: "
+        "colour+texture+size+fill and texture+size+fill (fast), and also fill and size (quality).",
         distinct=True,
         source="selective_search_boxes.m: two similarities",
         only_with=COMPILED,
@@ -366,15 +366,15 @@ class Settings:
     def __post_init__(self) -> None:
         if self.model and self.gradient_sigma != Settings.gradient_sigma:
             raise BadSetting("gradient_sigma is for edges without a model; leave out gradient_sigma or model")
-        seen: dict[frozenset[str], str] = {}
         for strategy in self.strategies:
             measures = strategy.split("+")
             if len({*measures}) < len(measures) or not {*measures} <= {*MEASURES}:
                 raise BadSetting(
                     f"strategies = '{strategy}' must be some of {', '.join(MEASURES)}, each once, joined by '+'"
                 )
-            if (same := seen.setdefault(frozenset(measures), strategy)) != strategy:
-                raise BadSetting(f"strategies: '{strategy}' is the same as '{same}'; leave one out")
+            in_order = "+".join(measure for measure in MEASURES if measure in measures)
+            if strategy != in_order:  # one spelling, so one key
+                raise BadSetting(f"strategies = '{strategy}' must be written '{in_order}'")
 
 
 STAGE = Stage(

@@ -315,6 +315,12 @@ def test_strategies_that_there_are_not(strategy):
         Settings(strategies=(strategy,))
 
 
+def test_a_strategy_has_one_spelling():
+    with pytest.raises(BadSetting, match=r"strategies = 'fill\+colour' must be written 'colour\+fill'"):
+        Settings(strategies=("size", "fill+colour"))
+    assert Settings(strategies=("texture+size", "colour+fill")).strategies == ("texture+size", "colour+fill")
+
+
 def test_colour_channels_are_red_green_blue(monkeypatch):
     """OpenCV is given blue, green, red: its Lab and HSV depend on it."""
     given = []
