@@ -31,6 +31,7 @@ class Settings:
         1000,
         "The longer side at most, in pixels; longer images are scaled down further.",
         at_least=1,
+        at_most=10_000,
         source="Fast R-CNN section 5.2; with five scales 2000",
     )
     precision: str = setting(

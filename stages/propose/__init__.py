@@ -306,7 +306,7 @@ class Settings:
     anchor_scales: tuple[float, ...] = setting(
         (8.0, 16.0, 32.0),
         "Dense windows: the sides of the square anchors, in strides.",
-        above=0,
+        at_least=0.1,
         distinct=True,
         source="Faster R-CNN section 3.3: 128, 256 and 512 pixels",
         only_with=DENSE,

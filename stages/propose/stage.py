@@ -274,14 +274,19 @@ class ProposalsOnDemand(OnDemand):
 def write_parts(feed: Feed, outcomes: Iterator[Outcome], output: Writer, bar: Progress) -> None:
     """Writes each claimed part as soon as its images' outcomes are there."""
     waiting: list[Outcome] = []
-    cut = 0
+    cut = images = boxes = 0
     for outcome in outcomes:
         waiting.append(outcome)
         cut += outcome.cut
-        bar.advance(1, rows=len(outcome.record["boxes"]) if outcome.record else 0)
+        rows = len(outcome.record["boxes"]) if outcome.record else 0
+        images, boxes = images + 1, boxes + rows
+        bar.advance(1, rows=rows)
         if len(waiting) == len(feed.claimed[0].item_ids):
             write_part(output, feed.claimed.popleft(), waiting)
             waiting = []
+    if images and not boxes:
+        of_images = "the image" if images == 1 else f"any of {images} images"
+        logger.warning("no proposals for %s; check the settings of method = '%s'", of_images, feed.settings.method)
     if cut and feed.listed:
         reached = f"{number_of(cut, 'box')} reached over {'its' if cut == 1 else 'their'}"
         logger.warning("%s: %s image's edge and %s clipped", feed.listed.path, reached, "was" if cut == 1 else "were")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.contract.errors import StageError
 from stages.propose import compiled
 from tests.pipeline import PROJECT
 
@@ -31,6 +34,41 @@ def test_an_error_of_the_first_call_is_raised():
 
     with pytest.raises(ValueError, match="odd"):
         compiled.compile_aloud("a thing", fail)
+
+
+@pytest.mark.parametrize("error", [EOFError(), pickle.UnpicklingError("pickle data was truncated")])
+def test_damaged_machine_code_is_a_sentence_that_names_the_folder(error):
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(StageError, match=r"__pycache__: the machine code that is kept there is damaged; delete its"):
+        compiled.compile_aloud("a thing", fail)
+
+
+def test_a_full_disk_names_the_folder_of_the_machine_code():
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StageError, match=r"kept there \(No space left on device\); set NUMBA_CACHE_DIR"):
+        compiled.compile_aloud("a thing", fail)
+
+
+SMALL = """
+from stages.propose import compiled, segmentation
+import numpy as np
+compiled.compile_aloud("a thing", lambda: segmentation.root_of(np.arange(3).astype(np.uint32), np.uint32(1)))
+"""
+
+
+def test_emptied_machine_code_is_noticed(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    script = [sys.executable, "-c", SMALL]
+    subprocess.run(script, env=environment, check=True)
+    for path in tmp_path.rglob("*.nbc"):
+        path.write_bytes(b"")
+    done = subprocess.run(script, env=environment, text=True, capture_output=True)
+    assert "StageError: " in done.stderr.splitlines()[-1]
+    assert str(tmp_path) in done.stderr.splitlines()[-1]
 
 
 SCRIPT = """

@@ -489,6 +489,12 @@ def test_a_min_side_that_leaves_only_the_whole_image_is_announced_once(
         assert reader.lengths().tolist() == [1] * len(pictures.image_ids)
 
 
+def test_no_proposals_at_all_is_a_warning(pictures, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "stages.propose"):
+        propose(pictures, Settings(method="edge-boxes", min_score=1000.0), tmp_path / "none")
+    assert caplog.messages == ["no proposals for any of 5 images; check the settings of method = 'edge-boxes'"]
+
+
 def test_a_dead_worker_is_a_sentence(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "attempt_alone", die)
     with pytest.raises(StageError, match=r"propose: a worker process died, .* run again with fewer --jobs"):
