@@ -111,6 +111,11 @@ def test_looking_at_it(copied, tmp_path):
         (("extract.padding=4",), "'padding' is a setting of method = 'warp', and method is 'roi-pool'; leave it out"),
         (("maps.sides=[300]",), "300 pixels, more than longest = 240; raise longest"),
         (('extract.layers=["conv4"]',), "layer 'conv4' is not computed from 'pool4'; choose a later layer"),
+        (('extract.truncated_svd=["fc5:9"]',), "'fc5' is not computed for layers = ['pool4']; leave it out"),
+        (
+            ('extract.layers=["pool4", "fc5"]', 'extract.truncated_svd=["fc5:300"]'),
+            "[extract] truncated_svd = 'fc5:300': fc5 has 256 singular values; keep fewer",
+        ),
         (('extract.method="warp"', 'extract.pooling="align"'), "'pooling' is a setting of method = 'roi-pool'"),
     ],
 )

@@ -119,7 +119,7 @@ class Settings:
 def check_layers(settings: Settings, card: NetworkCard) -> None:
     """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have (or that it
     does not compute from pooled regions), for a padding that leaves no room for the region, and for a truncated layer
-    that is not fully connected."""
+    that is not fully connected, or not needed for `layers`."""
     if not settings.layers or len(set(settings.layers)) < len(settings.layers):
         raise BadSetting(
             f"layers = {list(settings.layers)} must name one or more layers of {card.name}, each once "
@@ -134,6 +134,10 @@ def check_layers(settings: Settings, card: NetworkCard) -> None:
         if layer not in card.fully_connected:
             there = f"only {', '.join(card.fully_connected)}" if card.fully_connected else "none"
             raise BadSetting(f"truncated_svd: {card.name} has no fully connected layer '{layer}', {there}")
+        if layer not in card.needed(settings.layers, card.head.start):
+            raise BadSetting(
+                f"truncated_svd: '{layer}' is not computed for layers = {list(settings.layers)}; leave it out"
+            )
 
 
 def check_ranks(settings: Settings, card: NetworkCard, dimensions: Mapping[str, int | None]) -> None:

@@ -168,10 +168,10 @@ def test_the_order_of_the_layers_changes_no_key():
 def test_settings_that_do_not_fit_the_network():
     assert STAGE.check is not None
     for entry, most in (("fc6:5000", "4,096"), ("fc8:4097", "4,096")):
-        settings = Settings(method="roi-pool", layers=("fc7",), truncated_svd=(entry,))
+        settings = Settings(method="roi-pool", layers=("fc8",), truncated_svd=(entry,))
         with pytest.raises(BadSetting, match=f"'{entry}': {entry[:3]} has {most} singular values; keep fewer"):
             STAGE.check(settings, PlannedNetwork(NETWORKS["vgg16"], True), {})
-    settings = Settings(method="roi-pool", layers=("fc5",), truncated_svd=("fc6:11",))
+    settings = Settings(method="roi-pool", layers=("fc6",), truncated_svd=("fc6:11",))
     STAGE.check(settings, PlannedNetwork(NETWORKS["shapenet"], True), {})  # the number of classes is not known yet
     with pytest.raises(BadSetting, match="'fc6:11': fc6 has 10 singular values; keep fewer"):
         layer_dimensions(settings, SHAPENET)
