@@ -103,7 +103,7 @@ def complete_evaluation(graph: Graph, name: str | None = None) -> Node:
     node = evaluation_node(graph, name)
     for needed in (detector_of(node), node):
         if not complete(graph, needed):
-            raise IncompleteCache(f"{needed.name} is not complete; run `rcnn run {graph.recipe.path}` first")
+            raise IncompleteCache(f"{needed.name} is not complete; run `rcnn run {graph.recipe.arguments}` first")
     return node
 
 

@@ -185,7 +185,7 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
     elif graph.readers(node) or node is chosen.detector:
         log.warning(
             "%s is not complete: the cap over all its images is unknown and left out; complete it with `rcnn run %s`",
-            *(node.name, graph.recipe.path),
+            *(node.name, graph.recipe.arguments),
         )
     else:
         log.info("The recipe does not detect on all of '%s', so the cap over its images is left out.", split)

@@ -308,7 +308,7 @@ def complete_evaluations(graphs: Sequence[Graph]) -> tuple[dict[str, Reader], st
                 missing.append(name)
     if not readers:
         recipes = " and ".join(str(graph.recipe.path) for graph in graphs)
-        raise StageError(f"no evaluation of {recipes} is complete; run `rcnn run {graphs[0].recipe.path}` first")
+        raise StageError(f"no evaluation of {recipes} is complete; run `rcnn run {graphs[0].recipe.arguments}` first")
     return (
         readers,
         f"without {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not complete" if missing else "",

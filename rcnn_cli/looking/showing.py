@@ -115,7 +115,7 @@ def showing_of(
     if precision is not None and evaluation is None:
         raise StageError(
             f"--precision: no evaluation of {node.name} is complete, so no precision is known; run "
-            f"`rcnn run {graph.recipe.path}` with a table [eval], or pass --threshold"
+            f"`rcnn run {graph.recipe.arguments}` with a table [eval], or pass --threshold"
         )
     curves, measured = {}, {}
     if evaluation is not None:

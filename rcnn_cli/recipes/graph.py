@@ -276,6 +276,14 @@ class Graph:
             raise RecipeError(f"{self.recipe.path}: [{use}] is not needed on the split '{split}'; it is on {splits}")
         return on_split
 
+    def command_making(self, node: Node, *, on_split: bool = False) -> str:
+        """The command that makes the node: its stage's, `on_split` alone if so, or `rcnn run` where the stage's makes
+        other tables only."""
+        stage = node.use.stage.name
+        if node not in self.select(stage):
+            return f"rcnn run {self.recipe.arguments}"
+        return f"rcnn {stage} {self.recipe.arguments}{f' --split {node.split}' if on_split else ''}"
+
     # Inputs that are no caches
 
     def described(self, source: Described, *kinds: str) -> Any:

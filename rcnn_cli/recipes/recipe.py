@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -64,7 +65,7 @@ class Use:
 @dataclass(frozen=True)
 class Recipe:
     """A validated recipe. `datasets` maps each split's name to its table, `networks` each network's name ("network", or
-    NAME of [networks.NAME]) to its settings, `uses` each table's name to its use."""
+    NAME of [networks.NAME]) to its settings, `uses` each table's name to its use. `changes` are those of --set."""
 
     path: Path
     name: str
@@ -72,6 +73,12 @@ class Recipe:
     datasets: Mapping[str, Mapping[str, Any]]
     networks: Mapping[str, NetworkSettings]
     uses: Mapping[str, Use]
+    changes: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> str:
+        """What commands that messages advise are given: the path and each --set, quoted for a shell."""
+        return shlex.join([str(self.path), *(word for change in self.changes for word in ("--set", change))])
 
     def making(self, kind: str) -> list[str]:
         """The tables whose stage makes `kind`, e.g. "detections", in the order of the file."""
@@ -129,7 +136,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     table = read_toml(path)
     for change in changes:
         apply_change(table, change)
-    return build_recipe(path, table)
+    return replace(build_recipe(path, table), changes=tuple(changes))
 
 
 def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dict[str, Any]:

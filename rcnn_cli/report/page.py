@@ -88,7 +88,7 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
         paths = listed([str(graph.recipe.path) for graph in graphs])
         if not any(evaluations_of(graph) for graph in graphs):
             raise StageError(f"{paths}: has no evaluation, so there is nothing to report; add a table [eval]")
-        raise StageError(f"{paths}: nothing is evaluated yet; run `rcnn run {graphs[0].recipe.path}` first")
+        raise StageError(f"{paths}: nothing is evaluated yet; run `rcnn run {graphs[0].recipe.arguments}` first")
     missing = provenance.missing_of(graphs)
     for sentence in missing:
         log.warning("not in the report: %s", sentence)

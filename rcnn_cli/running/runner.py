@@ -432,7 +432,7 @@ def check_readable(graph: Graph, node: Node, purpose: str) -> None:
         )
     raise IncompleteCache(
         f"{path}: {node.name} is not complete ({graph.folder(node)}); run "
-        f"`rcnn {node.use.stage.name} {path} --split {node.split}` first"
+        f"`{graph.command_making(node, on_split=True)}` first"
     )
 
 
@@ -481,9 +481,10 @@ def on_demand(graph: Graph, node: Node, execution: Execution, photos: Photos | N
 
 def needed(graph: Graph, node: Node, source: Node) -> IncompleteCache:
     """The error for an input that is not complete; names the command to run."""
+    commands = dict.fromkeys((graph.command_making(source), f"rcnn run {graph.recipe.arguments}"))
     return IncompleteCache(
         f"{node.name} needs {source.name}, which is not complete ({graph.folder(source)}); "
-        f"run `rcnn {source.use.stage.name} {graph.recipe.path}` or `rcnn run {graph.recipe.path}` first"
+        f"run {' or '.join(f'`{command}`' for command in commands)} first"
     )
 
 

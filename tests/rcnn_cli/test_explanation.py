@@ -21,6 +21,7 @@ from rcnn_cli.looking.explanation import (
 from rcnn_cli.looking.explanation_lines import tell_detection, tell_lines, tell_object
 from rcnn_cli.looking.explanation_results import as_values, format_text
 from rcnn_cli.looking.explanation_sheet import WIDTH, explanation_sheet
+from rcnn_cli.recipes.graph import Graph
 from stages.contract.errors import StageError
 from stages.extract import Settings as ExtractSettings
 from stages.extract.pictures import View, seen_regions
@@ -256,6 +257,9 @@ def test_which_detector_and_evaluation(folder: Path) -> None:
         choose(graph, None, "detect-c")
     with pytest.raises(Exception, match=r"detect@test is not complete; run `rcnn run .*choose.toml` first"):
         choose(graph, None, None)
+    changed = Graph(dataclasses.replace(graph.recipe, changes=("name=a b",)), graph.work)
+    with pytest.raises(Exception, match=r"run `rcnn run .*choose.toml --set 'name=a b'` first"):
+        choose(changed, None, None)
     assert choose(graph, None, "detect-b").evaluation is None
     write_detections(graph, ("cat", "dog"), {"image_a": [("cat", HERE, 1.0)]}, "detect-b")
     run_tables(graph, "eval-b")

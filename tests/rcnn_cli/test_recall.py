@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_the_command_compares_caches_in_one_figure(tmp_path: Path, call: Any) ->
     assert f"run `rcnn propose {recipes[0]} --split test` first" in errors
     for recipe in recipes:
         assert call("propose", recipe)[0] == 0
+    changes = ("propose.max_boxes=3", "name='a b'")
+    _, _, errors = call("recall", recipes[0], *(word for change in changes for word in ("--set", change)))
+    assert f"run `rcnn propose {recipes[0]} --set propose.max_boxes=3 --set " in errors
+    advised = shlex.split(errors.partition("run `rcnn ")[2].partition("`")[0])
+    assert advised == [
+        *("propose", str(recipes[0]), "--set", changes[0], "--set", changes[1], "--split", "test"),
+    ]
     code, printed, _ = call("recall", *recipes, recipes[0], "--counts", "20,100", "-o", tmp_path / "out")
     assert code == 0
     rows = [line.split() for line in printed.splitlines()[3:9]]
@@ -170,6 +178,21 @@ def test_several_tables_of_a_recipe_go_by_their_names(tmp_path: Path, call: Any)
     assert names(first) == ["one"]
     assert names(second) == ["propose", "fewer"]
     assert names(first, second) == ["one", "two propose", "two fewer"]
+
+
+def test_the_advised_command_makes_what_is_missing(tmp_path: Path, call: Any) -> None:
+    """`rcnn propose` makes [propose] alone if there is such a table."""
+    draw_shapes(tmp_path / "voc", ShapesSettings(train=1, val=1, test=1))
+    recipe = tmp_path / "two.toml"
+    other = '[windows]\nstage = "propose"\nmethod = "sliding-window"\nmax_boxes = 7\n'
+    recipe.write_text(RECIPE.format(folder=tmp_path / "voc", boxes=5) + other)
+    for table, command in (("propose", f"propose {recipe} --split test"), ("windows", f"run {recipe}")):
+        code, _, errors = call("recall", recipe)
+        assert code == 2
+        assert f"{table}@test is not complete" in errors
+        assert f"; run `rcnn {command}` first" in errors
+        assert call(*command.split())[0] == 0
+    assert call("recall", recipe)[0] == 0
 
 
 def test_a_model_of_edges_that_cannot_be_used_is_a_sentence(tmp_path: Path, call: Any) -> None:

@@ -186,6 +186,12 @@ def test_changes_from_the_command_line(tmp_path):
     assert made.uses["propose"].settings_for("test").max_boxes == 7
 
 
+def test_advised_commands_repeat_the_changes_quoted_for_a_shell(tmp_path):
+    changes = ('extract.layers=["fc6"]', "extract.padding=0")
+    made = recipe(tmp_path, CHAIN, *changes)
+    assert made.arguments == f"""{tmp_path / "r.toml"} --set 'extract.layers=["fc6"]' --set extract.padding=0"""
+
+
 def test_only_what_changed_and_what_follows_gets_another_key(tmp_path):
     before, after = graph(tmp_path, CHAIN), graph(tmp_path, CHAIN, "extract.padding=0")
     same = {name for name in before.nodes if before.identity(before.nodes[name]) == after.identity(after.nodes[name])}
