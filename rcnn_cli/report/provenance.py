@@ -149,8 +149,8 @@ def missing_of(graphs: Sequence[Graph]) -> list[str]:
         if names:
             verb = "is" if len(names) == 1 else "are"
             sentences.append(
-                f"{graph.recipe.name}: {', '.join(names)} {verb} not complete; `rcnn run {graph.recipe.arguments}` makes "
-                f"{'it' if len(names) == 1 else 'them'}."
+                f"{graph.recipe.name}: {', '.join(names)} {verb} not complete; "
+                f"`rcnn run {graph.recipe.arguments}` makes {'it' if len(names) == 1 else 'them'}."
             )
     return sentences
 
