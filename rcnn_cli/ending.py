@@ -84,7 +84,7 @@ def end_at_once(code: int) -> None:
     late = threading.Timer(COUNTING, os._exit, [code])  # in case the disk does not answer
     late.daemon = True
     late.start()
-    click.echo(f"rcnn: {'terminated' if code == TERMINATED else 'interrupted'}; {kept()}", err=True)
+    click.echo(f"rcnn: {'terminated' if code == TERMINATED else 'interrupted'}{kept()}", err=True)
     os._exit(code)
 
 

@@ -78,7 +78,7 @@ def exit_code(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except SystemExit as error:
         if error.code == TERMINATED:
-            click.echo(f"rcnn: terminated; {kept()}", err=True)
+            click.echo(f"rcnn: terminated{kept()}", err=True)
         return error.code if isinstance(error.code, int) else OK
     except (Exception, KeyboardInterrupt) as error:
         words = sys.argv[1:] if arguments is None else arguments

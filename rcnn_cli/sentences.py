@@ -31,6 +31,10 @@ NO_MEMORY = (
     "out of memory",
 )  # fmt: skip
 """What libraries say, in exceptions of any type, when they run out of memory."""
+MAKING_NO_CACHES = (
+    "plan", "status", "predict", "figures", "recall", "units", "compare", "explain", "inspect", "wait",
+)  # fmt: skip
+"""The commands that start again from the beginning."""
 SKIP = "--skip-bad-images"
 NEARLY_ALL = 0.75  # share of the address space's limit
 
@@ -57,7 +61,7 @@ def unescaped_sentence(error: BaseException, command: click.Command | None, word
     if isinstance(error, StageError | CacheError):
         return str(error), BAD_INPUT
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return f"interrupted; {kept()}", INTERRUPTED
+        return f"interrupted{kept()}", INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"{error.filename or 'the work folder'}: the disk is full; free some space and run the same command again",
@@ -122,10 +126,18 @@ def skipping() -> bool:
 
 
 def kept() -> str:
-    """That finished work is kept, with the number of items done in the cache that was being made."""
+    """That finished work is kept, with the number of items done in the cache that was being made; "" for a command
+    that keeps none. The end of a sentence."""
+    if command_called() in MAKING_NO_CACHES:
+        return ""
     runner = sys.modules.get("rcnn_cli.running.runner")
     of_one_cache = runner.kept_of_interrupted() if runner else ""
-    return f"finished work is kept{of_one_cache}; the same command resumes from there"
+    return f"; finished work is kept{of_one_cache}; the same command resumes from there"
+
+
+def command_called() -> str:
+    """The command that this process was started with; "" for none."""
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), "")  # the options before it are flags
 
 
 def explain(error: BaseException) -> str:

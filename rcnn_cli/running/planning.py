@@ -116,7 +116,7 @@ def make_plan(
         names = needed(small, pending)
         for node in small.caches():
             if node.name in names:
-                say(f"{node.name}: measured on a sample ({len(measured) + 1} of {len(names)})")
+                say(f"{node.name}: measuring on a sample ({len(measured) + 1} of {len(names)})")
                 measured[node.name] = measure(small, node, options, states[node.name])
         makers = small.makers([small.nodes[name] for name in pending])
         precisions = tuple(compare_precisions(small, makers, options.execution))

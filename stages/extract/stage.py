@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,8 @@ from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load_first
 from stages.networks.truncated_svd import TruncatedLayers
+
+log = logging.getLogger("stages.extract")
 
 PROPOSAL = -1
 
@@ -99,6 +102,7 @@ def try_precisions(settings: Settings, inputs: Inputs, execution: Execution) -> 
     for image_id in images.image_ids:
         boxes = proposals.read(image_id, ["boxes"])["boxes"]
         if len(boxes):
+            log.info("Measuring the network's time in each precision, on one core.")
             return precision.try_precisions(images.read_image(image_id), boxes, inputs.network("network"), settings)
     return None
 

@@ -240,6 +240,23 @@ def test_a_disk_without_room_is_told_aloud(call, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [(KeyboardInterrupt(), 130, "rcnn: interrupted"), (SystemExit(143), 143, "rcnn: terminated")],
+)
+def test_an_interrupted_plan_promises_nothing(folder, capsys, monkeypatch, error, code, sentence):
+    def end(*arguments):
+        raise error
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("rcnn_cli.running.planning.make_plan", end)
+    monkeypatch.setattr("sys.argv", ["rcnn", "plan", "r.toml"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
+
+
+@pytest.mark.parametrize(
     ("there", "copied", "shares"),
     [(0, 0, (1.0, 1.0)), (0, 15, (1.0, 0.25)), (10, 5, (0.5, 0.25)), (10, 10, (0.5, 0.0))],
 )
@@ -258,7 +275,10 @@ def test_precisions_are_compared_where_features_are_to_be_made(call):
     (scores,) = comparison["scores"]
     assert scores["table"] == "train-svm"
     assert 0 < scores["median"] <= scores["largest"] < 1
-    lines = call("plan", "r.toml", *fresh)[1].splitlines()
+    _, printed, errors = call("plan", "r.toml", *fresh)
+    assert "extract@train: measuring on a sample (2 of " in errors
+    assert errors.count("Measuring the network's time in each precision, on one core.") == 1
+    lines = printed.splitlines()
     assert lines[-2].startswith("extract: ")
     assert " here" in lines[-2]
     assert lines[-1].startswith("bfloat16 differs from float32: features by ")
