@@ -86,8 +86,14 @@ def read_mask(record: Mapping[str, np.ndarray], number: int, *, as_searched: boo
     """The region of an image's proposal `number`, from the image's record in a cache of proposals with masks.
 
     Returns bool [H, W], of the original image's size, or as exactly as it is known, of the size as searched. Raises
-    IndexError for a proposal that the image does not have, KeyError for a record without masks.
+    IndexError for a proposal that the image does not have, ValueError for a record without masks.
     """
+    missing = [name for name in COLUMNS if name not in record]
+    if missing:
+        raise ValueError(
+            f"the record has no {', '.join(missing)}; masks are in caches made with propose.masks = true, and need the "
+            f"columns {', '.join(COLUMNS)}"
+        )
     ends = record["mask_end"]
     if not 0 <= number < len(ends):
         raise IndexError(f"there is no proposal {number}; the image has {len(ends)}")

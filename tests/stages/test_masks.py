@@ -222,6 +222,20 @@ def test_a_proposals_mask_is_read_at_either_size():
     assert read_mask(record(), 1, as_searched=True).tolist() == [[True, True, False]] * 2
 
 
+def test_a_record_without_masks_is_refused():
+    with pytest.raises(ValueError, match=r"the record has no mask_end, .*; masks are in .* with propose\.masks = true"):
+        read_mask({"image_size": np.array([6, 2], np.int32)}, 0)
+
+
+def test_what_is_a_pixel_thick_where_the_image_was_enlarged_is_lost_at_its_own_size():
+    mask = np.zeros((4, 8), bool)
+    mask[:, :2] = True
+    mask[2, 2:] = True
+    assert nearest(mask, (4, 2)).tolist() == [[True, False, False, False]] * 2
+    mask[3, 2:] = True
+    assert nearest(mask, (4, 2)).tolist() == [[True, False, False, False], [True] * 4]
+
+
 @pytest.mark.parametrize("number", [-1, 2])
 def test_a_proposal_that_is_not_there(number):
     with pytest.raises(IndexError, match=f"there is no proposal {number}; the image has 2"):
