@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
+
+from stages.contract.errors import StageError
 
 MEGABYTE = 1_000_000
 SHELL_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
@@ -24,6 +27,23 @@ def check_is_file(path: str | os.PathLike[str]) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and name.startswith(SHELL_PIPES)):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", name)
+
+
+def named_file(text: str, kind: str, setting: str) -> Path:
+    """The file that a `setting` names by `text`, with `~` and `$VARIABLES` expanded; messages call it a `kind`.
+
+    Raises StageError if it does not exist, naming a variable that is not set.
+    """
+    path = Path(os.path.expandvars(text)).expanduser()
+    if path.is_file():
+        return path
+    for match in re.finditer(r"\$(?:(\w+)|\{(\w+)\})", text):
+        name = match[1] or match[2]
+        if not os.environ.get(name):
+            raise StageError(f"{text}: the environment variable {name} is not set; set it, or correct {setting}")
+    if path.is_dir():
+        raise StageError(f"{path}: is a folder, not a {kind}; correct {setting}")
+    raise StageError(f"{path}: no such {kind}; correct {setting}")
 
 
 def read_whole(path: str | os.PathLike[str], most: int | None = None) -> bytes:

@@ -32,6 +32,7 @@ from cache.files import cannot
 from stages.boxes import Boxes, clip_boxes, look_normalised
 from stages.contract.errors import ChangedInput, StageError
 from stages.datasets.digests import remembered_of_file
+from stages.input_files import named_file
 from stages.propose.mat_file import read_variables
 
 Lookup = Callable[[str], Any]
@@ -49,10 +50,7 @@ def resolve_path(file: str) -> Path:
     """`file` with `~` and `$VARIABLES` expanded. Raises StageError if it is empty or does not exist."""
     if not file:
         raise StageError("propose: file is not set; method = 'file' needs file = the path of a .h5, .npz or .mat file")
-    path = Path(os.path.expandvars(file)).expanduser()
-    if not path.is_file():
-        raise StageError(f"{path}: no such proposals file; correct propose.file")
-    return path
+    return named_file(file, "proposals file", "propose.file")
 
 
 def open_boxes(settings: Any, key: Mapping[str, Any]) -> BoxFile:

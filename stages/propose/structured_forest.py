@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import re
 import tempfile
 import zlib
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from cache.files import cannot
 from stages.contract.errors import ChangedInput, StageError
 from stages.datasets.digests import remembered_of_file
-from stages.input_files import read_whole
+from stages.input_files import named_file, read_whole
 
 GZIP = b"\x1f\x8b"
 MOST_BYTES = 500_000_000
@@ -51,10 +50,7 @@ LIST = re.compile(r"\[([^\]]*)\]")
 
 def resolve_path(model: str) -> Path:
     """`model` with `~` and `$VARIABLES` expanded. Raises StageError if it does not exist."""
-    path = Path(os.path.expandvars(model)).expanduser()
-    if not path.is_file():
-        raise StageError(f"{path}: no such model file; correct propose.model")
-    return path
+    return named_file(model, "model file", "propose.model")
 
 
 def model_sha256(model: str, work: Path | None) -> str:

@@ -337,6 +337,10 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
     settings = replace(EDGES, model=str(tmp_path / "none.yml.gz"))
     with pytest.raises(StageError, match=r"none\.yml\.gz: no such model file; correct propose\.model"):
         stage.identity(settings, Inputs())
+    with pytest.raises(StageError, match=r"is a folder, not a model file; correct propose\.model"):
+        stage.identity(replace(EDGES, model=str(tmp_path)), Inputs())
+    with pytest.raises(StageError, match=r"the environment variable RCNN_NOWHERE is not set; .* propose\.model"):
+        stage.identity(replace(EDGES, model="$RCNN_NOWHERE/model.yml.gz"), Inputs())
 
 
 # Settings

@@ -211,8 +211,18 @@ def test_other_endings_and_missing_files(tmp_path):
         resolve_path(str(tmp_path / "none.npz"))
     with pytest.raises(StageError, match="file is not set"):
         resolve_path("")
-    with pytest.raises(StageError, match="no such"):
+    with pytest.raises(StageError, match=r"is a folder, not a proposals file; correct propose\.file"):
         resolve_path(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["$RCNN_NOWHERE/boxes.h5", "${RCNN_NOWHERE}/boxes.h5"])
+def test_a_variable_that_is_not_set_is_named(monkeypatch, text):
+    monkeypatch.delenv("RCNN_NOWHERE", raising=False)
+    with pytest.raises(StageError, match=r"boxes\.h5: the environment variable RCNN_NOWHERE is not set; set it, or"):
+        resolve_path(text)
+    monkeypatch.setenv("RCNN_NOWHERE", "/nowhere")
+    with pytest.raises(StageError, match=r"/nowhere/boxes\.h5: no such proposals file"):
+        resolve_path(text)
 
 
 def test_home_and_variables_are_expanded(tmp_path, monkeypatch):
