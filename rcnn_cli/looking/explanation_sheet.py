@@ -71,7 +71,8 @@ def panels(explained: Explained, lines: Lines) -> Pixels:
     trace, pixels = explained.trace, explained.pixels
     opacity = float(np.clip(60 / max(1, len(trace.scored.boxes)), 0.12, 1))
     above = np.flatnonzero(trace.moved.scores >= explained.least[trace.moved.labels])
-    numbers = ", with their precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
+    owner = "its" if len(explained.shown) == 1 else "their"
+    numbers = f", with {owner} precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
     scenes = [
         (
             draw_many(pixels, trace.scored.boxes, PROPOSAL, PANEL, opacity),

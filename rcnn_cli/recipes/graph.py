@@ -189,6 +189,11 @@ class Graph:
         if name in networks:
             return Described(NETWORKS, name)
         base, _, at = name.partition("@")
+        if name == NONE and NONE not in self.recipe.uses:
+            raise RecipeError(
+                f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{NONE}': this input is required; name a "
+                f"table that makes {kinds}, or leave it out"
+            )
         if base not in self.recipe.uses:
             advice = nearest(base, [*self.recipe.uses, *networks])
             raise RecipeError(
@@ -272,8 +277,12 @@ class Graph:
             raise RecipeError(f"{self.recipe.path}: has no table [{use}]{nearest(use, names)}")
         on_split = [node for node in chosen if split in (None, node.split)]
         if not on_split:
-            splits = ", ".join(str(node.split) for node in chosen)
-            raise RecipeError(f"{self.recipe.path}: [{use}] is not needed on the split '{split}'; it is on {splits}")
+            tables = list(dict.fromkeys(f"[{node.use.name}]" for node in chosen))
+            splits = ", ".join(dict.fromkeys(str(node.split) for node in chosen))
+            no, they = ("is not", "it is") if len(tables) == 1 else ("are not", "they are")
+            raise RecipeError(
+                f"{self.recipe.path}: {', '.join(tables)} {no} needed on the split '{split}'; {they} on {splits}"
+            )
         return on_split
 
     def command_making(self, node: Node, *, on_split: bool = False) -> str:

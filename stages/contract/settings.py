@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -116,8 +117,8 @@ def holds(settings: Any, condition: Condition | None) -> bool:
 def condition_words(condition: Condition) -> str:
     """A condition in words, such as "score = 'svm' or 'svr'"."""
     setting, *values = condition
-    quoted = [f"'{value}'" for value in values]
-    return f"{setting} = {' or '.join(quoted)}"
+    *others, last = (f"'{value}'" for value in values)
+    return f"{setting} = {', '.join(others)} or {last}" if others else f"{setting} = {last}"
 
 
 def is_open(settings: Any, field: dataclasses.Field[Any]) -> bool:
@@ -164,8 +165,8 @@ def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) 
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
         if not isinstance(value, list | tuple):
-            raise BadSetting(f"{place} = {value!r} must be a list")
-        checked = tuple(check_value(place, element, entry, metadata) for entry in value)
+            raise BadSetting(f"{place} = {value!r} must be a list{list_advice(place, element, value, metadata)}")
+        checked = tuple(check_value(place, element, entry, {**metadata, "nested": True}) for entry in value)
         if metadata.get("distinct"):
             check_distinct(place, checked)
         return checked
@@ -177,6 +178,18 @@ def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) 
         raise BadSetting(f"{place} = {value!r} must be a finite number")
     check_bounds(place, value, metadata)
     return value
+
+
+def list_advice(place: str, element: Any, value: Any, metadata: Mapping[str, Any]) -> str:
+    """How to write a list in place of `value`, also in a shell; `place` ends with the setting's table and name. Nothing
+    for lists of lists."""
+    if metadata.get("nested") or typing.get_origin(element) is tuple:
+        return ""
+    words = [word.strip() for word in str(value).strip("[]").split(",")]
+    written = ", ".join(words if element in (int, float) else [f'"{word}"' for word in words])
+    named = re.search(r"\[([^\]]+)\]: (\w+)$", place)
+    shell = f" (--set '{named[1]}.{named[2]}=[{written}]')" if named and "'" not in written else ""
+    return f", as in [{written}]{shell}"
 
 
 def check_distinct(place: str, values: tuple[Any, ...]) -> None:
@@ -192,7 +205,11 @@ def check_bounds(place: str, value: Any, metadata: Mapping[str, Any]) -> None:
     """Raises BadSetting if `value` violates the bounds in `metadata`, as recorded by `setting`."""
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
-        raise BadSetting(f"{place} = {value!r} must be one of {', '.join(map(str, choices))}")
+        import difflib
+
+        close = difflib.get_close_matches(str(value), map(str, choices), n=1, cutoff=0.6)
+        suggestion = f"; did you mean '{close[0]}'?" if close else ""
+        raise BadSetting(f"{place} = {value!r} must be one of {', '.join(map(str, choices))}{suggestion}")
     for bound, is_within, words in (
         ("at_least", lambda limit: value >= limit, "at least"),
         ("at_most", lambda limit: value <= limit, "at most"),

@@ -244,6 +244,7 @@ def test_a_recipe_with_a_mistake_is_a_sentence_that_names_file_and_key(tmp_path,
     [
         (CHAIN.replace("[train-svm]\nlayer", "[train-bbox-2]\nstage = 'train-bbox'\nlayer"), "[detect] needs svm; add"),
         (CHAIN + "inputs = { detections = 'extract' }\n", "makes features, not detections"),
+        (CHAIN + "inputs = { detections = 'none' }\n", "[eval] inputs.detections = 'none': this input is required;"),
         (CHAIN + "inputs = { detections = 'detector' }\n", "is not a table, did you mean 'detect'?"),
         (CHAIN.replace("datasets.test", "datasets.final").replace("propose.test", "propose.final"),
          "works on the dataset 'test', which the recipe does not have"),
@@ -260,6 +261,16 @@ def test_wiring_that_cannot_be_is_a_sentence(tmp_path, text, message):
     with pytest.raises(RecipeError) as error:
         graph(tmp_path, text)
     assert message in str(error.value)
+
+
+def test_tables_and_splits_are_each_named_once(tmp_path):
+    made = graph(tmp_path, CHAIN + "[propose-b]\nstage = 'propose'\n[propose-c]\nstage = 'propose'\n")
+    with pytest.raises(RecipeError, match=r"\[propose\] is not needed on the split 'val'; it is on train, test$"):
+        made.select("propose", "val")
+    windows = "[a]\nstage = 'propose'\n[b]\nstage = 'propose'\n"
+    made = graph(tmp_path, "[datasets.test]\nsource = 'shapes:test'\n" + windows)
+    with pytest.raises(RecipeError, match=r"\[a\], \[b\] are not needed on the split 'val'; they are on test$"):
+        made.select("propose", "val")
 
 
 @pytest.mark.parametrize(

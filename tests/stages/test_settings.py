@@ -5,7 +5,7 @@ import pytest
 
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import BadSetting
-from stages.contract.settings import all_of, build_settings, identity_of, setting
+from stages.contract.settings import all_of, build_settings, condition_words, identity_of, setting
 from stages.propose import Settings as ProposeSettings
 
 
@@ -41,7 +41,14 @@ def test_defaults_and_given_values():
         ({"C": float("inf")}, "C = inf must be a finite number"),
         ({"C": float("nan")}, "C = nan must be a finite number"),
         ({"C": "a lot"}, "C = 'a lot' must be a number"),
-        ({"layers": "fc7"}, "layers = 'fc7' must be a list"),
+        (
+            {"layers": "fc7"},
+            """layers = 'fc7' must be a list, as in ["fc7"] (--set 'extract.layers=["fc7"]')""",
+        ),
+        ({"scales": "1,2"}, "scales = '1,2' must be a list, as in [1, 2] (--set 'extract.scales=[1, 2]')"),
+        ({"scales": 1.5}, "scales = 1.5 must be a list, as in [1.5] (--set 'extract.scales=[1.5]')"),
+        ({"groups": ["a", "b"]}, "groups = 'a' must be a list"),
+        ({"mode": "squares"}, "mode = 'squares' must be one of warp, square; did you mean 'square'?"),
         ({"layers": [7]}, "layers = 7 must be a string"),
         ({"scales": [1, 2, 1.0]}, "scales = [1.0, 2.0, 1.0] has 1.0 more than once; leave out the repetition"),
         ({"groups": [["a", "b"], ["c", "c"]]}, "groups = ['c', 'c'] has 'c' more than once"),
@@ -196,6 +203,11 @@ def test_a_setting_may_be_of_several_methods():
         BadSetting, match=r"'beta' is a setting of method = 'a' or 'b', and method is 'c'; leave it out"
     ):
         build_settings(Shared, {"method": "c", "beta": 2})
+
+
+def test_conditions_in_words():
+    assert condition_words(("method", "a")) == "method = 'a'"
+    assert condition_words(("method", "a", "b", "c")) == "method = 'a', 'b' or 'c'"
 
 
 def test_a_later_method_leaves_the_keys_of_the_others_alone():
