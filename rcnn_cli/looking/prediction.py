@@ -81,7 +81,7 @@ def predict_photos(
 
 
 def picture_name(photo: Photo, frame: int | None) -> str:
-    """What a photo or a frame of a video is called; it seeds the choice among too many proposals."""
+    """What the picture of a photo, or of a frame of a video, is called."""
     stem = Path(readable(photo.path)).stem
     return stem if frame is None else f"{stem}-{frame:05d}"
 
