@@ -48,8 +48,8 @@ layer = "pool4"
 
 [eval]
 """
-SMALLER = SMALL.replace("resize_width = 240", "resize_width = 170")
-"""The same in less time, most of which is selective search's; 60 boxes per image all the same."""
+SMALLER = SMALL.replace("resize_width = 240", "resize_width = 170\nseed = 4")
+"""The same in less time; 60 boxes per image all the same, which with this seed find a few objects."""
 STAGES = ("pretrain", "propose", "extract", "train-svm", "train-bbox", "detect", "eval")
 
 

@@ -250,7 +250,7 @@ def test_other_images_and_incomplete_runs_are_refused(finished: tuple[Path, Path
     for command in (("compare", recipe, recipe, *PLAIN), ("explain", recipe, "test_00001")):
         code, _, errors = call(*command, *changed)
         assert code == 2
-        assert f"detect@test is not complete; run `rcnn run {recipe}` first" in errors
+        assert f"detect@test is not complete; run `rcnn run {recipe} --set detect.nms_iou=0.5` first" in errors
 
 
 def test_unknown_images_are_one_sentence(finished: tuple[Path, Path], call: Any) -> None:

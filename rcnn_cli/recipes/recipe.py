@@ -73,7 +73,7 @@ class Recipe:
     datasets: Mapping[str, Mapping[str, Any]]
     networks: Mapping[str, NetworkSettings]
     uses: Mapping[str, Use]
-    changes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def arguments(self) -> str:

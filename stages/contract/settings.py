@@ -44,9 +44,9 @@ def setting(
     `identity=False`: the setting cannot change the result, and is not part of the cache's key. `later=True`: it was
     introduced after caches had been made; at its default it is not part of the key, so existing caches keep theirs.
     `only_with=(SETTING, VALUE, ...)`: it applies only if that setting has one of these values, like the settings of a
-    method; otherwise it is refused, and so always has its default. `of_network`: the value used if the recipe gives
-    none, as a function of the network's card; the default is that of the paper's network. `on_cuda`: the values that
-    need a CUDA device.
+    method; otherwise it is refused, and so always has its default. With `later=True` it is part of the key only where
+    it applies. `of_network`: the value used if the recipe gives none, as a function of the network's card; the default
+    is that of the paper's network. `on_cuda`: the values that need a CUDA device.
     """
     bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above, "distinct": distinct}
     roles = {"identity": identity, "later": later, "only_with": only_with, "of_network": of_network, "on_cuda": on_cuda}
@@ -225,9 +225,15 @@ def identity_of(settings: Any) -> dict[str, Any]:
     return {
         field.name: as_json(getattr(settings, field.name))
         for field in dataclasses.fields(settings)
-        if field.metadata.get("identity", True)
-        and not (field.metadata.get("later") and getattr(settings, field.name) == field.default)
+        if field.metadata.get("identity", True) and not (field.metadata.get("later") and is_as_before(settings, field))
     }
+
+
+def is_as_before(settings: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a setting introduced later leaves the result as it was before."""
+    if field.metadata.get("only_with") is not None:
+        return not applies(settings, field)
+    return bool(getattr(settings, field.name) == field.default)
 
 
 def all_of(settings: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ weights = "random"
 [propose]
 max_boxes = 100
 resize_width = 160
+seed = 4
 [extract]
 layers = ["pool4", "fc5"]
 padding = 4
@@ -160,7 +161,7 @@ def test_a_montage_takes_each_class_in_turn(made: Path, call: Call) -> None:
         (("--split", "val"), "has features on train, test, not on 'val'; choose with --split"),
         (("--features", "extracted"), "--features extracted: is not an extract table of"),
         (("--set", "extract.layers=['fc5']", "--split", "test"), "extract@test is not complete"),
-        (("--set", "extract.padding=3"), "looked.toml --split test` first"),
+        (("--set", "extract.padding=3"), "looked.toml --set extract.padding=3 --split test` first"),
     ],
 )
 def test_units_names_what_is_wrong(made: Path, call: Call, arguments: tuple[str, ...], words: str) -> None:

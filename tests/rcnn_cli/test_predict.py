@@ -37,6 +37,7 @@ weights = "random"
 [propose]
 max_boxes = 40
 resize_width = 160
+seed = 4
 [extract]
 layers = ["pool4"]
 padding = 4

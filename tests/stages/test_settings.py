@@ -107,7 +107,7 @@ IDENTITY = {
     },
     "propose": {
         "method", "max_boxes", "seed", "mode", "base_k", "inc_k", "sigma", "resize_width", "max_side", "min_side",
-        "scales", "aspects", "stride", "box_format",
+        "scales", "aspects", "stride", "box_format", "segmentation", "colour_spaces", "strategies", "masks",
     },
     "finetune": {
         "iterations", "batch_size", "positive_fraction", "positive_overlap", "background_overlap", "learning_rate",
@@ -135,7 +135,6 @@ NOT_IDENTITY = {
 LATER = {
     "extract": {"method", "pooling", "truncated_svd"},
     "propose": {
-        *("segmentation", "colour_spaces", "strategies", "masks"),
         *("alpha", "beta", "eta", "min_score", "edge_min_mag", "edge_merge_thr", "cluster_min_mag"),
         *("max_aspect_ratio", "min_box_area", "gamma", "kappa", "edge_max_side", "gradient_sigma"),
         *("anchor_scales", "anchor_ratios", "anchor_stride", "anchor_side", "anchor_longest"),
@@ -212,7 +211,7 @@ def test_conditions_in_words():
 
 def test_a_later_method_leaves_the_keys_of_the_others_alone():
     assert identity_of(Ranked()) == {"method": "old"}
-    assert identity_of(Ranked("new")) == {"method": "new"}
+    assert identity_of(Ranked("new")) == {"method": "new", "alpha": 0.65}
     assert identity_of(build_settings(Ranked, {"method": "new", "alpha": 0.5})) == {"method": "new", "alpha": 0.5}
     with pytest.raises(BadSetting, match=r"'alpha' is a setting of method = 'new'"):
         build_settings(Ranked, {"alpha": 0.65})
