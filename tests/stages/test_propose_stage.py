@@ -271,9 +271,10 @@ def test_an_image_that_is_skipped_has_no_masks(pictures, tmp_path):
     assert box_of(read_mask(reader.read("000003"), 0)) == reader.read("000003")["boxes"][0].tolist()
 
 
-def test_masks_are_of_our_selective_search_and_part_of_the_key_where_they_are_kept():
-    assert "masks" not in identity_of(SMALL)
+def test_masks_are_of_our_selective_search_and_part_of_its_key():
+    assert identity_of(SMALL)["masks"] is False
     assert identity_of(MASKED) == {**identity_of(SMALL), "masks": True}
+    assert "masks" not in identity_of(OPENCV)
     with pytest.raises(BadSetting, match="'masks' is a setting of method = 'selective-search', and method is"):
         build_settings(Settings, {"method": "selective-search-opencv", "masks": True})
 
