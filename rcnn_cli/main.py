@@ -13,7 +13,7 @@ import click
 from rcnn_cli.commands import choosing, data_weights_caches, looking, many_machines, stages, whole_recipes
 from rcnn_cli.commands.group import Commands
 from rcnn_cli.ending import set_up_logging, stop
-from rcnn_cli.sentences import BAD_INPUT, BROKEN_PIPE, OK, TERMINATED, kept, sentence, verbose
+from rcnn_cli.sentences import BAD_INPUT, BROKEN_PIPE, OK, TERMINATED, command_called, kept, sentence, verbose
 from rcnn_cli.streams import OutputLost, give_up_output, prepare
 from stages.contract.threads import refuse_dead_threads
 
@@ -82,8 +82,7 @@ def exit_code(arguments: Sequence[str] | None) -> int:
         return error.code if isinstance(error.code, int) else OK
     except (Exception, KeyboardInterrupt) as error:
         words = sys.argv[1:] if arguments is None else arguments
-        called = next((word for word in words if not word.startswith("-")), "")  # the options before it are flags
-        text, code = sentence(error, cli.commands.get(called), words)
+        text, code = sentence(error, cli.commands.get(command_called(words)), words)
         if verbose():
             traceback.print_exc()
         click.echo(f"rcnn: {text}", err=True)

@@ -128,16 +128,16 @@ def skipping() -> bool:
 def kept() -> str:
     """That finished work is kept, with the number of items done in the cache that was being made; "" for a command
     that keeps none. The end of a sentence."""
-    if command_called() in MAKING_NO_CACHES:
+    if command_called(sys.argv[1:]) in MAKING_NO_CACHES:
         return ""
     runner = sys.modules.get("rcnn_cli.running.runner")
     of_one_cache = runner.kept_of_interrupted() if runner else ""
     return f"; finished work is kept{of_one_cache}; the same command resumes from there"
 
 
-def command_called() -> str:
-    """The command that this process was started with; "" for none."""
-    return next((word for word in sys.argv[1:] if not word.startswith("-")), "")  # the options before it are flags
+def command_called(words: Sequence[str]) -> str:
+    """The command in the `words` of a command line; "" for none."""
+    return next((word for word in words if not word.startswith("-")), "")  # the options before it are flags
 
 
 def explain(error: BaseException) -> str:

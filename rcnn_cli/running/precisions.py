@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import complete, open_inputs
 from stages.contract.execution import Execution
-from stages.plurals import plural
+from stages.plurals import number_of
 
 if TYPE_CHECKING:
     from stages.contract.precision import PrecisionTrial
@@ -61,10 +61,10 @@ class PrecisionComparison:
             f"scores of {change.table} by {plain(change.median)} (at most {plain(change.largest)})"
             for change in self.scores
         ]
-        regions = f"{self.regions} {plural('region', self.regions)}"
         return (
             f"{self.table}: {self.times()}.",
-            f"{self.precision} differs from {REFERENCE}: {', '.join(differences)}; medians, measured on {regions}.",
+            f"{self.precision} differs from {REFERENCE}: {', '.join(differences)}; medians, measured on "
+            f"{number_of(self.regions, 'region')}.",
         )
 
     def times(self) -> str:

@@ -147,13 +147,18 @@ def check_device(settings: Any, device: str, place: str) -> None:
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
     """The end of a message about an unknown `name`: the nearest `valid` name, or all of them."""
+    names = list(valid)
+    close = None if name in names else closest(name, names, 0.5)
+    if close is not None:
+        return f", did you mean '{close}'?"
+    return f"; it may be one of {', '.join(sorted(names))}" if names and name not in names else ""
+
+
+def closest(name: str, names: typing.Sequence[str], similarity: float) -> str | None:
+    """The one of `names` that is most like `name`, None if none has this similarity (0 to 1)."""
     import difflib
 
-    names = list(valid)
-    close = [] if name in names else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f", did you mean '{close[0]}'?"
-    return f"; it may be one of {', '.join(sorted(names))}" if names and name not in names else ""
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=similarity)), None)
 
 
 def check_value(place: str, hint: Any, value: Any, metadata: Mapping[str, Any]) -> Any:
@@ -205,10 +210,8 @@ def check_bounds(place: str, value: Any, metadata: Mapping[str, Any]) -> None:
     """Raises BadSetting if `value` violates the bounds in `metadata`, as recorded by `setting`."""
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
-        import difflib
-
-        close = difflib.get_close_matches(str(value), map(str, choices), n=1, cutoff=0.6)
-        suggestion = f"; did you mean '{close[0]}'?" if close else ""
+        close = closest(str(value), [str(choice) for choice in choices], 0.6)
+        suggestion = f"; did you mean '{close}'?" if close is not None else ""
         raise BadSetting(f"{place} = {value!r} must be one of {', '.join(map(str, choices))}{suggestion}")
     for bound, is_within, words in (
         ("at_least", lambda limit: value >= limit, "at least"),

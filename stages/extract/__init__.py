@@ -16,7 +16,7 @@ from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.networks import NetworkCard, PlannedNetwork
-from stages.networks.precision import ONLY_ON_CUDA, PRECISIONS
+from stages.networks.precision import precision_setting
 
 WARP, ROI_POOL = "warp", "roi-pool"
 
@@ -77,14 +77,7 @@ class Settings:
         later=True,
         source="Fast R-CNN section 4.4",
     )
-    precision: str = setting(
-        "float32",
-        "Precision of the forward pass; bfloat16 is faster on some CPUs and slower on others (`rcnn plan` measures "
-        "it), float16 and tf32 need CUDA.",
-        choices=PRECISIONS,
-        on_cuda=ONLY_ON_CUDA,
-        source="ours; Caffe computed in float32",
-    )
+    precision: str = precision_setting()
     dtype: str = setting(
         "float16",
         "Data type of the stored features; float16 takes half the disk space, and overflow is an error.",

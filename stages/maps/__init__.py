@@ -13,7 +13,7 @@ from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.networks import PlannedNetwork
-from stages.networks.precision import ONLY_ON_CUDA, PRECISIONS
+from stages.networks.precision import precision_setting
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,7 @@ class Settings:
         at_most=10_000,
         source="Fast R-CNN section 5.2; with five scales 2000",
     )
-    precision: str = setting(
-        "float32",
-        "Precision of the forward pass; bfloat16 is faster on CPUs with AMX, float16 and tf32 need CUDA.",
-        choices=PRECISIONS,
-        on_cuda=ONLY_ON_CUDA,
-        source="ours; Caffe computed in float32",
-    )
+    precision: str = precision_setting()
     dtype: str = setting(
         "float16",
         "Data type of the maps; overflow is an error.",

@@ -6,10 +6,11 @@ import contextlib
 import functools
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
+from stages.contract.settings import setting
 from stages.networks.source import NetworkSource
 
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ COMPUTED_IN = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16", 
 """The type of a network's weights by precision."""
 
 computing = threading.RLock()
+
+
+def precision_setting() -> Any:
+    """The setting `precision` of a stage that runs a network."""
+    return setting(
+        "float32",
+        "Precision of the forward pass; bfloat16 is faster on some CPUs and slower on others (`rcnn plan` measures "
+        "it for extract), float16 and tf32 need CUDA.",
+        choices=PRECISIONS,
+        on_cuda=ONLY_ON_CUDA,
+        source="ours; Caffe computed in float32",
+    )
 
 
 def load(source: NetworkSource, precision: str, device: str) -> Network:

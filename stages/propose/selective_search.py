@@ -134,7 +134,8 @@ def search_forests(image: Image, settings: Settings) -> list[Forest]:
     blue_green_red = np.ascontiguousarray(image[:, :, ::-1])
     height, width = image.shape[:2]
     original, sigma = settings.segmentation == "original", float(np.float32(settings.sigma))  # OpenCV's precision
-    spaces, strategies = MODES[settings.mode]
+    spaces, measures = MODES[settings.mode]
+    strategies = [strategy_of(names) for names in settings.strategies or measures]
     forests = []
     for space in settings.colour_spaces or spaces:
         converted = COLOUR_SPACES[space](blue_green_red).reshape(height, width, -1)
@@ -142,6 +143,5 @@ def search_forests(image: Image, settings: Settings) -> list[Forest]:
         for k in ks_of(settings):
             labels = segment(graph, k, k if original else MIN_SIZE)
             regions = describe(labels, features)
-            measures = [strategy_of(names) for names in settings.strategies or strategies]
-            forests.append(Forest(labels, tuple(group(regions, height * width, strategy) for strategy in measures)))
+            forests.append(Forest(labels, tuple(group(regions, height * width, strategy) for strategy in strategies)))
     return forests

@@ -93,15 +93,15 @@ class Forest:
 
 
 @lru_cache(maxsize=1)
-def load_forest(path: Path, sha256: str | None) -> Forest:
+def load_forest(path: Path, sha256: str) -> Forest:
     """The forest in the file at `path`, loaded once per process.
 
-    Raises ChangedInput if `sha256` (hex) is given and is not the file's, and StageError for anything but a sound model.
+    Raises ChangedInput if `sha256` (hex) is not the file's, and StageError for anything but a sound model.
     """
     import cv2
 
     content = read_model(path)
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise ChangedInput.of(path)
     try:
         text = as_text(content)

@@ -27,7 +27,8 @@ from stages.contract.settings import build_settings, identity_of
 from stages.propose import Settings, edge_boxes, stage
 from stages.propose.edge_boxes import find
 from stages.propose.edge_map import gradient_edges, interpolated, orientation_of, thinned, triangle_filtered
-from stages.propose.structured_forest import load_forest
+from stages.propose.methods import METHODS
+from stages.propose.structured_forest import Forest, load_forest, model_sha256
 from tests.stages.drawn_photos import photo
 from tests.stages.forest_files import OPTIONS, STUMPS, write_forest
 
@@ -42,8 +43,8 @@ def square(width: int = 160, height: int = 120) -> np.ndarray:
 
 
 def proposals_of(image: np.ndarray, settings: Settings = EDGES, **key: Any) -> Any:
-    """What EdgeBoxes proposes; a model is compared with the `key` if that names one."""
-    return find(settings, image.shape[1::-1], image, {"model_sha256": None, **key})
+    """What EdgeBoxes proposes; a model must be that of the `key`, by default its own."""
+    return find(settings, image.shape[1::-1], image, {**METHODS["edge-boxes"].key(settings, None), **key})
 
 
 # Edges
@@ -113,10 +114,15 @@ def test_thinning_only_removes(edges: np.ndarray) -> None:
     assert thin.max() == edges.max()  # nothing exceeds the strongest
 
 
+def forest_in(path: Path) -> Forest:
+    """The forest in a file, whatever its checksum."""
+    return load_forest(path, model_sha256(str(path), None))
+
+
 def test_orientation_and_thinning_are_opencvs(tmp_path: Path) -> None:
     """Those of its structured edge detection, whose smoothing has the same radius, except where rounding decides (on
     the border, whose mixed derivative is 0)."""
-    detector = load_forest(write_forest(tmp_path / "model.yml"), None).detector
+    detector = forest_in(write_forest(tmp_path / "model.yml")).detector
     edges = gradient_edges(photo((90, 120)), 1.5)
     orientation = orientation_of(edges)
     theirs = detector.computeOrientation(edges)
@@ -251,7 +257,7 @@ def test_opencv_without_contrib_modules_is_named(monkeypatch: pytest.MonkeyPatch
 
 def test_a_forests_edges_by_hand(tmp_path: Path) -> None:
     """The tiny forest draws a vertical line where the gradient is strong: at the square's sides, not above it."""
-    forest = load_forest(write_forest(tmp_path / "model.yml.gz"), None)
+    forest = forest_in(write_forest(tmp_path / "model.yml.gz"))
     edges = forest.edges(square())
     assert edges.shape == (120, 160)
     assert edges[60, 50] == edges.max() > 1
@@ -330,7 +336,7 @@ def test_a_model_cut_anywhere_is_refused(tmp_path: Path) -> None:
         path = tmp_path / f"model-{end}.yml"
         path.write_bytes(text[:end])
         with pytest.raises(StageError, match="is not an intact"):
-            load_forest(path, None)
+            forest_in(path)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
