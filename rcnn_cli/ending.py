@@ -19,6 +19,10 @@ from rcnn_cli.sentences import INTERRUPTED, TERMINATED, kept, verbose
 PATIENCE = 10.0  # seconds that an interrupted process has to end in good order
 COUNTING = 2.0  # further seconds to count the finished items
 
+received: list[int] = []
+"""The signals that told this process to end. Whatever fails afterwards fails because of them: libraries turn the
+exception that a signal handler raises into others."""
+
 
 class Handler(logging.Handler):
     """Prints log messages on standard error, above any progress bar."""
@@ -55,6 +59,7 @@ def stop(number: int, frame: Any) -> None:
     A library may swallow the exception that a signal handler raises: a process still running after PATIENCE is killed
     by a thread, or by the system's alarm if there is not enough memory to start that thread.
     """
+    received.append(number)
     code = INTERRUPTED if number == signal.SIGINT else TERMINATED
     if not verbose():
         end_quietly()
@@ -67,6 +72,16 @@ def stop(number: int, frame: Any) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(code)
+
+
+def told_to_end(error: BaseException) -> BaseException:
+    """The exception that `stop` raised, where a signal told this process to end and `error` is what became of it; else
+    `error`."""
+    if not received:
+        return error
+    told: BaseException = KeyboardInterrupt() if received[0] == signal.SIGINT else SystemExit(TERMINATED)
+    told.__cause__ = error
+    return told
 
 
 def end_quietly() -> None:

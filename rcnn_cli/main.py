@@ -12,7 +12,7 @@ import click
 
 from rcnn_cli.commands import choosing, data_weights_caches, looking, many_machines, stages, whole_recipes
 from rcnn_cli.commands.group import Commands
-from rcnn_cli.ending import set_up_logging, stop
+from rcnn_cli.ending import set_up_logging, stop, told_to_end
 from rcnn_cli.sentences import BAD_INPUT, BROKEN_PIPE, OK, TERMINATED, command_called, kept, sentence, verbose
 from rcnn_cli.streams import OutputLost, give_up_output, prepare
 from stages.contract.threads import refuse_dead_threads
@@ -76,17 +76,22 @@ def exit_code(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except SystemExit as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        return code_of(told_to_end(error), arguments)
+
+
+def code_of(error: BaseException, arguments: Sequence[str] | None) -> int:
+    """Prints the error as a sentence and returns its exit code."""
+    if isinstance(error, SystemExit):
         if error.code == TERMINATED:
             click.echo(f"rcnn: terminated{kept()}", err=True)
         return error.code if isinstance(error.code, int) else OK
-    except (Exception, KeyboardInterrupt) as error:
-        words = sys.argv[1:] if arguments is None else arguments
-        text, code = sentence(error, cli.commands.get(command_called(words)), words)
-        if verbose():
-            traceback.print_exc()
-        click.echo(f"rcnn: {text}", err=True)
-        return code
+    words = sys.argv[1:] if arguments is None else arguments
+    text, code = sentence(error, cli.commands.get(command_called(words)), words)
+    if verbose():
+        traceback.print_exception(error)
+    click.echo(f"rcnn: {text}", err=True)
+    return code
 
 
 if __name__ == "__main__":
