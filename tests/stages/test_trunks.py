@@ -82,6 +82,19 @@ def test_head_of_the_pooled_map_is_the_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_the_parts_of_the_trunk_are_what_its_map_is_computed_from(name: str) -> None:
+    """Its parameters get a gradient from the map and no others do; each of its parts is a submodule with tensors."""
+    network = small_network(name)
+    trunk, side = network.card.trunk, network.card.trunk.least_side
+    network.module.requires_grad_(True)
+    network.maps(torch.randn((1, 3, 2 * side, 2 * side))).square().sum().backward()
+    reached = {tensor for tensor, values in network.module.named_parameters() if values.grad is not None}
+    assert reached == {tensor for tensor, _ in network.module.named_parameters() if trunk.owns(tensor)}
+    for part in trunk.parts:
+        assert network.module.get_submodule(part).state_dict()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_cells_lie_where_the_card_says(name: str) -> None:
     """The middle of what each cell sees of a large image: exactly offset + stride x its number, away from the edges."""
     trunk = NETWORKS[name].trunk
