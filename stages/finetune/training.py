@@ -13,6 +13,7 @@ from stages.finetune import STAGE, Settings
 from stages.finetune.network import classifier_name, freeze_parts, replace_classifier
 from stages.networks import NetworkSource
 from stages.training.loop import Trainer
+from stages.training.optimiser import make_optimiser
 from stages.training.parameters import parameter_groups, set_dropout, training_mode
 from stages.training.ranks import Ranks
 from stages.training.schedule import tenth_every
@@ -55,7 +56,7 @@ class FineTuning(Trainer[Batch]):
         )
         super().__init__(
             module,
-            torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum),
+            make_optimiser("sgd", groups, learning_rate=settings.learning_rate, momentum=settings.momentum),
             steps=settings.iterations,
             schedule=partial(tenth_every, settings.learning_rate, settings.step),
             seed=settings.seed,

@@ -6,7 +6,7 @@ Rank 0 claims the work and writes; each rank computes its share of every batch, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,26 @@ class Ranks:
 
             dist.all_reduce(values)
         return values.tolist()
+
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Averages the gradients of the trainable `parameters` over the ranks, in place, in one exchange.
+
+        In place of `share` where a step passes several images through the network one by one. A rank without a
+        gradient for a parameter counts as 0; without one in any rank, the parameter keeps none.
+        """
+        trained = [weight for weight in parameters if weight.requires_grad]
+        if self.count == 1 or not trained:
+            return
+        import torch.distributed as dist
+
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in trained]
+        present = gradients[0].new_tensor([weight.grad is not None for weight in trained])
+        buffer = torch.cat([present, *(gradient.reshape(-1) for gradient in gradients)])
+        dist.all_reduce(buffer)
+        present, *sums = buffer.split([len(trained), *(weight.numel() for weight in trained)])
+        for weight, gradient, total, count in zip(trained, gradients, sums, present.tolist(), strict=True):
+            if count:
+                weight.grad = gradient.copy_(total.view(gradient.shape) / self.count)
 
     def claimed(self, output: Writer) -> Iterator[Part]:
         """The parts claimed by the first rank, in every rank."""

@@ -1,8 +1,9 @@
-"""Step-wise learning rate schedules; steps are counted from 1."""
+"""Learning rate schedules: pure functions of the step; steps are counted from 1."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 
 def tenth_every(rate: float, period: int, step: int) -> float:
@@ -13,3 +14,23 @@ def tenth_every(rate: float, period: int, step: int) -> float:
 def tenth_after(rate: float, last_steps: Sequence[float], step: int) -> float:
     """The learning rate at `step`, divided by 10 after each of `last_steps` (Caffe's "multistep" policy)."""
     return rate * 0.1 ** sum(step > last for last in last_steps)
+
+
+def one_cycle(rate: float, steps: int, warm_up: int, step: int) -> float:
+    """The learning rate at `step` of `steps`: it rises linearly to `rate` at the step `warm_up`, then falls along half
+    a cosine that would reach 0 one step after the last.
+
+    Smith and Topin, arXiv 1708.07120, with the cosine of Loshchilov and Hutter, arXiv 1608.03983, for the descent.
+    """
+    if step <= warm_up:
+        return rate * step / warm_up
+    return rate * (1 + math.cos(math.pi * (step - warm_up) / (steps + 1 - warm_up))) / 2
+
+
+def warmed_up(schedule: Callable[[int], float], warm_up: int) -> Callable[[int], float]:
+    """`schedule` with its first `warm_up` steps scaled by 1/`warm_up`, 2/`warm_up`, ..., 1; 0 leaves it as it is."""
+
+    def rate(step: int) -> float:
+        return schedule(step) * (min(1.0, step / warm_up) if warm_up else 1.0)
+
+    return rate

@@ -23,8 +23,9 @@ from stages.contract.execution import Execution
 from stages.networks.weights import cached_state
 from stages.training.log import plot_log, read_log
 from stages.training.loop import Trainer, network_schema, train
+from stages.training.optimiser import make_optimiser
 from stages.training.parameters import freeze, parameter_groups
-from stages.training.schedule import tenth_after, tenth_every
+from stages.training.schedule import one_cycle, tenth_after, tenth_every, warmed_up
 
 COLUMNS = LogColumns("iteration", losses=("loss", "box_loss"), accuracies=())
 STEPS = 5
@@ -103,12 +104,14 @@ def trained(
 
 
 def sgd(momentum: float) -> Callable[..., torch.optim.Optimizer]:
-    return lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=momentum)
+    return lambda groups: make_optimiser("sgd", groups, learning_rate=1.0, momentum=momentum)
 
 
 @pytest.mark.parametrize("frozen", [(), ("2",)], ids=["all learn", "a frozen layer"])
 @pytest.mark.parametrize(
-    "optimiser", [sgd(0.9), sgd(0.0), lambda groups: torch.optim.AdamW(groups, lr=1.0)], ids=["sgd", "plain", "adamw"]
+    "optimiser",
+    [sgd(0.9), sgd(0.0), lambda groups: make_optimiser("adamw", groups, learning_rate=1.0)],
+    ids=["sgd", "plain", "adamw"],
 )
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, optimiser, frozen):
     def begin() -> Fitting:
@@ -184,3 +187,19 @@ def test_rates_fall_tenfold():
     """Every 3 steps, and after 2.5 and 4 of them."""
     np.testing.assert_allclose([tenth_every(2, 3, step) for step in range(1, 8)], [2, 2, 2, 0.2, 0.2, 0.2, 0.02])
     np.testing.assert_allclose([tenth_after(1, (2.5, 4), step) for step in range(1, 6)], [1, 1, 0.1, 0.1, 0.01])
+
+
+def test_one_cycle_by_hand():
+    """Up in 2 steps, then down through cosines of 36, 72, 108 and 144 degrees; without warm-up, down from the start."""
+    rates = [one_cycle(2, 6, 2, step) for step in range(1, 7)]
+    np.testing.assert_allclose(rates, [1, 2, 1.809017, 1.309017, 0.690983, 0.190983], rtol=1e-6)
+    np.testing.assert_allclose([one_cycle(2, 2, 0, step) for step in (1, 2)], [1.5, 0.5], rtol=1e-6)
+    assert 0 < one_cycle(1, 900, 100, 900) < 1e-5
+
+
+def test_a_warm_up_scales_the_first_steps():
+    def schedule(step: int) -> float:
+        return tenth_every(4, 3, step)
+
+    np.testing.assert_allclose([warmed_up(schedule, 4)(step) for step in range(1, 6)], [1, 2, 3, 0.4, 0.4])
+    assert [warmed_up(schedule, 0)(step) for step in range(1, 4)] == [4, 4, 4]
