@@ -13,11 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-
-SCALES = (8.0, 16.0, 32.0)
-"""Sides of the square anchors in strides: 128, 256 and 512 pixels at stride 16."""
-RATIOS = (0.5, 1.0, 2.0)
-"""Height over width."""
+from stages.networks.heads import RATIOS, SCALES
 
 
 def cell_anchors(stride: int = 16, scales: Sequence[float] = SCALES, ratios: Sequence[float] = RATIOS) -> Boxes:

@@ -107,7 +107,7 @@ class Recipe:
             source = self.uses.get(name)
             network = self.network_of(source, (*path, use.name)) if source is not None else None
             if source is not None and network is not None:
-                return replace(network, trained=network.trained or source.stage.makes == NETWORK)
+                return planned_by(source, network) if source.stage.makes == NETWORK else network
         if use.stage.makes == NETWORK and not read:
             return PlannedNetwork(CARDS[use.settings.network], trained=False)
         return None
@@ -129,6 +129,12 @@ class Recipe:
         others = {NETWORKS: networks} if networks else {}
         head = {"name": self.name, "description": self.description, "datasets": datasets}
         return {**head, **network, **others, **uses}
+
+
+def planned_by(use: Use, network: PlannedNetwork) -> PlannedNetwork:
+    """The network that a use makes from the `network` that it reads."""
+    plans = use.stage.plans
+    return network.fine_tuned if plans is None else plans(with_network(use.settings, network.card), network)
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:

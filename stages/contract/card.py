@@ -76,6 +76,8 @@ class Stage:
     - `check(settings, network, sources)` raises BadSetting for settings that do not fit what is known before anything
       runs: the network upstream (a PlannedNetwork, or None) and, by role, the settings of the tables that provide the
       inputs. A stage that makes features has a setting `layers`, a stage trained on them a setting `layer`.
+    - `plans(settings, network)`: for a stage that makes a network, what a recipe says about that (a PlannedNetwork),
+      from what it says about the network the stage reads; None: that it is `PlannedNetwork.fine_tuned`.
     - `example` is a recipe that contains the stage.
     """
 
@@ -96,6 +98,7 @@ class Stage:
     called: Mapping[str, str] = field(default_factory=dict)
     log: LogColumns | None = None
     check: Callable[[Any, Any, Mapping[str, Any]], None] | None = None
+    plans: Callable[[Any, Any], Any] | None = None
 
     @property
     def kinds(self) -> set[str]:

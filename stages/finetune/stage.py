@@ -40,14 +40,14 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
     """One column per tensor of the network's state dict, the numbers of windows, and the `log` of iterations."""
-    network = empty_module(inputs.network("network").card, len(inputs.dataset("images").classes) + 1)
+    network = empty_module(inputs.network("network").base.card, len(inputs.dataset("images").classes) + 1)
     return network_schema(network, LOG, {"positive_windows": Column("int64"), "background_windows": Column("int64")})
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Trains for `settings.iterations`, saving checkpoints, in one or several processes."""
     dataset = inputs.dataset("images")
-    source = inputs.network("network")
+    source = inputs.network("network").base
     check(settings, PlannedNetwork(source.card, bool(source.class_names)), {})
     check_device(settings, execution.device, "finetune.")
     if settings.batch_size < execution.ranks:
@@ -75,7 +75,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """What `NetworkSource.from_reader` needs, and the mean loss and accuracies of the last iterations."""
     dataset = inputs.dataset("images")
-    source = inputs.network("network")
+    source = inputs.network("network").base
     record = reader.read(NETWORK)
     measured = (*LOG.losses, *LOG.accuracies)
     last = {name: float(record[f"{TABLE}/{name}"][-LAST:].mean()) for name in measured}

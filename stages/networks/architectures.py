@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import nn
 
 from stages.networks.caffe_layers import CrossChannelNormalisation, WithinChannelNormalisation
-from stages.networks.cards import SOFTMAX, NetworkCard
+from stages.networks.cards import DELTAS, NETWORKS, POOLED, SOFTMAX, NetworkCard
 from stages.networks.efficientnet import EfficientNetLite0
+from stages.networks.head_layers import PROPOSALS, REGIONS, RegionLayers, RegionProposalNetwork, Step
 
 
 class ShapeNet(nn.Module):
@@ -150,7 +152,6 @@ def fully_connected(inputs: int, width: int, classes: int) -> dict[str, nn.Modul
     }
 
 
-Step = Callable[[torch.Tensor], torch.Tensor]
 OURS: dict[str, Callable[[int], nn.Module]] = {
     "shapenet": ShapeNet,
     "tnet": tnet,
@@ -162,13 +163,39 @@ WITHOUT_DROPOUT = ("squeezenet1_0", "resnet50")  # torchvision models whose drop
 
 
 def build(card: NetworkCard, classes: int) -> nn.Module:
-    """The network for `classes` classes, with PyTorch's random initialisation."""
+    """The network for `classes` classes with the heads of its card, with PyTorch's random initialisation.
+
+    A region head with layers of its own takes the place of the network's layers after its trunk.
+    """
+    module = build_own(NETWORKS[card.name], classes)
+    heads, trunk = card.heads, card.trunk
+    if heads.regions is not None:
+        if heads.regions.hidden:
+            remove_all_but(module, trunk.parts)
+        inputs = card.dimensions(classes)[card.head.hidden]
+        module.add_module(REGIONS, RegionLayers(heads.regions, trunk.channels, inputs, classes))
+    if heads.proposals is not None:
+        module.add_module(PROPOSALS, RegionProposalNetwork(heads.proposals, trunk.channels))
+    return module
+
+
+def build_own(card: NetworkCard, classes: int) -> nn.Module:
+    """The network without further heads."""
     if card.name in OURS:
         return OURS[card.name](classes)
     from torchvision import models
 
     options = {} if card.name in WITHOUT_DROPOUT else {"dropout": 0.5}
     return models.get_model(card.name, weights=None, num_classes=classes, **options)
+
+
+def remove_all_but(module: nn.Module, parts: Sequence[str]) -> None:
+    """Replaces all submodules that have weights, but for `parts`, by ones that do nothing."""
+    with_weights = [name for name, part in module.named_modules() if name and any(True for _ in part.parameters())]
+    for name in with_weights:
+        if not any(f"{part}.".startswith(f"{name}.") or name.startswith(f"{part}.") for part in parts):
+            with contextlib.suppress(AttributeError):  # it was inside one that is gone
+                module.set_submodule(name, nn.Identity())
 
 
 def empty_module(card: NetworkCard, classes: int) -> nn.Module:
@@ -179,8 +206,32 @@ def empty_module(card: NetworkCard, classes: int) -> nn.Module:
 
 def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     """Per layer of the card, the function from its parent's output to its own (maps are [N, C, H, W])."""
-    steps = caffe_steps(card, module) if card.caffe_names else STEPS[card.name](module)
-    return {**steps, SOFTMAX: class_probabilities}
+    own, head = NETWORKS[card.name], card.heads.regions
+    if head is None:
+        return {**own_steps(own, module), SOFTMAX: class_probabilities}
+    layers = module.get_submodule(REGIONS)
+    assert isinstance(layers, RegionLayers)
+    if not head.hidden:
+        return {**own_steps(own, module), SOFTMAX: class_probabilities, DELTAS: layers.deltas}
+    return {
+        **trunk_steps(own, module),
+        POOLED: nn.AdaptiveMaxPool2d(head.side),
+        **layers.steps(),
+        SOFTMAX: class_probabilities,
+    }
+
+
+def own_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
+    """`steps_of` a network without further heads, but for the softmax."""
+    return caffe_steps(card, module) if card.caffe_names else STEPS[card.name](module)
+
+
+def trunk_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
+    """`own_steps` up to the trunk's last layer."""
+    if card.caffe_names:
+        steps, names = caffe_steps(card, module), card.needed([card.trunk.layer])
+        return {name: steps[name] for name in names}
+    return {card.trunk.layer: TRUNKS[card.name](module)}
 
 
 def class_probabilities(scores: torch.Tensor) -> torch.Tensor:
@@ -205,14 +256,40 @@ def caffe_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     return steps
 
 
+def chain_trunk(module: nn.Module) -> Step:
+    """AlexNet and VGG16: all convolutions, without the last pooling."""
+    return nn.Sequential(*list(module.features.children())[:-1])  # type: ignore[union-attr]
+
+
+def squeezenet_trunk(module: nn.Module) -> Step:
+    """SqueezeNet: up to fire9."""
+    return module.features  # type: ignore[return-value]
+
+
+def resnet_trunk(module: nn.Module) -> Step:
+    """ResNet: up to conv4_x (torchvision's layer3)."""
+    beginning = (module.conv1, module.bn1, module.relu, module.maxpool)
+    return nn.Sequential(*beginning, module.layer1, module.layer2, module.layer3)  # type: ignore[arg-type]
+
+
+def efficientnet_trunk(module: nn.Module) -> Step:
+    assert isinstance(module, EfficientNetLite0)
+    return module.maps
+
+
+def shapenet_trunk(module: nn.Module) -> Step:
+    assert isinstance(module, ShapeNet)
+    return module.maps
+
+
 def chain_steps(last_convolution: str, module: nn.Module) -> Mapping[str, Step]:
     """AlexNet and VGG16: the last convolution, pool5, fc6 and fc7 (all but pool5 after their ReLU), and the scores."""
-    *convolutions, pool = module.features.children()  # type: ignore[union-attr]
+    pool = list(module.features.children())[-1]  # type: ignore[union-attr]
     classifier = list(module.classifier.children())  # type: ignore[union-attr]
     linear = [position for position, part in enumerate(classifier) if isinstance(part, nn.Linear)]
     fc6, fc7, fc8 = linear
     return {
-        last_convolution: nn.Sequential(*convolutions),
+        last_convolution: chain_trunk(module),
         "pool5": nn.Sequential(pool, module.avgpool),  # type: ignore[arg-type]
         "fc6": nn.Sequential(nn.Flatten(), *classifier[: fc6 + 2]),
         "fc7": nn.Sequential(*classifier[fc6 + 2 : fc7 + 2]),
@@ -223,7 +300,7 @@ def chain_steps(last_convolution: str, module: nn.Module) -> Mapping[str, Step]:
 def squeezenet_steps(module: nn.Module) -> Mapping[str, Step]:
     """SqueezeNet: the maps of fire9, averaged on a coarse grid, and the class scores (by global averaging)."""
     return {
-        "fire9": module.features,  # type: ignore[dict-item]
+        "fire9": squeezenet_trunk(module),
         "fire9_2x2": nn.AdaptiveAvgPool2d(2),
         "fire9_3x3": nn.AdaptiveAvgPool2d(3),
         "pool10": module.classifier,  # type: ignore[dict-item]
@@ -232,9 +309,8 @@ def squeezenet_steps(module: nn.Module) -> Mapping[str, Step]:
 
 def resnet_steps(module: nn.Module) -> Mapping[str, Step]:
     """ResNet: up to conv4_x (torchvision's layer3), conv5_x (layer4), its channel means, and the class scores."""
-    beginning = (module.conv1, module.bn1, module.relu, module.maxpool)
     return {
-        "layer3": nn.Sequential(*beginning, module.layer1, module.layer2, module.layer3),  # type: ignore[arg-type]
+        "layer3": resnet_trunk(module),
         "layer4": module.layer4,  # type: ignore[dict-item]
         "avgpool": module.avgpool,  # type: ignore[dict-item]
         "fc": nn.Sequential(nn.Flatten(), module.fc),  # type: ignore[arg-type]
@@ -243,12 +319,17 @@ def resnet_steps(module: nn.Module) -> Mapping[str, Step]:
 
 def efficientnet_steps(module: nn.Module) -> Mapping[str, Step]:
     assert isinstance(module, EfficientNetLite0)
-    return {"stage6": module.maps, "stage8": module.late, "avgpool": module.averages, "fc": module.scores}
+    return {
+        "stage6": efficientnet_trunk(module),
+        "stage8": module.late,
+        "avgpool": module.averages,
+        "fc": module.scores,
+    }
 
 
 def shapenet_steps(module: nn.Module) -> Mapping[str, Step]:
     assert isinstance(module, ShapeNet)
-    return {"conv4": module.maps, "pool4": module.pool, "fc5": module.hidden, "fc6": module.scores}
+    return {"conv4": shapenet_trunk(module), "pool4": module.pool, "fc5": module.hidden, "fc6": module.scores}
 
 
 STEPS: dict[str, Callable[[nn.Module], Mapping[str, Step]]] = {
@@ -258,4 +339,13 @@ STEPS: dict[str, Callable[[nn.Module], Mapping[str, Step]]] = {
     "resnet50": resnet_steps,
     "efficientnet_lite0": efficientnet_steps,
     "shapenet": shapenet_steps,
+}
+
+TRUNKS: dict[str, Callable[[nn.Module], Step]] = {
+    "alexnet": chain_trunk,
+    "vgg16": chain_trunk,
+    "squeezenet1_0": squeezenet_trunk,
+    "resnet50": resnet_trunk,
+    "efficientnet_lite0": efficientnet_trunk,
+    "shapenet": shapenet_trunk,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.contract.errors import BadSetting
 from stages.contract.settings import nearest
+from stages.networks.heads import NO_HEADS, Heads, ProposalHead, RegionHead
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +18,9 @@ BACKGROUND = "background"
 
 SOFTMAX = "softmax"
 """The layer of class probabilities, the softmax of the class scores; every classification network's last layer."""
+
+DELTAS = "deltas"
+"""The layer of box deltas of a network with a region head: four for each class but the background, class by class."""
 
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 
@@ -77,8 +81,8 @@ CAFFE_FAST = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # used for all
 class Layer:
     """A named layer of a network.
 
-    `dimension` is the length of its flattened output for the network's own input size (None: the number of classes);
-    `parent` is the layer it is computed from (None: the input).
+    `dimension` is the length of its flattened output for the network's own input size (None: it depends on the number
+    of classes, see `NetworkCard.dimensions`); `parent` is the layer it is computed from (None: the input).
     """
 
     dimension: int | None
@@ -137,8 +141,8 @@ class Head:
     outputs: Mapping[str, str]
 
 
-CLASSES = "classes"
-"""The kind of output that is one score per class."""
+CLASSES, BOXES = "classes", "boxes"
+"""The kinds of output that are one score per class, and four deltas per class."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,7 @@ class NetworkCard:
     regions are cropped from a map instead of the image. `torchvision_file` is torchvision's file of weights.
     `caffe_names` means that parameters are named as in Caffe's model definitions; `torchvision_twin` is torchvision's
     model of the same structure, if its names differ. `package` is a Python package with weights in `package_file`.
+    `heads`: what a trained detector has in addition (`with_heads`).
     """
 
     name: str
@@ -165,9 +170,10 @@ class NetworkCard:
     torchvision_twin: str | None = None
     package: str | None = None
     package_file: str | None = None
+    heads: Heads = NO_HEADS
 
     def __post_init__(self) -> None:
-        if self.scores_layer is not None:
+        if self.scores_layer is not None and SOFTMAX not in self.layers:
             layers = {**self.layers, SOFTMAX: Layer(None, self.scores_layer)}
             object.__setattr__(self, "layers", layers)
 
@@ -198,8 +204,22 @@ class NetworkCard:
 
     def dimensions(self, classes: int) -> dict[str, int]:
         """The length of each layer's flattened output for the network's own input size and `classes` classes."""
-        lengths = {name: layer.dimension for name, layer in self.layers.items()}
-        return {name: classes if length is None else length for name, length in lengths.items()}
+        of_classes = {DELTAS: 4 * (classes - 1)}
+        return {
+            name: of_classes.get(name, classes) if layer.dimension is None else layer.dimension
+            for name, layer in self.layers.items()
+        }
+
+    def with_heads(self, heads: Heads) -> NetworkCard:
+        """The card of the same network with these heads, in place of any that it has.
+
+        Raises BadSetting for a region head that does not fit the network.
+        """
+        own = NETWORKS[self.name]
+        if heads == own.heads:
+            return own
+        card = replace(own, heads=heads)
+        return card if heads.regions is None else with_region_head(card, heads.regions)
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raises BadSetting, suggesting the nearest name, unless the network has all `layers`."""
@@ -215,6 +235,14 @@ class NetworkCard:
                 "set network.name to a classification network"
             )
         return self.scores_layer
+
+    def check_proposals(self) -> ProposalHead:
+        """The region proposal network. Raises BadSetting for a network without one."""
+        if self.heads.proposals is None:
+            raise BadSetting(
+                f"this {self.name} has no region proposal network; name a table of train-rpn or train-joint"
+            )
+        return self.heads.proposals
 
     def check_padding(self, padding: int) -> None:
         """Raises BadSetting if `padding` pixels on each side leave no room in the input for the region."""
@@ -250,13 +278,18 @@ class NetworkCard:
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """What a recipe alone says about the network of a stage: its card, and whether it is trained by a stage.
+    """What a recipe alone says about a network: its card, and whether it is `trained` to classify regions.
 
-    A network trained by a stage has BACKGROUND as its last class, and records the names of its classes.
+    Such a network has BACKGROUND as its last class, and records the names of its classes.
     """
 
     card: NetworkCard
     trained: bool
+
+    @property
+    def fine_tuned(self) -> PlannedNetwork:
+        """The network once all its own layers were trained to classify; further heads are lost."""
+        return PlannedNetwork(NETWORKS[self.card.name], True)
 
 
 def chain(dimensions: Mapping[str, int | None]) -> dict[str, Layer]:
@@ -282,6 +315,42 @@ ONET_CONVOLUTIONS = (
     "conv5_3",
 )
 EFFICIENTNET_TRUNK = ("_conv_stem", "_bn0", *(f"_blocks.{block}" for block in range(11)))  # stages 1 to 6
+POOLED, CLASS_SCORES = "roi_pool", "cls_score"
+"""Layers of a region head with layers of its own: the pooled region, and the class scores."""
+
+
+def with_region_head(card: NetworkCard, head: RegionHead) -> NetworkCard:
+    """The card with the layers of a region head: DELTAS, and POOLED, fc6, fc7, ... and CLASS_SCORES if they are new."""
+    if not head.hidden:
+        if card.head.hidden == card.trunk.layer or card.scores_layer is None:
+            raise BadSetting(
+                f"hidden = []: {card.name} has no fully connected layer to compute box deltas from; name the sizes of "
+                "new ones, as in [512, 512]"
+            )
+        takes_cells = [name for name in card.fully_connected if card.layers[name].parent == card.head.start]
+        if takes_cells and head.side != card.head.side:
+            raise BadSetting(
+                f"side = {head.side}: {takes_cells[0]} of {card.name} takes {card.head.side} x "
+                f"{card.head.side} cells; leave it out, or set hidden to the sizes of new layers"
+            )
+        layers = {**card.layers, DELTAS: Layer(None, card.head.hidden)}
+        outputs = {**card.head.outputs, BOXES: DELTAS}
+        return replace(card, layers=layers, head=replace(card.head, side=head.side, outputs=outputs))
+    kept = {name: card.layers[name] for name in card.needed([card.trunk.layer])}
+    names = [f"fc{number}" for number in range(6, 6 + len(head.hidden))]
+    pooled = Layer(card.trunk.channels * head.side**2, card.trunk.layer)
+    new = {name: Layer(size, parent) for name, size, parent in zip(names, head.hidden, [POOLED, *names], strict=False)}
+    layers = {
+        **kept,
+        POOLED: pooled,
+        **new,
+        CLASS_SCORES: Layer(None, names[-1]),
+        SOFTMAX: Layer(None, CLASS_SCORES),
+        DELTAS: Layer(None, names[-1]),
+    }
+    outputs = {CLASSES: CLASS_SCORES, BOXES: DELTAS}
+    return replace(card, layers=layers, default_layer=names[-1], head=Head(POOLED, head.side, names[-1], outputs))
+
 
 ALEXNET = NetworkCard(
     name="alexnet",

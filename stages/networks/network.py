@@ -9,6 +9,7 @@ from torch import nn
 
 from stages.networks.architectures import steps_of
 from stages.networks.cards import NetworkCard, Preprocessing
+from stages.networks.head_layers import PROPOSALS
 
 
 class Network:
@@ -66,6 +67,21 @@ class Network:
         for a layer that the head does not compute.
         """
         return {name: values.flatten(1) for name, values in self.outputs(regions, self.card.head.start, layers).items()}
+
+    def anchor_logits(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The region proposal network's class scores [n, 2], background first, and deltas [n, 4] for the n anchors of
+        the trunk's map [1, channels, H', W'], in the order of `stages.anchors.map_anchors`: float32.
+
+        Raises BadSetting for a network without one.
+        """
+        self.card.check_proposals()
+        scores, deltas = self.module.get_submodule(PROPOSALS)(maps)
+        return scores.to(torch.float32), deltas.to(torch.float32)
+
+    def anchors(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `anchor_logits`, with the probability of an object, [n], in place of the two scores."""
+        logits, deltas = self.anchor_logits(maps)
+        return torch.softmax(logits, dim=1)[:, 1], deltas
 
     def outputs(self, batch: torch.Tensor, start: str | None, layers: Sequence[str]) -> dict[str, torch.Tensor]:
         """The outputs of `layers`, [N, ...] each, given the output `batch` of the layer `start` (None: the input)."""

@@ -16,6 +16,7 @@ from stages.contract.errors import BadSetting, StageError
 from stages.contract.settings import setting
 from stages.input_files import check_is_file
 from stages.networks.cards import NETWORKS, PREPROCESSINGS, NetworkCard, Preprocessing
+from stages.networks.heads import NO_HEADS, Heads
 from stages.networks.weights_file import WeightsRecord, read_record
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class NetworkSource:
 
     `weights` is as in `NetworkSettings`, with paths expanded, or the key of the cache `reader` that holds them.
     `content` identifies the content of a weights file when the source was made; loading anything else is an error.
+    `heads` are what a detector has besides the network's own layers.
     """
 
     name: str
@@ -81,6 +83,7 @@ class NetworkSource:
     seed: int = 0
     content: str = ""
     reader: Reader | None = field(default=None, compare=False, repr=False)
+    heads: Heads = NO_HEADS
 
     @staticmethod
     def from_settings(settings: NetworkSettings, table: str = "network") -> NetworkSource:
@@ -121,12 +124,18 @@ class NetworkSource:
         card = NETWORKS[summary["network"]]
         declared = summary.get("preprocessing")
         preprocessing = Preprocessing.from_json("declared", declared) if declared else card.preprocessing
-        return NetworkSource(card.name, reader.key, preprocessing, int(summary["classes"]), reader=reader)
+        heads = Heads.from_json(summary.get("heads", {}))
+        return NetworkSource(card.name, reader.key, preprocessing, int(summary["classes"]), reader=reader, heads=heads)
 
     @property
     def card(self) -> NetworkCard:
-        """The architecture."""
-        return NETWORKS[self.name]
+        """The architecture, with its heads."""
+        return NETWORKS[self.name].with_heads(self.heads)
+
+    @property
+    def base(self) -> NetworkSource:
+        """The same network without its heads."""
+        return replace(self, heads=NO_HEADS)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from stages.contract.errors import StageError
+from stages.networks.head_layers import REGIONS
 from stages.networks.network import Network
 
 
@@ -77,7 +78,12 @@ def leading_factors(weights: torch.Tensor, rank: int) -> tuple[torch.Tensor, tor
 
 def fully_connected(network: Network) -> dict[str, tuple[str, nn.Linear]]:
     """The network's fully connected layers by name: where each stands in the module, and the layer."""
-    parts = [(path, part) for path, part in network.module.named_modules() if isinstance(part, nn.Linear)]
+    of_heads = tuple(f"{REGIONS}.{name}" for name in ("cls_score", "bbox_pred"))
+    parts = [
+        (path, part)
+        for path, part in network.module.named_modules()
+        if isinstance(part, nn.Linear) and path not in of_heads
+    ]
     return dict(zip(network.card.fully_connected, parts, strict=True))
 
 

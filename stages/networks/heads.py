@@ -1,0 +1,101 @@
+"""The heads that a detector's network has besides its own layers: region proposals and regions of the map.
+
+Faster R-CNN (arXiv 1506.01497v3): one trunk of convolutions carries both. A stage trains some heads and carries the
+others along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SCALES = (8.0, 16.0, 32.0)
+"""Sides of the square anchors in strides: 128, 256 and 512 pixels at stride 16 (Faster R-CNN section 3.3)."""
+RATIOS = (0.5, 1.0, 2.0)
+"""Height over width."""
+
+
+@dataclass(frozen=True)
+class ProposalHead:
+    """A region proposal network on the trunk's map (Faster R-CNN section 3.1): a 3 x 3 convolution to `hidden`
+    channels, then, for each of the anchors of a cell, two class scores and four deltas.
+
+    `scales` are the sides of the square anchors in strides, `ratios` their heights over widths.
+    """
+
+    scales: tuple[float, ...] = SCALES
+    ratios: tuple[float, ...] = RATIOS
+    hidden: int = 512
+
+    @property
+    def anchors(self) -> int:
+        """A, the anchors of a cell."""
+        return len(self.scales) * len(self.ratios)
+
+
+@dataclass(frozen=True)
+class RegionHead:
+    """Class scores and box deltas of a region pooled from the trunk's map (Fast R-CNN section 2.1).
+
+    `pooling` is "max" or "align", to `side` x `side` cells. Without `hidden`, the layers after pooling are the
+    network's own, and the deltas are computed from the last of them; with it, they are new fully connected layers of
+    these sizes, on cells multiplied by `scale`.
+    """
+
+    pooling: str
+    side: int
+    hidden: tuple[int, ...] = ()
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of a network besides its own layers."""
+
+    proposals: ProposalHead | None = None
+    regions: RegionHead | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The heads as recorded in a manifest."""
+        recorded: dict[str, Any] = {}
+        if self.proposals is not None:
+            head = self.proposals
+            recorded["proposals"] = {
+                "scales": list(head.scales),
+                "ratios": list(head.ratios),
+                "hidden": head.hidden,
+            }
+        if self.regions is not None:
+            pooled = self.regions
+            recorded["regions"] = {
+                "pooling": pooled.pooling,
+                "side": pooled.side,
+                "hidden": list(pooled.hidden),
+                "scale": pooled.scale,
+            }
+        return recorded
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Heads:
+        """The inverse of `as_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        proposals, regions = value.get("proposals"), value.get("regions")
+        return Heads(
+            ProposalHead(
+                tuple(map(float, proposals["scales"])), tuple(map(float, proposals["ratios"])), int(proposals["hidden"])
+            )
+            if proposals is not None
+            else None,
+            RegionHead(
+                str(regions["pooling"]),
+                int(regions["side"]),
+                tuple(map(int, regions["hidden"])),
+                float(regions["scale"]),
+            )
+            if regions is not None
+            else None,
+        )
+
+
+NO_HEADS = Heads()
+"""A network with its own layers alone."""
