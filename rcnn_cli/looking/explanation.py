@@ -158,7 +158,7 @@ def computed(chosen: Chosen, split: str | None) -> list[Node]:
     """The stages that explaining an image runs: for a photo (`split` None) with detect, else those before it."""
     if split is None:
         return list(chosen.detector.image_path())
-    return list(chosen.graph.uncached_sources(detector_on(chosen, split)))
+    return chosen.graph.uncached_sources(detector_on(chosen, split))
 
 
 def detector_on(chosen: Chosen, split: str) -> Node:

@@ -253,20 +253,23 @@ class Graph:
         """The nodes that are cached, inputs before what reads them."""
         return [node for node in self.nodes.values() if self.is_cached(node)]
 
-    def uncached_sources(self, node: Node) -> Iterator[Node]:
-        """The nodes without a cache that are computed while this one is made."""
+    def uncached_sources(self, node: Node) -> list[Node]:
+        """The nodes without a cache that are computed while this one is made, each once."""
+        sources: dict[str, Node] = {}
         for source in node.upstream():
             if not self.is_cached(source):
-                yield source
-                yield from self.uncached_sources(source)
+                sources |= {other.name: other for other in (source, *self.uncached_sources(source))}
+        return list(sources.values())
 
     def makers(self, nodes: Iterable[Node]) -> list[Node]:
-        """The nodes, and what is computed on demand while they are made."""
-        return [maker for node in nodes for maker in (node, *self.uncached_sources(node))]
+        """The nodes, and what is computed on demand while they are made, each once."""
+        makers = {maker.name: maker for node in nodes for maker in (node, *self.uncached_sources(node))}
+        return list(makers.values())
 
     def reads(self, node: Node) -> list[Node]:
         """The caches that must be complete before the node can be made."""
-        return [source for maker in self.makers([node]) for source in maker.upstream() if self.is_cached(source)]
+        sources = (source for maker in self.makers([node]) for source in maker.upstream() if self.is_cached(source))
+        return list({source.name: source for source in sources}.values())
 
     def select(self, use: str, split: str | None = None) -> list[Node]:
         """The nodes of the uses that are named `use` or use the stage `use`, on `split` if given."""

@@ -150,16 +150,17 @@ def tell_uncached(graph: Graph) -> None:
     for node in graph.nodes.values():
         if node.wants_cache or complete(graph, node):
             continue
-        readers = [reader.name for reader in graph.readers(node) if not complete(graph, reader)]
         if not graph.is_cached(node):
-            if len(readers) > 1:
+            names = [
+                other.name
+                for other in graph.caches()
+                if node.name in (source.name for source in graph.uncached_sources(other)) and not complete(graph, other)
+            ]
+            if len(names) > 1:
                 log.warning(
-                    "%s: is computed %d times, for %s; with a cache only once",
-                    node.name,
-                    len(readers),
-                    listed(readers),
+                    "%s: is computed %d times, for %s; with a cache only once", node.name, len(names), listed(names)
                 )
-        elif readers:
+        elif readers := [reader.name for reader in graph.readers(node) if not complete(graph, reader)]:
             log.info("%s: cached despite cache = false, for %s", node.name, listed(readers))
 
 
@@ -436,12 +437,26 @@ def check_readable(graph: Graph, node: Node, purpose: str) -> None:
     )
 
 
-def open_inputs(graph: Graph, node: Node, execution: Execution, photos: Photos | None = None) -> Inputs:
+Computed = dict[str, Any]
+"""The readers that compute on demand, by the names of their nodes: whatever reads a node is given the same one."""
+
+
+def open_inputs(
+    graph: Graph, node: Node, execution: Execution, photos: Photos | None = None, computed: Computed | None = None
+) -> Inputs:
     """What the stage is given. With `photos`, these take the place of the node's split. Raises as `open_input`."""
-    return Inputs({role: open_input(graph, node, role, execution, photos) for role in node.sources})
+    computed = {} if computed is None else computed
+    return Inputs({role: open_input(graph, node, role, execution, photos, computed) for role in node.sources})
 
 
-def open_input(graph: Graph, node: Node, role: str, execution: Execution, photos: Photos | None = None) -> Any:
+def open_input(
+    graph: Graph,
+    node: Node,
+    role: str,
+    execution: Execution,
+    photos: Photos | None = None,
+    computed: Computed | None = None,
+) -> Any:
     """What the stage is given in one role. Raises IncompleteCache if that is a cache which is not complete.
 
     What is not cached is computed on demand, unless its cache happens to be there from another run. With `photos` all
@@ -451,20 +466,26 @@ def open_input(graph: Graph, node: Node, role: str, execution: Execution, photos
     if not isinstance(source, Node):
         return photos if photos is not None and source.section == DATASETS else graph.described(source)
     if photos is not None and source.use.stage.follows_split:
-        return on_demand(graph, source, execution, photos)
+        return on_demand(graph, source, execution, photos, computed)
     if complete(graph, source):
         return KINDS[source.use.stage.makes].open_cache(Reader(graph.folder(source)))
     if not graph.is_cached(source):
-        return on_demand(graph, source, execution)
+        return on_demand(graph, source, execution, computed=computed)
     raise needed(graph, node, source)
 
 
-def on_demand(graph: Graph, node: Node, execution: Execution, photos: Photos | None = None) -> Any:
+def on_demand(
+    graph: Graph, node: Node, execution: Execution, photos: Photos | None = None, computed: Computed | None = None
+) -> Any:
     """What the node makes of its split's images, or of `photos` in their place: an `ItemReader` that computes each
-    image's record when it is read, and what that needs, down to the first input that is cached.
+    image's record when it is read, and what that needs, down to the first input that is cached. A node that several
+    of these read has one reader; `computed` are those that there are already.
 
     Raises IncompleteCache for an input that is not complete, StageError where the stage, or its method, cannot.
     """
+    computed = {} if computed is None else computed
+    if node.name in computed:
+        return computed[node.name]
     compute = node.use.stage.function("on_demand")
     if compute is None:
         advice = "set cache = true" if photos is None else "choose a detector that does not need it"
@@ -472,9 +493,10 @@ def on_demand(graph: Graph, node: Node, execution: Execution, photos: Photos | N
             f"{graph.recipe.path}: [{node.use.name}] cannot be computed on demand (its stage has no `on_demand`); "
             f"{advice}"
         )
-    inputs = open_inputs(graph, node, execution, photos)
+    inputs = open_inputs(graph, node, execution, photos, computed)
     try:
-        return compute(node.settings, inputs, execution)
+        computed[node.name] = compute(node.settings, inputs, execution)
+        return computed[node.name]
     except BadSetting as error:
         raise StageError(f"{graph.recipe.path}: [{node.table}] {error}") from None
 

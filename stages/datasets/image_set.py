@@ -27,6 +27,8 @@ class ImageSet:
     image_ids: tuple[str, ...]
     exif: str = AUTO
     warns: bool = True
+    generation: int = 0
+    """Raised whenever ids may come to stand for other images, as only those of `Photos` do."""
     _files: DigestMemory
 
     def image_path(self, image_id: str) -> Path:

@@ -32,6 +32,7 @@ class Photos(Dataset):
     def __init__(self) -> None:
         self.name = "photos"
         self.image: DecodedImage | None = None
+        self.generation = 0
         self.image_ids = ()
         self._listed = ()
         self._known = frozenset()
@@ -40,6 +41,7 @@ class Photos(Dataset):
         """Holds one image, uint8 [H, W, 3] RGB, in place of the one before; messages call it by its `path`."""
         height, width, _ = pixels.shape
         self.image = DecodedImage(path or Path(image_id), "", Header(width, height), pixels=pixels)
+        self.generation += 1
         self.image_ids = (image_id,)
         self._known = frozenset(self.image_ids)
 

@@ -41,6 +41,12 @@ class Settings:
         choices=("float16", "float32"),
         source="ours; Caffe pooled from float32",
     )
+    mirrored: bool = setting(
+        False,
+        "Whether to compute the maps of the mirrored image too, for training on a trunk that does not change.",
+        later=True,
+        source="Fast R-CNN section 2.3: images are mirrored with probability 0.5",
+    )
     cache: bool = setting(
         False,
         "Whether to keep the maps; if false, they are computed as extract reads them.",

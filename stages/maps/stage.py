@@ -14,6 +14,7 @@ from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import fill_in_processes
+from stages.contract.recent_records import RecentRecords
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
 from stages.images.batches import images_ahead, read_ahead
@@ -31,7 +32,12 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
     """The cells of each image's maps (see `maps_schema`)."""
-    return maps_schema(inputs.network("network").card.trunk, len(settings.sides), settings.dtype)
+    return schema_of(settings, inputs.network("network"))
+
+
+def schema_of(settings: Settings, source: NetworkSource) -> Schema:
+    """The columns of the maps of this network."""
+    return maps_schema(source.card.trunk, len(settings.sides), settings.dtype, settings.mirrored)
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
@@ -56,7 +62,8 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> MapsO
     check_device(settings, execution.device, "maps.")
     if not execution.device.startswith("cuda"):
         load_first(source, settings.precision, execution)
-    return MapsOnDemand(settings, inputs.dataset("images"), source, execution.in_worker)
+    at_once = max(images_ahead(execution.device), execution.jobs if execution.device.startswith("cuda") else 1)
+    return MapsOnDemand(settings, inputs.dataset("images"), source, execution.in_worker, at_once + 2)
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
@@ -69,14 +76,21 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
 
 
 class MapsOnDemand(OnDemand):
-    """The maps of each image of `images`; bad images have none if they are skipped."""
+    """The maps of each image of `images`; bad images have none if they are skipped.
 
-    def __init__(self, settings: Settings, images: Dataset, source: NetworkSource, execution: Execution) -> None:
+    Proposals and features that are made from the same maps read an image's record one soon after the other: the last
+    `recent` ones are held, so that an image is decoded and convolved once.
+    """
+
+    def __init__(
+        self, settings: Settings, images: Dataset, source: NetworkSource, execution: Execution, recent: int
+    ) -> None:
         self.settings = settings
         self.images = images
         self.source = source
         self.execution = execution
-        self.schema = maps_schema(source.card.trunk, len(settings.sides), settings.dtype)
+        self.recent = RecentRecords(recent)
+        self.schema = schema_of(settings, source)
         self.manifest = {"skipped": {}, "summary": {"network": source.identity()}}
 
     @property
@@ -85,6 +99,10 @@ class MapsOnDemand(OnDemand):
         return self.images.image_ids
 
     def record(self, item_id: str) -> Record:
+        """One image's record, held for the next reader. Raises as `computed`."""
+        return self.recent.get((item_id, self.images.generation), lambda: self.computed(item_id))
+
+    def computed(self, item_id: str) -> Record:
         """One image's record. Raises BadImage unless bad images are skipped, StageError if a value overflows."""
         try:
             pixels = self.images.read_image(item_id)
@@ -95,14 +113,14 @@ class MapsOnDemand(OnDemand):
         keep_large_buffers()
         with arithmetic(settings.precision, device):
             network = loaded(self.source, settings.precision, device)
-            maps = compute_maps(pixels, network, settings.sides, settings.longest, settings.dtype)
+            maps = compute_maps(pixels, network, settings.sides, settings.longest, settings.dtype, settings.mirrored)
         check_finite(maps, settings.dtype)
         return maps.record()
 
 
 def check_finite(maps: FeatureMaps, dtype: str) -> None:
     """Raises StageError unless all values are finite."""
-    if all(np.isfinite(cells).all() for cells in maps.maps):
+    if all(np.isfinite(cells).all() for cells in (*maps.maps, *maps.mirrored)):
         return
     raise not_finite("maps", "values", dtype)
 
@@ -115,7 +133,7 @@ def fill_parts(maps: MapsOnDemand, output: Writer, parts: Iterable[Part], bar: P
     depth = images_ahead(maps.execution.device)
     tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
     records: list[Record] = []
-    with contextlib.closing(read_ahead(lambda task: maps.record(task[1]), tasks, ahead=depth, threads=depth)) as done:
+    with contextlib.closing(read_ahead(lambda task: maps.computed(task[1]), tasks, ahead=depth, threads=depth)) as done:
         for (part, _), record in done:
             records.append(record)
             bar.advance(1, len(record["cells"]))

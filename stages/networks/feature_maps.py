@@ -21,18 +21,22 @@ class FeatureMaps:
     """The maps of one image at S scales: float16 or float32 [H, W, C] each.
 
     `scales` are the factors from the image's pixels to those of the network's input; `image_size` is the image's
-    (width, height). An image that was skipped has size (0, 0) and maps without cells.
+    (width, height). `mirrored` are the maps of the mirrored image at the same scales, if they were asked for: not the
+    plain maps mirrored, since a margin and strides need not be symmetric. An image that was skipped has size (0, 0) and
+    maps without cells.
     """
 
     maps: tuple[NDArray[np.floating], ...]
     scales: tuple[float, ...]
     image_size: tuple[int, int]
+    mirrored: tuple[NDArray[np.floating], ...] = ()
 
     def record(self) -> Record:
         """The maps as a record of `maps_schema`."""
+        every = (*self.maps, *self.mirrored)
         return {
-            "cells": np.concatenate([cells.reshape(-1, cells.shape[2]) for cells in self.maps]),
-            "map_size": np.array([cells.shape[1::-1] for cells in self.maps], np.int32),
+            "cells": np.concatenate([cells.reshape(-1, cells.shape[2]) for cells in every]),
+            "map_size": np.array([cells.shape[1::-1] for cells in every], np.int32),
             "scale": np.array(self.scales, np.float64),
             "image_size": np.array(self.image_size, np.int32),
         }
@@ -47,41 +51,48 @@ class FeatureMaps:
             part.reshape(height, width, cells.shape[1]) for part, (width, height) in zip(parts, sizes, strict=True)
         )
         width, height = record["image_size"].tolist()
-        return FeatureMaps(maps, tuple(record["scale"].tolist()), (width, height))
+        scales = tuple(record["scale"].tolist())
+        return FeatureMaps(maps[: len(scales)], scales, (width, height), maps[len(scales) :])
 
 
-def maps_schema(trunk: Trunk, scales: int, dtype: str) -> Schema:
-    """One row per cell of an image's maps, row by row, one map after another; per image the maps' sizes (width,
-    height), the scales, and the image's own size (0, 0 if it was skipped)."""
+def maps_schema(trunk: Trunk, scales: int, dtype: str, mirrored: bool = False) -> Schema:
+    """One row per cell of an image's maps, row by row, one map after another, those of the mirrored image last; per
+    image the maps' sizes (width, height), the scales, and the image's own size (0, 0 if it was skipped)."""
     return Schema(
         item="image",
         rows={"cells": Column(dtype, (trunk.channels,))},
         per_item={
-            "map_size": Column("int32", (scales, 2)),
+            "map_size": Column("int32", (2 * scales if mirrored else scales, 2)),
             "scale": Column("float64", (scales,)),
             "image_size": Column("int32", (2,)),
         },
     )
 
 
-def compute_maps(pixels: Pixels, network: Network, sides: Sequence[int], longest: int, dtype: str) -> FeatureMaps:
+def compute_maps(
+    pixels: Pixels, network: Network, sides: Sequence[int], longest: int, dtype: str, mirrored: bool = False
+) -> FeatureMaps:
     """The trunk's maps of an image uint8 [H, W, 3], RGB, with its shorter side at each of `sides` pixels (the longer
-    one at most `longest`), stored as `dtype`.
+    one at most `longest`), stored as `dtype`; if `mirrored`, those of the mirrored image too.
 
     The image gets the trunk's margin, in the mean colour. Values beyond the range of `dtype` become infinite.
     """
     height, width = pixels.shape[:2]
     scales = [image_scale(width, height, side, longest) for side in sides]
+    maps, flipped = [], []
+    for scale in scales:
+        image = scaled_image(pixels, scale)
+        maps.append(map_of(image, network, dtype))
+        if mirrored:
+            flipped.append(map_of(image[:, ::-1], network, dtype))
+    return FeatureMaps(tuple(maps), tuple(scales), (width, height), tuple(flipped))
+
+
+def map_of(image: NDArray[np.float32], network: Network, dtype: str) -> NDArray[np.floating]:
+    """The trunk's map [H', W', C], as `dtype`, of a scaled image float32 [H, W, 3], 0..255."""
     with torch.inference_mode():
-        maps = [
-            network.maps(network_input(scaled_image(pixels, scale), network))[0]
-            .to(getattr(torch, dtype))
-            .permute(1, 2, 0)
-            .cpu()
-            .numpy()
-            for scale in scales
-        ]
-    return FeatureMaps(tuple(maps), tuple(scales), (width, height))
+        cells = network.maps(network_input(np.ascontiguousarray(image), network))[0]
+        return cells.to(getattr(torch, dtype)).permute(1, 2, 0).cpu().numpy()
 
 
 def network_input(image: NDArray[np.float32], network: Network) -> torch.Tensor:

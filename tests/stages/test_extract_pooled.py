@@ -134,6 +134,15 @@ def test_bits_do_not_depend_on_processes_or_on_where_maps_come_from(inputs, give
     assert contents(on_demand(POOLED, Inputs(inputs), Execution())) == expected
 
 
+def test_mirrored_maps_change_nothing(inputs, given):
+    """Regions are pooled from the plain maps, whether there are others or not."""
+    mirrored = maps_on_demand(replace(SCALES, mirrored=True), Inputs(given), Execution())
+    expected, found = (
+        on_demand(POOLED, Inputs({**inputs, "maps": maps}), Execution()) for maps in (inputs["maps"], mirrored)
+    )
+    assert contents(found) == contents(expected)
+
+
 def test_truncated_layers_in_one_process_or_two_and_on_demand(inputs, run_stage):
     """The same bytes everywhere, and other features than the whole layer's; what precedes it is untouched."""
     settings = replace(POOLED, truncated_svd=("fc5:8",))

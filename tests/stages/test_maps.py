@@ -14,9 +14,10 @@ from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.datasets import open_dataset
+from stages.datasets.photos import Photos
 from stages.images.scale import image_scale, scaled_image
 from stages.maps import STAGE, Settings
-from stages.maps.stage import on_demand
+from stages.maps.stage import check_finite, on_demand
 from stages.networks import NETWORKS, NetworkSettings, NetworkSource, PlannedNetwork
 from stages.networks.architectures import empty_module
 from stages.networks.feature_maps import FeatureMaps, compute_maps, network_input
@@ -112,24 +113,88 @@ def test_maps_are_the_trunks(inputs, run_stage):
     assert reader.manifest["summary"]["network"] == inputs["network"].identity()
 
 
-def test_a_record_and_back():
-    maps = FeatureMaps(
-        (np.arange(24, dtype=np.float16).reshape(2, 3, 4), np.ones((1, 2, 4), np.float16)), (1.0, 0.5), (30, 20)
-    )
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_record_and_back(mirrored):
+    two = (np.arange(24, dtype=np.float16).reshape(2, 3, 4), np.ones((1, 2, 4), np.float16))
+    flipped = tuple(cells + 100 for cells in two) if mirrored else ()
+    maps = FeatureMaps(two, (1.0, 0.5), (30, 20), flipped)
     record = maps.record()
-    assert record["cells"].shape == (8, 4)
-    assert record["map_size"].tolist() == [[3, 2], [2, 1]]
+    assert record["cells"].shape == (16 if mirrored else 8, 4)
+    assert record["map_size"].tolist() == [[3, 2], [2, 1]] * (2 if mirrored else 1)
+    assert record["scale"].tolist() == [1, 0.5]
     back = FeatureMaps.of_record(record)
     assert (back.scales, back.image_size) == (maps.scales, maps.image_size)
-    for first, second in zip(back.maps, maps.maps, strict=True):
+    for first, second in zip((*back.maps, *back.mirrored), (*two, *flipped), strict=True):
         np.testing.assert_array_equal(first, second)
 
 
-def test_bits_depend_on_nothing_else(inputs, run_stage):
-    """Processes, parts, and computing on demand, also in another process."""
-    expected = contents(run_stage(STAGE, SMALL, inputs, "one"))
-    assert contents(run_stage(STAGE, SMALL, inputs, "two", part_size=1, execution=Execution(jobs=2))) == expected
+def test_mirrored_maps_follow_the_plain_ones(inputs, run_stage):
+    """They are the trunk's of the mirrored image; the plain ones and the scales are as without them."""
+    reader = run_stage(STAGE, replace(SMALL, mirrored=True), inputs, "mirrored")
+    plain = on_demand(SMALL, Inputs(inputs), Execution())
+    network = inputs["network"].load()
+    for image_id in inputs["images"].image_ids:
+        maps, alone = FeatureMaps.of_record(reader.read(image_id)), FeatureMaps.of_record(plain.read(image_id))
+        assert (maps.scales, maps.image_size) == (alone.scales, alone.image_size)
+        assert not alone.mirrored
+        for cells, mirrored, expected, scale in zip(maps.maps, maps.mirrored, alone.maps, maps.scales, strict=True):
+            np.testing.assert_array_equal(cells, expected)
+            image = scaled_image(inputs["images"].read_image(image_id), scale)[:, ::-1].copy()
+            batch = network.preprocessing.apply(torch.from_numpy(image).permute(2, 0, 1))[None]
+            with torch.inference_mode():
+                of_mirrored = network.maps(batch)[0].permute(1, 2, 0).numpy()
+            np.testing.assert_allclose(mirrored, of_mirrored, rtol=2e-3, atol=1e-3)
+            assert (mirrored != cells[:, ::-1]).any()
+
+
+def test_the_margin_of_a_mirrored_image_is_not_mirrored():
+    """SqueezeNet's is 17 pixels before the image and 3 after it, on either side of a mirror."""
+    network = NetworkSource.from_settings(NetworkSettings("squeezenet1_0", "random")).load()
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 101, 3), dtype=np.uint8)
+    maps = compute_maps(pixels, network, (80,), 200, "float32", mirrored=True)
+    of_mirrored = compute_maps(np.ascontiguousarray(pixels[:, ::-1]), network, (80,), 200, "float32")
+    np.testing.assert_array_equal(maps.mirrored[0], of_mirrored.maps[0])
+    assert np.abs(maps.mirrored[0] - maps.maps[0][:, ::-1]).max() > 0.01
+
+
+def test_overflow_in_a_mirrored_map_counts():
+    fine, infinite = np.zeros((1, 2, 4), np.float16), np.full((1, 2, 4), np.inf, np.float16)
+    with pytest.raises(StageError, match=r"exceed the range of float16"):
+        check_finite(FeatureMaps((fine,), (1.0,), (16, 8), (infinite,)), "float16")
+
+
+def test_an_image_that_two_read_is_convolved_once(inputs, monkeypatch):
+    """Also after pickling. The names of photos come to stand for others: that counts as another image."""
+    calls = []
+    maps_of = Network.maps
+
+    def counted(network, batch):
+        calls.append(batch.shape)
+        return maps_of(network, batch)
+
+    monkeypatch.setattr(Network, "maps", counted)
     demand = on_demand(SMALL, Inputs(inputs), Execution())
+    first, second = inputs["images"].image_ids[:2]
+    for reader in (demand, pickle.loads(pickle.dumps(demand))):
+        calls.clear()
+        for image_id in (first, first, second, first):
+            reader.read(image_id, ["map_size"])
+        assert len(calls) == 2 * len(SMALL.sides)
+    photos = Photos()
+    demand = on_demand(SMALL, Inputs({**inputs, "images": photos}), Execution())
+    records = []
+    for colour in (0, 255):
+        photos.show("photo", np.full((64, 64, 3), colour, np.uint8))
+        records.append(demand.read("photo")["cells"])
+    assert (records[0] != records[1]).any()
+
+
+@pytest.mark.parametrize("settings", [SMALL, replace(SMALL, mirrored=True)])
+def test_bits_depend_on_nothing_else(inputs, run_stage, settings):
+    """Processes, parts, and computing on demand, also in another process."""
+    expected = contents(run_stage(STAGE, settings, inputs, "one"))
+    assert contents(run_stage(STAGE, settings, inputs, "two", part_size=1, execution=Execution(jobs=2))) == expected
+    demand = on_demand(settings, Inputs(inputs), Execution())
     assert contents(demand) == expected
     assert contents(pickle.loads(pickle.dumps(demand))) == expected
 
