@@ -116,6 +116,14 @@ def test_looking_at_it(copied, tmp_path):
             ('extract.layers=["pool4", "fc5"]', 'extract.truncated_svd=["fc5:300"]'),
             "[extract] truncated_svd = 'fc5:300': fc5 has 256 singular values; keep fewer",
         ),
+        (
+            ("detect.regression=network",),
+            "[detect] regression = 'network' needs the features of a network that predicts",
+        ),
+        (
+            ("detect.regression=network", "detect.inputs.regressor=train-bbox"),
+            "is not read with regression = 'network'",
+        ),
         (('extract.method="warp"', 'extract.pooling="align"'), "'pooling' is a setting of method = 'roi-pool'"),
     ],
 )

@@ -15,7 +15,7 @@ def setting_help(field: dataclasses.Field[Any]) -> str:
     """The option's help: what the setting does, its default and source, its bounds, and when it applies."""
     metadata = field.metadata
     source = f" ({metadata['source']})" if metadata["source"] else ""
-    other = "; networks without such layers have their own" if metadata["of_network"] else ""
+    other = "; some networks have their own" if metadata["of_network"] else ""
     ends = [f"default: {shown(field.default)}{source}{other}", bounds(metadata)]
     if metadata["only_with"]:
         other, *values = metadata["only_with"]

@@ -4,7 +4,8 @@ R-CNN section 2.2 and Appendix C. The order of operations is that of the authors
 the 100 best proposals per class and image, apply box regression to them once, clip them to the image, then greedy
 non-maximum suppression at IoU 0.3; scores stay unchanged. `stages.detections.cap` explains the two caps: R-CNN's of 40
 per class and image, averaged over the test set, and Faster R-CNN's of 100 per image. Scores are the SVMs' or the
-fine-tuned network's own (Appendix B).
+fine-tuned network's own (Appendix B); boxes are refined by ridge regression or, with the network of a Fast R-CNN
+detector, by its own deltas (Fast R-CNN, arXiv 1504.08083, section 2.3).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.features.layers import check_layer
-from stages.networks import SOFTMAX, PlannedNetwork
+from stages.networks import DELTAS, SOFTMAX, PlannedNetwork
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Score:
 
 SCORES = {"svm": Score("SVM margin", 0.0), "softmax": Score("softmax probability", 0.5)}
 """By the setting `score`."""
+
+RIDGE, OF_NETWORK = "ridge", "network"
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,16 @@ class Settings:
     )
     bbox_regression: bool = setting(
         True,
-        "Whether boxes are refined by the box regressors, if the recipe has any.",
+        "Whether boxes are refined by the box regressors, if the recipe has any, or by the network.",
         source="R-CNN section 3.5 and Appendix C",
+    )
+    regression: str = setting(
+        RIDGE,
+        "What refines boxes. ridge: the box regressors; network: the deltas that a network trained as Fast R-CNN "
+        "predicts for each class, which are among the features.",
+        choices=(RIDGE, OF_NETWORK),
+        later=True,
+        source="R-CNN Appendix C; network: Fast R-CNN section 2.3",
     )
     score: str = setting(
         "svm",
@@ -101,23 +112,38 @@ class Settings:
         source="R-CNN section 2.2; Appendix B",
     )
 
+    def __post_init__(self) -> None:
+        if self.regression == OF_NETWORK and not self.bbox_regression:
+            raise BadSetting(
+                "regression = 'network' refines boxes, which bbox_regression = false turns off; leave one of them out"
+            )
+
 
 NO_PROBABILITIES = (
     "score = 'softmax' needs the features of a network that was trained with a background class; "
     "add a [finetune] table to the recipe, or set score = 'svm'"
 )
 
+NO_DELTAS = (
+    "regression = 'network' needs the features of a network that predicts box deltas (train-fast and train-joint train "
+    "one); name its table as the network of extract, or set regression = 'ridge'"
+)
+
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting if the features lack a layer that the scorer or the box regressors need, or if the softmax has
-    no background class."""
+    """Raises BadSetting if the features lack a layer that the scorer or the box regression needs, if the softmax has no
+    background class, or if the network predicts no deltas."""
     if settings.score == "softmax":
         if not network.trained:
             raise BadSetting(NO_PROBABILITIES)
         check_layer("score = 'softmax': its layer", SOFTMAX, network, sources["features"])
     else:
         check_layer("the SVMs' layer", sources["svm"].layer, network, sources["features"])
-    if settings.bbox_regression and "regressor" in sources:
+    if settings.regression == OF_NETWORK:
+        if DELTAS not in network.card.layers:
+            raise BadSetting(NO_DELTAS)
+        check_layer("regression = 'network': its layer", DELTAS, network, sources["features"])
+    elif settings.bbox_regression and "regressor" in sources:
         check_layer("the box regressors' layer", sources["regressor"].layer, network, sources["features"])
 
 
@@ -130,7 +156,7 @@ STAGE = Stage(
     inputs=(
         Input("features", kinds=("features",), default=("extract",), once=True),
         Input("svm", kinds=("svm",), default=("train-svm",), only_if=("score", "svm")),
-        Input("regressor", kinds=("regressor",), default=("train-bbox",), optional=True),
+        Input("regressor", kinds=("regressor",), default=("train-bbox",), optional=True, only_if=("regression", RIDGE)),
     ),
     module="stages.detect.stage",
     follows_split=True,

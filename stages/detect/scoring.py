@@ -1,4 +1,5 @@
-"""The models on top of the features: SVMs or softmax, and box regressors (R-CNN section 2.2, Appendices B and C).
+"""The models on top of the features: SVMs or softmax (R-CNN section 2.2, Appendix B), and box regressors (Appendix C)
+or the network's own deltas (Fast R-CNN section 2.3).
 
 Notation: n proposals, K classes, feature dimension D.
 """
@@ -13,12 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes
+from stages.boxes import Boxes, decode_deltas
 from stages.contract.errors import StageError
-from stages.detect import NO_PROBABILITIES
+from stages.detect import NO_DELTAS, NO_PROBABILITIES
 from stages.detections.candidates import Scored
-from stages.features.linear_models import BoxRegressors
-from stages.networks import BACKGROUND, SOFTMAX
+from stages.networks import BACKGROUND, DELTAS, SOFTMAX
 
 
 class Scorer(Protocol):
@@ -64,6 +64,42 @@ def class_probabilities(class_names: Sequence[str]) -> ClassProbabilities:
     return ClassProbabilities(tuple(class_names[:-1]))
 
 
+class Regressors(Protocol):
+    """Refine boxes for each of K classes from the features of the proposals in one `layer`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def layer(self) -> str: ...
+
+    def predict(self, boxes: Boxes, features: NDArray[np.floating], class_index: int) -> Boxes:
+        """`boxes` [n, 4], whose features are [n, D], refined for a class: float32 [n, 4], not clipped to the image."""
+
+
+@dataclass(frozen=True)
+class NetworkDeltas:
+    """The deltas that a network trained as Fast R-CNN predicts for K classes, without the background.
+
+    Its `layer` has four for each, class by class, in the units of `encode_deltas` with `short=0` (py-faster-rcnn,
+    lib/fast_rcnn/bbox_transform.py).
+    """
+
+    classes: tuple[str, ...]
+    layer: str = DELTAS
+
+    def predict(self, boxes: Boxes, features: NDArray[np.floating], class_index: int) -> Boxes:
+        """`boxes` [n, 4] moved by the class's four of the deltas [n, 4 K]: float32 [n, 4], not clipped to the image."""
+        return decode_deltas(boxes, features[:, 4 * class_index : 4 * class_index + 4], short=0)
+
+
+def network_deltas(class_names: Sequence[str]) -> NetworkDeltas:
+    """The deltas of a network whose outputs are `class_names`. Raises StageError unless the last is the background."""
+    if len(class_names) < 2 or class_names[-1] != BACKGROUND:
+        raise StageError(f"detect: {NO_DELTAS}")
+    return NetworkDeltas(tuple(class_names[:-1]))
+
+
 @dataclass(frozen=True)
 class Head:
     """A detector's models: a `scorer` and, unless boxes are to stay those of the proposals, box `regressors`.
@@ -72,12 +108,12 @@ class Head:
     """
 
     scorer: Scorer
-    regressors: BoxRegressors | None = None
+    regressors: Regressors | None = None
 
     def __post_init__(self) -> None:
         if self.regressors and self.regressors.classes != self.scorer.classes:
             raise StageError(
-                "detect: the classes of the box regressors differ from those of the SVMs or softmax; train both on the "
+                "detect: the classes of the box regression differ from those of the SVMs or softmax; train both on the "
                 "same dataset"
             )
 
@@ -109,7 +145,7 @@ class Head:
 
 
 def regressed(
-    regressors: BoxRegressors, features: NDArray[Any], boxes: Boxes, rows: NDArray[np.int64], label: int
+    regressors: Regressors, features: NDArray[Any], boxes: Boxes, rows: NDArray[np.int64], label: int
 ) -> Boxes:
     """The `boxes` [m, 4] of the proposals `rows` [m], regressed for class `label`: float32 [m, 4], not clipped.
 

@@ -15,12 +15,12 @@ from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import fill_in_processes
-from stages.detect import SCORES, STAGE, Settings
-from stages.detect.scoring import Head, Scorer, class_probabilities
+from stages.detect import OF_NETWORK, SCORES, STAGE, Settings
+from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities, network_deltas
 from stages.detect.trace import Trace, detect_image
 from stages.detections.candidates import Scored
 from stages.detections.cap import class_thresholds
-from stages.features.linear_models import BoxRegressors, read_regressors, read_svms
+from stages.features.linear_models import read_regressors, read_svms
 from stages.images.batches import read_ahead
 
 log = logging.getLogger("stages.detect")
@@ -54,7 +54,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     """Finds the detections in every image: `execution.jobs` processes, one part at a time each, if the CPU computes
     features on demand; otherwise as many threads."""
     detector = Detector(settings, inputs)
-    if settings.bbox_regression and "regressor" not in inputs:
+    if settings.bbox_regression and not refines(settings, inputs):
         log.info("this detector has no box regressors; its boxes are those of the proposals")
     in_threads = isinstance(inputs.item_reader("features"), Reader) or execution.device.startswith("cuda")
     with execution.progress("detect", output.remaining_items, "images") as bar:
@@ -113,7 +113,7 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
         "thresholds": [float(score) if np.isfinite(score) else None for score in thresholds],
         "detections": kept,
         "detections_per_image": kept / max(len(reader), 1),
-        "bbox_regression": settings.bbox_regression and "regressor" in inputs,
+        "bbox_regression": refines(settings, inputs),
     }
 
 
@@ -174,13 +174,25 @@ class Detector(OnDemand):
 def chosen_scorer(settings: Settings, inputs: Inputs) -> Scorer:
     """The SVMs, or the softmax of the network that computed the features."""
     if settings.score == "softmax":
-        return class_probabilities(inputs.item_reader("features").manifest["summary"].get("class_names", ()))
+        return class_probabilities(class_names(inputs))
     return read_svms(inputs.reader("svm"))
 
 
-def chosen_regressors(settings: Settings, inputs: Inputs) -> BoxRegressors | None:
-    """The box regressors; None if they are turned off or the recipe has none."""
-    if not settings.bbox_regression:
+def refines(settings: Settings, inputs: Inputs) -> bool:
+    """Whether boxes are refined: not if that is turned off, or left to regressors that the recipe does not have."""
+    return settings.bbox_regression and (settings.regression == OF_NETWORK or "regressor" in inputs)
+
+
+def chosen_regressors(settings: Settings, inputs: Inputs) -> Regressors | None:
+    """What refines the boxes: the box regressors or the network; None if nothing does."""
+    if not refines(settings, inputs):
         return None
-    regressor = inputs.optional_reader("regressor")
-    return None if regressor is None else read_regressors(regressor)
+    if settings.regression == OF_NETWORK:
+        return network_deltas(class_names(inputs))
+    return read_regressors(inputs.reader("regressor"))
+
+
+def class_names(inputs: Inputs) -> Sequence[str]:
+    """The classes of the network that computed the features; none if they are not known."""
+    names: Sequence[str] = inputs.item_reader("features").manifest["summary"].get("class_names", ())
+    return names

@@ -15,10 +15,15 @@ from typing import Any
 from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
-from stages.networks import NetworkCard, PlannedNetwork
+from stages.networks import DELTAS, NetworkCard, PlannedNetwork
 from stages.networks.precision import precision_setting
 
 WARP, ROI_POOL = "warp", "roi-pool"
+
+
+def pooling_of(card: NetworkCard) -> str:
+    """How a network's regions are pooled by default: as its region head was trained."""
+    return "max" if card.heads.regions is None else card.heads.regions.pooling
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,14 @@ class Settings:
     )
     pooling: str = setting(
         "max",
-        "How a region of the map is pooled. max: RoI max pooling; align: RoIAlign, the mean of 2 x 2 bilinear samples "
-        "per bin, at positions that are not rounded to cells.",
-        choices=("max", "align"),
+        "How a region of the map is pooled; a network trained on pooled regions has its own default. max: RoI max "
+        "pooling; align: RoIAlign, the mean of 2 x 2 bilinear samples per bin, at positions that are not rounded to "
+        "cells; warp: RoI warping, the largest of 2 x 2 such samples.",
+        choices=("max", "align", "warp"),
         only_with=("method", ROI_POOL),
         later=True,
-        source="Fast R-CNN section 2.1; align: Mask R-CNN section 3",
+        of_network=pooling_of,
+        source="Fast R-CNN section 2.1; align: Mask R-CNN section 3; warp: Dai et al. 2015, section 3.2",
     )
     truncated_svd: tuple[str, ...] = setting(
         (),
@@ -111,8 +118,9 @@ class Settings:
 
 def check_layers(settings: Settings, card: NetworkCard) -> None:
     """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have (or that it
-    does not compute from pooled regions), for a padding that leaves no room for the region, and for a truncated layer
-    that is not fully connected, or not needed for `layers`."""
+    does not compute from pooled regions), for a padding that leaves no room for the region, for another pooling than
+    the network was trained with, for box deltas of warped regions, and for a truncated layer that is not fully
+    connected, or not needed for `layers`."""
     if not settings.layers or len(set(settings.layers)) < len(settings.layers):
         raise BadSetting(
             f"layers = {list(settings.layers)} must name one or more layers of {card.name}, each once "
@@ -121,7 +129,17 @@ def check_layers(settings: Settings, card: NetworkCard) -> None:
     card.check_layers(settings.layers)
     if settings.method == WARP:
         card.check_padding(settings.padding)
+        if DELTAS in settings.layers:
+            raise BadSetting(
+                f"layers = {list(settings.layers)}: box deltas move regions that are pooled from the map; leave out "
+                f"'{DELTAS}', or set method = 'roi-pool'"
+            )
     else:
+        if settings.pooling != pooling_of(card) and card.heads.regions is not None:
+            raise BadSetting(
+                f"pooling = '{settings.pooling}': this {card.name} was trained on regions pooled by "
+                f"'{pooling_of(card)}'; leave the setting out"
+            )
         card.needed(settings.layers, card.head.start)
     for layer in settings.ranks:
         if layer not in card.fully_connected:

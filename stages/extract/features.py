@@ -16,7 +16,7 @@ from stages.contract.settings import check_device
 from stages.extract import Settings, check_layers, check_ranks
 from stages.images.reading import Pixels
 from stages.images.warp import warp_batches
-from stages.networks import SOFTMAX, NetworkSource
+from stages.networks import DELTAS, SOFTMAX, NetworkSource
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load, loaded, not_finite
@@ -43,8 +43,9 @@ def layer_dimensions(settings: Settings, network: NetworkSource) -> dict[str, in
 
 
 def stored_dtype(settings: Settings, layer: str) -> str:
-    """The type a layer is stored in: float32 for probabilities, which float16 could not tell apart near 1."""
-    return "float32" if layer == SOFTMAX else settings.dtype
+    """The type a layer is stored in: float32 for probabilities, which float16 could not tell apart near 1, and for box
+    deltas, which are coordinates."""
+    return "float32" if layer in (SOFTMAX, DELTAS) else settings.dtype
 
 
 def load_network(source: NetworkSource, settings: Settings, device: str) -> Network:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from stages.networks.cards import (
     BACKGROUND,
     CAFFE,
+    DELTAS,
     NETWORKS,
     PREPROCESSINGS,
     SOFTMAX,
@@ -23,6 +24,7 @@ from stages.networks.source import NetworkSettings, NetworkSource
 __all__ = [
     "BACKGROUND",
     "CAFFE",
+    "DELTAS",
     "NETWORKS",
     "PREPROCESSINGS",
     "SOFTMAX",

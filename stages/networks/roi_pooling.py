@@ -1,5 +1,5 @@
-"""Regions of a feature map, pooled to a fixed size: RoI max pooling (Fast R-CNN section 2.1) and RoIAlign (Mask R-CNN,
-arXiv 1703.06870, section 3).
+"""Regions of a feature map, pooled to a fixed size: RoI max pooling (Fast R-CNN section 2.1), RoIAlign (Mask R-CNN,
+arXiv 1703.06870, section 3) and RoI warping (Dai et al., arXiv 1512.04412, section 3.2).
 
 Notation: N boxes; S scales; a map has C channels and a cell every `stride` pixels of the network's input.
 """
@@ -17,9 +17,9 @@ from stages.boxes import Boxes, area
 from stages.images.warp import round_half_away
 from stages.networks.cards import Trunk
 
-POOLINGS = ("max", "align")
+POOLINGS = ("max", "align", "warp")
 SAMPLES = 2
-"""RoIAlign averages SAMPLES x SAMPLES bilinear samples per bin."""
+"""RoIAlign averages SAMPLES x SAMPLES bilinear samples per bin; RoI warping takes the largest."""
 
 
 def nearest_scale(boxes: Boxes, scales: Sequence[float], side: int) -> NDArray[np.int64]:
@@ -55,8 +55,8 @@ def map_boxes(boxes: Boxes, scales: NDArray[np.float64], trunk: Trunk) -> NDArra
 class MapRegions:
     """What is to be pooled for N boxes: the M <= N different regions of the maps, ordered by scale.
 
-    `levels` int64 [M]: the number of the map; `corners` [M, 4]: int64 cells for "max", float32 as of `map_boxes` for
-    "align"; `inverse` int64 [N]: the region of each box.
+    `levels` int64 [M]: the number of the map; `corners` [M, 4]: int64 cells for "max", else float32 as of `map_boxes`;
+    `inverse` int64 [N]: the region of each box.
     """
 
     levels: NDArray[np.int64]
@@ -90,5 +90,8 @@ def pooled_regions(
             boxes = [corners.to(cells.device)]
             if pooling == "max":
                 yield roi_pool(cells[None], boxes, size)
-            else:
+            elif pooling == "align":
                 yield roi_align(cells[None], boxes, size, sampling_ratio=SAMPLES, aligned=True)
+            else:  # the values of `roi_warp`, without its gradients
+                samples = roi_align(cells[None], boxes, SAMPLES * size, sampling_ratio=1, aligned=True)
+                yield torch.nn.functional.max_pool2d(samples, SAMPLES)

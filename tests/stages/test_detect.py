@@ -14,17 +14,20 @@ from hypothesis import strategies as st
 
 from cache import Column, Identity, Reader, Schema, Shard, Writer
 from stages.boxes import Boxes, iou_matrix
-from stages.contract.errors import StageError
+from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import identity_of
 from stages.detect import STAGE, Settings, stage
-from stages.detect.scoring import Head, Scorer, class_probabilities
+from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities, network_deltas
 from stages.detect.trace import detect_image
 from stages.detections import Detections, read_detections
 from stages.detections.candidates import Scored, best_candidates, best_rows
 from stages.detections.suppression import METHODS, GreedyNms
+from stages.extract import Settings as ExtractSettings
 from stages.features.linear_models import NEVER_DETECTED, BoxRegressors, LinearSvms, read_regressors, read_svms
+from stages.networks import NETWORKS, PlannedNetwork
+from stages.networks.heads import Heads, RegionHead
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -47,7 +50,7 @@ def detections(
     features: dict[str, Any],
     size: tuple[int, int],
     scorer: Scorer,
-    regressors: BoxRegressors | None,
+    regressors: Regressors | None,
     chosen: Settings,
 ) -> Detections:
     """What is detected in an image of this (width, height)."""
@@ -98,6 +101,22 @@ def test_regression_moves_each_class_by_its_own_regressor_and_clips() -> None:
     features = {"fc7": np.ones((1, 2), np.float16), "pool5": np.ones((1, 2), np.float16)}
     found = detections(boxes, features, (24, 30), svms_of((1, 0), (0, 1)), shifting(0.5, -2), Settings())
     np.testing.assert_allclose(found.boxes, [[15, 10, 24, 21], [0, 10, 1, 21]], atol=1e-4)
+
+
+def test_a_networks_own_deltas_move_each_class_by_its_four() -> None:
+    """A box of 20 x 10 around (20, 15): cat by half its width; dog up by 0.2 of its height, twice as wide and half as
+    high: 40 x 5 around (20, 13), and clipped."""
+    boxes = np.array([[10, 10, 30, 20]], np.float32)
+    layers = {
+        "softmax": np.array([[0.5, 0.4, 0.1]], np.float32),
+        "deltas": np.array([[0.5, 0, 0, 0, 0, -0.2, np.log(2), -np.log(2)]], np.float32),
+    }
+    names = (*CLASSES[:2], "background")
+    chosen = Settings(score="softmax", regression="network")
+    found = detections(boxes, layers, (36, 30), class_probabilities(names), network_deltas(names), chosen)
+    np.testing.assert_allclose(found.boxes, np.array([[20, 10, 36, 20], [0, 10.5, 36, 15.5]]), rtol=1e-6)
+    assert found.labels.tolist() == [0, 1]
+    np.testing.assert_array_equal(found.scores, layers["softmax"][0, :2])
 
 
 def test_only_the_best_of_a_class_are_kept() -> None:
@@ -438,10 +457,69 @@ def test_the_stage_detects_by_the_softmax_of_its_features(tmp_path: Path, inputs
         detect(tmp_path / "none", inputs, chosen)
 
 
+def test_the_stage_moves_boxes_by_the_deltas_of_its_features(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    """Those of the proposals alone; with SVMs as with the softmax, and without regressors."""
+    random = np.random.default_rng(6)
+    records = {
+        image: {**record, "deltas": (0.2 * random.normal(size=(len(record["boxes"]), 12))).astype(np.float32)}
+        for image, record in inputs["features"].records()
+    }
+    old = inputs["features"].schema
+    columns = Schema(rows={**old.rows, "deltas": Column("float32", (12,))}, per_item=old.per_item)
+    features = cache_of(tmp_path, "more", columns, records)
+    features.manifest["summary"] = {"class_names": [*CLASSES, "background"]}
+    chosen = Settings(regression="network", max_per_image=10)
+    reader = detect(tmp_path / "out", {"features": features, "svm": inputs["svm"]}, chosen, jobs=2)
+    assert reader.manifest["summary"]["bbox_regression"] is True
+    record = records["image1"]
+    proposals = ~record["is_object"]
+    layers = {layer: record[layer][proposals] for layer in ("fc7", "deltas")}
+    scored = Head(read_svms(inputs["svm"]), network_deltas((*CLASSES, "background"))).scored(
+        record["boxes"][proposals], layers, (100, 91)
+    )
+    trace = detect_image(scored, chosen)
+    np.testing.assert_array_equal(reader.read("image1")["boxes"], trace.detections.boxes)
+    row, label = trace.candidates.rows[0], trace.candidates.labels[0]
+    box, moved = record["boxes"][proposals][row].astype(float), layers["deltas"][row, 4 * label : 4 * label + 4]
+    sides = (box[2:] - box[:2]) * np.exp(moved[2:])
+    centre = (box[:2] + box[2:]) / 2 + moved[:2] * (box[2:] - box[:2])
+    expected = np.clip([*(centre - sides / 2), *(centre + sides / 2)], 0, [100, 91, 100, 91])
+    np.testing.assert_allclose(trace.moved.boxes[0], expected, rtol=1e-5)
+    assert not np.array_equal(trace.moved.boxes[0], record["boxes"][proposals][row])
+    features.manifest["summary"] = {}
+    with pytest.raises(StageError, match="predicts box deltas"):
+        detect(tmp_path / "no", {"features": features, "svm": inputs["svm"]}, chosen)
+    inputs["features"].manifest["summary"] = {"class_names": [*CLASSES, "background"]}
+    with pytest.raises(StageError, match="lack layer 'deltas'"):
+        detect(tmp_path / "none", inputs, chosen)
+
+
+def test_deltas_of_other_classes_than_the_svms_are_refused(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    inputs["features"].manifest["summary"] = {"class_names": ["dog", "cat", "owl", "background"]}
+    with pytest.raises(StageError, match="the classes of the box regression differ"):
+        detect(tmp_path / "detect", inputs, Settings(regression="network"))
+
+
+def test_a_network_that_predicts_deltas_is_needed_before_anything_runs() -> None:
+    assert STAGE.check is not None
+    chosen = Settings(score="softmax", regression="network")
+    own = PlannedNetwork(NETWORKS["shapenet"], True)
+    detector = PlannedNetwork(NETWORKS["shapenet"].with_heads(Heads(None, RegionHead("max", 4))), True)
+    kept = ExtractSettings(layers=("softmax", "deltas"))
+    with pytest.raises(BadSetting, match="'network' needs the features of a network that predicts box deltas"):
+        STAGE.check(chosen, own, {"features": kept})
+    with pytest.raises(BadSetting, match="'network': its layer 'deltas' is not among the extracted"):
+        STAGE.check(chosen, detector, {"features": ExtractSettings(layers=("softmax",))})
+    STAGE.check(chosen, detector, {"features": kept})
+    with pytest.raises(BadSetting, match="refines boxes, which bbox_regression = false turns off"):
+        Settings(regression="network", bbox_regression=False)
+
+
 def test_the_scores_setting_came_later_and_leaves_older_keys_alone() -> None:
     older = {"max_per_image": 100, "average_per_image": 40, "nms_iou": 0.3, "bbox_regression": True}
     assert identity_of(Settings()) == older
     assert identity_of(Settings(score="softmax")) == {**older, "score": "softmax"}
+    assert identity_of(Settings(regression="network")) == {**older, "regression": "network"}
     by_image = {"cap": "image", "least_score": 0.05, "all_classes_at_most": 100}
     assert identity_of(Settings(cap="image")) == {**older, **by_image}
 

@@ -13,6 +13,7 @@ from cache import Column, Identity, Reader, Schema, Writer
 from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
+from stages.contract.settings import build_settings, with_network
 from stages.datasets import open_dataset
 from stages.extract import STAGE, Settings
 from stages.extract.features import pooled_features
@@ -22,6 +23,7 @@ from stages.maps import Settings as MapsSettings
 from stages.maps.stage import on_demand as maps_on_demand
 from stages.networks import NETWORKS, NetworkSettings, NetworkSource, PlannedNetwork
 from stages.networks.feature_maps import FeatureMaps, compute_maps
+from stages.networks.heads import Heads, RegionHead
 from stages.networks.roi_pooling import corner_cells
 from stages.networks.truncated_svd import decomposed, with_truncated_layers
 
@@ -193,6 +195,42 @@ def test_overflow_names_the_layer(inputs):
     box = np.array([[0, 0, 40, 40]], np.float32)
     with pytest.raises(StageError, match=r"layer 'pool4'.*set extract.dtype = \"float32\""):
         pooled_features(loud, box, network, POOLED)
+
+
+DETECTOR = Heads(None, RegionHead("align", 3, (20,), 0.5))
+
+
+def test_deltas_of_a_detector_keep_their_digits(inputs, run_stage):
+    """In float32, whatever `dtype` is; the regions are pooled to the size that its head takes."""
+    own = inputs["network"]
+    detector = NetworkSource("shapenet", "random", own.preprocessing, 4, heads=DETECTOR)
+    settings = Settings(method="roi-pool", layers=("fc6", "softmax", "deltas"), pooling="align")
+    maps = maps_on_demand(SCALES, Inputs({**inputs, "network": detector}), Execution())
+    reader = run_stage(STAGE, settings, {**inputs, "network": detector, "maps": maps})
+    columns = {name: (column.dtype, column.shape) for name, column in reader.schema.rows.items()}
+    assert columns["deltas"] == ("float32", (12,))
+    assert columns["softmax"] == ("float32", (4,))
+    assert columns["fc6"] == ("float16", (20,))
+    record = reader.read(reader.item_ids[0])
+    with torch.inference_mode():
+        hidden = torch.from_numpy(record["fc6"].astype(np.float32))
+        expected = detector.module().get_submodule("regions.bbox_pred")(hidden)
+    np.testing.assert_allclose(record["deltas"], expected, atol=2e-3)
+
+
+def test_a_detectors_regions_are_pooled_as_in_its_training():
+    """By default; another pooling is refused, and so are deltas of warped regions."""
+    assert STAGE.check is not None
+    card = NETWORKS["shapenet"].with_heads(DETECTOR)
+    left_out = build_settings(Settings, {"method": "roi-pool", "layers": ["deltas"]})
+    assert with_network(left_out, card).pooling == "align"
+    assert with_network(left_out, NETWORKS["shapenet"]).pooling == "max"
+    STAGE.check(with_network(left_out, card), PlannedNetwork(card, True), {})
+    other = Settings(method="roi-pool", layers=("deltas",), pooling="max")
+    with pytest.raises(BadSetting, match=r"pooling = 'max': this shapenet was trained on regions pooled by 'align'"):
+        STAGE.check(other, PlannedNetwork(card, True), {})
+    with pytest.raises(BadSetting, match=r"'deltas'\]: box deltas move regions that are pooled from the map"):
+        STAGE.check(Settings(layers=("softmax", "deltas"), padding=4), PlannedNetwork(card, True), {})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stages.networks import NETWORKS
 from stages.networks.roi_pooling import corner_cells, map_boxes, map_regions, nearest_scale, pooled_regions
+from stages.networks.roi_warping import roi_warp
 
 VGG, SQUEEZENET = NETWORKS["vgg16"].trunk, NETWORKS["squeezenet1_0"].trunk
 
@@ -103,6 +104,17 @@ def test_align_by_hand():
         x, y = pooled(cells, box, 4, "align", trunk)[0]
         np.testing.assert_allclose(x[0], [140, 220, 300, 380], rtol=1e-5)
         np.testing.assert_allclose(y[:, 0], [80, 120, 160, 200], rtol=1e-5)
+
+
+def test_warping_is_roi_warp():
+    """In extraction as in training, but for float32's last digits; boxes at the map's edges and outside, too."""
+    generator = np.random.default_rng(0)
+    cells = generator.normal(size=(3, 12, 17)).astype(np.float32)
+    first = generator.uniform(-60, 250, (40, 2))
+    boxes = np.hstack([first, first + generator.uniform(1, 200, first.shape)]).astype(np.float32)
+    corners = torch.from_numpy(map_boxes(boxes, np.ones(40), SQUEEZENET))
+    expected = roi_warp(torch.from_numpy(cells)[None], corners, 5)
+    np.testing.assert_allclose(pooled(cells, boxes, 5, "warp", SQUEEZENET), expected, atol=1e-4)
 
 
 def test_boxes_on_the_map():
