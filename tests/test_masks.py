@@ -135,7 +135,7 @@ def test_explain_draws_the_regions(masked: tuple[Path, Path], tmp_path: Path) ->
     assert 0.001 < (sheet != boxes_alone).mean() < 0.2
     photo = next((work / "datasets").glob(f"shapes-v1-*/JPEGImages/{image}.jpg"))
     of_photo, _ = explained(chosen, str(photo), None)
-    assert of_photo.regions is not None
-    assert {name: values.tobytes() for name, values in of_photo.regions.items()} == {
-        name: values.tobytes() for name, values in (with_regions.regions or {}).items()
+    assert of_photo.proposals is not None
+    assert {name: values.tobytes() for name, values in of_photo.proposals.items()} == {
+        name: values.tobytes() for name, values in (with_regions.proposals or {}).items()
     }

@@ -124,12 +124,12 @@ def units(
     click.echo(show_units(graph, split, layer, features, units, montage, top, overlap, output, as_json_text))
 
 
-@click.command(short_help="Draw the paper's figures: detections, filters, box plots, transformations.")
+@click.command(short_help="Draw the paper's figures: detections, proposals, filters, box plots, transformations.")
 @recipes_argument
 @click.option(
     "--only",
     metavar="NAME,...",
-    help="Only these: detections, filters, transformations, training-samples, box-plots, precision-recall  "
+    help="Only these: detections, proposals, filters, transformations, training-samples, box-plots, precision-recall  "
     "[default: all]",
 )
 @click.option(
@@ -145,7 +145,7 @@ def units(
     "images",
     multiple=True,
     metavar="ID",
-    help="An image to use for detections and transformations; repeatable.",
+    help="An image to use for detections, proposals and transformations; repeatable.",
 )
 @click.option(
     "--images",

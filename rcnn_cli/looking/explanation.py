@@ -20,7 +20,7 @@ from rcnn_cli.looking.photos import readable
 from rcnn_cli.looking.showing import evaluation_for
 from rcnn_cli.recipes.detectors import choice_told, detector_node, detector_of, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, on_demand, open_input
+from rcnn_cli.running.runner import Computed, complete, on_demand, open_input
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import nearest
@@ -37,11 +37,15 @@ from stages.matching.ground_truth import listed
 from stages.matching.judgement import Judged, judge
 from stages.matching.objects import Objects, counted_objects, read_objects
 from stages.plurals import number_of
+from stages.propose.methods import METHODS
 
 if TYPE_CHECKING:
     from stages.extract.pictures import View
 
 log = logging.getLogger("rcnn")
+
+SCORES_OF_PROPOSALS = "scores"
+"""The column of a method that ranks its proposals."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Explained:
     `cuts` and `thresholds` float32 [K]: the scores from which a class's detections are shown, and from which the caps
     keep them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `detections` holds the
     detections, in the same order, `precision` float64 [d] as in `Evaluated`. `labels` are the objects' classes in the
-    detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2". `regions` is what
-    `regions_of` the image are.
+    detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2". `proposals` is
+    what `proposals_of` the image are.
     """
 
     chosen: Chosen
@@ -97,7 +101,7 @@ class Explained:
     classes: tuple[str, ...]
     labels: tuple[int | None, ...]
     names: tuple[str, ...]
-    regions: Record | None = None
+    proposals: Record | None = None
 
     @property
     def least(self) -> NDArray[np.float32]:
@@ -117,10 +121,27 @@ class Explained:
 
     def region(self, proposal: int) -> Mask | None:
         """A proposal's region, bool [H, W]; None where it has no mask."""
-        if self.regions is None:
+        if not self.has_regions:
             return None
-        rows = np.flatnonzero((self.regions["boxes"] == self.trace.scored.boxes[proposal]).all(axis=1))
-        return read_mask(self.regions, int(rows[0])) if len(rows) else None
+        assert self.proposals is not None
+        rows = np.flatnonzero((self.proposals["boxes"] == self.trace.scored.boxes[proposal]).all(axis=1))
+        return read_mask(self.proposals, int(rows[0])) if len(rows) else None
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the proposals have masks."""
+        return self.proposals is not None and set(COLUMNS) <= set(self.proposals)
+
+    @cached_property
+    def proposal_scores(self) -> NDArray[np.float32] | None:
+        """The scores that the proposals have from the method that found them, float32 [n], highest first; None if it
+        does not rank them, or if the features are those of other proposals."""
+        if self.proposals is None or SCORES_OF_PROPOSALS not in self.proposals:
+            return None
+        if not np.array_equal(self.proposals["boxes"], self.trace.scored.boxes):
+            return None
+        scores: NDArray[np.float32] = self.proposals[SCORES_OF_PROPOSALS]
+        return scores
 
 
 def choose(graph: Graph, evaluation: str | None, detector: str | None) -> Chosen:
@@ -176,7 +197,8 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
     if split is None:
         return explain_photo(chosen, Path(image), execution)
     graph, node = chosen.graph, detector_on(chosen, split)
-    trace = trace_of(graph, node, image, execution)
+    computed: Computed = {}
+    trace = trace_of(graph, node, image, execution, computed=computed)
     thresholds = np.full(len(trace.scored.classes), -np.inf, np.float32)
     if complete(graph, node):
         cached = Reader(graph.folder(node))
@@ -191,19 +213,20 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
         log.info("The recipe does not detect on all of '%s', so the cap over its images is left out.", split)
     dataset = graph.dataset(split, "dataset")
     objects = counted_objects(read_objects(dataset, [image]), chosen.rules.use_difficult)
-    pixels, regions = dataset.read_image(image), regions_of(graph, node, image, execution)
-    return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes), regions)
+    pixels, proposals = dataset.read_image(image), proposals_of(graph, node, image, execution, computed=computed)
+    return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes), proposals)
 
 
 def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained:
     """A photo: proposals and features are computed now."""
     pixels, name, photos = read_image(path), Path(readable(path)), Photos()
     photos.show(name.stem, pixels, path)
-    trace = trace_of(chosen.graph, chosen.detector, name.stem, execution, photos)
+    computed: Computed = {}
+    trace = trace_of(chosen.graph, chosen.detector, name.stem, execution, photos, computed)
     nothing = read_objects(None, [])
     unlimited = np.full(len(trace.scored.classes), -np.inf, np.float32)
-    regions = regions_of(chosen.graph, chosen.detector, name.stem, execution, photos)
-    return put_together(chosen, name.name, None, pixels, trace, unlimited, nothing, (), regions)
+    proposals = proposals_of(chosen.graph, chosen.detector, name.stem, execution, photos, computed)
+    return put_together(chosen, name.name, None, pixels, trace, unlimited, nothing, (), proposals)
 
 
 def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
@@ -234,9 +257,19 @@ def split_of(chosen: Chosen, image: str, split: str | None) -> str | None:
     )
 
 
-def trace_of(graph: Graph, node: Node, image: str, execution: Execution, photos: Photos | None = None) -> Trace:
-    """The trace of an image of the detector's split, or of the `photos`, from cached features where there are some."""
-    detector = on_demand(graph, node, execution.in_worker, photos)
+def trace_of(
+    graph: Graph,
+    node: Node,
+    image: str,
+    execution: Execution,
+    photos: Photos | None = None,
+    computed: Computed | None = None,
+) -> Trace:
+    """The trace of an image of the detector's split, or of the `photos`, from cached features where there are some.
+
+    `computed`: the readers on demand that there are, to which those that are made here are added.
+    """
+    detector = on_demand(graph, node, execution.in_worker, photos, computed)
     trace: Trace = detector.trace(image)
     reason = detector.manifest["skipped"].get(image)
     if reason:
@@ -244,21 +277,27 @@ def trace_of(graph: Graph, node: Node, image: str, execution: Execution, photos:
     return trace
 
 
-def regions_of(
-    graph: Graph, node: Node, image: str, execution: Execution, photos: Photos | None = None
+def proposals_of(
+    graph: Graph,
+    node: Node,
+    image: str,
+    execution: Execution,
+    photos: Photos | None = None,
+    computed: Computed | None = None,
 ) -> Record | None:
-    """The boxes of an image's proposals and their masks, as for `trace_of`; None where they are kept without masks, or
-    not at all."""
+    """The boxes of an image's proposals with their masks and scores, as for `trace_of`; None where they have neither,
+    or are not kept."""
     proposals = node.made_from("proposals")
-    if proposals is None or not getattr(proposals.settings, "masks", False):
+    if proposals is None or not (proposals.settings.masks or METHODS[proposals.settings.method].ranks):
         return None
     if photos is None and complete(graph, proposals):
         source = Reader(graph.folder(proposals))
     elif photos is not None or not graph.is_cached(proposals):
-        source = on_demand(graph, proposals, execution.in_worker, photos)
+        source = on_demand(graph, proposals, execution.in_worker, photos, computed)
     else:
         return None
-    record: Record = source.read(image, ["boxes", *COLUMNS])
+    known = [name for name in ("boxes", SCORES_OF_PROPOSALS, *COLUMNS) if name in source.schema.columns()]
+    record: Record = source.read(image, known)
     return record
 
 
@@ -286,7 +325,7 @@ def put_together(
     thresholds: NDArray[np.float32],
     objects: Objects,
     classes: tuple[str, ...],
-    regions: Record | None = None,
+    proposals: Record | None = None,
 ) -> Explained:
     """All that is known of the image."""
     from stages.extract.pictures import View  # imports PyTorch
@@ -317,7 +356,7 @@ def put_together(
         classes,
         tuple(known.get(classes[label]) for label in objects.labels),
         object_names([classes[label] for label in objects.labels]),
-        regions,
+        proposals,
     )
 
 

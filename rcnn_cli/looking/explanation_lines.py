@@ -16,11 +16,15 @@ from stages.detect.misses import Miss, Reason, why_missed
 from stages.matching.error_types import BACKGROUND, DIFFICULT, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
 from stages.plurals import number_of
 
+AROUND = 3
+"""The proposals that are shown around an object."""
+
 
 @dataclass(frozen=True)
 class Line:
-    """What is told of one object or detection: a `sentence` and perhaps a `detail`; where it happened, `proposal` and
-    the detector's `label` (None without); the `box` of the object (None of a detection); all numbers, as JSON `values`.
+    """What is told of one object or detection: a `sentence`, perhaps a `detail`, and the scored proposals `around` an
+    object; where it happened, `proposal` and the detector's `label` (None without); the `box` of the object (None of a
+    detection); all numbers, as JSON `values`.
     """
 
     name: str
@@ -31,6 +35,7 @@ class Line:
     label: int | None
     values: dict[str, Any]
     detail: str = ""
+    around: str = ""
 
 
 # What is told of an object
@@ -49,6 +54,7 @@ def tell_object(explained: Explained, index: int) -> Line:
         "difficult": bool(explained.objects.difficult[index]),
         "covering": int(np.sum(reaches(overlaps, explained.chosen.rules.iou))),
         "best_proposal": proposal_values(explained, best, label, box),
+        **around_values(explained, box),
     }
     if explained.objects.difficult[index]:
         lying = [at for at in range(len(explained.kept)) if explained.judged.own[at] == index]
@@ -86,7 +92,48 @@ def tell_object(explained: Explained, index: int) -> Line:
         label,
         values,
         best_words(values["best_proposal"], trace.scored.regress is not None),
+        around_words(explained, box),
     )
+
+
+def proposals_around(explained: Explained, box: NDArray[np.float32]) -> list[int]:
+    """The AROUND proposals that overlap the object `box` most, the most first; none if proposals have no scores."""
+    if explained.proposal_scores is None:
+        return []
+    overlaps = iou_matrix(explained.trace.scored.boxes, box[None])[:, 0]
+    return [int(row) for row in np.argsort(-overlaps, kind="stable")[:AROUND] if overlaps[row] > 0]
+
+
+def around_values(explained: Explained, box: NDArray[np.float32]) -> dict[str, Any]:
+    """The numbers of the proposals around an object: IoU, score and rank among the image's; nothing without scores."""
+    scores = explained.proposal_scores
+    if scores is None:
+        return {}
+    boxes = explained.trace.scored.boxes
+    around = [
+        {
+            "proposal": row,
+            "box": [float(corner) for corner in boxes[row]],
+            "iou": overlap(boxes[row], box),
+            "proposal_score": float(scores[row]),
+            "proposal_rank": row + 1,
+        }
+        for row in proposals_around(explained, box)
+    ]
+    return {"proposals_around": around}
+
+
+def around_words(explained: Explained, box: NDArray[np.float32]) -> str:
+    """The proposals around a missed object in words; nothing without scores."""
+    scores = explained.proposal_scores
+    if scores is None:
+        return ""
+    boxes = explained.trace.scored.boxes
+    told = [
+        f"IoU {overlap(boxes[row], box):.2f}, score {scores[row]:.2f}, rank {row + 1:,}"
+        for row in proposals_around(explained, box)
+    ]
+    return f"proposals around it, of {len(scores):,}: {'; '.join(told) or 'none'}"
 
 
 def best_words(best: Mapping[str, Any] | None, regressed: bool) -> str:

@@ -96,7 +96,9 @@ def format_text(explained: Explained, lines: Lines) -> str:
         f"{number_of(steps['shown'], 'detection')} after suppression",
     ]
     objects = [
-        text for line in lines.objects for text in (line.sentence, *([f"    {line.detail}"] * bool(line.detail)))
+        text
+        for line in lines.objects
+        for text in (line.sentence, *(f"    {more}" for more in (line.detail, line.around) if more))
     ]
     if explained.split and not objects:
         objects = ["no object of that class is annotated" if len(explained.objects) else "no object is annotated"]

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from rcnn_cli.looking.explanation_lines import proposals_around
 from stages.detect import SCORES
 from stages.extract.pictures import seen_regions
 from stages.images.reading import Pixels
 from stages.matching.error_types import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.pictures.drawing import font_of, shortened, wrapped
 from stages.pictures.legends import Entry, draw_legend, with_margins
-from stages.pictures.marks import Mark, draw_many, draw_marks, tinted
+from stages.pictures.marks import Mark, draw_many, draw_marks, draw_scored, tinted
 from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
 from stages.plurals import number_of
 
@@ -52,7 +53,7 @@ def heading(explained: Explained) -> Pixels:
     title = draw_legend(
         [[Entry(f"{explained.name}: {explained.chosen.detector.name} of {recipe}")]], WIDTH - 2 * GAP, points=20
     )
-    words = "proposal" if explained.regions is None else "proposal; tinted: its region"
+    words = "proposal; tinted: its region" if explained.has_regions else "proposal"
     entries = [Entry(words, PROPOSAL)]
     if explained.trace.scored.regress is not None:
         entries.append(Entry("after regression", REGRESSED))
@@ -69,15 +70,11 @@ def heading(explained: Explained) -> Pixels:
 def panels(explained: Explained, lines: Lines) -> Pixels:
     """The whole image three times: all proposals, the candidates above the cuts, the detections."""
     trace, pixels = explained.trace, explained.pixels
-    opacity = float(np.clip(60 / max(1, len(trace.scored.boxes)), 0.12, 1))
     above = np.flatnonzero(trace.moved.scores >= explained.least[trace.moved.labels])
     owner = "its" if len(explained.shown) == 1 else "their"
     numbers = f", with {owner} precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
     scenes = [
-        (
-            draw_many(pixels, trace.scored.boxes, PROPOSAL, PANEL, opacity),
-            number_of(len(trace.scored.boxes), "proposal"),
-        ),
+        proposal_scene(explained),
         (
             draw_marks(pixels, candidate_marks(explained, above), PANEL),
             f"{number_of(len(above), 'candidate')} above the cuts; grey: suppressed",
@@ -99,6 +96,18 @@ def panels(explained: Explained, lines: Lines) -> Pixels:
         for line, words in enumerate(caption):
             pen.text((middle, height + 6 + line * step), words, fill=INK, font=font_of(15), anchor="ma")
     return np.asarray(canvas).copy()
+
+
+def proposal_scene(explained: Explained) -> tuple[Pixels, str]:
+    """The image with all proposals, coloured by score if they have any, and what it shows."""
+    boxes, scores = explained.trace.scored.boxes, explained.proposal_scores
+    words = number_of(len(boxes), "proposal")
+    if scores is None or not len(scores):
+        opacity = float(np.clip(60 / max(1, len(boxes)), 0.12, 1))
+        return draw_many(explained.pixels, boxes, PROPOSAL, PANEL, opacity), words
+    low, high = float(scores.min()), float(scores.max())
+    scene = draw_scored(explained.pixels, boxes, scores, (low, high), PANEL)
+    return scene, f"{words}; the lighter, the higher the score: {low:.2f} to {high:.2f}"
 
 
 def candidate_marks(explained: Explained, candidates: NDArray[np.int64]) -> list[Mark]:
@@ -170,7 +179,8 @@ def strip(explained: Explained, line: Line) -> Pixels:
         left += bars.shape[1] + GAP
     width = WIDTH - GAP - left
     bottom = write(pen, line.sentence, (left, GAP), width, STRIP - 70, INK, 17)
-    write(pen, line.detail, (left, bottom + 8), width, GAP + STRIP - bottom - 8, FAINT, 14)
+    more = "; ".join(filter(None, (line.detail, line.around)))
+    write(pen, more, (left, bottom + 8), width, GAP + STRIP - bottom - 8, FAINT, 14)
     return np.asarray(canvas).copy()
 
 
@@ -196,7 +206,10 @@ def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
     end = np.minimum(np.ceil((low + high + side) / 2).astype(int), (width, height))
     part = pixels[start[1] : end[1], start[0] : end[0]]
     shift = np.array([*start, *start], np.float32)
-    return draw_marks(part, [Mark(mark.box - shift, mark.colour, dashed=mark.dashed) for mark in marks], (STRIP, STRIP))
+    around = [] if line.box is None else proposals_around(explained, line.box)  # boxes that need not fit the part
+    marks += [Mark(trace.scored.boxes[row], PROPOSAL, thin=True) for row in around if row != line.proposal]
+    shifted = [Mark(mark.box - shift, mark.colour, dashed=mark.dashed, thin=mark.thin) for mark in marks]
+    return draw_marks(part, shifted, (STRIP, STRIP))
 
 
 def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels:

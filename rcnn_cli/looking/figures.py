@@ -14,7 +14,7 @@ from rcnn_cli.looking.units import features_nodes
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.detectors import detector_node, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import complete, open_input
+from rcnn_cli.running.runner import check_readable, complete, open_input
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import nearest
@@ -171,6 +171,35 @@ def chosen_images(wish: Wish, image_ids: Sequence[str], split: str) -> list[str]
     return [image_ids[pick] for pick in picks]
 
 
+def proposals(graph: Graph, wish: Wish) -> Pictures:
+    """The proposals of the main detector, coloured by score if they have any, on chosen or random images."""
+    from stages.propose.pictures import proposal_sheet
+
+    node = proposals_node(graph)
+    check_readable(graph, node, "to draw its proposals")
+    reader = Reader(graph.folder(node))
+    skipped = reader.manifest.get("skipped", {})
+    ids = chosen_images(wish, [image_id for image_id in reader.item_ids if image_id not in skipped], node.dataset)
+    columns = [name for name in ("boxes", "scores") if name in reader.schema.rows]
+    dataset = graph.dataset(node.dataset, "dataset")
+    sheets = [
+        proposal_sheet(dataset, {image_id: reader.read(image_id, columns) for image_id in ids[first : first + A_SHEET]})
+        for first in range(0, len(ids), A_SHEET)
+    ]
+    pictures = {f"-{number}" if len(sheets) > 1 else "": sheet for number, sheet in enumerate(sheets, start=1)}
+    how = "chosen" if wish.images else f"random (seed {wish.seed})"
+    return pictures, f"{node.name}, {len(ids)} {how} {plural('image', len(ids))}"
+
+
+def proposals_node(graph: Graph) -> Node:
+    """The proposals that the main detector scores, else the recipe's first. Raises StageError if there are none."""
+    made = detector_node(graph).made_from("proposals") if graph.making("detections") else None
+    nodes = [made] if made is not None else graph.making("proposals")
+    if not nodes:
+        raise StageError(f"{graph.recipe.path}: has no proposals; add a table [propose]")
+    return nodes[0]
+
+
 def filters(graph: Graph, wish: Wish) -> Pictures:
     """The filters of the network's first layer."""
     from stages.pictures.filters import filter_sheet, first_filters
@@ -317,6 +346,7 @@ def complete_evaluations(graphs: Sequence[Graph]) -> tuple[dict[str, Reader], st
 
 OF_RECIPE: dict[str, Callable[[Graph, Wish], Pictures]] = {
     "detections": detections,
+    "proposals": proposals,
     "filters": filters,
     "transformations": transformations,
     "training-samples": training_samples,

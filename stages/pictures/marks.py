@@ -13,9 +13,11 @@ from stages.boxes import Boxes
 from stages.images.reading import Pixels
 from stages.masks import Mask
 from stages.pictures.drawing import Rectangle, draw_box, draw_label, fitted, pixel_corners
-from stages.pictures.palette import Colour
+from stages.pictures.palette import Colour, score_colours
 
 DASH = 7
+FAINTEST = 0.25
+"""The opacity of the lowest score."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,36 @@ def draw_marks(image: Pixels, marks: Sequence[Mark], cell: tuple[int, int], stro
     return np.asarray(canvas).copy()
 
 
-def draw_many(image: Pixels, boxes: Boxes, colour: Colour, cell: tuple[int, int], opacity: float) -> Pixels:
-    """`image` scaled to fit `cell`, with the outlines of many `boxes` [n, 4], each with `opacity` in 0..1: uint8
-    [H, W, 3] RGB."""
+def draw_many(
+    image: Pixels,
+    boxes: Boxes,
+    colours: Colour | NDArray[np.floating],
+    cell: tuple[int, int],
+    opacity: float | NDArray[np.floating],
+) -> Pixels:
+    """`image` scaled to fit `cell`, with the outlines of many `boxes` [n, 4], the last one on top, in one colour or in
+    `colours` [n, 3], with an `opacity` in 0..1 or one for each [n]: uint8 [H, W, 3] RGB."""
     canvas, scale = fitted(image, cell)
-    drawn, ink = np.asarray(canvas).astype(np.float32), np.array(colour, np.float32)
-    for box in boxes:
+    drawn = np.asarray(canvas).astype(np.float32)
+    inks = np.broadcast_to(np.asarray(colours, np.float32), (len(boxes), 3))
+    opacities = np.broadcast_to(np.asarray(opacity, np.float32), len(boxes))
+    for box, ink, share in zip(boxes, inks, opacities, strict=True):
         left, top, right, bottom = pixel_corners(box * scale, canvas.size)
         edges = ((top, slice(left, right + 1)), (bottom, slice(left, right + 1)))
         for place in (*edges, (slice(top, bottom + 1), left), (slice(top, bottom + 1), right)):
-            drawn[place] += opacity * (ink - drawn[place])
+            drawn[place] += share * (ink - drawn[place])
     return drawn.round().astype(np.uint8)
+
+
+def draw_scored(
+    image: Pixels, boxes: Boxes, scores: NDArray[np.floating], ends: tuple[float, float], cell: tuple[int, int]
+) -> Pixels:
+    """`image` scaled to fit `cell`, with the outlines of many `boxes` [n, 4] in the colours of their `scores` [n], the
+    highest on top and the lowest faint; `ends` are the scores of the first and the last colour: uint8 [H, W, 3] RGB."""
+    low, high = ends
+    order = np.argsort(scores, kind="stable")
+    shares = np.clip((scores[order].astype(np.float64) - low) / max(high - low, 1e-9), 0, 1)
+    return draw_many(image, boxes[order], score_colours(shares), cell, FAINTEST + (1 - FAINTEST) * shares)
 
 
 def tinted(image: Pixels, mask: Mask, colour: Colour, opacity: float = 0.4) -> Pixels:

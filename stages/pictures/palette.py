@@ -8,7 +8,12 @@ distinguishable under protanopia, deuteranopia and tritanopia (matrices of Macha
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Colour = tuple[int, int, int]
 """R, G, B, 0 to 255."""
@@ -34,6 +39,9 @@ TRUTH: Colour = (255, 255, 255)
 PROPOSAL: Colour = (255, 214, 64)
 REGRESSED: Colour = (120, 224, 255)
 """A proposal before and after box regression, on photographs."""
+
+SCORES = ("#3f2a9b", "#b83289", "#f58c46", "#fdf26b")
+"""Proposals by score, from the lowest to the highest; in between, colours are mixed."""
 
 GREY: Colour = (200, 200, 198)
 """The label background of detections below their threshold, whose boxes are thin."""
@@ -73,6 +81,15 @@ def line_of(number: int) -> dict[str, Any]:
     """The colour and dashes of a series, as Matplotlib's line arguments."""
     dashes = series_dashes(number)
     return {"color": series_colour(number), "linestyle": (0, dashes) if dashes else "-"}
+
+
+def score_colours(shares: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float32]:
+    """The colours of scores that lie at `shares` [n] of the way from the lowest to the highest: float32 [n, 3]."""
+    import numpy as np
+
+    stops = np.linspace(0, 1, len(SCORES))
+    channels = np.array([rgb(colour) for colour in SCORES], np.float64).T
+    return np.stack([np.interp(shares, stops, channel) for channel in channels], axis=-1).astype(np.float32)
 
 
 def as_css() -> str:

@@ -27,6 +27,9 @@ from stages.extract import Settings as ExtractSettings
 from stages.extract.pictures import View, seen_regions
 from stages.matching.objects import Objects
 from stages.networks import CAFFE, NetworkSource
+from stages.pictures.marks import FAINTEST
+from stages.pictures.palette import SCORES as SCORE_COLOURS
+from stages.pictures.palette import rgb
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 from tests.stages.test_trace import traced
 
@@ -128,6 +131,35 @@ def test_the_cap_of_an_image(folder: Path) -> None:
     low = traced([(0, 0, 10, 9)], [(0.5, -1)], **changed)
     words = "its only proposal (IoU 0.90) scored 0.50, but only scores above 0.5 compete; rank 1 of 1"
     assert sentence(chosen, low, CAT) == f"cat 1 was missed: {words}"
+
+
+def test_scored_proposals_around_a_missed_object(chosen: Chosen) -> None:
+    """Those that overlap it most, with the score and rank that the method gave them; nothing without scores."""
+    boxes = [THERE, (0, 0, 10, 4), (0, 0, 10, 2), (0, 0, 10, 3), (2, 0, 12, 10)]
+    trace = traced(boxes, [(1, 0), (-1, 0), (-1, 0), (-1, 0), (-1, 0)])
+    record = {"boxes": np.array(boxes, np.float32), "scores": np.array([0.9, 0.8, 0.7, 0.6, 0.5], np.float32)}
+    scored = dataclasses.replace(explained_of(chosen, trace, CAT), proposals=record)
+    line = tell_object(scored, 0)
+    assert line.around == (
+        "proposals around it, of 5: IoU 0.67, score 0.50, rank 5; IoU 0.40, score 0.80, rank 2; "
+        "IoU 0.30, score 0.60, rank 4"
+    )
+    assert [each["proposal"] for each in line.values["proposals_around"]] == [4, 1, 3]
+    assert line.values["proposals_around"][0]["proposal_rank"] == 5
+    assert f"    {line.around}\n" in format_text(scored, tell_lines(scored, None, None))
+    coloured, plain = (
+        explanation_sheet(each, tell_lines(each, None, None)) for each in (scored, explained_of(chosen, trace, CAT))
+    )
+    assert coloured.shape[1] == plain.shape[1]
+    low, high = (np.array(rgb(colour)) for colour in (SCORE_COLOURS[0], SCORE_COLOURS[-1]))
+    for colour, opacity in ((low, FAINTEST), (high, 1)):  # over the image's grey
+        mixed = np.round(opacity * colour + (1 - opacity) * 99)
+        assert (np.abs(coloured.astype(int) - mixed).max(axis=2) <= 2).any()
+        assert not (np.abs(plain.astype(int) - mixed).max(axis=2) <= 2).any()
+    others = dataclasses.replace(scored, proposals={**record, "boxes": record["boxes"] + 1})
+    assert tell_object(others, 0).around == ""
+    assert tell_object(explained_of(chosen, trace, CAT), 0).around == ""
+    assert "proposals_around" not in tell_object(explained_of(chosen, trace, CAT), 0).values
 
 
 def test_another_class(chosen: Chosen) -> None:

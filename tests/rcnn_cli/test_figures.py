@@ -25,7 +25,7 @@ from stages.contract.errors import StageError
 from stages.eval.average_precision import calibrated_precision
 from stages.extract.units import TopRegions, strongest_regions
 from stages.matching.objects import read_objects
-from stages.pictures.palette import TRUTH
+from stages.pictures.palette import PROPOSAL, SCORES, TRUTH, rgb
 from tests.built_once import BuiltOnce
 from tests.in_process import caller, rcnn
 
@@ -266,6 +266,30 @@ def test_detections_of_a_precision_on_chosen_images(
     assert labels[2] > labels[1]
 
 
+def test_proposals_have_the_colours_of_their_scores(made: Path, call: Call, tmp_path: Path) -> None:
+    """EdgeBoxes' do; selective search's have one colour, as the legend says."""
+    edges = ("--set", "propose.method=edge-boxes", "--set", "propose.max_boxes=40")
+    bare = made / "boxes.toml"
+    bare.write_text(RECIPE.replace("resize_width = 160\nseed = 4\n", ""))
+    image = graph_of(made).dataset("test").image_ids[1]
+    drawing = ("--only", "proposals", "--image", image, "-o", tmp_path)
+    code, printed, _ = call("figures", bare, *edges, *drawing)
+    assert code == 1
+    assert "propose@test is not complete" in printed
+    assert call("propose", bare, *edges, "--split", "test", "--jobs", 1)[0] == 0
+    code, printed, _ = call("figures", bare, *edges, *drawing)
+    assert code == 0
+    assert "boxes-proposals.png (propose@test, 1 chosen image)" in printed
+    code, printed, _ = call("figures", made / "looked.toml", *drawing)
+    assert code == 0
+    scored, plain = (pixels(tmp_path / f"{name}-proposals.png") for name in ("boxes", "looked"))
+    for colour in SCORES:
+        assert (scored == np.array(rgb(colour))).all(axis=2).any() == (colour in (SCORES[0], SCORES[-1]))
+        assert not (plain == np.array(rgb(colour))).all(axis=2).any()
+    assert all((sheet == np.array(TRUTH)).all(axis=2).sum() > 50 for sheet in (scored, plain))
+    assert (plain == np.array(PROPOSAL)).all(axis=2).any()
+
+
 def test_many_images_come_in_sheets(made: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rcnn_cli.looking.figures.A_SHEET", 3)
     code, printed, _ = call("figures", made / "looked.toml", "--only", "detections", "-o", tmp_path)
@@ -332,7 +356,7 @@ def test_a_recipe_without_the_tables(made: Path, call: Call, tmp_path: Path) -> 
     code, printed, _ = call("figures", made / "bare.toml", "-o", tmp_path)
     assert code == 1
     lines = printed.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert all("not drawn: " in line for line in lines)
     assert "trains no SVMs; add a table [train-svm]" in printed
     assert "extracts no features; add a table [extract]" in printed

@@ -1,0 +1,81 @@
+"""A contact sheet of proposals, coloured by score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cache import Record
+from stages.boxes import iou_matrix, reaches
+from stages.images.reading import Pixels
+from stages.pictures.drawing import contact_sheet
+from stages.pictures.legends import Entry, draw_legend, with_margins
+from stages.pictures.marks import Mark, draw_many, draw_marks, draw_scored
+from stages.pictures.palette import PROPOSAL, TRUTH, Colour, score_colours
+from stages.plurals import number_of
+
+COVERED = 0.5
+"""The IoU from which a proposal covers an object."""
+STEPS = 5
+"""Colours in the legend."""
+
+
+def proposal_sheet(
+    dataset: Any,
+    proposals: Mapping[str, Record],
+    *,
+    columns: int = 4,
+    cell: tuple[int, int] = (360, 300),
+) -> Pixels:
+    """The images with all their proposals, thin lines in the colours of their scores, and the annotated objects: uint8
+    [H, W, 3] RGB.
+
+    `proposals` maps image ids to records with `boxes` [n, 4] and, if the method ranks them, `scores` [n]; without
+    scores all have one colour. `cell` is (width, height) in pixels.
+    """
+    scores = [record["scores"] for record in proposals.values() if "scores" in record and len(record["scores"])]
+    ends = (float(min(map(np.min, scores))), float(max(map(np.max, scores)))) if scores else None
+    cells, titles = [], []
+    for image_id, record in proposals.items():
+        annotated, boxes = dataset.record(image_id), record["boxes"]
+        pixels = dataset.read_image(image_id)
+        if ends is None:
+            opacity = float(np.clip(60 / max(1, len(boxes)), 0.12, 1))
+            drawn = draw_many(pixels, boxes, PROPOSAL, cell, opacity)
+        else:
+            drawn = draw_scored(pixels, boxes, record["scores"], ends, cell)
+        scale = np.array([drawn.shape[1] / pixels.shape[1], drawn.shape[0] / pixels.shape[0]] * 2, np.float32)
+        marks = [Mark(box * scale, TRUTH, dashed=True) for box in annotated.boxes]
+        cells.append(draw_marks(drawn, marks, (drawn.shape[1], drawn.shape[0])))
+        titles.append(title_of(image_id, annotated, boxes))
+    sheet = contact_sheet(cells, columns, titles)
+    width = sheet.shape[1] - 24
+    return np.concatenate([with_margins(draw_legend(legend(ends), width, points=13), 12, 0, 12), sheet])
+
+
+def title_of(image_id: str, annotated: Any, boxes: np.ndarray) -> str:
+    """An image's id, and how many of its objects that are not difficult have a proposal with an IoU of COVERED."""
+    objects = annotated.boxes[~annotated.difficult]
+    best = iou_matrix(objects, boxes).max(axis=1, initial=0.0)
+    covered = int(reaches(best, COVERED).sum())
+    return f"{image_id}: {number_of(len(boxes), 'proposal')}, {covered} of {number_of(len(objects), 'object')} covered"
+
+
+def legend(ends: tuple[float, float] | None) -> Sequence[Sequence[Entry]]:
+    """The colours of scores between these `ends` (None: there are no scores), and what the white dashes are."""
+    if ends is None:
+        colours = [Entry("proposals, which this method does not score", PROPOSAL, line=True)]
+    else:
+        values = np.linspace(*ends, STEPS)
+        entries = zip(score_colours(np.linspace(0, 1, STEPS)), values, strict=True)
+        colours = [Entry("score of the proposal:"), *(Entry(f"{value:.3g}", as_colour(ink)) for ink, value in entries)]
+    covered = f"covered: by a proposal with an IoU of {COVERED:g} or more"
+    return [[*colours, Entry("annotated objects", TRUTH, dashed=True), Entry(covered)]]
+
+
+def as_colour(ink: np.ndarray) -> Colour:
+    """A colour float32 [3] as whole numbers."""
+    red, green, blue = (round(float(channel)) for channel in ink)
+    return red, green, blue
