@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes, clip_boxes, decode_deltas
+from stages.boxes import Boxes, clip_boxes, decode_deltas, exceeds, iou_matrix
 from stages.detections.suppression import greedy_nms
 
 
@@ -33,14 +35,64 @@ def region_proposals(
     The release keeps 12,000 and 2,000 for joint training, all and 2,000 for the alternating one. Raises ValueError for
     scores or deltas that are not finite.
     """
+    steps = anchor_steps(
+        anchors,
+        deltas,
+        scores,
+        width,
+        height,
+        least_side=least_side,
+        before_suppression=before_suppression,
+        iou=iou,
+        at_most=at_most,
+    )
+    return steps.moved[steps.proposed], scores[steps.proposed]
+
+
+@dataclass(frozen=True)
+class AnchorSteps:
+    """What becomes of n anchors on the way to proposals: `moved` float32 [n, 4], the boxes that they are moved to, and
+    the anchors that are left after each step, int64, highest score first: those whose boxes are `large` enough, the
+    `best` of them, those that are not suppressed (`apart`), and those that are `proposed`. `iou` as in
+    `region_proposals`."""
+
+    moved: Boxes
+    large: NDArray[np.int64]
+    best: NDArray[np.int64]
+    apart: NDArray[np.int64]
+    proposed: NDArray[np.int64]
+    iou: float | None
+
+    def suppressed_by(self, anchor: int) -> int:
+        """The anchor, one of `apart`, whose box suppressed that of `anchor`, which is one of `best` and not of `apart`:
+        the highest-scored one that overlaps it by more than `iou`."""
+        assert self.iou is not None
+        before = self.apart[np.isin(self.apart, self.best[: int(np.flatnonzero(self.best == anchor)[0])])]
+        overlaps = iou_matrix(self.moved[before], self.moved[anchor][None])[:, 0].astype(np.float32)
+        over = exceeds(overlaps, self.iou)
+        # Should the two functions round differently, the box that overlaps it most is taken.
+        return int(before[over.argmax() if over.any() else overlaps.argmax()])
+
+
+def anchor_steps(
+    anchors: Boxes,
+    deltas: NDArray[np.floating],
+    scores: NDArray[np.float32],
+    width: int,
+    height: int,
+    *,
+    least_side: float = 16.0,
+    before_suppression: int = 6000,
+    iou: float | None = 0.7,
+    at_most: int = 300,
+) -> AnchorSteps:
+    """`region_proposals` step by step, with the same arguments."""
     if not (np.isfinite(scores).all() and np.isfinite(deltas).all()):
         raise ValueError("the scores and deltas of a region proposal network must be finite")
     with np.errstate(over="ignore"):  # a side of infinite length is clipped
         moved = clip_boxes(decode_deltas(anchors, deltas, short=0), width, height)
     large = np.flatnonzero((moved[:, 2:] - moved[:, :2] >= least_side).all(axis=1))
-    order = large[np.argsort(-scores[large], kind="stable")]
-    order = order[: before_suppression or len(order)]
-    if iou is not None:
-        order = order[greedy_nms(moved[order], scores[order], iou)]
-    order = order[: at_most or len(order)]
-    return moved[order], scores[order]
+    large = large[np.argsort(-scores[large], kind="stable")]
+    best = large[: before_suppression or len(large)]
+    apart = best if iou is None else best[greedy_nms(moved[best], scores[best], iou)]
+    return AnchorSteps(moved, large, best, apart, apart[: at_most or len(apart)], iou)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stages.anchors import RATIOS, SCALES, cell_anchors, inside, map_anchors
 from stages.boxes import decode_deltas, has_area
 from stages.contract.errors import StageError
-from stages.detections.region_proposals import region_proposals
+from stages.detections.region_proposals import anchor_steps, region_proposals
 from stages.matching.anchors import NEGATIVE, POSITIVE, UNUSED, anchor_deltas, anchor_labels
 from stages.matching.windows import window_labels
 from stages.propose import Settings
@@ -182,6 +182,26 @@ def test_proposals_by_hand():
     everything, _ = region_proposals(anchors, deltas, scores, 100, 80, iou=None, least_side=0)
     assert len(everything) == 5
     assert everything[0].tolist() == [10, 10, 20, 50]
+
+
+def test_what_becomes_of_each_anchor():
+    """The third is too small, the fourth not among the best three, the first suppressed by the second, which the last
+    does not overlap enough; two are proposed."""
+    anchors = np.array(
+        [[0, 0, 40, 40], [0, 0, 40, 44], [10, 10, 20, 50], [60, 0, 100, 40], [60, 40, 100, 80]], np.float32
+    )
+    scores = np.array([0.5, 0.6, 0.9, 0.1, 0.7], np.float32)
+    arguments = (anchors, np.zeros((5, 4)), scores, 100, 80)
+    steps = anchor_steps(*arguments, before_suppression=3)
+    assert steps.large.tolist() == [4, 1, 0, 3]
+    assert steps.best.tolist() == [4, 1, 0]
+    assert steps.apart.tolist() == steps.proposed.tolist() == [4, 1]
+    assert steps.suppressed_by(0) == 1
+    np.testing.assert_array_equal(steps.moved, anchors)
+    boxes, kept = region_proposals(*arguments, before_suppression=3)
+    np.testing.assert_array_equal(boxes, anchors[[4, 1]])
+    assert kept.tolist() == scores[[4, 1]].tolist()
+    assert anchor_steps(*arguments, at_most=1).proposed.tolist() == [4]
 
 
 def test_small_boxes_are_dropped_before_the_best_are_taken():
