@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache import Column, Part, Reader, Record, Schema, Writer
-from stages.contract.errors import BadImage, BadSetting
+from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, ItemReader, OnDemand
 from stages.contract.precision import PrecisionTrial
@@ -35,7 +35,7 @@ from stages.extract.features import (
 from stages.images.batches import images_ahead, read_ahead
 from stages.images.reading import Pixels
 from stages.networks import NetworkSource
-from stages.networks.feature_maps import FeatureMaps
+from stages.networks.feature_maps import FeatureMaps, check_maps
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load_first
@@ -140,14 +140,11 @@ class Extraction:
 
     @staticmethod
     def of(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
-        """From the inputs of the stage. Raises BadSetting for maps of another network, and as `truncated_layers`."""
+        """From the inputs of the stage. Raises BadSetting for maps of another trunk, and as `truncated_layers`."""
         source = inputs.network("network")
         maps = inputs.item_reader("maps") if settings.method == ROI_POOL else None
-        if maps is not None and maps.manifest["summary"]["network"] != source.identity():
-            raise BadSetting(
-                "extract: its maps are those of another network; give the same network to both, in the inputs of the "
-                "recipe's tables"
-            )
+        if maps is not None:
+            check_maps("extract", maps, source)
         layers = truncated_layers(source, settings, execution.device)
         images, proposals = inputs.dataset("images"), inputs.item_reader("proposals")
         return Extraction(settings, images, proposals, source, execution, maps, layers)

@@ -12,7 +12,7 @@ import numpy as np
 from cache import Part, Reader, Record, Schema, Writer
 from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
-from stages.contract.inputs import Inputs, OnDemand
+from stages.contract.inputs import Inputs
 from stages.contract.processes import fill_in_processes
 from stages.contract.recent_records import RecentRecords
 from stages.contract.settings import check_device
@@ -20,7 +20,7 @@ from stages.datasets import Dataset
 from stages.images.batches import images_ahead, read_ahead
 from stages.maps import Settings
 from stages.networks import NetworkSource
-from stages.networks.feature_maps import FeatureMaps, compute_maps, maps_schema
+from stages.networks.feature_maps import ComputedMaps, FeatureMaps, compute_maps, maps_schema
 from stages.networks.memory import keep_large_buffers
 from stages.networks.precision import arithmetic, load_first, loaded, not_finite
 
@@ -67,15 +67,17 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> MapsO
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """The network, and the number of cells per image."""
+    """The network, its trunk alone, and the number of cells per image."""
     lengths = np.asarray(reader.lengths())
+    source = inputs.network("network")
     return {
-        "network": inputs.network("network").identity(),
+        "network": source.identity(),
+        "trunk": source.trunk_identity(),
         "cells_per_image": round(float(lengths.mean()), 1) if len(lengths) else 0.0,
     }
 
 
-class MapsOnDemand(OnDemand):
+class MapsOnDemand(ComputedMaps):
     """The maps of each image of `images`; bad images have none if they are skipped.
 
     Proposals and features that are made from the same maps read an image's record one soon after the other: the last

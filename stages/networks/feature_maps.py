@@ -10,10 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from cache import Column, Record, Schema
+from stages.contract.errors import BadSetting
+from stages.contract.inputs import ItemReader, OnDemand
 from stages.images.reading import Pixels
 from stages.images.scale import image_scale, scaled_image
 from stages.networks.cards import Trunk
 from stages.networks.network import Network
+from stages.networks.source import NetworkSource
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,34 @@ class FeatureMaps:
         width, height = record["image_size"].tolist()
         scales = tuple(record["scale"].tolist())
         return FeatureMaps(maps[: len(scales)], scales, (width, height), maps[len(scales) :])
+
+
+class ComputedMaps(OnDemand):
+    """Maps that are computed on demand, by the trunk of `source`."""
+
+    source: NetworkSource
+
+
+def check_maps(stage: str, maps: ItemReader, source: NetworkSource) -> None:
+    """Raises BadSetting, for the `stage` that reads them, unless the `maps` are those of the network's trunk.
+
+    Networks with the same trunk may have different heads. Trunks are compared only where the networks differ, as that
+    may take reading their weights.
+    """
+    summary = maps.manifest["summary"]
+    if summary["network"] == source.identity():
+        return
+    trunk = maps.source.trunk_identity() if isinstance(maps, ComputedMaps) else summary.get("trunk")
+    if trunk is None:
+        raise BadSetting(
+            f"{stage}: its maps are those of another network, and their cache was written by an earlier version, which "
+            "did not record the trunk; run maps again with --force, or give the same network to both"
+        )
+    if trunk != source.trunk_identity():
+        raise BadSetting(
+            f"{stage}: its maps are those of another network; give the same network to both, or two with the same "
+            "trunk, in the inputs of the recipe's tables"
+        )
 
 
 def maps_schema(trunk: Trunk, scales: int, dtype: str, mirrored: bool = False) -> Schema:

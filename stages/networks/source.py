@@ -167,6 +167,13 @@ class NetworkSource:
             return f"torchvision:{self.card.torchvision_file}"
         return self.content
 
+    def trunk_identity(self) -> str:
+        """What identifies the trunk alone, so that networks which differ only in their heads share maps: the SHA-256
+        (hex) of its preprocessing and tensors. As recorded by the stage that trained the network, else computed from
+        the weights, once per process. Raises as `module`."""
+        recorded = self.reader.manifest["summary"].get("trunk") if self.reader is not None else None
+        return recorded or computed_trunk_identity(self)
+
     def load(self, device: str = "cpu", dtype: str = "float32") -> Network:
         """The network on `device` in `dtype` ("float32", "bfloat16", "float16"), in evaluation mode.
 
@@ -191,6 +198,18 @@ class NetworkSource:
         if self.weights == TORCHVISION_WEIGHTS:
             return weights.torchvision_module(self.card, self.classes)
         return weights.module_from_file(self.card, self.classes, Path(self.weights), self.content)
+
+
+@functools.lru_cache(maxsize=16)
+def computed_trunk_identity(source: NetworkSource) -> str:
+    """As `NetworkSource.trunk_identity`, from the weights."""
+    from stages.networks import weights
+
+    if source.reader is not None:
+        state = weights.cached_trunk(source.card, source.reader)
+    else:
+        state = source.module().state_dict()
+    return weights.trunk_digest(source.card, source.preprocessing, state)
 
 
 def preprocessing_of(settings: NetworkSettings, card: NetworkCard, table: str) -> Preprocessing:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from cache.files import cannot
 from stages.contract.errors import ChangedInput, StageError
 from stages.input_files import read_whole
 from stages.networks.architectures import build, empty_module
-from stages.networks.cards import NetworkCard
+from stages.networks.cards import NetworkCard, Preprocessing
 from stages.networks.weights_file import read_header, read_record, tensors_digest
 
 if TYPE_CHECKING:
@@ -59,6 +60,25 @@ def cached_module(card: NetworkCard, classes: int, reader: Reader) -> nn.Module:
     own = empty_module(card, classes).state_dict()
     state = {name: state[name] for name in own if name in state}
     return with_state(card, classes, state, str(reader.folder), "run its stage again with --force")
+
+
+def trunk_digest(card: NetworkCard, preprocessing: Preprocessing, state: Mapping[str, torch.Tensor]) -> str:
+    """What identifies a network's trunk: the SHA-256 (hex) of the architecture's name, the preprocessing, and the
+    names, shapes and values, as float32, of the trunk's tensors among `state`.
+
+    Networks with equal digests compute equal maps of an image. The counters of batch normalisation do not count.
+    """
+    digest = hashlib.sha256(json.dumps([card.name, preprocessing.as_json()], sort_keys=True).encode())
+    for name, tensor in sorted(state.items()):
+        if card.trunk.owns(name) and tensor.is_floating_point():
+            digest.update(json.dumps([name, list(tensor.shape)]).encode())
+            digest.update(as_float32(tensor.detach()).cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def cached_trunk(card: NetworkCard, reader: Reader) -> State:
+    """The trunk's tensors in the cache of a training stage. Raises as `cached_state`."""
+    return cached_state(reader, card.trunk.owns)
 
 
 def read_torchvision(card: NetworkCard) -> tuple[Path, str, State]:
@@ -222,11 +242,12 @@ def recorded_state(record: Mapping[str, np.ndarray]) -> State:
     }
 
 
-def cached_state(reader: Reader) -> State:
-    """All tensors in the cache of a training stage, including further heads. Raises StageError if it has none."""
+def cached_state(reader: Reader, wanted: Callable[[str], bool] = lambda name: True) -> State:
+    """The tensors in the cache of a training stage, including further heads, whose names are `wanted`. Raises
+    StageError if it has none."""
     columns = [name for name in reader.schema.per_item if name.startswith(COLUMNS)]
     if not columns:
         raise StageError(
             f"{reader.folder}: was written by an earlier version (its weights have no names); run its stage again"
         )
-    return recorded_state(reader.read(NETWORK, columns))
+    return recorded_state(reader.read(NETWORK, [name for name in columns if wanted(name.removeprefix(COLUMNS))]))

@@ -26,6 +26,7 @@ from stages.networks.feature_maps import FeatureMaps, compute_maps
 from stages.networks.heads import Heads, RegionHead
 from stages.networks.roi_pooling import corner_cells
 from stages.networks.truncated_svd import decomposed, with_truncated_layers
+from stages.networks.weights import NETWORK, weight_columns, weight_record
 
 POOLED = Settings(method="roi-pool", layers=("pool4", "fc5"))
 SCALES = MapsSettings(sides=(80, 160), longest=240)
@@ -166,10 +167,46 @@ def test_truncated_layers_in_one_process_or_two_and_on_demand(inputs, run_stage)
     np.testing.assert_allclose(near["fc5"], expected, rtol=2e-2, atol=5e-3)
 
 
-def test_maps_of_another_network_are_refused(inputs, given, run_stage):
-    other = NetworkSource.from_settings(NetworkSettings("shapenet", "random", seed=1))
-    with pytest.raises(BadSetting, match="its maps are those of another network"):
-        run_stage(STAGE, POOLED, {**inputs, "network": other})
+@pytest.fixture
+def stored(given, tmp_path):
+    """stored(name, ...): the given network in a cache, with the tensors named changed."""
+
+    def write(name, *changed):
+        state = given["network"].module().state_dict()
+        for tensor in changed:
+            state[tensor] = state[tensor] + 1
+        writer = Writer(
+            tmp_path / name, Identity("finetune", 1, {"name": name}), [NETWORK], Schema(per_item=weight_columns(state))
+        )
+        for part in writer.claim():
+            writer.write(part, [weight_record(state)])
+        writer.finish({}, lambda reader: {"network": "shapenet", "classes": 10})
+        writer.release()
+        return NetworkSource.from_reader(Reader(tmp_path / name))
+
+    return write
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_maps_of_another_trunk_are_refused(given, stored, run_stage, kept):
+    """A network with the same trunk and another head reads them, whether they are cached or not."""
+    maps = run_stage(MAPS, SCALES, given, "maps") if kept else maps_on_demand(SCALES, Inputs(given), Execution())
+    same = {**given, "maps": maps, "network": stored("head", "fc5.bias")}
+    record = run_stage(STAGE, POOLED, same, "same").read(given["images"].image_ids[0])
+    expected = on_demand(POOLED, Inputs({**given, "maps": maps}), Execution()).read(given["images"].image_ids[0])
+    np.testing.assert_array_equal(record["pool4"], expected["pool4"])
+    assert (record["fc5"] != expected["fc5"]).any()
+    with pytest.raises(BadSetting, match="extract: its maps are those of another network; give the same network"):
+        run_stage(STAGE, POOLED, {**same, "network": stored("trunk", "conv4.0.weight")}, "other")
+
+
+def test_maps_that_do_not_record_their_trunk(given, stored, run_stage):
+    """Those of an earlier version are read with the very network that they are of."""
+    maps = run_stage(MAPS, SCALES, given, "maps")
+    del maps.manifest["summary"]["trunk"]
+    run_stage(STAGE, POOLED, {**given, "maps": maps}, "same")
+    with pytest.raises(BadSetting, match=r"an earlier version.*run maps again with --force"):
+        run_stage(STAGE, POOLED, {**given, "maps": maps, "network": stored("head", "fc5.bias")}, "other")
 
 
 @pytest.mark.parametrize("kept", [True, False])

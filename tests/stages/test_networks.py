@@ -302,7 +302,8 @@ def cached(tmp_path):
     """cached(state, folder, **summary): a cache of the tensors `state`, as a stage that trains a network leaves it."""
 
     def write(state, folder="cache", **summary):
-        writer = Writer(tmp_path / folder, Identity("pretrain", 2), ["network"], Schema(per_item=weight_columns(state)))
+        identity, schema = Identity("pretrain", 2, {"folder": folder}), Schema(per_item=weight_columns(state))
+        writer = Writer(tmp_path / folder, identity, ["network"], schema)
         for part in writer.claim():
             writer.write(part, [weight_record(state)])
         writer.finish({}, lambda reader: {"network": "shapenet", "classes": 4, **summary})
@@ -338,6 +339,36 @@ def test_a_cached_network_may_carry_further_heads(cached):
     restored = NetworkSource.from_reader(reader).load().module.state_dict()
     assert set(restored) == set(state)
     assert torch.equal(restored["fc5.weight"], state["fc5.weight"])
+
+
+def test_the_identity_of_a_trunk(cached):
+    """It depends on the trunk's weights, statistics and preprocessing, on nothing after it, and not on where they are
+    stored; what the training stage recorded is taken."""
+    random = source_of(weights="random", classes=4)
+    state = random.module().state_dict()
+
+    def identity(name, **changes):
+        changed = {tensor: value.clone() for tensor, value in state.items()}
+        for tensor, value in changes.items():
+            changed[tensor.replace("__", ".")].flatten()[0] = value
+        return NetworkSource.from_reader(cached(changed, name)).trunk_identity()
+
+    assert identity("same") == random.trunk_identity()
+    assert identity("head", fc6__bias=5.0, fc5__weight=5.0) == random.trunk_identity()
+    assert identity("counter", **{"conv1__1__num_batches_tracked": 7}) == random.trunk_identity()
+    statistics = {"conv4__1__running_mean": 0.5}
+    others = [
+        identity("first", conv1__0__weight=5.0),
+        identity("last", **statistics),
+        identity("bias", conv2__1__bias=2),
+    ]
+    preprocessing = NETWORKS["alexnet"].preprocessing.as_json()
+    others.append(NetworkSource.from_reader(cached(state, "rgb", preprocessing=preprocessing)).trunk_identity())
+    others.append(source_of(weights="random", classes=4, seed=1).trunk_identity())
+    assert len({random.trunk_identity(), *others}) == 6
+    assert NetworkSource.from_reader(cached(state, "recorded", trunk="of a training stage")).trunk_identity() == (
+        "of a training stage"
+    )
 
 
 def test_cached_weights_that_are_not_the_networks(cached, tmp_path):
