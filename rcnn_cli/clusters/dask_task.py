@@ -108,7 +108,11 @@ def do(job: dict[str, Any]) -> None:
         graph, node = prepare(job)
         wait_for_inputs(job, graph, node)
         makers = graph.makers([node])
-        device = resolve_device(job["device"]) if any(runs_network(maker.use.stage) for maker in makers) else "cpu"
+        device = (
+            resolve_device(job["device"])
+            if any(runs_network(maker.use.stage, maker.settings) for maker in makers)
+            else "cpu"
+        )
         if device != "cpu":
             log.info("networks run on %s", device)
         execution = Execution(device, job["jobs"], job["batch_size"], job["skip_bad_images"])

@@ -233,7 +233,7 @@ def make_options(
         return Options(
             requested, compression=compression, part_size=part_size, make_parts=workers.make_parts, adopt=adopt
         )
-    needs_network = any(runs_network(node.use.stage) for node in makers)
+    needs_network = any(runs_network(node.use.stage, node.settings) for node in makers)
     rank, local_rank, ranks = torchrun_ranks(os.environ)
     execution = Execution(
         device=resolve_device(device, local_rank if ranks > 1 else None) if needs_network else "cpu",

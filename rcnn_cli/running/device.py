@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from stages.contract.card import Stage
 from stages.contract.errors import StageError
 from stages.contract.kinds import KINDS
+from stages.contract.settings import holds
 
 log = logging.getLogger("rcnn")
 
 
-def runs_network(stage: Stage) -> bool:
-    """Whether the stage reads or makes a network."""
-    return any(KINDS[kind].on_device for kind in stage.kinds)
+def runs_network(stage: Stage, settings: Any) -> bool:
+    """Whether the stage makes a network, or reads one with these settings."""
+    read = [kind for wanted in stage.inputs if holds(settings, wanted.only_if) for kind in wanted.kinds]
+    return any(KINDS[kind].on_device for kind in (stage.makes, *read))
 
 
 def torchrun_ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ FOLDERS = (
     "stages.pretrain",
     "stages.propose",
     "stages.finetune",
+    "stages.train_rpn",
     "stages.maps",
     "stages.extract",
     "stages.train_svm",

@@ -188,6 +188,12 @@ class NetworkCard:
         return tuple(name for name in self.layers if name.startswith("fc"))
 
     @property
+    def first_layers(self) -> tuple[str, ...]:
+        """The submodules that stay as pre-trained when a detector is trained on whole images: of VGG-16 all up to
+        conv2_2 (Fast R-CNN section 4.5), of other networks none (Faster R-CNN section 3.1.3)."""
+        return FIRST_LAYERS.get(self.name, ())
+
+    @property
     def likely_preprocessings(self) -> tuple[str, ...]:
         """The names of preprocessings that weights may have been trained with, the network's own first."""
         return tuple(dict.fromkeys((self.preprocessing.name, TORCHVISION.name, CAFFE.name)))
@@ -518,6 +524,11 @@ ZF = NetworkCard(
     head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
     caffe_names=True,
 )
+
+FIRST_LAYERS = {
+    "vgg16": tuple(f"features.{number}" for number in (0, 2, 5, 7)),
+    "onet": ("conv1_1", "conv1_2", "conv2_1", "conv2_2"),
+}
 
 CARDS = (
     ALEXNET,

@@ -128,10 +128,14 @@ def map_of(image: NDArray[np.float32], network: Network, dtype: str) -> NDArray[
 
 def network_input(image: NDArray[np.float32], network: Network) -> torch.Tensor:
     """A scaled image float32 [H, W, 3], 0..255, as the trunk's input: preprocessed and padded, [1, 3, H', W']."""
-    trunk = network.card.trunk
-    before, after = trunk.margin
     planes = torch.from_numpy(image).to(network.device).permute(2, 0, 1)
-    prepared = network.preprocessing.apply(planes)
-    below, right = (max(after, trunk.least_side - before - side) for side in image.shape[:2])
-    padded = torch.nn.functional.pad(prepared, (before, right, before, below))
+    padded = with_margin(network.preprocessing.apply(planes), network.card.trunk)
     return padded[None].to(network.dtype, memory_format=torch.channels_last)
+
+
+def with_margin(prepared: torch.Tensor, trunk: Trunk) -> torch.Tensor:
+    """A preprocessed image [3, H, W] with the trunk's margin, in the mean colour, and at least as large as the trunk
+    needs: [3, H', W']."""
+    before, after = trunk.margin
+    below, right = (max(after, trunk.least_side - before - side) for side in prepared.shape[1:])
+    return torch.nn.functional.pad(prepared, (before, right, before, below))

@@ -7,11 +7,14 @@ cheap baseline; proposals of any other method can be read from a file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import Condition, setting
+from stages.networks import PlannedNetwork
 from stages.propose.methods import METHODS
 
 COMPUTED: Condition = ("method", *(name for name, method in METHODS.items() if not method.listed))
@@ -22,6 +25,7 @@ MEASURES = ("colour", "texture", "size", "fill")
 EDGES = ("method", "edge-boxes")
 WINDOWS = ("method", "sliding-window")
 DENSE = ("method", "dense")
+RPN = ("method", "rpn")
 FILE = ("method", "file")
 MOST_K = 100_000_000  # five of them fit into OpenCV's whole numbers
 
@@ -347,6 +351,56 @@ class Settings:
         later=True,
     )
 
+    before_suppression: int = setting(
+        6000,
+        "RPN: how many of the best-scored boxes go into suppression; 0: all.",
+        at_least=0,
+        source="py-faster-rcnn, lib/rpn/proposal_layer.py; 0 for the training of the second network",
+        only_with=RPN,
+        later=True,
+    )
+    suppression_iou: float = setting(
+        0.7,
+        "RPN: IoU with a better-scored box above which a box is suppressed; 1 keeps all.",
+        above=0,
+        at_most=1,
+        source="Faster R-CNN section 3.3",
+        only_with=RPN,
+        later=True,
+    )
+    least_side: float = setting(
+        16.0,
+        "RPN: the shortest side of a box, in pixels of the original image; smaller boxes are dropped.",
+        at_least=0,
+        source="py-faster-rcnn, lib/fast_rcnn/config.py: RPN_MIN_SIZE",
+        only_with=RPN,
+        later=True,
+    )
+    ranking: str = setting(
+        "score",
+        "RPN: the order of the boxes. score: the network's; random: drawn from `seed`, as without its scores (suppress "
+        "none then: suppression_iou = 1).",
+        choices=("score", "random"),
+        source="Faster R-CNN section 4.1, Table 2: no cls",
+        only_with=RPN,
+        later=True,
+    )
+    ranking_seed: int = setting(
+        0,
+        "RPN: seed of a random ranking.",
+        at_least=0,
+        source="ours",
+        only_with=("ranking", "random"),
+        later=True,
+    )
+    refinement: bool = setting(
+        True,
+        "RPN: whether boxes are refined by the network's deltas; if false, they are the anchors.",
+        source="Faster R-CNN section 4.1, Table 2: no reg",
+        only_with=RPN,
+        later=True,
+    )
+
     file: str = setting(
         "",
         "Method file: the file of boxes, .h5, .npz or .mat; its content, not its name, enters the cache's key.",
@@ -377,16 +431,35 @@ class Settings:
                 raise BadSetting(f"strategies = '{strategy}' must be written '{in_order}'")
 
 
+def check(settings: Settings, network: PlannedNetwork | None, sources: Mapping[str, Any]) -> None:
+    """Raises BadSetting for the method rpn with a network that has no region proposal network, or with maps at several
+    scales."""
+    if settings.method != RPN[1]:
+        return
+    assert network is not None
+    network.card.check_proposals()
+    if len(sources["maps"].sides) > 1:
+        raise BadSetting(
+            f"method = 'rpn' takes maps at one scale, but [maps] has sides = {list(sources['maps'].sides)}; "
+            "name a table of maps with one side in its inputs"
+        )
+
+
 STAGE = Stage(
     name="propose",
     summary="Propose regions: selective search, EdgeBoxes, windows, a file.",
     schema_version=1,
     settings=Settings,
     makes="proposals",
-    inputs=(Input("images", kinds=("dataset",), annotations=False),),
+    inputs=(
+        Input("images", kinds=("dataset",), annotations=False),
+        Input("rpn", kinds=("network",), default=("train-rpn",), only_if=RPN),
+        Input("maps", kinds=("maps",), default=("maps",), only_if=RPN, once=True),
+    ),
     module="stages.propose.stage",
     follows_split=True,
     reads_files=True,
     part_size=16,
     by_item=True,
+    check=check,
 )

@@ -70,6 +70,9 @@ class Method:
     the module has `open_boxes(settings, key)` instead, which returns an object with `path` and `boxes(image_id)`. With
     `announcement(settings)` it says something at the start of a run.
 
+    If `reads_maps=True`, boxes come from the maps of a network (Faster R-CNN), and the module has
+    `of_maps(settings, inputs, execution, schema)` instead, which returns an `OnDemand`.
+
     `key(settings, work)` returns what to add to the cache's key; checksums of files are remembered in the folder
     `work`. `order` describes what the first N boxes of an image are.
     """
@@ -80,6 +83,7 @@ class Method:
     reads_pixels: bool = True
     listed: bool = False
     ranks: bool = False
+    reads_maps: bool = False
 
     def load(self) -> ModuleType:
         """The method's module."""
@@ -97,6 +101,7 @@ METHODS = {
     "selective-search-opencv": Method("stages.propose.selective_search_opencv", BY_SIZE, key=opencv_key),
     "edge-boxes": Method("stages.propose.edge_boxes", "a ranking by score", key=edges_key, ranks=True),
     "sliding-window": Method("stages.propose.sliding_window", BY_SIZE, reads_pixels=False),
+    "rpn": Method("stages.propose.rpn", "a ranking by score", reads_pixels=False, ranks=True, reads_maps=True),
     "dense": Method("stages.propose.dense", BY_SIZE, reads_pixels=False),
     "file": Method("stages.propose.box_file", "the file's order, a ranking if the file has one", file_key, listed=True),
 }

@@ -3,6 +3,7 @@ scores if the method ranks them (selection.py)."""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from stages.boxes import Boxes
 from stages.contract.errors import BadImage, BadSetting
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, OnDemand
-from stages.contract.processes import processes
+from stages.contract.processes import fill_in_processes, processes
 from stages.datasets import Dataset
 from stages.images.reading import ImageFile
 from stages.plurals import number_of
@@ -103,6 +104,9 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     proposals that do not fit.
     """
     method = METHODS[settings.method]
+    if method.reads_maps:
+        fill_from_maps(settings, inputs, output, execution)
+        return
     listed = method.load().open_boxes(settings, output.identity.settings) if method.listed else None
     begin(settings)
     feed = Feed(settings, inputs.dataset("images"), listed, output.claim(), output.identity.settings)
@@ -115,7 +119,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         write_parts(feed, workers.map(function, tasks), output, bar)
 
 
-def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> ProposalsOnDemand:
+def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> OnDemand:
     """The proposals of every image as the cache would hold them, found when they are read.
 
     Raises BadSetting for a method that lists the boxes of known images, StageError for a missing library.
@@ -127,7 +131,31 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> Propo
             "others, set another method for the detector's split, as in [propose.test]"
         )
     begin(settings)
+    if method.reads_maps:
+        computed: OnDemand = method.load().of_maps(settings, inputs, execution.in_worker, schema_of(settings))
+        return computed
     return ProposalsOnDemand(settings, inputs.dataset("images"), execution.skip_bad_images)
+
+
+def fill_from_maps(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
+    """`run` for a method that reads the maps of a network: parts in processes of their own on the CPU."""
+    computed = on_demand(settings, inputs, execution)
+    with execution.progress("propose", output.remaining_items, "images") as bar:
+        if execution.jobs == 1 or execution.device.startswith("cuda"):
+            fill_parts(computed, output, output.claim(), bar)
+        else:
+            fill_in_processes("propose", functools.partial(fill_parts, computed, output), output, execution.jobs, bar)
+
+
+def fill_parts(computed: OnDemand, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
+    """Fills `parts` in this process. Raises BadImage (unless bad images are skipped), StageError, CacheError."""
+    for part in parts:
+        records = []
+        for image_id in part.item_ids:
+            records.append(computed.record(image_id))
+            bar.advance(1, rows=len(records[-1]["boxes"]))
+        skipped = computed.manifest["skipped"]
+        output.write(part, records, {name: skipped[name] for name in part.item_ids if name in skipped})
 
 
 def begin(settings: Settings) -> None:

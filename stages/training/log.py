@@ -13,13 +13,15 @@ import numpy as np
 
 from cache import Reader, Record
 from cache.files import write_atomically
-from stages.contract.card import LogColumns
+from stages.contract.card import LogColumns, Stage
 from stages.pictures.palette import line_of
 from stages.pictures.plots import new_figure, save, whole_steps
 
 FILE = "training.csv"
 TABLE = "log"
 SHOWN_POINTS = 100
+MEANS = 100
+"""How many of the last steps a summary averages."""
 
 Log = Mapping[str, Any]  # columns of equal length, lists or arrays, the step number first
 
@@ -92,6 +94,14 @@ def read_log(reader: Reader, item_id: str) -> dict[str, np.ndarray]:
     names = list(reader.schema.tables[TABLE])
     record = reader.read(item_id, [f"{TABLE}/{name}" for name in names])
     return {name: record[f"{TABLE}/{name}"] for name in names}
+
+
+def last_means(reader: Reader, stage: Stage) -> dict[str, float]:
+    """The means of the losses and accuracies of the last MEANS steps, by name, in the cache of a stage's network."""
+    assert stage.log is not None
+    (item,) = reader.item_ids
+    log = read_log(reader, item)
+    return {name: float(log[name][-MEANS:].mean()) for name in (*stage.log.losses, *stage.log.accuracies)}
 
 
 def running_means(values: Sequence[float], points: int = SHOWN_POINTS) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,103 @@
+"""Proposals of a region proposal network, from the map that it shares with the detector (Faster R-CNN section 3.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cache import Record, Schema
+from stages.anchors import cell_anchors, map_anchors
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs, ItemReader, OnDemand
+from stages.detections.region_proposals import region_proposals
+from stages.images.scale import scaled_size
+from stages.networks import NetworkSource
+from stages.networks.feature_maps import FeatureMaps, check_maps
+from stages.networks.network import Network
+from stages.networks.precision import arithmetic, load_first, loaded
+from stages.propose import Settings
+from stages.propose.selection import uniform_numbers
+
+PRECISION = "float32"
+"""Of the region proposal network; the trunk's is that of the maps."""
+
+
+def of_maps(settings: Settings, inputs: Inputs, execution: Execution, schema: Schema) -> OnDemand:
+    """The proposals of every image, computed when they are read.
+
+    Raises BadSetting for maps of another trunk and StageError for weights that cannot be loaded.
+    """
+    source, maps = inputs.network("rpn"), inputs.item_reader("maps")
+    source.card.check_proposals()
+    check_maps("propose", maps, source)
+    if not execution.device.startswith("cuda"):
+        load_first(source, PRECISION, execution)
+    return NetworkProposals(settings, source, maps, execution, schema)
+
+
+class NetworkProposals(OnDemand):
+    """The proposals of each image whose map can be read; skipped images have none."""
+
+    def __init__(
+        self, settings: Settings, source: NetworkSource, maps: ItemReader, execution: Execution, schema: Schema
+    ) -> None:
+        self.settings = settings
+        self.source = source
+        self.maps = maps
+        self.execution = execution
+        self.schema = schema
+        self.manifest = {"skipped": {}, "summary": {}}
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The images whose maps can be read."""
+        return self.maps.item_ids
+
+    def record(self, item_id: str) -> Record:
+        """One image's record. Raises BadImage unless bad images are skipped, StageError for outputs that are not
+        finite."""
+        maps = FeatureMaps.of_record(self.maps.read(item_id))
+        reason = self.maps.manifest.get("skipped", {}).get(item_id)
+        if reason:
+            self.manifest["skipped"][item_id] = reason
+            return self.schema.empty()
+        device = self.execution.device
+        with arithmetic(PRECISION, device):
+            return proposals_of(maps, loaded(self.source, PRECISION, device), self.settings, item_id)
+
+
+def proposals_of(maps: FeatureMaps, network: Network, settings: Settings, image_id: str) -> Record:
+    """The record of one image, given its maps at one scale: boxes in pixels of the image, by falling score."""
+    cells, scale, (width, height) = maps.maps[0], maps.scales[0], maps.image_size
+    head = network.card.check_proposals()
+    planes = torch.from_numpy(np.ascontiguousarray(cells)).to(network.device).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        outputs = network.anchors(planes.to(network.dtype))
+    scores, deltas = (values.cpu().numpy() for values in outputs)
+    if not (np.isfinite(scores).all() and np.isfinite(deltas).all()):
+        raise StageError(
+            f"propose: the outputs of the region proposal network for image '{image_id}' are not finite; "
+            "train it again with a lower learning_rate"
+        )
+    if settings.ranking == "random":
+        numbers = uniform_numbers(len(scores), f"{width} x {height} {image_id}", settings.ranking_seed)
+        scores = numbers.astype(np.float32)
+    stride = network.card.trunk.stride
+    anchors = map_anchors(cell_anchors(stride, head.scales, head.ratios), cells.shape[1], cells.shape[0], stride)
+    boxes, kept = region_proposals(
+        anchors,
+        deltas if settings.refinement else np.zeros_like(deltas),
+        scores,
+        *scaled_size(width, height, scale),
+        least_side=settings.least_side * scale,
+        before_suppression=settings.before_suppression,
+        iou=settings.suppression_iou if settings.suppression_iou < 1 else None,
+        at_most=settings.max_boxes,
+    )
+    in_image = np.clip(boxes / np.float32(scale), 0, np.array([width, height, width, height], np.float32))
+    return {
+        "boxes": in_image.astype(np.float32),
+        "scores": kept,
+        "image_size": np.array([width, height], np.int32),
+    }

@@ -1,0 +1,59 @@
+"""A step of training a region proposal network (Faster R-CNN equation 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from stages.networks import NetworkSource
+from stages.networks.head_layers import PROPOSALS, RegionProposalNetwork
+from stages.train_rpn import STAGE, Settings
+from stages.training.anchor_examples import AnchorExamples, accuracies, anchor_losses, hits
+from stages.training.detectors import DetectorTraining, Measured, after_trunk, network_with_heads
+from stages.training.ranks import Ranks
+from stages.training.state import seeded
+from stages.training.whole_images import TrainingImage
+
+
+class ProposalTraining(DetectorTraining[AnchorExamples]):
+    """Trains a region proposal network, new in a network that may have other heads, and the network's trunk."""
+
+    card = STAGE
+
+    def __init__(self, settings: Settings, source: NetworkSource, device: str, ranks: Ranks) -> None:
+        """Raises BadSetting for layers that cannot be frozen, StageError for weights that cannot be read."""
+        card = source.card.with_heads(settings.heads(source.heads))
+        module = network_with_heads(source, card, source.classes, [PROPOSALS], settings.seed)
+        head = module.get_submodule(PROPOSALS)
+        assert isinstance(head, RegionProposalNetwork)
+        with seeded(settings.seed, 0):
+            head.reset(settings.new_layer_std)
+        self.of_anchors = settings
+        super().__init__(
+            settings,
+            module,
+            card,
+            source,
+            source.classes,
+            device,
+            ranks,
+            new=[PROPOSALS],
+            fixed=after_trunk(module, card.trunk, PROPOSALS),
+        )
+
+    def losses(self, maps: torch.Tensor, image: TrainingImage[AnchorExamples]) -> tuple[torch.Tensor, Measured]:
+        """The loss of one image's anchors, and what is measured of it."""
+        logits, deltas = self.network.anchor_logits(maps)
+        examples = image.examples
+        classes, boxes = anchor_losses(logits, deltas, examples, self.of_anchors)
+        return classes + boxes, {"class_loss": classes, "box_loss": boxes, **hits(logits, examples)}
+
+    def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
+        """The losses per image, and the accuracies on positive and negative anchors."""
+        return {
+            "loss": (sums["class_loss"] + sums["box_loss"]) / images,
+            "class_loss": sums["class_loss"] / images,
+            "box_loss": sums["box_loss"] / images,
+            **accuracies(sums),
+        }

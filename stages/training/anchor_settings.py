@@ -1,0 +1,57 @@
+"""Settings that all stages share which train a region proposal network (Faster R-CNN section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.contract.settings import setting
+
+
+@dataclass(frozen=True)
+class AnchorTraining:
+    """Which anchors are positive and negative, how many are drawn, and how the two losses are weighed."""
+
+    positive_overlap: float = setting(
+        0.7,
+        "An anchor whose highest IoU with any object is at least this is positive.",
+        above=0,
+        at_most=1,
+        source="Faster R-CNN section 3.1.2",
+    )
+    negative_overlap: float = setting(
+        0.3,
+        "An anchor whose highest IoU with any object is below this is negative; those in between are not used.",
+        above=0,
+        at_most=1,
+        source="Faster R-CNN section 3.1.2",
+    )
+    best_of_object: bool = setting(
+        True,
+        "Whether the anchors that overlap an object most are positive, too, whatever their IoU.",
+        source="Faster R-CNN section 3.1.2",
+    )
+    border: float = setting(
+        0.0,
+        "How many pixels of the network's input anchors may reach over the image's edge in training.",
+        at_least=0,
+        source="Faster R-CNN section 3.3: none",
+    )
+    anchors_per_image: int = setting(
+        256, "Anchors drawn per image.", at_least=2, source="Faster R-CNN section 3.1.3: 256"
+    )
+    positive_anchors: float = setting(
+        0.5, "The largest share of positive anchors.", above=0, at_most=1, source="Faster R-CNN section 3.1.3: 1:1"
+    )
+    normalisation: str = setting(
+        "paper",
+        "What the losses are divided by. paper: classes by anchors_per_image, boxes by the number of cells of the map; "
+        "release: both by the number of anchors drawn.",
+        choices=("paper", "release"),
+        source="Faster R-CNN equation 1; release: anchor_target_layer.py",
+    )
+    balance: float = setting(
+        10.0,
+        "The weight of the box loss, lambda; 1 in the release, with its normalisation.",
+        at_least=0,
+        source="Faster R-CNN equation 1",
+    )

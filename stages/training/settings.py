@@ -1,0 +1,169 @@
+"""Settings that all stages share which train a detector on whole images (Faster R-CNN section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.contract.errors import BadSetting
+from stages.contract.settings import setting
+from stages.networks import NetworkCard
+
+TRUNK, NOTHING = "trunk", "none"
+"""Words for the setting `frozen`: all convolutions that heads share, and no layer at all."""
+SGD, ADAMW = "sgd", "adamw"
+STEPS, ONE_CYCLE = "steps", "one-cycle"
+
+
+@dataclass(frozen=True)
+class WholeImageTraining:
+    """How images enter the network, and how its weights are updated.
+
+    The learning rates of biases and new layers are multiples of `learning_rate`. The number of CPU `threads` changes
+    the last bits of sums, so it is part of the key.
+    """
+
+    iterations: int = setting(
+        80_000,
+        "Iterations, each one update of the weights.",
+        at_least=1,
+        source="alternating training: 80,000 + 40,000",
+    )
+    images_per_batch: int = setting(
+        1, "Images per iteration.", at_least=1, source="Faster R-CNN section 3.1.3: 1; Fast R-CNN section 2.3: 2"
+    )
+    optimiser: str = setting(
+        SGD,
+        "How weights are updated. sgd: stochastic gradient descent with momentum; adamw: Adam with decoupled weight "
+        "decay, for small data sets.",
+        choices=(SGD, ADAMW),
+        source="Faster R-CNN section 3.1.3",
+    )
+    learning_rate: float = setting(0.001, "The learning rate.", above=0, source="Faster R-CNN section 3.1.3")
+    schedule: str = setting(
+        STEPS,
+        "How the learning rate changes. steps: a tenth after every `step` iterations; one-cycle: up to the rate during "
+        "the warm-up, then down to 0 along half a cosine.",
+        choices=(STEPS, ONE_CYCLE),
+        source="Faster R-CNN section 3.1.3",
+    )
+    step: int = setting(
+        60_000,
+        "Iterations after which the learning rate is divided by 10, repeatedly.",
+        at_least=1,
+        only_with=("schedule", STEPS),
+        source="Faster R-CNN section 3.1.3",
+    )
+    warm_up: int = setting(
+        0,
+        "Iterations in which the learning rate rises from 0 to its value.",
+        at_least=0,
+        source="ours; the paper has none",
+    )
+    momentum: float = setting(
+        0.9, "The momentum of SGD.", at_least=0, only_with=("optimiser", SGD), source="Faster R-CNN section 3.1.3"
+    )
+    weight_decay: float = setting(
+        5e-4, "The weight decay; biases are not decayed.", at_least=0, source="Faster R-CNN section 3.1.3"
+    )
+    bias_rate: float = setting(
+        2.0,
+        "The learning rate of biases, as a multiple of that of the weights.",
+        at_least=0,
+        source="release, train.prototxt: lr_mult 1 and 2",
+    )
+    new_layer_rate: float = setting(
+        1.0,
+        "The learning rate of new layers, as a multiple of that of the others.",
+        above=0,
+        source="release, train.prototxt: lr_mult 1 and 2 of all layers",
+    )
+    most_gradient: float = setting(
+        0.0,
+        "The largest norm of the gradient of all weights; longer ones are scaled down to it, 0 leaves them.",
+        at_least=0,
+        source="ours; the release has none",
+    )
+    frozen: tuple[str, ...] = setting(
+        (),
+        "Layers whose weights stay fixed, named as in the cache's columns weights/; trunk: all convolutions that the "
+        "heads share; none: no layer.",
+        distinct=True,
+        of_network=lambda card: card.first_layers or (NOTHING,),
+        source="Faster R-CNN section 3.1.3: all layers of ZF are tuned, of VGG-16 those from conv3_1 on",
+    )
+    sides: tuple[int, ...] = setting(
+        (600,),
+        "The shorter side of the image in pixels; of several, one is drawn for each image.",
+        at_least=1,
+        distinct=True,
+        source="Faster R-CNN section 3.3; Fast R-CNN section 5.2: 480, 576, 688, 864, 1200",
+    )
+    longest: int = setting(
+        1000,
+        "The longer side at most, in pixels; longer images are scaled down further.",
+        at_least=1,
+        at_most=10_000,
+        source="py-faster-rcnn, lib/fast_rcnn/config.py",
+    )
+    mirror: bool = setting(
+        True, "Whether images are mirrored at random, with probability 0.5.", source="py-faster-rcnn: USE_FLIPPED"
+    )
+    difficult: str = setting(
+        "ignore",
+        "Whether difficult objects are examples like any other, or neither positives nor negatives; crowds never are.",
+        choices=("train", "ignore"),
+        source="py-faster-rcnn, lib/datasets/pascal_voc.py, which leaves them out; Fast R-CNN trains on them",
+    )
+    precision: str = setting(
+        "float32",
+        "Precision of the forward and backward passes; bfloat16 keeps the weights in float32, tf32 needs CUDA.",
+        choices=("float32", "tf32", "bfloat16"),
+        on_cuda=("tf32",),
+        source="ours; Caffe computed in float32",
+    )
+    seed: int = setting(
+        0, "Seed for new layers, the order of images and the examples drawn.", at_least=0, source="ours"
+    )
+    threads: int = setting(
+        1, "CPU threads; their number changes the last bits of the result.", at_least=1, source="ours"
+    )
+    checkpoint_seconds: float = setting(
+        300.0, "Seconds between checkpoints.", at_least=0, identity=False, source="ours"
+    )
+    image_memory: int = setting(
+        2000, "MB of decoded images to keep in memory.", at_least=0, identity=False, source="ours"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.sides:
+            raise BadSetting("sides = [] must name one or more lengths in pixels")
+        if max(self.sides) > self.longest:
+            raise BadSetting(
+                f"sides = {list(self.sides)} has a shorter side of {max(self.sides)} pixels, more than longest = "
+                f"{self.longest}; raise longest"
+            )
+        if self.schedule == ONE_CYCLE and self.warm_up >= self.iterations:
+            raise BadSetting(
+                f"warm_up = {self.warm_up} leaves nothing of iterations = {self.iterations} for the descent; lower it"
+            )
+        if NOTHING in self.frozen and len(self.frozen) > 1:
+            raise BadSetting(f"frozen = {list(self.frozen)} names layers beside 'none'; leave one or the other out")
+
+    @property
+    def trunk_is_frozen(self) -> bool:
+        """Whether all of the trunk stays as it is."""
+        return TRUNK in self.frozen
+
+    def frozen_parts(self, card: NetworkCard) -> tuple[str, ...]:
+        """The submodules whose weights stay fixed."""
+        return tuple(
+            part for name in self.frozen if name != NOTHING for part in (card.trunk.parts if name == TRUNK else (name,))
+        )
+
+    def check_ranks(self, stage: str, ranks: int) -> None:
+        """Raises BadSetting unless the images of a batch can be shared evenly among `ranks` processes."""
+        if self.images_per_batch % ranks:
+            raise BadSetting(
+                f"{stage}.images_per_batch = {self.images_per_batch} cannot be shared evenly among {ranks} processes; "
+                "make it a multiple, or start fewer with torchrun"
+            )

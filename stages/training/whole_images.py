@@ -1,0 +1,259 @@
+"""Whole images for training a detector: which are drawn, at which scale, mirrored or not, and what is read of them.
+
+Which image an iteration takes, and how, depends on (seed, iteration) alone. Symbols: m objects of an image.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache import Record
+from stages.boxes import Boxes
+from stages.contract.errors import BadSetting
+from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs, ItemReader
+from stages.datasets import Dataset
+from stages.images.batches import read_ahead
+from stages.images.scale import image_scale, scaled_image
+from stages.matching.examples import unused_regions
+from stages.networks import NetworkCard, NetworkSource
+from stages.networks.architectures import empty_module
+from stages.networks.feature_maps import FeatureMaps, check_maps, with_margin
+from stages.networks.network import Network
+from stages.training.image_memory import ImageMemory
+from stages.training.ranks import Ranks
+from stages.training.settings import WholeImageTraining
+
+Examples = TypeVar("Examples")
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """An image of a batch: its `position` in the dataset, which of the sides it gets, and whether it is mirrored.
+
+    `random` draws its examples.
+    """
+
+    position: int
+    level: int
+    mirrored: bool
+    random: np.random.Generator
+
+
+def drawn_images(settings: WholeImageTraining, count: int, iteration: int) -> list[DrawnImage]:
+    """The images of an iteration's batch, of `count` in the dataset.
+
+    Every epoch takes each image once, in an order drawn from (seed, epoch).
+    """
+    size = settings.images_per_batch
+    drawn = []
+    for number in range((iteration - 1) * size, iteration * size):
+        epoch, place = divmod(number, count)
+        position = int(order_of(settings.seed, epoch, count)[place])
+        random = np.random.default_rng([settings.seed, iteration, number])
+        level, mirrored = int(random.integers(len(settings.sides))), bool(random.random() < 0.5)
+        drawn.append(DrawnImage(position, level, mirrored and settings.mirror, random))
+    return drawn
+
+
+@functools.lru_cache(maxsize=4)
+def order_of(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """The order of `count` images in an epoch: int64 [count]."""
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The m objects of an image: `boxes` float32 [m, 4] in its pixels, mirrored if it is, `labels` int32 [m].
+
+    `unused` bool [m] marks those that are neither positives nor negatives, `crowds` bool [m] those that are crowds.
+    """
+
+    boxes: Boxes
+    labels: NDArray[np.int32]
+    difficult: NDArray[np.bool_]
+    crowds: NDArray[np.bool_]
+    unused: NDArray[np.bool_]
+
+    @property
+    def used(self) -> Boxes:
+        """The boxes of the objects that are examples: float32 [k, 4]."""
+        return self.boxes[~self.unused]
+
+
+@dataclass(frozen=True)
+class TrainingImage(Generic[Examples]):
+    """An image as it enters the training: `inputs` [1, 3, H, W] for the trunk or, if `is_map`, the trunk's map of it
+    [1, C, H', W'], with `map_size` (width, height) cells.
+
+    `size` (width, height) is the image's own, `scale` the factor to the trunk's input.
+    """
+
+    image_id: str
+    inputs: torch.Tensor
+    is_map: bool
+    map_size: tuple[int, int]
+    size: tuple[int, int]
+    scale: float
+    mirrored: bool
+    objects: Objects
+    examples: Examples
+
+
+Find = Callable[["TrainingImage[None]", DrawnImage], Examples]
+"""Draws the examples of an image."""
+
+
+def mirrored_boxes(boxes: Boxes, width: int) -> Boxes:
+    """Boxes [n, 4] in the mirrored image of `width` pixels: float32 [n, 4]."""
+    return np.column_stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]]).astype(np.float32)
+
+
+class MapSizes:
+    """How many cells the map of a network has for an input of any size; computed without weights."""
+
+    def __init__(self, card: NetworkCard) -> None:
+        module = empty_module(card, 2)
+        self.network = Network(card, module, 2, card.preprocessing)
+        self.known: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in cells of the map of an input of `width` x `height` pixels, margins included."""
+        if (width, height) not in self.known:
+            with torch.inference_mode():
+                maps = self.network.maps(torch.empty((1, 3, height, width), device="meta"))
+            self.known[width, height] = (int(maps.shape[3]), int(maps.shape[2]))
+        return self.known[width, height]
+
+
+class WholeImages(Generic[Examples]):
+    """Reads this rank's share of every batch ahead, with the examples that `find` draws in each image.
+
+    With `maps`, those of a frozen trunk, nothing is decoded. A batch depends on its iteration alone.
+    """
+
+    def __init__(
+        self,
+        settings: WholeImageTraining,
+        dataset: Dataset,
+        memory: ImageMemory,
+        source: NetworkSource,
+        find: Find[Examples],
+        execution: Execution,
+        ranks: Ranks,
+        *,
+        regions_per_step: int,
+        maps: ItemReader | None = None,
+        counts: Callable[[], Record] = dict,
+    ) -> None:
+        self.settings = settings
+        self.dataset = dataset
+        self.memory = memory
+        self.source = source
+        self.find = find
+        self.execution = execution
+        self.ranks = ranks
+        self.regions_per_step = regions_per_step
+        self.maps = maps
+        self.record = counts
+        self.sizes = MapSizes(source.card)
+
+    def batches(self, first: int, last: int) -> Iterator[list[TrainingImage[Examples]]]:
+        """The batches of the iterations `first` to `last`, read ahead. Raises BadImage."""
+        ready = read_ahead(
+            self.batch,
+            range(first, last + 1),
+            ahead=BATCHES_AHEAD,
+            threads=1,
+            initializer=torch.set_num_threads,
+            initargs=(self.settings.threads,),
+        )
+        for _, batch in ready:
+            yield batch
+
+    def batch(self, iteration: int) -> list[TrainingImage[Examples]]:
+        """This rank's share of an iteration's images."""
+        drawn = drawn_images(self.settings, len(self.dataset.image_ids), iteration)
+        return [self.image(one) for one in drawn[self.ranks.rank :: self.ranks.count]]
+
+    def image(self, drawn: DrawnImage) -> TrainingImage[Examples]:
+        """One image with its examples. Raises BadImage."""
+        plain = self.from_maps(drawn) if self.maps is not None else self.from_pixels(drawn)
+        return TrainingImage(**{**vars(plain), "examples": self.find(plain, drawn)})
+
+    def from_pixels(self, drawn: DrawnImage) -> TrainingImage[None]:
+        """The image as the trunk's input."""
+        pixels = self.memory.read(drawn.position)
+        height, width = pixels.shape[:2]
+        scale = image_scale(width, height, self.settings.sides[drawn.level], self.settings.longest)
+        scaled = scaled_image(pixels, scale)
+        ordered = np.ascontiguousarray(scaled[:, ::-1] if drawn.mirrored else scaled)
+        prepared = self.source.preprocessing.apply(torch.from_numpy(ordered).permute(2, 0, 1))
+        inputs = with_margin(prepared, self.source.card.trunk)[None].to(memory_format=torch.channels_last)
+        cells = self.sizes.of(inputs.shape[3], inputs.shape[2])
+        return self.described(drawn, inputs, False, cells, (width, height), scale)
+
+    def from_maps(self, drawn: DrawnImage) -> TrainingImage[None]:
+        """The map of the image."""
+        assert self.maps is not None
+        record = FeatureMaps.of_record(self.maps.read(self.dataset.image_ids[drawn.position]))
+        cells = (record.mirrored if drawn.mirrored else record.maps)[drawn.level]
+        inputs = torch.from_numpy(np.ascontiguousarray(cells)).permute(2, 0, 1)[None].to(torch.float32)
+        size = (cells.shape[1], cells.shape[0])
+        return self.described(drawn, inputs, True, size, record.image_size, record.scales[drawn.level])
+
+    def described(
+        self,
+        drawn: DrawnImage,
+        inputs: torch.Tensor,
+        is_map: bool,
+        cells: tuple[int, int],
+        size: tuple[int, int],
+        scale: float,
+    ) -> TrainingImage[None]:
+        """The image with its objects."""
+        image_id = self.dataset.image_ids[drawn.position]
+        inputs = inputs.to(self.execution.device, non_blocking=True)
+        objects = objects_of(self.dataset, image_id, self.settings.difficult, size[0], drawn.mirrored)
+        return TrainingImage(image_id, inputs, is_map, cells, size, scale, drawn.mirrored, objects, None)
+
+
+def objects_of(dataset: Dataset, image_id: str, difficult: str, width: int, mirrored: bool) -> Objects:
+    """The objects of an image of `width` pixels; `difficult` is the setting."""
+    record = dataset.record(image_id)
+    boxes = mirrored_boxes(record.boxes, width) if mirrored else record.boxes
+    unused = unused_regions(boxes, record.difficult, record.crowds, difficult)
+    return Objects(boxes, record.labels, record.difficult, record.crowds, unused)
+
+
+def check_maps_settings(settings: WholeImageTraining, maps: Any) -> None:
+    """Raises BadSetting unless the settings of the table `maps` give a frozen trunk's maps as this training draws
+    them."""
+    if not settings.trunk_is_frozen:
+        raise BadSetting(
+            "inputs.maps is for a trunk that stays as it is; set frozen = ['trunk'], or leave out inputs.maps"
+        )
+    if (settings.sides, settings.longest) != (maps.sides, maps.longest):
+        raise BadSetting(
+            f"sides = {list(settings.sides)} and longest = {settings.longest} are not those of the maps, "
+            f"{list(maps.sides)} and {maps.longest}; set them to the same values"
+        )
+    if settings.mirror and not maps.mirrored:
+        raise BadSetting("mirror = true needs the maps of mirrored images, too; set mirrored = true in [maps]")
+
+
+def maps_of_trunk(inputs: Inputs, source: NetworkSource, stage: str) -> ItemReader | None:
+    """The maps among the inputs of a training, None if there are none. Raises BadSetting if another trunk made them."""
+    if "maps" not in inputs:
+        return None
+    maps = inputs.item_reader("maps")
+    check_maps(stage, maps, source)
+    return maps
