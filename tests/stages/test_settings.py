@@ -5,7 +5,7 @@ import pytest
 
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import BadSetting
-from stages.contract.settings import all_of, build_settings, condition_words, identity_of, setting
+from stages.contract.settings import all_of, build_settings, condition_words, identity_of, is_open, setting
 from stages.propose import Settings as ProposeSettings
 
 
@@ -120,6 +120,13 @@ IDENTITY = {
         "layer", "C", "loss", "positive_weight", "bias_multiplier", "tolerance", "max_iterations", "negative_overlap",
         "hard_threshold", "evict_threshold", "retrain_after", "max_negatives", "target_norm", "norm_seed", "seed",
     },
+    "train-rpn": {
+        *("iterations", "images_per_batch", "optimiser", "learning_rate", "schedule", "step", "warm_up", "momentum"),
+        *("weight_decay", "bias_rate", "new_layer_rate", "most_gradient", "frozen", "sides", "longest", "mirror"),
+        *("difficult", "precision", "seed", "threads", "positive_overlap", "negative_overlap", "best_of_object"),
+        *("border", "anchors_per_image", "positive_anchors", "normalisation", "balance", "scales", "ratios", "hidden"),
+        "new_layer_std",
+    },
     "train-bbox": {"layer", "min_overlap", "regularisation", "target_norm", "norm_seed"},
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},
@@ -127,14 +134,17 @@ IDENTITY = {
 }  # fmt: skip
 NOT_IDENTITY = {
     "maps": {"cache"},
+    "train-rpn": {"checkpoint_seconds", "image_memory"},
     "extract": {"cache"},
     "propose": {"cache", "file", "model"},
     "finetune": {"checkpoint_seconds", "image_memory"},
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
+    "maps": {"mirrored"},
     "extract": {"method", "pooling", "truncated_svd"},
     "propose": {
+        *("before_suppression", "suppression_iou", "least_side", "ranking", "ranking_seed", "refinement"),
         *("alpha", "beta", "eta", "min_score", "edge_min_mag", "edge_merge_thr", "cluster_min_mag"),
         *("max_aspect_ratio", "min_box_area", "gamma", "kappa", "edge_max_side", "gradient_sigma"),
         *("anchor_scales", "anchor_ratios", "anchor_stride", "anchor_side", "anchor_longest"),
@@ -142,7 +152,7 @@ LATER = {
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},
     "finetune": {"difficult", "frozen"},
-    "detect": {"score", "cap", "least_score", "all_classes_at_most", "suppression"},
+    "detect": {"score", "cap", "least_score", "all_classes_at_most", "suppression", "regression"},
     "eval": {"coco", "bootstrap", "bootstrap_seed"},
 }  # in the key where not the default
 
@@ -161,7 +171,9 @@ def test_which_settings_are_part_of_a_caches_key(name):
 def test_every_default_passes_its_own_bounds_and_names_its_source(name):
     settings = catalogue()[name].settings
     given = {one: list(value) if isinstance(value, tuple) else value for one, value in all_of(settings()).items()}
-    assert build_settings(settings, given) == settings()
+    built = build_settings(settings, given)
+    of_network = {field.name: field.default for field in dataclasses.fields(settings) if is_open(built, field)}
+    assert dataclasses.replace(built, **of_network) == settings()
     for field in dataclasses.fields(settings):
         assert field.metadata["source"] or not field.metadata["identity"], field.name
 
