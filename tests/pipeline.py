@@ -77,6 +77,14 @@ def rcnn(
     return done
 
 
+def torchrun(*arguments: object, work: Path) -> subprocess.CompletedProcess[str]:
+    """`torchrun --nproc-per-node 2 -m rcnn_cli ...`, as a user starts it."""
+    line, environment = command(*arguments, work=work)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    started = [*launcher, *line[2:]]
+    return subprocess.run(started, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=240)
+
+
 def run_small(folder: Path) -> None:
     """Makes `folder`: the small recipe, its undisturbed run with one process in work/, and what that printed."""
     (folder / "printed.txt").write_text(rcnn("run", write_recipe(folder), "--jobs", 1, work=folder / "work").stdout)

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from cache import Reader
 from stages.networks import SOFTMAX, NetworkSource
 from tests.built_once import BuiltOnce
 from tests.in_process import rcnn
-from tests.pipeline import PROJECT, command, contents
+from tests.pipeline import command, contents, torchrun
 
 RECIPE = """
 [datasets.train]
@@ -132,14 +131,6 @@ def test_a_killed_training_goes_on_to_the_same_bits(finished, untrained):
     again = rcnn("finetune", recipe, work=untrained)
     assert "resuming after iteration" in again.stderr
     assert network_alone(untrained) == network_alone(finished[1])
-
-
-def torchrun(*arguments: object, work: Path) -> subprocess.CompletedProcess[str]:
-    """`torchrun --nproc-per-node 2 -m rcnn_cli ...`, as a user starts it."""
-    line, environment = command(*arguments, work=work)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    started = [*launcher, *line[2:]]
-    return subprocess.run(started, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=240)
 
 
 def test_two_processes_have_the_loss_curve_of_one(finished, untrained):

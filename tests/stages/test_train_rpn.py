@@ -24,6 +24,7 @@ from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
 from stages.training.whole_images import MapSizes, Objects, WholeImages, drawn_images, mirrored_boxes
 from tests.in_process import rcnn
+from tests.pipeline import torchrun
 
 SMALL: dict[str, Any] = {
     "iterations": 4,
@@ -187,3 +188,59 @@ def test_the_command(tmp_path: Path) -> None:
     assert summary["heads"] == {"proposals": {"scales": [2.0, 4.0], "ratios": [0.5, 1.0, 2.0], "hidden": 8}}
     assert summary["objects"] > 0
     assert "everything is complete" in rcnn("run", recipe, work=tmp_path / "work").stdout
+
+
+FROZEN = """
+[maps]
+sides = [64]
+longest = 120
+mirrored = true
+dtype = "float32"
+cache = true
+inputs = { network = "network" }
+split = "train"
+"""
+
+
+def test_cached_maps_of_a_frozen_trunk_train_the_same_network(tmp_path: Path) -> None:
+    recipe = tmp_path / "rpn.toml"
+    recipe.write_text(RECIPE.replace('frozen = ["none"]', 'frozen = ["trunk"]') + FROZEN)
+    trained = []
+    for place, words in (("pixels", ()), ("maps", ("--set", "train-rpn.inputs.maps=maps"))):
+        rcnn("run", recipe, *words, work=tmp_path / place)
+        (folder,) = (tmp_path / place / "caches" / "train-rpn").iterdir()
+        with h5py.File(folder / "data.h5") as file:
+            trained.append(file["weights/rpn.conv.weight"][:])
+    assert np.allclose(trained[0], trained[1], atol=1e-6)
+    assert np.abs(trained[0]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["maps.mirrored=false"], "mirror = true needs the maps of mirrored images"),
+        (["maps.sides=[80]"], "are not those of the maps"),
+        (["train-rpn.frozen=['none']"], "inputs.maps is for a trunk that stays as it is"),
+    ],
+)
+def test_maps_that_a_training_cannot_use_are_refused(changes: list[str], message: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "rpn.toml"
+    recipe.write_text(RECIPE.replace('frozen = ["none"]', 'frozen = ["trunk"]') + FROZEN)
+    words = [word for change in [*changes, "train-rpn.inputs.maps=maps"] for word in ("--set", change)]
+    ended = rcnn("run", recipe, *words, work=tmp_path / "work", check=False)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+
+
+def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
+    recipe = tmp_path / "rpn.toml"
+    recipe.write_text(RECIPE)
+    rcnn("train-rpn", recipe, work=tmp_path / "one")
+    done = torchrun("train-rpn", recipe, work=tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    losses = []
+    for place in ("one", "two"):
+        (folder,) = (tmp_path / place / "caches" / "train-rpn").iterdir()
+        with h5py.File(folder / "data.h5") as file:
+            losses.append(file["log/loss"][:])
+    assert np.allclose(losses[0], losses[1], atol=1e-5)
