@@ -81,7 +81,7 @@ def proposals_of(maps: FeatureMaps, network: Network, settings: Settings, image_
             "train it again with a lower learning_rate"
         )
     if settings.ranking == "random":
-        numbers = uniform_numbers(len(scores), f"{width} x {height} {image_id}", settings.ranking_seed)
+        numbers = uniform_numbers(len(scores), f"{width} x {height}", settings.ranking_seed)
         scores = numbers.astype(np.float32)
     stride = network.card.trunk.stride
     anchors = map_anchors(cell_anchors(stride, head.scales, head.ratios), cells.shape[1], cells.shape[0], stride)
