@@ -40,6 +40,12 @@ def map_anchors(cell: Boxes, width: int, height: int, stride: int = 16) -> Boxes
     return np.asarray((cell[None] + shifts).reshape(-1, 4), np.float32)
 
 
+def anchors_of_map(width: int, height: int, stride: int, scales: Sequence[float], ratios: Sequence[float]) -> Boxes:
+    """The anchors of these `scales` and `ratios` at all cells of a map of `width` x `height` cells: as `map_anchors`
+    of `cell_anchors`."""
+    return map_anchors(cell_anchors(stride, scales, ratios), width, height, stride)
+
+
 def inside(anchors: Boxes, width: int, height: int, border: float = 0.0) -> NDArray[np.bool_]:
     """Which `anchors` [n, 4] lie inside an image of `width` x `height` pixels, or at most `border` pixels outside: bool
     [n]. Only they are trained on (section 3.3)."""

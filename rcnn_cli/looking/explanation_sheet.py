@@ -15,7 +15,7 @@ from stages.images.reading import Pixels
 from stages.matching.error_types import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.pictures.drawing import font_of, shortened, wrapped
 from stages.pictures.legends import Entry, draw_legend, with_margins
-from stages.pictures.marks import Mark, draw_many, draw_marks, draw_scored, tinted
+from stages.pictures.marks import Mark, draw_marks, draw_proposals, tinted
 from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
 from stages.plurals import number_of
 
@@ -102,11 +102,11 @@ def proposal_scene(explained: Explained) -> tuple[Pixels, str]:
     """The image with all proposals, coloured by score if they have any, and what it shows."""
     boxes, scores = explained.trace.scored.boxes, explained.proposal_scores
     words = number_of(len(boxes), "proposal")
-    if scores is None or not len(scores):
-        opacity = float(np.clip(60 / max(1, len(boxes)), 0.12, 1))
-        return draw_many(explained.pixels, boxes, PROPOSAL, PANEL, opacity), words
-    low, high = float(scores.min()), float(scores.max())
-    scene = draw_scored(explained.pixels, boxes, scores, (low, high), PANEL)
+    ends = None if scores is None or not len(scores) else (float(scores.min()), float(scores.max()))
+    scene = draw_proposals(explained.pixels, boxes, scores, ends, PANEL)
+    if ends is None:
+        return scene, words
+    low, high = ends
     return scene, f"{words}; the lighter, the higher the score: {low:.2f} to {high:.2f}"
 
 

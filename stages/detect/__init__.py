@@ -125,8 +125,8 @@ NO_PROBABILITIES = (
 )
 
 NO_DELTAS = (
-    "regression = 'network' needs the features of a network that predicts box deltas (train-fast and train-joint train "
-    "one); name its table as the network of extract, or set regression = 'ridge'"
+    "regression = 'network' needs the features of a network that predicts box deltas; "
+    "name its table as the network of extract, or set regression = 'ridge'"
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from stages.detect.trace import Trace, detect_image
 from stages.detections.candidates import Scored
 from stages.detections.cap import class_thresholds
 from stages.features.linear_models import read_regressors, read_svms
-from stages.images.batches import read_ahead
+from stages.images.batches import fill_items
 
 log = logging.getLogger("stages.detect")
 
@@ -78,21 +77,9 @@ def fill_in_worker(settings: Settings, inputs: Inputs, output: Writer, parts: It
 
 def fill_parts(detector: Detector, output: Writer, parts: Iterable[Part], bar: Progress, threads: int = 0) -> None:
     """Fills `parts`, in this thread or with `threads` threads."""
-    tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
-
-    def record_of(task: tuple[Part, str]) -> Record:
-        return detector.record(task[1])
-
-    made = read_ahead(record_of, tasks, ahead=2 * threads, threads=threads)
-    records: list[Record] = []
-    with threadpool_limits(1, user_api="blas"), contextlib.closing(made):  # sums must not depend on BLAS threads
-        for (part, _), record in made:
-            records.append(record)
-            bar.advance(1, len(record["boxes"]))
-            if len(records) == len(part.item_ids):
-                skipped = detector.manifest["skipped"]
-                output.write(part, records, {image: skipped[image] for image in part.item_ids if image in skipped})
-                records = []
+    skipped = detector.manifest["skipped"]
+    with threadpool_limits(1, user_api="blas"):  # sums must not depend on BLAS threads
+        fill_items(detector.record, skipped, output, parts, bar, ahead=2 * threads, threads=threads)
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,22 @@ from stages.boxes import Boxes, clip_boxes, decode_deltas, exceeds, iou_matrix
 from stages.detections.suppression import greedy_nms
 
 
+class Limits(TypedDict, total=False):
+    """What is left of the anchors; the defaults are those of `anchor_steps`."""
+
+    least_side: float
+    before_suppression: int
+    iou: float | None
+    at_most: int
+
+
 def region_proposals(
     anchors: Boxes,
     deltas: NDArray[np.floating],
     scores: NDArray[np.float32],
     width: int,
     height: int,
-    *,
-    least_side: float = 16.0,
-    before_suppression: int = 6000,
-    iou: float | None = 0.7,
-    at_most: int = 300,
+    **limits: Unpack[Limits],
 ) -> tuple[Boxes, NDArray[np.float32]]:
     """The best-scored proposals in an input of `width` x `height` pixels: boxes float32 [k, 4] and their scores float32
     [k], highest first.
@@ -35,17 +41,7 @@ def region_proposals(
     The release keeps 12,000 and 2,000 for joint training, all and 2,000 for the alternating one. Raises ValueError for
     scores or deltas that are not finite.
     """
-    steps = anchor_steps(
-        anchors,
-        deltas,
-        scores,
-        width,
-        height,
-        least_side=least_side,
-        before_suppression=before_suppression,
-        iou=iou,
-        at_most=at_most,
-    )
+    steps = anchor_steps(anchors, deltas, scores, width, height, **limits)
     return steps.moved[steps.proposed], scores[steps.proposed]
 
 

@@ -17,7 +17,7 @@ from stages.extract import Settings, check_layers, check_ranks
 from stages.images.reading import Pixels
 from stages.images.warp import warp_batches
 from stages.networks import DELTAS, SOFTMAX, NetworkSource
-from stages.networks.feature_maps import FeatureMaps
+from stages.networks.feature_maps import FeatureMaps, planes_of
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load, loaded, not_finite
 from stages.networks.roi_pooling import map_regions, pooled_regions
@@ -129,10 +129,7 @@ def pooled_features(
     """
     card, size = network.card, batch_size or default_batch_size(str(network.device))
     regions = map_regions(boxes, maps.scales, card.trunk, card.input_size, settings.pooling)
-    planes = [
-        torch.from_numpy(cells).to(network.device).permute(2, 0, 1).to(torch.float32).contiguous()
-        for cells in maps.maps
-    ]
+    planes = [planes_of(cells, network.device).contiguous() for cells in maps.maps]
     with torch.inference_mode():
         batches = pooled_regions(planes, regions, card.head.side, settings.pooling, size)
         outputs = (network.head(batch.to(network.dtype), settings.layers) for batch in batches)

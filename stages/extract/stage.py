@@ -35,7 +35,7 @@ from stages.extract.features import (
 from stages.images.batches import images_ahead, read_ahead
 from stages.images.reading import Pixels
 from stages.networks import NetworkSource
-from stages.networks.feature_maps import FeatureMaps, check_maps
+from stages.networks.feature_maps import FeatureMaps, check_maps, read_maps
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load_first
@@ -239,8 +239,8 @@ class RegionReader:
     def read_maps(self, image_id: str) -> tuple[FeatureMaps, tuple[int, int], str]:
         """As `read_pixels`, with the image's maps."""
         assert self.task.maps is not None
-        maps = FeatureMaps.of_record(self.task.maps.read(image_id))
-        return maps, maps.image_size, self.task.maps.manifest.get("skipped", {}).get(image_id, "")
+        maps, reason = read_maps(self.task.maps, image_id)
+        return maps, maps.image_size, reason
 
     def as_tensor(self, pixels: Pixels) -> torch.Tensor:
         """The pixels as a tensor, uint8 [H, W, 3]."""

@@ -15,6 +15,12 @@ from stages.contract.card import Input, LogColumns, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.networks import PlannedNetwork
+from stages.training.settings import (
+    checkpoint_setting,
+    image_memory_setting,
+    threads_setting,
+    training_precision_setting,
+)
 
 
 @dataclass(frozen=True)
@@ -132,23 +138,11 @@ class Settings:
         at_least=0,
         source="release, train.prototxt: context_pad",
     )
-    precision: str = setting(
-        "float32",
-        "Precision of the forward and backward passes; bfloat16 keeps the weights in float32, tf32 needs CUDA.",
-        choices=("float32", "tf32", "bfloat16"),
-        on_cuda=("tf32",),
-        source="ours; Caffe computed in float32",
-    )
+    precision: str = training_precision_setting()
     seed: int = setting(0, "Seed for the new layer, the batches and dropout.", at_least=0, source="ours")
-    threads: int = setting(
-        1, "CPU threads; their number changes the last bits of the result.", at_least=1, source="ours"
-    )
-    checkpoint_seconds: float = setting(
-        300.0, "Seconds between checkpoints.", at_least=0, identity=False, source="ours"
-    )
-    image_memory: int = setting(
-        2000, "MB of decoded images to keep in memory.", at_least=0, identity=False, source="ours"
-    )
+    threads: int = threads_setting()
+    checkpoint_seconds: float = checkpoint_setting()
+    image_memory: int = image_memory_setting()
 
     def __post_init__(self) -> None:
         if self.background_overlap > self.positive_overlap:

@@ -14,7 +14,7 @@ from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.finetune import LOG, Settings, check
+from stages.finetune import LOG, STAGE, Settings, check
 from stages.finetune.reading import WindowSampler
 from stages.finetune.training import FineTuning
 from stages.finetune.windows import Windows, joined_windows
@@ -24,13 +24,12 @@ from stages.networks import BACKGROUND, PlannedNetwork
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
 from stages.training.image_memory import MEGABYTE, ImageMemory
-from stages.training.log import TABLE
+from stages.training.log import last_means
 from stages.training.loop import network_schema, train
 from stages.training.ranks import joined
 from stages.training.state import reproducible
 
 log = logging.getLogger("stages.finetune")
-LAST = 100
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -76,17 +75,15 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
     """What `NetworkSource.from_reader` needs, and the mean loss and accuracies of the last iterations."""
     dataset = inputs.dataset("images")
     source = inputs.network("network").base
-    record = reader.read(NETWORK)
-    measured = (*LOG.losses, *LOG.accuracies)
-    last = {name: float(record[f"{TABLE}/{name}"][-LAST:].mean()) for name in measured}
+    windows = reader.read(NETWORK, ["positive_windows", "background_windows"])
     return {
         "network": source.name,
         "preprocessing": source.preprocessing.as_json(),
         "classes": len(dataset.classes) + 1,
         "class_names": [*dataset.classes, BACKGROUND],
-        "positive_windows": int(record["positive_windows"]),
-        "background_windows": int(record["background_windows"]),
-        **last,
+        "positive_windows": int(windows["positive_windows"]),
+        "background_windows": int(windows["background_windows"]),
+        **last_means(reader, STAGE),
     }
 
 

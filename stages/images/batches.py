@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from cache import Part, Record, Writer
+    from stages.contract.execution import Progress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -49,3 +54,29 @@ def read_ahead(
         finally:
             for _, future in begun:
                 future.cancel()
+
+
+def fill_items(
+    compute: Callable[[str], Record],
+    skipped: Mapping[str, str],
+    output: Writer,
+    parts: Iterable[Part],
+    bar: Progress,
+    *,
+    ahead: int = 0,
+    threads: int = 0,
+) -> None:
+    """Writes `parts` with the record that `compute` makes of each item, read ahead as by `read_ahead`.
+
+    `skipped` is where the computation notes the items that it skips, and why.
+    """
+    tasks = ((part, item_id) for part in parts for item_id in part.item_ids)
+    rows = next(iter(output.schema.rows))
+    records: list[Record] = []
+    with contextlib.closing(read_ahead(lambda task: compute(task[1]), tasks, ahead=ahead, threads=threads)) as made:
+        for (part, _), record in made:
+            records.append(record)
+            bar.advance(1, len(record[rows]))
+            if len(records) == len(part.item_ids):
+                output.write(part, records, {name: skipped[name] for name in part.item_ids if name in skipped})
+                records = []

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.contract.card import Input, Stage
-from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.image_sides import check_sides
 from stages.networks import PlannedNetwork
 from stages.networks.precision import precision_setting
 
@@ -57,13 +57,7 @@ class Settings:
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
     """Raises BadSetting unless there are sides, none over `longest`."""
-    if not settings.sides:
-        raise BadSetting("sides = [] must name one or more lengths in pixels")
-    if max(settings.sides) > settings.longest:
-        raise BadSetting(
-            f"sides = {list(settings.sides)} has a shorter side of {max(settings.sides)} pixels, more than longest = "
-            f"{settings.longest}; raise longest"
-        )
+    check_sides(settings.sides, settings.longest)
 
 
 STAGE = Stage(

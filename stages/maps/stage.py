@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from stages.contract.processes import fill_in_processes
 from stages.contract.recent_records import RecentRecords
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.images.batches import images_ahead, read_ahead
+from stages.images.batches import fill_items, images_ahead
 from stages.maps import Settings
 from stages.networks import NetworkSource
 from stages.networks.feature_maps import ComputedMaps, FeatureMaps, compute_maps, maps_schema
@@ -133,13 +132,4 @@ def fill_parts(maps: MapsOnDemand, output: Writer, parts: Iterable[Part], bar: P
     Raises BadImage (unless bad images are skipped), StageError, CacheError.
     """
     depth = images_ahead(maps.execution.device)
-    tasks = ((part, image_id) for part in parts for image_id in part.item_ids)
-    records: list[Record] = []
-    with contextlib.closing(read_ahead(lambda task: maps.computed(task[1]), tasks, ahead=depth, threads=depth)) as done:
-        for (part, _), record in done:
-            records.append(record)
-            bar.advance(1, len(record["cells"]))
-            if len(records) == len(part.item_ids):
-                skipped = maps.manifest["skipped"]
-                output.write(part, records, {name: skipped[name] for name in part.item_ids if name in skipped})
-                records = []
+    fill_items(maps.computed, maps.manifest["skipped"], output, parts, bar, ahead=depth, threads=depth)

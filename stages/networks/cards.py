@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,11 @@ class Layer:
     parent: str | None = None
 
 
+def lies_in(tensor: str, parts: Collection[str]) -> bool:
+    """Whether a tensor or submodule, by its name in the state dict, is inside one of the submodules `parts`."""
+    return any(tensor.startswith(f"{part}.") for part in parts)
+
+
 @dataclass(frozen=True)
 class Trunk:
     """The convolutional part of a network, which takes images of any size, up to the last map shared by all regions.
@@ -123,7 +128,7 @@ class Trunk:
 
     def owns(self, tensor: str) -> bool:
         """Whether a tensor of the network's state dict, by its name, belongs to the trunk."""
-        return any(tensor.startswith(f"{part}.") for part in self.parts)
+        return lies_in(tensor, self.parts)
 
 
 @dataclass(frozen=True)
@@ -245,9 +250,7 @@ class NetworkCard:
     def check_proposals(self) -> ProposalHead:
         """The region proposal network. Raises BadSetting for a network without one."""
         if self.heads.proposals is None:
-            raise BadSetting(
-                f"this {self.name} has no region proposal network; name a table of train-rpn or train-joint"
-            )
+            raise BadSetting(f"this {self.name} has no region proposal network; name a table of train-rpn")
         return self.heads.proposals
 
     def check_padding(self, padding: int) -> None:

@@ -14,7 +14,7 @@ from stages.contract.errors import BadSetting
 from stages.contract.inputs import ItemReader, OnDemand
 from stages.images.reading import Pixels
 from stages.images.scale import image_scale, scaled_image
-from stages.networks.cards import Trunk
+from stages.networks.cards import Preprocessing, Trunk
 from stages.networks.network import Network
 from stages.networks.source import NetworkSource
 
@@ -86,6 +86,12 @@ def check_maps(stage: str, maps: ItemReader, source: NetworkSource) -> None:
         )
 
 
+def read_maps(maps: ItemReader, image_id: str) -> tuple[FeatureMaps, str]:
+    """An image's maps, and why it was skipped ("" if it was not)."""
+    read = FeatureMaps.of_record(maps.read(image_id))
+    return read, maps.manifest.get("skipped", {}).get(image_id, "")
+
+
 def maps_schema(trunk: Trunk, scales: int, dtype: str, mirrored: bool = False) -> Schema:
     """One row per cell of an image's maps, row by row, one map after another, those of the mirrored image last; per
     image the maps' sizes (width, height), the scales, and the image's own size (0, 0 if it was skipped)."""
@@ -122,20 +128,28 @@ def compute_maps(
 def map_of(image: NDArray[np.float32], network: Network, dtype: str) -> NDArray[np.floating]:
     """The trunk's map [H', W', C], as `dtype`, of a scaled image float32 [H, W, 3], 0..255."""
     with torch.inference_mode():
-        cells = network.maps(network_input(np.ascontiguousarray(image), network))[0]
+        cells = network.maps(network_input(image, network))[0]
         return cells.to(getattr(torch, dtype)).permute(1, 2, 0).cpu().numpy()
 
 
 def network_input(image: NDArray[np.float32], network: Network) -> torch.Tensor:
-    """A scaled image float32 [H, W, 3], 0..255, as the trunk's input: preprocessed and padded, [1, 3, H', W']."""
-    planes = torch.from_numpy(image).to(network.device).permute(2, 0, 1)
-    padded = with_margin(network.preprocessing.apply(planes), network.card.trunk)
-    return padded[None].to(network.dtype, memory_format=torch.channels_last)
+    """A scaled image float32 [H, W, 3], 0..255, as the trunk's input, in its type: `prepared_image`."""
+    return prepared_image(image, network.card.trunk, network.preprocessing, network.device).to(network.dtype)
 
 
-def with_margin(prepared: torch.Tensor, trunk: Trunk) -> torch.Tensor:
-    """A preprocessed image [3, H, W] with the trunk's margin, in the mean colour, and at least as large as the trunk
-    needs: [3, H', W']."""
+def prepared_image(
+    image: NDArray[np.float32], trunk: Trunk, preprocessing: Preprocessing, device: torch.device | str
+) -> torch.Tensor:
+    """A scaled image float32 [H, W, 3], 0..255, preprocessed, with the trunk's margin in the mean colour, and at least
+    as large as the trunk needs: float32 [1, 3, H', W']."""
+    planes = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)
     before, after = trunk.margin
-    below, right = (max(after, trunk.least_side - before - side) for side in prepared.shape[1:])
-    return torch.nn.functional.pad(prepared, (before, right, before, below))
+    below, right = (max(after, trunk.least_side - before - side) for side in image.shape[:2])
+    padded = torch.nn.functional.pad(preprocessing.apply(planes), (before, right, before, below))
+    return padded[None].to(memory_format=torch.channels_last)
+
+
+def planes_of(cells: NDArray[np.floating], device: torch.device | str) -> torch.Tensor:
+    """A stored map [H', W', C] as the layers after the trunk take it: float32 [C, H', W'], its channels last in
+    memory."""
+    return torch.from_numpy(cells).to(device).permute(2, 0, 1).to(torch.float32)

@@ -13,7 +13,7 @@ from stages.boxes import Boxes
 from stages.images.reading import Pixels
 from stages.masks import Mask
 from stages.pictures.drawing import Rectangle, draw_box, draw_label, fitted, pixel_corners
-from stages.pictures.palette import Colour, score_colours
+from stages.pictures.palette import PROPOSAL, Colour, score_colours
 
 DASH = 7
 FAINTEST = 0.25
@@ -88,6 +88,20 @@ def draw_scored(
     order = np.argsort(scores, kind="stable")
     shares = np.clip((scores[order].astype(np.float64) - low) / max(high - low, 1e-9), 0, 1)
     return draw_many(image, boxes[order], score_colours(shares), cell, FAINTEST + (1 - FAINTEST) * shares)
+
+
+def draw_proposals(
+    image: Pixels,
+    boxes: Boxes,
+    scores: NDArray[np.floating] | None,
+    ends: tuple[float, float] | None,
+    cell: tuple[int, int],
+) -> Pixels:
+    """`image` scaled to fit `cell`, with the outlines of proposals [n, 4] in the colours of their `scores` [n] between
+    `ends` (see `draw_scored`); without scores in one colour, the fainter the more there are: uint8 [H, W, 3] RGB."""
+    if scores is None or ends is None:
+        return draw_many(image, boxes, PROPOSAL, cell, float(np.clip(60 / max(1, len(boxes)), 0.12, 1)))
+    return draw_scored(image, boxes, scores, ends, cell)
 
 
 def tinted(image: Pixels, mask: Mask, colour: Colour, opacity: float = 0.4) -> Pixels:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from stages.contract.card import Input, LogColumns, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.training.settings import threads_setting
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ class Settings:
         10, "Every N-th image of a class is held out to measure accuracy.", at_least=2, source="ours"
     )
     seed: int = setting(0, "Seed for the initial weights, the views and their order.", at_least=0, source="ours")
-    threads: int = setting(
-        1, "CPU threads; their number changes the last bits of the result.", at_least=1, source="ours"
-    )
+    threads: int = threads_setting()
 
     def __post_init__(self) -> None:
         if self.background_iou > self.object_iou:

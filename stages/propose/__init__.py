@@ -378,8 +378,8 @@ class Settings:
     )
     ranking: str = setting(
         "score",
-        "RPN: the order of the boxes. score: the network's; random: drawn from `seed`, as without its scores (suppress "
-        "none then: suppression_iou = 1).",
+        "RPN: the order of the boxes. score: the network's; random: drawn from `ranking_seed`, as without its "
+        "scores (suppress none then: suppression_iou = 1).",
         choices=("score", "random"),
         source="Faster R-CNN section 4.1, Table 2: no cls",
         only_with=RPN,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.anchors import cell_anchors, map_anchors
+from stages.anchors import anchors_of_map
 from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import StageError
 from stages.images.scale import image_scale, scaled_size
@@ -53,5 +53,5 @@ def dense_windows(
             f"propose: anchor_stride = {stride} makes {count:,} anchors in an image of {width} x {height} pixels, more "
             f"than {MOST_ANCHORS:,}; raise propose.anchor_stride or lower propose.anchor_side"
         )
-    anchors = map_anchors(cell_anchors(stride, scales, ratios), columns, rows, stride)
+    anchors = anchors_of_map(columns, rows, stride, scales, ratios)
     return clip_boxes((anchors / np.float32(scale)).astype(np.float32), width, height)

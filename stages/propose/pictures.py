@@ -12,7 +12,7 @@ from stages.boxes import iou_matrix, reaches
 from stages.images.reading import Pixels
 from stages.pictures.drawing import contact_sheet
 from stages.pictures.legends import Entry, draw_legend, with_margins
-from stages.pictures.marks import Mark, draw_many, draw_marks, draw_scored
+from stages.pictures.marks import Mark, draw_marks, draw_proposals
 from stages.pictures.palette import PROPOSAL, TRUTH, Colour, score_colours
 from stages.plurals import number_of
 
@@ -41,11 +41,7 @@ def proposal_sheet(
     for image_id, record in proposals.items():
         annotated, boxes = dataset.record(image_id), record["boxes"]
         pixels = dataset.read_image(image_id)
-        if ends is None:
-            opacity = float(np.clip(60 / max(1, len(boxes)), 0.12, 1))
-            drawn = draw_many(pixels, boxes, PROPOSAL, cell, opacity)
-        else:
-            drawn = draw_scored(pixels, boxes, record["scores"], ends, cell)
+        drawn = draw_proposals(pixels, boxes, record.get("scores"), ends, cell)
         scale = np.array([drawn.shape[1] / pixels.shape[1], drawn.shape[0] / pixels.shape[0]] * 2, np.float32)
         marks = [Mark(box * scale, TRUTH, dashed=True) for box in annotated.boxes]
         cells.append(draw_marks(drawn, marks, (drawn.shape[1], drawn.shape[0])))

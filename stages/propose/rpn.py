@@ -6,14 +6,15 @@ import numpy as np
 import torch
 
 from cache import Record, Schema
-from stages.anchors import cell_anchors, map_anchors
+from stages.anchors import anchors_of_map
+from stages.boxes import clip_boxes
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs, ItemReader, OnDemand
 from stages.detections.region_proposals import region_proposals
 from stages.images.scale import scaled_size
 from stages.networks import NetworkSource
-from stages.networks.feature_maps import FeatureMaps, check_maps
+from stages.networks.feature_maps import FeatureMaps, check_maps, planes_of, read_maps
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load_first, loaded
 from stages.propose import Settings
@@ -57,8 +58,7 @@ class NetworkProposals(OnDemand):
     def record(self, item_id: str) -> Record:
         """One image's record. Raises BadImage unless bad images are skipped, StageError for outputs that are not
         finite."""
-        maps = FeatureMaps.of_record(self.maps.read(item_id))
-        reason = self.maps.manifest.get("skipped", {}).get(item_id)
+        maps, reason = read_maps(self.maps, item_id)
         if reason:
             self.manifest["skipped"][item_id] = reason
             return self.schema.empty()
@@ -71,9 +71,8 @@ def proposals_of(maps: FeatureMaps, network: Network, settings: Settings, image_
     """The record of one image, given its maps at one scale: boxes in pixels of the image, by falling score."""
     cells, scale, (width, height) = maps.maps[0], maps.scales[0], maps.image_size
     head = network.card.check_proposals()
-    planes = torch.from_numpy(np.ascontiguousarray(cells)).to(network.device).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        outputs = network.anchors(planes.to(network.dtype))
+        outputs = network.anchors(planes_of(cells, network.device)[None])
     scores, deltas = (values.cpu().numpy() for values in outputs)
     if not (np.isfinite(scores).all() and np.isfinite(deltas).all()):
         raise StageError(
@@ -84,7 +83,7 @@ def proposals_of(maps: FeatureMaps, network: Network, settings: Settings, image_
         numbers = uniform_numbers(len(scores), f"{width} x {height}", settings.ranking_seed)
         scores = numbers.astype(np.float32)
     stride = network.card.trunk.stride
-    anchors = map_anchors(cell_anchors(stride, head.scales, head.ratios), cells.shape[1], cells.shape[0], stride)
+    anchors = anchors_of_map(cells.shape[1], cells.shape[0], stride, head.scales, head.ratios)
     boxes, kept = region_proposals(
         anchors,
         deltas if settings.refinement else np.zeros_like(deltas),
@@ -95,9 +94,8 @@ def proposals_of(maps: FeatureMaps, network: Network, settings: Settings, image_
         iou=settings.suppression_iou if settings.suppression_iou < 1 else None,
         at_most=settings.max_boxes,
     )
-    in_image = np.clip(boxes / np.float32(scale), 0, np.array([width, height, width, height], np.float32))
     return {
-        "boxes": in_image.astype(np.float32),
+        "boxes": clip_boxes(boxes / np.float32(scale), width, height),
         "scores": kept,
         "image_size": np.array([width, height], np.int32),
     }

@@ -21,6 +21,7 @@ from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import fill_in_processes, processes
 from stages.datasets import Dataset
+from stages.images.batches import fill_items
 from stages.images.reading import ImageFile
 from stages.plurals import number_of
 from stages.propose import Settings
@@ -149,13 +150,7 @@ def fill_from_maps(settings: Settings, inputs: Inputs, output: Writer, execution
 
 def fill_parts(computed: OnDemand, output: Writer, parts: Iterable[Part], bar: Progress) -> None:
     """Fills `parts` in this process. Raises BadImage (unless bad images are skipped), StageError, CacheError."""
-    for part in parts:
-        records = []
-        for image_id in part.item_ids:
-            records.append(computed.record(image_id))
-            bar.advance(1, rows=len(records[-1]["boxes"]))
-        skipped = computed.manifest["skipped"]
-        output.write(part, records, {name: skipped[name] for name in part.item_ids if name in skipped})
+    fill_items(computed.record, computed.manifest["skipped"], output, parts, bar)
 
 
 def begin(settings: Settings) -> None:

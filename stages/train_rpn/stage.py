@@ -13,6 +13,7 @@ from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
+from stages.matching.examples import unused_regions
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
 from stages.train_rpn import LOG, STAGE, Settings
@@ -49,7 +50,6 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         return draw_anchors(image, settings.head, source.card.trunk.stride, settings, drawn.random)
 
     def make_sampler() -> WholeImages[AnchorExamples]:
-        counted = count_objects(settings, dataset, execution)
         return WholeImages(
             settings,
             dataset,
@@ -60,7 +60,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
             ranks,
             regions_per_step=settings.images_per_batch * settings.anchors_per_image,
             maps=maps_of_trunk(inputs, source, "train-rpn"),
-            counts=lambda: counted,
+            counts=count_objects(settings, dataset, execution),
         )
 
     with joined("train-rpn", execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
@@ -80,8 +80,8 @@ def count_objects(settings: Settings, dataset: Dataset, execution: Execution) ->
     with execution.progress("train-rpn: objects", len(dataset.image_ids), "images") as bar:
         for image_id in dataset.image_ids:
             record = dataset.record(image_id)
-            left_out = (record.crowds | record.difficult) if settings.difficult == "ignore" else record.crowds
-            count += int((~left_out).sum())
+            unused = unused_regions(record.boxes, record.difficult, record.crowds, settings.difficult)
+            count += int((~unused).sum())
             bar.advance()
     if not count:
         raise StageError(

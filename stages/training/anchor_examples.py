@@ -7,46 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.anchors import cell_anchors, inside, map_anchors
+from stages.anchors import anchors_of_map, inside
 from stages.boxes import Boxes, covered_share, exceeds, iou_matrix, reaches
 from stages.images.scale import scaled_size
 from stages.matching.anchors import NEGATIVE, POSITIVE, UNUSED, anchor_deltas, anchor_labels
 from stages.matching.examples import CROWD_OVERLAP
 from stages.networks.heads import ProposalHead
+from stages.training.anchor_settings import RELEASE, AnchorTraining
 from stages.training.losses import smooth_l1
 from stages.training.sampling import draw_examples
 from stages.training.whole_images import Objects, TrainingImage
 
 RPN_SIGMA = 3.0
 """Of the smooth L1 loss in the release (models/pascal_voc/*/rpn: sigma 3), which the paper does not mention."""
-PAPER, RELEASE = "paper", "release"
-
-
-class AnchorSettings(Protocol):
-    """The settings that anchors are labelled, drawn and weighed by."""
-
-    @property
-    def positive_overlap(self) -> float: ...
-    @property
-    def negative_overlap(self) -> float: ...
-    @property
-    def best_of_object(self) -> bool: ...
-    @property
-    def border(self) -> float: ...
-    @property
-    def anchors_per_image(self) -> int: ...
-    @property
-    def positive_anchors(self) -> float: ...
-    @property
-    def normalisation(self) -> str: ...
-    @property
-    def balance(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +44,7 @@ class AnchorExamples:
         return labels
 
 
-def labelled_anchors(anchors: Boxes, objects: Objects, scale: float, settings: AnchorSettings) -> NDArray[np.int8]:
+def labelled_anchors(anchors: Boxes, objects: Objects, scale: float, settings: AnchorTraining) -> NDArray[np.int8]:
     """`anchor_labels` of `anchors` [n, 4] in pixels of the network's input, given an image's objects: int8 [n].
 
     Negatives that touch an object that is not used, or lie inside a crowd, are UNUSED.
@@ -87,12 +65,12 @@ def labelled_anchors(anchors: Boxes, objects: Objects, scale: float, settings: A
 
 
 def draw_anchors(
-    image: TrainingImage[None], head: ProposalHead, stride: int, settings: AnchorSettings, random: np.random.Generator
+    image: TrainingImage[None], head: ProposalHead, stride: int, settings: AnchorTraining, random: np.random.Generator
 ) -> AnchorExamples:
     """The anchors of one image to train on: those inside the image (or `border` pixels outside), labelled, at most half
     of them positive."""
     width, height = scaled_size(*image.size, image.scale)
-    anchors = map_anchors(cell_anchors(stride, head.scales, head.ratios), *image.map_size, stride)
+    anchors = anchors_of_map(*image.map_size, stride, head.scales, head.ratios)
     candidates = np.flatnonzero(inside(anchors, width, height, settings.border))
     labels = labelled_anchors(anchors[candidates], image.objects, image.scale, settings)
     most = round(settings.anchors_per_image * settings.positive_anchors)
@@ -108,7 +86,7 @@ def draw_anchors(
 
 
 def anchor_losses(
-    logits: torch.Tensor, deltas: torch.Tensor, examples: AnchorExamples, settings: AnchorSettings
+    logits: torch.Tensor, deltas: torch.Tensor, examples: AnchorExamples, settings: AnchorTraining
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(the classification loss, lambda times the box loss) of one image, scalars: Faster R-CNN equation 1.
 

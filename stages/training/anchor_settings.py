@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from stages.contract.settings import setting
 
+PAPER, RELEASE = "paper", "release"
+"""What the losses are divided by, in the paper and in the authors' release."""
+
 
 @dataclass(frozen=True)
 class AnchorTraining:
@@ -43,10 +46,10 @@ class AnchorTraining:
         0.5, "The largest share of positive anchors.", above=0, at_most=1, source="Faster R-CNN section 3.1.3: 1:1"
     )
     normalisation: str = setting(
-        "paper",
+        PAPER,
         "What the losses are divided by. paper: classes by anchors_per_image, boxes by the number of cells of the map; "
         "release: both by the number of anchors drawn.",
-        choices=("paper", "release"),
+        choices=(PAPER, RELEASE),
         source="Faster R-CNN equation 1; release: anchor_target_layer.py",
     )
     balance: float = setting(

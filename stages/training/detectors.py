@@ -12,7 +12,7 @@ from torch import nn
 
 from stages.networks import NetworkCard, NetworkSource
 from stages.networks.architectures import build
-from stages.networks.cards import Trunk
+from stages.networks.cards import Trunk, lies_in
 from stages.networks.network import Network
 from stages.networks.weights import State
 from stages.training.loop import Trainer
@@ -43,9 +43,7 @@ def network_with_heads(
     kept: State = {
         name: given[name]
         for name, tensor in own.items()
-        if name in given
-        and given[name].shape == tensor.shape
-        and not any(name.startswith(f"{layer}.") for layer in drawn_again)
+        if name in given and given[name].shape == tensor.shape and not lies_in(name, drawn_again)
     }
     module.load_state_dict({**own, **kept})
     return module.requires_grad_(True)
@@ -58,7 +56,7 @@ def after_trunk(module: nn.Module, trunk: Trunk, *trained: str) -> list[str]:
         {
             name.rpartition(".")[0]
             for name, _ in module.named_parameters()
-            if not trunk.owns(name) and not any(name.startswith(f"{part}.") for part in trained)
+            if not trunk.owns(name) and not lies_in(name, trained)
         }
     )
 

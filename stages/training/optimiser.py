@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-OPTIMISERS = ("sgd", "adamw")
+from stages.training.settings import ADAMW, SGD
+
+OPTIMISERS = (SGD, ADAMW)
 
 
 def make_optimiser(
@@ -22,8 +24,8 @@ def make_optimiser(
     Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2), which takes a weight's
     share `rate * weight_decay` off at each step; betas 0.9 and 0.999, epsilon 1e-8, and no `momentum`.
     """
-    if method == "sgd":
+    if method == SGD:
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
-    if method == "adamw":
+    if method == ADAMW:
         return torch.optim.AdamW(groups, lr=learning_rate)
     raise ValueError(f"method = {method!r} must be one of {', '.join(OPTIMISERS)}")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from stages.contract.errors import BadSetting
+from stages.networks.cards import lies_in
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -33,7 +34,7 @@ def parameter_groups(
     groups: dict[tuple[bool, bool], list[torch.Tensor]] = {}
     for name, weight in module.named_parameters():
         if weight.requires_grad:
-            is_new = any(name.startswith(f"{layer}.") for layer in new)
+            is_new = lies_in(name, new)
             groups.setdefault((is_new, name.endswith("bias")), []).append(weight)
     return [
         {

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.image_sides import check_sides
 from stages.networks import NetworkCard
 
 TRUNK, NOTHING = "trunk", "none"
 """Words for the setting `frozen`: all convolutions that heads share, and no layer at all."""
 SGD, ADAMW = "sgd", "adamw"
 STEPS, ONE_CYCLE = "steps", "one-cycle"
+
+
+def training_precision_setting() -> Any:
+    """The setting `precision` of a stage that trains a network."""
+    return setting(
+        "float32",
+        "Precision of the forward and backward passes; bfloat16 keeps the weights in float32, tf32 needs CUDA.",
+        choices=("float32", "tf32", "bfloat16"),
+        on_cuda=("tf32",),
+        source="ours; Caffe computed in float32",
+    )
+
+
+def threads_setting() -> Any:
+    """The setting `threads` of a stage that trains a network."""
+    return setting(1, "CPU threads; their number changes the last bits of the result.", at_least=1, source="ours")
+
+
+def checkpoint_setting() -> Any:
+    """The setting `checkpoint_seconds` of a stage that trains a network on images."""
+    return setting(300.0, "Seconds between checkpoints.", at_least=0, identity=False, source="ours")
+
+
+def image_memory_setting() -> Any:
+    """The setting `image_memory` of a stage that trains a network on images."""
+    return setting(2000, "MB of decoded images to keep in memory.", at_least=0, identity=False, source="ours")
 
 
 @dataclass(frozen=True)
@@ -114,34 +142,16 @@ class WholeImageTraining:
         choices=("train", "ignore"),
         source="py-faster-rcnn, lib/datasets/pascal_voc.py, which leaves them out; Fast R-CNN trains on them",
     )
-    precision: str = setting(
-        "float32",
-        "Precision of the forward and backward passes; bfloat16 keeps the weights in float32, tf32 needs CUDA.",
-        choices=("float32", "tf32", "bfloat16"),
-        on_cuda=("tf32",),
-        source="ours; Caffe computed in float32",
-    )
+    precision: str = training_precision_setting()
     seed: int = setting(
         0, "Seed for new layers, the order of images and the examples drawn.", at_least=0, source="ours"
     )
-    threads: int = setting(
-        1, "CPU threads; their number changes the last bits of the result.", at_least=1, source="ours"
-    )
-    checkpoint_seconds: float = setting(
-        300.0, "Seconds between checkpoints.", at_least=0, identity=False, source="ours"
-    )
-    image_memory: int = setting(
-        2000, "MB of decoded images to keep in memory.", at_least=0, identity=False, source="ours"
-    )
+    threads: int = threads_setting()
+    checkpoint_seconds: float = checkpoint_setting()
+    image_memory: int = image_memory_setting()
 
     def __post_init__(self) -> None:
-        if not self.sides:
-            raise BadSetting("sides = [] must name one or more lengths in pixels")
-        if max(self.sides) > self.longest:
-            raise BadSetting(
-                f"sides = {list(self.sides)} has a shorter side of {max(self.sides)} pixels, more than longest = "
-                f"{self.longest}; raise longest"
-            )
+        check_sides(self.sides, self.longest)
         if self.schedule == ONE_CYCLE and self.warm_up >= self.iterations:
             raise BadSetting(
                 f"warm_up = {self.warm_up} leaves nothing of iterations = {self.iterations} for the descent; lower it"

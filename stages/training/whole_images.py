@@ -25,7 +25,7 @@ from stages.images.scale import image_scale, scaled_image
 from stages.matching.examples import unused_regions
 from stages.networks import NetworkCard, NetworkSource
 from stages.networks.architectures import empty_module
-from stages.networks.feature_maps import FeatureMaps, check_maps, with_margin
+from stages.networks.feature_maps import FeatureMaps, check_maps, planes_of, prepared_image
 from stages.networks.network import Network
 from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
@@ -79,7 +79,6 @@ class Objects:
 
     boxes: Boxes
     labels: NDArray[np.int32]
-    difficult: NDArray[np.bool_]
     crowds: NDArray[np.bool_]
     unused: NDArray[np.bool_]
 
@@ -97,13 +96,11 @@ class TrainingImage(Generic[Examples]):
     `size` (width, height) is the image's own, `scale` the factor to the trunk's input.
     """
 
-    image_id: str
     inputs: torch.Tensor
     is_map: bool
     map_size: tuple[int, int]
     size: tuple[int, int]
     scale: float
-    mirrored: bool
     objects: Objects
     examples: Examples
 
@@ -152,7 +149,7 @@ class WholeImages(Generic[Examples]):
         *,
         regions_per_step: int,
         maps: ItemReader | None = None,
-        counts: Callable[[], Record] = dict,
+        counts: Record,
     ) -> None:
         self.settings = settings
         self.dataset = dataset
@@ -163,8 +160,12 @@ class WholeImages(Generic[Examples]):
         self.ranks = ranks
         self.regions_per_step = regions_per_step
         self.maps = maps
-        self.record = counts
+        self.counts = counts
         self.sizes = MapSizes(source.card)
+
+    def record(self) -> Record:
+        """What the cache stores about the examples."""
+        return self.counts
 
     def batches(self, first: int, last: int) -> Iterator[list[TrainingImage[Examples]]]:
         """The batches of the iterations `first` to `last`, read ahead. Raises BadImage."""
@@ -195,20 +196,19 @@ class WholeImages(Generic[Examples]):
         height, width = pixels.shape[:2]
         scale = image_scale(width, height, self.settings.sides[drawn.level], self.settings.longest)
         scaled = scaled_image(pixels, scale)
-        ordered = np.ascontiguousarray(scaled[:, ::-1] if drawn.mirrored else scaled)
-        prepared = self.source.preprocessing.apply(torch.from_numpy(ordered).permute(2, 0, 1))
-        inputs = with_margin(prepared, self.source.card.trunk)[None].to(memory_format=torch.channels_last)
+        ordered = scaled[:, ::-1] if drawn.mirrored else scaled
+        inputs = prepared_image(ordered, self.source.card.trunk, self.source.preprocessing, "cpu")
         cells = self.sizes.of(inputs.shape[3], inputs.shape[2])
         return self.described(drawn, inputs, False, cells, (width, height), scale)
 
     def from_maps(self, drawn: DrawnImage) -> TrainingImage[None]:
         """The map of the image."""
         assert self.maps is not None
-        record = FeatureMaps.of_record(self.maps.read(self.dataset.image_ids[drawn.position]))
-        cells = (record.mirrored if drawn.mirrored else record.maps)[drawn.level]
-        inputs = torch.from_numpy(np.ascontiguousarray(cells)).permute(2, 0, 1)[None].to(torch.float32)
+        maps = FeatureMaps.of_record(self.maps.read(self.dataset.image_ids[drawn.position]))
+        cells = (maps.mirrored if drawn.mirrored else maps.maps)[drawn.level]
         size = (cells.shape[1], cells.shape[0])
-        return self.described(drawn, inputs, True, size, record.image_size, record.scales[drawn.level])
+        inputs = planes_of(cells, self.execution.device)[None]
+        return self.described(drawn, inputs, True, size, maps.image_size, maps.scales[drawn.level])
 
     def described(
         self,
@@ -223,7 +223,7 @@ class WholeImages(Generic[Examples]):
         image_id = self.dataset.image_ids[drawn.position]
         inputs = inputs.to(self.execution.device, non_blocking=True)
         objects = objects_of(self.dataset, image_id, self.settings.difficult, size[0], drawn.mirrored)
-        return TrainingImage(image_id, inputs, is_map, cells, size, scale, drawn.mirrored, objects, None)
+        return TrainingImage(inputs, is_map, cells, size, scale, objects, None)
 
 
 def objects_of(dataset: Dataset, image_id: str, difficult: str, width: int, mirrored: bool) -> Objects:
@@ -231,7 +231,7 @@ def objects_of(dataset: Dataset, image_id: str, difficult: str, width: int, mirr
     record = dataset.record(image_id)
     boxes = mirrored_boxes(record.boxes, width) if mirrored else record.boxes
     unused = unused_regions(boxes, record.difficult, record.crowds, difficult)
-    return Objects(boxes, record.labels, record.difficult, record.crowds, unused)
+    return Objects(boxes, record.labels, record.crowds, unused)
 
 
 def check_maps_settings(settings: WholeImageTraining, maps: Any) -> None:

@@ -57,7 +57,6 @@ def objects(boxes: list[list[float]], unused: list[bool], crowds: list[bool]) ->
     return Objects(
         np.array(boxes, np.float32).reshape(-1, 4),
         np.zeros(count, np.int32),
-        np.array(unused, bool),
         np.array(crowds, bool),
         np.array(unused, bool),
     )
@@ -118,6 +117,7 @@ def sampler(made: tuple[Any, NetworkSource], settings: Settings) -> WholeImages[
         Execution(),
         Ranks(),
         regions_per_step=1,
+        counts={},
     )
 
 
