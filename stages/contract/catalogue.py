@@ -11,6 +11,7 @@ FOLDERS = (
     "stages.propose",
     "stages.finetune",
     "stages.train_rpn",
+    "stages.train_fast",
     "stages.maps",
     "stages.extract",
     "stages.train_svm",

@@ -16,6 +16,7 @@ from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.networks import DELTAS, NetworkCard, PlannedNetwork
+from stages.networks.heads import POOLINGS
 from stages.networks.precision import precision_setting
 
 WARP, ROI_POOL = "warp", "roi-pool"
@@ -70,7 +71,7 @@ class Settings:
         "How a region of the map is pooled; a network trained on pooled regions has its own default. max: RoI max "
         "pooling; align: RoIAlign, the mean of 2 x 2 bilinear samples per bin, at positions that are not rounded to "
         "cells; warp: RoI warping, the largest of 2 x 2 such samples.",
-        choices=("max", "align", "warp"),
+        choices=POOLINGS,
         only_with=("method", ROI_POOL),
         later=True,
         of_network=pooling_of,
@@ -178,7 +179,7 @@ STAGE = Stage(
     inputs=(
         Input("images", kinds=("dataset",)),
         Input("proposals", kinds=("proposals",), default=("propose",), once=True),
-        Input("network", kinds=("network",), default=("finetune", "pretrain", "network")),
+        Input("network", kinds=("network",), default=("train-fast", "finetune", "pretrain", "network")),
         Input("maps", kinds=("maps",), default=("maps",), only_if=("method", ROI_POOL), once=True),
     ),
     module="stages.extract.stage",

@@ -8,19 +8,8 @@ from torch import nn
 
 from stages.contract.errors import BadSetting
 from stages.networks import NetworkCard
-from stages.networks.architectures import empty_module
+from stages.networks.architectures import Classifier, classifier_name, empty_module
 from stages.training.parameters import freeze
-
-Classifier = nn.Linear | nn.Conv2d
-
-
-def classifier_name(card: NetworkCard, module: nn.Module) -> str:
-    """The submodule that computes the class scores: the last linear layer or convolution.
-
-    Raises BadSetting if the network has no class scores.
-    """
-    card.check_classifier()
-    return [name for name, part in module.named_modules() if isinstance(part, Classifier)][-1]
 
 
 def replace_classifier(module: nn.Module, name: str, classes: int, std: float, bias: float = 0.0) -> None:

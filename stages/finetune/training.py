@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from stages.finetune import STAGE, Settings
-from stages.finetune.network import classifier_name, freeze_parts, replace_classifier
+from stages.finetune.network import freeze_parts, replace_classifier
 from stages.networks import NetworkSource
+from stages.networks.architectures import classifier_name
 from stages.training.loop import Trainer
 from stages.training.optimiser import make_optimiser
 from stages.training.parameters import parameter_groups, set_dropout, training_mode

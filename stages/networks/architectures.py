@@ -15,6 +15,8 @@ from stages.networks.cards import DELTAS, NETWORKS, POOLED, SOFTMAX, NetworkCard
 from stages.networks.efficientnet import EfficientNetLite0
 from stages.networks.head_layers import PROPOSALS, REGIONS, RegionLayers, RegionProposalNetwork, Step
 
+Classifier = nn.Linear | nn.Conv2d
+
 
 class ShapeNet(nn.Module):
     """A small network for the `shapes` data: four convolutions and two linear layers on 64 x 64 pixels.
@@ -202,6 +204,16 @@ def empty_module(card: NetworkCard, classes: int) -> nn.Module:
     """The network on the meta device, without memory for its weights: for its shapes, or to load weights into."""
     with torch.device("meta"):
         return build(card, classes)
+
+
+def classifier_name(card: NetworkCard, module: nn.Module) -> str:
+    """The submodule that computes the class scores of a network without further heads: the last linear layer or
+    convolution.
+
+    Raises BadSetting if the network has no class scores.
+    """
+    card.check_classifier()
+    return [name for name, part in module.named_modules() if isinstance(part, Classifier)][-1]
 
 
 def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:

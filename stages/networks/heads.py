@@ -14,6 +14,8 @@ SCALES = (8.0, 16.0, 32.0)
 """Sides of the square anchors in strides: 128, 256 and 512 pixels at stride 16 (Faster R-CNN section 3.3)."""
 RATIOS = (0.5, 1.0, 2.0)
 """Height over width."""
+POOLINGS = ("max", "align", "warp")
+"""How a region of the map is pooled: RoI max pooling, RoIAlign, RoI warping (`stages.networks.roi_pooling`)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ProposalHead:
 class RegionHead:
     """Class scores and box deltas of a region pooled from the trunk's map (Fast R-CNN section 2.1).
 
-    `pooling` is one of POOLINGS (`stages.networks.roi_pooling`), to `side` x `side` cells. Without `hidden`, the layers
+    `pooling` is one of POOLINGS, to `side` x `side` cells. Without `hidden`, the layers
     after pooling are the network's own, and the deltas are computed from the last of them; with it, they are new fully
     connected layers of these sizes, on cells multiplied by `scale`.
     """

@@ -17,7 +17,6 @@ from stages.boxes import Boxes, area
 from stages.images.warp import round_half_away
 from stages.networks.cards import Trunk
 
-POOLINGS = ("max", "align", "warp")
 SAMPLES = 2
 """RoIAlign averages SAMPLES x SAMPLES bilinear samples per bin; RoI warping takes the largest."""
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from cache import Column, Reader, Record, Schema, Writer
-from stages.contract.errors import StageError
+from cache import Column, Reader, Schema, Writer
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import check_device
-from stages.datasets import Dataset
-from stages.matching.examples import unused_regions
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
 from stages.train_rpn import LOG, STAGE, Settings
@@ -24,7 +19,7 @@ from stages.training.log import last_means
 from stages.training.loop import network_schema, train
 from stages.training.ranks import joined
 from stages.training.state import reproducible
-from stages.training.whole_images import DrawnImage, TrainingImage, WholeImages, maps_of_trunk
+from stages.training.whole_images import DrawnImage, TrainingImage, WholeImages, count_objects, maps_of_trunk
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -60,7 +55,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
             ranks,
             regions_per_step=settings.images_per_batch * settings.anchors_per_image,
             maps=maps_of_trunk(inputs, source, "train-rpn"),
-            counts=count_objects(settings, dataset, execution),
+            counts=count_objects("train-rpn", dataset, settings.difficult, execution),
         )
 
     with joined("train-rpn", execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
@@ -72,23 +67,6 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
             ranks,
             checkpoint_seconds=settings.checkpoint_seconds,
         )
-
-
-def count_objects(settings: Settings, dataset: Dataset, execution: Execution) -> Record:
-    """The number of objects to learn from, for the cache. Raises StageError if there are none."""
-    count = 0
-    with execution.progress("train-rpn: objects", len(dataset.image_ids), "images") as bar:
-        for image_id in dataset.image_ids:
-            record = dataset.record(image_id)
-            unused = unused_regions(record.boxes, record.difficult, record.crowds, settings.difficult)
-            count += int((~unused).sum())
-            bar.advance()
-    if not count:
-        raise StageError(
-            f"train-rpn: none of the {len(dataset.image_ids)} images of {dataset.name} has an object to train on "
-            "(crowds and ignored difficult objects do not count); annotate objects, or use another split"
-        )
-    return {"objects": np.array(count)}
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import torch
 
 from stages.networks import NetworkSource
 from stages.networks.head_layers import PROPOSALS, RegionProposalNetwork
-from stages.train_rpn import STAGE, Settings
-from stages.training.anchor_examples import AnchorExamples, accuracies, anchor_losses, hits
+from stages.train_rpn import LOG, STAGE, Settings
+from stages.training.anchor_examples import AnchorExamples, anchor_losses
 from stages.training.detectors import DetectorTraining, Measured, after_trunk, network_with_heads
+from stages.training.losses import accuracies, hits
 from stages.training.ranks import Ranks
 from stages.training.state import seeded
 from stages.training.whole_images import TrainingImage
@@ -47,13 +48,14 @@ class ProposalTraining(DetectorTraining[AnchorExamples]):
         logits, deltas = self.network.anchor_logits(maps)
         examples = image.examples
         classes, boxes = anchor_losses(logits, deltas, examples, self.of_anchors)
-        return classes + boxes, {"class_loss": classes, "box_loss": boxes, **hits(logits, examples)}
+        found = hits(logits[examples.rows], examples.labels, len(examples.deltas))
+        return classes + boxes, {"loss": classes + boxes, "class_loss": classes, "box_loss": boxes, **found}
 
     def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
         """The losses per image, and the accuracies on positive and negative anchors."""
+        positives, negatives = accuracies(sums)
         return {
-            "loss": (sums["class_loss"] + sums["box_loss"]) / images,
-            "class_loss": sums["class_loss"] / images,
-            "box_loss": sums["box_loss"] / images,
-            **accuracies(sums),
+            **{name: sums[name] / images for name in LOG.losses},
+            "positive_accuracy": positives,
+            "negative_accuracy": negatives,
         }

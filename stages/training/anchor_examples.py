@@ -5,7 +5,6 @@ Symbols: n anchors of an image's map, k drawn, p of them positive.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,23 +99,3 @@ def anchor_losses(
     if settings.normalisation == RELEASE:
         return classes / count, settings.balance * moved / count
     return classes / settings.anchors_per_image, settings.balance * moved / max(examples.locations, 1)
-
-
-def hits(logits: torch.Tensor, examples: AnchorExamples) -> dict[str, torch.Tensor]:
-    """How many positive and negative anchors were drawn, and how many of each are recognised, from `logits` [n, 2]."""
-    right = logits[examples.rows].argmax(1) == examples.labels
-    count = len(examples.deltas)
-    return {
-        "true_positives": right[:count].sum(),
-        "positives": torch.tensor(count),
-        "true_negatives": right[count:].sum(),
-        "negatives": torch.tensor(len(right) - count),
-    }
-
-
-def accuracies(sums: Mapping[str, float]) -> dict[str, float]:
-    """The shares of positive and negative anchors that are recognised, from sums of `hits`."""
-    return {
-        "positive_accuracy": sums["true_positives"] / max(sums["positives"], 1),
-        "negative_accuracy": sums["true_negatives"] / max(sums["negatives"], 1),
-    }

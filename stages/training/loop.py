@@ -23,7 +23,7 @@ from stages.contract.card import LogColumns, Stage
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution, restoring
 from stages.networks.memory import keep_large_buffers
-from stages.networks.weights import weight_columns, weight_record
+from stages.networks.weights import State, weight_columns, weight_record
 from stages.training.log import TABLE, TrainingLog
 from stages.training.ranks import Ranks
 from stages.training.state import restore_training, seeded, training_state
@@ -68,6 +68,10 @@ class Trainer(ABC, Generic[Batch]):
     def update(self, batch: Batch, generator: torch.Generator) -> Mapping[str, float]:
         """Updates the weights from one batch, or this rank's share of it; returns the losses and accuracies of the
         whole batch, named as in the card's log. PyTorch's global generator is seeded for the step, too."""
+
+    def weights(self) -> State:
+        """The state dict of the trained network, as it is written to the cache."""
+        return self.module.state_dict()
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Takes the next step and returns its log row. Raises StageError if a loss is NaN or infinite."""
@@ -147,7 +151,7 @@ def train(
         sampler = make_sampler()
         run_steps(trainer, sampler, output, part, execution, checkpoint_seconds)
         if ranks.leads:
-            weights = weight_record(trainer.module.state_dict())
+            weights = weight_record(trainer.weights())
             output.write(part, [{**weights, **sampler.record(), **trainer.log.record()}])
 
 

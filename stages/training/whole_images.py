@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache import Record
 from stages.boxes import Boxes
-from stages.contract.errors import BadSetting
+from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs, ItemReader
 from stages.datasets import Dataset
@@ -232,6 +232,25 @@ def objects_of(dataset: Dataset, image_id: str, difficult: str, width: int, mirr
     boxes = mirrored_boxes(record.boxes, width) if mirrored else record.boxes
     unused = unused_regions(boxes, record.difficult, record.crowds, difficult)
     return Objects(boxes, record.labels, record.crowds, unused)
+
+
+def count_objects(stage: str, dataset: Dataset, difficult: str, execution: Execution) -> Record:
+    """The number of objects to learn from, for the cache of the `stage`; `difficult` is the setting.
+
+    Raises StageError if there are none."""
+    count = 0
+    with execution.progress(f"{stage}: objects", len(dataset.image_ids), "images") as bar:
+        for image_id in dataset.image_ids:
+            record = dataset.record(image_id)
+            unused = unused_regions(record.boxes, record.difficult, record.crowds, difficult)
+            count += int((~unused).sum())
+            bar.advance()
+    if not count:
+        raise StageError(
+            f"{stage}: none of the {len(dataset.image_ids)} images of {dataset.name} has an object to train on "
+            "(crowds and ignored difficult objects do not count); annotate objects, or use another split"
+        )
+    return {"objects": np.array(count)}
 
 
 def check_maps_settings(settings: WholeImageTraining, maps: Any) -> None:

@@ -127,6 +127,13 @@ IDENTITY = {
         *("border", "anchors_per_image", "positive_anchors", "normalisation", "balance", "scales", "ratios", "hidden"),
         "new_layer_std",
     },
+    "train-fast": {
+        *("iterations", "images_per_batch", "optimiser", "learning_rate", "schedule", "step", "warm_up", "momentum"),
+        *("weight_decay", "bias_rate", "new_layer_rate", "most_gradient", "frozen", "sides", "longest", "mirror"),
+        *("difficult", "precision", "seed", "threads", "side", "hidden", "cells_scale", "dropout", "regions_per_image"),
+        *("foreground_fraction", "foreground_overlap", "background_overlap", "background_least"),
+        *("delta_normalisation", "box_weight", "new_classes_std", "new_boxes_std", "pooling", "outputs"),
+    },
     "train-bbox": {"layer", "min_overlap", "regularisation", "target_norm", "norm_seed"},
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},
@@ -135,6 +142,7 @@ IDENTITY = {
 NOT_IDENTITY = {
     "maps": {"cache"},
     "train-rpn": {"checkpoint_seconds", "image_memory"},
+    "train-fast": {"checkpoint_seconds", "image_memory"},
     "extract": {"cache"},
     "propose": {"cache", "file", "model"},
     "finetune": {"checkpoint_seconds", "image_memory"},

@@ -1,0 +1,145 @@
+"""The train-fast stage: annotated images, proposals and a network in, the network with a region head out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from cache import Column, Reader, Schema, Writer
+from stages.boxes import Boxes
+from stages.contract.errors import StageError
+from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
+from stages.contract.settings import check_device
+from stages.datasets import Dataset
+from stages.networks import BACKGROUND, NetworkSource, PlannedNetwork
+from stages.networks.architectures import empty_module
+from stages.networks.weights import NETWORK
+from stages.train_fast import BOXES_ALONE, LOG, STAGE, Settings
+from stages.train_fast.training import RegionHeadTraining
+from stages.training.image_memory import MEGABYTE, ImageMemory
+from stages.training.log import last_means
+from stages.training.loop import network_schema, train
+from stages.training.ranks import joined
+from stages.training.region_examples import DeltaStatistics, RegionExamples, draw_regions, statistics_of
+from stages.training.state import reproducible
+from stages.training.whole_images import (
+    DrawnImage,
+    Objects,
+    TrainingImage,
+    WholeImages,
+    count_objects,
+    maps_of_trunk,
+    mirrored_boxes,
+    objects_of,
+)
+
+
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
+    """A single item, the network."""
+    return [NETWORK]
+
+
+def schema(settings: Settings, inputs: Inputs) -> Schema:
+    """One column per tensor of the network, the number of objects, the statistics of the deltas [K, 4], and the `log`
+    of iterations."""
+    classes = len(inputs.dataset("images").classes)
+    network = empty_module(planned(settings, inputs.network("network")).card, classes + 1)
+    statistics = Column("float64", (classes, 4))
+    return network_schema(
+        network, LOG, {"objects": Column("int64"), "delta_means": statistics, "delta_stds": statistics}
+    )
+
+
+def planned(settings: Settings, source: NetworkSource) -> PlannedNetwork:
+    """What the stage makes of the network."""
+    network = PlannedNetwork(source.card, bool(source.class_names))
+    return STAGE.plans(settings, network)  # type: ignore[misc]
+
+
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
+    """Trains for `settings.iterations`, saving checkpoints, in one or several processes."""
+    dataset, source, proposals = inputs.dataset("images"), inputs.network("network"), inputs.reader("proposals")
+    check_device(settings, execution.device, "train-fast.")
+    settings.check_ranks("train-fast", execution.ranks)
+    check_proposals(proposals, dataset)
+    if settings.outputs == BOXES_ALONE and source.class_names != (*dataset.classes, BACKGROUND):
+        raise StageError(
+            f"train-fast: outputs = 'boxes' needs a network trained for the classes of {dataset.name}, but it has "
+            f"{len(source.class_names)} others; name the network of a train-fast table on the same classes"
+        )
+    memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
+
+    @cache
+    def statistics() -> DeltaStatistics:
+        images = regions_of(settings, dataset, proposals, execution)
+        return statistics_of(images, len(dataset.classes), settings, settings.mirror)
+
+    def find(image: TrainingImage[None], drawn: DrawnImage) -> RegionExamples:
+        boxes = proposals.read(dataset.image_ids[drawn.position], ["boxes"])["boxes"]
+        mirrored = mirrored_boxes(boxes, image.size[0]) if drawn.mirrored else boxes
+        return draw_regions(mirrored, image.objects, statistics(), settings, drawn.random, image.inputs.device)
+
+    def make_sampler() -> WholeImages[RegionExamples]:
+        return WholeImages(
+            settings,
+            dataset,
+            memory,
+            source,
+            find,
+            execution,
+            ranks,
+            regions_per_step=settings.images_per_batch * settings.regions_per_image,
+            maps=maps_of_trunk(inputs, source, "train-fast"),
+            counts={
+                **count_objects("train-fast", dataset, settings.difficult, execution),
+                "delta_means": statistics().means,
+                "delta_stds": statistics().stds,
+            },
+        )
+
+    with joined("train-fast", execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
+        train(
+            lambda: RegionHeadTraining(settings, source, statistics(), execution.device, ranks),
+            make_sampler,
+            output,
+            execution,
+            ranks,
+            checkpoint_seconds=settings.checkpoint_seconds,
+        )
+
+
+def check_proposals(proposals: Reader, dataset: Dataset) -> None:
+    """Raises StageError if the proposals were made from other images."""
+    unknown = [image_id for image_id in dataset.image_ids if image_id not in proposals.positions]
+    if unknown:
+        raise StageError(
+            f"train-fast: the proposals in {proposals.folder} were made from other images than {dataset.name} ("
+            f"'{unknown[0]}' is missing); set inputs.proposals to the proposals of the same split"
+        )
+
+
+def regions_of(
+    settings: Settings, dataset: Dataset, proposals: Reader, execution: Execution
+) -> Iterator[tuple[Boxes, Objects]]:
+    """The proposals and objects of each image."""
+    with execution.progress("train-fast: regions", len(dataset.image_ids), "images") as bar:
+        for image_id in dataset.image_ids:
+            boxes = proposals.read(image_id, ["boxes"])["boxes"]
+            yield boxes, objects_of(dataset, image_id, settings.difficult, 0, False)
+            bar.advance(1, len(boxes))
+
+
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
+    """What `NetworkSource.from_reader` needs, and the mean losses and accuracies of the last iterations."""
+    dataset, source = inputs.dataset("images"), inputs.network("network")
+    return {
+        "network": source.name,
+        "preprocessing": source.preprocessing.as_json(),
+        "classes": len(dataset.classes) + 1,
+        "class_names": [*dataset.classes, BACKGROUND],
+        "objects": int(reader.read(NETWORK, ["objects"])["objects"]),
+        "heads": planned(settings, source).card.heads.as_json(),
+        **last_means(reader, STAGE),
+    }
