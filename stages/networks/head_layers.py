@@ -26,6 +26,7 @@ class RegionProposalNetwork(nn.Module):
 
     def __init__(self, head: ProposalHead, channels: int) -> None:
         super().__init__()
+        self.scale = head.cells_scale
         self.conv = nn.Conv2d(channels, head.hidden, 3, padding=1)
         self.cls_score = nn.Conv2d(head.hidden, 2 * head.anchors, 1)
         self.bbox_pred = nn.Conv2d(head.hidden, 4 * head.anchors, 1)
@@ -33,7 +34,7 @@ class RegionProposalNetwork(nn.Module):
     def forward(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """From the trunk's map [1, C, H, W]: (class scores [n, 2], background first; deltas [n, 4]) of its n = HWA
         anchors, row by row, the anchors of a cell together (`stages.anchors.map_anchors`)."""
-        hidden = torch.relu(self.conv(maps))
+        hidden = torch.relu(self.conv(maps * self.scale if self.scale != 1 else maps))
         scores = self.cls_score(hidden)[0].unflatten(0, (2, -1)).permute(2, 3, 1, 0).reshape(-1, 2)
         deltas = self.bbox_pred(hidden)[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4)
         return scores, deltas

@@ -23,12 +23,14 @@ class ProposalHead:
     """A region proposal network on the trunk's map (Faster R-CNN section 3.1): a 3 x 3 convolution to `hidden`
     channels, then, for each of the anchors of a cell, two class scores and four deltas.
 
-    `scales` are the sides of the square anchors in strides, `ratios` their heights over widths.
+    `scales` are the sides of the square anchors in strides, `ratios` their heights over widths. The map's cells are
+    multiplied by `cells_scale` first.
     """
 
     scales: tuple[float, ...] = SCALES
     ratios: tuple[float, ...] = RATIOS
     hidden: int = 512
+    cells_scale: float = 1.0
 
     @property
     def anchors(self) -> int:
@@ -67,6 +69,7 @@ class Heads:
                 "scales": list(head.scales),
                 "ratios": list(head.ratios),
                 "hidden": head.hidden,
+                "cells_scale": head.cells_scale,
             }
         if self.regions is not None:
             pooled = self.regions
@@ -84,7 +87,10 @@ class Heads:
         proposals, regions = value.get("proposals"), value.get("regions")
         return Heads(
             ProposalHead(
-                tuple(map(float, proposals["scales"])), tuple(map(float, proposals["ratios"])), int(proposals["hidden"])
+                tuple(map(float, proposals["scales"])),
+                tuple(map(float, proposals["ratios"])),
+                int(proposals["hidden"]),
+                float(proposals.get("cells_scale", 1.0)),
             )
             if proposals is not None
             else None,

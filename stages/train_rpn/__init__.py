@@ -51,6 +51,14 @@ class Settings(AnchorTraining, WholeImageTraining):
         source="Faster R-CNN section 3.1.3",
     )
 
+    cells_scale: float = setting(
+        1.0,
+        "The map's cells are multiplied by this; choose it so that the class loss starts near log(2).",
+        above=0,
+        later=True,
+        source="ours; 1/30 for SqueezeNet's large activations",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.scales or not self.ratios:
@@ -59,7 +67,7 @@ class Settings(AnchorTraining, WholeImageTraining):
     @property
     def head(self) -> ProposalHead:
         """The head that is trained."""
-        return ProposalHead(self.scales, self.ratios, self.hidden)
+        return ProposalHead(self.scales, self.ratios, self.hidden, self.cells_scale)
 
     def heads(self, carried: Heads) -> Heads:
         """The heads of the trained network, given those that the network already has."""

@@ -25,6 +25,15 @@ def class_layer(card: NetworkCard) -> str:
     return classifier_name(own, empty_module(own, 2))
 
 
+def new_hidden_layers(card: NetworkCard, before: NetworkCard) -> list[str]:
+    """The submodules of a region head's own fully connected layers, unless the network had the same `before`."""
+    head, old = card.heads.regions, before.heads.regions
+    assert head is not None
+    if not head.hidden or (old is not None and (old.side, old.hidden) == (head.side, head.hidden)):
+        return []
+    return [f"{REGIONS}.hidden"]
+
+
 def reset(module: nn.Module, layer: str, std: float) -> None:
     """Draws a layer's weights from N(0, `std`) with PyTorch's global generator; biases become 0 (section 2.3)."""
     part = module.get_submodule(layer)

@@ -150,6 +150,7 @@ NOT_IDENTITY = {
 }
 LATER = {
     "maps": {"mirrored"},
+    "train-rpn": {"cells_scale"},
     "extract": {"method", "pooling", "truncated_svd"},
     "propose": {
         *("before_suppression", "suppression_iou", "least_side", "ranking", "ranking_seed", "refinement"),

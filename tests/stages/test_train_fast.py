@@ -384,3 +384,15 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         with h5py.File(cache_of(tmp_path / place, "train-fast") / "data.h5") as file:
             losses.append(file["log/loss"][:])
     assert np.allclose(losses[0], losses[1], atol=1e-5)
+
+
+def test_new_fully_connected_layers_have_the_rate_of_new_layers_and_are_taken_over_later(dataset: Any) -> None:
+    settings = Settings(**SMALL, hidden=(8, 6), side=3, cells_scale=0.1, new_layer_rate=5.0)
+    trained = training(dataset, settings)
+    rates = {id(weight): group["rate"] for group in trained.optimiser.param_groups for weight in group["params"]}
+    named = {name: rates[id(weight)] for name, weight in trained.module.named_parameters()}
+    assert {name for name, rate in named.items() if rate in (5.0, 10.0)} == {
+        name for name in named if name.startswith("regions.")
+    }
+    (batch,) = sampler(dataset, settings).batches(1, 1)
+    assert trained.step(batch)["class_loss"] == pytest.approx(math.log(len(dataset.classes) + 1), abs=0.2)

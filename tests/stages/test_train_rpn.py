@@ -185,7 +185,9 @@ def test_the_command(tmp_path: Path) -> None:
     with h5py.File(folder / "data.h5") as file:
         assert file["weights/rpn.cls_score.weight"].shape == (1, 12, 8, 1, 1)
     summary = json.loads((folder / "manifest.json").read_text())["summary"]
-    assert summary["heads"] == {"proposals": {"scales": [2.0, 4.0], "ratios": [0.5, 1.0, 2.0], "hidden": 8}}
+    assert summary["heads"] == {
+        "proposals": {"scales": [2.0, 4.0], "ratios": [0.5, 1.0, 2.0], "hidden": 8, "cells_scale": 1.0}
+    }
     assert summary["objects"] > 0
     assert "everything is complete" in rcnn("run", recipe, work=tmp_path / "work").stdout
 
