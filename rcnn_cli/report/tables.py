@@ -9,7 +9,7 @@ from rcnn_cli.looking.recall import Measured, as_values, count_words
 from rcnn_cli.report.papers import PROTOCOL, TABLE_2, is_voc_2007_test
 from rcnn_cli.report.runs import Run
 from stages.diagnose.report import GAINS
-from stages.eval.report import COCO_ROWS, HEADLINES, MEASURES, format_difference, paired_difference
+from stages.eval.report import COCO_ROWS, HEADLINES, MEASURES, format_difference, notes_on_classes, paired_difference
 from stages.matching.proposals import SIZES
 from stages.tables import percent
 
@@ -57,6 +57,7 @@ def precision_table(runs: Sequence[Run]) -> dict[str, Any]:
         "left_out": len(classes) - len(rows),
         "bootstrap": next((each["bootstrap"] for each in summaries if "bootstrap" in each), None),
         "differences": differences(runs),
+        "notes": notes_on_classes({run.letter: run.summary for run in runs}),
         "papers": papers(runs),
     }
 

@@ -111,8 +111,22 @@ class Settings:
         later=True,
         source="R-CNN section 2.2; Appendix B",
     )
+    classes: tuple[str, ...] = setting(
+        (),
+        "The classes to detect, in this order; the others are dropped before any limit on the number of detections, "
+        "and the softmax is over these and the background. NAME, or OWN:NAME to call the detector's class OWN by "
+        "another name; VOC's and COCO's names for the same class are known. Empty: all of the detector's.",
+        distinct=True,
+        later=True,
+        source="Faster R-CNN section 4.2",
+    )
 
     def __post_init__(self) -> None:
+        for entry in self.classes:
+            if not entry or entry[0] == ":" or entry[-1] == ":":
+                raise BadSetting(
+                    f"classes = '{entry}' must be the name of a class, or two names, such as 'airplane:aeroplane'"
+                )
         if self.regression == OF_NETWORK and not self.bbox_regression:
             raise BadSetting(
                 "regression = 'network' refines boxes, which bbox_regression = false turns off; leave one of them out"

@@ -7,9 +7,9 @@ Notation: n proposals, K classes, feature dimension D.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from stages.boxes import Boxes, decode_deltas
 from stages.contract.errors import StageError
 from stages.detect import NO_DELTAS, NO_PROBABILITIES
 from stages.detections.candidates import Scored
+from stages.detections.class_names import chosen_classes
 from stages.networks import BACKGROUND, DELTAS, SOFTMAX
 
 
@@ -36,16 +37,21 @@ class Scorer(Protocol):
     def score(self, features: NDArray[np.floating], classes: slice = slice(None)) -> NDArray[np.float32]:
         """The scores of features [n, D] for the k `classes`, all by default: float32 [n, k]."""
 
+    def chosen(self, rows: Sequence[int], classes: tuple[str, ...]) -> Self:
+        """The scorer of the classes `rows` alone, called `classes`."""
+
 
 @dataclass(frozen=True)
 class ClassProbabilities:
     """The softmax of a network fine-tuned for K classes (R-CNN Appendix B).
 
-    The last of its K + 1 outputs is the background, which is not a class: nothing is ever detected as background.
+    The last of its outputs is the background, which is not a class: nothing is ever detected as background. With
+    `columns`, the classes are only those K of the outputs, and the softmax is over these and the background.
     """
 
     classes: tuple[str, ...]
     layer: str = SOFTMAX
+    columns: tuple[int, ...] | None = None
 
     @property
     def trained(self) -> NDArray[np.bool_]:
@@ -53,8 +59,17 @@ class ClassProbabilities:
         return np.ones(len(self.classes), bool)
 
     def score(self, features: NDArray[np.floating], classes: slice = slice(None)) -> NDArray[np.float32]:
-        """The probabilities of the k `classes`, float32 [n, k], from the K + 1 with the background, [n, K + 1]."""
-        return features[:, :-1][:, classes].astype(np.float32)
+        """The probabilities of the k `classes`, float32 [n, k], from those of all outputs, the background last."""
+        if self.columns is None:
+            return features[:, :-1][:, classes].astype(np.float32)
+        own = features[:, self.columns].astype(np.float32)
+        left = own.sum(axis=1, dtype=np.float64) + features[:, -1]
+        # Nothing is left where a class that was dropped has a probability of 1.
+        return np.asarray(own[:, classes] / np.where(left > 0, left, 1)[:, None], np.float32)
+
+    def chosen(self, rows: Sequence[int], classes: tuple[str, ...]) -> ClassProbabilities:
+        """The softmax over the outputs `rows` and the background, called `classes` (Faster R-CNN section 4.2)."""
+        return replace(self, classes=classes, columns=tuple(rows))
 
 
 def class_probabilities(class_names: Sequence[str]) -> ClassProbabilities:
@@ -76,21 +91,30 @@ class Regressors(Protocol):
     def predict(self, boxes: Boxes, features: NDArray[np.floating], class_index: int) -> Boxes:
         """`boxes` [n, 4], whose features are [n, D], refined for a class: float32 [n, 4], not clipped to the image."""
 
+    def chosen(self, rows: Sequence[int], classes: tuple[str, ...]) -> Self:
+        """The regressors of the classes `rows` alone, called `classes`."""
+
 
 @dataclass(frozen=True)
 class NetworkDeltas:
     """The deltas that a network trained as Fast R-CNN predicts for K classes, without the background.
 
     Its `layer` has four for each, class by class, in the units of `encode_deltas` with `short=0` (py-faster-rcnn,
-    lib/fast_rcnn/bbox_transform.py).
+    lib/fast_rcnn/bbox_transform.py). With `blocks`, the classes are only those of them.
     """
 
     classes: tuple[str, ...]
     layer: str = DELTAS
+    blocks: tuple[int, ...] | None = None
 
     def predict(self, boxes: Boxes, features: NDArray[np.floating], class_index: int) -> Boxes:
         """`boxes` [n, 4] moved by the class's four of the deltas [n, 4 K]: float32 [n, 4], not clipped to the image."""
-        return decode_deltas(boxes, features[:, 4 * class_index : 4 * class_index + 4], short=0)
+        block = class_index if self.blocks is None else self.blocks[class_index]
+        return decode_deltas(boxes, features[:, 4 * block : 4 * block + 4], short=0)
+
+    def chosen(self, rows: Sequence[int], classes: tuple[str, ...]) -> NetworkDeltas:
+        """The deltas of the classes `rows` alone, called `classes`."""
+        return replace(self, classes=classes, blocks=tuple(rows))
 
 
 def network_deltas(class_names: Sequence[str]) -> NetworkDeltas:
@@ -116,6 +140,15 @@ class Head:
                 "detect: the classes of the box regression differ from those of the SVMs or softmax; train both on the "
                 "same dataset"
             )
+
+    def chosen(self, entries: Sequence[str]) -> Head:
+        """The detector of the classes that `entries` choose, under their new names (none: all, as they are). Raises as
+        `chosen_classes`."""
+        if not entries:
+            return self
+        rows, names = zip(*chosen_classes(entries, self.scorer.classes), strict=True)
+        regressors = None if self.regressors is None else self.regressors.chosen(rows, names)
+        return Head(self.scorer.chosen(rows, names), regressors)
 
     @property
     def layers(self) -> set[str]:

@@ -19,6 +19,7 @@ from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities,
 from stages.detect.trace import Trace, detect_image
 from stages.detections.candidates import Scored
 from stages.detections.cap import class_thresholds
+from stages.detections.class_names import chosen_classes
 from stages.features.linear_models import read_regressors, read_svms
 from stages.images.batches import fill_items
 
@@ -34,7 +35,7 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 def part_size(settings: Settings, inputs: Inputs) -> int:
     """Sixteen images, or fewer if there are more than a thousand classes, so that a part is not much larger."""
-    classes = len(inputs.reader("svm") if settings.score == "svm" else chosen_scorer(settings, inputs).classes)
+    classes = len(settings.classes or own_classes(settings, inputs))
     return max(1, min(STAGE.part_size, STAGE.part_size * MOST_CLASSES // classes))
 
 
@@ -84,7 +85,7 @@ def fill_parts(detector: Detector, output: Writer, parts: Iterable[Part], bar: P
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """Class names, the lowest score that the cap keeps in each class (None: all), and the number of detections kept."""
-    classes = chosen_scorer(settings, inputs).classes
+    classes = detected_classes(settings, inputs)
     thresholds = np.full(len(classes), -np.inf, np.float32)
     if settings.cap == "set":
         candidates = (
@@ -96,7 +97,7 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
         int(np.sum(record["score"] >= thresholds[record["label"]])) for _, record in reader.records(("score", "label"))
     )
     return {
-        "classes": list(classes),
+        "classes": classes,
         "thresholds": [float(score) if np.isfinite(score) else None for score in thresholds],
         "detections": kept,
         "detections_per_image": kept / max(len(reader), 1),
@@ -106,7 +107,7 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
 
 def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     """The names of the classes that `label` indexes, and what `score` is."""
-    return {"classes": list(chosen_scorer(settings, inputs).classes), "score": SCORES[settings.score].name}
+    return {"classes": detected_classes(settings, inputs), "score": SCORES[settings.score].name}
 
 
 class Detector(OnDemand):
@@ -117,7 +118,8 @@ class Detector(OnDemand):
         self.settings = settings
         self.schema = schema(settings, inputs)
         self.features = inputs.item_reader("features")
-        self.head = Head(chosen_scorer(settings, inputs), chosen_regressors(settings, inputs))
+        head = Head(chosen_scorer(settings, inputs), chosen_regressors(settings, inputs))
+        self.head = head.chosen(settings.classes)
         self.head.check_layers(self.features.schema.rows)
         skipped = self.features.manifest.get("skipped", {})
         self.manifest = {"skipped": skipped, "summary": {"classes": list(self.head.scorer.classes)}}
@@ -163,6 +165,19 @@ def chosen_scorer(settings: Settings, inputs: Inputs) -> Scorer:
     if settings.score == "softmax":
         return class_probabilities(class_names(inputs))
     return read_svms(inputs.reader("svm"))
+
+
+def own_classes(settings: Settings, inputs: Inputs) -> Sequence[str]:
+    """The detector's classes by its own names."""
+    if settings.score == "svm":
+        return list(inputs.reader("svm").item_ids)
+    return chosen_scorer(settings, inputs).classes
+
+
+def detected_classes(settings: Settings, inputs: Inputs) -> list[str]:
+    """The names of the classes in the order of `label`."""
+    own = own_classes(settings, inputs)
+    return [name for _, name in chosen_classes(settings.classes, own)] if settings.classes else list(own)
 
 
 def refines(settings: Settings, inputs: Inputs) -> bool:

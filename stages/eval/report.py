@@ -16,6 +16,7 @@ from stages.detections import DetectionSet
 from stages.eval.average_precision import Curve, lowest_score_at
 from stages.eval.bootstrap import percentile_interval, resampled_mean
 from stages.file_names import file_names
+from stages.matching.ground_truth import listed
 from stages.tables import aligned, csv_text, percent
 
 MEASURES = {"voc07": "ap_11", "area": "ap_area"}
@@ -104,7 +105,8 @@ def format_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """A table of evaluations side by side, AP in percent; `evaluations` maps a heading to an evaluation's summary.
 
     One row per class with the headline measure, then mAP by both measures, with intervals and COCO metrics if they were
-    computed. All classes are listed, with "-" if an evaluation lacks one or there is nothing to find.
+    computed. All classes are listed, with "-" if an evaluation lacks one or there is nothing to find; a line below says
+    which ones a detector does not know.
     """
     summaries = list(evaluations.values())
     classes = list(dict.fromkeys(name for summary in summaries for name in summary["classes"]))
@@ -122,7 +124,16 @@ def format_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
         rules.append(len(rows))
         for measure, words in COCO_ROWS.items():
             rows.append([words, "", *(percent(summary.get("coco", {}).get(measure)) for summary in summaries)])
-    return "\n".join(aligned(rows, rules_before=rules))
+    return "\n".join([*aligned(rows, rules_before=rules), *notes_on_classes(evaluations)])
+
+
+def notes_on_classes(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each evaluation, by its heading, with classes that the detector does not know."""
+    return [
+        f"{name}: the detector does not know {listed(summary['unknown_classes'])}, so all their objects are missed"
+        for name, summary in evaluations.items()
+        if summary.get("unknown_classes")
+    ]
 
 
 def headline(summary: Mapping[str, Any]) -> str:

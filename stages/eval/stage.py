@@ -20,7 +20,7 @@ from stages.eval.bootstrap import CONFIDENCE, image_weights, percentile_interval
 from stages.eval.coco import MEASURES, class_measures
 from stages.eval.report import RESAMPLED, read_resampled_maps
 from stages.matching.detections import match_devkit
-from stages.matching.ground_truth import check_classes, check_images, listed, warn_of_skipped
+from stages.matching.ground_truth import check_classes, check_images, classes_apart, listed, warn_of_skipped
 from stages.matching.objects import ClassObjects, counted_objects, read_objects
 
 log = logging.getLogger("stages.eval")
@@ -84,7 +84,8 @@ def evaluate(
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """mAP and each class's results; the AP of a class with nothing to find is None."""
+    """mAP and each class's results; the AP of a class with nothing to find is None. `unknown_classes`, if any, are
+    those that the detector does not have: their objects are all missed, and their AP of 0 counts."""
     classes = {}
     for name, record in reader.records(("ap_11", "ap_area", "positives", "detections")):
         counts = {column: int(record[column]) for column in ("positives", "detections")}
@@ -93,7 +94,10 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
     if without:
         log.warning("%s: no objects to find, left out of the mean", listed(without))
     map_11, map_area = mean_of(classes, "ap_11"), mean_of(classes, "ap_area")
-    requested = coco_summary(reader, classes) if settings.coco else {}
+    requested: dict[str, Any] = coco_summary(reader, classes) if settings.coco else {}
+    _, unknown = classes_apart(inputs.reader("detections").manifest["summary"]["classes"], list(classes))
+    if unknown:
+        requested["unknown_classes"] = unknown
     if settings.bootstrap:
         requested |= bootstrap_summary(settings, inputs.dataset("images").image_ids, reader, classes)
     return {

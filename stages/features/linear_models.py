@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,10 @@ class LinearSvms:
         rows = features.astype(np.float32, copy=False)
         return np.asarray(rows @ self.weights[classes].T + self.biases[classes])
 
+    def chosen(self, rows: Sequence[int], classes: tuple[str, ...]) -> LinearSvms:
+        """The SVMs `rows` alone, called `classes`."""
+        return replace(self, classes=classes, weights=self.weights[list(rows)], biases=self.biases[list(rows)])
+
 
 def read_svms(reader: Reader) -> LinearSvms:
     """The SVMs of a train-svm cache. Raises CacheError if it is damaged."""
@@ -71,6 +76,10 @@ class BoxRegressors:
     def predict(self, boxes: Boxes, features: NDArray[np.floating], class_index: int) -> Boxes:
         """`boxes` [n, 4] after the class's regression, float32 [n, 4]; not clipped to the image."""
         return decode_deltas(boxes, self.deltas(features, class_index))
+
+    def chosen(self, rows: Sequence[int], classes: tuple[str, ...]) -> BoxRegressors:
+        """The regressors `rows` alone, called `classes`."""
+        return replace(self, classes=classes, maps=self.maps[list(rows)])
 
 
 def read_regressors(reader: Reader) -> BoxRegressors:

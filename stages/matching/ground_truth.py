@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.contract.errors import StageError
+from stages.detections.class_names import own_name
 
 log = logging.getLogger("stages")
 
@@ -22,18 +23,26 @@ def check_images(stage: str, image_ids: Sequence[str], dataset: Any, what: str =
 
 def check_classes(stage: str, detected: Sequence[str], annotated: Sequence[str]) -> None:
     """Warns of classes that only one side has; raises StageError if there is no class in common."""
-    known, wanted = set(detected), set(annotated)
-    unknown = [name for name in detected if name not in wanted]
-    never = [name for name in annotated if name not in known]
+    unknown, never = classes_apart(detected, annotated)
+    renamed = [name for name in never if own_name(name, detected)]
+    remedy = (
+        f"; COCO's and VOC's names for {listed(renamed)} differ: list the classes in detect.classes" if renamed else ""
+    )
     if len(unknown) == len(detected):
         raise StageError(
             f"{stage}: the detector ({listed(detected)}) and the dataset ({listed(annotated)}) have no class in "
-            "common; use a dataset with the classes that the detector was trained on"
+            f"common; use a dataset with the classes that the detector was trained on{remedy}"
         )
     if unknown:
         log.warning("detections of classes that the dataset does not have are ignored: %s", listed(unknown))
     if never:
-        log.warning("classes unknown to the detector, so all their objects are missed: %s", listed(never))
+        log.warning("classes unknown to the detector, so all their objects are missed: %s%s", listed(never), remedy)
+
+
+def classes_apart(detected: Sequence[str], annotated: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the classes of the detector that the dataset does not have, those of the dataset that the detector does not)."""
+    known, wanted = set(detected), set(annotated)
+    return [name for name in detected if name not in wanted], [name for name in annotated if name not in known]
 
 
 def listed(names: Sequence[str], at_most: int = 30) -> str:
