@@ -42,9 +42,10 @@ def load(source: NetworkSource, precision: str, device: str) -> Network:
     return source.load(device, COMPUTED_IN[precision])
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def loaded(source: NetworkSource, precision: str, device: str) -> Network:
-    """As `load`, but loaded once per process: maps and the regions pooled from them take the same network."""
+    """As `load`, but loaded once per process: maps, proposals and the regions pooled from them take the same network, or
+    take turns."""
     return load(source, precision, device)
 
 
