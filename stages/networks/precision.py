@@ -44,7 +44,7 @@ def load(source: NetworkSource, precision: str, device: str) -> Network:
 
 @functools.lru_cache(maxsize=4)
 def loaded(source: NetworkSource, precision: str, device: str) -> Network:
-    """As `load`, but loaded once per process: maps, proposals and the regions pooled from them take the same network, or
+    """As `load`, but loaded once per process: maps, proposals and regions pooled from maps take the same network, or
     take turns."""
     return load(source, precision, device)
 
