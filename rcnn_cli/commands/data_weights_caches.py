@@ -213,18 +213,31 @@ def weights() -> None:
     metavar="LAYER",
     help="The .caffemodel's layer of class scores  [default: fc8, or the only other candidate]",
 )
+@click.option(
+    "--classes",
+    metavar="A,B,C",
+    help="The classes of a .caffemodel of a detector, in its order, without the background  "
+    "[default: VOC's if it has 20, COCO's if it has 80]",
+)
 def weights_import(
-    source: str, network: str, output: Path, preprocessing: str | None, mean: str | None, scores: str | None
+    source: str,
+    network: str,
+    output: Path,
+    preprocessing: str | None,
+    mean: str | None,
+    scores: str | None,
+    classes: str | None,
 ) -> None:
     """Import SOURCE (a .caffemodel, a state dict or torchvision:MODEL) as a file that a recipe's [network] can name.
 
     \b
     Examples: rcnn weights import bvlc_reference_caffenet.caffemodel --network tnet -o tnet.safetensors
               rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
+              rcnn weights import ZF_faster_rcnn_final.caffemodel --network zf -o zf-faster.safetensors
     """
     from rcnn_cli.running.weights import import_file
 
-    click.echo(import_file(source, network, output, preprocessing, mean, scores))
+    click.echo(import_file(source, network, output, preprocessing, mean, scores, classes))
 
 
 @weights.command(name="show", short_help="Show the content of a weights file.")

@@ -26,7 +26,7 @@ from stages.contract.settings import all_of, build_settings, nearest, with_netwo
 from stages.file_names import file_name
 from stages.input_files import read_whole
 from stages.networks import NETWORKS as CARDS
-from stages.networks import NetworkSettings, PlannedNetwork
+from stages.networks import NetworkSettings, PlannedNetwork, planned_network
 
 LARGEST = 1_000_000
 """Bytes of a TOML file; nobody writes a larger one by hand."""
@@ -103,7 +103,7 @@ class Recipe:
         for needed in read:
             name = (self.provider(use, needed) or "").partition("@")[0]
             if name in self.networks:
-                return PlannedNetwork(CARDS[self.networks[name].name], trained=False)
+                return planned_network(self.networks[name])
             source = self.uses.get(name)
             network = self.network_of(source, (*path, use.name)) if source is not None else None
             if source is not None and network is not None:

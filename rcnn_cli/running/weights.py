@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 
 
 def import_file(
-    source: str, network: str, output: Path, preprocessing: str | None, mean: str | None, scores: str | None
+    source: str,
+    network: str,
+    output: Path,
+    preprocessing: str | None,
+    mean: str | None,
+    scores: str | None,
+    classes: str | None = None,
 ) -> str:
     """Imports `source` as weights of `network` into the file `output`; returns a description. Raises StageError."""
     from stages.networks.importer import import_weights
     from stages.networks.weights_file import write_weights
 
     check_output_file("-o", output, [Path(source)], is_imported)
-    imported = import_weights(source, network, preprocessing, parsed_mean(mean), scores)
+    names = [name.strip() for name in classes.split(",")] if classes else []
+    imported = import_weights(source, network, preprocessing, parsed_mean(mean), scores, names)
     write_weights(output, imported.state, imported.record)
     shapes = [tuple(tensor.shape) for tensor in imported.state.values()]
     return "\n".join(
@@ -81,8 +88,25 @@ def described(path: Path, record: WeightsRecord) -> list[str]:
         f"  from {record.source_file}, a {record.source_format}, SHA-256 {record.source_sha256}",
         f"  preprocessing {preprocessing.name}: {preprocessing.order.upper()}, x {preprocessing.scale:.6g}, "
         f"minus {preprocessing.mean}, divided by {preprocessing.std}",
+        *described_detector(record),
         f"  tensors: SHA-256 {record.tensors}",
     ]
+
+
+def described_detector(record: WeightsRecord) -> list[str]:
+    """A detector's heads and classes, and how its tensors differ from the source's, as lines of text."""
+    lines = []
+    if (proposals := record.heads.proposals) is not None:
+        lines.append(
+            f"  region proposal network: scales {proposals.scales}, ratios {proposals.ratios} (height / width)"
+        )
+    if (regions := record.heads.regions) is not None:
+        lines.append(
+            f"  class scores and box deltas of regions, {regions.pooling}-pooled to {regions.side} x {regions.side}"
+        )
+    if record.class_names:
+        lines.append(f"  classes: {', '.join(record.class_names)}")
+    return [*lines, *(f"  {change}" for change in record.changes)]
 
 
 def counted(shapes: Iterable[Sequence[int]]) -> str:

@@ -19,7 +19,7 @@ from stages.networks.cards import (
     PlannedNetwork,
     Preprocessing,
 )
-from stages.networks.source import NetworkSettings, NetworkSource
+from stages.networks.source import NetworkSettings, NetworkSource, planned_network
 
 __all__ = [
     "BACKGROUND",
@@ -35,4 +35,5 @@ __all__ = [
     "NetworkSource",
     "PlannedNetwork",
     "Preprocessing",
+    "planned_network",
 ]

@@ -1,14 +1,15 @@
 """Importing weights from a .caffemodel, a state dict or torchvision as the state dict of one of the networks.
 
 The file's layers must be exactly the network's, except for the last: a network fine-tuned for detection has other
-classes, and in Caffe its classification layer has another name (`fc8_pascal`).
+classes, and in Caffe its classification layer has another name (`fc8_pascal`). A .caffemodel of Fast or Faster R-CNN is
+imported as a detector, with its heads (`stages.networks.caffe_detectors`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,8 +19,9 @@ from stages.contract.errors import StageError
 from stages.contract.settings import nearest
 from stages.input_files import check_is_file, read_whole
 from stages.networks.architectures import empty_module
+from stages.networks.caffe_detectors import CaffeDetector, detector_in, is_detector, without_leading_ones
 from stages.networks.caffemodel import Blobs, read_caffemodel
-from stages.networks.cards import NETWORKS, NetworkCard, Preprocessing
+from stages.networks.cards import CAFFE_FAST, NETWORKS, NetworkCard, Preprocessing
 from stages.networks.source import preprocessing_named, with_mean
 from stages.networks.weights import State, as_float32, check_state, parse_state, read_file, read_torchvision
 from stages.networks.weights_file import WeightsRecord, read_header, read_record, tensors_digest
@@ -43,16 +45,19 @@ def import_weights(
     preprocessing: str | None = None,
     mean: Sequence[float] = (),
     scores: str | None = None,
+    class_names: Sequence[str] = (),
 ) -> ImportedWeights:
     """The weights in `source`, imported as those of `network`.
 
     `source` is the path of a .caffemodel or a state dict, or "torchvision:MODEL". `preprocessing` (named as in a
     recipe) and `mean` are those the weights were trained with; there are defaults for a .caffemodel and for
-    torchvision's weights, but not for a state dict. `scores` names the classification layer of a .caffemodel. Raises
-    StageError for files that cannot be read or are of another network.
+    torchvision's weights, but not for a state dict. `scores` names the classification layer of a .caffemodel, which is
+    then imported as a classification network even if it is a detector's; `class_names` are a detector's classes in the
+    file's order, without the background. Raises StageError for files that cannot be read or are of another network.
     """
     card = NETWORKS[network]
     notes: tuple[str, ...] = ()
+    detector: CaffeDetector | None = None
     usual: Preprocessing | None
     if source.startswith(f"{TORCHVISION}:"):
         model = torchvision_model(card, source.partition(":")[2])
@@ -68,9 +73,19 @@ def import_weights(
         form, usual = "caffemodel", card.preprocessing
         content = read_whole(path)
         sha256 = hashlib.sha256(content).hexdigest()
-        state, notes = caffe_state(card, read_caffemodel(path, content), scores, path)
+        layers = read_caffemodel(path, content)
+        if scores is None and is_detector(layers):
+            detector = detector_in(card, layers, class_names, path)
+            layers, usual, card = detector.own_layers, CAFFE_FAST, card.with_heads(detector.heads)
+        state, notes = caffe_state(NETWORKS[network], layers, scores, path)
+        if detector is not None:
+            state, notes = {**state, **detector.head_tensors}, ()
     if scores is not None and form != "caffemodel":
         raise StageError(f"--scores {scores}: only a .caffemodel has named layers; leave this option out for {source}")
+    if class_names and detector is None:
+        raise StageError(
+            f"--classes: names the classes of a .caffemodel of a detector; leave this option out for {source}"
+        )
     chosen = preprocessing_named(preprocessing, card) if preprocessing else usual
     if chosen is None:
         raise StageError(
@@ -80,9 +95,13 @@ def import_weights(
     if mean:
         chosen = with_mean(chosen, tuple(mean), "--mean")
     state = {name: as_float32(tensor) for name, tensor in state.items()}
-    classes = classes_of(card, state)
+    classes = classes_of(NETWORKS[network], state)
     check_state(card, classes, state, str(path), "name its network with --network")
     record = WeightsRecord(network, classes, chosen, path.name, form, sha256, tensors_digest(state))
+    if detector is not None:
+        record = replace(
+            record, heads=detector.heads, class_names=detector.class_names, changes=tuple(detector.changes)
+        )
     return ImportedWeights(state, record, notes)
 
 
@@ -206,11 +225,3 @@ def check_order(ours: Sequence[str], theirs: Sequence[str], card: NetworkCard, p
                 f"{path}: layer '{second}' comes before '{first}', but in {card.name} it comes after; "
                 f"these are weights of a different network, fetch those of {card.name}"
             )
-
-
-def without_leading_ones(shape: Sequence[int], dimensions: int) -> list[int]:
-    """A shape without the leading ones of Caffe's old formats, but with at least `dimensions` entries."""
-    kept = list(shape)
-    while len(kept) > dimensions and kept[0] == 1:
-        kept.pop(0)
-    return kept

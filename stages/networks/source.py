@@ -15,7 +15,7 @@ from cache.files import cannot
 from stages.contract.errors import BadSetting, StageError
 from stages.contract.settings import setting
 from stages.input_files import check_is_file
-from stages.networks.cards import NETWORKS, PREPROCESSINGS, NetworkCard, Preprocessing
+from stages.networks.cards import NETWORKS, PREPROCESSINGS, NetworkCard, PlannedNetwork, Preprocessing
 from stages.networks.heads import NO_HEADS, Heads
 from stages.networks.weights_file import WeightsRecord, read_record
 
@@ -73,7 +73,8 @@ class NetworkSource:
 
     `weights` is as in `NetworkSettings`, with paths expanded, or the key of the cache `reader` that holds them.
     `content` identifies the content of a weights file when the source was made; loading anything else is an error.
-    `heads` are what a detector has besides the network's own layers.
+    `heads` are what a detector has besides the network's own layers; `recorded_classes` are the class names in a file
+    of imported weights.
     """
 
     name: str
@@ -84,6 +85,7 @@ class NetworkSource:
     content: str = ""
     reader: Reader | None = field(default=None, compare=False, repr=False)
     heads: Heads = NO_HEADS
+    recorded_classes: tuple[str, ...] = ()
 
     @staticmethod
     def from_settings(settings: NetworkSettings, table: str = "network") -> NetworkSource:
@@ -104,8 +106,15 @@ class NetworkSource:
             record = read_record(path)
             if record is not None:
                 check_record(settings, record, path, table)
-                content = f"tensors:{record.tensors}"
-                return NetworkSource(card.name, weights, record.preprocessing, record.classes, content=content)
+                return NetworkSource(
+                    card.name,
+                    weights,
+                    record.preprocessing,
+                    record.classes,
+                    content=f"tensors:{record.tensors}",
+                    heads=record.heads,
+                    recorded_classes=record.class_names,
+                )
             if settings.weights != PACKAGE_WEIGHTS and settings.preprocessing is None:
                 names = " or ".join(f'"{name}"' for name in card.likely_preprocessings)
                 raise BadSetting(
@@ -140,7 +149,9 @@ class NetworkSource:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, BACKGROUND last; empty if not recorded."""
-        return tuple(self.reader.manifest["summary"].get("class_names", ())) if self.reader is not None else ()
+        if self.reader is not None:
+            return tuple(self.reader.manifest["summary"].get("class_names", ()))
+        return self.recorded_classes
 
     @property
     def layers(self) -> dict[str, int]:
@@ -155,7 +166,13 @@ class NetworkSource:
             "classes": self.classes,
             "preprocessing": self.preprocessing.as_json(),
             "weights": self.weights_identity(),
+            **self.detector_identity(),
         }
+
+    def detector_identity(self) -> dict[str, Any]:
+        """What imported weights record about a detector, and their tensors do not show: anchors, names of classes."""
+        recorded = {"heads": self.heads.as_json(), "class_names": list(self.recorded_classes)}
+        return {key: value for key, value in recorded.items() if value and self.reader is None}
 
     def weights_identity(self) -> str:
         """What identifies the weights: a hash (of imported tensors, else of the file), a file name, a seed or a key."""
@@ -210,6 +227,21 @@ def computed_trunk_identity(source: NetworkSource) -> str:
     else:
         state = source.module().state_dict()
     return weights.trunk_digest(source.card, source.preprocessing, state)
+
+
+def planned_network(settings: NetworkSettings) -> PlannedNetwork:
+    """What a recipe's [network] says about the network, with the heads of a detector if it names a file of imported
+    weights that can be read; that a file cannot be read is for `NetworkSource.from_settings` to say."""
+    plain = PlannedNetwork(NETWORKS[settings.name], trained=False)
+    if settings.weights in (TORCHVISION_WEIGHTS, RANDOM_WEIGHTS, PACKAGE_WEIGHTS):
+        return plain
+    try:
+        record = read_record(expand_path(settings.weights))
+        if record is None or record.network != settings.name:
+            return plain
+        return PlannedNetwork(plain.card.with_heads(record.heads), trained=bool(record.class_names))
+    except StageError:
+        return plain
 
 
 def preprocessing_of(settings: NetworkSettings, card: NetworkCard, table: str) -> Preprocessing:

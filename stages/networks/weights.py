@@ -20,6 +20,7 @@ from stages.contract.errors import ChangedInput, StageError
 from stages.input_files import read_whole
 from stages.networks.architectures import build, empty_module
 from stages.networks.cards import NetworkCard, Preprocessing
+from stages.networks.head_layers import PROPOSALS, REGIONS
 from stages.networks.weights_file import read_header, read_record, tensors_digest
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ COLUMNS = "weights/"
 """The prefix of a cached network's columns, before the tensor's name in the state dict."""
 
 CORRECT = "correct network.name or network.weights"
+HEADS = (PROPOSALS, REGIONS)
 
 
 def random_module(card: NetworkCard, classes: int, seed: int) -> nn.Module:
@@ -50,8 +52,12 @@ def torchvision_module(card: NetworkCard, classes: int) -> nn.Module:
 
 
 def module_from_file(card: NetworkCard, classes: int, path: Path, content: str) -> nn.Module:
-    """The network with the weights in a file, whose content must be `content`. Raises as `read_state`."""
-    return with_state(card, classes, read_state(path, content), str(path), CORRECT)
+    """The network with the weights in a file, whose content must be `content`, without any further heads. Raises as
+    `read_state`."""
+    state = read_state(path, content)
+    own = empty_module(card, classes).state_dict()
+    kept = {name: tensor for name, tensor in state.items() if name in own or name.partition(".")[0] not in HEADS}
+    return with_state(card, classes, kept, str(path), CORRECT)
 
 
 def cached_module(card: NetworkCard, classes: int, reader: Reader) -> nn.Module:

@@ -1,8 +1,8 @@
 """The file format of imported weights: safetensors, with a record of what the tensors are in its header.
 
 The JSON header can be read without PyTorch, so that cache keys are known quickly. The record holds the network, its
-number of classes, the preprocessing it was trained with, where the weights come from, and the SHA-256 of the tensors,
-which is verified on loading. Repeating an import gives the same bytes.
+number of classes, the preprocessing it was trained with, where the weights come from, a detector's heads and class
+names, and the SHA-256 of the tensors, which is verified on loading. Repeating an import gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 from cache.files import cannot
 from stages.contract.errors import StageError
 from stages.input_files import check_is_file
-from stages.networks.cards import Preprocessing
+from stages.networks.cards import BACKGROUND, Preprocessing
+from stages.networks.heads import NO_HEADS, Heads
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,8 @@ LONGEST_HEADER = 100_000_000
 class WeightsRecord:
     """The record of a file of imported weights; `tensors` is the SHA-256 of the tensors (`tensors_digest`).
 
-    The source is given by its file name, format ("caffemodel", "state dict", "torchvision") and SHA-256.
+    The source is given by its file name, format ("caffemodel", "state dict", "torchvision") and SHA-256. A detector has
+    `heads` and `class_names`, the background last; `changes` says how its tensors differ from the source's.
     """
 
     network: str
@@ -43,13 +45,18 @@ class WeightsRecord:
     source_format: str
     source_sha256: str
     tensors: str
+    heads: Heads = NO_HEADS
+    class_names: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """The record as stored in the header."""
         preprocessing = {"name": self.preprocessing.name, **self.preprocessing.as_json()}
         source = {"file": self.source_file, "format": self.source_format, "sha256": self.source_sha256}
         record = {"network": self.network, "classes": self.classes, "preprocessing": preprocessing, "source": source}
-        return json.dumps({"version": VERSION, **record, "tensors": self.tensors})
+        of_detector = {"heads": self.heads.as_json(), "class_names": self.class_names, "changes": self.changes}
+        recorded = {key: value for key, value in of_detector.items() if value}  # other records stay as they were
+        return json.dumps({"version": VERSION, **record, **recorded, "tensors": self.tensors})
 
     @staticmethod
     def from_json(text: str) -> WeightsRecord:
@@ -59,6 +66,9 @@ class WeightsRecord:
             raise ValueError(f"version {value['version']}")
         preprocessing = Preprocessing.from_json(str(value["preprocessing"]["name"]), value["preprocessing"])
         source = value["source"]
+        class_names = tuple(map(str, value.get("class_names", ())))
+        if class_names and (len(class_names) != int(value["classes"]) or class_names[-1] != BACKGROUND):
+            raise ValueError(f"{len(class_names)} names of {value['classes']} classes, {BACKGROUND} not last")
         return WeightsRecord(
             network=str(value["network"]),
             classes=int(value["classes"]),
@@ -67,6 +77,9 @@ class WeightsRecord:
             source_format=str(source["format"]),
             source_sha256=str(source["sha256"]),
             tensors=str(value["tensors"]),
+            heads=Heads.from_json(value.get("heads", {})),
+            class_names=class_names,
+            changes=tuple(map(str, value.get("changes", ()))),
         )
 
 

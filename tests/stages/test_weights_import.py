@@ -137,14 +137,15 @@ def test_fine_tuned_networks_have_other_classes(layers, model_file):
 
 
 def test_several_layers_on_fc7_need_a_choice(layers, model_file):
-    """Fast R-CNN's files have scores and boxes."""
+    """Fast R-CNN's files are imported as detectors unless one is chosen."""
     boxes = {"bbox_pred": [np.ones((84, WIDTH), np.float32), np.zeros(84, np.float32)]}
-    path = model_file({**renamed(layers, "cls_score"), **boxes})
+    path = model_file({**renamed(layers, "fc8_pascal"), **boxes})
     with pytest.raises(
-        StageError, match=r"no layer 'fc8' of class scores; choose one of cls_score, bbox_pred"
+        StageError, match=r"no layer 'fc8' of class scores; choose one of fc8_pascal, bbox_pred"
     ) as error:
         import_weights(str(path), "tnet")
     one_sentence(error)
+    path = model_file({**renamed(layers, "cls_score"), **boxes})
     imported = import_weights(str(path), "tnet", scores="cls_score")
     assert imported.record.classes == 21
     assert imported.notes == ("class scores are taken from layer 'cls_score'", "left out: bbox_pred")

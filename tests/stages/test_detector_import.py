@@ -1,0 +1,261 @@
+"""Importing the authors' detectors: what the network computes is what their definitions say, and files of another
+layout are refused in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from torchvision.ops import roi_pool
+
+from rcnn_cli.recipes.recipe import load_recipe
+from stages.contract.errors import StageError
+from stages.datasets.coco import COCO_CLASSES
+from stages.datasets.voc import VOC_CLASSES
+from stages.networks import BACKGROUND, DELTAS, NETWORKS, SOFTMAX, NetworkSettings, NetworkSource, architectures
+from stages.networks.cards import CAFFE_FAST
+from stages.networks.heads import Heads, ProposalHead, RegionHead
+from stages.networks.importer import import_weights
+from stages.networks.weights_file import read_record, write_weights
+from tests.in_process import caller
+from tests.stages.caffe_files import caffemodel
+from tests.stages.test_networks import one_sentence
+
+WIDTH = 16
+
+
+@pytest.fixture(autouse=True)
+def narrow_networks(monkeypatch):
+    """fc6 and fc7 of 16 units, so that files are small."""
+    for name in ("tnet", "onet", "zf"):
+        monkeypatch.setitem(architectures.OURS, name, partial(getattr(architectures, name), width=WIDTH))
+        layers = NETWORKS[name].layers
+        narrow = {layer: replace(layers[layer], dimension=WIDTH) for layer in ("fc6", "fc7")}
+        monkeypatch.setitem(NETWORKS, name, replace(NETWORKS[name], layers={**layers, **narrow}))
+
+
+def layers_of(name="zf", classes=20, anchors=9, convolution="rpn_conv1"):
+    """The layers of a release of this network, with generated weights: `convolution` is the RPN's first layer."""
+    torch.manual_seed(3)
+    module = getattr(architectures, name)(5, width=WIDTH)
+    layers = {
+        part: [value.detach().numpy() for value in values.parameters()] for part, values in module.named_children()
+    }
+    del layers["fc8"]
+    generator = np.random.default_rng(4)
+
+    def drawn(*shape):
+        weights = generator.normal(0, 0.05, shape).astype(np.float32)
+        return [weights, generator.normal(0, 0.5, shape[0]).astype(np.float32)]
+
+    channels = len(layers["conv5" if name != "onet" else "conv5_3"][0])
+    heads = {"cls_score": drawn(classes + 1, WIDTH), "bbox_pred": drawn(4 * (classes + 1), WIDTH)}
+    if anchors:
+        heads[convolution] = drawn(8, channels, 3, 3)
+        heads["rpn_cls_score"] = drawn(2 * anchors, 8, 1, 1)
+        heads["rpn_bbox_pred"] = drawn(4 * anchors, 8, 1, 1)
+    return {**layers, **heads}
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """imported(layers, network, version): the file of imported weights."""
+
+    def write(layers, network="zf", version=2, classes=()):
+        path = tmp_path / "detector.caffemodel"
+        path.write_bytes(caffemodel(layers, version))
+        weights = import_weights(str(path), network, class_names=classes)
+        write_weights(tmp_path / "detector.safetensors", weights.state, weights.record)
+        return tmp_path / "detector.safetensors"
+
+    return write
+
+
+def convolved(maps: torch.Tensor, pair: list[torch.Tensor], stride: int = 1, padding: int = 0) -> torch.Tensor:
+    """A convolution with weights and biases."""
+    return functional.conv2d(maps, pair[0], pair[1], stride=stride, padding=padding)
+
+
+def zf_trunk(layers: dict[str, Any], image: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    """conv5 of models/pascal_voc/ZF, from the file's own numbers."""
+    parameters: dict[str, Any] = {
+        name: [torch.from_numpy(blob) for blob in blobs] for name, blobs in layers.items() if blobs
+    }
+
+    def normalised(maps):
+        squares = functional.avg_pool2d(maps * maps, 3, stride=1, padding=1)
+        return maps / (1 + 5e-5 * squares) ** 0.75
+
+    def pooled(maps):
+        return functional.max_pool2d(maps, 3, stride=2, padding=1, ceil_mode=True)
+
+    maps = pooled(normalised(convolved(image, parameters["conv1"], stride=2, padding=3).relu()))
+    maps = pooled(normalised(convolved(maps, parameters["conv2"], stride=2, padding=2).relu()))
+    for name in ("conv3", "conv4", "conv5"):
+        maps = convolved(maps, parameters[name], padding=1).relu()
+    return maps, parameters
+
+
+@pytest.mark.parametrize(("version", "convolution"), [(1, "rpn_conv/3x3"), (2, "rpn_conv1")])
+def test_a_released_detector_computes_what_its_definition_says(imported, version, convolution):
+    """RPN and Fast R-CNN of ZF, in functions of PyTorch on the numbers of the file: classes from background first to
+    background last, fc6 and fc7 halved by the release's dropout at test."""
+    layers = layers_of(convolution=convolution)
+    path = imported(layers, version=version)
+    source = NetworkSource.from_settings(NetworkSettings("zf", str(path)))
+    assert source.class_names == (*VOC_CLASSES, BACKGROUND)
+    assert source.heads == Heads(ProposalHead((8.0, 16.0, 32.0), (0.5, 1.0, 2.0), 8), RegionHead("max", 6))
+    assert source.preprocessing == CAFFE_FAST
+    network = source.load()
+    image = 60 * torch.randn(1, 3, 96, 128)
+    boxes = torch.tensor([[0.0, 3.0, 5.0, 60.0, 80.0], [0.0, 40.0, 10.0, 120.0, 90.0]])
+    with torch.inference_mode():
+        maps, parameters = zf_trunk(layers, image)
+        torch.testing.assert_close(network.maps(image), maps, rtol=1e-4, atol=1e-4)
+        hidden = convolved(maps, parameters[convolution], padding=1).relu()
+        scores = convolved(hidden, parameters["rpn_cls_score"])
+        height, width = maps.shape[2:]
+        probabilities = scores.reshape(1, 2, 9 * height, width).softmax(1).reshape(18, height, width)[9:]
+        deltas = convolved(hidden, parameters["rpn_bbox_pred"])[0].permute(1, 2, 0).reshape(-1, 4)
+        objectness, moved = network.anchors(maps)
+        torch.testing.assert_close(objectness, probabilities.permute(1, 2, 0).reshape(-1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(moved, deltas, rtol=1e-4, atol=1e-4)
+        regions = roi_pool(maps, boxes, 6, 1 / 16)
+        fc6 = 0.5 * functional.linear(regions.flatten(1), *parameters["fc6"]).relu()
+        fc7 = 0.5 * functional.linear(fc6, *parameters["fc7"]).relu()
+        assert fc7.max() > 0
+        expected = functional.linear(fc7, *parameters["cls_score"]).softmax(1)
+        outputs = network.head(regions, ["fc7", SOFTMAX, DELTAS])
+        torch.testing.assert_close(outputs["fc7"], fc7, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(outputs[SOFTMAX], torch.cat([expected[:, 1:], expected[:, :1]], 1))
+        torch.testing.assert_close(outputs[DELTAS], functional.linear(fc7, *parameters["bbox_pred"])[:, 4:])
+
+
+def test_fast_rcnn_of_vgg_16_has_no_proposals_and_is_not_halved(imported):
+    layers = layers_of("onet", anchors=0)
+    source = NetworkSource.from_settings(NetworkSettings("onet", str(imported(layers, "onet"))))
+    assert source.heads == Heads(None, RegionHead("max", 7))
+    assert source.preprocessing == CAFFE_FAST
+    state = source.module().state_dict()
+    assert np.array_equal(state["fc6.weight"], layers["fc6"][0])
+    assert np.array_equal(state["fc8.weight"], layers["cls_score"][0][[*range(1, 21), 0]])
+    assert np.array_equal(state["regions.bbox_pred.bias"], layers["bbox_pred"][1][4:])
+
+
+def test_coco_has_twelve_anchors_and_its_own_classes(imported):
+    source = NetworkSource.from_settings(NetworkSettings("zf", str(imported(layers_of(classes=80, anchors=12)))))
+    assert source.class_names == (*COCO_CLASSES, BACKGROUND)
+    assert source.heads.proposals == ProposalHead((4.0, 8.0, 16.0, 32.0), (0.5, 1.0, 2.0), 8)
+
+
+def test_names_of_classes_are_part_of_the_key(imported):
+    """The same tensors under other names are another detector."""
+    layers = layers_of(classes=2)
+    identities = []
+    for names in (["cat", "dog"], ["dog", "cat"]):
+        source = NetworkSource.from_settings(NetworkSettings("zf", str(imported(layers, classes=names))))
+        assert source.class_names == (*names, BACKGROUND)
+        identities.append(source.identity())
+    assert identities[0]["weights"] == identities[1]["weights"]
+    assert identities[0] != identities[1]
+
+
+def test_the_network_without_its_heads_can_be_loaded(imported):
+    """As training stages take it: the trunk is the same."""
+    source = NetworkSource.from_settings(NetworkSettings("zf", str(imported(layers_of()))))
+    assert set(source.base.module()._modules) == {*architectures.zf(21)._modules}
+    assert source.base.trunk_identity() == source.trunk_identity()
+
+
+@pytest.mark.parametrize("missing", ["bbox_pred", "fc6", "rpn_cls_score", "rpn_conv1", "conv3"])
+def test_missing_layers(imported, missing):
+    layers = layers_of()
+    del layers[missing]
+    with pytest.raises(StageError, match=r"detector\.caffemodel: ") as error:
+        imported(layers)
+    one_sentence(error)
+
+
+SHAPES = {
+    "one set of deltas for all classes": (
+        "bbox_pred",
+        (8, WIDTH),
+        r"'bbox_pred' has 8 outputs, not 4 for each of the 21",
+    ),
+    "other anchors": ("rpn_cls_score", (6, 8, 1, 1), "two scores for each of 3 anchors"),
+    "deltas of other anchors": ("rpn_bbox_pred", (48, 8, 1, 1), r"'rpn.bbox_pred.weight' should be \[36, 8, 1, 1\]"),
+    "another trunk": ("rpn_conv1", (8, 512, 3, 3), r"'rpn.conv.weight' should be \[8, 256, 3, 3\]"),
+    "other fc7": ("cls_score", (21, 3), r"'fc8.weight' should be \[21, 16\]"),
+    "not square": ("rpn_conv1", (8, 256), "does not have weights and one bias for each output"),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_wrong_shapes(imported, case):
+    name, shape, message = SHAPES[case]
+    layers = layers_of()
+    layers[name] = [np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)]
+    with pytest.raises(StageError, match=message) as error:
+        imported(layers)
+    one_sentence(error)
+
+
+def test_classes_have_to_be_named(imported):
+    layers = layers_of(classes=3)
+    for names, message in (
+        ((), r"has 3 classes; name them, in the file's order, with --classes"),
+        (("cat", "dog"), "names 2 classes, but .* has 3 besides the background"),
+        (("cat", "dog", "cat"), "each class needs a name of its own"),
+        (("cat", "dog", BACKGROUND), "each class needs a name of its own, other than 'background'"),
+    ):
+        with pytest.raises(StageError, match=message) as error:
+            imported(layers, classes=names)
+        one_sentence(error)
+
+
+RECIPE = """
+[datasets.test]
+source = "shapes:test"
+[network]
+name = "zf"
+weights = "{}"
+[propose]
+[extract]
+layers = ["softmax"]
+[detect]
+score = "softmax"
+"""
+
+
+def test_a_recipe_knows_the_heads_of_the_file_that_it_names(imported, tmp_path):
+    """A file that is not there leaves the network as it is."""
+    recipe = tmp_path / "r.toml"
+    for path, trained in ((imported(layers_of()), True), (Path("absent.safetensors"), False)):
+        recipe.write_text(RECIPE.format(path))
+        loaded = load_recipe(recipe)
+        network = loaded.network_of(loaded.uses["extract"])
+        assert network is not None
+        assert (DELTAS in network.card.layers, network.trained) == (trained, trained)
+
+
+def test_import_and_show(imported, tmp_path, capsys):
+    """The commands, with --classes."""
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(layers_of(classes=2)))
+    output = tmp_path / "zf.safetensors"
+    call = caller(capsys)
+    options = ("--network", "zf", "--classes", "cat,dog", "-o", output)
+    code, printed, _ = call("weights", "import", tmp_path / "net.caffemodel", *options)
+    assert code == 0
+    for words in ("classes: cat, dog, background", "fc6 and fc7 are halved", "scales (8.0, 16.0, 32.0)", "6 x 6"):
+        assert words in printed
+    code, shown, _ = call("weights", "show", output)
+    assert (code, "classes: cat, dog, background" in shown) == (0, True)
+    record = read_record(output)
+    assert record is not None
+    assert record.class_names == ("cat", "dog", BACKGROUND)
