@@ -10,7 +10,7 @@ from rcnn_cli.commands.completion import complete_source, complete_source_option
 from rcnn_cli.commands.options import load_graph, load_graphs, output_option
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
-from stages.networks import NETWORKS, PREPROCESSINGS
+from stages.networks import DROPOUTS, NETWORKS, PREPROCESSINGS
 
 
 @click.group(name="cache")
@@ -219,6 +219,12 @@ def weights() -> None:
     help="The classes of a .caffemodel of a detector, in its order, without the background  "
     "[default: VOC's if it has 20, COCO's if it has 80]",
 )
+@click.option(
+    "--dropout",
+    type=click.Choice(DROPOUTS),
+    help="How a .caffemodel that does not record it was trained. scaled: outputs kept by dropout were scaled up; "
+    "unscaled: they were not, as in the authors' ZF, so fc6 and fc7 are halved  [default: scaled, but zf has none]",
+)
 def weights_import(
     source: str,
     network: str,
@@ -227,6 +233,7 @@ def weights_import(
     mean: str | None,
     scores: str | None,
     classes: str | None,
+    dropout: str | None,
 ) -> None:
     """Import SOURCE (a .caffemodel, a state dict or torchvision:MODEL) as a file that a recipe's [network] can name.
 
@@ -237,7 +244,7 @@ def weights_import(
     """
     from rcnn_cli.running.weights import import_file
 
-    click.echo(import_file(source, network, output, preprocessing, mean, scores, classes))
+    click.echo(import_file(source, network, output, preprocessing, mean, scores, classes, dropout))
 
 
 @weights.command(name="show", short_help="Show the content of a weights file.")

@@ -128,7 +128,7 @@ class Graph:
 
     def check(self, nodes: Iterable[Node] | None = None) -> None:
         """Raises RecipeError where the settings of `nodes` (default: all) or of what they are made from do not fit
-        their network, or those of the tables that they read."""
+        their network, or those of the tables that they read; StageError if that may be because weights are missing."""
         needed = {
             name: self.nodes[name] for node in nodes or () for name in (source.name for source in self.needed(node))
         }
@@ -143,6 +143,8 @@ class Graph:
         try:
             node.use.stage.check(node.settings, self.recipe.network_of(node.use), sources)
         except BadSetting as error:
+            for name in self.recipe.networks:  # without its file, a network's heads are unknown: that is said first
+                self.network(name)
             raise RecipeError(f"{self.recipe.path}: [{node.table}] {error}") from None
 
     def only_split(self, use: Use) -> str:

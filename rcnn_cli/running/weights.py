@@ -22,6 +22,7 @@ def import_file(
     mean: str | None,
     scores: str | None,
     classes: str | None = None,
+    dropout: str | None = None,
 ) -> str:
     """Imports `source` as weights of `network` into the file `output`; returns a description. Raises StageError."""
     from stages.networks.importer import import_weights
@@ -29,7 +30,7 @@ def import_file(
 
     check_output_file("-o", output, [Path(source)], is_imported)
     names = [name.strip() for name in classes.split(",")] if classes else []
-    imported = import_weights(source, network, preprocessing, parsed_mean(mean), scores, names)
+    imported = import_weights(source, network, preprocessing, parsed_mean(mean), scores, names, dropout)
     write_weights(output, imported.state, imported.record)
     shapes = [tuple(tensor.shape) for tensor in imported.state.values()]
     return "\n".join(
@@ -72,7 +73,7 @@ def show_file(path: Path) -> str:
         shapes = {name: tuple(tensor.shape) for name, tensor in read_state(path).items()}
         lines = described(path, record) if record else [f"{path}: a state dict"]
     else:
-        layers = read_caffemodel(path)
+        layers = read_caffemodel(path).layers
         shapes = {f"{name}[{i}]": blob.shape for name, blobs in layers.items() for i, blob in enumerate(blobs)}
         lines = [f"{path}: a .caffemodel, its layers in order: {' '.join(layers)}"]
     width = max(map(len, shapes))
@@ -89,12 +90,13 @@ def described(path: Path, record: WeightsRecord) -> list[str]:
         f"  preprocessing {preprocessing.name}: {preprocessing.order.upper()}, x {preprocessing.scale:.6g}, "
         f"minus {preprocessing.mean}, divided by {preprocessing.std}",
         *described_detector(record),
+        *(f"  {change}" for change in record.changes),
         f"  tensors: SHA-256 {record.tensors}",
     ]
 
 
 def described_detector(record: WeightsRecord) -> list[str]:
-    """A detector's heads and classes, and how its tensors differ from the source's, as lines of text."""
+    """A detector's heads and classes, as lines of text."""
     lines = []
     if (proposals := record.heads.proposals) is not None:
         lines.append(
@@ -106,7 +108,7 @@ def described_detector(record: WeightsRecord) -> list[str]:
         )
     if record.class_names:
         lines.append(f"  classes: {', '.join(record.class_names)}")
-    return [*lines, *(f"  {change}" for change in record.changes)]
+    return lines
 
 
 def counted(shapes: Iterable[Sequence[int]]) -> str:

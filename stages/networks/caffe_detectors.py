@@ -29,9 +29,6 @@ PROPOSAL_SCORES, PROPOSAL_DELTAS = "rpn_cls_score", "rpn_bbox_pred"
 SCALES_OF = {9: SCALES, 12: (4.0, *SCALES)}
 """The anchors' scales, by their number per cell: those of VOC and of COCO."""
 CLASSES_OF = {len(names): names for names in (VOC_CLASSES, COCO_CLASSES)}
-HALVED = {"zf": ("fc6", "fc7")}
-"""By network: the layers whose outputs the release halves at test. Its dropout has `scale_train: false`: outputs are
-not doubled in training."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,6 @@ def detector_in(
         if name not in (CLASS_SCORES, BOX_DELTAS, *PROPOSAL_CONVOLUTIONS, PROPOSAL_SCORES, PROPOSAL_DELTAS)
     }
     changes = ["the background is the last class, not the first, and has no box deltas"]
-    halved = HALVED.get(card.name, ())
-    own |= {name: [blob * np.float32(0.5) for blob in layers[name]] for name in halved if layers.get(name)}
-    if halved:
-        changes.append(f"{' and '.join(halved)} are halved: the release's dropout halves their outputs at test")
     if card.trunk.margin != (0, 0):
         changes.append(
             f"{card.name} pads whole images where the release pads every layer, which changes maps near the edges"

@@ -77,6 +77,12 @@ CAFFE_VGG = replace(CAFFE, mean=(103.939, 116.779, 123.68))  # the mean colour V
 CAFFE_FAST = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # used for all networks of Fast R-CNN, config.py
 
 
+SCALED, UNSCALED = "scaled", "unscaled"
+DROPOUTS = (SCALED, UNSCALED)
+"""What training did to the outputs that dropout kept: it scaled them up, so that none are changed at test, or it did
+not, so that all are scaled down at test."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """A named layer of a network.

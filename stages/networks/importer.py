@@ -20,8 +20,8 @@ from stages.contract.settings import nearest
 from stages.input_files import check_is_file, read_whole
 from stages.networks.architectures import empty_module
 from stages.networks.caffe_detectors import CaffeDetector, detector_in, is_detector, without_leading_ones
-from stages.networks.caffemodel import Blobs, read_caffemodel
-from stages.networks.cards import CAFFE_FAST, NETWORKS, NetworkCard, Preprocessing
+from stages.networks.caffemodel import Blobs, Dropout, read_caffemodel
+from stages.networks.cards import CAFFE_FAST, NETWORKS, SCALED, UNSCALED, NetworkCard, Preprocessing
 from stages.networks.source import preprocessing_named, with_mean
 from stages.networks.weights import State, as_float32, check_state, parse_state, read_file, read_torchvision
 from stages.networks.weights_file import WeightsRecord, read_header, read_record, tensors_digest
@@ -46,6 +46,7 @@ def import_weights(
     mean: Sequence[float] = (),
     scores: str | None = None,
     class_names: Sequence[str] = (),
+    dropout: str | None = None,
 ) -> ImportedWeights:
     """The weights in `source`, imported as those of `network`.
 
@@ -53,10 +54,12 @@ def import_weights(
     recipe) and `mean` are those the weights were trained with; there are defaults for a .caffemodel and for
     torchvision's weights, but not for a state dict. `scores` names the classification layer of a .caffemodel, which is
     then imported as a classification network even if it is a detector's; `class_names` are a detector's classes in the
-    file's order, without the background. Raises StageError for files that cannot be read or are of another network.
+    file's order, without the background. `dropout` (one of DROPOUTS) is how a .caffemodel that
+    does not record it was trained. Raises StageError for files that cannot be read or are of another network.
     """
     card = NETWORKS[network]
     notes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     detector: CaffeDetector | None = None
     usual: Preprocessing | None
     if source.startswith(f"{TORCHVISION}:"):
@@ -73,15 +76,19 @@ def import_weights(
         form, usual = "caffemodel", card.preprocessing
         content = read_whole(path)
         sha256 = hashlib.sha256(content).hexdigest()
-        layers = read_caffemodel(path, content)
+        caffe = read_caffemodel(path, content)
+        layers = caffe.layers
         if scores is None and is_detector(layers):
             detector = detector_in(card, layers, class_names, path)
             layers, usual, card = detector.own_layers, CAFFE_FAST, card.with_heads(detector.heads)
         state, notes = caffe_state(NETWORKS[network], layers, scores, path)
+        state, changes = with_dropout(card, state, caffe.dropouts, dropout, path)
         if detector is not None:
             state, notes = {**state, **detector.head_tensors}, ()
     if scores is not None and form != "caffemodel":
         raise StageError(f"--scores {scores}: only a .caffemodel has named layers; leave this option out for {source}")
+    if dropout is not None and form != "caffemodel":
+        raise StageError(f"--dropout {dropout}: is for a .caffemodel; leave this option out for {source}")
     if class_names and detector is None:
         raise StageError(
             f"--classes: names the classes of a .caffemodel of a detector; leave this option out for {source}"
@@ -97,11 +104,10 @@ def import_weights(
     state = {name: as_float32(tensor) for name, tensor in state.items()}
     classes = classes_of(NETWORKS[network], state)
     check_state(card, classes, state, str(path), "name its network with --network")
-    record = WeightsRecord(network, classes, chosen, path.name, form, sha256, tensors_digest(state))
+    record = WeightsRecord(network, classes, chosen, path.name, form, sha256, tensors_digest(state), changes=changes)
     if detector is not None:
-        record = replace(
-            record, heads=detector.heads, class_names=detector.class_names, changes=tuple(detector.changes)
-        )
+        changes = (*changes, *detector.changes)
+        record = replace(record, heads=detector.heads, class_names=detector.class_names, changes=changes)
     return ImportedWeights(state, record, notes)
 
 
@@ -171,6 +177,41 @@ def caffe_state(
             shape = without_leading_ones(blob.shape, tensor.dim())
             state[f"{name}.{parameter}"] = torch.from_numpy(blob).reshape(shape)
     return state, notes
+
+
+def with_dropout(
+    card: NetworkCard, state: State, dropouts: Mapping[str, Dropout], dropout: str | None, path: Path
+) -> tuple[State, tuple[str, ...]]:
+    """The state dict from a .caffemodel, such that without dropout the network's outputs are those at test, and what
+    this changed.
+
+    `dropouts` are those that the file records, by layer. Caffe scales in training the outputs that dropout keeps, as
+    everybody does. The authors' fork can multiply all outputs at test instead (`scale_train: false`), and does so for
+    ZF. Weights and biases of the layer are then multiplied, which gives the same outputs, as only a rectifier lies
+    between. `dropout` (SCALED or UNSCALED, at a ratio of 0.5) is for a file that records none.
+
+    Raises StageError for a `dropout` that contradicts the file, and for a ZF without a record unless it is given.
+    """
+    state, changes = dict(state), []
+    for name in card.fully_connected:
+        if name == card.scores_layer:
+            continue
+        recorded = dropouts.get(name)
+        if recorded is None and dropout is None and card.name == "zf":
+            raise StageError(
+                f"{path}: does not record whether dropout on {name} was scaled in training, which it was not in the "
+                f"authors' ZF; choose --dropout {UNSCALED}, or --dropout {SCALED} for one trained otherwise"
+            )
+        applied = recorded or Dropout(0.5, dropout != UNSCALED)
+        if dropout is not None and applied.scaled != (dropout == SCALED):
+            actual = SCALED if applied.scaled else UNSCALED
+            raise StageError(f"--dropout {dropout}: {path} records {actual} dropout on {name}; leave the option out")
+        if not applied.scaled:
+            kept = 1 - applied.ratio
+            state |= {f"{name}.{kind}": kept * state[f"{name}.{kind}"] for kind in ("weight", "bias")}
+            source = "as the file records" if recorded else f"--dropout {UNSCALED}"
+            changes.append(f"{name} is multiplied by {kept:g}: its dropout was not scaled in training ({source})")
+    return state, tuple(changes)
 
 
 def matching_layers(

@@ -35,7 +35,7 @@ class WeightsRecord:
     """The record of a file of imported weights; `tensors` is the SHA-256 of the tensors (`tensors_digest`).
 
     The source is given by its file name, format ("caffemodel", "state dict", "torchvision") and SHA-256. A detector has
-    `heads` and `class_names`, the background last; `changes` says how its tensors differ from the source's.
+    `heads` and `class_names`, the background last. `changes` are sentences on how tensors differ from the source's.
     """
 
     network: str

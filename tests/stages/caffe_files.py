@@ -5,6 +5,7 @@ Nothing here is the project's own code, so that reading these files and comparin
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -39,18 +40,32 @@ def blob(values: np.ndarray, version: int) -> bytes:
     return field(5, values.astype("<f4").tobytes()) + dimensions
 
 
-def caffemodel(layers: Mapping[str, Blobs], version: int = 2) -> bytes:
-    """A NetParameter with these layers: format 0 (2013), 1 (2014) or 2 (since)."""
+def dropout(ratio: float = 0.5, scale_train: bool | None = None) -> bytes:
+    """A DropoutParameter; `scale_train` as caffe-fast-rcnn writes it, None: as Caffe does."""
+    told = b"" if scale_train is None else field(2, int(scale_train))
+    return varint(1 << 3 | 5) + struct.pack("<f", ratio) + told
+
+
+def caffemodel(layers: Mapping[str, Blobs], version: int = 2, dropouts: Mapping[str, bytes] | None = None) -> bytes:
+    """A NetParameter with these layers: format 0 (2013), 1 (2014) or 2 (since).
+
+    `dropouts` are the parameters of those that drop outputs: drop6 those of fc6. The format of 2013 has none.
+    """
     written = [field(1, "net")]
     for name, blobs in layers.items():
         numbers = [blob(np.asarray(one), version) for one in blobs]
+        parameters = (dropouts or {}).get(name)
+        dropped = name.replace("drop", "fc")
         if version == 0:
             inner = field(1, name) + field(2, "conv") + b"".join(field(50, one) for one in numbers)
             written.append(field(2, field(1, inner) + field(3, name)))
         elif version == 1:
-            written.append(field(2, field(3, name) + field(4, name) + b"".join(field(6, one) for one in numbers)))
+            of_dropout = b"" if parameters is None else field(2, dropped) + field(5, 6) + field(12, parameters)
+            inner = field(3, name) + field(4, name) + of_dropout + b"".join(field(6, one) for one in numbers)
+            written.append(field(2, inner))
         else:
-            written.append(field(100, field(1, name) + b"".join(field(7, one) for one in numbers)))
+            of_dropout = b"" if parameters is None else field(2, "Dropout") + field(3, dropped) + field(108, parameters)
+            written.append(field(100, field(1, name) + of_dropout + b"".join(field(7, one) for one in numbers)))
     return b"".join(written)
 
 

@@ -105,7 +105,7 @@ def test_opencv_reads_the_same_numbers(layers, model_file, tmp_path, version):
     definition.write_bytes(caffe_files.tnet(227, WIDTH, 1000))
     path = model_file(layers, version)
     net = cv2.dnn.readNetFromCaffe(str(definition), str(path))
-    for name, blobs in read_caffemodel(path).items():
+    for name, blobs in read_caffemodel(path).layers.items():
         for position, blob in enumerate(blobs):
             assert np.array_equal(net.getParam(name, position).reshape(blob.shape), blob), name
 
