@@ -137,15 +137,33 @@ class Graph:
 
     def check_node(self, node: Node) -> None:
         """As `check`, one node alone."""
-        if node.use.stage.check is None:
+        if node.use.stage.check is not None:
+            sources = {role: source.settings for role, source in node.sources.items() if isinstance(source, Node)}
+            try:
+                node.use.stage.check(node.settings, self.recipe.network_of(node.use), sources)
+            except BadSetting as error:
+                for name in self.recipe.networks:  # without its file, a network's heads are unknown: that is said first
+                    self.network(name)
+                raise RecipeError(f"{self.recipe.path}: [{node.table}] {error}") from None
+        for wanted in node.use.stage.inputs:
+            source = node.sources.get(wanted.role)
+            if wanted.of_trunk and isinstance(source, Node):
+                self.check_trunk(node, source)
+
+    def check_trunk(self, node: Node, source: Node) -> None:
+        """Raises RecipeError if the network that made the `source`, an input of the node, is sure to have another trunk
+        than the node's own."""
+        own, other = self.recipe.network_of(node.use), self.recipe.network_of(source.use)
+        if own is None or other is None or own == other:
             return
-        sources = {role: source.settings for role, source in node.sources.items() if isinstance(source, Node)}
-        try:
-            node.use.stage.check(node.settings, self.recipe.network_of(node.use), sources)
-        except BadSetting as error:
-            for name in self.recipe.networks:  # without its file, a network's heads are unknown: that is said first
-                self.network(name)
-            raise RecipeError(f"{self.recipe.path}: [{node.table}] {error}") from None
+        from stages.training.frozen import trunk_differs  # imported here: it imports PyTorch
+
+        if trunk_differs(own, other):
+            theirs, ours = (self.recipe.network_table_of(use) for use in (source.use, node.use))
+            raise RecipeError(
+                f"{self.recipe.path}: [{node.table}] reads [{source.table}], whose network is [{theirs}], but its own "
+                f"is [{ours}], with another trunk; name the same network in the inputs of both"
+            )
 
     def only_split(self, use: Use) -> str:
         """The split of a use that nobody asks for: the test set, or the only dataset."""

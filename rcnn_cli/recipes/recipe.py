@@ -26,7 +26,7 @@ from stages.contract.settings import all_of, build_settings, nearest, with_netwo
 from stages.file_names import file_name
 from stages.input_files import read_whole
 from stages.networks import NETWORKS as CARDS
-from stages.networks import NetworkSettings, PlannedNetwork, planned_network
+from stages.networks import NetworkSettings, PlannedNetwork, PlannedTraining, planned_network
 
 LARGEST = 1_000_000
 """Bytes of a TOML file; nobody writes a larger one by hand."""
@@ -99,7 +99,7 @@ class Recipe:
         """
         if use.name in path:
             return None
-        read = [needed for needed in use.stage.inputs if {NETWORK, FEATURES} & {*needed.kinds}]
+        read = read_networks(use)
         for needed in read:
             name = (self.provider(use, needed) or "").partition("@")[0]
             if name in self.networks:
@@ -107,10 +107,15 @@ class Recipe:
             source = self.uses.get(name)
             network = self.network_of(source, (*path, use.name)) if source is not None else None
             if source is not None and network is not None:
-                return planned_by(source, network) if source.stage.makes == NETWORK else network
+                return with_training(network, source) if source.stage.makes == NETWORK else network
         if use.stage.makes == NETWORK and not read:
             return PlannedNetwork(CARDS[use.settings.network], trained=False)
         return None
+
+    def network_table_of(self, use: Use) -> str:
+        """The table of the network that the use reads."""
+        name = next(name for needed in read_networks(use) if (name := self.provider(use, needed)))
+        return network_table(name) if name in self.networks else name
 
     def as_json(self) -> dict[str, Any]:
         """The resolved recipe with all defaults filled in, as recorded in each manifest."""
@@ -129,6 +134,18 @@ class Recipe:
         others = {NETWORKS: networks} if networks else {}
         head = {"name": self.name, "description": self.description, "datasets": datasets}
         return {**head, **network, **others, **uses}
+
+
+def read_networks(use: Use) -> list[Input]:
+    """The inputs of a use that are networks, or made with one."""
+    return [needed for needed in use.stage.inputs if {NETWORK, FEATURES} & {*needed.kinds}]
+
+
+def with_training(network: PlannedNetwork, use: Use) -> PlannedNetwork:
+    """As `planned_by`, with the training that the use is."""
+    made = planned_by(use, network)
+    training = PlannedTraining(use.stage.name, use.settings, use.split, use.inputs, made.card)
+    return replace(made, trainings=(*network.trainings, training))
 
 
 def planned_by(use: Use, network: PlannedNetwork) -> PlannedNetwork:

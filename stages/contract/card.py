@@ -20,7 +20,7 @@ class Input:
     only a dataset's images matter, so that corrected annotations do not make the stage's cache stale. `crowds=True`:
     crowds are treated differently from other difficult objects. `only_if=(SETTING, VALUE, ...)`: it is read only if
     that setting has one of these values. `once=True`: the stage reads each item once, so that items may be computed on
-    demand (see `Stage`).
+    demand (see `Stage`). `of_trunk=True`: what fills it is made by a network whose trunk is that of the stage's own.
     """
 
     role: str
@@ -31,6 +31,7 @@ class Input:
     crowds: bool = False
     only_if: Condition | None = None
     once: bool = False
+    of_trunk: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.contract.errors import StageError
-from stages.contract.execution import Count, Progress
+from stages.contract.execution import Count, Execution, Progress
 from stages.contract.threads import refuse_dead_threads
 
 if TYPE_CHECKING:
@@ -172,6 +172,15 @@ def fill_in_processes(stage: str, fill: Fill, output: Writer, jobs: int, bar: Pr
                 bar.advance(items, rows)
     finally:
         work.unlink(missing_ok=True)
+
+
+def fill_output(stage: str, fill: Fill, output: Writer, execution: Execution, bar: Progress) -> None:
+    """Makes each part of `output` with `fill`: in this process with one job and on CUDA, where one process feeds the
+    device, else as `fill_in_processes`."""
+    if execution.jobs == 1 or execution.device.startswith("cuda"):
+        fill(output.claim(), bar)
+    else:
+        fill_in_processes(stage, fill, output, execution.jobs, bar)
 
 
 def fill_part(work: Path, part: Part) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, ItemReader, OnDemand
 from stages.contract.precision import PrecisionTrial
-from stages.contract.processes import fill_in_processes
+from stages.contract.processes import fill_output
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
 from stages.extract import ROI_POOL, Settings, precision
@@ -73,24 +73,24 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     On the CPU, `execution.jobs` single-threaded processes take one part at a time (two such processes are faster than
     one with two threads); on CUDA, one process feeds the device. Features do not depend on the number of processes.
     """
-    source = inputs.network("network")
-    check_device(settings, execution.device, "extract.")
     with execution.progress("extract", output.remaining_items, "images") as bar:
-        if execution.jobs == 1 or execution.device.startswith("cuda"):
-            fill_parts(Extraction.of(settings, inputs, execution), output, output.claim(), bar)
-        else:
-            load_first(source, settings.precision, execution)
-            task = Extraction.of(settings, inputs, execution.in_worker)
-            fill_in_processes("extract", functools.partial(fill_parts, task, output), output, execution.jobs, bar)
+        task = extraction(settings, inputs, execution)
+        fill_output("extract", functools.partial(fill_parts, task, output), output, execution, bar)
 
 
 def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> FeaturesOnDemand:
     """The features of every image, as the cache would hold them, computed when they are read."""
     columns = schema(settings, inputs)
+    return FeaturesOnDemand(extraction(settings, inputs, execution), columns)
+
+
+def extraction(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
+    """What each process needs. Raises BadSetting for a precision that the device lacks, StageError for weights that
+    cannot be loaded, and as `Extraction.of`."""
     check_device(settings, execution.device, "extract.")
     if not execution.device.startswith("cuda"):
         load_first(inputs.network("network"), settings.precision, execution)
-    return FeaturesOnDemand(Extraction.of(settings, inputs, execution.in_worker), columns)
+    return Extraction.of(settings, inputs, execution.in_worker)
 
 
 def try_precisions(settings: Settings, inputs: Inputs, execution: Execution) -> PrecisionTrial | None:

@@ -12,7 +12,7 @@ from cache import Part, Reader, Record, Schema, Writer
 from stages.contract.errors import BadImage
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs
-from stages.contract.processes import fill_in_processes
+from stages.contract.processes import fill_output
 from stages.contract.recent_records import RecentRecords
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
@@ -46,10 +46,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     """
     with execution.progress("maps", output.remaining_items, "images") as bar:
         maps = on_demand(settings, inputs, execution)
-        if execution.jobs == 1 or execution.device.startswith("cuda"):
-            fill_parts(maps, output, output.claim(), bar)
-        else:
-            fill_in_processes("maps", functools.partial(fill_parts, maps, output), output, execution.jobs, bar)
+        fill_output("maps", functools.partial(fill_parts, maps, output), output, execution, bar)
 
 
 def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> MapsOnDemand:

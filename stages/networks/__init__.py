@@ -18,6 +18,7 @@ from stages.networks.cards import (
     Layer,
     NetworkCard,
     PlannedNetwork,
+    PlannedTraining,
     Preprocessing,
 )
 from stages.networks.source import NetworkSettings, NetworkSource, planned_network
@@ -36,6 +37,7 @@ __all__ = [
     "NetworkSettings",
     "NetworkSource",
     "PlannedNetwork",
+    "PlannedTraining",
     "Preprocessing",
     "planned_network",
 ]

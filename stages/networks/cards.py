@@ -292,14 +292,28 @@ class NetworkCard:
 
 
 @dataclass(frozen=True)
-class PlannedNetwork:
-    """What a recipe alone says about a network: its card, and whether it is `trained` to classify regions.
+class PlannedTraining:
+    """A training that a recipe plans: its stage, its settings, its split and what fills its inputs, by role; the `card`
+    of the network that it makes."""
 
-    Such a network has BACKGROUND as its last class, and records the names of its classes.
+    stage: str
+    settings: Any
+    split: str | None
+    inputs: Mapping[str, str]
+    card: NetworkCard
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """What a recipe alone says about a network: its card, whether it is `trained` to classify regions, and its
+    `trainings`, the first one first.
+
+    A network that is trained has BACKGROUND as its last class, and records the names of its classes.
     """
 
     card: NetworkCard
     trained: bool
+    trainings: tuple[PlannedTraining, ...] = ()
 
     @property
     def fine_tuned(self) -> PlannedNetwork:

@@ -454,7 +454,7 @@ STAGE = Stage(
     inputs=(
         Input("images", kinds=("dataset",), annotations=False),
         Input("rpn", kinds=("network",), default=("train-rpn",), only_if=RPN),
-        Input("maps", kinds=("maps",), default=("maps",), only_if=RPN, once=True),
+        Input("maps", kinds=("maps",), default=("maps",), only_if=RPN, once=True, of_trunk=True),
     ),
     module="stages.propose.stage",
     follows_split=True,

@@ -19,7 +19,7 @@ from stages.boxes import Boxes
 from stages.contract.errors import BadImage, BadSetting
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, OnDemand
-from stages.contract.processes import fill_in_processes, processes
+from stages.contract.processes import fill_output, processes
 from stages.datasets import Dataset
 from stages.images.batches import fill_items
 from stages.images.reading import ImageFile
@@ -142,10 +142,7 @@ def fill_from_maps(settings: Settings, inputs: Inputs, output: Writer, execution
     """`run` for a method that reads the maps of a network: parts in processes of their own on the CPU."""
     computed = on_demand(settings, inputs, execution)
     with execution.progress("propose", output.remaining_items, "images") as bar:
-        if execution.jobs == 1 or execution.device.startswith("cuda"):
-            fill_parts(computed, output, output.claim(), bar)
-        else:
-            fill_in_processes("propose", functools.partial(fill_parts, computed, output), output, execution.jobs, bar)
+        fill_output("propose", functools.partial(fill_parts, computed, output), output, execution, bar)
 
 
 def fill_parts(computed: OnDemand, output: Writer, parts: Iterable[Part], bar: Progress) -> None:

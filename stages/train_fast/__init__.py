@@ -47,6 +47,11 @@ class Settings(RegionTraining, WholeImageTraining):
         if self.outputs == BOXES_ALONE and not self.box_weight:
             raise BadSetting("outputs = 'boxes' trains the box loss alone, which box_weight = 0 leaves out")
 
+    @property
+    def trunk_is_frozen(self) -> bool:
+        """Whether all of the trunk stays as it is."""
+        return self.outputs == BOXES_ALONE or super().trunk_is_frozen
+
     def head(self, network: PlannedNetwork) -> RegionHead:
         """The region head that is trained."""
         return self.region_head(network.card, self.pooling)
@@ -95,7 +100,7 @@ STAGE = Stage(
         Input("images", kinds=("dataset",), crowds=True),
         Input("proposals", kinds=("proposals",), default=("propose",)),
         Input("network", kinds=("network",), default=("pretrain", "network")),
-        Input("maps", kinds=("maps",), optional=True),
+        Input("maps", kinds=("maps",), optional=True, of_trunk=True),
     ),
     module="stages.train_fast.stage",
     split="train",

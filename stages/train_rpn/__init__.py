@@ -105,7 +105,7 @@ STAGE = Stage(
     inputs=(
         Input("images", kinds=("dataset",), crowds=True),
         Input("network", kinds=("network",), default=("pretrain", "network")),
-        Input("maps", kinds=("maps",), optional=True),
+        Input("maps", kinds=("maps",), optional=True, of_trunk=True),
     ),
     module="stages.train_rpn.stage",
     split="train",

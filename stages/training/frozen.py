@@ -1,9 +1,12 @@
-"""Whether the layers that a recipe freezes are the network's, before anything runs."""
+"""Whether the layers that a recipe freezes are the network's, and which trainings leave its trunk as it is: before
+anything runs."""
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from stages.contract.errors import BadSetting
-from stages.networks import NetworkCard
+from stages.networks import NetworkCard, PlannedNetwork, PlannedTraining
 from stages.networks.architectures import empty_module
 from stages.training.parameters import freeze
 from stages.training.settings import WholeImageTraining
@@ -15,3 +18,30 @@ def check_frozen(settings: WholeImageTraining, card: NetworkCard) -> None:
     freeze(module, settings.frozen_parts(card), "frozen")
     if not any(weight.requires_grad for weight in module.parameters()):
         raise BadSetting("frozen names all layers, so that nothing is trained; leave some out")
+
+
+def trunk_differs(first: PlannedNetwork, second: PlannedNetwork) -> bool:
+    """Whether two networks of a recipe are sure to have different trunks: those of different architectures, or where
+    one of the trainings that are not common to both trains the trunk.
+
+    False also where their weights decide, which are not known yet.
+    """
+    if first.card.name != second.card.name:
+        return True
+    pairs = zip(first.trainings, second.trainings, strict=False)
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return any(map(trains_trunk, (*first.trainings[common:], *second.trainings[common:])))
+
+
+def trains_trunk(training: PlannedTraining) -> bool:
+    """Whether a training changes weights of the network's trunk."""
+    settings, card = training.settings, training.card
+    if isinstance(settings, WholeImageTraining):
+        if settings.trunk_is_frozen:
+            return False
+        frozen = settings.frozen_parts(card)
+    else:
+        frozen = getattr(settings, "frozen", ())
+    module = empty_module(card, classes=2).requires_grad_(True)
+    freeze(module, frozen, "frozen")
+    return any(weight.requires_grad and card.trunk.owns(name) for name, weight in module.named_parameters())

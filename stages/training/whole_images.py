@@ -27,6 +27,7 @@ from stages.networks import NetworkCard, NetworkSource
 from stages.networks.architectures import empty_module
 from stages.networks.feature_maps import FeatureMaps, check_maps, planes_of, prepared_image
 from stages.networks.network import Network
+from stages.plurals import number_of
 from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
 from stages.training.settings import WholeImageTraining
@@ -270,9 +271,18 @@ def check_maps_settings(settings: WholeImageTraining, maps: Any) -> None:
 
 
 def maps_of_trunk(inputs: Inputs, source: NetworkSource, stage: str) -> ItemReader | None:
-    """The maps among the inputs of a training, None if there are none. Raises BadSetting if another trunk made them."""
+    """The maps among the inputs of a training, None if there are none. Raises BadSetting if another trunk made them,
+    StageError if images were skipped when they were made."""
     if "maps" not in inputs:
         return None
     maps = inputs.item_reader("maps")
     check_maps(stage, maps, source)
+    skipped = maps.manifest.get("skipped", {})
+    if skipped:
+        image_id, reason = next(iter(skipped.items()))
+        more = f", and {number_of(len(skipped) - 1, 'more image')}" if len(skipped) > 1 else ""
+        raise StageError(
+            f"{stage}: there are no maps of image '{image_id}'{more}, which maps skipped as unreadable (it {reason}); "
+            "repair the file, or remove the image from the dataset, and run again"
+        )
     return maps

@@ -11,7 +11,10 @@ import pytest
 import torch
 from torchvision.ops import nms
 
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import RecipeError, load_recipe
 from stages.anchors import cell_anchors, map_anchors
+from stages.datasets import Dataset
 from stages.networks import NETWORKS
 from stages.networks.architectures import build
 from stages.networks.feature_maps import FeatureMaps
@@ -148,7 +151,89 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     assert message in ended.stderr
 
 
-def test_maps_of_another_trunk_are_refused(made: tuple[Path, Path]) -> None:
-    ended = rcnn("run", made[0], "--set", "maps.inputs.network=network", work=made[1], check=False)
+REFUSED = "[propose] reads [maps], whose network is [network], but its own is [train-rpn], with another trunk"
+
+
+def test_maps_of_another_trunk_are_refused_before_anything_runs(made: tuple[Path, Path], tmp_path: Path) -> None:
+    ended = rcnn("run", made[0], "--set", "maps.inputs.network=network", work=tmp_path / "work", check=False)
+    assert ended.returncode == 2
+    assert REFUSED in ended.stderr
+    assert not (tmp_path / "work" / "caches").exists()
+
+
+def trunk_changes(recipe: Path, *changes: str) -> str:
+    """What is wrong with a recipe with these changes; "" if nothing is."""
+    try:
+        Graph(load_recipe(recipe, changes), recipe.parent).check()
+    except RecipeError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ([], False),
+        (["train-rpn.frozen=['trunk']", "maps.inputs.network=network"], False),
+        (["train-rpn.frozen=['conv1']", "maps.inputs.network=network"], True),
+        (["maps.inputs.network=again"], False),
+        (["again.seed=1", "maps.inputs.network=again"], True),
+        (["propose.inputs.rpn=fixed"], False),
+        (["propose.inputs.rpn=fixed", "maps.inputs.network=network"], True),
+        (["networks.other.seed=1", "maps.inputs.network=other"], True),
+        (["networks.other.name=squeezenet1_0", "train-rpn.frozen=['trunk']", "maps.inputs.network=other"], True),
+        (["networks.other.seed=1", "train-rpn.frozen=['trunk']", "maps.inputs.network=other"], False),
+    ],
+)
+def test_trunks_are_compared_by_the_trainings_that_change_them(
+    changes: list[str], refused: bool, tmp_path: Path
+) -> None:
+    """The same training under another name, and one with a frozen trunk on top, leave the trunk as it is. Two sets of
+    weights of one architecture may be equal: that is seen when they are read."""
+    recipe = tmp_path / "trunks.toml"
+    training = WHOLE[WHOLE.index("[train-rpn]") : WHOLE.index("[maps]")].replace("[train-rpn]", 'stage = "train-rpn"')
+    on_top = training.replace('["none"]', '["trunk"]') + 'inputs = { network = "train-rpn" }'
+    others = f"[again]\n{training}\n[fixed]\n{on_top}\n"
+    recipe.write_text(WHOLE + others + '[networks.other]\nname = "shapenet"\nweights = "random"\n')
+    words = trunk_changes(recipe, *changes)
+    assert ("with another trunk" in words) == refused
+    assert refused or not words
+
+
+def test_weights_decide_where_the_recipe_does_not(made: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = tmp_path / "rpn.toml"
+    recipe.write_text(made[0].read_text() + '[networks.other]\nname = "shapenet"\nweights = "random"\nseed = 1\n')
+    words = ("--set", "train-rpn.frozen=['trunk']", "--set", "maps.inputs.network=other")
+    ended = rcnn("run", recipe, *words, work=tmp_path / "work", check=False)
     assert ended.returncode == 2
     assert "propose: its maps are those of another network" in ended.stderr
+
+
+def test_proposals_and_features_of_an_image_share_its_map(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is cached: the six images are decoded and convolved once each, at one scale."""
+    recipe = tmp_path / "rpn.toml"
+    extract = (
+        '[extract]\nmethod = "roi-pool"\nlayers = ["pool4"]\nsplit = "train"\ninputs = { network = "train-rpn" }\n'
+    )
+    recipe.write_text(made[0].read_text() + extract)
+    rcnn("train-rpn", recipe, work=tmp_path / "work")
+    convolved, decoded = [], []
+    maps_of, read_image = Network.maps, Dataset.read_image
+
+    def counted_maps(network: Network, batch: torch.Tensor) -> torch.Tensor:
+        if batch.device.type != "meta":
+            convolved.append(tuple(batch.shape))
+        return maps_of(network, batch)
+
+    def counted_images(dataset: Dataset, image_id: str) -> Any:
+        decoded.append(image_id)
+        return read_image(dataset, image_id)
+
+    monkeypatch.setattr(Network, "maps", counted_maps)
+    monkeypatch.setattr(Dataset, "read_image", counted_images)
+    rcnn("run", recipe, "--set", "propose.cache=false", "--jobs", 1, work=tmp_path / "work")
+    assert not (tmp_path / "work" / "caches" / "propose").exists()
+    assert len(convolved) == len(decoded) == 6
+    assert sorted(decoded) == sorted(set(decoded))

@@ -14,6 +14,7 @@ import torch
 
 from stages.contract.execution import Execution
 from stages.datasets import open_dataset
+from stages.datasets.shapes import ShapesSettings, draw_shapes
 from stages.matching.anchors import NEGATIVE, POSITIVE, UNUSED
 from stages.networks import NetworkSource
 from stages.networks.source import NetworkSettings
@@ -232,6 +233,19 @@ def test_maps_that_a_training_cannot_use_are_refused(changes: list[str], message
     ended = rcnn("run", recipe, *words, work=tmp_path / "work", check=False)
     assert ended.returncode == 2
     assert message in ended.stderr
+
+
+def test_an_image_that_maps_skipped_is_named(tmp_path: Path) -> None:
+    draw_shapes(tmp_path / "voc", ShapesSettings(train=4, val=1, test=1))
+    broken = tmp_path / "voc/JPEGImages/train_00002.jpg"
+    broken.write_bytes(broken.read_bytes()[:900])
+    recipe = tmp_path / "rpn.toml"
+    text = RECIPE.replace('frozen = ["none"]', 'frozen = ["trunk"]') + FROZEN
+    recipe.write_text(text.replace('"shapes:train"\nimages = 6', f'"voc:{tmp_path}/voc:train"'))
+    words = ("--set", "train-rpn.inputs.maps=maps", "--skip-bad-images")
+    ended = rcnn("run", recipe, *words, work=tmp_path / "work", check=False)
+    assert ended.returncode == 2
+    assert "train-rpn: there are no maps of image 'train_00002', which maps skipped as unreadable (it " in ended.stderr
 
 
 def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
