@@ -27,7 +27,11 @@ def region_proposals(
     scores: NDArray[np.float32],
     width: int,
     height: int,
-    **limits: Unpack[Limits],
+    *,
+    least_side: float = 16.0,
+    before_suppression: int = 6000,
+    iou: float | None = 0.7,
+    at_most: int = 300,
 ) -> tuple[Boxes, NDArray[np.float32]]:
     """The best-scored proposals in an input of `width` x `height` pixels: boxes float32 [k, 4] and their scores float32
     [k], highest first.
@@ -41,8 +45,11 @@ def region_proposals(
     The release keeps 12,000 and 2,000 for joint training, all and 2,000 for the alternating one. Raises ValueError for
     scores or deltas that are not finite.
     """
-    steps = anchor_steps(anchors, deltas, scores, width, height, **limits)
-    return steps.moved[steps.proposed], scores[steps.proposed]
+    moved, large = large_boxes(anchors, deltas, scores, width, height, least_side)
+    best = large[: before_suppression or len(large)]
+    apart = best if iou is None else best[greedy_nms(moved[best], scores[best], iou, at_most)]
+    proposed = apart[: at_most or len(apart)]
+    return moved[proposed], scores[proposed]
 
 
 @dataclass(frozen=True)
@@ -76,19 +83,30 @@ def anchor_steps(
     scores: NDArray[np.float32],
     width: int,
     height: int,
-    *,
-    least_side: float = 16.0,
-    before_suppression: int = 6000,
-    iou: float | None = 0.7,
-    at_most: int = 300,
+    **limits: Unpack[Limits],
 ) -> AnchorSteps:
-    """`region_proposals` step by step, with the same arguments."""
+    """`region_proposals` step by step, with the same arguments and defaults."""
+    least_side, before = limits.get("least_side", 16.0), limits.get("before_suppression", 6000)
+    iou, at_most = limits.get("iou", 0.7), limits.get("at_most", 300)
+    moved, large = large_boxes(anchors, deltas, scores, width, height, least_side)
+    best = large[: before or len(large)]
+    apart = best if iou is None else best[greedy_nms(moved[best], scores[best], iou)]
+    return AnchorSteps(moved, large, best, apart, apart[: at_most or len(apart)], iou)
+
+
+def large_boxes(
+    anchors: Boxes,
+    deltas: NDArray[np.floating],
+    scores: NDArray[np.float32],
+    width: int,
+    height: int,
+    least_side: float,
+) -> tuple[Boxes, NDArray[np.int64]]:
+    """(the boxes that the anchors are moved to, clipped, float32 [n, 4]; those of them with sides of at least
+    `least_side` pixels, int64 [m], highest score first). Raises ValueError as `region_proposals`."""
     if not (np.isfinite(scores).all() and np.isfinite(deltas).all()):
         raise ValueError("the scores and deltas of a region proposal network must be finite")
     with np.errstate(over="ignore"):  # a side of infinite length is clipped
         moved = clip_boxes(decode_deltas(anchors, deltas, short=0), width, height)
     large = np.flatnonzero((moved[:, 2:] - moved[:, :2] >= least_side).all(axis=1))
-    large = large[np.argsort(-scores[large], kind="stable")]
-    best = large[: before_suppression or len(large)]
-    apart = best if iou is None else best[greedy_nms(moved[best], scores[best], iou)]
-    return AnchorSteps(moved, large, best, apart, apart[: at_most or len(apart)], iou)
+    return moved, large[np.argsort(-scores[large], kind="stable")]

@@ -13,6 +13,9 @@ from stages.boxes import Boxes, exceeds
 from stages.detections.order import by_class
 from stages.detections.sets import NO_ROWS, Detections
 
+FIRST_SHARE = 4
+"""How many times the number of boxes wanted are looked at first."""
+
 
 class Suppression(Protocol):
     """A suppression method with its settings. `candidates` are m boxes, by descending score within each class."""
@@ -24,9 +27,9 @@ class Suppression(Protocol):
         """The candidate that suppressed each one, int64 [m]; -1 for the rows `kept`, the survivors."""
 
 
-def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray[np.int64]:
+def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float, at_most: int = 0) -> NDArray[np.int64]:
     """The rows of `boxes` float32 [n, 4], with `scores` float32 [n], that greedy non-maximum suppression keeps: int64
-    [k], ascending.
+    [k], ascending; only the `at_most` highest-scored of them, unless 0.
 
     By descending score (the first row first, if tied), a box is dropped if its IoU with a kept box exceeds `iou`.
     R-CNN's nms.m; the IoU is computed in float32, and compared as by `stages.boxes.exceeds`.
@@ -35,8 +38,18 @@ def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray
     from torchvision.ops import nms
 
     limit = float(np.float32(iou))  # torchvision compares with a double: an IoU of exactly 0.3 would exceed 0.3
-    kept = nms(torch.from_numpy(np.ascontiguousarray(boxes)), torch.from_numpy(scores), limit)
-    return np.sort(kept.numpy())
+    if not at_most:
+        kept = nms(torch.from_numpy(np.ascontiguousarray(boxes)), torch.from_numpy(scores), limit)
+        return np.sort(kept.numpy())
+    # Whether a box is kept depends on those that score higher alone, so that few enough of the best are looked at.
+    best = np.argsort(-scores, kind="stable")
+    size = FIRST_SHARE * at_most
+    while True:
+        rows = best[:size]
+        kept = nms(torch.from_numpy(boxes[rows]), torch.from_numpy(scores[rows]), limit)[:at_most]
+        if len(kept) == at_most or size >= len(best):
+            return np.sort(rows[kept.numpy()])
+        size *= 2
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stages.boxes import iou_matrix
 from stages.detections.suppression import greedy_nms
@@ -28,3 +30,14 @@ def test_an_overlap_of_exactly_a_tenth_suppresses_nothing_at_a_tenth() -> None:
     assert float(np.float32(0.1)) > 0.1
     assert greedy_nms(boxes, FALLING[:2], 0.1).tolist() == [0, 1]
     assert greedy_nms(boxes, FALLING[:2], 0.09).tolist() == [0]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40))
+def test_the_first_survivors_are_those_of_all_boxes(seed, at_most):
+    random = np.random.default_rng(seed)
+    corners = random.uniform(0, 60, (150, 2))
+    boxes = np.hstack([corners, corners + random.uniform(5, 40, (150, 2))]).astype(np.float32)
+    scores = random.integers(0, 30, 150).astype(np.float32)  # with ties
+    kept = greedy_nms(boxes, scores, 0.5)
+    first = kept[np.argsort(-scores[kept], kind="stable")][:at_most]
+    assert greedy_nms(boxes, scores, 0.5, at_most).tolist() == sorted(first.tolist())
