@@ -6,6 +6,7 @@ others along.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,8 +85,10 @@ class Heads:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Heads:
         """The inverse of `as_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        if not isinstance(value, Mapping):
+            raise TypeError("the heads are not a table")
         proposals, regions = value.get("proposals"), value.get("regions")
-        return Heads(
+        heads = Heads(
             ProposalHead(
                 tuple(map(float, proposals["scales"])),
                 tuple(map(float, proposals["ratios"])),
@@ -103,6 +106,26 @@ class Heads:
             if regions is not None
             else None,
         )
+        heads.check()
+        return heads
+
+    def check(self) -> None:
+        """Raises ValueError for numbers that no head has, or another pooling than POOLINGS."""
+        numbers: tuple[float, ...] = ()
+        if (proposals := self.proposals) is not None:
+            numbers += (
+                proposals.anchors,
+                *proposals.scales,
+                *proposals.ratios,
+                proposals.hidden,
+                proposals.cells_scale,
+            )
+        if (regions := self.regions) is not None:
+            numbers += (regions.side, *regions.hidden, regions.scale)
+            if regions.pooling not in POOLINGS:
+                raise ValueError(f"pooling {regions.pooling}")
+        if not all(0 < number < math.inf for number in numbers):
+            raise ValueError(f"heads with {numbers}")
 
 
 NO_HEADS = Heads()

@@ -25,13 +25,14 @@ from rcnn_cli.looking.inspection import inspect_file
 from rcnn_cli.running.weights import show_file
 from stages.images.reading import image_size, read_image
 from stages.networks.caffemodel import read_caffemodel
+from stages.networks.heads import Heads, ProposalHead, RegionHead
 from stages.networks.importer import import_weights
 from stages.networks.source import NetworkSource
 from stages.networks.weights import read_state
 from stages.propose.box_file import BoxFile, content_sha256
 from tests.fuzz.mutations import ODD_VALUES, Mutation, as_json, mutated, mutated_tree, mutations, written
 from tests.fuzz.verdict import fuzz, read_or_said
-from tests.stages.caffe_files import caffemodel
+from tests.stages.caffe_files import caffemodel, dropout
 
 IDS = ("a", "b", "c/d")
 NUMBERS = np.array([[0, 0, 10, 10], [5, 5, 20, 30]], np.float32)
@@ -286,13 +287,13 @@ def weights() -> tuple[bytes, ...]:
     new, old = io.BytesIO(), io.BytesIO()
     torch.save(TENSORS, new)
     torch.save(TENSORS, old, _use_new_zipfile_serialization=False)
-    layers = {"conv1": [np.ones((2, 3, 1, 1), np.float32), np.zeros(2, np.float32)], "relu": []}
+    layers = {"conv1": [np.ones((2, 3, 1, 1), np.float32), np.zeros(2, np.float32)], "drop6": []}
     return (
         save(TENSORS, {"rcnn": RECORD}),
         save(TENSORS),
         new.getvalue(),
         old.getvalue(),
-        *(caffemodel(layers, version) for version in range(3)),
+        *(caffemodel(layers, version, {"drop6": dropout(0.5, False)}) for version in range(3)),
     )
 
 
@@ -301,6 +302,8 @@ RECORD = json.dumps(
         "version": 1, "network": "alexnet", "classes": 2,
         "preprocessing": {"name": "torchvision", "order": "RGB", "scale": 255, "mean": [0, 0, 0], "std": [1, 1, 1]},
         "source": {"file": "a", "format": "b", "sha256": "c"}, "tensors": "d",
+        "heads": Heads(ProposalHead(hidden=2), RegionHead("max", 6)).as_json(),
+        "class_names": ["cat", "background"], "changes": ["e"],
     }
 )  # fmt: skip
 

@@ -3,6 +3,7 @@ layout are refused in one sentence."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 from torchvision.ops import roi_pool
 
@@ -263,6 +265,33 @@ def test_a_recipe_knows_the_heads_of_the_file_that_it_names(imported, tmp_path):
         network = loaded.network_of(loaded.uses["extract"])
         assert network is not None
         assert (DELTAS in network.card.layers, network.trained) == (trained, trained)
+
+
+HEADS = Heads(ProposalHead(hidden=8), RegionHead("max", 6)).as_json()
+
+
+@pytest.mark.parametrize(
+    ("head", "key", "value"),
+    [
+        ("proposals", "hidden", -8),
+        ("proposals", "scales", []),
+        ("proposals", "scales", [8.0, 16.0, float("nan")]),
+        ("proposals", "ratios", 1),
+        ("regions", "side", 0),
+        ("regions", "pooling", "mean"),
+        ("regions", "scale", float("inf")),
+        (None, None, ["proposals"]),
+    ],
+)
+def test_a_record_with_heads_that_cannot_be(imported, head, key, value, tmp_path):
+    record = read_record(imported(detector_layers()))
+    assert record is not None
+    text = json.loads(record.as_json())
+    text["heads"] = value if head is None else {**HEADS, head: {**HEADS[head], key: value}}
+    save_file({"a": torch.zeros(1)}, tmp_path / "d.safetensors", {"rcnn": json.dumps(text)})
+    with pytest.raises(StageError, match=r"d\.safetensors: its record is damaged") as error:
+        read_record(tmp_path / "d.safetensors")
+    one_sentence(error)
 
 
 def test_a_missing_file_is_said_first(tmp_path, capsys):
