@@ -3,6 +3,8 @@ and detections are those that functions of PyTorch and torchvision give for the 
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -176,3 +178,25 @@ def test_detections_are_those_of_the_release(run):
 def test_the_run_is_evaluated(run):
     _, work = run
     assert set(cache_of(work, "eval").manifest["summary"]["classes"]) == set(CLASSES)
+
+
+def test_a_photo_has_the_detections_of_its_image(run, tmp_path):
+    _, work = run
+    photo = next((work / "datasets").glob("shapes-v*/JPEGImages/test_00001.jpg"))
+    shutil.copy(photo, tmp_path / "photo.jpg")
+    rcnn("predict", RECIPE, tmp_path / "photo.jpg", *OPTIONS, "-o", tmp_path / "out", work=work)
+    predicted = json.loads((tmp_path / "out" / "photo.json").read_text())["detections"]
+    cached = cache_of(work, "detect").read("test_00001")
+    rows = zip(cached["label"], cached["score"], cached["boxes"], strict=True)
+    expected = sorted((CLASSES[label], float(score), box.tolist()) for label, score, box in rows)
+    actual = sorted((each["class"], each["score"], each["box"]) for each in predicted)
+    assert [each[0] for each in actual] == [each[0] for each in expected]
+    np.testing.assert_allclose([each[1] for each in actual], [each[1] for each in expected], atol=1e-5)
+    np.testing.assert_allclose([each[2] for each in actual], [each[2] for each in expected], atol=0.1)
+
+
+def test_explaining_an_image_lists_its_proposals(run, tmp_path):
+    _, work = run
+    printed = rcnn("explain", RECIPE, "test_00001", *OPTIONS, "-o", tmp_path, work=work).stdout
+    assert "proposals" in printed
+    assert json.loads((tmp_path / "test_00001.json").read_text())["objects"]
