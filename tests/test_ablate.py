@@ -197,6 +197,43 @@ def test_metrics_in_tables_of_the_summary(world, finished):
     assert (code, "eval has no number 'AP'" in printed, "classes." in printed) == (1, True, False)
 
 
+RECALL = """
+recipe = "small.toml"
+evaluation = "propose"
+[metrics]
+"20" = "recall.20.0.5"
+all = "recall.all.average"
+boxes = "boxes_per_image"
+[cells.windows]
+[cells."more windows"]
+set.propose.max_boxes = 200
+[cells.evaluated]
+evaluation = "eval"
+"""
+
+
+def test_recall_of_proposals_as_a_table_and_a_figure(world, finished):
+    work = finished[0]
+    (world / "recall.toml").write_text(RECALL)
+    code, printed, errors = call(work, "ablate", world / "recall.toml", "--jobs", 1)
+    reason = "metrics: 'recall.20.0.5': eval has no proposals; name a table of them as the evaluation"
+    assert (code, f"evaluated: cannot be run: {reason}" in errors) == (1, True)
+    assert errors.count("makes propose@test\n") == 1
+    assert "AP:" not in printed
+    rows = json.loads((work / "ablations" / "recall.json").read_text())["rows"]
+    few, many = ({name: value["mean"] for name, value in row["values"].items()} for row in rows[:2])
+    assert (few["boxes"], many["boxes"]) == (60, 200)
+    assert 0 < few["all"] < many["all"] < 100
+    measured = call(work, "recall", world / "small.toml", "--counts", 20, "--json")[1]
+    recall = {(row["proposals"], row["group"]): row for row in json.loads(measured)[0]["recall"]}
+    assert few["20"] == pytest.approx(100 * recall[20, "all"]["recall"]["0.5"])
+    assert few["all"] == pytest.approx(100 * recall[None, "all"]["average_recall"])
+    assert (work / "ablations" / "recall.png").read_bytes().startswith(b"\x89PNG")
+    (world / "recall.toml").write_text(RECALL.replace('"propose"', '"evel"'))
+    _, printed, _ = call(work, "ablate", world / "recall.toml", "--dry-run")
+    assert "has no evaluation [evel], did you mean 'eval'?" in printed
+
+
 # Tuning
 
 VAL = ("--set", "datasets.val.source=shapes:val", "--set", "datasets.val.images=8")

@@ -51,7 +51,8 @@ def ablate(
 ) -> None:
     """Run every cell of GRID, sharing caches where possible, and print one table. Exit status 1 if a cell failed.
 
-    The table is also written to ablations/ in the work folder (Markdown, CSV, JSON).
+    The table is also written to ablations/ in the work folder (Markdown, CSV, JSON); of a grid that measures the recall
+    of proposals, a figure too.
 
     \b
     Examples:
@@ -96,9 +97,29 @@ def run_plan(
         click.echo(json.dumps(ablation_table.as_json(plan, rows, changes), indent=2, ensure_ascii=False))
     else:
         click.echo(ablation_table.format_text(plan, rows))
-    for path in ablation_table.write_tables(plan, rows, changes, plan.work, name):
+    paths = [*ablation_table.write_tables(plan, rows, changes, plan.work, name), *draw_recall(plan, name)]
+    for path in paths:
         logging.getLogger("rcnn").info("written: %s", path)
     return rows
+
+
+def draw_recall(plan: Any, name: str) -> list[Path]:
+    """Draws the recall of the cells' proposals, each with the first seed, in NAME.png beside the tables, if the grid
+    measures any; its path."""
+    from rcnn_cli.experiments.ablation import ends_in_proposals, recall_counts
+    from stages.file_names import file_name
+
+    counts, failed = recall_counts(plan.grid), {cell for cell, _ in plan.failed}
+    first = {run.cell.name: run for run in reversed(plan.runs)}
+    made = [first[cell.name] for cell in plan.grid.cells if cell.name not in failed]
+    shown = [run for run in made if ends_in_proposals(run)]
+    if not counts or not shown:
+        return []
+    from rcnn_cli.looking.recall import measure_cache, plot
+
+    path = plan.work / "ablations" / f"{file_name(name)}.png"
+    plot([measure_cache(run.graph, run.evaluation, run.cell.name, counts) for run in shown], path)
+    return [path]
 
 
 @click.command(short_help="Choose settings on a validation split and write a new recipe.")

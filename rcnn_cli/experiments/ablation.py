@@ -2,12 +2,15 @@
 
 A *run* is a cell with one of the grid's seeds. Numbers are read from caches' manifests: "map" is in the summary of the
 cell's evaluation, "coco.AP" in a table of that summary, "propose@test:boxes_per_image" in the summary of another cache
-that the evaluation is made from.
+that the evaluation is made from. A cell may end in proposals instead of an evaluation; "recall.300.0.7" and
+"recall.all.average" are the recall and average recall of their first 300, and of all, by `stages.matching.proposals`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cache import Reader
 from cache.files import is_number
 from rcnn_cli.experiments.grid import Cell, Grid, GridError, flattened, merged, nested
 from rcnn_cli.recipes.graph import Graph, Node
@@ -23,18 +29,21 @@ from rcnn_cli.running.runner import Options, complete, ensure, look, tell_uncach
 from rcnn_cli.running.waiting import is_complete
 from stages.contract.catalogue import catalogue
 from stages.contract.settings import nearest
+from stages.matching.proposals import average_recall, coverage, recall_at
 
 log = logging.getLogger("rcnn")
 
 SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area")  # shown in percent, like everything in a table `coco`
 COCO = "coco"
+RECALL = re.compile(r"recall\.([1-9][0-9]*|all)\.(0\.[0-9]+|1|average)")
+PROPOSALS, TEST = "proposals", "test"
 Explain = Callable[[BaseException], str]
 
 
 @dataclass(frozen=True)
 class Run:
     """A cell with a seed: the graph of its recipe, the caches up to and including its evaluation (the last of `nodes`),
-    and their keys."""
+    which may be proposals, and their keys."""
 
     cell: Cell
     seed: int | None
@@ -174,7 +183,7 @@ def run_table(base: Mapping[str, Any], cell: Cell, seed: int | None, settings: S
 
 def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, str]) -> Run:
     """The run with the keys of its caches (which reads the checksums of datasets and weights). Raises RecipeError."""
-    evaluation = evaluation_of(graph, cell.evaluation)
+    evaluation = end_of(graph, cell.evaluation)
     graph.check([evaluation])
     nodes = tuple(node for node in graph.needed(evaluation) if graph.is_cached(node))
     run = Run(cell, seed, graph, nodes, tuple(graph.identity(node).key for node in nodes))
@@ -189,6 +198,8 @@ def check_metric(run: Run, name: str) -> None:
     Whether the cache has a number of that name is known only once it exists.
     """
     node = node_of(run, name)
+    if RECALL.fullmatch(name.rpartition(":")[2]) and node.use.stage.makes != PROPOSALS:
+        raise RecipeError(f"metrics: '{name}': {node.name} has no proposals; name a table of them as the evaluation")
     if is_coco(name.rpartition(":")[2]) and not getattr(node.settings, COCO, True):
         raise RecipeError(
             f"metrics: '{name}': {node.name} does not measure by COCO's rules; set {node.use.name}.coco = true"
@@ -218,6 +229,13 @@ def evaluation_of(graph: Graph, name: str) -> Node:
     if name not in evaluations:
         raise RecipeError(f"{graph.recipe.path}: has no evaluation [{name}]{nearest(name, evaluations)}")
     return evaluations[name]
+
+
+def end_of(graph: Graph, name: str) -> Node:
+    """The node of the evaluation `name`, or of the cached proposals of that table on the test set. Raises RecipeError
+    if the recipe has neither."""
+    ends = {node.use.name: node for node in graph.making(PROPOSALS) if node.dataset == TEST and graph.is_cached(node)}
+    return ends[name] if name in ends else evaluation_of(graph, name)
 
 
 def warn_of_twins(plan: Plan) -> None:
@@ -252,7 +270,7 @@ def make(run: Run, label: str, options: Options, broken: dict[str, str], explain
     missing = [node.name for node in run.nodes if node.name not in there]
     reused = ", ".join(node.name for node in run.nodes if node.name in there)
     log.info("%s: reuses %s; makes %s", label, reused or "nothing", ", ".join(missing) or "nothing")
-    tell_uncached(run.graph)
+    tell_uncached(run.graph, run.nodes)
     for node, key in zip(run.nodes, run.keys, strict=True):
         if key in broken:
             return broken[key]
@@ -311,6 +329,8 @@ def key_of(run: Run, name: str) -> str:
 def number_of(run: Run, name: str) -> float | None:
     """The number `name` of a run, in percent if it is an AP. Raises RecipeError if there is none."""
     key, node = name.rpartition(":")[2], node_of(run, name)
+    if recall := RECALL.fullmatch(key):
+        return recall_of(run, node, *recall.groups())
     numbers = {key: value for key, value in flattened(summary_of(run, node)) if is_number(value) or is_share(key)}
     if key not in numbers:
         # There are too many numbers of single classes to list.
@@ -318,6 +338,27 @@ def number_of(run: Run, name: str) -> float | None:
         raise RecipeError(f"metrics: {node.name} has no number '{key}'{nearest(key, known)}")
     value = numbers[key]
     return 100 * value if value is not None and is_share(key) else value
+
+
+def recall_of(run: Run, node: Node, count: str, level: str) -> float | None:
+    """The recall of the first `count` proposals at the IoU `level`, or their average recall, in percent; None if there
+    are no objects."""
+    first = None if count == "all" else int(count)
+    overlaps = coverage(Reader(run.graph.folder(node)), run.graph.dataset(node.dataset), [first]).overlaps[:, 0]
+    recall = average_recall(overlaps) if level == "average" else recall_at(overlaps, np.array([float(level)]))[0]
+    return None if math.isnan(recall) else 100 * float(recall)
+
+
+def ends_in_proposals(run: Run) -> bool:
+    """Whether the run ends in proposals, not in an evaluation of detections."""
+    return run.evaluation.use.stage.makes == PROPOSALS
+
+
+def recall_counts(grid: Grid) -> list[int | None]:
+    """The numbers of proposals at which the grid measures recall, and all; empty if it measures none."""
+    recalls = [recall for name in grid.metrics.values() if (recall := RECALL.fullmatch(name))]
+    counts = {int(recall[1]) for recall in recalls if recall[1] != "all"}
+    return [*sorted(counts), None] if recalls else []
 
 
 def is_share(key: str) -> bool:
@@ -338,9 +379,11 @@ def summary_of(run: Run, node: Node) -> Mapping[str, Any]:
 
 
 def class_values(run: Run) -> dict[str, float | None]:
-    """The AP of each class in percent, by the evaluation's metric; None if it has no objects."""
+    """The AP of each class in percent, by the evaluation's metric; None if it has no objects. Proposals have none."""
     from stages.eval.report import MEASURES
 
+    if ends_in_proposals(run):
+        return {}
     summary = summary_of(run, run.evaluation)
     measure = MEASURES[summary["metric"]]
     aps = {name: numbers[measure] for name, numbers in summary["classes"].items()}
@@ -348,10 +391,10 @@ def class_values(run: Run) -> dict[str, float | None]:
 
 
 def measure_of(run: Run) -> str:
-    """The AP's definition in a few words: "11-point", "area @ 0.7"."""
+    """The AP's definition in a few words: "11-point", "area @ 0.7"; "" for proposals."""
     from stages.eval.report import headline
 
-    return headline(summary_of(run, run.evaluation))
+    return "" if ends_in_proposals(run) else headline(summary_of(run, run.evaluation))
 
 
 def spread(values: Sequence[tuple[str, float | None]]) -> Spread | None:

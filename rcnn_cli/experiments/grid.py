@@ -67,7 +67,9 @@ class Settings:
 
     title: str = setting("", "The heading of the table.")
     recipe: str | None = setting(None, "The base recipe, relative to the grid's folder; none: given by --recipe.")
-    evaluation: str = setting("eval", "The evaluation of each cell's recipe whose mAP is shown.")
+    evaluation: str = setting(
+        "eval", "The evaluation of each cell's recipe whose mAP is shown, or a table of proposals whose recall is."
+    )
     classes: bool = setting(False, "Whether the AP of each class is shown beside mAP.")
     protocol: str = setting("", "A footnote for the whole table.")
     paper_source: str = setting("", "Where the cells' `paper` is from.")

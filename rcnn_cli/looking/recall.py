@@ -61,16 +61,22 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
             check_readable(graph, node, "to measure recall")
             chosen.setdefault(graph.identity(node).key, (graph, node))
     names = [label(graph, node, several=len(graphs) > 1) for graph, node in chosen.values()]
-    measured = []
-    for (graph, node), name in zip(chosen.values(), names, strict=True):
-        reader, dataset = Reader(graph.folder(node)), graph.dataset(split)
-        recorded = reader.manifest["summary"].get("order")  # earlier versions recorded none
-        order = recorded or METHODS[node.settings.method].order
-        unique = name if names.count(name) == 1 else f"{name} ({reader.key})"
-        covered = coverage(reader, dataset, counts)
-        ranked = "scores" in reader.schema.rows
-        measured.append(Measured(unique, reader.key, ranked, order, tuple(dataset.classes), covered, graph.work))
-    return measured
+    unique = [
+        name if names.count(name) == 1 else f"{name} ({graph.identity(node).key})"
+        for name, (graph, node) in zip(names, chosen.values(), strict=True)
+    ]
+    return [
+        measure_cache(graph, node, name, counts) for name, (graph, node) in zip(unique, chosen.values(), strict=True)
+    ]
+
+
+def measure_cache(graph: Graph, node: Node, name: str, counts: Sequence[int | None]) -> Measured:
+    """A complete cache of proposals, by its `name` in the figure."""
+    reader, dataset = Reader(graph.folder(node)), graph.dataset(node.dataset)
+    recorded = reader.manifest["summary"].get("order")  # earlier versions recorded none
+    order = recorded or METHODS[node.settings.method].order
+    covered, ranked = coverage(reader, dataset, counts), "scores" in reader.schema.rows
+    return Measured(name, reader.key, ranked, order, tuple(dataset.classes), covered, graph.work)
 
 
 def proposals_of(graph: Graph, split: str) -> list[Node]:

@@ -10,7 +10,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,8 +145,10 @@ def run_nodes(graph: Graph, nodes: Sequence[Node], options: Options, seen: State
     raise lost_too_often(graph)
 
 
-def tell_uncached(graph: Graph) -> None:
-    """Says where `cache = false` does not hold, and where it makes the same be computed more than once."""
+def tell_uncached(graph: Graph, wanted: Collection[Node] | None = None) -> None:
+    """Says where `cache = false` does not hold, and where it makes the same be computed more than once, in making the
+    caches `wanted` (None: all)."""
+    made = {node.name for node in (graph.caches() if wanted is None else wanted)}
     for node in graph.nodes.values():
         if node.wants_cache or complete(graph, node):
             continue
@@ -154,13 +156,17 @@ def tell_uncached(graph: Graph) -> None:
             names = [
                 other.name
                 for other in graph.caches()
-                if node.name in (source.name for source in graph.uncached_sources(other)) and not complete(graph, other)
+                if other.name in made
+                and node.name in (source.name for source in graph.uncached_sources(other))
+                and not complete(graph, other)
             ]
             if len(names) > 1:
                 log.warning(
                     "%s: is computed %d times, for %s; with a cache only once", node.name, len(names), listed(names)
                 )
-        elif readers := [reader.name for reader in graph.readers(node) if not complete(graph, reader)]:
+        elif node.name in made and (
+            readers := [reader.name for reader in graph.readers(node) if not complete(graph, reader)]
+        ):
             log.info("%s: cached despite cache = false, for %s", node.name, listed(readers))
 
 

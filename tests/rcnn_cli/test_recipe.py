@@ -410,7 +410,10 @@ def test_what_is_said_before_the_work(tmp_path, caplog, monkeypatch):
     tell_uncached(graph(tmp_path, CHAIN, *FEW))
     assert not [record for record in caplog.records if record.name == "rcnn"]
     text = CHAIN + '[detect-without-bbox]\nstage = "detect"\ninputs = { regressor = "none" }\n'
-    tell_uncached(graph(tmp_path, text, *FEW, FALSE))
+    several = graph(tmp_path, text, *FEW, FALSE)
+    tell_uncached(several, [several.nodes["detect@test"]])
+    assert not [record for record in caplog.records if record.name == "rcnn"]
+    tell_uncached(several)
     assert [record.getMessage() for record in caplog.records if record.name == "rcnn"] == [
         "extract@train: cached despite cache = false, for train-svm and train-bbox",
         "extract@test: is computed 2 times, for detect@test and detect-without-bbox@test; with a cache only once",
