@@ -12,6 +12,7 @@ FOLDERS = (
     "stages.finetune",
     "stages.train_rpn",
     "stages.train_fast",
+    "stages.train_joint",
     "stages.maps",
     "stages.extract",
     "stages.train_svm",

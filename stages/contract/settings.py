@@ -53,6 +53,12 @@ def setting(
     return dataclasses.field(default=default, metadata={"what": what, "source": source, **roles, **bounds})
 
 
+def with_default(settings: type, name: str, default: Any, source: str) -> Any:
+    """The field `name` of the dataclass `settings` with another default, for a dataclass that inherits from it."""
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    return dataclasses.field(default=default, metadata={**fields[name].metadata, "source": source})
+
+
 def build_settings(settings: type, values: Mapping[str, Any], place: str = "settings") -> Any:
     """Builds the settings dataclass from `values` (as read from TOML), checking types and bounds.
 

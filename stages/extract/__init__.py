@@ -179,7 +179,7 @@ STAGE = Stage(
     inputs=(
         Input("images", kinds=("dataset",)),
         Input("proposals", kinds=("proposals",), default=("propose",), once=True),
-        Input("network", kinds=("network",), default=("train-fast", "finetune", "pretrain", "network")),
+        Input("network", kinds=("network",), default=("train-joint", "train-fast", "finetune", "pretrain", "network")),
         Input("maps", kinds=("maps",), default=("maps",), only_if=("method", ROI_POOL), once=True, of_trunk=True),
     ),
     module="stages.extract.stage",

@@ -68,7 +68,7 @@ STAGE = Stage(
     makes="maps",
     inputs=(
         Input("images", kinds=("dataset",), annotations=False),
-        Input("network", kinds=("network",), default=("train-fast", "finetune", "pretrain", "network")),
+        Input("network", kinds=("network",), default=("train-joint", "train-fast", "finetune", "pretrain", "network")),
     ),
     module="stages.maps.stage",
     follows_split=True,

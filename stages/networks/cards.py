@@ -256,7 +256,9 @@ class NetworkCard:
     def check_proposals(self) -> ProposalHead:
         """The region proposal network. Raises BadSetting for a network without one."""
         if self.heads.proposals is None:
-            raise BadSetting(f"this {self.name} has no region proposal network; name a table of train-rpn")
+            raise BadSetting(
+                f"this {self.name} has no region proposal network; name a table of train-rpn or train-joint"
+            )
         return self.heads.proposals
 
     def check_padding(self, padding: int) -> None:

@@ -453,7 +453,7 @@ STAGE = Stage(
     makes="proposals",
     inputs=(
         Input("images", kinds=("dataset",), annotations=False),
-        Input("rpn", kinds=("network",), default=("train-rpn",), only_if=RPN),
+        Input("rpn", kinds=("network",), default=("train-joint", "train-rpn"), only_if=RPN),
         Input("maps", kinds=("maps",), default=("maps",), only_if=RPN, once=True, of_trunk=True),
     ),
     module="stages.propose.stage",

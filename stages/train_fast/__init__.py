@@ -19,6 +19,8 @@ from stages.networks.heads import POOLINGS, Heads, RegionHead
 from stages.training.region_settings import RegionTraining
 from stages.training.settings import WholeImageTraining
 
+OF_SET, FIXED = "set", "fixed"
+"""Where the means and standard deviations come from that normalise the deltas."""
 BOTH, BOXES_ALONE = "both", "boxes"
 
 
@@ -32,6 +34,13 @@ class Settings(RegionTraining, WholeImageTraining):
         "pooling.",
         choices=POOLINGS,
         source="Fast R-CNN section 2.1; align: Mask R-CNN; warp: Dai et al., arXiv 1512.04412",
+    )
+    delta_normalisation: str = setting(
+        OF_SET,
+        "The means and standard deviations that deltas are normalised with, which end in the weights. set: of each "
+        "class, over the training set; fixed: 0 and (0.1, 0.1, 0.2, 0.2).",
+        choices=(OF_SET, FIXED),
+        source="Fast R-CNN section 2.3; fixed: py-faster-rcnn, end to end",
     )
     outputs: str = setting(
         BOTH,

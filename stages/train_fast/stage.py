@@ -16,7 +16,7 @@ from stages.datasets import Dataset
 from stages.networks import BACKGROUND, NetworkSource, PlannedNetwork
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
-from stages.train_fast import BOXES_ALONE, LOG, STAGE, Settings
+from stages.train_fast import BOXES_ALONE, FIXED, LOG, STAGE, Settings
 from stages.train_fast.training import RegionHeadTraining
 from stages.training.image_memory import MEGABYTE, ImageMemory
 from stages.training.log import last_means
@@ -73,6 +73,8 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
     @cache
     def statistics() -> DeltaStatistics:
+        if settings.delta_normalisation == FIXED:
+            return DeltaStatistics.fixed(len(dataset.classes))
         images = regions_of(settings, dataset, proposals, execution)
         return statistics_of(images, len(dataset.classes), settings, settings.mirror)
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.contract.card import Input, LogColumns, Stage
-from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.networks import PlannedNetwork
-from stages.networks.heads import RATIOS, SCALES, Heads, ProposalHead
+from stages.networks.heads import Heads, ProposalHead
 from stages.training.anchor_settings import AnchorTraining
 from stages.training.settings import WholeImageTraining
 
@@ -23,34 +22,12 @@ from stages.training.settings import WholeImageTraining
 class Settings(AnchorTraining, WholeImageTraining):
     """How the network is trained."""
 
-    scales: tuple[float, ...] = setting(
-        SCALES,
-        "The sides of the square anchors, in strides.",
-        above=0,
-        distinct=True,
-        source="Faster R-CNN section 3.3: 128, 256 and 512 pixels",
-    )
-    ratios: tuple[float, ...] = setting(
-        RATIOS,
-        "The shapes of the anchors, height over width.",
-        at_least=0.01,
-        at_most=100,
-        distinct=True,
-        source="Faster R-CNN section 3.3",
-    )
     hidden: int = setting(
         512,
         "Channels of the 3 x 3 convolution.",
         at_least=1,
         source="Faster R-CNN section 3.1: 256 for ZF, 512 for VGG-16",
     )
-    new_layer_std: float = setting(
-        0.01,
-        "Standard deviation of the initial weights of the region proposal network.",
-        above=0,
-        source="Faster R-CNN section 3.1.3",
-    )
-
     cells_scale: float = setting(
         1.0,
         "The map's cells are multiplied by this; choose it so that the class loss starts near log(2).",
@@ -60,14 +37,13 @@ class Settings(AnchorTraining, WholeImageTraining):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.scales or not self.ratios:
-            raise BadSetting("scales and ratios must each name one or more numbers; there would be no anchors")
+        AnchorTraining.__post_init__(self)
+        WholeImageTraining.__post_init__(self)
 
     @property
     def head(self) -> ProposalHead:
         """The head that is trained."""
-        return ProposalHead(self.scales, self.ratios, self.hidden, self.cells_scale)
+        return self.proposal_head(self.hidden, self.cells_scale)
 
     def heads(self, carried: Heads) -> Heads:
         """The heads of the trained network, given those that the network already has."""

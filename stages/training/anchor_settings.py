@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.networks.heads import RATIOS, SCALES, ProposalHead
 
 PAPER, RELEASE = "paper", "release"
 """What the losses are divided by, in the paper and in the authors' release."""
@@ -12,7 +14,7 @@ PAPER, RELEASE = "paper", "release"
 
 @dataclass(frozen=True)
 class AnchorTraining:
-    """Which anchors are positive and negative, how many are drawn, and how the two losses are weighed."""
+    """The anchors, which of them are positive and negative, how many are drawn, and how the two losses are weighed."""
 
     positive_overlap: float = setting(
         0.7,
@@ -58,3 +60,33 @@ class AnchorTraining:
         at_least=0,
         source="Faster R-CNN equation 1",
     )
+    scales: tuple[float, ...] = setting(
+        SCALES,
+        "The sides of the square anchors, in strides.",
+        above=0,
+        distinct=True,
+        source="Faster R-CNN section 3.3: 128, 256 and 512 pixels",
+    )
+    ratios: tuple[float, ...] = setting(
+        RATIOS,
+        "The shapes of the anchors, height over width.",
+        at_least=0.01,
+        at_most=100,
+        distinct=True,
+        source="Faster R-CNN section 3.3",
+    )
+    new_layer_std: float = setting(
+        0.01,
+        "Standard deviation of the initial weights of the region proposal network.",
+        above=0,
+        source="Faster R-CNN section 3.1.3",
+    )
+
+    def __post_init__(self) -> None:
+        if not self.scales or not self.ratios:
+            raise BadSetting("scales and ratios must each name one or more numbers; there would be no anchors")
+
+    def proposal_head(self, hidden: int, cells_scale: float) -> ProposalHead:
+        """The region proposal network that is trained: a convolution of cells times `cells_scale` to `hidden` channels,
+        and the outputs of the anchors."""
+        return ProposalHead(self.scales, self.ratios, hidden, cells_scale)

@@ -19,7 +19,7 @@ from stages.networks import DELTAS
 from stages.networks.network import Network
 from stages.networks.roi_pooling import map_regions, pooled_regions
 from stages.training.losses import smooth_l1
-from stages.training.region_settings import FIXED, RegionTraining
+from stages.training.region_settings import RegionTraining
 from stages.training.sampling import draw_examples
 from stages.training.whole_images import Objects
 
@@ -75,9 +75,11 @@ class DeltaStatistics:
 
 @dataclass(frozen=True)
 class RegionExamples:
-    """The k regions drawn of an image, the f foreground ones first: `boxes` float32 [k, 4] in its pixels, `labels`
-    int64 [k] (K: background), and the normalised `deltas` float32 [f, 4] that move the foreground onto its objects."""
+    """The k regions drawn of an image, the f foreground ones first: their `rows` int64 [k] among its m objects and the
+    proposals that follow them, `boxes` float32 [k, 4] in its pixels, `labels` int64 [k] (K: background), and the
+    normalised `deltas` float32 [f, 4] that move the foreground onto its objects."""
 
+    rows: NDArray[np.int64]
     boxes: Boxes
     labels: torch.Tensor
     deltas: torch.Tensor
@@ -141,6 +143,7 @@ def draw_regions(
     moved = drawn[foreground[drawn]]
     deltas = statistics.normalised(region_deltas(boxes[moved], labels[moved], objects), labels[moved])
     return RegionExamples(
+        drawn,
         boxes[drawn],
         torch.from_numpy(labels[drawn].astype(np.int64)).to(device),
         torch.from_numpy(deltas.astype(np.float32)).to(device),
@@ -150,10 +153,8 @@ def draw_regions(
 def statistics_of(
     images: Iterable[tuple[Boxes, Objects]], classes: int, settings: RegionTraining, mirrored: bool
 ) -> DeltaStatistics:
-    """The statistics that `settings.delta_normalisation` asks for, from the proposals and objects of each image and, if
-    `mirrored`, of the mirrored image."""
-    if settings.delta_normalisation == FIXED:
-        return DeltaStatistics.fixed(classes)
+    """The statistics of a training set, from the proposals and objects of each image, and of the mirrored image if
+    `mirrored`."""
     return DeltaStatistics.of((foreground_deltas(*image, classes, settings) for image in images), classes, mirrored)
 
 

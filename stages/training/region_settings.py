@@ -9,9 +9,6 @@ from stages.contract.settings import setting
 from stages.networks import NETWORKS, NetworkCard
 from stages.networks.heads import RegionHead
 
-OF_SET, FIXED = "set", "fixed"
-"""Where the means and standard deviations come from that normalise the deltas."""
-
 
 @dataclass(frozen=True)
 class RegionTraining:
@@ -68,13 +65,6 @@ class RegionTraining:
         at_least=0,
         at_most=1,
         source="Fast R-CNN section 2.3: 0.1; both configurations of py-faster-rcnn: 0",
-    )
-    delta_normalisation: str = setting(
-        OF_SET,
-        "The means and standard deviations that deltas are normalised with, which end in the weights. set: of each "
-        "class, over the training set; fixed: 0 and (0.1, 0.1, 0.2, 0.2).",
-        choices=(OF_SET, FIXED),
-        source="Fast R-CNN section 2.3; fixed: py-faster-rcnn, end to end",
     )
     box_weight: float = setting(
         1.0,

@@ -134,6 +134,16 @@ IDENTITY = {
         *("foreground_fraction", "foreground_overlap", "background_overlap", "background_least"),
         *("delta_normalisation", "box_weight", "new_classes_std", "new_boxes_std", "pooling", "outputs"),
     },
+    "train-joint": {
+        *("iterations", "images_per_batch", "optimiser", "learning_rate", "schedule", "step", "warm_up", "momentum"),
+        *("weight_decay", "bias_rate", "new_layer_rate", "most_gradient", "frozen", "sides", "longest", "mirror"),
+        *("difficult", "precision", "seed", "threads", "positive_overlap", "negative_overlap", "best_of_object"),
+        *("border", "anchors_per_image", "positive_anchors", "normalisation", "balance", "scales", "ratios"),
+        *("new_layer_std", "proposal_hidden", "proposal_cells_scale", "side", "hidden", "cells_scale", "dropout"),
+        *("regions_per_image", "foreground_fraction", "foreground_overlap", "background_overlap", "background_least"),
+        *("box_weight", "new_classes_std", "new_boxes_std", "gradient", "pooling", "before_suppression"),
+        *("suppression_iou", "max_boxes", "least_side"),
+    },
     "train-bbox": {"layer", "min_overlap", "regularisation", "target_norm", "norm_seed"},
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},
@@ -143,6 +153,7 @@ NOT_IDENTITY = {
     "maps": {"cache"},
     "train-rpn": {"checkpoint_seconds", "image_memory"},
     "train-fast": {"checkpoint_seconds", "image_memory"},
+    "train-joint": {"checkpoint_seconds", "image_memory"},
     "extract": {"cache"},
     "propose": {"cache", "file", "model"},
     "finetune": {"checkpoint_seconds", "image_memory"},
@@ -161,7 +172,7 @@ LATER = {
     "train-svm": {"positive_overlap", "difficult"},
     "train-bbox": {"difficult"},
     "finetune": {"difficult", "frozen"},
-    "detect": {"score", "cap", "least_score", "all_classes_at_most", "suppression", "regression"},
+    "detect": {"score", "cap", "least_score", "all_classes_at_most", "suppression", "regression", "classes"},
     "eval": {"coco", "bootstrap", "bootstrap_seed"},
 }  # in the key where not the default
 

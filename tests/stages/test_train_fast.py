@@ -136,7 +136,7 @@ def test_the_loss_by_hand() -> None:
     """Three regions, one foreground of class 1 of two: equal scores cost log 3 each, a difference of 2 costs 1.5; the
     deltas of the other class cost nothing."""
     examples = RegionExamples(
-        np.zeros((3, 4), np.float32), torch.tensor([1, 2, 2]), torch.tensor([[2.0, 0.0, 0.0, 0.0]])
+        np.arange(3), np.zeros((3, 4), np.float32), torch.tensor([1, 2, 2]), torch.tensor([[2.0, 0.0, 0.0, 0.0]])
     )
     deltas = torch.zeros(3, 8)
     deltas[0, :4] = 100
