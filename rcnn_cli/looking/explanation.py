@@ -6,7 +6,7 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from rcnn_cli.looking.photos import readable
 from rcnn_cli.looking.showing import evaluation_for
 from rcnn_cli.recipes.detectors import choice_told, detector_node, detector_of, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.recipe import NETWORK
 from rcnn_cli.running.runner import Computed, complete, on_demand, open_input
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
@@ -37,7 +38,10 @@ from stages.matching.ground_truth import listed
 from stages.matching.judgement import Judged, judge
 from stages.matching.objects import Objects, counted_objects, read_objects
 from stages.plurals import number_of
+from stages.propose import Settings as ProposeSettings
+from stages.propose.anchor_trace import AnchorTrace
 from stages.propose.methods import METHODS
+from stages.training.anchor_settings import AnchorTraining
 
 if TYPE_CHECKING:
     from stages.extract.pictures import View
@@ -74,6 +78,16 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Anchors:
+    """What becomes of an image's anchors (`trace`), the `rules` by which training labels them, and the settings of the
+    `proposals`."""
+
+    trace: AnchorTrace
+    rules: AnchorTraining
+    proposals: ProposeSettings
+
+
+@dataclass(frozen=True)
 class Explained:
     """One image explained. K classes of the detector, d detections, m objects.
 
@@ -82,7 +96,7 @@ class Explained:
     keep them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `detections` holds the
     detections, in the same order, `precision` float64 [d] as in `Evaluated`. `labels` are the objects' classes in the
     detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2". `proposals` is
-    what `proposals_of` the image are.
+    what `proposals_of` the image are, `anchors` what `anchors_of` it are.
     """
 
     chosen: Chosen
@@ -102,6 +116,7 @@ class Explained:
     labels: tuple[int | None, ...]
     names: tuple[str, ...]
     proposals: Record | None = None
+    anchors: Anchors | None = None
 
     @property
     def least(self) -> NDArray[np.float32]:
@@ -214,7 +229,10 @@ def explain_image(chosen: Chosen, image: str, split: str | None, execution: Exec
     dataset = graph.dataset(split, "dataset")
     objects = counted_objects(read_objects(dataset, [image]), chosen.rules.use_difficult)
     pixels, proposals = dataset.read_image(image), proposals_of(graph, node, image, execution, computed=computed)
-    return put_together(chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes), proposals)
+    explained = put_together(
+        chosen, image, split, pixels, trace, thresholds, objects, tuple(dataset.classes), proposals
+    )
+    return replace(explained, anchors=anchors_of(graph, node, image, execution, computed))
 
 
 def explain_photo(chosen: Chosen, path: Path, execution: Execution) -> Explained:
@@ -299,6 +317,28 @@ def proposals_of(
     known = [name for name in ("boxes", SCORES_OF_PROPOSALS, *COLUMNS) if name in source.schema.columns()]
     record: Record = source.read(image, known)
     return record
+
+
+def anchors_of(graph: Graph, node: Node, image: str, execution: Execution, computed: Computed) -> Anchors | None:
+    """What becomes of the anchors of an image of the detector's split, computed now; None where proposals do not come
+    from a region proposal network."""
+    proposals = node.made_from("proposals")
+    if proposals is None or not METHODS[proposals.settings.method].reads_maps:
+        return None
+    missing = next((source for source in graph.reads(proposals) if not complete(graph, source)), None)
+    if missing is not None:
+        log.info("%s is not complete: what becomes of the anchors is left out", missing.name)
+        return None
+    trace = on_demand(graph, proposals, execution.in_worker, computed=computed).trace(image)
+    return None if trace is None else Anchors(trace, anchor_rules(proposals), proposals.settings)
+
+
+def anchor_rules(proposals: Node) -> AnchorTraining:
+    """The settings by which the region proposal network was trained; the paper's where the recipe does not train it."""
+    node: Node | None = proposals
+    while node is not None and not isinstance(node.settings, AnchorTraining):
+        node = next((source for source in node.upstream() if source.use.stage.makes == NETWORK), None)
+    return AnchorTraining() if node is None else node.settings
 
 
 def check_against(cached: Reader, image: str, trace: Trace) -> None:

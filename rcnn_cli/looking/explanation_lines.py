@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcnn_cli.looking.evaluated import NAMES, similar_sets
-from rcnn_cli.looking.explanation import Explained, chosen_rows
+from rcnn_cli.looking.explanation import Anchors, Explained, chosen_rows
 from stages.boxes import iou_matrix, reaches
 from stages.detect.misses import Miss, Reason, why_missed
+from stages.detections.region_proposals import Step
 from stages.matching.error_types import BACKGROUND, DIFFICULT, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
 from stages.plurals import number_of
+from stages.propose.anchor_trace import AnchorsOfObject
 
 AROUND = 3
 """The proposals that are shown around an object."""
@@ -22,9 +24,9 @@ AROUND = 3
 
 @dataclass(frozen=True)
 class Line:
-    """What is told of one object or detection: a `sentence`, perhaps a `detail`, and the scored proposals `around` an
-    object; where it happened, `proposal` and the detector's `label` (None without); the `box` of the object (None of a
-    detection); all numbers, as JSON `values`.
+    """What is told of one object or detection: a `sentence`, perhaps a `detail`, the scored proposals `around` an
+    object, and its `anchors`; where it happened, `proposal` and the detector's `label` (None without); the `box` of the
+    object (None of a detection); all numbers, as JSON `values`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Line:
     values: dict[str, Any]
     detail: str = ""
     around: str = ""
+    anchors: str = ""
 
 
 # What is told of an object
@@ -55,6 +58,7 @@ def tell_object(explained: Explained, index: int) -> Line:
         "covering": int(np.sum(reaches(overlaps, explained.chosen.rules.iou))),
         "best_proposal": proposal_values(explained, best, label, box),
         **around_values(explained, box),
+        **anchors_values(explained, box),
     }
     if explained.objects.difficult[index]:
         lying = [at for at in range(len(explained.kept)) if explained.judged.own[at] == index]
@@ -93,6 +97,7 @@ def tell_object(explained: Explained, index: int) -> Line:
         values,
         best_words(values["best_proposal"], trace.scored.regress is not None),
         around_words(explained, box),
+        anchors_words(explained, box),
     )
 
 
@@ -134,6 +139,95 @@ def around_words(explained: Explained, box: NDArray[np.float32]) -> str:
         for row in proposals_around(explained, box)
     ]
     return f"proposals around it, of {len(scores):,}: {'; '.join(told) or 'none'}"
+
+
+def anchors_values(explained: Explained, box: NDArray[np.float32]) -> dict[str, Any]:
+    """The numbers of the anchors around an object: how many training makes positive for it, the best of them by score,
+    and those that overlap it most before and after they are moved; nothing where there are no anchors."""
+    if explained.anchors is None:
+        return {}
+    around = explained.anchors.trace.around(box, explained.anchors.rules)
+    told = {
+        "positive": len(around.positive),
+        "positives": [anchor_values(explained.anchors, around, int(row)) for row in around.positive[:AROUND]],
+        "best": anchor_values(explained.anchors, around, around.best),
+        "best_once_moved": anchor_values(explained.anchors, around, around.best_after),
+    }
+    return {"anchors": told}
+
+
+def anchor_values(anchors: Anchors, around: AnchorsOfObject, anchor: int) -> dict[str, Any]:
+    """An anchor's numbers for an object; boxes are in pixels of the image, and reach over its edge as anchors do."""
+    trace = anchors.trace
+    fate = trace.steps.fate(anchor)
+    corners = trace.anchors[anchor].astype(np.float64) / trace.scale
+    values: dict[str, Any] = {
+        "anchor": anchor,
+        "box": corners.tolist(),
+        "iou": float(around.overlaps[anchor]),
+        "box_once_moved": trace.in_image(trace.steps.moved[anchor][None])[0].tolist(),
+        "iou_once_moved": float(around.after[anchor]),
+        "anchor_score": float(trace.scores[anchor]),
+        "positive": bool(np.isin(anchor, around.positive)),
+        "became": str(fate.step),
+        "rank": fate.rank,
+    }
+    if fate.by is not None:
+        values["suppressed_by"] = {
+            "anchor": fate.by,
+            "rank": trace.steps.fate(fate.by).rank,
+            "iou": overlap(trace.steps.moved[anchor], trace.steps.moved[fate.by]),
+            "iou_with_object": float(around.after[fate.by]),
+        }
+    return values
+
+
+def anchors_words(explained: Explained, box: NDArray[np.float32]) -> str:
+    """What became of the anchors around a missed object, in words; nothing where there are none."""
+    if explained.anchors is None:
+        return ""
+    anchors, trace = explained.anchors, explained.anchors.trace
+    around = trace.around(box, anchors.rules)
+    count = len(around.positive)
+    told = f"anchors: {count or 'none'} positive for it by the rules of training"
+    if around.overlaps[around.best] > 0:
+        told += f"; the nearest {anchor_words(anchors, around, around.best)}"
+    if around.best_after != around.best and around.after[around.best_after] > 0:
+        told += f"; the nearest once moved {anchor_words(anchors, around, around.best_after)}"
+    return told
+
+
+def anchor_words(anchors: Anchors, around: AnchorsOfObject, anchor: int) -> str:
+    """One anchor: its size and IoU, where it was moved, its score, and what became of it."""
+    trace = anchors.trace
+    width, height = (trace.anchors[anchor, 2:] - trace.anchors[anchor, :2]) / trace.scale
+    moved = f"IoU {around.overlaps[anchor]:.2f}, moved to {around.after[anchor]:.2f}"
+    return (
+        f"({width:.0f} x {height:.0f}, {moved}, score {trace.scores[anchor]:.2f}) {fate_words(anchors, around, anchor)}"
+    )
+
+
+def fate_words(anchors: Anchors, around: AnchorsOfObject, anchor: int) -> str:
+    """What became of an anchor."""
+    steps, settings = anchors.trace.steps, anchors.proposals
+    fate = steps.fate(anchor)
+    if fate.step is Step.TOO_SMALL:
+        width, height = (steps.moved[anchor, 2:] - steps.moved[anchor, :2]) / anchors.trace.scale
+        return f"was too small, {width:.0f} x {height:.0f} once moved and clipped"
+    if fate.step is Step.NOT_AMONG_BEST:
+        return f"has rank {fate.rank:,}, and only the first {settings.before_suppression:,} went on to suppression"
+    if fate.step is Step.BELOW_LIMIT:
+        return f"has rank {fate.rank:,} after suppression, and only the first {settings.max_boxes:,} are proposed"
+    if fate.step is Step.PROPOSED:
+        return f"is proposal {fate.rank:,}"
+    assert fate.by is not None
+    by = steps.fate(fate.by)
+    which = "proposal" if by.step is Step.PROPOSED else "the box with rank"
+    shared = overlap(steps.moved[anchor], steps.moved[fate.by])
+    return (
+        f"was suppressed by {which} {by.rank:,}, which overlaps it by {shared:.2f} and the object by "
+        f"{around.after[fate.by]:.2f}"
+    )
 
 
 def best_words(best: Mapping[str, Any] | None, regressed: bool) -> str:

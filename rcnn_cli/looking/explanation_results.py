@@ -98,7 +98,7 @@ def format_text(explained: Explained, lines: Lines) -> str:
     objects = [
         text
         for line in lines.objects
-        for text in (line.sentence, *(f"    {more}" for more in (line.detail, line.around) if more))
+        for text in (line.sentence, *(f"    {more}" for more in (line.detail, line.around, line.anchors) if more))
     ]
     if explained.split and not objects:
         objects = ["no object of that class is annotated" if len(explained.objects) else "no object is annotated"]

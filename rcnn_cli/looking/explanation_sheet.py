@@ -55,6 +55,8 @@ def heading(explained: Explained) -> Pixels:
     )
     words = "proposal; tinted: its region" if explained.has_regions else "proposal"
     entries = [Entry(words, PROPOSAL)]
+    if explained.anchors is not None:
+        entries.append(Entry("anchor that overlaps a missed object most", PROPOSAL, dashed=True))
     if explained.trace.scored.regress is not None:
         entries.append(Entry("after regression", REGRESSED))
     if explained.split is None:
@@ -179,7 +181,7 @@ def strip(explained: Explained, line: Line) -> Pixels:
         left += bars.shape[1] + GAP
     width = WIDTH - GAP - left
     bottom = write(pen, line.sentence, (left, GAP), width, STRIP - 70, INK, 17)
-    more = "; ".join(filter(None, (line.detail, line.around)))
+    more = "; ".join(filter(None, (line.detail, line.anchors or line.around)))
     write(pen, more, (left, bottom + 8), width, GAP + STRIP - bottom - 8, FAINT, 14)
     return np.asarray(canvas).copy()
 
@@ -199,6 +201,7 @@ def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
     if line.box is not None:
         marks.append(Mark(line.box, colour if line.verdict == "missed" else TRUTH, dashed=True))
     boxes = np.array([mark.box for mark in marks])
+    marks += anchor_marks(explained, line)  # anchors need not fit the part
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     side = max(float((high - low).max()) * ROOM, 16.0)
     height, width = pixels.shape[:2]
@@ -210,6 +213,14 @@ def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
     marks += [Mark(trace.scored.boxes[row], PROPOSAL, thin=True) for row in around if row != line.proposal]
     shifted = [Mark(mark.box - shift, mark.colour, dashed=mark.dashed, thin=mark.thin) for mark in marks]
     return draw_marks(part, shifted, (STRIP, STRIP))
+
+
+def anchor_marks(explained: Explained, line: Line) -> list[Mark]:
+    """The anchor that overlaps a missed object most."""
+    if not line.anchors or line.box is None:
+        return []
+    best = line.values["anchors"]["best"]
+    return [Mark(np.array(best["box"], np.float32), PROPOSAL, dashed=True, stroke=1)] if best["iou"] else []
 
 
 def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels:

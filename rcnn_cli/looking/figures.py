@@ -14,7 +14,7 @@ from rcnn_cli.looking.units import features_nodes
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.detectors import detector_node, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.running.runner import check_readable, complete, open_input
+from rcnn_cli.running.runner import check_readable, complete, on_demand, open_input
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import nearest
@@ -26,6 +26,7 @@ from stages.matching.objects import Objects, read_objects
 from stages.networks import NetworkSource
 from stages.pictures.drawing import save_image
 from stages.plurals import number_of, plural
+from stages.propose.methods import METHODS
 
 A_SHEET = 12
 REGIONS = 6
@@ -191,6 +192,27 @@ def proposals(graph: Graph, wish: Wish) -> Pictures:
     return pictures, f"{node.name}, {len(ids)} {how} {plural('image', len(ids))}"
 
 
+def anchors(graph: Graph, wish: Wish) -> Pictures:
+    """Faster R-CNN's Table 1: the average size of each anchor's proposals, on chosen or random images."""
+    from stages.propose.anchor_trace import proposal_sizes
+    from stages.propose.pictures import size_sheet, size_words
+
+    node = proposals_node(graph)
+    if not METHODS[node.settings.method].reads_maps:
+        raise StageError(f"{node.name}: method = '{node.settings.method}' has no anchors")
+    computed = on_demand(graph, node, Execution(skip_bad_images=True).in_worker)
+    ids = chosen_images(wish, computed.item_ids, node.dataset)
+    traces = [trace for trace in map(computed.trace, ids) if trace is not None]
+    if not traces:
+        raise StageError(f"none of the {number_of(len(ids), 'image')} of '{node.dataset}' can be read")
+    sizes = proposal_sizes(traces)
+    how = "chosen" if wish.images else f"random (seed {wish.seed})"
+    images = f"{node.name}, {len(traces)} {how} {plural('image', len(traces))}"
+    columns = len(open_input(graph, node, "rpn", Execution()).card.heads.proposals.scales)
+    words = "; ".join(size_words(sizes))
+    return {"": size_sheet(sizes, columns)}, f"{images}; in pixels of the network's input, {words}"
+
+
 def proposals_node(graph: Graph) -> Node:
     """The proposals that the main detector scores, else the recipe's first. Raises StageError if there are none."""
     made = detector_node(graph).made_from("proposals") if graph.making("detections") else None
@@ -347,6 +369,7 @@ def complete_evaluations(graphs: Sequence[Graph]) -> tuple[dict[str, Reader], st
 OF_RECIPE: dict[str, Callable[[Graph, Wish], Pictures]] = {
     "detections": detections,
     "proposals": proposals,
+    "anchors": anchors,
     "filters": filters,
     "transformations": transformations,
     "training-samples": training_samples,

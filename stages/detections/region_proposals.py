@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypedDict, Unpack
 
 import numpy as np
@@ -52,6 +53,26 @@ def region_proposals(
     return moved[proposed], scores[proposed]
 
 
+class Step(StrEnum):
+    """Where the way of an anchor ends."""
+
+    TOO_SMALL = "too small"
+    NOT_AMONG_BEST = "not among the best before suppression"
+    SUPPRESSED = "suppressed"
+    BELOW_LIMIT = "not among the best after suppression"
+    PROPOSED = "proposed"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of an anchor: the `step` at which its way ends; its `rank` by score, from 1, among those that
+    reached this step (None if it is too small); the anchor that suppressed it, `by` (None: it was not suppressed)."""
+
+    step: Step
+    rank: int | None = None
+    by: int | None = None
+
+
 @dataclass(frozen=True)
 class AnchorSteps:
     """What becomes of n anchors on the way to proposals: `moved` float32 [n, 4], the boxes that they are moved to, and
@@ -65,6 +86,20 @@ class AnchorSteps:
     apart: NDArray[np.int64]
     proposed: NDArray[np.int64]
     iou: float | None
+
+    def fate(self, anchor: int) -> Fate:
+        """What becomes of an anchor."""
+        for step, left in (
+            (Step.PROPOSED, self.proposed),
+            (Step.BELOW_LIMIT, self.apart),
+            (Step.SUPPRESSED, self.best),
+            (Step.NOT_AMONG_BEST, self.large),
+        ):
+            places = np.flatnonzero(left == anchor)
+            if len(places):
+                by = self.suppressed_by(anchor) if step is Step.SUPPRESSED else None
+                return Fate(step, int(places[0]) + 1, by)
+        return Fate(Step.TOO_SMALL)
 
     def suppressed_by(self, anchor: int) -> int:
         """The anchor, one of `apart`, whose box suppressed that of `anchor`, which is one of `best` and not of `apart`:

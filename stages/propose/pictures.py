@@ -1,4 +1,4 @@
-"""A contact sheet of proposals, coloured by score."""
+"""Contact sheets of proposals, coloured by score, and of the sizes that anchors are moved to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from stages.images.reading import Pixels
 from stages.pictures.drawing import contact_sheet
 from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.marks import Mark, draw_marks, draw_proposals
-from stages.pictures.palette import PROPOSAL, TRUTH, Colour, score_colours
+from stages.pictures.palette import FAINT, PROPOSAL, TRUTH, Colour, score_colours
 from stages.plurals import number_of
+from stages.propose.anchor_trace import ProposalSizes
 
 COVERED = 0.5
 """The IoU from which a proposal covers an object."""
 STEPS = 5
 """Colours in the legend."""
+SIZE_CELL = 210
+"""The side of a cell of the sheet of sizes, in pixels."""
 
 
 def proposal_sheet(
@@ -75,3 +78,36 @@ def as_colour(ink: np.ndarray) -> Colour:
     """A colour float32 [3] as whole numbers."""
     red, green, blue = (round(float(channel)) for channel in ink)
     return red, green, blue
+
+
+def size_sheet(sizes: ProposalSizes, columns: int) -> Pixels:
+    """Each anchor and, around the same centre, the average size of its proposals, all at one scale, in rows of
+    `columns`: uint8 [H, W, 3] RGB."""
+    anchors = (sizes.anchors[:, 2:] - sizes.anchors[:, :2]).astype(np.float64)
+    scale = (SIZE_CELL - 12) / max(float(anchors.max()), float(np.nanmax(sizes.means, initial=1.0)))
+    ground = np.full((SIZE_CELL, SIZE_CELL, 3), 48, np.uint8)
+    cells = []
+    for anchor, mean in zip(anchors, sizes.means, strict=True):
+        marks = [Mark(centred(anchor * scale), FAINT)]
+        if np.isfinite(mean).all():
+            marks.insert(0, Mark(centred(mean * scale), PROPOSAL))
+        cells.append(draw_marks(ground, marks, (SIZE_CELL, SIZE_CELL)))
+    sheet = contact_sheet(cells, columns, size_words(sizes))
+    width = sheet.shape[1] - 24
+    entries = [Entry("anchor", FAINT, line=True), Entry("average size of its proposals", PROPOSAL, line=True)]
+    return np.concatenate([with_margins(draw_legend([entries], width, points=13), 12, 0, 12), sheet])
+
+
+def size_words(sizes: ProposalSizes) -> list[str]:
+    """Each anchor's size and the average of its proposals': "128 x 128: 113 x 114 (1,204)"."""
+    words = []
+    for anchor, mean, count in zip(sizes.anchors, sizes.means, sizes.counts, strict=True):
+        width, height = anchor[2:] - anchor[:2]
+        average = f"{mean[0]:.0f} x {mean[1]:.0f} ({count:,})" if count else "none"
+        words.append(f"{width:.0f} x {height:.0f}: {average}")
+    return words
+
+
+def centred(size: np.ndarray) -> np.ndarray:
+    """A box float64 [4] of this size (width, height) around the centre of a cell."""
+    return np.concatenate([(SIZE_CELL - size) / 2, (SIZE_CELL + size) / 2])

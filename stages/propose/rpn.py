@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cache import Record, Schema
 from stages.anchors import anchors_of_map
-from stages.boxes import clip_boxes
+from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs, ItemReader, OnDemand
-from stages.detections.region_proposals import region_proposals
+from stages.detections.region_proposals import Limits, anchor_steps, region_proposals
 from stages.images.scale import scaled_size
 from stages.networks import NetworkSource
 from stages.networks.feature_maps import FeatureMaps, check_maps, planes_of, read_maps
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load_first, loaded
 from stages.propose import Settings
+from stages.propose.anchor_trace import AnchorTrace
 from stages.propose.selection import uniform_numbers
 
 PRECISION = "float32"
@@ -66,10 +68,55 @@ class NetworkProposals(OnDemand):
         with arithmetic(PRECISION, device):
             return proposals_of(maps, loaded(self.source, PRECISION, device), self.settings, item_id)
 
+    def trace(self, image_id: str) -> AnchorTrace | None:
+        """What becomes of the anchors of one image; None if it is skipped. Raises as `record`."""
+        maps, reason = read_maps(self.maps, image_id)
+        if reason:
+            return None
+        device = self.execution.device
+        with arithmetic(PRECISION, device):
+            return traced_anchors(maps, loaded(self.source, PRECISION, device), self.settings, image_id)
+
 
 def proposals_of(maps: FeatureMaps, network: Network, settings: Settings, image_id: str) -> Record:
     """The record of one image, given its maps at one scale: boxes in pixels of the image, by falling score."""
-    cells, scale, (width, height) = maps.maps[0], maps.scales[0], maps.image_size
+    scale, (width, height) = maps.scales[0], maps.image_size
+    anchors, deltas, scores = anchor_outputs(maps, network, settings, image_id)
+    input_size = scaled_size(width, height, scale)
+    boxes, kept = region_proposals(anchors, deltas, scores, *input_size, **limits_of(settings, scale))
+    return {
+        "boxes": clip_boxes(boxes / np.float32(scale), width, height),
+        "scores": kept,
+        "image_size": np.array([width, height], np.int32),
+    }
+
+
+def traced_anchors(maps: FeatureMaps, network: Network, settings: Settings, image_id: str) -> AnchorTrace:
+    """What becomes of the anchors of one image, given its maps at one scale."""
+    scale, image_size = maps.scales[0], maps.image_size
+    anchors, deltas, scores = anchor_outputs(maps, network, settings, image_id)
+    input_size = scaled_size(*image_size, scale)
+    steps = anchor_steps(anchors, deltas, scores, *input_size, **limits_of(settings, scale))
+    per_cell = network.card.check_proposals().anchors
+    return AnchorTrace(anchors, per_cell, scores, steps, scale, image_size, input_size)
+
+
+def limits_of(settings: Settings, scale: float) -> Limits:
+    """What is left of the anchors of an image that enters the network scaled by `scale`."""
+    return {
+        "least_side": settings.least_side * scale,
+        "before_suppression": settings.before_suppression,
+        "iou": settings.suppression_iou if settings.suppression_iou < 1 else None,
+        "at_most": settings.max_boxes,
+    }
+
+
+def anchor_outputs(
+    maps: FeatureMaps, network: Network, settings: Settings, image_id: str
+) -> tuple[Boxes, NDArray[np.floating], NDArray[np.float32]]:
+    """(the anchors of one image, float32 [n, 4] in pixels of the network's input; the deltas that they are moved by,
+    [n, 4]; the scores that they are ranked by, float32 [n]). Raises StageError for outputs that are not finite."""
+    cells, (width, height) = maps.maps[0], maps.image_size
     head = network.card.check_proposals()
     with torch.inference_mode():
         outputs = network.anchors(planes_of(cells, network.device)[None])
@@ -84,18 +131,4 @@ def proposals_of(maps: FeatureMaps, network: Network, settings: Settings, image_
         scores = numbers.astype(np.float32)
     stride = network.card.trunk.stride
     anchors = anchors_of_map(cells.shape[1], cells.shape[0], stride, head.scales, head.ratios)
-    boxes, kept = region_proposals(
-        anchors,
-        deltas if settings.refinement else np.zeros_like(deltas),
-        scores,
-        *scaled_size(width, height, scale),
-        least_side=settings.least_side * scale,
-        before_suppression=settings.before_suppression,
-        iou=settings.suppression_iou if settings.suppression_iou < 1 else None,
-        at_most=settings.max_boxes,
-    )
-    return {
-        "boxes": clip_boxes(boxes / np.float32(scale), width, height),
-        "scores": kept,
-        "image_size": np.array([width, height], np.int32),
-    }
+    return anchors, deltas if settings.refinement else np.zeros_like(deltas), scores

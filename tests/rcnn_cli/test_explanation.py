@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rcnn_cli.looking.explanation import (
+    Anchors,
     Chosen,
     Explained,
     choose,
@@ -23,6 +24,7 @@ from rcnn_cli.looking.explanation_results import as_values, format_text
 from rcnn_cli.looking.explanation_sheet import WIDTH, explanation_sheet
 from rcnn_cli.recipes.graph import Graph
 from stages.contract.errors import StageError
+from stages.detections.region_proposals import anchor_steps
 from stages.extract import Settings as ExtractSettings
 from stages.extract.pictures import View, seen_regions
 from stages.matching.objects import Objects
@@ -30,6 +32,9 @@ from stages.networks import CAFFE, NetworkSource
 from stages.pictures.marks import FAINTEST
 from stages.pictures.palette import SCORES as SCORE_COLOURS
 from stages.pictures.palette import rgb
+from stages.propose import Settings as ProposeSettings
+from stages.propose.anchor_trace import AnchorTrace
+from stages.training.anchor_settings import AnchorTraining
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene
 from tests.stages.test_trace import traced
 
@@ -160,6 +165,65 @@ def test_scored_proposals_around_a_missed_object(chosen: Chosen) -> None:
     assert tell_object(others, 0).around == ""
     assert tell_object(explained_of(chosen, trace, CAT), 0).around == ""
     assert "proposals_around" not in tell_object(explained_of(chosen, trace, CAT), 0).values
+
+
+def anchors_of(*anchors: tuple[float, ...], moved: float = 0, **limits: Any) -> Anchors:
+    """Anchors of an image of 100 x 100 pixels with scores 0.5, 0.9, 0.8, ...; the last one is moved right by `moved` of
+    its widths."""
+    boxes = np.array(anchors, np.float32)
+    deltas = np.zeros((len(boxes), 4))
+    deltas[-1, 0] = moved
+    scores = np.array([0.5, 0.9, 0.8][: len(boxes)], np.float32)
+    steps = anchor_steps(boxes, deltas, scores, 100, 100, **{"least_side": 1, **limits})
+    trace = AnchorTrace(boxes, 1, scores, steps, 1.0, (100, 100), (100, 100))
+    settings = {name: limits[name] for name in ("before_suppression",) if name in limits}
+    if "at_most" in limits:
+        settings["max_boxes"] = limits["at_most"]
+    return Anchors(trace, AnchorTraining(), ProposeSettings(method="rpn", **settings))
+
+
+TWO = ((0, 0, 10, 10), (0, 0, 10, 9))
+BY_RULES = "positive for it by the rules of training"
+NEAREST = f"anchors: 2 {BY_RULES}; the nearest (10 x 10, IoU 1.00, moved to 1.00, score 0.50)"
+LIMITED = "has rank 2 after suppression, and only the first 1 are proposed"
+
+
+@pytest.mark.parametrize(
+    ("anchors", "limits", "words"),
+    [
+        (TWO, {}, f"{NEAREST} was suppressed by proposal 1, which overlaps it by 0.90 and the object by 0.90"),
+        (TWO, {"iou": 0.95}, f"{NEAREST} is proposal 2"),
+        (TWO, {"least_side": 16}, f"{NEAREST} was too small, 10 x 10 once moved and clipped"),
+        (TWO, {"before_suppression": 1}, f"{NEAREST} has rank 2, and only the first 1 went on to suppression"),
+        (
+            TWO,
+            {"iou": None, "at_most": 1},
+            f"{NEAREST} {LIMITED}",
+        ),
+        (
+            (*TWO, (10, 0, 20, 10)),
+            {"iou": 0.95, "moved": -1, "before_suppression": 2},
+            f"{NEAREST} has rank 3, and only the first 2 went on to suppression; the nearest once moved (10 x 10, IoU "
+            "0.00, moved to 1.00, score 0.80) is proposal 2",
+        ),
+        (((50, 50, 60, 60),), {}, f"anchors: none {BY_RULES}"),
+    ],
+)
+def test_anchors_around_a_missed_object(
+    anchors: tuple[tuple[float, ...], ...], limits: dict[str, Any], words: str, chosen: Chosen
+) -> None:
+    trace = traced([(0, 0, 10, 9)], [(-1, -1)])
+    explained = dataclasses.replace(explained_of(chosen, trace, CAT), anchors=anchors_of(*anchors, **limits))
+    line = tell_object(explained, 0)
+    assert line.anchors == words
+    assert f"    {words}\n" in format_text(explained, tell_lines(explained, None, None))
+    told = line.values["anchors"]
+    assert told["positive"] == len(told["positives"]) == (0 if len(anchors) == 1 else 2)
+    assert told["best"]["box"] == list(anchors[0])
+    assert tell_object(explained_of(chosen, trace, CAT), 0).anchors == ""
+    assert "anchors" not in tell_object(explained_of(chosen, trace, CAT), 0).values
+    sheet = explanation_sheet(explained, tell_lines(explained, None, None))
+    assert sheet.shape[1] == WIDTH
 
 
 def test_another_class(chosen: Chosen) -> None:

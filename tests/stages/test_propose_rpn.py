@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
+from cache import Reader
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import RecipeError, load_recipe
 from stages.anchors import cell_anchors, map_anchors
@@ -237,3 +239,52 @@ def test_proposals_and_features_of_an_image_share_its_map(
     assert not (tmp_path / "work" / "caches" / "propose").exists()
     assert len(convolved) == len(decoded) == 6
     assert sorted(decoded) == sorted(set(decoded))
+
+
+def test_an_image_is_explained_down_to_its_anchors(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """The anchor that an explanation calls a proposal is that proposal of the cache; no explanation writes caches."""
+    recipe, work = tmp_path / "rpn.toml", tmp_path / "work"
+    recipe.write_text(
+        made[0].read_text().replace("max_boxes = 30", "max_boxes = 300\nleast_side = 4.0")
+        + """
+[extract]
+layers = ["pool4"]
+padding = 4
+inputs = { network = "train-rpn" }
+[train-svm]
+layer = "pool4"
+[detect]
+split = "train"
+"""
+    )
+    rcnn("run", recipe, "--jobs", 1, work=work)
+    kept = sorted((work / "caches").rglob("*"))
+    reader = Reader(next((work / "caches" / "propose").iterdir()))
+    proposed = 0
+    for image in reader.item_ids:
+        printed = rcnn("explain", recipe, image, "-o", tmp_path / "out", work=work).stdout
+        told = json.loads((tmp_path / "out" / f"{image}.json").read_text())
+        boxes = reader.read(image, ["boxes"])["boxes"]
+        for thing in told["objects"]:
+            anchors = thing["anchors"]
+            assert anchors["positive"] >= 1
+            assert anchors["best_once_moved"]["iou_once_moved"] >= anchors["best"]["iou_once_moved"]
+            for anchor in (anchors["best"], anchors["best_once_moved"], *anchors["positives"]):
+                if anchor["became"] == "proposed":
+                    proposed += 1
+                    assert anchor["box_once_moved"] == boxes[anchor["rank"] - 1].tolist()
+            if thing.get("verdict") == "missed":
+                assert f"anchors: {anchors['positive']} positive for it by the rules of training" in printed
+    assert proposed
+    assert sorted((work / "caches").rglob("*")) == kept
+    drawn = rcnn("figures", recipe, "--only", "anchors", "--images", 2, "-o", tmp_path / "out", work=work).stdout
+    assert "propose@train, 2 random (seed 0) images; in pixels of the network's input, 22 x 12: " in drawn
+    assert (tmp_path / "out" / "rpn-anchors.png").exists()
+
+
+def test_only_a_region_proposal_network_has_anchors(made: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = tmp_path / "windows.toml"
+    recipe.write_text(made[0].read_text().replace('method = "rpn"', 'method = "sliding-window"'))
+    refused = rcnn("figures", recipe, "--only", "anchors", "-o", tmp_path, work=tmp_path / "work", check=False)
+    assert refused.returncode == 1
+    assert "not drawn: propose@train: method = 'sliding-window' has no anchors" in refused.stdout + refused.stderr

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stages.anchors import RATIOS, SCALES, cell_anchors, inside, map_anchors
 from stages.boxes import decode_deltas, has_area
 from stages.contract.errors import StageError
-from stages.detections.region_proposals import anchor_steps, region_proposals
+from stages.detections.region_proposals import Fate, Step, anchor_steps, region_proposals
 from stages.matching.anchors import NEGATIVE, POSITIVE, UNUSED, anchor_deltas, anchor_labels
 from stages.matching.windows import window_labels
 from stages.propose import Settings
@@ -197,6 +197,10 @@ def test_what_becomes_of_each_anchor():
     assert steps.best.tolist() == [4, 1, 0]
     assert steps.apart.tolist() == steps.proposed.tolist() == [4, 1]
     assert steps.suppressed_by(0) == 1
+    fates = [(Step.SUPPRESSED, 3, 1), (Step.PROPOSED, 2, None), (Step.TOO_SMALL, None, None)]
+    fates += [(Step.NOT_AMONG_BEST, 4, None), (Step.PROPOSED, 1, None)]
+    assert [steps.fate(anchor) for anchor in range(5)] == [Fate(*fate) for fate in fates]
+    assert anchor_steps(*arguments, at_most=1).fate(1) == Fate(Step.BELOW_LIMIT, 2)
     np.testing.assert_array_equal(steps.moved, anchors)
     boxes, kept = region_proposals(*arguments, before_suppression=3)
     np.testing.assert_array_equal(boxes, anchors[[4, 1]])
