@@ -14,7 +14,7 @@ from stages.detections.suppression import greedy_nms
 
 
 class Limits(TypedDict, total=False):
-    """What is left of the anchors; the defaults are those of `anchor_steps`."""
+    """What is left of the anchors; the defaults are those of `proposed_anchors`."""
 
     least_side: float
     before_suppression: int
@@ -28,11 +28,7 @@ def region_proposals(
     scores: NDArray[np.float32],
     width: int,
     height: int,
-    *,
-    least_side: float = 16.0,
-    before_suppression: int = 6000,
-    iou: float | None = 0.7,
-    at_most: int = 300,
+    **limits: Unpack[Limits],
 ) -> tuple[Boxes, NDArray[np.float32]]:
     """The best-scored proposals in an input of `width` x `height` pixels: boxes float32 [k, 4] and their scores float32
     [k], highest first.
@@ -46,11 +42,28 @@ def region_proposals(
     The release keeps 12,000 and 2,000 for joint training, all and 2,000 for the alternating one. Raises ValueError for
     scores or deltas that are not finite.
     """
+    moved, proposed = proposed_anchors(anchors, deltas, scores, width, height, **limits)
+    return moved[proposed], scores[proposed]
+
+
+def proposed_anchors(
+    anchors: Boxes,
+    deltas: NDArray[np.floating],
+    scores: NDArray[np.float32],
+    width: int,
+    height: int,
+    *,
+    least_side: float = 16.0,
+    before_suppression: int = 6000,
+    iou: float | None = 0.7,
+    at_most: int = 300,
+) -> tuple[Boxes, NDArray[np.int64]]:
+    """(the boxes that the anchors are moved to, float32 [n, 4]; the anchors whose boxes are proposals, int64 [k], by
+    falling score), with the arguments of `region_proposals`."""
     moved, large = large_boxes(anchors, deltas, scores, width, height, least_side)
     best = large[: before_suppression or len(large)]
     apart = best if iou is None else best[greedy_nms(moved[best], scores[best], iou, at_most)]
-    proposed = apart[: at_most or len(apart)]
-    return moved[proposed], scores[proposed]
+    return moved, apart[: at_most or len(apart)]
 
 
 class Step(StrEnum):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes, clip_boxes
-from stages.detections.region_proposals import anchor_steps
+from stages.detections.region_proposals import proposed_anchors
 from stages.images.scale import scaled_size
 from stages.networks.cards import Trunk
 from stages.networks.roi_warping import roi_warp
@@ -43,7 +43,7 @@ def proposals_of_step(
     """The proposals of an image of `size` (width, height), from the `scores` [n] and `deltas` [n, 4] that the network
     has for its `anchors` [n, 4], in pixels of its input, at `scale`, at this step. Raises ValueError for outputs that
     are not finite."""
-    steps = anchor_steps(
+    moved, proposed = proposed_anchors(
         anchors,
         deltas,
         scores,
@@ -53,8 +53,7 @@ def proposals_of_step(
         iou=settings.suppression_iou if settings.suppression_iou < 1 else None,
         at_most=settings.max_boxes,
     )
-    boxes = clip_boxes(steps.moved[steps.proposed] / np.float32(scale), *size)
-    return StepProposals(boxes, steps.proposed)
+    return StepProposals(clip_boxes(moved[proposed] / np.float32(scale), *size), proposed)
 
 
 def moved_anchors(anchors: torch.Tensor, deltas: torch.Tensor, width: int, height: int) -> torch.Tensor:
