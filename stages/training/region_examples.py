@@ -170,7 +170,8 @@ def region_outputs(
         sizes = (network.layers[network.card.check_classifier()], network.layers[DELTAS])
         return maps.new_zeros((0, sizes[0])), maps.new_zeros((0, sizes[1]))
     regions = map_regions(boxes, [scale], card.trunk, card.input_size, head.pooling)
-    pooled = torch.cat(list(pooled_regions([maps[0]], regions, head.side, head.pooling, len(boxes))))
+    cells = maps[0].to(torch.float32)  # torchvision's RoI max pooling on a CPU takes no bfloat16 maps
+    pooled = torch.cat(list(pooled_regions([cells], regions, head.side, head.pooling, len(boxes))))
     return head_outputs(network, pooled[torch.from_numpy(regions.inverse).to(pooled.device)])
 
 

@@ -230,6 +230,17 @@ def test_a_training_that_resumes_is_bit_for_bit_the_same(dataset: Any, pooling: 
     assert not torch.equal(one["fc5.weight"], before["fc5.weight"])
 
 
+@pytest.mark.parametrize("pooling", ["max", "align", "warp"])
+def test_bfloat16_has_nearly_the_same_losses(dataset: Any, pooling: str) -> None:
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        settings = Settings(**SMALL, pooling=pooling, precision=precision)
+        (batch,) = sampler(dataset, settings).batches(1, 1)
+        rows.append(training(dataset, settings).step(batch))
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=0.02)
+    assert rows[0]["loss"] != rows[1]["loss"]
+
+
 def changed(training: RegionHeadTraining, dataset: Any, settings: Settings) -> set[str]:
     before = {name: tensor.clone() for name, tensor in training.module.state_dict().items()}
     for batch in sampler(dataset, settings).batches(1, 2):

@@ -314,6 +314,17 @@ def test_what_is_logged(dataset: Any) -> None:
     assert all(0 <= row[name] <= 1 for name in names)
 
 
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_bfloat16_has_nearly_the_same_losses(dataset: Any, gradient: str) -> None:
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        settings = small(gradient, precision=precision)
+        (batch,) = sampler(dataset, settings).batches(1, 1)
+        rows.append(training(dataset, settings).step(batch))
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=0.02)
+    assert rows[0]["loss"] != rows[1]["loss"]
+
+
 def test_a_training_that_diverges_ends_with_a_sentence(dataset: Any) -> None:
     settings = Settings(**SMALL)
     trained = training(dataset, settings)
