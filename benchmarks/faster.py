@@ -323,7 +323,7 @@ class TorchvisionTraining:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 def torchvision_input(pixels: Any, network: Network) -> torch.Tensor:
