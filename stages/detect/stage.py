@@ -35,7 +35,8 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 def part_size(settings: Settings, inputs: Inputs) -> int:
     """Sixteen images, or fewer if there are more than a thousand classes, so that a part is not much larger."""
-    classes = len(settings.classes or own_classes(settings, inputs))
+    of_svms = settings.score == "svm" and not settings.classes
+    classes = len(inputs.reader("svm")) if of_svms else len(settings.classes or chosen_scorer(settings, inputs).classes)
     return max(1, min(STAGE.part_size, STAGE.part_size * MOST_CLASSES // classes))
 
 
@@ -167,16 +168,9 @@ def chosen_scorer(settings: Settings, inputs: Inputs) -> Scorer:
     return read_svms(inputs.reader("svm"))
 
 
-def own_classes(settings: Settings, inputs: Inputs) -> Sequence[str]:
-    """The detector's classes by its own names."""
-    if settings.score == "svm":
-        return list(inputs.reader("svm").item_ids)
-    return chosen_scorer(settings, inputs).classes
-
-
 def detected_classes(settings: Settings, inputs: Inputs) -> list[str]:
     """The names of the classes in the order of `label`."""
-    own = own_classes(settings, inputs)
+    own = chosen_scorer(settings, inputs).classes
     return [name for _, name in chosen_classes(settings.classes, own)] if settings.classes else list(own)
 
 
