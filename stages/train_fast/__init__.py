@@ -76,9 +76,10 @@ def plans(settings: Settings, network: PlannedNetwork) -> PlannedNetwork:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a head that does not fit the network, layers to be frozen that it does not have, and maps
-    that do not fit."""
-    from stages.training.frozen import check_frozen  # imported here: only PyTorch knows the layers' names
+    """Raises BadSetting for a head that does not fit the network, layers to be frozen that it does not have or that are
+    new, and maps that do not fit."""
+    from stages.training.frozen import check_training  # imported here: only PyTorch knows the layers' names
+    from stages.training.region_layers import new_layers
 
     card = plans(settings, network).card
     if settings.outputs == BOXES_ALONE and network.card.heads.regions != card.heads.regions:
@@ -86,11 +87,8 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
             "outputs = 'boxes' needs a network that train-fast has trained with the same pooling, side, hidden and "
             "cells_scale; name its table in inputs.network"
         )
-    check_frozen(settings, card)
-    if "maps" in sources:
-        from stages.training.whole_images import check_maps_settings
-
-        check_maps_settings(settings, sources["maps"])
+    new = new_layers(card, network.card, deltas_alone=settings.outputs == BOXES_ALONE)
+    check_training(settings, card, new, sources)
 
 
 LOG = LogColumns(

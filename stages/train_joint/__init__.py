@@ -115,15 +115,14 @@ def plans(settings: Settings, network: PlannedNetwork) -> PlannedNetwork:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a region head that does not fit the network, layers to be frozen that it does not have, and
-    maps that do not fit."""
-    from stages.training.frozen import check_frozen  # imported here: only PyTorch knows the layers' names
+    """Raises BadSetting for a region head that does not fit the network, layers to be frozen that it does not have or
+    that are new, and maps that do not fit."""
+    from stages.networks.head_layers import PROPOSALS  # imported here: only PyTorch knows the layers' names
+    from stages.training.frozen import check_training
+    from stages.training.region_layers import new_layers
 
-    check_frozen(settings, plans(settings, network).card)
-    if "maps" in sources:
-        from stages.training.whole_images import check_maps_settings
-
-        check_maps_settings(settings, sources["maps"])
+    card = plans(settings, network).card
+    check_training(settings, card, [PROPOSALS, *new_layers(card, network.card)], sources)
 
 
 LOG = LogColumns(

@@ -30,7 +30,7 @@ from stages.training.region_examples import (
     region_losses,
     region_outputs,
 )
-from stages.training.region_layers import BOX_LAYER, class_layer, folded, new_hidden_layers, reset
+from stages.training.region_layers import BOX_LAYER, class_layer, folded, new_layers, reset
 from stages.training.state import seeded
 from stages.training.whole_images import DrawnImage, TrainingImage
 
@@ -62,14 +62,13 @@ class JointTraining(DetectorTraining[JointExamples]):
         """`classes` is K. Raises BadSetting for a head that does not fit the network or layers that cannot be frozen,
         StageError for weights that cannot be read."""
         card = source.card.with_heads(settings.heads(PlannedNetwork(source.card, False)))
-        scores = class_layer(card)
-        new = [PROPOSALS, scores, BOX_LAYER, *new_hidden_layers(card, source.card)]
+        new = [PROPOSALS, *new_layers(card, source.card)]
         module = network_with_heads(source, card, classes + 1, new, settings.seed)
         head = module.get_submodule(PROPOSALS)
         assert isinstance(head, RegionProposalNetwork)
         with seeded(settings.seed, 0):
             head.reset(settings.new_layer_std)
-            reset(module, scores, settings.new_classes_std)
+            reset(module, class_layer(card), settings.new_classes_std)
             reset(module, BOX_LAYER, settings.new_boxes_std)
         set_dropout(module, settings.dropout)
         self.joint = settings

@@ -56,14 +56,12 @@ def plans(settings: Settings, network: PlannedNetwork) -> PlannedNetwork:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for layers to be frozen that the network does not have, and for maps that do not fit."""
-    from stages.training.frozen import check_frozen  # imported here: only PyTorch knows the layers' names
+    """Raises BadSetting for layers to be frozen that the network does not have or that are new, and for maps that do
+    not fit."""
+    from stages.networks.head_layers import PROPOSALS  # imported here: only PyTorch knows the layers' names
+    from stages.training.frozen import check_training
 
-    check_frozen(settings, network.card)
-    if "maps" in sources:
-        from stages.training.whole_images import check_maps_settings
-
-        check_maps_settings(settings, sources["maps"])
+    check_training(settings, plans(settings, network).card, [PROPOSALS], sources)
 
 
 LOG = LogColumns(

@@ -1,23 +1,41 @@
-"""Whether the layers that a recipe freezes are the network's, and which trainings leave its trunk as it is: before
-anything runs."""
+"""Whether the layers that a recipe freezes are the network's, whether its maps fit, and which trainings leave its trunk
+as it is: before anything runs."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from itertools import takewhile
+from typing import Any
 
 from stages.contract.errors import BadSetting
 from stages.networks import NetworkCard, PlannedNetwork, PlannedTraining
 from stages.networks.architectures import empty_module
 from stages.training.parameters import freeze
 from stages.training.settings import WholeImageTraining
+from stages.training.whole_images import check_maps_settings
 
 
-def check_frozen(settings: WholeImageTraining, card: NetworkCard) -> None:
-    """Raises BadSetting for layers in `frozen` that the network `card` does not have, and if all of its weights are."""
+def check_training(
+    settings: WholeImageTraining, card: NetworkCard, new: Collection[str], sources: Mapping[str, Any]
+) -> None:
+    """Raises BadSetting for layers in `frozen` that the network to be trained, `card`, does not have, or that are `new`
+    in it; and for maps among the `sources`, settings by role, that do not fit."""
+    check_frozen(settings, card, new)
+    if "maps" in sources:
+        check_maps_settings(settings, sources["maps"])
+
+
+def check_frozen(settings: WholeImageTraining, card: NetworkCard, new: Collection[str]) -> None:
+    """Raises BadSetting for layers in `frozen` that the network `card` does not have, and for those among the `new`
+    ones, which would keep their random weights."""
     module = empty_module(card, classes=2).requires_grad_(True)
     freeze(module, settings.frozen_parts(card), "frozen")
-    if not any(weight.requires_grad for weight in module.parameters()):
-        raise BadSetting("frozen names all layers, so that nothing is trained; leave some out")
+    for layer in new:
+        if not all(weight.requires_grad for weight in module.get_submodule(layer).parameters()):
+            raise BadSetting(
+                f"frozen = {list(settings.frozen)} includes '{layer}', which is new in this training and would keep "
+                "its random weights; leave it out"
+            )
 
 
 def trunk_differs(first: PlannedNetwork, second: PlannedNetwork) -> bool:

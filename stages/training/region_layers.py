@@ -34,6 +34,14 @@ def new_hidden_layers(card: NetworkCard, before: NetworkCard) -> list[str]:
     return [f"{REGIONS}.hidden"]
 
 
+def new_layers(card: NetworkCard, before: NetworkCard, deltas_alone: bool = False) -> list[str]:
+    """The submodules of a region head that start from random weights: the class scores, unless the `deltas_alone` are
+    trained, the deltas, and the layers of `new_hidden_layers`."""
+    if deltas_alone:
+        return [BOX_LAYER]
+    return [class_layer(card), BOX_LAYER, *new_hidden_layers(card, before)]
+
+
 def reset(module: nn.Module, layer: str, std: float) -> None:
     """Draws a layer's weights from N(0, `std`) with PyTorch's global generator; biases become 0 (section 2.3)."""
     part = module.get_submodule(layer)

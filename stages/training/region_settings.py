@@ -102,6 +102,14 @@ class RegionTraining:
         return round(self.regions_per_image * self.foreground_fraction)
 
     def region_head(self, card: NetworkCard, pooling: str) -> RegionHead:
-        """The region head that is trained on a network."""
+        """The region head that is trained on a network. Raises BadSetting for the network's own layers after the
+        pooling if an earlier training has replaced them."""
+        before = card.heads.regions
+        if not self.hidden and before is not None and before.hidden:
+            raise BadSetting(
+                f"hidden = []: the own layers of this {card.name} were replaced by new fully connected ones, of "
+                f"{' and '.join(map(str, before.hidden))}; set hidden = {list(before.hidden)}, or name the network "
+                "from before that training"
+            )
         side = NETWORKS[card.name].head.side if self.side is None else self.side
         return RegionHead(pooling, side, self.hidden, self.cells_scale)

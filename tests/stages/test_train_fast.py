@@ -367,6 +367,8 @@ inputs = { network = "train-fast" }
         ("train-fast.side=6", "side = 6: fc5 of shapenet takes 4 x 4 cells"),
         ("network.name='squeezenet1_0'", "hidden = []: squeezenet1_0 has no fully connected layer"),
         ("train-fast.frozen=['conv9']", "frozen: the network has no weights in 'conv9'"),
+        ("train-fast.frozen=['regions']", "'regions.bbox_pred', which is new in this training"),
+        ("train-fast.frozen=['trunk','fc5','fc6']", "'fc6', which is new in this training"),
         ("train-fast.background_least=0.5", "background_least = 0.5 leaves no region"),
         ("train-fast.background_overlap=0.6", "a region cannot be both background and foreground"),
         ("train-fast.cells_scale=0.1", "cells_scale is for new fully connected layers"),
@@ -379,6 +381,15 @@ def test_settings_that_do_not_fit_are_refused_before_anything_runs(change: str, 
     ended = rcnn("run", recipe, "--set", change, work=tmp_path / "work", check=False)
     assert ended.returncode == 2
     assert message in ended.stderr
+
+
+def test_own_layers_that_were_replaced_cannot_be_trained_again(tmp_path: Path) -> None:
+    recipe = tmp_path / "fast.toml"
+    second = '[again]\nstage = "train-fast"\ninputs = { network = "train-fast" }\n'
+    recipe.write_text(RECIPE + "hidden = [16, 8]\n" + second)
+    ended = rcnn("run", recipe, work=tmp_path / "work", check=False)
+    assert ended.returncode == 2
+    assert "were replaced by new fully connected ones, of 16 and 8; set hidden = [16, 8]" in ended.stderr
 
 
 def test_two_processes_train_the_same_network(tmp_path: Path) -> None:

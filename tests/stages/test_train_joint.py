@@ -399,6 +399,8 @@ def test_cached_maps_of_a_frozen_trunk_train_the_same_network(tmp_path: Path) ->
         (["gradient='warped'", "pooling='align'"], "gradient = 'warped' needs pooling = 'warp'"),
         (["side=6"], "side = 6: fc5 of shapenet takes 4 x 4 cells"),
         (["frozen=['conv9']"], "frozen: the network has no weights in 'conv9'"),
+        (["frozen=['trunk','rpn']"], "'rpn', which is new in this training"),
+        (["frozen=['fc6']"], "'fc6', which is new in this training"),
         (["scales=[]"], "scales and ratios must each name one or more numbers"),
         (["background_overlap=0.6"], "a region cannot be both background and foreground"),
         (["cells_scale=0.1"], "cells_scale is for new fully connected layers"),

@@ -165,6 +165,7 @@ def test_a_frozen_trunk_and_all_other_layers_stay_as_they_are(made: tuple[Any, N
     ("change", "message"),
     [
         ("train-rpn.frozen=['conv9']", "frozen: the network has no weights in 'conv9'"),
+        ("train-rpn.frozen=['rpn']", "'rpn', which is new in this training"),
         ("train-rpn.scales=[]", "scales and ratios must each name one or more numbers"),
         ("train-rpn.sides=[200]", "a shorter side of 200 pixels, more than longest = 120"),
         ("train-rpn.frozen=['none','conv1']", "names layers beside 'none'"),
