@@ -11,29 +11,16 @@ from stages.boxes import Boxes
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
-from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.networks import BACKGROUND, NetworkSource, PlannedNetwork
+from stages.networks import BACKGROUND
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
 from stages.train_fast import BOXES_ALONE, FIXED, LOG, STAGE, Settings
 from stages.train_fast.training import RegionHeadTraining
-from stages.training.image_memory import MEGABYTE, ImageMemory
-from stages.training.log import last_means
-from stages.training.loop import network_schema, train
-from stages.training.ranks import joined
+from stages.training.loop import network_schema
 from stages.training.region_examples import DeltaStatistics, RegionExamples, draw_regions, statistics_of
-from stages.training.state import reproducible
-from stages.training.whole_images import (
-    DrawnImage,
-    Objects,
-    TrainingImage,
-    WholeImages,
-    count_objects,
-    maps_of_trunk,
-    mirrored_boxes,
-    objects_of,
-)
+from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
+from stages.training.whole_images import DrawnImage, Objects, TrainingImage, mirrored_boxes, objects_of
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -45,31 +32,22 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
     """One column per tensor of the network, the number of objects, the statistics of the deltas [K, 4], and the `log`
     of iterations."""
     classes = len(inputs.dataset("images").classes)
-    network = empty_module(planned(settings, inputs.network("network")).card, classes + 1)
+    network = empty_module(trained_card(STAGE, settings, inputs.network("network")), classes + 1)
     statistics = Column("float64", (classes, 4))
     return network_schema(
         network, LOG, {"objects": Column("int64"), "delta_means": statistics, "delta_stds": statistics}
     )
 
 
-def planned(settings: Settings, source: NetworkSource) -> PlannedNetwork:
-    """What the stage makes of the network."""
-    network = PlannedNetwork(source.card, bool(source.class_names))
-    return STAGE.plans(settings, network)  # type: ignore[misc]
-
-
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Trains for `settings.iterations`, saving checkpoints, in one or several processes."""
     dataset, source, proposals = inputs.dataset("images"), inputs.network("network"), inputs.reader("proposals")
-    check_device(settings, execution.device, "train-fast.")
-    settings.check_ranks("train-fast", execution.ranks)
     check_proposals(proposals, dataset)
     if settings.outputs == BOXES_ALONE and source.class_names != (*dataset.classes, BACKGROUND):
         raise StageError(
             f"train-fast: outputs = 'boxes' needs a network trained for the classes of {dataset.name}, but it has "
             f"{len(source.class_names)} others; name the network of a train-fast table on the same classes"
         )
-    memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
 
     @cache
     def statistics() -> DeltaStatistics:
@@ -83,33 +61,17 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         mirrored = mirrored_boxes(boxes, image.size[0]) if drawn.mirrored else boxes
         return draw_regions(mirrored, image.objects, statistics(), settings, drawn.random, image.inputs.device)
 
-    def make_sampler() -> WholeImages[RegionExamples]:
-        return WholeImages(
-            settings,
-            dataset,
-            memory,
-            source,
-            find,
-            execution,
-            ranks,
-            regions_per_step=settings.images_per_batch * settings.regions_per_image,
-            maps=maps_of_trunk(inputs, source, "train-fast"),
-            counts={
-                **count_objects("train-fast", dataset, settings.difficult, execution),
-                "delta_means": statistics().means,
-                "delta_stds": statistics().stds,
-            },
-        )
-
-    with joined("train-fast", execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
-        train(
-            lambda: RegionHeadTraining(settings, source, statistics(), execution.device, ranks),
-            make_sampler,
-            output,
-            execution,
-            ranks,
-            checkpoint_seconds=settings.checkpoint_seconds,
-        )
+    train_on_images(
+        STAGE.name,
+        settings,
+        inputs,
+        output,
+        execution,
+        lambda ranks: RegionHeadTraining(settings, source, statistics(), execution.device, ranks),
+        find,
+        regions_per_image=settings.regions_per_image,
+        statistics=lambda: {"delta_means": statistics().means, "delta_stds": statistics().stds},
+    )
 
 
 def check_proposals(proposals: Reader, dataset: Dataset) -> None:
@@ -135,13 +97,5 @@ def regions_of(
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """What `NetworkSource.from_reader` needs, and the mean losses and accuracies of the last iterations."""
-    dataset, source = inputs.dataset("images"), inputs.network("network")
-    return {
-        "network": source.name,
-        "preprocessing": source.preprocessing.as_json(),
-        "classes": len(dataset.classes) + 1,
-        "class_names": [*dataset.classes, BACKGROUND],
-        "objects": int(reader.read(NETWORK, ["objects"])["objects"]),
-        "heads": planned(settings, source).card.heads.as_json(),
-        **last_means(reader, STAGE),
-    }
+    source, names = inputs.network("network"), (*inputs.dataset("images").classes, BACKGROUND)
+    return network_summary(STAGE, trained_card(STAGE, settings, source), source, len(names), names, reader)

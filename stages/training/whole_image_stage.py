@@ -1,0 +1,88 @@
+"""What the stages share that train a detector on whole images: their run, and the card and summary of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cache import Reader, Record, Writer
+from stages.contract.card import Stage
+from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
+from stages.contract.settings import check_device
+from stages.networks import NetworkCard, NetworkSource, PlannedNetwork
+from stages.networks.weights import NETWORK
+from stages.training.image_memory import MEGABYTE, ImageMemory
+from stages.training.log import last_means
+from stages.training.loop import Trainer, train
+from stages.training.ranks import Ranks, joined
+from stages.training.settings import WholeImageTraining
+from stages.training.state import reproducible
+from stages.training.whole_images import Examples, Find, TrainingImage, WholeImages, count_objects, maps_of_trunk
+
+
+def train_on_images(
+    stage: str,
+    settings: WholeImageTraining,
+    inputs: Inputs,
+    output: Writer,
+    execution: Execution,
+    make_trainer: Callable[[Ranks], Trainer[Sequence[TrainingImage[Examples]]]],
+    find: Find[Examples],
+    *,
+    regions_per_image: int,
+    statistics: Callable[[], Record] = dict,
+) -> None:
+    """Trains for `settings.iterations` on images in which `find` draws examples, saving checkpoints, in one or several
+    processes. The cache gets the number of objects and the `statistics` of the training set. Raises BadSetting for a
+    device or a number of processes that does not fit the settings, and StageError if there are no objects."""
+    dataset, source = inputs.dataset("images"), inputs.network("network")
+    check_device(settings, execution.device, f"{stage}.")
+    settings.check_ranks(stage, execution.ranks)
+    memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
+
+    def make_sampler() -> WholeImages[Examples]:
+        return WholeImages(
+            settings,
+            dataset,
+            memory,
+            source,
+            find,
+            execution,
+            ranks,
+            regions_per_step=settings.images_per_batch * regions_per_image,
+            maps=maps_of_trunk(inputs, source, stage),
+            counts={**count_objects(stage, dataset, settings.difficult, execution), **statistics()},
+        )
+
+    with joined(stage, execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
+        train(
+            lambda: make_trainer(ranks),
+            make_sampler,
+            output,
+            execution,
+            ranks,
+            checkpoint_seconds=settings.checkpoint_seconds,
+        )
+
+
+def trained_card(stage: Stage, settings: Any, source: NetworkSource) -> NetworkCard:
+    """The card of the network that the stage makes of `source`."""
+    assert stage.plans is not None
+    return stage.plans(settings, PlannedNetwork(source.card, bool(source.class_names))).card
+
+
+def network_summary(
+    stage: Stage, card: NetworkCard, source: NetworkSource, classes: int, class_names: Sequence[str], reader: Reader
+) -> dict[str, Any]:
+    """What `NetworkSource.from_reader` needs of a network with `classes` outputs, called `class_names` if they are
+    known; the number of objects, and the mean losses and accuracies of the last iterations."""
+    return {
+        "network": source.name,
+        "preprocessing": source.preprocessing.as_json(),
+        "classes": classes,
+        **({"class_names": list(class_names)} if class_names else {}),
+        "objects": int(reader.read(NETWORK, ["objects"])["objects"]),
+        "heads": card.heads.as_json(),
+        **last_means(reader, stage),
+    }
