@@ -34,7 +34,7 @@ class RegionTraining:
     )
     dropout: float = setting(
         0.5,
-        "The dropout rate of the network's dropout layers.",
+        "The dropout rate of the network's dropout layers, and before the deltas.",
         at_least=0,
         at_most=0.99,
         source="release, train.prototxt: on fc6 and fc7",
