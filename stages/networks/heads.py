@@ -43,9 +43,9 @@ class ProposalHead:
 class RegionHead:
     """Class scores and box deltas of a region pooled from the trunk's map (Fast R-CNN section 2.1).
 
-    `pooling` is one of POOLINGS, to `side` x `side` cells. Without `hidden`, the layers
-    after pooling are the network's own, and the deltas are computed from the last of them; with it, they are new fully
-    connected layers of these sizes, on cells multiplied by `scale`.
+    `pooling` is one of POOLINGS, to `side` x `side` cells. Without `hidden`, the layers after pooling are the network's
+    own, and the deltas are computed from the last of them; with it, they are new fully connected layers of these sizes,
+    on cells multiplied by `scale`.
     """
 
     pooling: str

@@ -63,8 +63,8 @@ class RegionHeadTraining(DetectorTraining[RegionExamples]):
         scores, deltas = region_outputs(self.network, maps, examples.boxes, image.scale)
         classes, boxes = region_losses(scores, deltas, examples, self.of_regions)
         loss = boxes if self.of_regions.outputs == BOXES_ALONE else classes + boxes
-        found = hits(scores, examples.labels, len(examples.deltas))
-        return loss, {"loss": loss, "class_loss": classes, "box_loss": boxes, **found}
+        recognised = hits(scores, examples.labels, len(examples.deltas))
+        return loss, {"loss": loss, "class_loss": classes, "box_loss": boxes, **recognised}
 
     def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
         """The losses per image, and the accuracies on foreground and background regions."""

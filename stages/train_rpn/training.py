@@ -48,8 +48,8 @@ class ProposalTraining(DetectorTraining[AnchorExamples]):
         logits, deltas = self.network.anchor_logits(maps)
         examples = image.examples
         classes, boxes = anchor_losses(logits, deltas, examples, self.of_anchors)
-        found = hits(logits[examples.rows], examples.labels, len(examples.deltas))
-        return classes + boxes, {"loss": classes + boxes, "class_loss": classes, "box_loss": boxes, **found}
+        recognised = hits(logits[examples.rows], examples.labels, len(examples.deltas))
+        return classes + boxes, {"loss": classes + boxes, "class_loss": classes, "box_loss": boxes, **recognised}
 
     def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
         """The losses per image, and the accuracies on positive and negative anchors."""

@@ -184,7 +184,7 @@ class WholeImages(Generic[Examples]):
     def batch(self, iteration: int) -> list[TrainingImage[Examples]]:
         """This rank's share of an iteration's images."""
         drawn = drawn_images(self.settings, len(self.dataset.image_ids), iteration)
-        return [self.image(one) for one in drawn[self.ranks.rank :: self.ranks.count]]
+        return [self.image(image) for image in drawn[self.ranks.rank :: self.ranks.count]]
 
     def image(self, drawn: DrawnImage) -> TrainingImage[Examples]:
         """One image with its examples. Raises BadImage."""
