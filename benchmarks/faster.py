@@ -8,8 +8,8 @@ ours over torchvision's, and the share of torchvision's detections (score above 
 that both are the same network. Exit status 1 if a median ratio misses its target.
 
 torchvision is given our anchors, and its regions are moved by the centre of the trunk's first cell; its images are
-padded to multiples of 32 pixels, and a batch is padded to one size. Its joint training has the same kinds of losses (one
-logistic output per anchor, another beta of smooth L1); only times are compared.
+padded to multiples of 32 pixels, and a batch is padded to one size. Its joint training has the same kinds of losses
+(one logistic output per anchor, another beta of smooth L1); only times are compared.
 """
 
 from __future__ import annotations
