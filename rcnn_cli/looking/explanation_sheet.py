@@ -17,7 +17,7 @@ from stages.pictures.drawing import font_of, shortened, wrapped
 from stages.pictures.legends import Entry, draw_legend, with_margins
 from stages.pictures.marks import Mark, draw_marks, draw_proposals, tinted
 from stages.pictures.palette import FAINT, INK, PAPER, PROPOSAL, REGRESSED, RULE, TRUTH, Colour, kind_colour
-from stages.plurals import number_of
+from stages.plurals import number_of, plural
 
 if TYPE_CHECKING:
     from rcnn_cli.looking.explanation import Explained
@@ -260,7 +260,7 @@ def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels
             pen.line((place(cut), top - 1, place(cut), top + 21), fill=INK, width=2)
         right = canvas.width - 2
         pen.text((right, top + 11), f"{value:.2f}", fill=INK, font=font, anchor="rm")
-    scores = f"{SCORES[explained.chosen.detector.settings.score].name}s"
+    scores = plural(SCORES[explained.chosen.detector.settings.score].name, 2)
     note = f"{scores}; lines: the cuts" if explained.chosen.evaluation else scores
     pen.text((name_width + 6 + span / 2, STRIP - 20), note, fill=FAINT, font=font_of(13), anchor="ma")
     return np.asarray(canvas).copy()

@@ -142,7 +142,8 @@ def prepared_image(
 ) -> torch.Tensor:
     """A scaled image float32 [H, W, 3], 0..255, preprocessed, with the trunk's margin in the mean colour, and at least
     as large as the trunk needs: float32 [1, 3, H', W']."""
-    planes = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)
+    own = np.array(image, order="C")  # a mirrored column counts as contiguous, and PyTorch takes no negative strides
+    planes = torch.from_numpy(own).to(device).permute(2, 0, 1)
     before, after = trunk.margin
     below, right = (max(after, trunk.least_side - before - side) for side in image.shape[:2])
     padded = torch.nn.functional.pad(preprocessing.apply(planes), (before, right, before, below))

@@ -203,9 +203,10 @@ def test_thin_images(inputs):
     """A row of pixels, a column and a single pixel have maps."""
     network = inputs["network"].load()
     for shape in ((1, 1), (1, 3000), (2000, 1)):
-        maps = compute_maps(np.zeros((*shape, 3), np.uint8), network, (240,), 400, "float32")
+        maps = compute_maps(np.zeros((*shape, 3), np.uint8), network, (240,), 400, "float32", mirrored=True)
         assert np.isfinite(maps.maps[0]).all()
         assert maps.maps[0].size
+        assert maps.mirrored[0].shape == maps.maps[0].shape
 
 
 def test_overflow_names_the_way_out(inputs):
