@@ -19,6 +19,7 @@ from stages.finetune.reading import WindowSampler
 from stages.finetune.training import FineTuning
 from stages.finetune.windows import Windows, joined_windows
 from stages.matching.examples import unused_regions
+from stages.matching.ground_truth import check_proposals
 from stages.matching.windows import window_labels
 from stages.networks import BACKGROUND, PlannedNetwork
 from stages.networks.architectures import empty_module
@@ -95,12 +96,7 @@ def find_windows(
     Raises StageError if the proposals were made from other images or there is nothing to draw from. If bad images are
     skipped, every image is read here, so that the windows of unreadable ones are left out.
     """
-    unknown = [image_id for image_id in dataset.image_ids if image_id not in proposals.positions]
-    if unknown:
-        raise StageError(
-            f"finetune: the proposals in {proposals.folder} were made from other images than {dataset.name} ("
-            f"'{unknown[0]}' is missing); set inputs.proposals to the proposals of the same split"
-        )
+    check_proposals("finetune", proposals, dataset)
     classes, limits = len(dataset.classes), (settings.positive_overlap, settings.background_overlap)
     images = []
     with execution.progress("finetune: windows", len(dataset.image_ids), "images") as bar:

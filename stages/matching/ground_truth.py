@@ -21,6 +21,16 @@ def check_images(stage: str, image_ids: Sequence[str], dataset: Any, what: str =
         )
 
 
+def check_proposals(stage: str, proposals: Any, dataset: Any) -> None:
+    """Raises StageError unless the `proposals`, a cache.Reader, are of all images of the dataset, and maybe others."""
+    unknown = [image_id for image_id in dataset.image_ids if image_id not in proposals.positions]
+    if unknown:
+        raise StageError(
+            f"{stage}: the proposals in {proposals.folder} were made from other images than {dataset.name} ("
+            f"'{unknown[0]}' is missing); set inputs.proposals to the proposals of the same split"
+        )
+
+
 def check_classes(stage: str, detected: Sequence[str], annotated: Sequence[str]) -> None:
     """Warns of classes that only one side has; raises StageError if there is no class in common."""
     unknown, never = classes_apart(detected, annotated)

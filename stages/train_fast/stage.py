@@ -12,6 +12,7 @@ from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.datasets import Dataset
+from stages.matching.ground_truth import check_proposals
 from stages.networks import BACKGROUND
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
@@ -42,7 +43,7 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Trains for `settings.iterations`, saving checkpoints, in one or several processes."""
     dataset, source, proposals = inputs.dataset("images"), inputs.network("network"), inputs.reader("proposals")
-    check_proposals(proposals, dataset)
+    check_proposals("train-fast", proposals, dataset)
     if settings.outputs == BOXES_ALONE and source.class_names != (*dataset.classes, BACKGROUND):
         raise StageError(
             f"train-fast: outputs = 'boxes' needs a network trained for the classes of {dataset.name}, but it has "
@@ -72,16 +73,6 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         regions_per_image=settings.regions_per_image,
         statistics=lambda: {"delta_means": statistics().means, "delta_stds": statistics().stds},
     )
-
-
-def check_proposals(proposals: Reader, dataset: Dataset) -> None:
-    """Raises StageError if the proposals were made from other images."""
-    unknown = [image_id for image_id in dataset.image_ids if image_id not in proposals.positions]
-    if unknown:
-        raise StageError(
-            f"train-fast: the proposals in {proposals.folder} were made from other images than {dataset.name} ("
-            f"'{unknown[0]}' is missing); set inputs.proposals to the proposals of the same split"
-        )
 
 
 def regions_of(
