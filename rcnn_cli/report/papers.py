@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.datasets.voc import VOC_CLASSES
+from stages.benchmark_classes import VOC_CLASSES
 
 TABLE_2 = (
     ("R-CNN pool5", 44.2),

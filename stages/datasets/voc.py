@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stages.benchmark_classes import VOC_CLASSES
 from stages.boxes import clip_boxes
 from stages.contract.errors import BadImage, StageError
 from stages.contract.settings import nearest, setting
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stages.datasets")
 
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 ERROR, BACKGROUND, LEAVE_OUT = "error", "background", "leave-out"
 OF_ALL_IMAGES = (
     "image_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out", "images_with_crowds",

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stages.benchmark_classes import COCO_CLASSES, VOC_CLASSES
 from stages.contract.errors import StageError
-from stages.datasets.coco import COCO_CLASSES
-from stages.datasets.voc import VOC_CLASSES
 from stages.networks.caffemodel import Blobs
 from stages.networks.cards import BACKGROUND, NetworkCard
 from stages.networks.head_layers import PROPOSALS, REGIONS

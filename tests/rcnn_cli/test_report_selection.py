@@ -158,7 +158,7 @@ def test_the_papers_figures_are_those_of_the_grid() -> None:
 
 
 def test_only_the_whole_official_test_set_is_compared_with_the_papers() -> None:
-    from stages.datasets.voc import VOC_CLASSES
+    from stages.benchmark_classes import VOC_CLASSES
 
     class Data:
         name, classes = "voc2007-test", VOC_CLASSES

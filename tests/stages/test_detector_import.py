@@ -16,9 +16,8 @@ from torch.nn import functional
 from torchvision.ops import roi_pool
 
 from rcnn_cli.recipes.recipe import load_recipe
+from stages.benchmark_classes import COCO_CLASSES, VOC_CLASSES
 from stages.contract.errors import StageError
-from stages.datasets.coco import COCO_CLASSES
-from stages.datasets.voc import VOC_CLASSES
 from stages.networks import BACKGROUND, DELTAS, NETWORKS, SOFTMAX, NetworkSettings, NetworkSource, architectures
 from stages.networks.cards import CAFFE_FAST
 from stages.networks.heads import Heads, ProposalHead, RegionHead
