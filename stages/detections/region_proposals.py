@@ -14,12 +14,15 @@ from stages.detections.suppression import greedy_nms
 
 
 class Limits(TypedDict, total=False):
-    """What is left of the anchors; the defaults are those of `proposed_anchors`."""
+    """What is left of the anchors; LIMITS are the defaults."""
 
     least_side: float
     before_suppression: int
     iou: float | None
     at_most: int
+
+
+LIMITS: Limits = {"least_side": 16.0, "before_suppression": 6000, "iou": 0.7, "at_most": 300}
 
 
 def region_proposals(
@@ -52,16 +55,13 @@ def proposed_anchors(
     scores: NDArray[np.float32],
     width: int,
     height: int,
-    *,
-    least_side: float = 16.0,
-    before_suppression: int = 6000,
-    iou: float | None = 0.7,
-    at_most: int = 300,
+    **limits: Unpack[Limits],
 ) -> tuple[Boxes, NDArray[np.int64]]:
     """(the boxes that the anchors are moved to, float32 [n, 4]; the anchors whose boxes are proposals, int64 [k], by
     falling score), with the arguments of `region_proposals`."""
-    moved, large = large_boxes(anchors, deltas, scores, width, height, least_side)
-    best = large[: before_suppression or len(large)]
+    chosen: Limits = {**LIMITS, **limits}
+    iou, at_most = chosen["iou"], chosen["at_most"]
+    moved, _, best = best_boxes(anchors, deltas, scores, width, height, chosen)
     apart = best if iou is None else best[greedy_nms(moved[best], scores[best], iou, at_most)]
     return moved, apart[: at_most or len(apart)]
 
@@ -134,27 +134,28 @@ def anchor_steps(
     **limits: Unpack[Limits],
 ) -> AnchorSteps:
     """`region_proposals` step by step, with the same arguments and defaults."""
-    least_side, before = limits.get("least_side", 16.0), limits.get("before_suppression", 6000)
-    iou, at_most = limits.get("iou", 0.7), limits.get("at_most", 300)
-    moved, large = large_boxes(anchors, deltas, scores, width, height, least_side)
-    best = large[: before or len(large)]
+    chosen: Limits = {**LIMITS, **limits}
+    iou, at_most = chosen["iou"], chosen["at_most"]
+    moved, large, best = best_boxes(anchors, deltas, scores, width, height, chosen)
     apart = best if iou is None else best[greedy_nms(moved[best], scores[best], iou)]
     return AnchorSteps(moved, large, best, apart, apart[: at_most or len(apart)], iou)
 
 
-def large_boxes(
+def best_boxes(
     anchors: Boxes,
     deltas: NDArray[np.floating],
     scores: NDArray[np.float32],
     width: int,
     height: int,
-    least_side: float,
-) -> tuple[Boxes, NDArray[np.int64]]:
-    """(the boxes that the anchors are moved to, clipped, float32 [n, 4]; those of them with sides of at least
-    `least_side` pixels, int64 [m], highest score first). Raises ValueError as `region_proposals`."""
+    limits: Limits,
+) -> tuple[Boxes, NDArray[np.int64], NDArray[np.int64]]:
+    """(the boxes that the anchors are moved to, clipped, float32 [n, 4]; those of them that are large enough, int64
+    [m], highest score first; those that go into suppression, int64 [b]), with all of `limits`. Raises ValueError as
+    `region_proposals`."""
     if not (np.isfinite(scores).all() and np.isfinite(deltas).all()):
         raise ValueError("the scores and deltas of a region proposal network must be finite")
     with np.errstate(over="ignore"):  # a side of infinite length is clipped
         moved = clip_boxes(decode_deltas(anchors, deltas, short=0), width, height)
-    large = np.flatnonzero((moved[:, 2:] - moved[:, :2] >= least_side).all(axis=1))
-    return moved, large[np.argsort(-scores[large], kind="stable")]
+    large = np.flatnonzero((moved[:, 2:] - moved[:, :2] >= limits["least_side"]).all(axis=1))
+    large = large[np.argsort(-scores[large], kind="stable")]
+    return moved, large, large[: limits["before_suppression"] or len(large)]

@@ -15,7 +15,7 @@ from stages.training.losses import accuracies, hits
 from stages.training.parameters import set_dropout
 from stages.training.ranks import Ranks
 from stages.training.region_examples import DeltaStatistics, RegionExamples, region_losses, region_outputs
-from stages.training.region_layers import BOX_LAYER, class_layer, folded, new_layers, reset
+from stages.training.region_layers import BOX_LAYER, folded, new_layers, reset_outputs
 from stages.training.state import seeded
 from stages.training.whole_images import TrainingImage
 
@@ -33,12 +33,10 @@ class RegionHeadTraining(DetectorTraining[RegionExamples]):
         card = source.card.with_heads(settings.heads(PlannedNetwork(source.card, False)))
         classes = len(statistics.means) + 1
         deltas_alone = settings.outputs == BOXES_ALONE
-        outputs = [BOX_LAYER] if deltas_alone else [class_layer(card), BOX_LAYER]
         new = new_layers(card, source.card, deltas_alone)
         module = network_with_heads(source, card, classes, new, settings.seed)
         with seeded(settings.seed, 0):
-            for layer in outputs:
-                reset(module, layer, settings.new_boxes_std if layer == BOX_LAYER else settings.new_classes_std)
+            reset_outputs(module, card, settings, deltas_alone)
         fixed = [PROPOSALS] if card.heads.proposals is not None else []
         if deltas_alone:
             fixed = [*card.trunk.parts, *after_trunk(module, card.trunk, BOX_LAYER)]

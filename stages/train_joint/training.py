@@ -30,7 +30,7 @@ from stages.training.region_examples import (
     region_losses,
     region_outputs,
 )
-from stages.training.region_layers import BOX_LAYER, class_layer, folded, new_layers, reset
+from stages.training.region_layers import folded, new_layers, reset_outputs
 from stages.training.state import seeded
 from stages.training.whole_images import DrawnImage, TrainingImage
 
@@ -68,8 +68,7 @@ class JointTraining(DetectorTraining[JointExamples]):
         assert isinstance(head, RegionProposalNetwork)
         with seeded(settings.seed, 0):
             head.reset(settings.new_layer_std)
-            reset(module, class_layer(card), settings.new_classes_std)
-            reset(module, BOX_LAYER, settings.new_boxes_std)
+            reset_outputs(module, card, settings)
         set_dropout(module, settings.dropout)
         self.joint = settings
         self.statistics = DeltaStatistics.fixed(classes)

@@ -42,6 +42,13 @@ def new_layers(card: NetworkCard, before: NetworkCard, deltas_alone: bool = Fals
     return [class_layer(card), BOX_LAYER, *new_hidden_layers(card, before)]
 
 
+def reset_outputs(module: nn.Module, card: NetworkCard, settings: RegionTraining, deltas_alone: bool = False) -> None:
+    """Draws the initial weights of the class scores, unless the `deltas_alone` are trained, and of the deltas."""
+    if not deltas_alone:
+        reset(module, class_layer(card), settings.new_classes_std)
+    reset(module, BOX_LAYER, settings.new_boxes_std)
+
+
 def reset(module: nn.Module, layer: str, std: float) -> None:
     """Draws a layer's weights from N(0, `std`) with PyTorch's global generator; biases become 0 (section 2.3)."""
     part = module.get_submodule(layer)
