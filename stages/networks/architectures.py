@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -89,7 +90,7 @@ def tnet(classes: int, width: int = 4096) -> nn.Sequential:
             conv5=nn.Conv2d(384, 256, 3, padding=1, groups=2),
             relu5=nn.ReLU(inplace=True),
             pool5=nn.MaxPool2d(3, stride=2, ceil_mode=True),
-            **fully_connected(256 * 6 * 6, width, classes),
+            **fully_connected(256 * 6 * 6, (width, width), classes),
         )
     )
 
@@ -107,7 +108,7 @@ def onet(classes: int, width: int = 4096) -> nn.Sequential:
             parts[f"relu{block}_{position}"] = nn.ReLU(inplace=True)
             inputs = outputs
         parts[f"pool{block}"] = nn.MaxPool2d(2, stride=2, ceil_mode=True)
-    parts.update(fully_connected(512 * 7 * 7, width, classes))
+    parts.update(fully_connected(512 * 7 * 7, (width, width), classes))
     return nn.Sequential(parts)
 
 
@@ -135,23 +136,75 @@ def zf(classes: int, width: int = 4096) -> nn.Sequential:
             conv5=nn.Conv2d(384, 256, 3, padding=1),
             relu5=nn.ReLU(inplace=True),
             pool5=nn.AdaptiveMaxPool2d(6),
-            **fully_connected(256 * 6 * 6, width, classes),
+            **fully_connected(256 * 6 * 6, (width, width), classes),
         )
     )
 
 
-def fully_connected(inputs: int, width: int, classes: int) -> dict[str, nn.Module]:
-    """fc6, fc7 and fc8, as in all Caffe networks here; dropout is active only in training."""
-    return {
-        "flatten": nn.Flatten(),
-        "fc6": nn.Linear(inputs, width),
-        "relu6": nn.ReLU(inplace=True),
-        "drop6": nn.Dropout(0.5),
-        "fc7": nn.Linear(width, width),
-        "relu7": nn.ReLU(inplace=True),
-        "drop7": nn.Dropout(0.5),
-        "fc8": nn.Linear(width, classes),
-    }
+def overfeat_fast(
+    classes: int, channels: Sequence[int] = (96, 256, 512, 1024, 1024), widths: Sequence[int] = (3072, 4096)
+) -> nn.Sequential:
+    """OverFeat's fast network (arXiv 1312.6229, Table 1), its layers numbered as in the paper.
+
+    Input float32 [N, 3, 231, 231], output float32 [N, classes]; `channels` are those of conv1 to conv5, `widths` those
+    of fc6 and fc7. Only the 3 x 3 convolutions pad, and pooling leaves out rows and columns that do not fill a window.
+    """
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv1=nn.Conv2d(3, channels[0], 11, stride=4),
+            relu1=nn.ReLU(inplace=True),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(channels[0], channels[1], 5),
+            relu2=nn.ReLU(inplace=True),
+            pool2=nn.MaxPool2d(2),
+            **padded_convolutions(channels[1:], first=3),
+            pool5=nn.MaxPool2d(2),
+            **fully_connected(channels[-1] * 6 * 6, widths, classes),
+        )
+    )
+
+
+def overfeat_accurate(
+    classes: int, channels: Sequence[int] = (96, 256, 512, 512, 1024, 1024), widths: Sequence[int] = (4096, 4096)
+) -> nn.Sequential:
+    """OverFeat's accurate network (arXiv 1312.6229, appendix), its layers numbered as in the paper.
+
+    Input float32 [N, 3, 221, 221], output float32 [N, classes]; `channels` are those of conv1 to conv6, `widths` those
+    of fc7 and fc8. Padding and pooling are as in the fast network.
+    """
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv1=nn.Conv2d(3, channels[0], 7, stride=2),
+            relu1=nn.ReLU(inplace=True),
+            pool1=nn.MaxPool2d(3),
+            conv2=nn.Conv2d(channels[0], channels[1], 7),
+            relu2=nn.ReLU(inplace=True),
+            pool2=nn.MaxPool2d(2),
+            **padded_convolutions(channels[1:], first=3),
+            pool6=nn.MaxPool2d(3),
+            **fully_connected(channels[-1] * 5 * 5, widths, classes, first=7),
+        )
+    )
+
+
+def padded_convolutions(channels: Sequence[int], first: int) -> dict[str, nn.Module]:
+    """3 x 3 convolutions from each number of channels to the next, numbered from `first` on; maps keep their size."""
+    parts: dict[str, nn.Module] = {}
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(channels), start=first):
+        parts[f"conv{number}"] = nn.Conv2d(inputs, outputs, 3, padding=1)
+        parts[f"relu{number}"] = nn.ReLU(inplace=True)
+    return parts
+
+
+def fully_connected(inputs: int, widths: Sequence[int], classes: int, first: int = 6) -> dict[str, nn.Module]:
+    """Fully connected layers numbered from `first` on, fc6, fc7 and fc8 in all Caffe networks here: `widths` are those
+    before the class scores. Dropout is active only in training."""
+    parts: dict[str, nn.Module] = {"flatten": nn.Flatten()}
+    for number, (size, width) in enumerate(itertools.pairwise((inputs, *widths)), start=first):
+        parts[f"fc{number}"] = nn.Linear(size, width)
+        parts[f"relu{number}"] = nn.ReLU(inplace=True)
+        parts[f"drop{number}"] = nn.Dropout(0.5)
+    return {**parts, f"fc{first + len(widths)}": nn.Linear(widths[-1], classes)}
 
 
 OURS: dict[str, Callable[[int], nn.Module]] = {
@@ -159,6 +212,8 @@ OURS: dict[str, Callable[[int], nn.Module]] = {
     "tnet": tnet,
     "onet": onet,
     "zf": zf,
+    "overfeat-fast": overfeat_fast,
+    "overfeat-accurate": overfeat_accurate,
     "efficientnet_lite0": EfficientNetLite0,
 }
 WITHOUT_DROPOUT = ("squeezenet1_0", "resnet50")  # torchvision models whose dropout rate is fixed, or that have none
@@ -235,13 +290,13 @@ def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
 
 def own_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     """`steps_of` a network without further heads, but for the softmax."""
-    return caffe_steps(card, module) if card.caffe_names else STEPS[card.name](module)
+    return sequence_steps(card, module) if isinstance(module, nn.Sequential) else STEPS[card.name](module)
 
 
 def trunk_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     """`own_steps` up to the trunk's last layer."""
-    if card.caffe_names:
-        steps, names = caffe_steps(card, module), card.needed([card.trunk.layer])
+    if isinstance(module, nn.Sequential):
+        steps, names = sequence_steps(card, module), card.needed([card.trunk.layer])
         return {name: steps[name] for name in names}
     return {card.trunk.layer: TRUNKS[card.name](module)}
 
@@ -251,9 +306,8 @@ def class_probabilities(scores: torch.Tensor) -> torch.Tensor:
     return torch.softmax(scores.to(torch.float32), dim=1)
 
 
-def caffe_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
-    """Networks with Caffe's names: each layer follows the one before it, and includes its in-place ReLU."""
-    assert isinstance(module, nn.Sequential)
+def sequence_steps(card: NetworkCard, module: nn.Sequential) -> Mapping[str, Step]:
+    """Networks whose parts have their layers' names: each layer follows the one before it, and includes its ReLU."""
     names = [name for name, _ in module.named_children()]
     steps: dict[str, Step] = {}
     first = 0

@@ -72,7 +72,8 @@ TORCHVISION = Preprocessing("torchvision", "rgb", 1 / 255, (0.485, 0.456, 0.406)
 CAFFE = Preprocessing("caffe", "bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
 PLAIN = Preprocessing("plain", "rgb", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 EFFICIENTNET_LITE = Preprocessing("efficientnet-lite", "rgb", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
-PREPROCESSINGS = {known.name: known for known in (TORCHVISION, CAFFE, PLAIN, EFFICIENTNET_LITE)}
+OVERFEAT = Preprocessing("overfeat", "rgb", 1.0, (118.380948,) * 3, (61.896913,) * 3)
+PREPROCESSINGS = {known.name: known for known in (TORCHVISION, CAFFE, PLAIN, EFFICIENTNET_LITE, OVERFEAT)}
 CAFFE_VGG = replace(CAFFE, mean=(103.939, 116.779, 123.68))  # the mean colour VGG-16 was trained with
 CAFFE_FAST = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # used for all networks of Fast R-CNN, config.py
 
@@ -129,8 +130,8 @@ class Trunk:
 
     @property
     def least_side(self) -> int:
-        """The least side of an input, in pixels, for which the map has a cell; shorter ones are padded to it."""
-        return 4 * self.stride
+        """The least side of an input, in pixels: its map has a cell. Shorter ones are padded to it."""
+        return max(4 * self.stride, sum(self.margin) + 1)
 
     def owns(self, tensor: str) -> bool:
         """Whether a tensor of the network's state dict, by its name, belongs to the trunk."""
@@ -211,8 +212,9 @@ class NetworkCard:
 
     @property
     def box_layer(self) -> str:
-        """The layer that box regressors are trained on by default (R-CNN Appendix C: pool5)."""
-        return "pool5" if "pool5" in self.layers else self.default_layer
+        """The layer that box regressors are trained on by default (R-CNN Appendix C: pool5): the last pooled map."""
+        last = self.head.start
+        return last if last.startswith("pool") else self.default_layer
 
     @property
     def kept_layers(self) -> tuple[str, ...]:
@@ -550,6 +552,51 @@ ZF = NetworkCard(
     caffe_names=True,
 )
 
+OVERFEAT_FAST = NetworkCard(
+    name="overfeat-fast",
+    input_size=231,
+    preprocessing=OVERFEAT,
+    layers=chain(
+        {
+            "conv1": 96 * 56 * 56,
+            "conv2": 256 * 24 * 24,
+            "conv3": 512 * 12 * 12,
+            "conv4": 1024 * 12 * 12,
+            "conv5": 1024 * 12 * 12,
+            "pool5": 1024 * 6 * 6,
+            "fc6": 3072,
+            "fc7": 4096,
+            "fc8": None,
+        }
+    ),
+    default_layer="fc7",
+    trunk=Trunk("conv5", channels=1024, stride=16, offset=27.5, parts=FIVE_CONVOLUTIONS, margin=(27, 27)),
+    head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
+)
+
+OVERFEAT_ACCURATE = NetworkCard(
+    name="overfeat-accurate",
+    input_size=221,
+    preprocessing=OVERFEAT,
+    layers=chain(
+        {
+            "conv1": 96 * 108 * 108,
+            "conv2": 256 * 30 * 30,
+            "conv3": 512 * 15 * 15,
+            "conv4": 512 * 15 * 15,
+            "conv5": 1024 * 15 * 15,
+            "conv6": 1024 * 15 * 15,
+            "pool6": 1024 * 5 * 5,
+            "fc7": 4096,
+            "fc8": 4096,
+            "fc9": None,
+        }
+    ),
+    default_layer="fc8",
+    trunk=Trunk("conv6", channels=1024, stride=12, offset=26.5, parts=(*FIVE_CONVOLUTIONS, "conv6"), margin=(26, 26)),
+    head=Head("pool6", side=5, hidden="fc8", outputs={CLASSES: "fc9"}),
+)
+
 FIRST_LAYERS = {
     "vgg16": tuple(f"features.{number}" for number in (0, 2, 5, 7)),
     "onet": ("conv1_1", "conv1_2", "conv2_1", "conv2_2"),
@@ -565,5 +612,7 @@ CARDS = (
     ZF,
     RESNET50,
     EFFICIENTNET_LITE0,
+    OVERFEAT_FAST,
+    OVERFEAT_ACCURATE,
 )
 NETWORKS: dict[str, NetworkCard] = {card.name: card for card in CARDS}

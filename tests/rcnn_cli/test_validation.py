@@ -61,6 +61,7 @@ def tables(text):
         ("shapenet", ("pool4",), "pool4", "pool4"),
         ("squeezenet1_0", ("fire9_2x2",), "fire9_2x2", "fire9_2x2"),
         ("resnet50", ("avgpool",), "avgpool", "avgpool"),
+        ("overfeat-accurate", ("fc8", "pool6"), "fc8", "pool6"),
     ],
 )
 def test_bare_tables_take_the_networks_own_layers(tmp_path, network, layers, svm, bbox):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +12,16 @@ from torch import nn
 
 from stages.contract.errors import BadSetting
 from stages.networks import NETWORKS, NetworkSettings, NetworkSource
-from stages.networks.architectures import build, empty_module, onet, tnet, zf
+from stages.networks.architectures import build, empty_module, onet, overfeat_accurate, overfeat_fast, tnet, zf
 from stages.networks.network import Network
 from stages.networks.receptive_field import receptive_fields
 
 LARGE = 900
-NARROW = {"tnet": tnet, "onet": onet, "zf": zf}
+NARROW: dict[str, Callable[[int], nn.Module]] = {
+    **{name: partial(network, width=12) for name, network in (("tnet", tnet), ("onet", onet), ("zf", zf))},
+    "overfeat-fast": partial(overfeat_fast, widths=(12, 12)),
+    "overfeat-accurate": partial(overfeat_accurate, widths=(12, 12)),
+}
 
 
 def small_network(name: str) -> Network:
@@ -22,7 +29,7 @@ def small_network(name: str) -> Network:
     card = NETWORKS[name]
     torch.manual_seed(0)
     if name in NARROW:
-        module: nn.Module = NARROW[name](7, width=12)
+        module: nn.Module = NARROW[name](7)
     elif name in ("alexnet", "vgg16"):
         module = empty_module(card, 7)
         for part in module.get_submodule("features").modules():
@@ -54,7 +61,7 @@ def test_cards_tell_trunk_and_head(name: str) -> None:
     maps = network.maps(torch.empty((2, 3, height, width), device="meta"))
     assert maps.shape[:2] == (2, card.trunk.channels)
     for cells, pixels in zip(maps.shape[2:], (height, width), strict=True):
-        assert abs(cells - pixels / card.trunk.stride) < 2
+        assert abs(cells - (pixels - sum(card.trunk.margin)) / card.trunk.stride) < 2
     regions = torch.empty((5, card.trunk.channels, card.head.side, card.head.side), device="meta")
     later = card.needed(list(card.layers)[-1:], card.head.start)
     assert {card.head.hidden, card.head.outputs["classes"], "softmax"} <= {card.head.start, *later}
@@ -109,12 +116,16 @@ def test_cells_lie_where_the_card_says(name: str) -> None:
 
 def test_centres_by_hand() -> None:
     """VGG-16: four poolings of 2 x 2, so cell 0 is centred between the pixels 7 and 8, as Faster R-CNN's anchors are;
-    SqueezeNet, which does not pad: (7 - 1) / 2 + (2 + 4 + 8) = 17, the middle of pixel 17; ZF pads everything: 0."""
+    SqueezeNet, which does not pad: (7 - 1) / 2 + (2 + 4 + 8) = 17, the middle of pixel 17; ZF pads everything: 0.
+    OverFeat, half of each window at its stride: 11 / 2 + 4 / 2 + 2 x 8 + 8 / 2 and 7 / 2 + 1 x 2 + 3 x 6 + 6 / 2."""
     assert [NETWORKS[name].trunk.offset for name in ("vgg16", "onet", "squeezenet1_0", "zf")] == [8, 8, 17.5, 0.5]
-    assert [NETWORKS[name].trunk.stride for name in ("vgg16", "shapenet")] == [16, 8]
+    assert [NETWORKS[name].trunk.offset for name in ("overfeat-fast", "overfeat-accurate")] == [27.5, 26.5]
+    assert [NETWORKS[name].trunk.stride for name in ("vgg16", "shapenet", "overfeat-accurate")] == [16, 8, 12]
 
 
-@pytest.mark.parametrize("name", ["shapenet", "tnet", "squeezenet1_0", "zf", "resnet50", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["shapenet", "tnet", "squeezenet1_0", "zf", "resnet50", "efficientnet_lite0", "overfeat-accurate"]
+)
 def test_gradients_of_an_image_that_is_not_square(name: str) -> None:
     """What cells of the map of an oblong image are computed from, by gradients, is centred where the card says."""
     network = small_network(name)
