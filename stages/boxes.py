@@ -53,6 +53,16 @@ def iou_matrix(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
+def paired_iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
+    """Intersection over union of each box [N, 4] with the one in the same row of `second` [N, 4]: float64 [N], as in
+    `iou_matrix`."""
+    top_left = np.maximum(first[:, :2], second[:, :2]).astype(np.float64)
+    bottom_right = np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
+    intersection = np.clip(bottom_right - top_left, 0, None).prod(axis=1)
+    union = area(first) + area(second) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
 def reaches(overlaps: NDArray[np.floating], limit: float | NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which `overlaps` [...] (IoUs or shares) are at least `limit`, rounded to their dtype: bool [...].
 

@@ -50,7 +50,8 @@ def made(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> tup
     def build(folder: Path) -> None:
         built_once.copy("small", run_small, folder)
         shutil.rmtree(folder / "work/caches/eval")
-        recipe = write_recipe(folder, SMALLER.replace("[eval]\n", "[eval]\ncoco = true\nbootstrap = 50\n") + MORE)
+        measured = "[eval]\ncoco = true\nlocalisation = true\nbootstrap = 50\n"
+        recipe = write_recipe(folder, SMALLER.replace("[eval]\n", measured) + MORE)
         rcnn("run", recipe, work=folder / "work")
 
     folder = built_once.copy("report", build, tmp_path_factory.mktemp("report"))
@@ -349,6 +350,7 @@ def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: t
     table = page.locator("#precision table").first.inner_text()
     assert f"{100 * summary['map_11']:.1f}" in table
     assert "COCO AP, small" in table
+    assert "localisation error, 5 guesses" in table
     assert re.search(r"\d to \d", table)
     assert "eval-without-bbox" in table
     assert "eval-strict" not in table  # by another rule, so in a table of its own

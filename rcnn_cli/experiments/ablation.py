@@ -33,8 +33,11 @@ from stages.matching.proposals import average_recall, coverage, recall_at
 
 log = logging.getLogger("rcnn")
 
-SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area")  # shown in percent, like everything in a table `coco`
-COCO = "coco"
+SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area", "error", "class_error")
+"""Numbers shown in percent, like everything in a table `coco`."""
+COCO, LOCALISATION = "coco", "localisation"
+ON_REQUEST = {COCO: "measure by COCO's rules", LOCALISATION: "measure ILSVRC's localisation error"}
+"""Tables of an evaluation's summary that a setting of the same name adds, and what it then does."""
 RECALL = re.compile(r"recall\.([1-9][0-9]*|all)\.(0\.[0-9]+|1|average)")
 PROPOSALS, TEST = "proposals", "test"
 Explain = Callable[[BaseException], str]
@@ -193,17 +196,16 @@ def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, s
 
 
 def check_metric(run: Run, name: str) -> None:
-    """Raises RecipeError for a metric of a cache that the run does not have, or a COCO metric that is not enabled.
+    """Raises RecipeError for a metric of a cache that the run does not have, or one that its settings do not request.
 
     Whether the cache has a number of that name is known only once it exists.
     """
     node = node_of(run, name)
     if RECALL.fullmatch(name.rpartition(":")[2]) and node.use.stage.makes != PROPOSALS:
         raise RecipeError(f"metrics: '{name}': {node.name} has no proposals; name a table of them as the evaluation")
-    if is_coco(name.rpartition(":")[2]) and not getattr(node.settings, COCO, True):
-        raise RecipeError(
-            f"metrics: '{name}': {node.name} does not measure by COCO's rules; set {node.use.name}.coco = true"
-        )
+    for table, words in ON_REQUEST.items():
+        if is_in(table, name.rpartition(":")[2]) and not getattr(node.settings, table, True):
+            raise RecipeError(f"metrics: '{name}': {node.name} does not {words}; set {node.use.name}.{table} = true")
 
 
 def has_table(table: Mapping[str, Any], setting: str) -> bool:
@@ -362,13 +364,13 @@ def recall_counts(grid: Grid) -> list[int | None]:
 
 
 def is_share(key: str) -> bool:
-    """Whether the dotted `key` of a summary is an AP, a recall or a mean of those, in [0, 1] or None."""
-    return is_coco(key) or (not key.startswith("bootstrap.") and key.rpartition(".")[2] in SHARES)
+    """Whether the dotted `key` of a summary is an AP, a recall, an error or a mean of those, in [0, 1] or None."""
+    return is_in(COCO, key) or (not key.startswith("bootstrap.") and key.rpartition(".")[2] in SHARES)
 
 
-def is_coco(key: str) -> bool:
-    """Whether the dotted `key` is in a table of COCO metrics, e.g. coco.AP or classes.cat.coco.AP50."""
-    return COCO in key.split(".")[:-1]
+def is_in(table: str, key: str) -> bool:
+    """Whether the dotted `key` is in this `table` of a summary, such as coco.AP or classes.cat.coco.AP50 in "coco"."""
+    return table in key.split(".")[:-1]
 
 
 def summary_of(run: Run, node: Node) -> Mapping[str, Any]:

@@ -9,7 +9,15 @@ from rcnn_cli.looking.recall import Measured, as_values, count_words
 from rcnn_cli.report.papers import PROTOCOL, TABLE_2, is_voc_2007_test
 from rcnn_cli.report.runs import Run
 from stages.diagnose.report import GAINS
-from stages.eval.report import COCO_ROWS, HEADLINES, MEASURES, format_difference, notes_on_classes, paired_difference
+from stages.eval.report import (
+    COCO_ROWS,
+    HEADLINES,
+    LOCALISATION_ROWS,
+    MEASURES,
+    format_difference,
+    notes_on_classes,
+    paired_difference,
+)
 from stages.matching.proposals import SIZES
 from stages.tables import percent
 
@@ -42,6 +50,18 @@ def precision_table(runs: Sequence[Run]) -> dict[str, Any]:
         for key, words in COCO_ROWS.items()
         if any("coco" in summary for summary in summaries)
     ]
+    errors = [
+        row(
+            words,
+            [summary.get("localisation", {}) for summary in summaries],
+            key,
+            next(summary["localisation"]["cases"] for summary in summaries if "localisation" in summary),
+            "",
+            best_of=min,
+        )
+        for key, words in LOCALISATION_ROWS.items()
+        if any("localisation" in summary for summary in summaries)
+    ]
     key = "map_11" if measure == "voc07" else "map_area"
     ranked = sorted((run for run in runs if run.summary[key] is not None), key=lambda run: run.summary[key])
     ends = [{"run": run, "map": percent(run.summary[key])} for run in ranked]
@@ -54,6 +74,7 @@ def precision_table(runs: Sequence[Run]) -> dict[str, Any]:
         "classes": rows,
         "means": means,
         "coco": coco,
+        "errors": errors,
         "left_out": len(classes) - len(rows),
         "bootstrap": next((each["bootstrap"] for each in summaries if "bootstrap" in each), None),
         "differences": differences(runs),
@@ -74,11 +95,12 @@ def row(
     objects: int | None,
     measure: str,
     interval_of: Callable[[Mapping[str, Any]], Any] | None = None,
+    best_of: Callable[..., Any] = max,
 ) -> dict[str, Any]:
-    """A row with one cell per entry of `values`: its text, its interval, whether it is the best."""
+    """A row with one cell per entry of `values`: its text, its interval, whether it is the best, by `best_of`."""
     texts = [percent(numbers.get(key)) for numbers in values]
     known = [float(text) for text in texts if text != "-"]
-    best = max(known, default=None) if len(values) > 1 else None
+    best = best_of(known, default=None) if len(values) > 1 else None
     cells = []
     for numbers, text in zip(values, texts, strict=True):
         interval = interval_of(numbers) if interval_of else (numbers.get("interval") if measure else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from stages.detections.json_values import detections_as_json, shortest
 from stages.detections.order import best_first, by_class
 from stages.detections.sets import (
+    NO_DETECTIONS,
     NO_ROWS,
     ClassDetections,
     Detections,
@@ -20,6 +21,7 @@ from stages.detections.sets import (
 )
 
 __all__ = [
+    "NO_DETECTIONS",
     "NO_ROWS",
     "ClassDetections",
     "DetectionSet",

@@ -122,12 +122,16 @@ def detections_of(detections: DetectionSet, name: str) -> ClassDetections:
     try:
         return detections.of_class(name)
     except KeyError:
-        return ClassDetections(np.zeros(0, np.int64), no_boxes(), np.zeros(0, np.float32))
+        return NO_DETECTIONS
 
 
 def no_boxes() -> Boxes:
     """No boxes: an empty float32 [0, 4]."""
     return np.zeros((0, 4), np.float32)
+
+
+NO_DETECTIONS = ClassDetections(NO_ROWS, no_boxes(), np.zeros(0, np.float32))
+"""Of a class without detections."""
 
 
 def read_detections(reader: Any) -> DetectionSet:

@@ -1,7 +1,8 @@
 """Stage `eval`: average precision per class and its mean, following the PASCAL VOC devkit.
 
 Both measures are always computed: the 11-point AP of VOC 2007, which the papers report, and the area under the
-precision-recall curve of VOC 2010 and later. COCO metrics and bootstrap intervals are computed on request.
+precision-recall curve of VOC 2010 and later. COCO metrics, ILSVRC's localisation error and bootstrap intervals are
+computed on request.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ class Settings:
     )
     coco: bool = setting(
         False, "Whether to compute COCO's twelve metrics too, with pycocotools.", later=True, source="COCO"
+    )
+    localisation: bool = setting(
+        False,
+        "Whether to compute ILSVRC's localisation error too: five guesses of a class and a box for each image.",
+        later=True,
+        source="OverFeat section 2",
     )
     bootstrap: int = setting(
         0,

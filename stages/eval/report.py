@@ -15,6 +15,7 @@ from stages.boxes import Boxes
 from stages.detections import DetectionSet
 from stages.eval.average_precision import Curve, lowest_score_at
 from stages.eval.bootstrap import percentile_interval, resampled_mean
+from stages.eval.localisation import GUESSES
 from stages.file_names import file_names
 from stages.matching.ground_truth import listed
 from stages.tables import aligned, csv_text, percent
@@ -34,6 +35,10 @@ COCO_ROWS = {
     "ARs": "COCO AR, small",
     "ARm": "COCO AR, medium",
     "ARl": "COCO AR, large",
+}
+LOCALISATION_ROWS = {
+    "error": f"localisation error, {GUESSES} guesses",
+    "class_error": f"class error, {GUESSES} guesses",
 }
 RESAMPLED = ("ap_11_resampled", "ap_area_resampled")
 PRECISION = 0.5
@@ -104,9 +109,9 @@ def score_cuts(
 def format_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """A table of evaluations side by side, AP in percent; `evaluations` maps a heading to an evaluation's summary.
 
-    One row per class with the headline measure, then mAP by both measures, with intervals and COCO metrics if they were
-    computed. All classes are listed, with "-" if an evaluation lacks one or there is nothing to find; a line below says
-    which ones a detector does not know.
+    One row per class with the headline measure, then mAP by both measures, with intervals, COCO metrics and ILSVRC's
+    localisation error if they were computed. All classes are listed, with "-" if an evaluation lacks one or there is
+    nothing to find; a line below says which ones a detector does not know.
     """
     summaries = list(evaluations.values())
     classes = list(dict.fromkeys(name for summary in summaries for name in summary["classes"]))
@@ -124,6 +129,10 @@ def format_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
         rules.append(len(rows))
         for measure, words in COCO_ROWS.items():
             rows.append([words, "", *(percent(summary.get("coco", {}).get(measure)) for summary in summaries)])
+    if any("localisation" in summary for summary in summaries):
+        rules.append(len(rows))
+        for measure, words in LOCALISATION_ROWS.items():
+            rows.append([words, "", *(localisation_error(summary, measure) for summary in summaries)])
     return "\n".join([*aligned(rows, rules_before=rules), *notes_on_classes(evaluations)])
 
 
@@ -144,9 +153,18 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 def with_interval(summary: Mapping[str, Any], measure: str) -> str:
     """A mean in percent with its bootstrap interval, if any: "80.0 [77.1, 82.6]"."""
-    interval = summary.get("bootstrap", {}).get(measure)
-    bounds = f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else ""
-    return percent(summary[measure]) + bounds
+    return percent(summary[measure]) + bounds_of(summary.get("bootstrap", {}).get(measure))
+
+
+def bounds_of(interval: Sequence[float] | None) -> str:
+    """An interval in percent after a number, " [77.1, 82.6]"; "" if there is none."""
+    return f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else ""
+
+
+def localisation_error(summary: Mapping[str, Any], measure: str) -> str:
+    """One of LOCALISATION_ROWS in percent, the localisation error with its bootstrap interval, if any."""
+    interval = summary.get("bootstrap", {}).get("localisation_error") if measure == "error" else None
+    return percent(summary.get("localisation", {}).get(measure)) + bounds_of(interval)
 
 
 def write_results(
@@ -166,7 +184,7 @@ def write_results(
 def csv_rows(summary: Mapping[str, Any]) -> list[list[Any]]:
     """A heading, one row per class and one for the mean; undefined APs are empty.
 
-    If computed: `low` and `high`, the interval of the headline measure, and COCO metrics.
+    If computed: `low` and `high`, the interval of the headline measure, COCO metrics, and the localisation error.
     """
     columns = ("ap_11", "ap_area", "positives", "detections")
     classes = summary["classes"]
@@ -180,6 +198,10 @@ def csv_rows(summary: Mapping[str, Any]) -> list[list[Any]]:
     if "coco" in summary:
         coco = [*(result["coco"] for result in classes.values()), summary["coco"]]
         extend(rows, COCO_ROWS, [[measures[name] for name in COCO_ROWS] for measures in coco])
+    if "localisation" in summary:
+        errors = [*(result["localisation"] for result in classes.values()), summary["localisation"]]
+        headings = {"cases": "cases", "localisation_error": "error", "class_error": "class_error"}
+        extend(rows, headings, [[own[name] for name in headings.values()] for own in errors])
     return rows
 
 

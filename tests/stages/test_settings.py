@@ -173,7 +173,7 @@ LATER = {
     "train-bbox": {"difficult"},
     "finetune": {"difficult", "frozen"},
     "detect": {"score", "cap", "least_score", "all_classes_at_most", "suppression", "regression", "classes"},
-    "eval": {"coco", "bootstrap", "bootstrap_seed"},
+    "eval": {"coco", "localisation", "bootstrap", "bootstrap_seed"},
 }  # in the key where not the default
 
 
