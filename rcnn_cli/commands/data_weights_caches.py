@@ -191,7 +191,7 @@ def weights() -> None:
     """
 
 
-@weights.command(name="import", short_help="Import weights from Caffe, torchvision or a state dict.")
+@weights.command(name="import", short_help="Import weights from Caffe, OverFeat, torchvision or a state dict.")
 @click.argument("source")
 @click.option(
     "--network", required=True, type=click.Choice(tuple(NETWORKS)), help="The network that the weights are for."
@@ -200,7 +200,7 @@ def weights() -> None:
 @click.option(
     "--preprocessing",
     type=click.Choice(tuple(PREPROCESSINGS)),
-    help="The preprocessing they were trained with  [default: the usual one for a .caffemodel or torchvision]",
+    help="The preprocessing they were trained with  [default: the usual one, except for a state dict]",
 )
 @click.option(
     "--mean",
@@ -235,12 +235,14 @@ def weights_import(
     classes: str | None,
     dropout: str | None,
 ) -> None:
-    """Import SOURCE (a .caffemodel, a state dict or torchvision:MODEL) as a file that a recipe's [network] can name.
+    """Import SOURCE (a .caffemodel, OverFeat's net_weight_0 or net_weight_1, a state dict or torchvision:MODEL) as a
+    file that a recipe's [network] can name.
 
     \b
     Examples: rcnn weights import bvlc_reference_caffenet.caffemodel --network tnet -o tnet.safetensors
               rcnn weights import torchvision:vgg16 --network onet -o onet.safetensors
               rcnn weights import ZF_faster_rcnn_final.caffemodel --network zf -o zf-faster.safetensors
+              rcnn weights import net_weight_0 --network overfeat-fast -o overfeat-fast.safetensors
     """
     from rcnn_cli.running.weights import import_file
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,9 +65,17 @@ def show_file(path: Path) -> str:
     """A description of a weights file: its origin and each tensor's name and shape. Reads it all. Raises StageError."""
     from stages.networks.caffemodel import read_caffemodel
     from stages.networks.importer import is_state_dict
+    from stages.networks.overfeat_weights import layout, released_network
     from stages.networks.weights import read_state
     from stages.networks.weights_file import read_record
 
+    if (released := released_network(path)) is not None:
+        return "\n".join(
+            (
+                f"{path}: as large as the weights of {released.name}, which have no header",
+                *shape_lines(layout(released)),
+            )
+        )
     record = read_record(path)
     if record is not None or is_state_dict(path):
         shapes = {name: tuple(tensor.shape) for name, tensor in read_state(path).items()}
@@ -76,9 +84,14 @@ def show_file(path: Path) -> str:
         layers = read_caffemodel(path).layers
         shapes = {f"{name}[{i}]": blob.shape for name, blobs in layers.items() for i, blob in enumerate(blobs)}
         lines = [f"{path}: a .caffemodel, its layers in order: {' '.join(layers)}"]
+    return "\n".join((*lines, *shape_lines(shapes)))
+
+
+def shape_lines(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """The tensors' names and shapes, and how many numbers they hold, as lines of text."""
     width = max(map(len, shapes))
-    lines += [f"  {name:<{width}}  {' x '.join(map(str, shape)) or 1}" for name, shape in shapes.items()]
-    return "\n".join((*lines, f"  {counted(shapes.values())}"))
+    lines = [f"  {name:<{width}}  {' x '.join(map(str, shape)) or 1}" for name, shape in shapes.items()]
+    return [*lines, f"  {counted(shapes.values())}"]
 
 
 def described(path: Path, record: WeightsRecord) -> list[str]:

@@ -166,7 +166,8 @@ class NetworkCard:
     regions are cropped from a map instead of the image. `torchvision_file` is torchvision's file of weights.
     `caffe_names` means that parameters are named as in Caffe's model definitions; `torchvision_twin` is torchvision's
     model of the same structure, if its names differ. `package` is a Python package with weights in `package_file`.
-    `heads`: what a trained detector has in addition (`with_heads`).
+    `released_file` is the authors' file of weights without a header (`stages.networks.overfeat_weights`). `heads`: what
+    a trained detector has in addition (`with_heads`).
     """
 
     name: str
@@ -182,6 +183,7 @@ class NetworkCard:
     torchvision_twin: str | None = None
     package: str | None = None
     package_file: str | None = None
+    released_file: str | None = None
     heads: Heads = NO_HEADS
 
     def __post_init__(self) -> None:
@@ -572,6 +574,7 @@ OVERFEAT_FAST = NetworkCard(
     default_layer="fc7",
     trunk=Trunk("conv5", channels=1024, stride=16, offset=27.5, parts=FIVE_CONVOLUTIONS, margin=(27, 27)),
     head=Head("pool5", side=6, hidden="fc7", outputs={CLASSES: "fc8"}),
+    released_file="net_weight_0",
 )
 
 OVERFEAT_ACCURATE = NetworkCard(
@@ -595,6 +598,7 @@ OVERFEAT_ACCURATE = NetworkCard(
     default_layer="fc8",
     trunk=Trunk("conv6", channels=1024, stride=12, offset=26.5, parts=(*FIVE_CONVOLUTIONS, "conv6"), margin=(26, 26)),
     head=Head("pool6", side=5, hidden="fc8", outputs={CLASSES: "fc9"}),
+    released_file="net_weight_1",
 )
 
 FIRST_LAYERS = {

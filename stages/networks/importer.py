@@ -1,4 +1,5 @@
-"""Importing weights from a .caffemodel, a state dict or torchvision as the state dict of one of the networks.
+"""Importing weights from a .caffemodel, OverFeat's release, a state dict or torchvision as the state dict of one of the
+networks.
 
 The file's layers must be exactly the network's, except for the last: a network fine-tuned for detection has other
 classes, and in Caffe its classification layer has another name (`fc8_pascal`). A .caffemodel of Fast or Faster R-CNN is
@@ -22,6 +23,7 @@ from stages.networks.architectures import empty_module
 from stages.networks.caffe_detectors import CaffeDetector, detector_in, is_detector, without_leading_ones
 from stages.networks.caffemodel import Blobs, Dropout, read_caffemodel
 from stages.networks.cards import CAFFE_FAST, NETWORKS, SCALED, UNSCALED, NetworkCard, Preprocessing
+from stages.networks.overfeat_weights import WITHOUT_HEADER, released_network, released_state
 from stages.networks.source import preprocessing_named, with_mean
 from stages.networks.weights import State, as_float32, check_state, parse_state, read_file, read_torchvision
 from stages.networks.weights_file import WeightsRecord, read_header, read_record, tensors_digest
@@ -50,9 +52,9 @@ def import_weights(
 ) -> ImportedWeights:
     """The weights in `source`, imported as those of `network`.
 
-    `source` is the path of a .caffemodel or a state dict, or "torchvision:MODEL". `preprocessing` (named as in a
-    recipe) and `mean` are those the weights were trained with; there are defaults for a .caffemodel and for
-    torchvision's weights, but not for a state dict. `scores` names the classification layer of a .caffemodel, which is
+    `source` is the path of a .caffemodel, of a file of OverFeat's release or of a state dict, or "torchvision:MODEL".
+    `preprocessing` (named as in a recipe) and `mean` are those the weights were trained with; there are defaults for
+    all sources but a state dict. `scores` names the classification layer of a .caffemodel, which is
     then imported as a classification network even if it is a detector's; `class_names` are a detector's classes in the
     file's order, without the background. `dropout` (one of DROPOUTS) is how a .caffemodel that
     does not record it was trained. Raises StageError for files that cannot be read or are of another network.
@@ -67,7 +69,12 @@ def import_weights(
         form, usual = TORCHVISION, model.preprocessing
         path, sha256, state = read_torchvision(model)
         state = torchvision_names(card, state)
-    elif is_state_dict(path := Path(source)):
+    elif is_released(card, path := Path(source)):
+        form, usual = WITHOUT_HEADER, card.preprocessing
+        content = read_file(path)
+        sha256 = hashlib.sha256(content).hexdigest()
+        state = released_state(card, content, path)
+    elif is_state_dict(path):
         form, usual = "state dict", None
         content = read_file(path)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -109,6 +116,20 @@ def import_weights(
         changes = (*changes, *detector.changes)
         record = replace(record, heads=detector.heads, class_names=detector.class_names, changes=changes)
     return ImportedWeights(state, record, notes)
+
+
+def is_released(card: NetworkCard, path: Path) -> bool:
+    """Whether to read a file as one of OverFeat's release: it is as large as the network's, or, for its networks, it is
+    no state dict. Raises StageError if it is as large as the weights of another network, and as `is_state_dict`."""
+    owner = released_network(path)
+    if owner is None:
+        return card.released_file is not None and not is_state_dict(path)
+    if owner.name != card.name:
+        raise StageError(
+            f"{path}: is as large as the weights of {owner.name}, not those of {card.name}; import it with --network "
+            f"{owner.name}"
+        )
+    return True
 
 
 def is_state_dict(path: Path) -> bool:

@@ -95,7 +95,8 @@ class NetworkSource:
         card = NETWORKS[settings.name]
         weights = settings.weights
         if weights == TORCHVISION_WEIGHTS and card.torchvision_file is None:
-            way = "import some with `rcnn weights import`" if card.caffe_names else "train it with [pretrain]"
+            released = card.caffe_names or card.released_file
+            way = "import some with `rcnn weights import`" if released else "train it with [pretrain]"
             way = 'set weights = "package"' if card.package else way
             raise BadSetting(f"{table}.weights: torchvision has no weights for {card.name}; {way}")
         if weights == PACKAGE_WEIGHTS:

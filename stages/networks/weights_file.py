@@ -34,8 +34,9 @@ LONGEST_HEADER = 100_000_000
 class WeightsRecord:
     """The record of a file of imported weights; `tensors` is the SHA-256 of the tensors (`tensors_digest`).
 
-    The source is given by its file name, format ("caffemodel", "state dict", "torchvision") and SHA-256. A detector has
-    `heads` and `class_names`, the background last. `changes` are sentences on how tensors differ from the source's.
+    The source is given by its file name, format ("caffemodel", "float32 file without a header", "state dict",
+    "torchvision") and SHA-256. A detector has `heads` and `class_names`, the background last. `changes` are sentences
+    on how tensors differ from the source's.
     """
 
     network: str
