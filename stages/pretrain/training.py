@@ -13,9 +13,10 @@ from cache import Record
 from stages.networks import NetworkCard
 from stages.networks.architectures import build
 from stages.pretrain import STAGE, Settings
+from stages.pretrain.crops import CroppedImages
 from stages.pretrain.views import UNUSED, random_views
 from stages.training.loop import Trainer
-from stages.training.schedule import tenth_after
+from stages.training.schedule import falling_after
 from stages.training.state import seeded
 
 
@@ -36,10 +37,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class Folds:
-    """The training and the held-out images, which are the same in every epoch."""
+    """The training and the held-out images, which are the same in every epoch: both in memory, or both read as they are
+    cropped."""
 
-    training: Examples
-    held_out: Examples
+    training: Examples | CroppedImages
+    held_out: Examples | CroppedImages
     regions_per_step = 0  # views of whole images
 
     def batches(self, first: int, last: int) -> Iterator[Folds]:
@@ -52,7 +54,7 @@ class Folds:
 
 
 class PreTraining(Trainer[Folds]):
-    """Trains a network for `objects` classes and the background, on `device`."""
+    """Trains a network for `objects` classes, and the background where the settings say so, on `device`."""
 
     card = STAGE
 
@@ -61,7 +63,9 @@ class PreTraining(Trainer[Folds]):
         self.preprocessing = card.preprocessing
         self.background = objects
         with seeded(settings.seed, 0, device):
-            module = build(card, objects + 1)
+            module = build(card, objects + settings.has_background)
+            if settings.initial_std is not None:
+                draw_weights(module, settings.initial_std)
         module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.SGD(
             [{"params": list(module.parameters()), "rate": 1.0}],
@@ -69,12 +73,12 @@ class PreTraining(Trainer[Folds]):
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        last_epochs = [share * settings.epochs for share in settings.steps]
+        last_epochs = settings.step_epochs or [share * settings.epochs for share in settings.steps]
         super().__init__(
             module,
             optimiser,
             steps=settings.epochs,
-            schedule=lambda epoch: tenth_after(settings.learning_rate, last_epochs, epoch),
+            schedule=lambda epoch: falling_after(settings.learning_rate, settings.step_factor, last_epochs, epoch),
             seed=settings.seed,
             device=device,
         )
@@ -84,14 +88,12 @@ class PreTraining(Trainer[Folds]):
         loss, accuracy = self.passed(batch.training, generator)
         return {"loss": loss, "accuracy": accuracy, "held_out": self.accuracy(batch.held_out)}
 
-    def passed(self, training: Examples, generator: torch.Generator) -> tuple[float, float]:
+    def passed(self, training: Examples | CroppedImages, generator: torch.Generator) -> tuple[float, float]:
         """Mean loss and accuracy over the views that one epoch uses."""
         self.module.train()
         losses = right = used = 0.0
-        for indices in batches(len(training), self.settings.batch_size, generator):
-            batch = training.chosen(indices)
-            views, targets = random_views(self.prepared(batch), batch.labels, self.background, self.settings, generator)
-            targets = targets.to(self.device)
+        for views, labels in self.views(training, generator):
+            targets = labels.to(self.device)
             scores = self.module(views)
             loss = nn.functional.cross_entropy(scores, targets, ignore_index=UNUSED)
             self.optimiser.zero_grad(set_to_none=True)
@@ -103,20 +105,52 @@ class PreTraining(Trainer[Folds]):
             used += count
         return losses / max(used, 1), right / max(used, 1)
 
-    def prepared(self, batch: Examples) -> torch.Tensor:
-        """The batch's images, preprocessed, on the device: float32 [N, 3, S, S]."""
-        return self.preprocessing.apply(batch.images.to(self.device))
+    def views(
+        self, training: Examples | CroppedImages, generator: torch.Generator
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The views of one epoch as batches float32 [N, 3, S, S], preprocessed, and their labels int64 [N]."""
+        if isinstance(training, CroppedImages):
+            for pixels, labels in training.random_batches(self.settings.batch_size, generator):
+                yield self.prepared(pixels).contiguous(memory_format=torch.channels_last), labels
+            return
+        for indices in batches(len(training), self.settings.batch_size, generator):
+            batch = training.chosen(indices)
+            pixels = self.prepared(batch.images)
+            yield random_views(pixels, batch.labels, self.background, self.settings, generator)
+
+    def prepared(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Images uint8 [N, 3, S, S], preprocessed, on the device: float32 of the same shape."""
+        return self.preprocessing.apply(pixels.to(self.device))
 
     @torch.inference_mode()
-    def accuracy(self, examples: Examples) -> float:
-        """The share of examples classified correctly from the whole image, background among the classes."""
+    def accuracy(self, examples: Examples | CroppedImages) -> float:
+        """The share of examples classified correctly from the whole image, or from the crop in its middle; the
+        background, if there is one, among the classes."""
         self.module.eval()
         right = 0
-        for first in range(0, len(examples), self.settings.batch_size):
-            batch = examples.chosen(torch.arange(first, min(first + self.settings.batch_size, len(examples))))
-            scores = self.module(self.prepared(batch).contiguous(memory_format=torch.channels_last))
-            right += int((scores.argmax(1).cpu() == batch.labels).sum())
+        for pixels, labels in whole_views(examples, self.settings.batch_size):
+            scores = self.module(self.prepared(pixels).contiguous(memory_format=torch.channels_last))
+            right += int((scores.argmax(1).cpu() == labels).sum())
         return right / max(len(examples), 1)
+
+
+def whole_views(examples: Examples | CroppedImages, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What the accuracy is measured on, in order: batches uint8 [N, 3, S, S] of up to `size`, and labels int64 [N]."""
+    if isinstance(examples, CroppedImages):
+        yield from examples.central_batches(size)
+        return
+    for first in range(0, len(examples), size):
+        batch = examples.chosen(torch.arange(first, min(first + size, len(examples))))
+        yield batch.images, batch.labels
+
+
+def draw_weights(module: nn.Module, std: float) -> None:
+    """Draws the weights of all convolutions and linear layers from N(0, `std`), and sets their biases to 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.normal_(part.weight, 0.0, std)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:

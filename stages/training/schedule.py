@@ -13,7 +13,12 @@ def tenth_every(rate: float, period: int, step: int) -> float:
 
 def tenth_after(rate: float, last_steps: Sequence[float], step: int) -> float:
     """The learning rate at `step`, divided by 10 after each of `last_steps` (Caffe's "multistep" policy)."""
-    return rate * 0.1 ** sum(step > last for last in last_steps)
+    return falling_after(rate, 0.1, last_steps, step)
+
+
+def falling_after(rate: float, factor: float, last_steps: Sequence[float], step: int) -> float:
+    """The learning rate at `step`, multiplied by `factor` after each of `last_steps`."""
+    return rate * factor ** sum(step > last for last in last_steps)
 
 
 def one_cycle(rate: float, steps: int, warm_up: int, step: int) -> float:

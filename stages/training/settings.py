@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.contract.errors import BadSetting
-from stages.contract.settings import setting
+from stages.contract.settings import Condition, setting
 from stages.image_sides import check_sides
 from stages.networks import NetworkCard
 
@@ -37,9 +37,10 @@ def checkpoint_setting() -> Any:
     return setting(300.0, "Seconds between checkpoints.", at_least=0, identity=False, source="ours")
 
 
-def image_memory_setting() -> Any:
+def image_memory_setting(only_with: Condition | None = None) -> Any:
     """The setting `image_memory` of a stage that trains a network on images."""
-    return setting(2000, "MB of decoded images to keep in memory.", at_least=0, identity=False, source="ours")
+    what = "MB of decoded images to keep in memory."
+    return setting(2000, what, at_least=0, identity=False, only_with=only_with, source="ours")
 
 
 @dataclass(frozen=True)

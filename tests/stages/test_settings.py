@@ -150,6 +150,7 @@ IDENTITY = {
     "diagnose": {"iou", "poor_iou", "similar", "objects_per_image"},
 }  # fmt: skip
 NOT_IDENTITY = {
+    "pretrain": {"image_memory"},
     "maps": {"cache"},
     "train-rpn": {"checkpoint_seconds", "image_memory"},
     "train-fast": {"checkpoint_seconds", "image_memory"},
@@ -160,6 +161,7 @@ NOT_IDENTITY = {
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
+    "pretrain": {"step_epochs", "step_factor", "initial_std", "views", "side"},
     "maps": {"mirrored"},
     "train-rpn": {"cells_scale"},
     "extract": {"method", "pooling", "truncated_svd"},
