@@ -26,7 +26,7 @@ from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import nearest
 from stages.datasets.photos import Photos
-from stages.detect import SCORES
+from stages.detect import score_of
 from stages.detect.trace import Trace
 from stages.detections import DetectionSet, best_first, detections_from_arrays, read_thresholds
 from stages.eval import Settings as EvalSettings
@@ -68,7 +68,7 @@ class Chosen:
     @property
     def least(self) -> float:
         """The score from which detections are shown where there is no evaluation."""
-        return SCORES[self.detector.settings.score].least
+        return score_of(self.detector.settings).least
 
     @property
     def rules(self) -> EvalSettings:
@@ -93,7 +93,7 @@ class Explained:
 
     `name` is the image's id (`split` its dataset) or a photo's file name (`split` is None, and there are no objects).
     `cuts` and `thresholds` float32 [K]: the scores from which a class's detections are shown, and from which the caps
-    keep them. `kept` int64 [d]: the candidate that each detection is, a row of `trace.moved`; `detections` holds the
+    keep them. `kept` int64 [d]: the rows of `trace.outcome.detections` that are kept; `detections` holds these
     detections, in the same order, `precision` float64 [d] as in `Evaluated`. `labels` are the objects' classes in the
     detector's numbers, None for one that it does not know; `names` what objects are called, "ring 2". `proposals` is
     what `proposals_of` the image are, `anchors` what `anchors_of` it are.
@@ -122,6 +122,23 @@ class Explained:
     def least(self) -> NDArray[np.float32]:
         """The score from which a detection counts: shown and kept, float32 [K]."""
         return np.maximum(self.cuts, self.thresholds)
+
+    @cached_property
+    def above(self) -> NDArray[np.int64]:
+        """The candidates above the cuts, by their own scores or those of the boxes they were merged into: rows of
+        `trace.moved`, int64 [k], ascending."""
+        return np.flatnonzero(self.trace.outcome.scores >= self.least[self.trace.moved.labels])
+
+    @property
+    def leaders(self) -> NDArray[np.int64]:
+        """The candidate that each detection is, or the highest-scored of those merged into it, int64 [d]: a row of
+        `trace.moved`."""
+        return self.trace.outcome.leaders[self.kept]
+
+    def members(self, row: int) -> NDArray[np.int64]:
+        """The candidates that became a detection, went into it or were suppressed by it: rows of `trace.moved`, int64
+        [k], ascending."""
+        return np.flatnonzero(self.trace.outcome.groups == self.kept[row])
 
     @cached_property
     def shown(self) -> NDArray[np.int64]:

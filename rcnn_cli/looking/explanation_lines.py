@@ -13,6 +13,7 @@ from rcnn_cli.looking.evaluated import NAMES, similar_sets
 from rcnn_cli.looking.explanation import Anchors, Explained, chosen_rows
 from stages.boxes import iou_matrix, reaches
 from stages.detect.misses import Miss, Reason, why_missed
+from stages.detections.candidates import with_best_classes
 from stages.detections.region_proposals import Step
 from stages.matching.error_types import BACKGROUND, DIFFICULT, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
 from stages.plurals import number_of
@@ -67,8 +68,7 @@ def tell_object(explained: Explained, index: int) -> Line:
         sentence += "is ignored" if ignored == 1 else "are ignored"
         return Line(name, sentence, "difficult", box, best, label, values)
     if explained.is_shown(row):
-        candidate = int(explained.kept[row])
-        proposal = int(trace.candidates.rows[candidate])
+        proposal = int(trace.candidates.rows[explained.leaders[row]])
         return Line(
             name,
             f"{name} was found: {found_words(explained, row, box)}",
@@ -84,7 +84,7 @@ def tell_object(explained: Explained, index: int) -> Line:
         "verdict": "missed",
         "reason": str(miss.reason),
         "decided_at": proposal_values(explained, at, label, box),
-        "suppressed_by": None if miss.by is None else candidate_values(explained, miss.by),
+        **absorber_values(explained, miss),
     }
     sentence = f"{name} was missed: {miss_words(explained, miss, index)}"
     return Line(
@@ -244,15 +244,16 @@ def best_words(best: Mapping[str, Any] | None, regressed: bool) -> str:
 
 def found_words(explained: Explained, row: int, box: NDArray[np.float32]) -> str:
     """How a detection found the object `box`."""
-    trace, candidate = explained.trace, int(explained.kept[row])
+    trace, candidate, detections = explained.trace, int(explained.leaders[row]), explained.detections.every
     proposal, label = int(trace.candidates.rows[candidate]), int(trace.moved.labels[candidate])
     before, after = (overlap(corners, box) for corners in (trace.scored.boxes[proposal], trace.moved.boxes[candidate]))
     moved = f", {after:.2f} after regression" if trace.scored.regress is not None else ""
     rank = f"rank {trace.rank(proposal, label):,} of {len(trace.scored.boxes):,}"
-    return (
-        f"score {trace.moved.scores[candidate]:.2f}{precision_words(explained, row)}; "
-        f"its proposal's IoU is {before:.2f}{moved}; {rank}"
-    )
+    score = f"score {detections.scores[row]:.2f}{precision_words(explained, row)}"
+    if trace.merges:
+        merged = f"IoU {overlap(detections.boxes[row], box):.2f}, {merged_words(explained, row)}"
+        return f"{score}; {merged}; its best-scored proposal's IoU is {before:.2f}{moved}; {rank}"
+    return f"{score}; its proposal's IoU is {before:.2f}{moved}; {rank}"
 
 
 def miss_words(explained: Explained, miss: Miss, index: int) -> str:
@@ -272,31 +273,46 @@ def miss_words(explained: Explained, miss: Miss, index: int) -> str:
     if miss.reason == Reason.LOCALISATION:
         return f"regression moved its proposal (IoU {before:.2f}, score {score:.2f}) away, to an IoU of {after:.2f}"
     if miss.reason == Reason.TAKEN:
-        row = int(np.flatnonzero(explained.kept == miss.candidate)[0])
-        other = int(explained.judged.own[row])
-        more = overlap(trace.moved.boxes[explained.kept[row]], explained.objects.boxes[other])
+        row = int(np.flatnonzero(explained.kept == miss.detection)[0])
+        other, detections = int(explained.judged.own[row]), explained.detections.every
+        own, more = (overlap(detections.boxes[row], corners) for corners in (box, explained.objects.boxes[other]))
         return (
-            f"the detection on it (score {score:.2f}, IoU {after:.2f}) overlaps {explained.names[other]} more "
-            f"(IoU {more:.2f}) and counts for that one"
+            f"the detection on it (score {detections.scores[row]:.2f}, IoU {own:.2f}) overlaps "
+            f"{explained.names[other]} more (IoU {more:.2f}) and counts for that one"
         )
-    if miss.reason == Reason.SUPPRESSED:
-        assert miss.by is not None
-        by = trace.moved.boxes[miss.by]
-        shared = overlap(trace.moved.boxes[miss.candidate], by)
-        return (
-            f"its box (IoU {after:.2f}, score {score:.2f}) was suppressed, for an overlap of {shared:.2f}, by "
-            f"{what_it_is(explained, miss.by)}"
-        )
+    if miss.detection is not None:
+        its_box, which = f"its box (IoU {after:.2f}, score {score:.2f})", what_it_is(explained, miss.detection)
+        if miss.reason == Reason.MERGED:
+            others = int(np.sum(trace.outcome.groups == miss.detection)) - 1
+            return f"{its_box} was merged with {number_of(others, 'other box')} into {which}"
+        shared = overlap(trace.moved.boxes[miss.candidate], trace.moved.boxes[miss.by])
+        return f"{its_box} was suppressed, for an overlap of {shared:.2f}, by {which}"
     which = which_proposal(miss, before, after)
     rank = f"rank {trace.rank(miss.proposal, label):,} of {len(trace.scored.boxes):,}"
+    if trace.merges:
+        return f"{which} {merged_score_words(explained, miss, label)}; {rank}"
     if miss.reason == Reason.WRONG_CLASS:
         assert miss.other is not None
         rival = trace.scored.scores[miss.proposal, miss.other]
         scored = f"scored {rival:.2f} as {trace.scored.classes[miss.other]} and {score:.2f} as {name}"
         return f"{which} {scored}, {limit(explained, label)}; {rank}"
     if score >= explained.least[label]:
-        return f"{which} scored {score:.2f}, but {why_not_a_candidate(explained)}; {rank}"
+        return f"{which} scored {score:.2f}, but {why_not_a_candidate(explained, miss.proposal, label)}; {rank}"
     return f"{which} scored {score:.2f}, {limit(explained, label)}; {rank}"
+
+
+def merged_score_words(explained: Explained, miss: Miss, label: int) -> str:
+    """Why the score of a proposal was too low where it is that of the box merged from it that counts."""
+    trace, proposal = explained.trace, miss.proposal
+    assert proposal is not None
+    scored, sums = f"scored {trace.scored.scores[proposal, label]:.2f}", trace.deciding_scores(proposal)
+    as_other, as_own = "", ""
+    if miss.other is not None:
+        as_other = f"went into a box that scores {sums[miss.other]:.2f} as {trace.scored.classes[miss.other]}, and "
+        as_own = f" as {trace.scored.classes[label]}"
+    if miss.candidate is None:
+        return f"{as_other}{scored}{as_own}, but {why_not_a_candidate(explained, proposal, label)}"
+    return f"{as_other}{scored}{as_own} and went into a box that scores {sums[label]:.2f}, {limit(explained, label)}"
 
 
 def which_proposal(miss: Miss, before: float, after: float) -> str:
@@ -321,19 +337,25 @@ def limit(explained: Explained, label: int) -> str:
     return f"below the cut of {cut:.2f}"
 
 
-def why_not_a_candidate(explained: Explained) -> str:
-    """Why a proposal does not compete although its score would count."""
-    settings = explained.chosen.detector.settings
+def why_not_a_candidate(explained: Explained, proposal: int, label: int) -> str:
+    """Why a proposal does not compete for a class although its score would count."""
+    trace, settings = explained.trace, explained.chosen.detector.settings
+    if trace.merges and trace.scored.scores[proposal, label] <= 0:
+        return "only positive scores are merged"
+    if trace.merges and settings.classes_per_scale:
+        competing = with_best_classes(trace.scored, settings.classes_per_scale).scores[proposal, label]
+        if np.isneginf(competing):
+            name = trace.scored.classes[label]
+            return f"at its scale {name} is not among the {settings.classes_per_scale} classes that compete"
     if settings.cap == "image":
         return f"only scores above {settings.least_score:g} compete"
     return f"is not among the {settings.max_per_image} best that compete"
 
 
-def what_it_is(explained: Explained, candidate: int) -> str:
-    """A candidate that was kept, in words: "the detection that found ring 1 (score 1.20)"."""
-    trace = explained.trace
-    score = f"(score {trace.moved.scores[candidate]:.2f})"
-    rows = np.flatnonzero(explained.kept == candidate)
+def what_it_is(explained: Explained, detection: int) -> str:
+    """A row of `trace.outcome.detections` in words: "the detection that found ring 1 (score 1.20)"."""
+    score = f"(score {explained.trace.outcome.detections.scores[detection]:.2f})"
+    rows = np.flatnonzero(explained.kept == detection)
     if not len(rows):
         return f"a better-scored box {score}"
     row = int(rows[0])
@@ -391,27 +413,37 @@ def proposal_values(
 
 def tell_detection(explained: Explained, row: int) -> Line:
     """What a detection is: true, ignored, or false of which type; in a photo only its score."""
-    trace, candidate = explained.trace, int(explained.kept[row])
-    label, proposal = int(trace.moved.labels[candidate]), int(trace.candidates.rows[candidate])
-    removed = np.flatnonzero(trace.removed_by == candidate)
+    trace, candidate, detections = explained.trace, int(explained.leaders[row]), explained.detections.every
+    label, proposal = int(detections.labels[row]), int(trace.candidates.rows[candidate])
+    members = explained.members(row)
     name = trace.scored.classes[label]
-    score = f"{name}, score {trace.moved.scores[candidate]:.2f}{precision_words(explained, row)}"
+    score = f"{name}, score {detections.scores[row]:.2f}{precision_words(explained, row)}"
     verdict = "" if explained.split is None else NAMES[int(explained.judged.verdicts[row])]
     words = type_words(explained, row) if explained.split is not None else ""
     values = {
         **candidate_values(explained, candidate),
         "precision": as_number(explained.precision[row]),
         "verdict": verdict or None,
-        "removed": [candidate_values(explained, int(suppressed)) for suppressed in removed],
     }
-    sentence = f"{score}{': ' if words else ''}{words}; {removed_words(explained, removed)}"
+    if trace.merges:
+        values |= {
+            "score": float(detections.scores[row]),
+            "box": [float(corner) for corner in detections.boxes[row]],
+            "merged": [candidate_values(explained, int(member)) for member in members],
+        }
+        become = merged_words(explained, row)
+    else:
+        removed = members[members != candidate]
+        values["removed"] = [candidate_values(explained, int(suppressed)) for suppressed in removed]
+        become = removed_words(explained, removed)
+    sentence = f"{score}{': ' if words else ''}{words}; {become}"
     return Line(name, sentence, verdict, None, proposal, label, values)
 
 
 def type_words(explained: Explained, row: int) -> str:
     """What a detection is, in words."""
     judged, objects = explained.judged, explained.objects
-    box = explained.trace.moved.boxes[explained.kept[row]]
+    box = explained.detections.every.boxes[row]
     verdict, own = int(judged.verdicts[row]), int(judged.own[row])
     if verdict == FOUND:
         return f"found {explained.names[own]} (IoU {judged.overlaps[row, 0]:.2f})"
@@ -427,7 +459,7 @@ def type_words(explained: Explained, row: int) -> str:
         overlapped = f"{explained.names[own]} by {judged.overlaps[row, 0]:.2f}"
         near = reaches(judged.overlaps[row, 0], explained.chosen.rules.iou)
         return f"Loc, a duplicate: it overlaps {overlapped}" if near else f"Loc, it overlaps {overlapped} only"
-    name = explained.trace.scored.classes[explained.trace.moved.labels[explained.kept[row]]]
+    name = explained.trace.scored.classes[explained.detections.every.labels[row]]
     alike = similar_labels(explained.classes, similar_sets(explained.chosen.graph))
     group = np.isin(objects.labels, alike[name])
     among = group if verdict == SIMILAR else ~group & (objects.labels != explained.classes.index(name))
@@ -451,10 +483,35 @@ def removed_words(explained: Explained, removed: NDArray[np.int64]) -> str:
     return f"suppressed {number_of(len(removed), 'box')}, {above} of them above the cut"
 
 
+def merged_words(explained: Explained, row: int) -> str:
+    """What a detection was merged from."""
+    scores = explained.trace.moved.scores[explained.members(row)]
+    if len(scores) == 1:
+        return "merged with no other box"
+    return f"merged from {len(scores):,} boxes, scored {scores[0]:.2f} to {scores[-1]:.2f}"
+
+
+def absorber_values(explained: Explained, miss: Miss) -> dict[str, Any]:
+    """The numbers of what suppressed the box that an object was missed at, or of what that was merged into."""
+    trace = explained.trace
+    if not trace.merges:
+        return {"suppressed_by": None if miss.by is None else candidate_values(explained, miss.by)}
+    if miss.candidate is None:
+        return {"merged_into": None}
+    detection = int(trace.outcome.groups[miss.candidate])
+    detections = trace.outcome.detections
+    merged = {
+        "score": float(detections.scores[detection]),
+        "box": [float(corner) for corner in detections.boxes[detection]],
+        "candidates": int(np.sum(trace.outcome.groups == detection)),
+    }
+    return {"merged_into": merged}
+
+
 def candidate_values(explained: Explained, candidate: int) -> dict[str, Any]:
     """A candidate's numbers."""
     trace = explained.trace
-    proposal, by = int(trace.candidates.rows[candidate]), int(trace.removed_by[candidate])
+    proposal, by = int(trace.candidates.rows[candidate]), int(trace.absorbed_by[candidate])
     return {
         "candidate": candidate,
         "class": trace.scored.classes[trace.moved.labels[candidate]],
@@ -462,7 +519,7 @@ def candidate_values(explained: Explained, candidate: int) -> dict[str, Any]:
         "score": float(trace.moved.scores[candidate]),
         "box_before_regression": [float(corner) for corner in trace.scored.boxes[proposal]],
         "box": [float(corner) for corner in trace.moved.boxes[candidate]],
-        "suppressed_by": None if by < 0 else by,
+        **({} if trace.merges else {"suppressed_by": None if by < 0 else by}),
     }
 
 

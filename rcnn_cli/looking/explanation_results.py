@@ -73,16 +73,16 @@ def counts(explained: Explained) -> dict[str, int]:
     return {
         "proposals": len(trace.scored.boxes),
         "candidates": len(trace.moved),
-        "left_by_suppression": int(np.sum(trace.removed_by < 0)),
+        "left_by_suppression": len(trace.outcome.leaders),
         "left_by_the_cap": len(explained.kept),
         "shown": len(explained.shown),
-        "candidates_above_the_cuts": int(np.sum(trace.moved.scores >= explained.least[trace.moved.labels])),
+        "candidates_above_the_cuts": len(explained.above),
     }
 
 
 def format_text(explained: Explained, lines: Lines) -> str:
     """What is printed."""
-    steps, chosen = counts(explained), explained.chosen
+    steps, chosen, merges = counts(explained), explained.chosen, explained.trace.merges
     where = f" ({explained.split})" if explained.split else ""
     precise = f"precision {PRECISION} of {chosen.evaluation.name}" if chosen.evaluation else ""
     by = f"; cuts at {precise or f'score {chosen.least:g}'}"
@@ -91,9 +91,9 @@ def format_text(explained: Explained, lines: Lines) -> str:
         f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",
         f"{number_of(steps['proposals'], 'proposal')}; {number_of(steps['candidates'], 'candidate')} in "
         f"{number_of(len(explained.trace.scored.classes), 'class')}; "
-        f"suppression leaves {steps['left_by_suppression']:,}{capped}",
+        f"{'merging' if merges else 'suppression'} leaves {steps['left_by_suppression']:,}{capped}",
         f"above the cuts: {number_of(steps['candidates_above_the_cuts'], 'candidate')}, "
-        f"{number_of(steps['shown'], 'detection')} after suppression",
+        f"{number_of(steps['shown'], 'detection')} after {'merging' if merges else 'suppression'}",
     ]
     objects = [
         text

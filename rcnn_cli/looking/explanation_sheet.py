@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rcnn_cli.looking.explanation_lines import proposals_around
@@ -71,15 +70,14 @@ def heading(explained: Explained) -> Pixels:
 
 def panels(explained: Explained, lines: Lines) -> Pixels:
     """The whole image three times: all proposals, the candidates above the cuts, the detections."""
-    trace, pixels = explained.trace, explained.pixels
-    above = np.flatnonzero(trace.moved.scores >= explained.least[trace.moved.labels])
+    pixels, before = explained.pixels, "thick: merged" if explained.trace.merges else "grey: suppressed"
     owner = "its" if len(explained.shown) == 1 else "their"
     numbers = f", with {owner} precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
     scenes = [
         proposal_scene(explained),
         (
-            draw_marks(pixels, candidate_marks(explained, above), PANEL),
-            f"{number_of(len(above), 'candidate')} above the cuts; grey: suppressed",
+            draw_marks(pixels, candidate_marks(explained), PANEL),
+            f"{number_of(len(explained.above), 'candidate')} above the cuts; {before}",
         ),
         (
             draw_marks(pixels, detection_marks(explained, lines), PANEL),
@@ -112,16 +110,19 @@ def proposal_scene(explained: Explained) -> tuple[Pixels, str]:
     return scene, f"{words}; the lighter, the higher the score: {low:.2f} to {high:.2f}"
 
 
-def candidate_marks(explained: Explained, candidates: NDArray[np.int64]) -> list[Mark]:
-    """Candidates after regression, those that suppression leaves on top."""
-    trace = explained.trace
-    left = candidates[trace.removed_by[candidates] < 0]
-    removed = candidates[trace.removed_by[candidates] >= 0]
-    names = [trace.scored.classes[trace.moved.labels[candidate]] for candidate in left]
+def candidate_marks(explained: Explained) -> list[Mark]:
+    """The candidates above the cuts after regression, those that suppression leaves on top, or the boxes that they are
+    merged into."""
+    trace, above = explained.trace, explained.above
     moved = PROPOSAL if trace.scored.regress is None else REGRESSED
+    left = trace.outcome.groups[above[trace.absorbed_by[above] < 0]]
+    detections = trace.outcome.detections.where(left)
+    names = [trace.scored.classes[label] for label in detections.labels]
+    others = above if trace.merges else above[trace.absorbed_by[above] >= 0]
+    colour = moved if trace.merges else kind_colour("ignored")
     return [
-        *(Mark(trace.moved.boxes[candidate], moved, name) for candidate, name in zip(left, names, strict=True)),
-        *(Mark(trace.moved.boxes[candidate], kind_colour("ignored"), thin=True) for candidate in removed),
+        *(Mark(box, moved, name) for box, name in zip(detections.boxes, names, strict=True)),
+        *(Mark(box, colour, thin=True) for box in trace.moved.boxes[others]),
     ]
 
 
@@ -129,7 +130,7 @@ def detection_marks(explained: Explained, lines: Lines) -> list[Mark]:
     """The detections by what they are, false ones on top, and the objects that are missed."""
     marks: dict[str, list[Mark]] = {"false": [], "missed": [], "true": [], "other": []}
     for row in explained.shown:
-        box = explained.trace.moved.boxes[explained.kept[row]]
+        box = explained.detections.every.boxes[row]
         label, score = explained.detections.every.labels[row], explained.precision[row]
         text = explained.trace.scored.classes[label] + ("" if np.isnan(score) else f" {score:.2f}")
         verdict = int(explained.judged.verdicts[row])
@@ -224,14 +225,15 @@ def anchor_marks(explained: Explained, line: Line) -> list[Mark]:
 
 
 def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels:
-    """The best scores of a proposal and that of the class `label`, each with its class's cut as a line."""
+    """The best scores of a proposal and that of the class `label`, each with its class's cut as a line, unless that is
+    for the sums of merged boxes."""
     trace = explained.trace
     scores = trace.scored.scores[proposal]
     ranked = [
         int(other) for other in np.argsort(-scores, kind="stable") if trace.scored.trained[other] or other == label
     ]
     rows = ranked[:BARS] if label is None or label in ranked[:BARS] else [*ranked[: BARS - 1], label]
-    cuts = [float(explained.cuts[row]) for row in rows]
+    cuts = [np.inf if trace.merges else float(explained.cuts[row]) for row in rows]
     values = [float(scores[row]) for row in rows]
     ends = [*values, *(cut for cut in cuts if np.isfinite(cut))]
     low, high = min(ends), max(ends)
@@ -261,7 +263,7 @@ def score_bars(explained: Explained, proposal: int, label: int | None) -> Pixels
         right = canvas.width - 2
         pen.text((right, top + 11), f"{value:.2f}", fill=INK, font=font, anchor="rm")
     scores = plural(SCORES[explained.chosen.detector.settings.score].name, 2)
-    note = f"{scores}; lines: the cuts" if explained.chosen.evaluation else scores
+    note = f"{scores}; lines: the cuts" if explained.chosen.evaluation and not trace.merges else scores
     pen.text((name_width + 6 + span / 2, STRIP - 20), note, fill=FAINT, font=font_of(13), anchor="ma")
     return np.asarray(canvas).copy()
 

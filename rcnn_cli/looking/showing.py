@@ -14,7 +14,7 @@ from rcnn_cli.recipes.detectors import detector_of, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import complete
 from stages.contract.errors import StageError
-from stages.detect import SCORES
+from stages.detect import score_of
 from stages.detections import Detections, best_first, detections_as_json, shortest
 from stages.eval.average_precision import Curve, calibrated_precision
 from stages.eval.report import PRECISION, read_curves, score_cuts
@@ -111,7 +111,7 @@ def showing_of(
 
     Raises StageError for a precision without an evaluation.
     """
-    kind, evaluation = SCORES[node.settings.score], evaluation_for(graph, node)
+    kind, evaluation = score_of(node.settings), evaluation_for(graph, node)
     if precision is not None and evaluation is None:
         raise StageError(
             f"--precision: no evaluation of {node.name} is complete, so no precision is known; run "

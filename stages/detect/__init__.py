@@ -2,10 +2,11 @@
 
 R-CNN section 2.2 and Appendix C. The order of operations is that of the authors' rcnn_test.m and imdb_eval_voc.m: take
 the 100 best proposals per class and image, apply box regression to them once, clip them to the image, then greedy
-non-maximum suppression at IoU 0.3; scores stay unchanged. `stages.detections.cap` explains the two caps: R-CNN's of 40
-per class and image, averaged over the test set, and Faster R-CNN's of 100 per image. Scores are the SVMs' or the
-fine-tuned network's own (Appendix B); boxes are refined by ridge regression or, with the network of a Fast R-CNN
-detector, by its own deltas (Fast R-CNN, arXiv 1504.08083, section 2.3).
+non-maximum suppression at IoU 0.3; scores stay unchanged. OverFeat's merge (arXiv 1312.6229, section 4.3) may take the
+place of suppression. `stages.detections.cap` explains the two caps: R-CNN's of 40 per class and image, averaged over
+the test set, and Faster R-CNN's of 100 per image. Scores are the SVMs' or the fine-tuned network's own (Appendix B);
+boxes are refined by ridge regression or, with the network of a Fast R-CNN detector, by its own deltas (Fast R-CNN,
+arXiv 1504.08083, section 2.3).
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ class Score:
 
 
 SCORES = {"svm": Score("SVM margin", 0.0), "softmax": Score("softmax probability", 0.5)}
-"""By the setting `score`."""
+"""Of a proposal, by the setting `score`."""
+
+MERGED_SCORES = {"svm": Score("summed SVM margin", 0.0), "softmax": Score("summed softmax probability", 1.0)}
+"""Of a box merged from several, by the setting `score`."""
+
+NMS, MERGE = "nms", "merge"
 
 RIDGE, OF_NETWORK = "ridge", "network"
 
@@ -77,11 +83,13 @@ class Settings:
         source="py-faster-rcnn, lib/fast_rcnn/test.py",
     )
     suppression: str = setting(
-        "nms",
-        "How overlapping candidates are suppressed. nms: greedy non-maximum suppression, highest score first.",
-        choices=("nms",),
+        NMS,
+        "What becomes of overlapping candidates of a class. nms: greedy non-maximum suppression, highest score first; "
+        "merge: the two that match best are replaced by their average, again and again, and their scores are added; "
+        "only candidates with a positive score take part.",
+        choices=(NMS, MERGE),
         later=True,
-        source="R-CNN section 2.2",
+        source="R-CNN section 2.2; merge: OverFeat section 4.3",
     )
     nms_iou: float = setting(
         0.3,
@@ -90,6 +98,41 @@ class Settings:
         at_most=1,
         only_with=("suppression", "nms"),
         source="R-CNN section 2.2 and imdb_eval_voc.m",
+    )
+    merge_threshold: float = setting(
+        0.5,
+        "Boxes are merged until no two of a class have a match score of this or less; the paper gives no value.",
+        at_least=0,
+        only_with=("suppression", MERGE),
+        later=True,
+        source="OverFeat section 4.3, step f",
+    )
+    match_score: str = setting(
+        "normalised",
+        "How badly two boxes match. normalised: the distance of their centres in units of their size, plus 1 - IoU; "
+        "printed: that distance plus the area of their intersection, both in pixels, as the paper has it.",
+        choices=("normalised", "printed"),
+        only_with=("suppression", MERGE),
+        later=True,
+        source="OverFeat section 4.3",
+    )
+    merge_weights: str = setting(
+        "windows",
+        "How two boxes are averaged. windows: each counts as often as there are candidates in it; plain: both count "
+        "the same.",
+        choices=("windows", "plain"),
+        only_with=("suppression", MERGE),
+        later=True,
+        source="OverFeat section 4.3",
+    )
+    classes_per_scale: int = setting(
+        0,
+        "At each scale, only the windows of this many classes compete, those that score highest anywhere in the image "
+        "at that scale; needs features extracted with method = 'dense'. 0: of all classes; the paper gives no value.",
+        at_least=0,
+        only_with=("suppression", MERGE),
+        later=True,
+        source="OverFeat section 4.3, step a",
     )
     bbox_regression: bool = setting(
         True,
@@ -133,6 +176,11 @@ class Settings:
             )
 
 
+def score_of(settings: Settings) -> Score:
+    """What the scores of the detections are."""
+    return (MERGED_SCORES if settings.suppression == MERGE else SCORES)[settings.score]
+
+
 NO_PROBABILITIES = (
     "score = 'softmax' needs the features of a network that was trained with a background class; "
     "add a [finetune] table to the recipe, or set score = 'svm'"
@@ -143,10 +191,17 @@ NO_DELTAS = (
     "name its table as the network of extract, or set regression = 'ridge'"
 )
 
+NO_SCALES = (
+    "classes_per_scale needs features that say at which scale each window was found; "
+    "set method = 'dense' for extract, or leave classes_per_scale out"
+)
+
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting if the features lack a layer that the scorer or the box regression needs, if the softmax has no
-    background class, or if the network predicts no deltas."""
+    """Raises BadSetting if the features lack a layer that the scorer or the box regression needs, or scales that are
+    asked for, if the softmax has no background class, or if the network predicts no deltas."""
+    if settings.classes_per_scale and sources["features"].method != "dense":
+        raise BadSetting(NO_SCALES)
     if settings.score == "softmax":
         if not network.trained:
             raise BadSetting(NO_PROBABILITIES)

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     WRONG_CLASS = "wrong class"
     LOCALISATION = "poor localisation"
     SUPPRESSED = "suppressed"
+    MERGED = "merged"
     TAKEN = "taken"
 
 
@@ -29,8 +30,9 @@ class Miss:
     """Why an object was missed.
 
     `proposal` is the one that decided it, if any; `candidate` its candidate for the class (None: it does not compete);
-    `by` the candidate that suppressed that; `other` the class that scores higher there.
-    `covering` counts the proposals that overlap the object enough.
+    `by` the candidate that suppressed that, or the highest-scored of those it was merged with; `detection` the row of
+    `trace.outcome.detections` that did so, or that is matched to another object; `other` the class that scores higher
+    there. `covering` counts the proposals that overlap the object enough.
     """
 
     reason: Reason
@@ -38,6 +40,7 @@ class Miss:
     proposal: int | None = None
     candidate: int | None = None
     by: int | None = None
+    detection: int | None = None
     other: int | None = None
 
 
@@ -49,11 +52,14 @@ def why_missed(trace: Trace, box: Boxes, label: int | None, least: NDArray[np.fl
     least `iou`. Going backwards through the steps, the first at which the object was still covered decides:
 
     - TAKEN: a detection that counts covers it, but overlaps another object more and is matched to that;
-    - SUPPRESSED: the highest-scoring candidate that covers it would count, but a higher-scoring one suppressed it;
+    - SUPPRESSED: the highest-scoring candidate that covers it would count, but a higher-scoring one suppressed it.
+      MERGED: it was merged into a box that counts, but does not cover the object;
     - LOCALISATION: a candidate that would count covered it before regression, but not afterwards;
     - LOW_SCORE: the highest-scoring candidate that covers it scores too low to count; or no candidate covers it, though
       some proposals do. WRONG_CLASS: the same, but another class scores higher there, and high enough to count;
     - NO_PROPOSAL: no proposal overlaps it by `iou`, nor does any after regression.
+
+    Of candidates that are merged, it is the score of the box they went into that counts.
     """
     if label is None or not trace.scored.trained[label]:
         return Miss(Reason.UNKNOWN)
@@ -63,16 +69,19 @@ def why_missed(trace: Trace, box: Boxes, label: int | None, least: NDArray[np.fl
     own = np.flatnonzero(trace.candidates.labels == label)
     rows = trace.candidates.rows[own]
     lies = reaches(iou_matrix(trace.moved.boxes[own], box[None])[:, 0], iou)
-    enough = trace.moved.scores[own] >= least[label]
+    enough = trace.outcome.scores[own] >= least[label]
     before = covers[rows]
-    if np.any(lies & enough & (trace.removed_by[own] < 0)):
-        first = own[lies & enough & (trace.removed_by[own] < 0)][0]
-        return Miss(Reason.TAKEN, covering, int(trace.candidates.rows[first]), int(first))
+    detections = trace.outcome.detections
+    counting = (detections.labels == label) & (detections.scores >= least[label])
+    on_it = np.flatnonzero(counting & reaches(iou_matrix(detections.boxes, box[None])[:, 0], iou))
+    if len(on_it):
+        leader = int(trace.outcome.leaders[on_it[0]])
+        return Miss(Reason.TAKEN, covering, int(trace.candidates.rows[leader]), leader, detection=int(on_it[0]))
     if np.any(lies & enough):
         first = own[lies & enough][0]
-        return Miss(
-            Reason.SUPPRESSED, covering, int(trace.candidates.rows[first]), int(first), int(trace.removed_by[first])
-        )
+        reason, into = Reason.MERGED if trace.merges else Reason.SUPPRESSED, int(trace.outcome.groups[first])
+        by = int(trace.outcome.leaders[into])
+        return Miss(reason, covering, int(trace.candidates.rows[first]), int(first), by, into)
     if np.any(before & enough):
         first = own[before & enough][0]
         return Miss(Reason.LOCALISATION, covering, int(trace.candidates.rows[first]), int(first))
@@ -87,10 +96,11 @@ def why_missed(trace: Trace, box: Boxes, label: int | None, least: NDArray[np.fl
 
 def scored_too_low(trace: Trace, proposal: int, label: int, least: NDArray[np.floating], covering: int) -> Miss:
     """The miss of an object that was decided at `proposal`, which scores too low for its class `label`."""
-    rivals = np.where(trace.scored.scores[proposal] >= least, trace.scored.scores[proposal], -np.inf)
+    scores = trace.deciding_scores(proposal)
+    rivals = np.where(scores >= least, scores, -np.inf)
     rivals[[label, *np.flatnonzero(~trace.scored.trained)]] = -np.inf
     other = int(rivals.argmax())
     candidate = trace.candidate(proposal, label)
-    if rivals[other] > trace.scored.scores[proposal, label]:
+    if rivals[other] > scores[label]:
         return Miss(Reason.WRONG_CLASS, covering, proposal, candidate, other=other)
     return Miss(Reason.LOW_SCORE, covering, proposal, candidate)

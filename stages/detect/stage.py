@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
+from stages.contract.errors import StageError
 from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import fill_in_processes
-from stages.detect import OF_NETWORK, SCORES, STAGE, Settings
+from stages.detect import NO_SCALES, OF_NETWORK, STAGE, Settings, score_of
 from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities, network_deltas
 from stages.detect.trace import Trace, detect_image
 from stages.detections.candidates import Scored
@@ -26,6 +28,9 @@ from stages.images.batches import fill_items
 log = logging.getLogger("stages.detect")
 
 MOST_CLASSES = 1000
+
+LEVEL = "level"
+"""The column of features that says at which scale each window was found."""
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -41,7 +46,8 @@ def part_size(settings: Settings, inputs: Inputs) -> int:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """The detections of each image and, if the cap is on the set, the scores of the candidates they come from."""
+    """The detections of each image and, if the cap is on the set, the scores that it counts: those of the candidates
+    that they come from, or of the boxes that these are merged into."""
     candidates = {"candidates": {"score": Column("float32"), "label": Column("int32")}}
     return Schema(
         item="image",
@@ -108,7 +114,7 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
 
 def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     """The names of the classes that `label` indexes, and what `score` is."""
-    return {"classes": detected_classes(settings, inputs), "score": SCORES[settings.score].name}
+    return {"classes": detected_classes(settings, inputs), "score": score_of(settings).name}
 
 
 class Detector(OnDemand):
@@ -122,6 +128,9 @@ class Detector(OnDemand):
         head = Head(chosen_scorer(settings, inputs), chosen_regressors(settings, inputs))
         self.head = head.chosen(settings.classes)
         self.head.check_layers(self.features.schema.rows)
+        self.levels = (LEVEL,) if settings.classes_per_scale else ()
+        if settings.classes_per_scale and LEVEL not in self.features.schema.rows:
+            raise StageError(f"detect: {NO_SCALES}")
         skipped = self.features.manifest.get("skipped", {})
         self.manifest = {"skipped": skipped, "summary": {"classes": list(self.head.scorer.classes)}}
 
@@ -132,11 +141,13 @@ class Detector(OnDemand):
 
     def scored(self, image_id: str) -> Scored:
         """One image's scored proposals, without its ground-truth boxes."""
-        stored = self.features.read(image_id, ("boxes", "is_object", "image_size", *sorted(self.head.layers)))
+        columns = ("boxes", "is_object", "image_size", *self.levels, *sorted(self.head.layers))
+        stored = self.features.read(image_id, columns)
         proposals = ~stored["is_object"]
         features = {layer: stored[layer][proposals] for layer in self.head.layers}
         width, height = stored["image_size"].tolist()
-        return self.head.scored(stored["boxes"][proposals], features, (width, height))
+        scored = self.head.scored(stored["boxes"][proposals], features, (width, height))
+        return replace(scored, levels=stored[LEVEL][proposals]) if self.levels else scored
 
     def read(self, item_id: str, columns: Sequence[str] | None = None) -> Record:
         """One image's record, or only the named columns; bit for bit what the stage computes."""
@@ -146,13 +157,13 @@ class Detector(OnDemand):
     def record(self, item_id: str) -> Record:
         """One image's record, as in the cache of detections."""
         trace = detect_image(self.scored(item_id), self.settings)
-        candidates = {"candidates/score": trace.candidates.scores, "candidates/label": trace.candidates.labels}
+        counted = {"candidates/score": trace.counted.scores, "candidates/label": trace.counted.labels}
         return {
             "boxes": trace.detections.boxes,
             "score": trace.detections.scores,
             "label": trace.detections.labels,
             "image_size": np.array(trace.scored.image_size, np.int32),
-            **(candidates if self.settings.cap == "set" else {}),
+            **(counted if self.settings.cap == "set" else {}),
         }
 
     def trace(self, image_id: str) -> Trace:

@@ -1,6 +1,6 @@
 """How one image's proposals become detections, step by step (R-CNN section 2.2; rcnn_test.m, imdb_eval_voc.m).
 
-Notation: n proposals, K classes, m candidates.
+Notation: n proposals, K classes, m candidates, s detections.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.detect import Settings
+from stages.detect import MERGE, Settings
 from stages.detections import Detections
-from stages.detections.candidates import Candidates, Scored, best_candidates, candidates_above
+from stages.detections.candidates import Candidates, Scored, best_candidates, candidates_above, with_best_classes
 from stages.detections.cap import image_threshold
-from stages.detections.suppression import METHODS, Suppression
+from stages.detections.suppression import METHODS, Merged, Outcome
 
 
 @dataclass(frozen=True)
@@ -24,33 +24,53 @@ class Trace:
     """One image on its way through `detect`.
 
     `scored`: the n proposals. `candidates`: the m that compete. `moved`: the candidates after regression and clipping,
-    in the same order. `survivors`, int64 [s]: the candidates left by `suppression`, ascending. `threshold`: the score
-    below which the cap per image drops survivors (-inf: none).
+    in the same order. `outcome`: the s detections that suppression makes of them. `threshold`: the score below which
+    the cap per image drops detections (-inf: none).
     """
 
     scored: Scored
     candidates: Candidates
     moved: Detections
-    suppression: Suppression
-    survivors: NDArray[np.int64]
+    outcome: Outcome
     threshold: np.float32
 
     @cached_property
     def detections(self) -> Detections:
         """The detections in the image, before any cap over the whole test set."""
-        return self.moved.where(self.survivors).where(self.moved.scores[self.survivors] >= self.threshold)
+        return self.outcome.detections.where(self.outcome.detections.scores >= self.threshold)
+
+    @property
+    def merges(self) -> bool:
+        """Whether candidates are merged, so that detections are not candidates."""
+        return isinstance(self.outcome, Merged)
+
+    @property
+    def counted(self) -> Detections | Candidates:
+        """What the cap over the whole test set counts: the candidates, or the boxes that they are merged into."""
+        return self.outcome.detections if self.merges else self.candidates
 
     @cached_property
-    def removed_by(self) -> NDArray[np.int64]:
-        """The candidate that suppressed each of the m, int64 [m]; -1 for the survivors."""
-        return self.suppression.removers(self.moved, self.survivors)
+    def absorbed_by(self) -> NDArray[np.int64]:
+        """The candidate that suppressed each of the m, or that leads the box it was merged into: int64 [m]; -1 for the
+        leaders."""
+        leaders = self.outcome.leaders[self.outcome.groups]
+        return np.where(leaders == np.arange(len(leaders)), -1, leaders)
 
     def kept(self, thresholds: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The detections that score at least their class's entry of `thresholds`, float32 [K] (from the cap over the
-        whole test set), as candidates, ascending."""
-        scores = self.moved.scores[self.survivors]
-        least = np.maximum(thresholds[self.moved.labels[self.survivors]], self.threshold)
-        return self.survivors[scores >= least]
+        """The detections of `outcome` that score at least their class's entry of `thresholds`, float32 [K] (from the
+        cap over the whole test set): rows, ascending."""
+        detections = self.outcome.detections
+        return np.flatnonzero(detections.scores >= np.maximum(thresholds[detections.labels], self.threshold))
+
+    def deciding_scores(self, proposal: int) -> NDArray[np.float32]:
+        """The scores that decide whether a proposal is detected as each class, float32 [K]: its own; those of the boxes
+        that its candidates were merged into, and -inf where it does not compete."""
+        if not self.merges:
+            return self.scored.scores[proposal]
+        scores = np.full(len(self.scored.classes), -np.inf, np.float32)
+        own = np.flatnonzero(self.candidates.rows == proposal)
+        scores[self.candidates.labels[own]] = self.outcome.scores[own]
+        return scores
 
     def candidate(self, proposal: int, label: int) -> int | None:
         """The number of a proposal's candidate for a class; None if it does not compete there."""
@@ -76,14 +96,22 @@ def detect_image(scored: Scored, settings: Settings) -> Trace:
     The candidates (each class's best proposals, or those above a score: see `settings.cap`) are regressed and clipped;
     suppression works on each class separately; with `cap = "image"`, the best of all classes are kept.
     """
+    candidates = chosen_candidates(scored, settings)
+    moved = Detections(scored.boxes_of(candidates.rows, candidates.labels), candidates.scores, candidates.labels)
+    outcome = METHODS[settings.suppression](settings).outcome(moved)
+    scores = outcome.detections.scores
+    at_most = settings.all_classes_at_most if settings.cap == "image" else len(scores)
+    return Trace(scored, candidates, moved, outcome, image_threshold(scores, at_most))
+
+
+def chosen_candidates(scored: Scored, settings: Settings) -> Candidates:
+    """The proposals that compete. Only those with a positive score are merged, as the scores of what is merged are
+    added."""
+    if settings.suppression == MERGE and settings.classes_per_scale:
+        scored = with_best_classes(scored, settings.classes_per_scale)
     candidates = (
         best_candidates(scored, settings.max_per_image)
         if settings.cap == "set"
         else candidates_above(scored, settings.least_score)
     )
-    moved = Detections(scored.boxes_of(candidates.rows, candidates.labels), candidates.scores, candidates.labels)
-    suppression = METHODS[settings.suppression](settings)
-    survivors = suppression.survivors(moved)
-    at_most = settings.all_classes_at_most if settings.cap == "image" else len(survivors)
-    threshold = image_threshold(moved.scores[survivors], at_most)
-    return Trace(scored, candidates, moved, suppression, survivors, threshold)
+    return candidates.where(candidates.scores > 0) if settings.suppression == MERGE else candidates

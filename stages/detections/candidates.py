@@ -6,7 +6,7 @@ Symbols: n proposals, K classes, m candidates.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,8 @@ class Scored:
     training examples. `regress(boxes, rows, label)` regresses `boxes` float32 [m, 4], of the proposals `rows` int64
     [m], for the class `label`: float32 [m, 4]; None leaves proposals where they are. These are functions because no
     caller needs everything: R-CNN regresses only candidates, and scores of 100,000 classes take a gigabyte.
-    `image_size` is (width, height) in pixels.
+    `image_size` is (width, height) in pixels. `levels` int32 [n]: the scale at which each proposal, a window of a
+    densely read network, was found; None for other proposals.
     """
 
     boxes: Boxes
@@ -35,6 +36,7 @@ class Scored:
     score: Callable[[slice], NDArray[np.float32]]
     regress: Callable[[Boxes, NDArray[np.int64], int], Boxes] | None
     image_size: tuple[int, int]
+    levels: NDArray[np.int32] | None = None
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
@@ -87,6 +89,34 @@ def candidates_above(scored: Scored, least: float) -> Candidates:
     """All proposals that score more than `least` for a class, ordered as by `best_candidates`."""
     every = best_candidates(scored, max(1, len(scored.boxes)))
     return every.where(every.scores > np.float32(least))
+
+
+def with_best_classes(scored: Scored, at_most: int) -> Scored:
+    """The windows with a score of -inf for all but the `at_most` classes that score highest anywhere at the window's
+    scale, the first ones if tied (OverFeat, arXiv 1312.6229, section 4.3, step a). Needs `levels`."""
+    assert scored.levels is not None
+    chosen = best_classes(scored, at_most)
+    places = np.searchsorted(np.unique(scored.levels), scored.levels)
+
+    def score(classes: slice) -> NDArray[np.float32]:
+        return np.where(chosen[places, classes], scored.score(classes), np.float32(-np.inf))
+
+    return replace(scored, score=score)
+
+
+def best_classes(scored: Scored, at_most: int) -> NDArray[np.bool_]:
+    """The `at_most` classes that score highest anywhere at each scale, the first ones if tied: bool [scales, K]; scales
+    in the order of their `levels`."""
+    assert scored.levels is not None
+    scales = np.unique(scored.levels)
+    chosen = np.zeros((len(scales), len(scored.classes)), bool)
+    best = np.zeros(chosen.shape, np.float32)
+    for block in blocks_of(len(scored.classes)):
+        scores = scored.score(block)
+        for place, level in enumerate(scales):
+            best[place, block] = scores[scored.levels == level].max(axis=0)
+    np.put_along_axis(chosen, np.argsort(-best, axis=1, kind="stable")[:, :at_most], True, axis=1)
+    return chosen
 
 
 def best_rows(scores: NDArray[np.float32], at_most: int, first: int = 0) -> Candidates:

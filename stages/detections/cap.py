@@ -4,7 +4,8 @@ R-CNN (rcnn_test.m) keeps, of each class, the `average_per_image` x N best candi
 counts candidates before non-maximum suppression and needs all images, so the detections cache holds every image's
 candidates uncut, and the cut is made on reading. The result is the same: whether greedy suppression keeps a box depends
 only on higher-scoring boxes, so suppressing the candidates above a score keeps exactly the same boxes as suppressing
-all candidates and cutting at that score afterwards.
+all candidates and cutting at that score afterwards. This does not hold for merged boxes, which depend on all candidates
+of their class: with `suppression = "merge"` it is the boxes after merging that are counted and kept.
 
 Faster R-CNN's Python release (lib/fast_rcnn/test.py) counts per image: the best 100 of all classes together, after
 suppression.

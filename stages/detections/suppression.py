@@ -1,15 +1,20 @@
-"""Suppression of overlapping boxes of the same class (R-CNN section 2.2)."""
+"""What becomes of overlapping boxes of the same class: suppressed (R-CNN section 2.2) or merged (OverFeat section 4.3).
+
+Notation: m candidates, s detections.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes, exceeds
+from stages.detections.merging import MATCHES, Match, merge_boxes, normalised_match
 from stages.detections.order import by_class
 from stages.detections.sets import NO_ROWS, Detections
 
@@ -17,14 +22,32 @@ FIRST_SHARE = 4
 """How many times the number of boxes wanted are looked at first."""
 
 
+class Outcome(Protocol):
+    """What suppression makes of an image's m candidates."""
+
+    @property
+    def detections(self) -> Detections:
+        """The s detections, by class and, within a class, by descending score."""
+
+    @property
+    def leaders(self) -> NDArray[np.int64]:
+        """The highest-scored candidate of each detection: int64 [s]."""
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """The detection that each candidate became, went into or was suppressed by: int64 [m]."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The score that decides whether a candidate is detected: float32 [m]. Its own, or that of the box it went
+        into."""
+
+
 class Suppression(Protocol):
-    """A suppression method with its settings. `candidates` are m boxes, by descending score within each class."""
+    """A suppression method with its settings."""
 
-    def survivors(self, candidates: Detections) -> NDArray[np.int64]:
-        """The rows of the candidates that are kept: int64 [k], ascending."""
-
-    def removers(self, candidates: Detections, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The candidate that suppressed each one, int64 [m]; -1 for the rows `kept`, the survivors."""
+    def outcome(self, candidates: Detections) -> Outcome:
+        """What becomes of `candidates`, m boxes by class and, within a class, by descending score."""
 
 
 def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float, at_most: int = 0) -> NDArray[np.int64]:
@@ -58,6 +81,10 @@ class GreedyNms:
 
     iou: float
 
+    def outcome(self, candidates: Detections) -> Survivors:
+        """What is kept of the candidates."""
+        return Survivors(self, candidates, self.survivors(candidates))
+
     def survivors(self, candidates: Detections) -> NDArray[np.int64]:
         """The rows of the candidates that are kept: int64 [k], ascending."""
         kept = [NO_ROWS]
@@ -87,5 +114,69 @@ class GreedyNms:
         return by
 
 
-METHODS: Mapping[str, Callable[[Any], Suppression]] = {"nms": lambda settings: GreedyNms(settings.nms_iou)}
+@dataclass(frozen=True)
+class Survivors:
+    """The candidates that greedy suppression keeps, `leaders` int64 [s], as they are."""
+
+    suppression: GreedyNms
+    candidates: Detections
+    leaders: NDArray[np.int64]
+
+    @cached_property
+    def detections(self) -> Detections:
+        """The candidates that are kept."""
+        return self.candidates.where(self.leaders)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """The detection that each candidate is or was suppressed by: int64 [m]."""
+        by = self.suppression.removers(self.candidates, self.leaders)
+        return np.searchsorted(self.leaders, np.where(by < 0, np.arange(len(by)), by))
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The candidates' own scores: float32 [m]."""
+        return self.candidates.scores
+
+
+@dataclass(frozen=True)
+class GreedyMerge:
+    """`merge_boxes` of each class separately, up to `threshold` of a match score; `weighted` by the boxes merged."""
+
+    threshold: float
+    match: Match = normalised_match
+    weighted: bool = True
+
+    def outcome(self, candidates: Detections) -> Merged:
+        """What the candidates are merged into."""
+        boxes, scores, labels = candidates.boxes, candidates.scores, candidates.labels
+        merged = merge_boxes(boxes, scores, labels, self.threshold, self.match, self.weighted)
+        labels = labels[merged.first]
+        order = np.lexsort((-merged.scores, labels))
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
+        detections = Detections(merged.boxes[order], merged.scores[order], labels[order])
+        return Merged(detections, merged.first[order], places[merged.groups])
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What m candidates are merged into: see `Outcome`."""
+
+    detections: Detections
+    leaders: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The scores of the boxes that the candidates went into: float32 [m]."""
+        return self.detections.scores[self.groups]
+
+
+METHODS: Mapping[str, Callable[[Any], Suppression]] = {
+    "nms": lambda settings: GreedyNms(settings.nms_iou),
+    "merge": lambda settings: GreedyMerge(
+        settings.merge_threshold, MATCHES[settings.match_score], settings.merge_weights == "windows"
+    ),
+}
 """Suppression methods by the value of the setting `suppression`, each built from its own settings."""

@@ -528,3 +528,84 @@ def test_the_card() -> None:
     assert STAGE.follows_split
     assert [role.role for role in STAGE.inputs if role.optional] == ["regressor"]
     assert (Settings().max_per_image, Settings().average_per_image, Settings().nms_iou) == (100, 40, 0.3)
+
+
+# Merging
+
+
+def test_merged_boxes_are_counted_and_their_scores_are_sums(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    """The cap counts what is left by merging, by its summed scores; and what is stored as candidates is just that."""
+    chosen = Settings(suppression="merge", merge_threshold=1.2, average_per_image=2)
+    reader = detect(tmp_path / "merge", inputs, chosen, part_size=2, shards=2)
+    records = dict(reader.records())
+    thresholds = reader.manifest["summary"]["thresholds"]
+    for label in range(len(CLASSES)):
+        scores = np.concatenate([record["score"][record["label"] == label] for record in records.values()])
+        assert thresholds[label] == np.sort(scores)[-2 * len(IMAGES)]
+    detector = stage.Detector(chosen, Inputs(inputs))
+    for image, record in records.items():
+        np.testing.assert_array_equal(record["candidates/score"], record["score"])
+        np.testing.assert_array_equal(record["candidates/label"], record["label"])
+        trace = detector.trace(image)
+        assert trace.detections.boxes.tobytes() == record["boxes"].tobytes()
+        assert (trace.moved.scores > 0).all()
+        assert record["score"].sum() == pytest.approx(trace.moved.scores.sum(), rel=1e-5)
+        assert len(record["score"]) < len(trace.moved) or not len(trace.moved)
+        best = best_candidates(trace.scored, 100)
+        np.testing.assert_array_equal(best.scores[best.scores > 0], trace.candidates.scores)
+    assert reader.manifest["summary"]["detections"] == len(read_detections(reader))
+    assert stage.attributes(chosen, Inputs(inputs))["score"] == "summed SVM margin"
+    assert stage.attributes(Settings(), Inputs(inputs))["score"] == "SVM margin"
+
+
+def test_the_cap_of_an_image_counts_merged_boxes() -> None:
+    """Two boxes of 0.3 and 0.4 in one place score more than one of 0.6; what scores least_score or less is left out."""
+    boxes = spaced(3)[[0, 0, 1, 0]]
+    scores = np.array([[0.3, 0.7], [0.4, 0.6], [0.6, 0.4], [0.25, 0.75]], np.float32)
+    scorer = class_probabilities(("cat", "background"))
+    chosen = Settings(score="softmax", suppression="merge", cap="image", least_score=0.25, all_classes_at_most=1)
+    found = detections(boxes, {"softmax": scores}, (90, 10), scorer, None, chosen)
+    np.testing.assert_array_equal(found.boxes, boxes[:1])
+    np.testing.assert_allclose(found.scores, [0.7], rtol=1e-6)
+
+
+def scored_windows(*rows: tuple[int, float, float, float]) -> Scored:
+    """Windows that do not overlap: of each its scale and its scores for cat, dog and owl."""
+    scores = np.array([row[1:] for row in rows], np.float32)
+    levels = np.array([row[0] for row in rows], np.int32)
+    trained = np.ones(3, bool)
+    return Scored(spaced(len(rows)), CLASSES, trained, lambda block: scores[:, block], None, (200, 20), levels)
+
+
+@pytest.mark.parametrize(
+    ("classes", "cats", "dogs", "owls"),
+    [
+        (1, [0.5, 0.1], [], [0.7, 0.2]),
+        (2, [0.5, 0.3, 0.2, 0.1], [0.4, 0.3], [0.7, 0.2]),
+        (3, [0.5, 0.3, 0.2, 0.1], [0.4, 0.3, 0.3, 0.2], [0.7, 0.2, 0.2, 0.1]),
+    ],
+)
+def test_only_the_best_classes_of_a_scale_compete(
+    classes: int, cats: list[float], dogs: list[float], owls: list[float]
+) -> None:
+    """A class that scores high anywhere at a scale competes there with all its windows: at scale 2 first cat, then dog;
+    at 5 first owl, then cat, which equals dog and comes before it. The best of a class are chosen after that."""
+    windows = scored_windows((2, 0.5, 0.4, 0.1), (5, 0.3, 0.3, 0.2), (2, 0.1, 0.3, 0.2), (5, 0.2, 0.2, 0.7))
+    for at_most in (2, 100):
+        chosen = Settings(suppression="merge", classes_per_scale=classes, max_per_image=at_most)
+        trace = detect_image(windows, chosen)
+        expected = np.array([*cats[:at_most], *dogs[:at_most], *owls[:at_most]], np.float32)
+        np.testing.assert_array_equal(trace.candidates.scores, expected)
+        counts = [len(scores[:at_most]) for scores in (cats, dogs, owls)]
+        assert trace.candidates.labels.tolist() == np.repeat(np.arange(3), counts).tolist()
+    assert len(detect_image(windows, Settings(suppression="merge")).candidates.scores) == 12
+
+
+def test_scales_must_be_known(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    chosen = Settings(suppression="merge", classes_per_scale=2)
+    with pytest.raises(StageError, match=r"^detect: classes_per_scale needs features that say at which scale"):
+        detect(tmp_path / "detect", inputs, chosen)
+    detector = PlannedNetwork(NETWORKS["alexnet"], trained=False)
+    assert STAGE.check is not None
+    with pytest.raises(BadSetting, match=r"set method = 'dense' for extract, or leave classes_per_scale out"):
+        STAGE.check(chosen, detector, {"features": ExtractSettings()})

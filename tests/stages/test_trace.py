@@ -123,7 +123,7 @@ def test_the_trace_ends_in_the_detections(count: int, seed: int, at_most: int, r
     for name in ("boxes", "scores", "labels"):
         assert getattr(trace.detections, name).tobytes() == getattr(expected, name).tobytes()
     cut = np.array([0, 0.5, -1, np.inf], np.float32)
-    np.testing.assert_array_equal(trace.moved.where(trace.kept(cut)).scores, expected.above(cut).scores)
+    np.testing.assert_array_equal(trace.outcome.detections.where(trace.kept(cut)).scores, expected.above(cut).scores)
     for candidate, (row, label) in enumerate(zip(trace.candidates.rows, trace.candidates.labels, strict=True)):
         assert trace.scored.scores[row, label] == trace.candidates.scores[candidate]
         assert trace.candidate(row, label) == candidate
