@@ -95,7 +95,7 @@ def draw_figures(graphs: Sequence[Graph], names: Sequence[str], wish: Wish) -> I
         raise StageError(
             f"{duplicate}: two of the recipes have this name, and so would their figures; rename one, or give it once"
         )
-    of_recipes = [figure_file(graph, name, end) for graph in graphs for name in OF_RECIPE for end in ("", "-1")]
+    of_recipes = [figure_file(graph, name, end) for graph in graphs for name in OF_RECIPE for end in ("", "-1", "-2")]
     wish.folder.check([*of_recipes, *(f"{name}.png" for name in OF_ALL)])
     for graph in graphs:
         for name in names:
@@ -223,14 +223,20 @@ def proposals_node(graph: Graph) -> Node:
 
 
 def filters(graph: Graph, wish: Wish) -> Pictures:
-    """The filters of the network's first layer."""
-    from stages.pictures.filters import filter_sheet, first_filters
+    """The filters of the network's first layer, and those of its second if they are larger than a cell (OverFeat's
+    Figure 2)."""
+    from stages.pictures.filters import filter_sheet, first_filters, second_filters
 
     source = network_of(graph, features_nodes(graph)[0])
     network = source.load()
     kernels = first_filters(network.module, network.preprocessing)
-    size = f"{kernels.shape[2]} x {kernels.shape[1]}"
-    return {"": filter_sheet(kernels)}, f"{len(kernels)} filters of {size} pixels, {source.name}"
+    pictures = {"": filter_sheet(kernels)}
+    words = [source.name, f"{len(kernels)} filters of {kernels.shape[2]} x {kernels.shape[1]} pixels"]
+    second = second_filters(network.module)
+    if second is not None:
+        pictures["-2"] = filter_sheet(second)
+        words.append(f"in the second layer {len(second)} of {second.shape[2]} x {second.shape[1]} cells")
+    return pictures, ", ".join(words)
 
 
 def transformations(graph: Graph, wish: Wish) -> Pictures:

@@ -1,8 +1,10 @@
-"""Showing the filters of a network's first layer."""
+"""Showing the filters of a network's first two layers."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -21,13 +23,30 @@ def first_filters(module: nn.Module, preprocessing: Preprocessing) -> NDArray[np
 
     Raises StageError if the first convolution does not have three input channels.
     """
-    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    first = next(convolutions(module), None)
     if first is None or first.in_channels != 3:
         raise StageError("the network's first layer is not a convolution over the image's three colour channels")
     weights = first.weight.detach().to("cpu", torch.float32) / torch.tensor(preprocessing.std)[:, None, None]
     if preprocessing.order == "bgr":
         weights = weights.flip(1)
     return weights.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def second_filters(module: nn.Module) -> NDArray[np.float32] | None:
+    """Of each filter of the second convolution the kernel on one channel, the one on which it is largest: float32
+    [filters, k, k, 3], three times the same. None without a second convolution, and for one of 1 x 1."""
+    second = next(itertools.islice(convolutions(module), 1, None), None)
+    if second is None or max(second.kernel_size) == 1:
+        return None
+    weights = second.weight.detach().to("cpu", torch.float32)
+    largest = weights.square().sum(dim=(2, 3)).argmax(dim=1)
+    kernels = weights[torch.arange(len(weights)), largest]
+    return kernels[..., None].expand(-1, -1, -1, 3).contiguous().numpy()
+
+
+def convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
+    """A network's convolutions, from the input on."""
+    return (part for part in module.modules() if isinstance(part, nn.Conv2d))
 
 
 def filter_sheet(filters: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -224,6 +224,7 @@ def test_all_figures_of_a_recipe(made: Path, call: Call, tmp_path: Path) -> None
     assert names == [*(f"looked-{name}" for name in OF_RECIPE), *OF_ALL]
     without = "looked-anchors: not drawn: propose@test: method = 'selective-search' has no anchors"
     assert [line for line in printed.splitlines() if "not drawn" in line] == [without]
+    assert "24 filters of 5 x 5 pixels, in the second layer 48 of 3 x 3 cells)" in printed
     for name in names:
         if name == "looked-anchors":
             continue
@@ -235,7 +236,8 @@ def test_all_figures_of_a_recipe(made: Path, call: Call, tmp_path: Path) -> None
     assert {path.name: path.read_bytes() for path in tmp_path.glob("looked-*.png")} == before
     assert call("figures", made / "looked.toml", "-o", tmp_path, "--images", 2, "--seed", 5)[0] == 0
     after = {path.name: path.read_bytes() for path in tmp_path.glob("looked-*.png")}
-    assert after["looked-filters.png"] == before["looked-filters.png"]
+    for name in ("looked-filters.png", "looked-filters-2.png"):
+        assert after[name] == before[name]
     assert after["looked-training-samples.png"] != before["looked-training-samples.png"]
 
 

@@ -19,9 +19,9 @@ from stages.contract.errors import StageError
 from stages.detections import Detections, DetectionSet, detections_from_arrays
 from stages.eval.pictures import detection_sheet, draw_best, images_to_show, named_classes, plot_box_plots, rows_to_show
 from stages.images.reading import read_image
-from stages.networks import PREPROCESSINGS
+from stages.networks import PREPROCESSINGS, architectures
 from stages.pictures.drawing import class_colours, save_image
-from stages.pictures.filters import filter_sheet, first_filters
+from stages.pictures.filters import filter_sheet, first_filters, second_filters
 from stages.pictures.palette import TRUTH, series_colour
 from stages.pictures.plots import apart
 
@@ -83,6 +83,36 @@ def test_filters_are_those_of_the_image_s_colours() -> None:
     assert (sheet == (128, 128, 255)).all(axis=2).sum() == 12 * 12
     assert (sheet == (0, 128, 128)).all(axis=2).sum() == 12 * 12
     assert (sheet == (128, 128, 128)).all(axis=2).sum() == 2 * 24 * 12 * 12
+
+
+def test_filters_of_the_second_layer_are_their_largest_kernels() -> None:
+    """One for each filter, in grey, whichever channel it is on; a layer of 1 x 1 has no shapes to show."""
+    second = nn.Conv2d(2, 3, (3, 2), bias=False)
+    with torch.no_grad():
+        second.weight.zero_()
+        second.weight[0, 1, 2, 0] = 1.0
+        second.weight[1, 0] = 0.3  # six of 0.3 are less than one of 0.9
+        second.weight[1, 1, 0, 1] = -0.9
+    kernels = second_filters(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), second, nn.Conv2d(3, 3, 1)))
+    assert kernels is not None
+    assert kernels.shape == (3, 3, 2, 3)
+    np.testing.assert_array_equal(kernels[..., 0], kernels[..., 2])
+    np.testing.assert_allclose(kernels[0, :, :, 0], [[0, 0], [0, 0], [1, 0]])
+    np.testing.assert_allclose(kernels[1, :, :, 0], np.array([[0, -0.9], [0, 0], [0, 0]]))
+    assert not kernels[2].any()
+    assert filter_sheet(kernels).dtype == np.uint8
+    assert second_filters(nn.Sequential(nn.Conv2d(3, 2, 5), nn.Conv2d(2, 2, 1))) is None
+    assert second_filters(nn.Sequential(nn.Conv2d(3, 2, 5), nn.Linear(2, 2))) is None
+
+
+@pytest.mark.parametrize(("name", "first", "second"), [("overfeat-fast", 11, 5), ("overfeat-accurate", 7, 7)])
+def test_filters_of_overfeat(name: str, first: int, second: int) -> None:
+    """The paper's Figure 2: 96 filters in colour, 256 kernels in grey."""
+    module = getattr(architectures, name.replace("-", "_"))(2, widths=(2, 2))
+    assert first_filters(module, PREPROCESSINGS["overfeat"]).shape == (96, first, first, 3)
+    kernels = second_filters(module)
+    assert kernels is not None
+    assert kernels.shape == (256, second, second, 3)
 
 
 def test_a_network_that_sees_no_colours_has_no_such_filters() -> None:
