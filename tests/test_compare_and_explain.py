@@ -41,6 +41,16 @@ inputs = {{ detections = "detect-plain" }}
 stage = "eval"
 split = "train"
 inputs = {{ detections = "detect-plain@train" }}
+
+[detect-merged]
+stage = "detect"
+suppression = "merge"
+merge_scores = "best"
+average_per_image = 3
+
+[eval-merged]
+stage = "eval"
+inputs = {{ detections = "detect-merged" }}
 """
 PLAIN = ("--evaluation-b", "eval-plain")
 
@@ -72,7 +82,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fi
     return run
 
 
-@pytest.mark.parametrize("evaluation", ["eval", "eval-plain"])
+@pytest.mark.parametrize("evaluation", ["eval", "eval-plain", "eval-merged"])
 def test_every_image_explained_ends_in_the_cached_detections(finished: tuple[Path, Path], evaluation: str) -> None:
     """To the bit, with and without regression, under a cap that cuts; and every object is told of."""
     recipe, work = finished
@@ -89,7 +99,7 @@ def test_every_image_explained_ends_in_the_cached_detections(finished: tuple[Pat
         assert found.boxes.tobytes() == record["boxes"].tobytes()
         assert found.scores.tobytes() == record["score"].tobytes()
         assert found.labels.tobytes() == record["label"].tobytes()
-        assert explained.trace.candidates.scores.tobytes() == record["candidates/score"].tobytes()
+        assert explained.trace.counted.scores.tobytes() == record["candidates/score"].tobytes()
         assert explained.detections.every.scores.tobytes() == capped.of_image(image).scores.tobytes()
         told = tell_lines(explained, None, None)
         assert len(told.objects) == len(explained.objects)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from rcnn_cli.commands.completion import complete_split, complete_table, complete_toml
 from rcnn_cli.commands.options import (
@@ -152,7 +153,18 @@ def draw_recall(plan: Any, name: str) -> list[Path]:
     "--c", "cost", default="0.0001,0.001,0.01", show_default=True, metavar="X,...", help="Values of train-svm.C to try."
 )
 @click.option(
-    "--nms-iou", default="0.2,0.3,0.4,0.5", show_default=True, metavar="X,...", help="Values of detect.nms_iou to try."
+    "--nms-iou",
+    default="0.2,0.3,0.4,0.5",
+    show_default=True,
+    metavar="X,...",
+    help="Values of detect.nms_iou to try, with suppression = 'nms'.",
+)
+@click.option(
+    "--merge-threshold",
+    default="0.3,0.5,0.7,0.9",
+    show_default=True,
+    metavar="X,...",
+    help="Values of detect.merge_threshold to try, with suppression = 'merge'.",
 )
 @output_option("The recipe to write  [default: NAME-tuned.toml]")
 @click.option("--force", is_flag=True, help="Overwrite the output recipe if it exists.")
@@ -167,6 +179,7 @@ def tune(
     negative_overlap: str,
     cost: str,
     nms_iou: str,
+    merge_threshold: str,
     output: Path | None,
     force: bool,
     dry_run: bool,
@@ -189,7 +202,10 @@ def tune(
         "negative_overlap": ("--negative-overlap", negative_overlap),
         "C": ("--c", cost),
         "nms_iou": ("--nms-iou", nms_iou),
+        "merge_threshold": ("--merge-threshold", merge_threshold),
     }
+    asked = click.get_current_context().get_parameter_source
+    of_a_method = {name for name in ("nms_iou", "merge_threshold") if asked(name) is ParameterSource.DEFAULT}
     searched = {name: parse_values(option, text) for name, (option, text) in values.items()}
     output = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
     graph = load_graph(recipe, changes, work)
@@ -198,7 +214,7 @@ def tune(
     if choice_told(graph, detector_of(node)) and not evaluation:
         logging.getLogger("rcnn").info("tuning [%s] by [%s]", detector_of(node).use.name, node.use.name)
     check_split(graph, node, split)
-    plan = make_plan(tuning_grid(graph, node, split, searched), recipe, changes, graph.work, explain)
+    plan = make_plan(tuning_grid(graph, node, split, searched, of_a_method), recipe, changes, graph.work, explain)
     rows = run_plan(plan, f"tune-{recipe.stem}", changes, dry_run, as_json_text, options)
     if plan.failed:
         logging.getLogger("rcnn").warning("no settings chosen and no recipe written: some combinations failed")

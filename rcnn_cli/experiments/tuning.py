@@ -83,18 +83,25 @@ def images_of(graph: Graph, split: str) -> set[Path]:
     return {dataset.image_path(image_id).resolve() for image_id in dataset.image_ids}
 
 
-def tuning_grid(graph: Graph, evaluation: Node, split: str, searched: Mapping[str, Sequence[float]]) -> Grid:
+def tuning_grid(
+    graph: Graph,
+    evaluation: Node,
+    split: str,
+    searched: Mapping[str, Sequence[float]],
+    of_a_method: Collection[str] = (),
+) -> Grid:
     """All combinations of the settings `searched` (name to values), evaluated on `split`.
 
-    A setting belongs to the evaluated detector or to a stage upstream of it; one that none of them has is left out with
-    a warning. Raises BadSetting for an invalid value, StageError if there is no setting to search.
+    A setting belongs to the evaluated detector or to a stage upstream of it; one that none of them has is left out,
+    with a warning unless it is one of those `of_a_method`, which the recipe need not use. Raises BadSetting for an
+    invalid value, StageError if there is no setting to search.
     """
     detector = detector_of(evaluation)
     uses = list({node.use.name: node.use for node in (detector, *detector.upstream())}.values())
     columns, axes = [], []
     for name, values in searched.items():
         having = [use for use in uses if name in all_of(use.settings)]
-        if not having:
+        if not having and name not in of_a_method:
             log.warning("%s: nothing that [%s] needs has the setting %s", evaluation.name, detector.use.name, name)
         for use in having:
             columns.append(f"{use.name}.{name}")
@@ -124,7 +131,7 @@ def as_reported(graph: Graph, evaluation: Node, split: str, searched: Collection
 
 def change_of(use: Any, name: str, value: float) -> Change:
     """The change that sets a setting on every split. Raises BadSetting for an invalid value."""
-    build_settings(use.stage.settings, {name: value}, f"tune: [{use.name}]")
+    build_settings(use.stage.settings, {**all_of(use.settings), name: value}, f"tune: [{use.name}]")
     tables = [use.name, *(f"{use.name}.{split}" for split in use.split_settings)]
     return Change(nested({f"{table}.{name}": value for table in tables}))
 

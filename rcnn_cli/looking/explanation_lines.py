@@ -27,7 +27,8 @@ AROUND = 3
 class Line:
     """What is told of one object or detection: a `sentence`, perhaps a `detail`, the scored proposals `around` an
     object, and its `anchors`; where it happened, `proposal` and the detector's `label` (None without); the `box` of the
-    object (None of a detection); all numbers, as JSON `values`.
+    object (None of a detection); all numbers, as JSON `values`. `merged`: the row of `trace.outcome.detections` that it
+    is about, if boxes are merged.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Line:
     detail: str = ""
     around: str = ""
     anchors: str = ""
+    merged: int | None = None
 
 
 # What is told of an object
@@ -77,6 +79,7 @@ def tell_object(explained: Explained, index: int) -> Line:
             proposal,
             label,
             {**values, "verdict": "found", "decided_at": proposal_values(explained, proposal, label, box)},
+            merged=merged_row(explained, row),
         )
     miss = why_missed(trace, box, label, explained.least, explained.chosen.rules.iou)
     at = best if miss.proposal is None else miss.proposal
@@ -98,7 +101,13 @@ def tell_object(explained: Explained, index: int) -> Line:
         best_words(values["best_proposal"], trace.scored.regress is not None),
         around_words(explained, box),
         anchors_words(explained, box),
+        miss.detection if trace.merges else None,
     )
+
+
+def merged_row(explained: Explained, row: int) -> int | None:
+    """What `Line.merged` is of a detection."""
+    return int(explained.kept[row]) if explained.trace.merges else None
 
 
 def proposals_around(explained: Explained, box: NDArray[np.float32]) -> list[int]:
@@ -302,17 +311,19 @@ def miss_words(explained: Explained, miss: Miss, index: int) -> str:
 
 
 def merged_score_words(explained: Explained, miss: Miss, label: int) -> str:
-    """Why the score of a proposal was too low where it is that of the box merged from it that counts."""
+    """Why a proposal was too low where the score that counts is that of the box it was merged into."""
     trace, proposal = explained.trace, miss.proposal
     assert proposal is not None
-    scored, sums = f"scored {trace.scored.scores[proposal, label]:.2f}", trace.deciding_scores(proposal)
-    as_other, as_own = "", ""
+    own, deciding = trace.scored.scores[proposal, label], trace.deciding_scores(proposal)
+    words = f"scored {own:.2f}"
     if miss.other is not None:
-        as_other = f"went into a box that scores {sums[miss.other]:.2f} as {trace.scored.classes[miss.other]}, and "
-        as_own = f" as {trace.scored.classes[label]}"
+        rival = f"went into a box that scores {deciding[miss.other]:.2f} as {trace.scored.classes[miss.other]}"
+        words = f"{rival}, and {words} as {trace.scored.classes[label]}"
     if miss.candidate is None:
-        return f"{as_other}{scored}{as_own}, but {why_not_a_candidate(explained, proposal, label)}"
-    return f"{as_other}{scored}{as_own} and went into a box that scores {sums[label]:.2f}, {limit(explained, label)}"
+        return f"{words}, but {why_not_a_candidate(explained, proposal, label)}"
+    if deciding[label] != own:
+        words += f" and went into a box that scores {deciding[label]:.2f}"
+    return f"{words}, {limit(explained, label)}"
 
 
 def which_proposal(miss: Miss, before: float, after: float) -> str:
@@ -340,9 +351,7 @@ def limit(explained: Explained, label: int) -> str:
 def why_not_a_candidate(explained: Explained, proposal: int, label: int) -> str:
     """Why a proposal does not compete for a class although its score would count."""
     trace, settings = explained.trace, explained.chosen.detector.settings
-    if trace.merges and trace.scored.scores[proposal, label] <= 0:
-        return "only positive scores are merged"
-    if trace.merges and settings.classes_per_scale:
+    if settings.classes_per_scale:
         competing = with_best_classes(trace.scored, settings.classes_per_scale).scores[proposal, label]
         if np.isneginf(competing):
             name = trace.scored.classes[label]
@@ -437,7 +446,7 @@ def tell_detection(explained: Explained, row: int) -> Line:
         values["removed"] = [candidate_values(explained, int(suppressed)) for suppressed in removed]
         become = removed_words(explained, removed)
     sentence = f"{score}{': ' if words else ''}{words}; {become}"
-    return Line(name, sentence, verdict, None, proposal, label, values)
+    return Line(name, sentence, verdict, None, proposal, label, values, merged=merged_row(explained, row))
 
 
 def type_words(explained: Explained, row: int) -> str:

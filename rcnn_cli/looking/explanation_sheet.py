@@ -59,10 +59,11 @@ def heading(explained: Explained) -> Pixels:
     if explained.trace.scored.regress is not None:
         entries.append(Entry("after regression", REGRESSED))
     if explained.split is None:
-        entries.append(Entry("suppressed", kind_colour("ignored")))
+        entries.append(Entry("merged" if explained.trace.merges else "suppressed", kind_colour("ignored")))
     else:
         entries += [Entry(kind, kind_colour(kind)) for kind in ("true", *TYPES)]
-        entries += [Entry("ignored or suppressed", kind_colour("ignored"))]
+        words = "ignored, or merged off the object" if explained.trace.merges else "ignored or suppressed"
+        entries += [Entry(words, kind_colour("ignored"))]
         entries += [Entry("missed", kind_colour("missed"), dashed=True), Entry("annotated", TRUTH, dashed=True)]
     legend = draw_legend([entries], WIDTH - 2 * GAP)
     return np.concatenate([with_margins(title, GAP, 6, GAP), with_margins(legend, 0, 8, GAP)])
@@ -70,18 +71,20 @@ def heading(explained: Explained) -> Pixels:
 
 def panels(explained: Explained, lines: Lines) -> Pixels:
     """The whole image three times: all proposals, the candidates above the cuts, the detections."""
-    pixels, before = explained.pixels, "thick: merged" if explained.trace.merges else "grey: suppressed"
+    pixels = explained.pixels
+    rest = ", before merging" if explained.trace.merges else "; grey: suppressed"
+    merged = "merged detection" if explained.trace.merges else "detection"
     owner = "its" if len(explained.shown) == 1 else "their"
     numbers = f", with {owner} precision" if np.isfinite(explained.precision[explained.shown]).any() else ""
     scenes = [
         proposal_scene(explained),
         (
             draw_marks(pixels, candidate_marks(explained), PANEL),
-            f"{number_of(len(explained.above), 'candidate')} above the cuts; {before}",
+            f"{number_of(len(explained.above), 'candidate')} above the cuts{rest}",
         ),
         (
             draw_marks(pixels, detection_marks(explained, lines), PANEL),
-            f"{number_of(len(explained.shown), 'detection')}{numbers}",
+            f"{number_of(len(explained.shown), merged)}{numbers}",
         ),
     ]
     captions = [wrapped(words, 15, PANEL[0]) for _, words in scenes]
@@ -111,18 +114,16 @@ def proposal_scene(explained: Explained) -> tuple[Pixels, str]:
 
 
 def candidate_marks(explained: Explained) -> list[Mark]:
-    """The candidates above the cuts after regression, those that suppression leaves on top, or the boxes that they are
-    merged into."""
+    """The candidates above the cuts after regression, those that suppression leaves on top; or, before they are merged,
+    the best-scored ones on top."""
     trace, above = explained.trace, explained.above
     moved = PROPOSAL if trace.scored.regress is None else REGRESSED
-    left = trace.outcome.groups[above[trace.absorbed_by[above] < 0]]
-    detections = trace.outcome.detections.where(left)
-    names = [trace.scored.classes[label] for label in detections.labels]
-    others = above if trace.merges else above[trace.absorbed_by[above] >= 0]
-    colour = moved if trace.merges else kind_colour("ignored")
+    left, others = above[trace.absorbed_by[above] < 0], above[trace.absorbed_by[above] >= 0]
+    names = [trace.scored.classes[label] for label in trace.moved.labels[left]]
+    boxes, merges = trace.moved.boxes, trace.merges
     return [
-        *(Mark(box, moved, name) for box, name in zip(detections.boxes, names, strict=True)),
-        *(Mark(box, colour, thin=True) for box in trace.moved.boxes[others]),
+        *(Mark(box, moved, name, thin=merges) for box, name in zip(boxes[left], names, strict=True)),
+        *(Mark(box, moved if merges else kind_colour("ignored"), thin=True) for box in boxes[others]),
     ]
 
 
@@ -189,7 +190,7 @@ def strip(explained: Explained, line: Line) -> Pixels:
 
 def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
     """The part of the image around the object, its proposal, and that after regression, drawn on, the proposal's region
-    tinted: fits STRIP."""
+    tinted; where boxes are merged, those that are and what they become: fits STRIP."""
     trace, pixels = explained.trace, explained.pixels
     assert line.proposal is not None
     region = explained.region(line.proposal)
@@ -199,9 +200,15 @@ def cut_out(explained: Explained, line: Line, colour: Colour) -> Pixels:
     marks = [Mark(proposal, PROPOSAL)]
     if line.label is not None and trace.scored.regress is not None:
         marks.insert(0, Mark(trace.after_regression(line.proposal, line.label), REGRESSED))
+    if line.merged is not None:
+        merged = trace.outcome.detections.boxes[line.merged]
+        marks.insert(0, Mark(merged, kind_colour("ignored") if line.verdict in ("", "missed") else colour))
     if line.box is not None:
         marks.append(Mark(line.box, colour if line.verdict == "missed" else TRUTH, dashed=True))
     boxes = np.array([mark.box for mark in marks])
+    if line.merged is not None:
+        members = trace.moved.boxes[trace.outcome.groups == line.merged]
+        marks += [Mark(box, PROPOSAL if trace.scored.regress is None else REGRESSED, thin=True) for box in members]
     marks += anchor_marks(explained, line)  # anchors need not fit the part
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     side = max(float((high - low).max()) * ROOM, 16.0)

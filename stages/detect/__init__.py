@@ -33,10 +33,11 @@ class Score:
 SCORES = {"svm": Score("SVM margin", 0.0), "softmax": Score("softmax probability", 0.5)}
 """Of a proposal, by the setting `score`."""
 
-MERGED_SCORES = {"svm": Score("summed SVM margin", 0.0), "softmax": Score("summed softmax probability", 1.0)}
-"""Of a box merged from several, by the setting `score`."""
+SUM = Score("summed softmax probability", 1.0)
+"""Of a box merged from several."""
 
 NMS, MERGE = "nms", "merge"
+SUMMED, BEST = "sum", "best"
 
 RIDGE, OF_NETWORK = "ridge", "network"
 
@@ -85,8 +86,7 @@ class Settings:
     suppression: str = setting(
         NMS,
         "What becomes of overlapping candidates of a class. nms: greedy non-maximum suppression, highest score first; "
-        "merge: the two that match best are replaced by their average, again and again, and their scores are added; "
-        "only candidates with a positive score take part.",
+        "merge: the two that match best are replaced by their average, again and again.",
         choices=(NMS, MERGE),
         later=True,
         source="R-CNN section 2.2; merge: OverFeat section 4.3",
@@ -121,6 +121,15 @@ class Settings:
         "How two boxes are averaged. windows: each counts as often as there are candidates in it; plain: both count "
         "the same.",
         choices=("windows", "plain"),
+        only_with=("suppression", MERGE),
+        later=True,
+        source="OverFeat section 4.3",
+    )
+    merge_scores: str = setting(
+        SUMMED,
+        "The score of merged boxes. sum: all their scores added, which needs score = 'softmax'; best: the highest of "
+        "them.",
+        choices=(SUMMED, BEST),
         only_with=("suppression", MERGE),
         later=True,
         source="OverFeat section 4.3",
@@ -174,11 +183,17 @@ class Settings:
             raise BadSetting(
                 "regression = 'network' refines boxes, which bbox_regression = false turns off; leave one of them out"
             )
+        if self.suppression == MERGE and self.merge_scores == SUMMED and self.score == "svm":
+            raise BadSetting(
+                "suppression = 'merge' adds the scores of the boxes that it merges, and SVM margins, most of them "
+                "negative, cannot be added; set merge_scores = 'best', or score = 'softmax'"
+            )
 
 
 def score_of(settings: Settings) -> Score:
     """What the scores of the detections are."""
-    return (MERGED_SCORES if settings.suppression == MERGE else SCORES)[settings.score]
+    summed = settings.suppression == MERGE and settings.merge_scores == SUMMED
+    return SUM if summed else SCORES[settings.score]
 
 
 NO_PROBABILITIES = (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.detect import MERGE, Settings
+from stages.detect import Settings
 from stages.detections import Detections
 from stages.detections.candidates import Candidates, Scored, best_candidates, candidates_above, with_best_classes
 from stages.detections.cap import image_threshold
@@ -105,13 +105,12 @@ def detect_image(scored: Scored, settings: Settings) -> Trace:
 
 
 def chosen_candidates(scored: Scored, settings: Settings) -> Candidates:
-    """The proposals that compete. Only those with a positive score are merged, as the scores of what is merged are
-    added."""
-    if settings.suppression == MERGE and settings.classes_per_scale:
+    """The proposals that compete: of the classes that do so at their scale, the best, or those above a score."""
+    if settings.classes_per_scale:
         scored = with_best_classes(scored, settings.classes_per_scale)
     candidates = (
         best_candidates(scored, settings.max_per_image)
         if settings.cap == "set"
         else candidates_above(scored, settings.least_score)
     )
-    return candidates.where(candidates.scores > 0) if settings.suppression == MERGE else candidates
+    return candidates.where(candidates.scores > -np.inf) if settings.classes_per_scale else candidates

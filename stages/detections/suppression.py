@@ -141,21 +141,23 @@ class Survivors:
 
 @dataclass(frozen=True)
 class GreedyMerge:
-    """`merge_boxes` of each class separately, up to `threshold` of a match score; `weighted` by the boxes merged."""
+    """`merge_boxes` of each class separately, up to `threshold` of a match score; `weighted` by the boxes merged. A
+    merged box has the sum of their scores or, unless it `adds`, the highest."""
 
     threshold: float
     match: Match = normalised_match
     weighted: bool = True
+    adds: bool = True
 
     def outcome(self, candidates: Detections) -> Merged:
         """What the candidates are merged into."""
         boxes, scores, labels = candidates.boxes, candidates.scores, candidates.labels
         merged = merge_boxes(boxes, scores, labels, self.threshold, self.match, self.weighted)
-        labels = labels[merged.first]
-        order = np.lexsort((-merged.scores, labels))
+        labels, scores = labels[merged.first], merged.scores if self.adds else scores[merged.first]
+        order = np.lexsort((-scores, labels))
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order))
-        detections = Detections(merged.boxes[order], merged.scores[order], labels[order])
+        detections = Detections(merged.boxes[order], scores[order], labels[order])
         return Merged(detections, merged.first[order], places[merged.groups])
 
 
@@ -176,7 +178,10 @@ class Merged:
 METHODS: Mapping[str, Callable[[Any], Suppression]] = {
     "nms": lambda settings: GreedyNms(settings.nms_iou),
     "merge": lambda settings: GreedyMerge(
-        settings.merge_threshold, MATCHES[settings.match_score], settings.merge_weights == "windows"
+        settings.merge_threshold,
+        MATCHES[settings.match_score],
+        weighted=settings.merge_weights == "windows",
+        adds=settings.merge_scores == "sum",
     ),
 }
 """Suppression methods by the value of the setting `suppression`, each built from its own settings."""

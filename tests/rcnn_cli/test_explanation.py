@@ -257,6 +257,95 @@ def test_taken(chosen: Chosen) -> None:
     assert sentence(chosen, traced([(0, 0, 10, 9)], [(1, -1)]), two) == f"cat 1 was missed: {words}"
 
 
+MERGING = RECIPE.replace("[detect]", '[detect]\nsuppression = "merge"\nmerge_scores = "best"')
+"""The detector of the recipe only gives limits; the scores of the traces below are as they are."""
+
+
+@pytest.fixture
+def merging(folder: Path) -> Chosen:
+    graph = graph_of(folder, MERGING + ALIKE, "merging")
+    return Chosen(graph, graph.nodes["detect@test"], None)
+
+
+def merge_traced(*arguments: Any, threshold: float = 0.5, **changed: Any) -> Any:
+    return traced(*arguments, suppression="merge", score="softmax", merge_threshold=threshold, **changed)
+
+
+def test_what_a_detection_was_merged_from(merging: Chosen) -> None:
+    """Two boxes 1 apart (match score 0.1 + 1 - 0.9 / 1.1 = 0.28) become their mean; a third is left alone."""
+    trace = merge_traced([(0, 0, 10, 10), (1, 0, 11, 10), THERE], [(0.5, -1), (1, -1), (0.25, -1)])
+    found = explained_of(merging, trace, CAT)
+    line = tell_object(found, 0)
+    assert line.sentence == (
+        "cat 1 was found: score 1.50; IoU 0.90, merged from 2 boxes, scored 1.00 to 0.50; "
+        "its best-scored proposal's IoU is 0.82; rank 1 of 3"
+    )
+    told = [tell_detection(found, row) for row in found.shown]
+    assert [line.sentence for line in told] == [
+        "cat, score 1.50: found cat 1 (IoU 0.90); merged from 2 boxes, scored 1.00 to 0.50",
+        "cat, score 0.25: BG, there is no object; merged with no other box",
+    ]
+    values = told[0].values
+    assert (values["score"], values["box"]) == (1.5, [0.5, 0, 10.5, 10])
+    assert (values["proposal"], "removed" in values, "suppressed_by" in values) == (1, False, False)
+    assert [(member["proposal"], member["score"]) for member in values["merged"]] == [(1, 1.0), (0, 0.5)]
+    assert values["merged"][0]["box"] == [1, 0, 11, 10]
+    text = format_text(found, tell_lines(found, None, None))
+    assert "3 proposals; 6 candidates in 2 classes; merging leaves 4, the cap 4\n" in text
+    assert "above the cuts: 3 candidates, 2 detections after merging\n" in text
+    assert as_values(found, tell_lines(found, None, None))["counts"]["left_by_suppression"] == 4
+    for explained in (found, dataclasses.replace(found, split=None)):
+        assert explanation_sheet(explained, tell_lines(explained, None, None)).shape[1] == WIDTH
+
+
+def test_an_object_whose_box_was_merged_into_another(merging: Chosen) -> None:
+    """A box 2 from the object, and three that are 2.5 further away (a match score of 0.25 + 1 - 0.6): their mean is
+    3.875 from it."""
+    thing = objects_of(((20, 0, 30, 10), "cat"))
+    boxes = [(22, 0, 32, 10), *3 * [(24.5, 0, 34.5, 10)]]
+    trace = merge_traced(boxes, [(0.5, -1), *3 * [(0.25, -1)]], threshold=0.7)
+    line = tell_object(explained_of(merging, trace, thing), 0)
+    assert line.sentence == (
+        "cat 1 was missed: its box (IoU 0.67, score 0.50) was merged with 3 other boxes into a false detection (score "
+        "1.25), Loc, it overlaps cat 1 by 0.44 only"
+    )
+    assert line.values["reason"] == "merged"
+    assert line.values["merged_into"]["candidates"] == 4
+    assert line.values["merged_into"]["score"] == 1.25
+    np.testing.assert_allclose(line.values["merged_into"]["box"], [23.875, 0, 33.875, 10])
+    sheet = explanation_sheet(
+        explained_of(merging, trace, thing), tell_lines(explained_of(merging, trace, thing), 1, None)
+    )
+    assert sheet.shape[1] == WIDTH
+
+
+def test_sums_that_are_too_low(folder: Path, merging: Chosen) -> None:
+    trace = merge_traced([(0, 0, 10, 9), (0, 0, 10, 8), THERE], [(0.5, -1), (0.25, -1), (9, -1)])
+    which = "cat 1 was missed: the best-scored of its 2 proposals (IoU 0.90)"
+    words = f"{which} scored 0.50 and went into a box that scores 0.75, below the cut of 1.00; rank 2 of 3"
+    assert sentence(merging, trace, CAT, cuts=(1, 1)) == words
+    dog = merge_traced([(0, 0, 10, 9), (0, 0, 10, 8)], [(0.25, 0.75), (0.25, 0.75)])
+    words = f"{which} went into a box that scores 1.50 as dog, and scored 0.25 as cat and went into a box that scores "
+    assert sentence(merging, dog, CAT, cuts=(1, 1)) == f"{words}0.50, below the cut of 1.00; rank 1 of 2"
+    negative = [(-1, -1), (-0.5, -1)]
+    best = traced(
+        [(0, 0, 10, 9), (0, 0, 10, 8)], negative, suppression="merge", merge_scores="best", merge_threshold=0.5
+    )
+    words = "scored -0.50, below the cut of 0.00; rank 1 of 2"
+    assert sentence(merging, best, CAT) == f"{which.replace('0.90', '0.80')} {words}"
+    two = merge_traced([(0, 0, 10, 9), THERE], [(0.5, -1), (9, -1)], max_per_image=1)
+    graph = graph_of(folder, MERGING.replace("[detect]", "[detect]\nmax_per_image = 1"), "few")
+    words = "its only proposal (IoU 0.90) scored 0.50, but is not among the 1 best that compete; rank 2 of 2"
+    assert sentence(Chosen(graph, graph.nodes["detect@test"], None), two, CAT) == f"cat 1 was missed: {words}"
+
+
+def test_a_merged_box_that_counts_for_another_object(merging: Chosen) -> None:
+    two = objects_of((HERE, "cat"), ((0, 0, 10, 9), "cat"))
+    trace = merge_traced([(0, 0, 10, 8), (0, 0, 10, 10)], [(1, -1), (0.5, -1)])
+    words = "the detection on it (score 1.50, IoU 0.90) overlaps cat 2 more (IoU 1.00) and counts for that one"
+    assert sentence(merging, trace, two) == f"cat 1 was missed: {words}"
+
+
 def test_an_unknown_class_and_a_difficult_object(chosen: Chosen) -> None:
     trace = traced([HERE], [(1, -1)])
     assert sentence(chosen, trace, objects_of((HERE, "owl"))) == (

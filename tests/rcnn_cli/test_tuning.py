@@ -8,7 +8,7 @@ from rcnn_cli.experiments.ablation import Row, Spread, base_table, evaluation_of
 from rcnn_cli.experiments.tuning import best_row, tuning_grid, write_tuned
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import build_recipe, load_recipe
-from stages.contract.errors import StageError
+from stages.contract.errors import BadSetting, StageError
 
 RECIPE = """
 name = "base"
@@ -79,6 +79,27 @@ def test_a_softmax_detector_has_only_its_suppression_to_choose(graph):
     assert grid.columns == ("detect-softmax.nms_iou",)
     with pytest.raises(StageError, match=r"\[detect-softmax\] has none of the settings C"):
         tuning_grid(graph, evaluation_of(graph, "eval-softmax"), "val", {"C": [1.0]})
+
+
+def test_a_detector_that_merges_has_its_threshold_to_choose(graph, caplog):
+    merging = RECIPE.replace("[detect]", '[detect]\nsuppression = "merge"\nmerge_scores = "best"').replace(
+        "nms_iou = 0.4\n", ""
+    )
+    graph.recipe.path.write_text(merging)
+    graph = Graph(load_recipe(graph.recipe.path), graph.work)
+    searched = {**SEARCHED, "merge_threshold": [0.5, 0.9]}
+    of_a_method = ("nms_iou", "merge_threshold")
+    grid = tuning_grid(graph, evaluation_of(graph, "eval"), "val", searched, of_a_method)
+    assert grid.columns == ("svm.negative_overlap", "svm.C", "detect.merge_threshold")
+    nodes = settings_of(graph, grid, grid.cells[1])
+    assert nodes["detect@val"].settings.merge_threshold == 0.9
+    softmax = tuning_grid(graph, evaluation_of(graph, "eval-softmax"), "val", searched, (*of_a_method, *SEARCHED))
+    assert softmax.columns == ("detect-softmax.nms_iou",)
+    assert not caplog.messages
+    tuning_grid(graph, evaluation_of(graph, "eval"), "val", searched)
+    assert caplog.messages == ["eval: nothing that [detect] needs has the setting nms_iou"]
+    with pytest.raises(BadSetting, match=r"merge_threshold = -1\.0 must be at least 0"):
+        tuning_grid(graph, evaluation_of(graph, "eval"), "val", {"merge_threshold": [-1.0]})
 
 
 def test_the_best_is_the_largest_and_of_equals_the_first(graph):

@@ -18,7 +18,7 @@ from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import identity_of
-from stages.detect import STAGE, Settings, stage
+from stages.detect import STAGE, Settings, score_of, stage
 from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities, network_deltas
 from stages.detect.trace import detect_image
 from stages.detections import Detections, read_detections
@@ -533,9 +533,9 @@ def test_the_card() -> None:
 # Merging
 
 
-def test_merged_boxes_are_counted_and_their_scores_are_sums(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    """The cap counts what is left by merging, by its summed scores; and what is stored as candidates is just that."""
-    chosen = Settings(suppression="merge", merge_threshold=1.2, average_per_image=2)
+def test_merged_boxes_are_counted(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    """The cap counts what is left by merging, by its own scores; and what is stored as candidates is just that."""
+    chosen = Settings(suppression="merge", merge_threshold=1.2, merge_scores="best", average_per_image=2)
     reader = detect(tmp_path / "merge", inputs, chosen, part_size=2, shards=2)
     records = dict(reader.records())
     thresholds = reader.manifest["summary"]["thresholds"]
@@ -548,14 +548,24 @@ def test_merged_boxes_are_counted_and_their_scores_are_sums(tmp_path: Path, inpu
         np.testing.assert_array_equal(record["candidates/label"], record["label"])
         trace = detector.trace(image)
         assert trace.detections.boxes.tobytes() == record["boxes"].tobytes()
-        assert (trace.moved.scores > 0).all()
-        assert record["score"].sum() == pytest.approx(trace.moved.scores.sum(), rel=1e-5)
+        assert trace.detections.scores.tobytes() == record["score"].tobytes()
+        np.testing.assert_array_equal(trace.moved.scores[trace.outcome.leaders], record["score"])
+        np.testing.assert_array_equal(best_candidates(trace.scored, 100).scores, trace.candidates.scores)
         assert len(record["score"]) < len(trace.moved) or not len(trace.moved)
-        best = best_candidates(trace.scored, 100)
-        np.testing.assert_array_equal(best.scores[best.scores > 0], trace.candidates.scores)
     assert reader.manifest["summary"]["detections"] == len(read_detections(reader))
-    assert stage.attributes(chosen, Inputs(inputs))["score"] == "summed SVM margin"
-    assert stage.attributes(Settings(), Inputs(inputs))["score"] == "SVM margin"
+
+
+def test_what_the_scores_of_merged_boxes_are(inputs: dict[str, Any]) -> None:
+    named = [
+        (Settings(), "SVM margin"),
+        (Settings(suppression="merge", merge_scores="best"), "SVM margin"),
+        (Settings(suppression="merge", score="softmax", merge_scores="best"), "softmax probability"),
+        (Settings(suppression="merge", score="softmax"), "summed softmax probability"),
+    ]
+    assert [score_of(chosen).name for chosen, _ in named] == [name for _, name in named]
+    assert stage.attributes(named[1][0], Inputs(inputs))["score"] == "SVM margin"
+    with pytest.raises(BadSetting, match=r"SVM margins, .*, cannot be added; set merge_scores = 'best', or score = "):
+        Settings(suppression="merge")
 
 
 def test_the_cap_of_an_image_counts_merged_boxes() -> None:
@@ -591,18 +601,19 @@ def test_only_the_best_classes_of_a_scale_compete(
     """A class that scores high anywhere at a scale competes there with all its windows: at scale 2 first cat, then dog;
     at 5 first owl, then cat, which equals dog and comes before it. The best of a class are chosen after that."""
     windows = scored_windows((2, 0.5, 0.4, 0.1), (5, 0.3, 0.3, 0.2), (2, 0.1, 0.3, 0.2), (5, 0.2, 0.2, 0.7))
+    merging: dict[str, Any] = {"suppression": "merge", "score": "softmax"}
     for at_most in (2, 100):
-        chosen = Settings(suppression="merge", classes_per_scale=classes, max_per_image=at_most)
+        chosen = Settings(**merging, classes_per_scale=classes, max_per_image=at_most)
         trace = detect_image(windows, chosen)
         expected = np.array([*cats[:at_most], *dogs[:at_most], *owls[:at_most]], np.float32)
         np.testing.assert_array_equal(trace.candidates.scores, expected)
         counts = [len(scores[:at_most]) for scores in (cats, dogs, owls)]
         assert trace.candidates.labels.tolist() == np.repeat(np.arange(3), counts).tolist()
-    assert len(detect_image(windows, Settings(suppression="merge")).candidates.scores) == 12
+    assert len(detect_image(windows, Settings(**merging)).candidates.scores) == 12
 
 
 def test_scales_must_be_known(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    chosen = Settings(suppression="merge", classes_per_scale=2)
+    chosen = Settings(suppression="merge", merge_scores="best", classes_per_scale=2)
     with pytest.raises(StageError, match=r"^detect: classes_per_scale needs features that say at which scale"):
         detect(tmp_path / "detect", inputs, chosen)
     detector = PlannedNetwork(NETWORKS["alexnet"], trained=False)

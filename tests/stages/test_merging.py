@@ -163,3 +163,14 @@ def test_what_is_merged_into_what(rows: list[tuple[tuple[int, ...], int, int]], 
         assert (candidates.labels[own] == results.labels[place]).all()
         assert results.scores[place] == candidates.scores[own].sum()
         np.testing.assert_allclose(results.boxes[place], candidates.boxes[own].mean(axis=0), rtol=1e-5, atol=1e-5)
+
+
+def test_without_sums_the_best_score_stays() -> None:
+    """So that several boxes with a negative margin do not score less than each of them."""
+    boxes = np.array([(0, 0, 10, 10), (30, 0, 40, 10), (30, 0, 40, 10)], np.float32)
+    candidates = Detections(boxes, np.array([-0.5, -0.6, -0.7], np.float32), np.zeros(3, np.int32))
+    outcome = GreedyMerge(0.5, adds=False).outcome(candidates)
+    np.testing.assert_array_equal(outcome.detections.scores, np.array([-0.5, -0.6], np.float32))
+    assert (outcome.leaders.tolist(), outcome.groups.tolist()) == ([0, 1], [0, 1, 1])
+    summed = GreedyMerge(0.5).outcome(candidates)
+    assert summed.detections.scores.tolist() == np.array([-0.5, -1.3], np.float32).tolist()

@@ -176,7 +176,7 @@ LATER = {
     "finetune": {"difficult", "frozen"},
     "detect": {
         *("score", "cap", "least_score", "all_classes_at_most", "suppression", "regression", "classes"),
-        *("merge_threshold", "match_score", "merge_weights", "classes_per_scale"),
+        *("merge_threshold", "match_score", "merge_weights", "merge_scores", "classes_per_scale"),
     },
     "eval": {"coco", "localisation", "bootstrap", "bootstrap_seed"},
 }  # in the key where not the default
