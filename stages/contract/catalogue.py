@@ -13,6 +13,7 @@ FOLDERS = (
     "stages.train_rpn",
     "stages.train_fast",
     "stages.train_joint",
+    "stages.train_overfeat",
     "stages.maps",
     "stages.extract",
     "stages.train_svm",

@@ -5,8 +5,8 @@ the 100 best proposals per class and image, apply box regression to them once, c
 non-maximum suppression at IoU 0.3; scores stay unchanged. OverFeat's merge (arXiv 1312.6229, section 4.3) may take the
 place of suppression. `stages.detections.cap` explains the two caps: R-CNN's of 40 per class and image, averaged over
 the test set, and Faster R-CNN's of 100 per image. Scores are the SVMs' or the fine-tuned network's own (Appendix B);
-boxes are refined by ridge regression or, with the network of a Fast R-CNN detector, by its own deltas (Fast R-CNN,
-arXiv 1504.08083, section 2.3).
+boxes are refined by ridge regression or by the network itself: the deltas of Fast R-CNN (arXiv 1504.08083, section
+2.3), the edges of OverFeat (section 4.2).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.features.layers import check_layer
-from stages.networks import DELTAS, SOFTMAX, PlannedNetwork
+from stages.networks import DELTAS, EDGES, SOFTMAX, PlannedNetwork
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,11 @@ class Settings:
     )
     regression: str = setting(
         RIDGE,
-        "What refines boxes. ridge: the box regressors; network: the deltas that a network trained as Fast R-CNN "
-        "predicts for each class, which are among the features.",
+        "What refines boxes. ridge: the box regressors; network: what the network predicts and is among the features, the "
+        "deltas of each class if it was trained as Fast R-CNN, the edges if it was trained as OverFeat.",
         choices=(RIDGE, OF_NETWORK),
         later=True,
-        source="R-CNN Appendix C; network: Fast R-CNN section 2.3",
+        source="R-CNN Appendix C; network: Fast R-CNN section 2.3, OverFeat section 4.2",
     )
     score: str = setting(
         "svm",
@@ -202,7 +202,7 @@ NO_PROBABILITIES = (
 )
 
 NO_DELTAS = (
-    "regression = 'network' needs the features of a network that predicts box deltas; "
+    "regression = 'network' needs the features of a network that predicts box deltas or edges; "
     "name its table as the network of extract, or set regression = 'ridge'"
 )
 
@@ -224,9 +224,10 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
     else:
         check_layer("the SVMs' layer", sources["svm"].layer, network, sources["features"])
     if settings.regression == OF_NETWORK:
-        if DELTAS not in network.card.layers:
+        layer = next((name for name in (DELTAS, EDGES) if name in network.card.layers), None)
+        if layer is None:
             raise BadSetting(NO_DELTAS)
-        check_layer("regression = 'network': its layer", DELTAS, network, sources["features"])
+        check_layer("regression = 'network': its layer", layer, network, sources["features"])
     elif settings.bbox_regression and "regressor" in sources:
         check_layer("the box regressors' layer", sources["regressor"].layer, network, sources["features"])
 

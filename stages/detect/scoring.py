@@ -1,5 +1,5 @@
 """The models on top of the features: SVMs or softmax (R-CNN section 2.2, Appendix B), and box regressors (Appendix C)
-or the network's own deltas (Fast R-CNN section 2.3).
+or the network's own deltas (Fast R-CNN section 2.3) or edges (OverFeat section 4.2).
 
 Notation: n proposals, K classes, feature dimension D.
 """
@@ -19,7 +19,7 @@ from stages.contract.errors import StageError
 from stages.detect import NO_DELTAS, NO_PROBABILITIES
 from stages.detections.candidates import Scored
 from stages.detections.class_names import chosen_classes
-from stages.networks import BACKGROUND, DELTAS, SOFTMAX
+from stages.networks import BACKGROUND, DELTAS, EDGES, SOFTMAX
 
 
 class Scorer(Protocol):
@@ -117,11 +117,43 @@ class NetworkDeltas:
         return replace(self, classes=classes, blocks=tuple(rows))
 
 
-def network_deltas(class_names: Sequence[str]) -> NetworkDeltas:
-    """The deltas of a network whose outputs are `class_names`. Raises StageError unless the last is the background."""
+@dataclass(frozen=True)
+class NetworkEdges:
+    """The edges that a network trained as OverFeat predicts in the frames of its windows (section 4.2).
+
+    Its `layer` has four, shared by all classes, or four for each of the K classes without the background (`per_class`):
+    x1, y1, x2, y2 from the window's corner, in units of its sides. With `blocks`, the classes are only those of them.
+    """
+
+    classes: tuple[str, ...]
+    per_class: bool
+    layer: str = EDGES
+    blocks: tuple[int, ...] | None = None
+
+    def predict(self, boxes: Boxes, features: NDArray[np.floating], class_index: int) -> Boxes:
+        """The boxes that the edges [n, 4] or [n, 4 K] give in windows `boxes` [n, 4], for a class: float32 [n, 4], not
+        clipped to the image. An edge beyond the opposite one is moved to it."""
+        block = 0 if not self.per_class else class_index if self.blocks is None else self.blocks[class_index]
+        edges = features[:, 4 * block : 4 * block + 4].astype(np.float32)
+        corners, sides = np.tile(boxes[:, :2], 2), np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+        moved = corners + edges * sides
+        moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
+        return moved
+
+    def chosen(self, rows: Sequence[int], classes: tuple[str, ...]) -> NetworkEdges:
+        """The edges of the classes `rows` alone, called `classes`."""
+        return replace(self, classes=classes, blocks=tuple(rows))
+
+
+def network_regression(class_names: Sequence[str], dimensions: Mapping[str, int]) -> NetworkDeltas | NetworkEdges:
+    """What a network whose outputs are `class_names` predicts of boxes: its features have the lengths `dimensions`, by
+    layer. Raises StageError unless the last class is the background."""
     if len(class_names) < 2 or class_names[-1] != BACKGROUND:
         raise StageError(f"detect: {NO_DELTAS}")
-    return NetworkDeltas(tuple(class_names[:-1]))
+    classes = tuple(class_names[:-1])
+    if EDGES in dimensions:
+        return NetworkEdges(classes, per_class=dimensions[EDGES] != 4)
+    return NetworkDeltas(classes)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from stages.contract.execution import Execution, Progress
 from stages.contract.inputs import Inputs, OnDemand
 from stages.contract.processes import fill_in_processes
 from stages.detect import NO_SCALES, OF_NETWORK, STAGE, Settings, score_of
-from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities, network_deltas
+from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities, network_regression
 from stages.detect.trace import Trace, detect_image
 from stages.detections.candidates import Scored
 from stages.detections.cap import class_thresholds
@@ -195,8 +195,14 @@ def chosen_regressors(settings: Settings, inputs: Inputs) -> Regressors | None:
     if not refines(settings, inputs):
         return None
     if settings.regression == OF_NETWORK:
-        return network_deltas(class_names(inputs))
+        return network_regression(class_names(inputs), dimensions(inputs))
     return read_regressors(inputs.reader("regressor"))
+
+
+def dimensions(inputs: Inputs) -> dict[str, int]:
+    """The length of each layer's features."""
+    rows = inputs.item_reader("features").schema.rows
+    return {name: column.shape[0] for name, column in rows.items() if len(column.shape) == 1}
 
 
 def class_names(inputs: Inputs) -> Sequence[str]:

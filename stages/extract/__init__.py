@@ -1,8 +1,9 @@
 """Stage `extract`: every region through the network, keeping the outputs of chosen layers.
 
 R-CNN warps every region to the network's input (section 2.1, "Feature extraction", and Appendix A); Fast R-CNN pools it
-from the map of the whole image (arXiv 1504.08083, section 2.1). Features are extracted for the ground-truth boxes as
-well, which come first, as in the authors' release (roidb_from_voc.m).
+from the map of the whole image (arXiv 1504.08083, section 2.1); OverFeat reads the network densely, in every window of
+the map (arXiv 1312.6229, section 3.3), and needs no proposals. Features are extracted for the ground-truth boxes as well,
+which come first, as in the authors' release (roidb_from_voc.m), but not from dense windows.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
-from stages.networks import DELTAS, NetworkCard, PlannedNetwork
+from stages.networks import DELTAS, EDGES, NETWORK_TABLES, NetworkCard, PlannedNetwork
 from stages.networks.heads import POOLINGS
 from stages.networks.precision import precision_setting
 
-WARP, ROI_POOL = "warp", "roi-pool"
+WARP, ROI_POOL, DENSE = "warp", "roi-pool", "dense"
 
 
 def pooling_of(card: NetworkCard) -> str:
@@ -40,10 +41,11 @@ class Settings:
     method: str = setting(
         WARP,
         "Where regions are cut out. warp: of the image, each warped to the network's input; roi-pool: of the map that "
-        "the maps stage computes once per image, pooled to the size that the network's later layers take.",
-        choices=(WARP, ROI_POOL),
+        "the maps stage computes once per image, pooled to the size that the network's later layers take; dense: not "
+        "of proposals, but every window of the network on these maps.",
+        choices=(WARP, ROI_POOL, DENSE),
         later=True,
-        source="R-CNN section 2.1; roi-pool: Fast R-CNN section 2.1",
+        source="R-CNN section 2.1; roi-pool: Fast R-CNN section 2.1; dense: OverFeat section 3.3",
     )
     layers: tuple[str, ...] = setting(
         ("fc7", "pool5"),
@@ -85,6 +87,14 @@ class Settings:
         later=True,
         source="Fast R-CNN section 4.4",
     )
+    fine: bool = setting(
+        True,
+        "Whether windows begin at every cell of the map (fine stride), or only where the network's last pooling would "
+        "begin (coarse).",
+        only_with=("method", DENSE),
+        later=True,
+        source="OverFeat section 3.3: resolution augmentation",
+    )
     precision: str = precision_setting()
     dtype: str = setting(
         "float16",
@@ -119,22 +129,29 @@ class Settings:
 
 def check_layers(settings: Settings, card: NetworkCard) -> None:
     """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have (or that it
-    does not compute from pooled regions), for a padding that leaves no room for the region, for another pooling than
-    the network was trained with, for box deltas of warped regions, and for a truncated layer that is not fully
-    connected, or not needed for `layers`."""
+    does not compute from pooled regions or dense windows), for a padding that leaves no room for the region, for another
+    pooling than the network was trained with, for box deltas of anything but pooled regions and box edges of anything
+    but dense windows, and for a truncated layer that is not fully connected, or not needed for `layers`."""
     if not settings.layers or len(set(settings.layers)) < len(settings.layers):
         raise BadSetting(
             f"layers = {list(settings.layers)} must name one or more layers of {card.name}, each once "
             f"({', '.join(card.layers)})"
         )
     card.check_layers(settings.layers)
+    for layer, method, moves in (
+        (DELTAS, ROI_POOL, "box deltas move regions that are pooled from the map"),
+        (EDGES, DENSE, "box edges belong to the windows of a network that is read densely"),
+    ):
+        if layer in settings.layers and settings.method != method:
+            raise BadSetting(
+                f"layers = {list(settings.layers)}: {moves}; leave out '{layer}', or set method = '{method}'"
+            )
     if settings.method == WARP:
         card.check_padding(settings.padding)
-        if DELTAS in settings.layers:
-            raise BadSetting(
-                f"layers = {list(settings.layers)}: box deltas move regions that are pooled from the map; leave out "
-                f"'{DELTAS}', or set method = 'roi-pool'"
-            )
+    elif settings.method == DENSE:
+        from stages.networks.dense_reading import check_dense  # imported here: PyTorch traces the network
+
+        check_dense(card, settings.layers)
     else:
         if settings.pooling != pooling_of(card) and card.heads.regions is not None:
             raise BadSetting(
@@ -178,9 +195,11 @@ STAGE = Stage(
     makes="features",
     inputs=(
         Input("images", kinds=("dataset",)),
-        Input("proposals", kinds=("proposals",), default=("propose",), once=True),
-        Input("network", kinds=("network",), default=("train-joint", "train-fast", "finetune", "pretrain", "network")),
-        Input("maps", kinds=("maps",), default=("maps",), only_if=("method", ROI_POOL), once=True, of_trunk=True),
+        Input(
+            "proposals", kinds=("proposals",), default=("propose",), only_if=("method", WARP, ROI_POOL), once=True
+        ),
+        Input("network", kinds=("network",), default=NETWORK_TABLES),
+        Input("maps", kinds=("maps",), default=("maps",), only_if=("method", ROI_POOL, DENSE), once=True, of_trunk=True),
     ),
     module="stages.extract.stage",
     follows_split=True,

@@ -16,7 +16,8 @@ from stages.contract.settings import check_device
 from stages.extract import Settings, check_layers, check_ranks
 from stages.images.reading import Pixels
 from stages.images.warp import warp_batches
-from stages.networks import DELTAS, SOFTMAX, NetworkSource
+from stages.networks import DELTAS, EDGES, SOFTMAX, NetworkSource
+from stages.networks.dense_reading import dense_outputs, windows_of
 from stages.networks.feature_maps import FeatureMaps, planes_of
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load, loaded, not_finite
@@ -44,8 +45,8 @@ def layer_dimensions(settings: Settings, network: NetworkSource) -> dict[str, in
 
 def stored_dtype(settings: Settings, layer: str) -> str:
     """The type a layer is stored in: float32 for probabilities, which float16 could not tell apart near 1, and for box
-    deltas, which are coordinates."""
-    return "float32" if layer in (SOFTMAX, DELTAS) else settings.dtype
+    deltas and edges, which are coordinates."""
+    return "float32" if layer in (SOFTMAX, DELTAS, EDGES) else settings.dtype
 
 
 def load_network(source: NetworkSource, settings: Settings, device: str) -> Network:
@@ -135,6 +136,19 @@ def pooled_features(
         outputs = (network.head(batch.to(network.dtype), settings.layers) for batch in batches)
         features = collected(outputs, network, settings)
     return {name: values[regions.inverse] for name, values in features.items()}
+
+
+def dense_features(maps: FeatureMaps, network: Network, settings: Settings) -> Features:
+    """As `extract_features`, of the windows of all maps of an image, in the order of `map_windows`."""
+    windows = windows_of(network.card)
+    step = 1 if settings.fine else windows.step
+    with torch.inference_mode():
+        outputs = (
+            {name: layer.every(step) for name, layer in dense_outputs(network, cells, settings.layers, windows.cells).items()}
+            for cells in (planes_of(cells, network.device)[None].to(network.dtype) for cells in maps.maps)
+            if min(windows.on_map(*cells.shape[2:]))
+        )
+        return collected(outputs, network, settings)
 
 
 def collected(outputs: Iterable[dict[str, torch.Tensor]], network: Network, settings: Settings) -> Features:

@@ -23,8 +23,9 @@ from stages.contract.precision import PrecisionTrial
 from stages.contract.processes import fill_output
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.extract import ROI_POOL, Settings, precision
+from stages.extract import DENSE, ROI_POOL, WARP, Settings, precision
 from stages.extract.features import (
+    dense_features,
     extract_features,
     layer_dimensions,
     network_of,
@@ -35,7 +36,8 @@ from stages.extract.features import (
 from stages.images.batches import images_ahead, read_ahead
 from stages.images.reading import Pixels
 from stages.networks import NetworkSource
-from stages.networks.feature_maps import FeatureMaps, check_maps, read_maps
+from stages.networks.dense_reading import map_windows
+from stages.networks.feature_maps import FeatureMaps, border_of, check_maps, read_maps
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
 from stages.networks.precision import arithmetic, load_first
@@ -52,7 +54,8 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """For each region, its box, what it is (`label` is -1 for a proposal) and its features, one column per layer."""
+    """For each region, its box, what it is (`label` is -1 for a proposal) and its features, one column per layer; for
+    each dense window, the number of its map as well (`level`)."""
     layers = layer_dimensions(settings, inputs.network("network"))
     return Schema(
         item="image",
@@ -61,6 +64,7 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
             "is_object": Column("bool"),
             "label": Column("int32"),
             "difficult": Column("bool"),
+            **({"level": Column("int32")} if settings.method == DENSE else {}),
             **{name: Column(stored_dtype(settings, name), (dimension,)) for name, dimension in layers.items()},
         },
         per_item={"image_size": Column("int32", (2,))},
@@ -94,9 +98,9 @@ def extraction(settings: Settings, inputs: Inputs, execution: Execution) -> Extr
 
 
 def try_precisions(settings: Settings, inputs: Inputs, execution: Execution) -> PrecisionTrial | None:
-    """Some proposals of one image in every precision that the CPU has; None on CUDA, for regions pooled from maps
+    """Some proposals of one image in every precision that the CPU has; None on CUDA, for regions and windows of maps
     (which have a precision of their own), and where there are no proposals or no readable image."""
-    if execution.device.startswith("cuda") or settings.method == ROI_POOL:
+    if execution.device.startswith("cuda") or settings.method != WARP:
         return None
     images, proposals = inputs.dataset("images"), inputs.item_reader("proposals")
     for image_id in images.image_ids:
@@ -127,12 +131,12 @@ def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Extraction:
-    """All that a process needs to compute the features of any image; can be pickled. `maps` and `layers`: for
-    ROI_POOL."""
+    """All that a process needs to compute the features of any image; can be pickled. `maps`: for ROI_POOL and DENSE,
+    `layers`: for ROI_POOL; DENSE has no `proposals`."""
 
     settings: Settings
     images: Dataset
-    proposals: ItemReader
+    proposals: ItemReader | None
     source: NetworkSource
     execution: Execution
     maps: ItemReader | None = None
@@ -142,11 +146,12 @@ class Extraction:
     def of(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
         """From the inputs of the stage. Raises BadSetting for maps of another trunk, and as `truncated_layers`."""
         source = inputs.network("network")
-        maps = inputs.item_reader("maps") if settings.method == ROI_POOL else None
+        maps = inputs.item_reader("maps") if settings.method != WARP else None
         if maps is not None:
-            check_maps("extract", maps, source)
+            check_maps("extract", maps, source, border_of(maps) if settings.method == DENSE else 0)
         layers = truncated_layers(source, settings, execution.device)
-        images, proposals = inputs.dataset("images"), inputs.item_reader("proposals")
+        images = inputs.dataset("images")
+        proposals = None if settings.method == DENSE else inputs.item_reader("proposals")
         return Extraction(settings, images, proposals, source, execution, maps, layers)
 
     def network(self) -> Network:
@@ -191,7 +196,7 @@ class Regions:
     """One image with its n regions, ground truth first: boxes float32 [n, 4], labels int32 [n], flags bool [n].
 
     `cut_from` is what they are cut out of: pixels uint8 [H, W, 3], RGB, or the image's maps. `image_size` is (width,
-    height). For a skipped image, `skipped` is the reason; it has size (0, 0) and no regions.
+    height). `levels` int32 [n]: the number of the map of each dense window; None for other regions. For a skipped image, `skipped` is the reason; it has size (0, 0) and no regions.
     """
 
     image_id: str
@@ -201,6 +206,7 @@ class Regions:
     labels: NDArray[np.int32]
     difficult: NDArray[np.bool_]
     skipped: str = ""
+    levels: NDArray[np.int32] | None = None
 
 
 class RegionReader:
@@ -215,7 +221,10 @@ class RegionReader:
         """The regions of an image. Raises BadImage unless bad images are skipped."""
         cut_from, size, reason = self.read_pixels(image_id) if self.task.maps is None else self.read_maps(image_id)
         if reason:
-            return Regions(image_id, cut_from, size, *no_regions(), reason)
+            return Regions(image_id, cut_from, size, *no_regions(), reason, self.no_levels())
+        if self.task.proposals is None:
+            assert isinstance(cut_from, FeatureMaps)
+            return self.windows(image_id, cut_from)
         with self.reading_annotations:
             objects = self.task.images.record(image_id)
         proposals = self.task.proposals.read(image_id, ["boxes"])["boxes"]
@@ -227,6 +236,17 @@ class RegionReader:
             np.concatenate([objects.labels, np.full(len(proposals), PROPOSAL)]).astype(np.int32),
             np.concatenate([objects.difficult, np.zeros(len(proposals), bool)]),
         )
+
+    def windows(self, image_id: str, maps: FeatureMaps) -> Regions:
+        """The dense windows of an image."""
+        assert self.task.maps is not None
+        boxes, levels = map_windows(maps, self.task.source.card, border_of(self.task.maps), self.task.settings.fine)
+        labels, difficult = np.full(len(boxes), PROPOSAL, np.int32), np.zeros(len(boxes), bool)
+        return Regions(image_id, maps, maps.image_size, boxes, labels, difficult, levels=levels)
+
+    def no_levels(self) -> NDArray[np.int32] | None:
+        """The levels of an image without regions."""
+        return np.zeros(0, np.int32) if self.task.settings.method == DENSE else None
 
     def read_pixels(self, image_id: str) -> tuple[torch.Tensor, tuple[int, int], str]:
         """(pixels, size, why it is skipped, or "") of an image. Raises BadImage unless bad images are skipped."""
@@ -257,7 +277,9 @@ def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
     """The image's record: its regions and their features."""
     settings, execution, cut_from = task.settings, task.execution, regions.cut_from
     with arithmetic(settings.precision, execution.device):
-        if isinstance(cut_from, FeatureMaps):
+        if settings.method == DENSE and isinstance(cut_from, FeatureMaps):
+            features = dense_features(cut_from, network, settings)
+        elif isinstance(cut_from, FeatureMaps):
             features = pooled_features(cut_from, regions.boxes, network, settings, execution.batch_size)
         else:
             features = extract_features(cut_from, regions.boxes, network, settings, execution.batch_size)
@@ -266,6 +288,7 @@ def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
         "is_object": regions.labels != PROPOSAL,
         "label": regions.labels,
         "difficult": regions.difficult,
+        **({} if regions.levels is None else {"level": regions.levels}),
         "image_size": np.array(regions.image_size, np.int32),
         **features,
     }

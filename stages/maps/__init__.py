@@ -12,7 +12,7 @@ from typing import Any
 from stages.contract.card import Input, Stage
 from stages.contract.settings import setting
 from stages.image_sides import check_sides
-from stages.networks import PlannedNetwork
+from stages.networks import NETWORK_TABLES, PlannedNetwork
 from stages.networks.precision import precision_setting
 
 
@@ -47,6 +47,15 @@ class Settings:
         later=True,
         source="Fast R-CNN section 2.3: images are mirrored with probability 0.5",
     )
+    border: int = setting(
+        0,
+        "Pixels of the mean colour around the scaled image, for a network that is read densely: windows may reach over "
+        "the image's edges by as many.",
+        at_least=0,
+        at_most=1000,
+        later=True,
+        source="ours",
+    )
     cache: bool = setting(
         False,
         "Whether to keep the maps; if false, they are computed as extract reads them.",
@@ -68,7 +77,7 @@ STAGE = Stage(
     makes="maps",
     inputs=(
         Input("images", kinds=("dataset",), annotations=False),
-        Input("network", kinds=("network",), default=("train-joint", "train-fast", "finetune", "pretrain", "network")),
+        Input("network", kinds=("network",), default=NETWORK_TABLES),
     ),
     module="stages.maps.stage",
     follows_split=True,

@@ -69,6 +69,7 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
     return {
         "network": source.identity(),
         "trunk": source.trunk_identity(),
+        **({"border": settings.border} if settings.border else {}),
         "cells_per_image": round(float(lengths.mean()), 1) if len(lengths) else 0.0,
     }
 
@@ -89,7 +90,7 @@ class MapsOnDemand(ComputedMaps):
         self.execution = execution
         self.recent = RecentRecords(recent)
         self.schema = schema_of(settings, source)
-        self.manifest = {"skipped": {}, "summary": {"network": source.identity()}}
+        self.manifest = {"skipped": {}, "summary": {"network": source.identity(), "border": settings.border}}
 
     @property
     def item_ids(self) -> tuple[str, ...]:
@@ -111,7 +112,9 @@ class MapsOnDemand(ComputedMaps):
         keep_large_buffers()
         with arithmetic(settings.precision, device):
             network = loaded(self.source, settings.precision, device)
-            maps = compute_maps(pixels, network, settings.sides, settings.longest, settings.dtype, settings.mirrored)
+            maps = compute_maps(
+                pixels, network, settings.sides, settings.longest, settings.dtype, settings.mirrored, settings.border
+            )
         check_finite(maps, settings.dtype)
         return maps.record()
 

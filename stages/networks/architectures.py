@@ -12,9 +12,17 @@ import torch
 from torch import nn
 
 from stages.networks.caffe_layers import CrossChannelNormalisation, WithinChannelNormalisation
-from stages.networks.cards import DELTAS, NETWORKS, POOLED, SOFTMAX, NetworkCard
+from stages.networks.cards import DELTAS, EDGES, NETWORKS, POOLED, SOFTMAX, NetworkCard
 from stages.networks.efficientnet import EfficientNetLite0
-from stages.networks.head_layers import PROPOSALS, REGIONS, RegionLayers, RegionProposalNetwork, Step
+from stages.networks.head_layers import (
+    PROPOSALS,
+    REGIONS,
+    WINDOWS,
+    RegionLayers,
+    RegionProposalNetwork,
+    Step,
+    WindowLayers,
+)
 
 Classifier = nn.Linear | nn.Conv2d
 
@@ -222,13 +230,15 @@ WITHOUT_DROPOUT = ("squeezenet1_0", "resnet50")  # torchvision models whose drop
 def build(card: NetworkCard, classes: int) -> nn.Module:
     """The network for `classes` classes with the heads of its card, with PyTorch's random initialisation.
 
-    A region head with layers of its own takes the place of the network's layers after its trunk.
+    A region or window head with hidden layers of its own takes the place of the network's layers after its trunk.
     """
     module = build_own(NETWORKS[card.name], classes)
     heads, trunk = card.heads, card.trunk
+    if any(head is not None and head.hidden for head in (heads.regions, heads.windows)):
+        remove_all_but(module, trunk.parts)
+    if heads.windows is not None:
+        module.add_module(WINDOWS, WindowLayers(heads.windows, trunk.channels, card.head.side, classes))
     if heads.regions is not None:
-        if heads.regions.hidden:
-            remove_all_but(module, trunk.parts)
         inputs = card.dimensions(classes)[card.head.hidden]
         module.add_module(REGIONS, RegionLayers(heads.regions, trunk.channels, inputs, classes))
     if heads.proposals is not None:
@@ -273,19 +283,25 @@ def classifier_name(card: NetworkCard, module: nn.Module) -> str:
 
 def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     """Per layer of the card, the function from its parent's output to its own (maps are [N, C, H, W])."""
-    own, head = NETWORKS[card.name], card.heads.regions
-    if head is None:
-        return {**own_steps(own, module), SOFTMAX: class_probabilities}
-    layers = module.get_submodule(REGIONS)
-    assert isinstance(layers, RegionLayers)
-    if not head.hidden:
-        return {**own_steps(own, module), SOFTMAX: class_probabilities, DELTAS: layers.deltas}
-    return {
-        **trunk_steps(own, module),
-        POOLED: nn.AdaptiveMaxPool2d(head.side),
-        **layers.steps(),
-        SOFTMAX: class_probabilities,
-    }
+    own, regions, windows = NETWORKS[card.name], card.heads.regions, card.heads.windows
+    if regions is not None:
+        layers = module.get_submodule(REGIONS)
+        assert isinstance(layers, RegionLayers)
+        if not regions.hidden:
+            return {**own_steps(own, module), SOFTMAX: class_probabilities, DELTAS: layers.deltas}
+        return after_pooling(trunk_steps(own, module), nn.AdaptiveMaxPool2d(regions.side), layers)
+    if windows is not None:
+        head = module.get_submodule(WINDOWS)
+        assert isinstance(head, WindowLayers)
+        if not windows.hidden:
+            return {**own_steps(own, module), SOFTMAX: class_probabilities, EDGES: head.edges}
+        return after_pooling(trunk_steps(own, module), nn.MaxPool2d(windows.pool), head)
+    return {**own_steps(own, module), SOFTMAX: class_probabilities}
+
+
+def after_pooling(trunk: Mapping[str, Step], pooling: nn.Module, layers: RegionLayers | WindowLayers) -> dict[str, Step]:
+    """The steps of a network whose own layers after the `trunk` were replaced by `layers` on what is pooled."""
+    return {**trunk, POOLED: pooling, **layers.steps(), SOFTMAX: class_probabilities}
 
 
 def own_steps(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:

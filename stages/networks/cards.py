@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stages.contract.errors import BadSetting
 from stages.contract.settings import nearest
-from stages.networks.heads import NO_HEADS, Heads, ProposalHead, RegionHead
+from stages.networks.heads import NO_HEADS, Heads, ProposalHead, RegionHead, WindowHead
 
 if TYPE_CHECKING:
     import torch
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 BACKGROUND = "background"
 """The last class of a trained network, for regions without an object."""
 
+NETWORK_TABLES = ("train-overfeat", "train-joint", "train-fast", "finetune", "pretrain", "network")
+"""The tables of a recipe whose network is read by default: the first of these that the recipe has."""
+
 SOFTMAX = "softmax"
 """The layer of class probabilities, the softmax of the class scores; every classification network's last layer."""
 
 DELTAS = "deltas"
 """The layer of box deltas of a network with a region head: four for each class but the background, class by class."""
+
+EDGES = "edges"
+"""The layer of box edges of a network with a window head (OverFeat section 4.2): x1, y1, x2, y2 in the window's frame, in
+units of its side; once, or for each class but the background, class by class."""
 
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 
@@ -225,7 +232,7 @@ class NetworkCard:
 
     def dimensions(self, classes: int) -> dict[str, int]:
         """The length of each layer's flattened output for the network's own input size and `classes` classes."""
-        of_classes = {DELTAS: 4 * (classes - 1)}
+        of_classes = {DELTAS: 4 * (classes - 1), EDGES: 4 * (classes - 1)}
         return {
             name: of_classes.get(name, classes) if layer.dimension is None else layer.dimension
             for name, layer in self.layers.items()
@@ -234,12 +241,14 @@ class NetworkCard:
     def with_heads(self, heads: Heads) -> NetworkCard:
         """The card of the same network with these heads, in place of any that it has.
 
-        Raises BadSetting for a region head that does not fit the network.
+        Raises BadSetting for a region or window head that does not fit the network.
         """
         own = NETWORKS[self.name]
         if heads == own.heads:
             return own
         card = replace(own, heads=heads)
+        if heads.windows is not None:
+            return with_window_head(card, heads.windows)
         return card if heads.regions is None else with_region_head(card, heads.regions)
 
     def check_layers(self, layers: Sequence[str]) -> None:
@@ -371,20 +380,38 @@ def with_region_head(card: NetworkCard, head: RegionHead) -> NetworkCard:
         layers = {**card.layers, DELTAS: Layer(None, card.head.hidden)}
         outputs = {**card.head.outputs, BOXES: DELTAS}
         return replace(card, layers=layers, head=replace(card.head, side=head.side, outputs=outputs))
+    return with_new_layers(card, head.side, head.hidden, lambda last: {DELTAS: Layer(None, last)})
+
+
+def with_window_head(card: NetworkCard, head: WindowHead) -> NetworkCard:
+    """The card with the layers of a window head: EDGES, and POOLED, fc6, fc7, ... and CLASS_SCORES if they are new."""
+    size = None if head.per_class else 4
+    if not head.hidden:
+        card.check_classifier()
+        return replace(card, layers={**card.layers, EDGES: Layer(size, card.head.start)})
+    return with_new_layers(card, head.side, head.hidden, lambda last: {EDGES: Layer(size, POOLED)})
+
+
+def with_new_layers(
+    card: NetworkCard, side: int, hidden: Sequence[int], outputs: Callable[[str], Mapping[str, Layer]]
+) -> NetworkCard:
+    """The card with new layers after its trunk: POOLED to `side` x `side` cells, fc6, fc7, ... of the sizes `hidden`,
+    CLASS_SCORES, and further `outputs`, given the name of the last of them."""
     kept = {name: card.layers[name] for name in card.needed([card.trunk.layer])}
-    names = [f"fc{number}" for number in range(6, 6 + len(head.hidden))]
-    pooled = Layer(card.trunk.channels * head.side**2, card.trunk.layer)
-    new = {name: Layer(size, parent) for name, size, parent in zip(names, head.hidden, [POOLED, *names], strict=False)}
+    names = [f"fc{number}" for number in range(6, 6 + len(hidden))]
+    pooled = Layer(card.trunk.channels * side**2, card.trunk.layer)
+    new = {name: Layer(size, parent) for name, size, parent in zip(names, hidden, [POOLED, *names], strict=False)}
+    further = outputs(names[-1])
     layers = {
         **kept,
         POOLED: pooled,
         **new,
         CLASS_SCORES: Layer(None, names[-1]),
         SOFTMAX: Layer(None, CLASS_SCORES),
-        DELTAS: Layer(None, names[-1]),
+        **further,
     }
-    outputs = {CLASSES: CLASS_SCORES, BOXES: DELTAS}
-    return replace(card, layers=layers, default_layer=names[-1], head=Head(POOLED, head.side, names[-1], outputs))
+    kinds = {CLASSES: CLASS_SCORES, **({BOXES: DELTAS} if DELTAS in further else {})}
+    return replace(card, layers=layers, default_layer=names[-1], head=Head(POOLED, side, names[-1], kinds))
 
 
 ALEXNET = NetworkCard(

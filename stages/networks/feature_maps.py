@@ -64,13 +64,22 @@ class ComputedMaps(OnDemand):
     source: NetworkSource
 
 
-def check_maps(stage: str, maps: ItemReader, source: NetworkSource) -> None:
-    """Raises BadSetting, for the `stage` that reads them, unless the `maps` are those of the network's trunk.
+def border_of(maps: ItemReader) -> int:
+    """The pixels of the mean colour around the scaled images that the maps were computed from, besides the trunk's
+    margin."""
+    return int(maps.manifest["summary"].get("border", 0))
+
+
+def check_maps(stage: str, maps: ItemReader, source: NetworkSource, border: int = 0) -> None:
+    """Raises BadSetting, for the `stage` that reads them, unless the `maps` are those of the network's trunk and of
+    images with this `border`.
 
     Networks with the same trunk may have different heads. Trunks are compared only where the networks differ, as that
     may take reading their weights.
     """
     summary = maps.manifest["summary"]
+    if border_of(maps) != border:
+        raise BadSetting(f"{stage}: its maps have border = {border_of(maps)}, not {border}; give it maps that have")
     if summary["network"] == source.identity():
         return
     trunk = maps.source.trunk_identity() if isinstance(maps, ComputedMaps) else summary.get("trunk")
@@ -107,44 +116,54 @@ def maps_schema(trunk: Trunk, scales: int, dtype: str, mirrored: bool = False) -
 
 
 def compute_maps(
-    pixels: Pixels, network: Network, sides: Sequence[int], longest: int, dtype: str, mirrored: bool = False
+    pixels: Pixels,
+    network: Network,
+    sides: Sequence[int],
+    longest: int,
+    dtype: str,
+    mirrored: bool = False,
+    border: int = 0,
 ) -> FeatureMaps:
     """The trunk's maps of an image uint8 [H, W, 3], RGB, with its shorter side at each of `sides` pixels (the longer
     one at most `longest`), stored as `dtype`; if `mirrored`, those of the mirrored image too.
 
-    The image gets the trunk's margin, in the mean colour. Values beyond the range of `dtype` become infinite.
+    The image gets the trunk's margin and `border` further pixels all around, in the mean colour. Values beyond the range of `dtype` become infinite.
     """
     height, width = pixels.shape[:2]
     scales = [image_scale(width, height, side, longest) for side in sides]
     maps, flipped = [], []
     for scale in scales:
         image = scaled_image(pixels, scale)
-        maps.append(map_of(image, network, dtype))
+        maps.append(map_of(image, network, dtype, border))
         if mirrored:
-            flipped.append(map_of(image[:, ::-1], network, dtype))
+            flipped.append(map_of(image[:, ::-1], network, dtype, border))
     return FeatureMaps(tuple(maps), tuple(scales), (width, height), tuple(flipped))
 
 
-def map_of(image: NDArray[np.float32], network: Network, dtype: str) -> NDArray[np.floating]:
+def map_of(image: NDArray[np.float32], network: Network, dtype: str, border: int = 0) -> NDArray[np.floating]:
     """The trunk's map [H', W', C], as `dtype`, of a scaled image float32 [H, W, 3], 0..255."""
     with torch.inference_mode():
-        cells = network.maps(network_input(image, network))[0]
+        cells = network.maps(network_input(image, network, border))[0]
         return cells.to(getattr(torch, dtype)).permute(1, 2, 0).cpu().numpy()
 
 
-def network_input(image: NDArray[np.float32], network: Network) -> torch.Tensor:
+def network_input(image: NDArray[np.float32], network: Network, border: int = 0) -> torch.Tensor:
     """A scaled image float32 [H, W, 3], 0..255, as the trunk's input, in its type: `prepared_image`."""
-    return prepared_image(image, network.card.trunk, network.preprocessing, network.device).to(network.dtype)
+    return prepared_image(image, network.card.trunk, network.preprocessing, network.device, border).to(network.dtype)
 
 
 def prepared_image(
-    image: NDArray[np.float32], trunk: Trunk, preprocessing: Preprocessing, device: torch.device | str
+    image: NDArray[np.float32],
+    trunk: Trunk,
+    preprocessing: Preprocessing,
+    device: torch.device | str,
+    border: int = 0,
 ) -> torch.Tensor:
-    """A scaled image float32 [H, W, 3], 0..255, preprocessed, with the trunk's margin in the mean colour, and at least
-    as large as the trunk needs: float32 [1, 3, H', W']."""
+    """A scaled image float32 [H, W, 3], 0..255, preprocessed, with the trunk's margin and a `border` in the mean colour,
+    and at least as large as the trunk needs: float32 [1, 3, H', W']."""
     own = np.array(image, order="C")  # a mirrored column counts as contiguous, and PyTorch takes no negative strides
     planes = torch.from_numpy(own).to(device).permute(2, 0, 1)
-    before, after = trunk.margin
+    before, after = (margin + border for margin in trunk.margin)
     below, right = (max(after, trunk.least_side - before - side) for side in image.shape[:2])
     padded = torch.nn.functional.pad(preprocessing.apply(planes), (before, right, before, below))
     return padded[None].to(memory_format=torch.channels_last)

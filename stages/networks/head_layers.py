@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from stages.networks.cards import CLASS_SCORES, DELTAS
-from stages.networks.heads import ProposalHead, RegionHead
+from stages.networks.cards import CLASS_SCORES, DELTAS, EDGES
+from stages.networks.heads import ProposalHead, RegionHead, WindowHead
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
-PROPOSALS, REGIONS = "rpn", "regions"
+PROPOSALS, REGIONS, WINDOWS = "rpn", "regions", "windows"
 """The submodules of a network that are its heads."""
 
 
@@ -46,35 +46,31 @@ class RegionProposalNetwork(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
-class RegionLayers(nn.Module):
-    """The layers that a region head adds to a network (see `RegionHead`).
+class FullyConnected(nn.Module):
+    """New fully connected layers fc6, fc7, ... of the sizes `hidden` on `size` values times `scale`, each after its
+    ReLU, with dropout between them, and the class scores after the last; none if there are no `hidden` layers."""
 
-    `inputs` is the length of the layer that the deltas are computed from.
-    """
-
-    def __init__(self, head: RegionHead, channels: int, inputs: int, classes: int) -> None:
+    def __init__(self, size: int, hidden: tuple[int, ...], scale: float, classes: int) -> None:
         super().__init__()
-        self.scale = head.scale
+        self.scale = scale
         self.hidden = nn.ModuleDict()
-        size = channels * head.side**2
-        for number, length in enumerate(head.hidden, start=6):
+        for number, length in enumerate(hidden, start=6):
             self.hidden[f"fc{number}"] = nn.Linear(size, length)
             size = length
         self.dropout = nn.Dropout(0.0)
-        if head.hidden:
+        if hidden:
             self.cls_score = nn.Linear(size, classes)
-        self.bbox_pred = nn.Linear(inputs, 4 * (classes - 1))
 
     def steps(self) -> Mapping[str, Step]:
-        """The layers from the pooled region on, by name."""
+        """The layers from the pooled region or window on, by name, up to the class scores."""
         names = list(self.hidden)
         steps: OrderedDict[str, Step] = OrderedDict()
         for name in names:
             steps[name] = self.first if name == names[0] else self.later(name)
-        return {**steps, CLASS_SCORES: self.scores, DELTAS: self.deltas}
+        return {**steps, CLASS_SCORES: self.scores}
 
     def first(self, cells: torch.Tensor) -> torch.Tensor:
-        """fc6 after its ReLU from pooled regions [N, C, side, side]."""
+        """fc6 after its ReLU from pooled cells [N, C, side, side]."""
         return torch.relu(self.hidden["fc6"](cells.flatten(1) * self.scale))
 
     def later(self, name: str) -> Step:
@@ -86,7 +82,50 @@ class RegionLayers(nn.Module):
         """Class scores [N, classes] from the last hidden layer [N, D]."""
         return self.cls_score(self.dropout(values))
 
+
+class RegionLayers(FullyConnected):
+    """The layers that a region head adds to a network (see `RegionHead`).
+
+    `inputs` is the length of the layer that the deltas are computed from.
+    """
+
+    def __init__(self, head: RegionHead, channels: int, inputs: int, classes: int) -> None:
+        super().__init__(channels * head.side**2, head.hidden, head.scale, classes)
+        self.bbox_pred = nn.Linear(inputs, 4 * (classes - 1))
+
+    def steps(self) -> Mapping[str, Step]:
+        """The layers from the pooled region on, by name."""
+        return {**super().steps(), DELTAS: self.deltas}
+
     def deltas(self, values: torch.Tensor) -> torch.Tensor:
         """Four deltas for each class but the last, the background, from the last hidden layer [N, D, ...]: float32
         [N, 4 (classes - 1)]."""
         return self.bbox_pred(self.dropout(values.flatten(1))).to(torch.float32)
+
+
+class WindowLayers(FullyConnected):
+    """The layers that a window head adds to a network (see `WindowHead`): OverFeat's regressor (section 4.2, Figure 8),
+    and a classifier if it has `hidden` layers.
+
+    A pooled window has `channels` x `side` x `side` cells.
+    """
+
+    def __init__(self, head: WindowHead, channels: int, side: int, classes: int) -> None:
+        size = channels * side**2
+        super().__init__(size, head.hidden, head.scale, classes)
+        self.boxes = nn.ModuleList()
+        for length in head.box_hidden:
+            self.boxes.append(nn.Linear(size, length))
+            size = length
+        self.box_pred = nn.Linear(size, 4 * (classes - 1) if head.per_class else 4)
+
+    def steps(self) -> Mapping[str, Step]:
+        """The layers from the pooled window on, by name."""
+        return {**super().steps(), EDGES: self.edges}
+
+    def edges(self, cells: torch.Tensor) -> torch.Tensor:
+        """The edges from pooled windows [N, C, side, side]: float32 [N, 4] or [N, 4 (classes - 1)]."""
+        values = cells.flatten(1) * self.scale
+        for layer in self.boxes:
+            values = torch.relu(layer(values))
+        return self.box_pred(values).to(torch.float32)

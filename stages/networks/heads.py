@@ -55,11 +55,35 @@ class RegionHead:
 
 
 @dataclass(frozen=True)
+class WindowHead:
+    """Class scores and box edges of every window of the trunk's map (OverFeat, arXiv 1312.6229v4, sections 4 and 5).
+
+    Without `hidden`, classes are scored by the network's own layers; with it, windows of `pool` x `side` cells, max
+    pooled to `side` x `side` cells and multiplied by `scale`, go through new fully connected layers of these sizes. The
+    edges come from the pooled window through fully connected layers of the sizes `box_hidden`: four, or four for each
+    class (`per_class`).
+    """
+
+    box_hidden: tuple[int, ...] = (4096, 1024)
+    per_class: bool = False
+    hidden: tuple[int, ...] = ()
+    pool: int = 1
+    side: int = 0
+    scale: float = 1.0
+
+    @property
+    def cells(self) -> int:
+        """The side of a window in cells of the map, for `hidden` layers."""
+        return self.pool * self.side
+
+
+@dataclass(frozen=True)
 class Heads:
-    """The heads of a network besides its own layers."""
+    """The heads of a network besides its own layers; `windows` and `regions` exclude each other."""
 
     proposals: ProposalHead | None = None
     regions: RegionHead | None = None
+    windows: WindowHead | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The heads as recorded in a manifest."""
@@ -80,6 +104,10 @@ class Heads:
                 "hidden": list(pooled.hidden),
                 "scale": pooled.scale,
             }
+        if self.windows is not None:
+            recorded["windows"] = {
+                name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.windows).items()
+            }
         return recorded
 
     @staticmethod
@@ -87,7 +115,7 @@ class Heads:
         """The inverse of `as_json`. Raises KeyError, TypeError or ValueError for anything else."""
         if not isinstance(value, Mapping):
             raise TypeError("the heads are not a table")
-        proposals, regions = value.get("proposals"), value.get("regions")
+        proposals, regions, windows = (value.get(name) for name in ("proposals", "regions", "windows"))
         heads = Heads(
             ProposalHead(
                 tuple(map(float, proposals["scales"])),
@@ -104,6 +132,16 @@ class Heads:
                 float(regions["scale"]),
             )
             if regions is not None
+            else None,
+            WindowHead(
+                tuple(map(int, windows["box_hidden"])),
+                bool(windows["per_class"]),
+                tuple(map(int, windows["hidden"])),
+                int(windows["pool"]),
+                int(windows["side"]),
+                float(windows["scale"]),
+            )
+            if windows is not None
             else None,
         )
         heads.check()
@@ -124,6 +162,12 @@ class Heads:
             numbers += (regions.side, *regions.hidden, regions.scale)
             if regions.pooling not in POOLINGS:
                 raise ValueError(f"pooling {regions.pooling}")
+        if (windows := self.windows) is not None:
+            numbers += (*windows.box_hidden, *windows.hidden, windows.pool, windows.scale)
+            if windows.hidden:
+                numbers += (windows.side,)
+            if regions is not None:
+                raise ValueError("a head of regions and one of windows")
         if not all(0 < number < math.inf for number in numbers):
             raise ValueError(f"heads with {numbers}")
 

@@ -165,6 +165,11 @@ class WholeImageTraining:
         """Whether all of the trunk stays as it is."""
         return TRUNK in self.frozen
 
+    @property
+    def map_border(self) -> int:
+        """Pixels of the mean colour around the scaled image, besides the trunk's margin."""
+        return 0
+
     def frozen_parts(self, card: NetworkCard) -> tuple[str, ...]:
         """The submodules whose weights stay fixed."""
         return tuple(

@@ -51,7 +51,7 @@ def train_on_images(
             execution,
             ranks,
             regions_per_step=settings.images_per_batch * regions_per_image,
-            maps=maps_of_trunk(inputs, source, stage),
+            maps=maps_of_trunk(inputs, source, stage, settings.map_border),
             counts={**count_objects(stage, dataset, settings.difficult, execution), **statistics()},
         )
 

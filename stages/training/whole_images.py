@@ -198,7 +198,8 @@ class WholeImages(Generic[Examples]):
         scale = image_scale(width, height, self.settings.sides[drawn.level], self.settings.longest)
         scaled = scaled_image(pixels, scale)
         ordered = scaled[:, ::-1] if drawn.mirrored else scaled
-        inputs = prepared_image(ordered, self.source.card.trunk, self.source.preprocessing, "cpu")
+        border = self.settings.map_border
+        inputs = prepared_image(ordered, self.source.card.trunk, self.source.preprocessing, "cpu", border)
         cells = self.sizes.of(inputs.shape[3], inputs.shape[2])
         return self.described(drawn, inputs, False, cells, (width, height), scale)
 
@@ -266,17 +267,21 @@ def check_maps_settings(settings: WholeImageTraining, maps: Any) -> None:
             f"sides = {list(settings.sides)} and longest = {settings.longest} are not those of the maps, "
             f"{list(maps.sides)} and {maps.longest}; set them to the same values"
         )
+    if settings.map_border != maps.border:
+        raise BadSetting(
+            f"its maps have border = {maps.border}, and the training {settings.map_border}; set both to the same value"
+        )
     if settings.mirror and not maps.mirrored:
         raise BadSetting("mirror = true needs the maps of mirrored images, too; set mirrored = true in [maps]")
 
 
-def maps_of_trunk(inputs: Inputs, source: NetworkSource, stage: str) -> ItemReader | None:
-    """The maps among the inputs of a training, None if there are none. Raises BadSetting if another trunk made them,
-    StageError if images were skipped when they were made."""
+def maps_of_trunk(inputs: Inputs, source: NetworkSource, stage: str, border: int) -> ItemReader | None:
+    """The maps among the inputs of a training, None if there are none. Raises BadSetting if another trunk made them, or
+    with another border, StageError if images were skipped when they were made."""
     if "maps" not in inputs:
         return None
     maps = inputs.item_reader("maps")
-    check_maps(stage, maps, source)
+    check_maps(stage, maps, source, border)
     skipped = maps.manifest.get("skipped", {})
     if skipped:
         image_id, reason = next(iter(skipped.items()))

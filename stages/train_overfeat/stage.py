@@ -1,0 +1,64 @@
+"""The train-overfeat stage: annotated images and a network in, the network with a window head out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cache import Column, Reader, Schema, Writer
+from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
+from stages.networks import BACKGROUND
+from stages.networks.architectures import empty_module
+from stages.networks.dense_reading import windows_of
+from stages.networks.weights import NETWORK
+from stages.train_overfeat import LOG, STAGE, Settings
+from stages.train_overfeat.examples import WindowExamples, draw_windows
+from stages.train_overfeat.training import WindowTraining
+from stages.training.loop import network_schema
+from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
+from stages.training.whole_images import DrawnImage, TrainingImage
+
+
+def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
+    """A single item, the network."""
+    return [NETWORK]
+
+
+def schema(settings: Settings, inputs: Inputs) -> Schema:
+    """One column per tensor of the network, the number of objects, and the `log` of iterations."""
+    classes = len(inputs.dataset("images").classes)
+    network = empty_module(trained_card(STAGE, settings, inputs.network("network")), classes + 1)
+    return network_schema(network, LOG, {"objects": Column("int64")})
+
+
+def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
+    """Trains for `settings.iterations`, saving checkpoints, in one or several processes."""
+    source, classes = inputs.network("network"), len(inputs.dataset("images").classes)
+    card = trained_card(STAGE, settings, source)
+    windows, margin = windows_of(card), card.trunk.margin[0] + settings.border
+
+    def find(image: TrainingImage[None], drawn: DrawnImage) -> WindowExamples:
+        width, height = image.map_size
+        boxes = (windows.boxes(height, width, margin) / np.float32(image.scale)).astype(np.float32)
+        places, device = windows.places(height, width), image.inputs.device
+        return draw_windows(boxes, places, image.objects, classes, settings, drawn.random, device)
+
+    train_on_images(
+        STAGE.name,
+        settings,
+        inputs,
+        output,
+        execution,
+        lambda ranks: WindowTraining(settings, source, classes, execution.device, ranks),
+        find,
+        regions_per_image=settings.windows_per_image,
+    )
+
+
+def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
+    """What `NetworkSource.from_reader` needs, and the mean losses and accuracies of the last iterations."""
+    source, names = inputs.network("network"), (*inputs.dataset("images").classes, BACKGROUND)
+    return network_summary(STAGE, trained_card(STAGE, settings, source), source, len(names), names, reader)
