@@ -150,8 +150,8 @@ class Settings:
     )
     regression: str = setting(
         RIDGE,
-        "What refines boxes. ridge: the box regressors; network: what the network predicts and is among the features, the "
-        "deltas of each class if it was trained as Fast R-CNN, the edges if it was trained as OverFeat.",
+        "What refines boxes. ridge: the box regressors; network: what the network predicts and is among the features, "
+        "the deltas of each class if it was trained as Fast R-CNN, the edges if it was trained as OverFeat.",
         choices=(RIDGE, OF_NETWORK),
         later=True,
         source="R-CNN Appendix C; network: Fast R-CNN section 2.3, OverFeat section 4.2",

@@ -2,8 +2,8 @@
 
 R-CNN warps every region to the network's input (section 2.1, "Feature extraction", and Appendix A); Fast R-CNN pools it
 from the map of the whole image (arXiv 1504.08083, section 2.1); OverFeat reads the network densely, in every window of
-the map (arXiv 1312.6229, section 3.3), and needs no proposals. Features are extracted for the ground-truth boxes as well,
-which come first, as in the authors' release (roidb_from_voc.m), but not from dense windows.
+the map (arXiv 1312.6229, section 3.3), and needs no proposals. Features are extracted for the ground-truth boxes as
+well, which come first, as in the authors' release (roidb_from_voc.m), but not if windows are dense.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ class Settings:
 
 def check_layers(settings: Settings, card: NetworkCard) -> None:
     """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have (or that it
-    does not compute from pooled regions or dense windows), for a padding that leaves no room for the region, for another
-    pooling than the network was trained with, for box deltas of anything but pooled regions and box edges of anything
-    but dense windows, and for a truncated layer that is not fully connected, or not needed for `layers`."""
+    does not compute from pooled regions or dense windows), for a padding that leaves no room for the region, for
+    another pooling than the network was trained with, for box deltas of anything but pooled regions and box edges of
+    anything but dense windows, and for a truncated layer that is not fully connected, or not needed for `layers`."""
     if not settings.layers or len(set(settings.layers)) < len(settings.layers):
         raise BadSetting(
             f"layers = {list(settings.layers)} must name one or more layers of {card.name}, each once "
@@ -195,11 +195,11 @@ STAGE = Stage(
     makes="features",
     inputs=(
         Input("images", kinds=("dataset",)),
-        Input(
-            "proposals", kinds=("proposals",), default=("propose",), only_if=("method", WARP, ROI_POOL), once=True
-        ),
+        Input("proposals", kinds=("proposals",), default=("propose",), only_if=("method", WARP, ROI_POOL), once=True),
         Input("network", kinds=("network",), default=NETWORK_TABLES),
-        Input("maps", kinds=("maps",), default=("maps",), only_if=("method", ROI_POOL, DENSE), once=True, of_trunk=True),
+        Input(
+            "maps", kinds=("maps",), default=("maps",), only_if=("method", ROI_POOL, DENSE), once=True, of_trunk=True
+        ),
     ),
     module="stages.extract.stage",
     follows_split=True,

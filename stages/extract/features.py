@@ -142,12 +142,14 @@ def dense_features(maps: FeatureMaps, network: Network, settings: Settings) -> F
     """As `extract_features`, of the windows of all maps of an image, in the order of `map_windows`."""
     windows = windows_of(network.card)
     step = 1 if settings.fine else windows.step
+    planes = (planes_of(cells, network.device)[None].to(network.dtype) for cells in maps.maps)
     with torch.inference_mode():
-        outputs = (
-            {name: layer.every(step) for name, layer in dense_outputs(network, cells, settings.layers, windows.cells).items()}
-            for cells in (planes_of(cells, network.device)[None].to(network.dtype) for cells in maps.maps)
+        dense = (
+            dense_outputs(network, cells, settings.layers, windows.cells)
+            for cells in planes
             if min(windows.on_map(*cells.shape[2:]))
         )
+        outputs = ({name: layer.every(step) for name, layer in level.items()} for level in dense)
         return collected(outputs, network, settings)
 
 

@@ -23,7 +23,7 @@ from stages.contract.precision import PrecisionTrial
 from stages.contract.processes import fill_output
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.extract import DENSE, ROI_POOL, WARP, Settings, precision
+from stages.extract import DENSE, WARP, Settings, precision
 from stages.extract.features import (
     dense_features,
     extract_features,
@@ -196,7 +196,8 @@ class Regions:
     """One image with its n regions, ground truth first: boxes float32 [n, 4], labels int32 [n], flags bool [n].
 
     `cut_from` is what they are cut out of: pixels uint8 [H, W, 3], RGB, or the image's maps. `image_size` is (width,
-    height). `levels` int32 [n]: the number of the map of each dense window; None for other regions. For a skipped image, `skipped` is the reason; it has size (0, 0) and no regions.
+    height). `levels` int32 [n]: the number of the map of each dense window; None for other regions. For a skipped
+    image, `skipped` is the reason; it has size (0, 0) and no regions.
     """
 
     image_id: str

@@ -299,7 +299,9 @@ def steps_of(card: NetworkCard, module: nn.Module) -> Mapping[str, Step]:
     return {**own_steps(own, module), SOFTMAX: class_probabilities}
 
 
-def after_pooling(trunk: Mapping[str, Step], pooling: nn.Module, layers: RegionLayers | WindowLayers) -> dict[str, Step]:
+def after_pooling(
+    trunk: Mapping[str, Step], pooling: nn.Module, layers: RegionLayers | WindowLayers
+) -> Mapping[str, Step]:
     """The steps of a network whose own layers after the `trunk` were replaced by `layers` on what is pooled."""
     return {**trunk, POOLED: pooling, **layers.steps(), SOFTMAX: class_probabilities}
 

@@ -26,8 +26,8 @@ DELTAS = "deltas"
 """The layer of box deltas of a network with a region head: four for each class but the background, class by class."""
 
 EDGES = "edges"
-"""The layer of box edges of a network with a window head (OverFeat section 4.2): x1, y1, x2, y2 in the window's frame, in
-units of its side; once, or for each class but the background, class by class."""
+"""The layer of box edges of a network with a window head (OverFeat section 4.2): x1, y1, x2, y2 in the window's frame,
+in units of its side; once, or for each class but the background, class by class."""
 
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 

@@ -10,6 +10,7 @@ Where operations pad their input, a window sees its neighbours where a crop woul
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from torch import fx, nn
 
 from stages.boxes import Boxes
 from stages.contract.errors import BadSetting
-from stages.networks.architectures import empty_module, steps_of
+from stages.networks.architectures import empty_module
 from stages.networks.caffe_layers import CrossChannelNormalisation
 from stages.networks.cards import NETWORKS, NetworkCard
 from stages.networks.efficientnet import SameConvolution
@@ -125,9 +126,7 @@ def windows_with(name: str, heads: Heads) -> Windows:
     last = card.check_classifier()
     if head is not None and head.hidden:
         # centred where the cells are, and as large as all of them together
-        return Windows(
-            head.cells, head.cells * trunk.stride, trunk.offset - trunk.stride / 2, trunk.stride, head.pool
-        )
+        return Windows(head.cells, head.cells * trunk.stride, trunk.offset - trunk.stride / 2, trunk.stride, head.pool)
     dimension = card.layers[trunk.layer].dimension
     assert dimension is not None
     cells = math.isqrt(dimension // trunk.channels)
@@ -147,15 +146,15 @@ def check_dense(card: NetworkCard, layers: Sequence[str]) -> None:
 
 
 def map_windows(maps: FeatureMaps, card: NetworkCard, border: int, fine: bool) -> tuple[Boxes, NDArray[np.int32]]:
-    """The windows of all maps of an image, one map after another: float32 [n, 4], in pixels of the image, which they may
-    reach over; and the number of the map of each, int32 [n].
+    """The windows of all maps of an image, one map after another: float32 [n, 4], in pixels of the image, over whose
+    edges they may reach; and the number of the map of each, int32 [n].
 
     `border` is the setting of the maps; without `fine`, only the windows of the coarse stride.
     """
     windows = windows_of(card)
     margin, step = card.trunk.margin[0] + border, 1 if fine else windows.step
     boxes = [
-        (windows.boxes(*cells.shape[:2], margin, step) / np.float32(scale)).astype(np.float32)
+        (windows.boxes(cells.shape[0], cells.shape[1], margin, step) / np.float32(scale)).astype(np.float32)
         for cells, scale in zip(maps.maps, maps.scales, strict=True)
     ]
     levels = np.repeat(np.arange(len(boxes), dtype=np.int32), [len(level) for level in boxes])
@@ -257,7 +256,11 @@ def convolution(operation: nn.Conv2d, before: Dense) -> Dense:
     edges = [ahead * dilation, behind * dilation] * 2
     padded = nn.functional.pad(before.values, edges) if any(edges) else before.values
     values = nn.functional.conv2d(
-        padded, operation.weight, operation.bias, dilation=dilation * int(operation.dilation[0]), groups=operation.groups
+        padded,
+        operation.weight,
+        operation.bias,
+        dilation=dilation * int(operation.dilation[0]),
+        groups=operation.groups,
     )
     side = (before.side + ahead + behind - int(operation.dilation[0]) * (kernel - 1) - 1) // stride + 1
     return cut(values, before, side, stride)
@@ -284,7 +287,7 @@ def adaptive_pooling(operation: nn.Module, before: Dense, layer: str) -> Dense:
         return before
     first = [place * before.side // bins for place in range(bins)]
     lengths = {-(-(place + 1) * before.side // bins) - start for place, start in enumerate(first)}
-    strides = {later - start for start, later in zip(first, first[1:], strict=False)} or {1}
+    strides = {later - start for start, later in itertools.pairwise(first)} or {1}
     if len(lengths) > 1 or len(strides) > 1:
         raise cannot(layer, f"it pools {before.side} cells to {bins}, which are not equally long or far apart")
     (kernel,), (stride,) = lengths, strides

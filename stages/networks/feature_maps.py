@@ -127,7 +127,8 @@ def compute_maps(
     """The trunk's maps of an image uint8 [H, W, 3], RGB, with its shorter side at each of `sides` pixels (the longer
     one at most `longest`), stored as `dtype`; if `mirrored`, those of the mirrored image too.
 
-    The image gets the trunk's margin and `border` further pixels all around, in the mean colour. Values beyond the range of `dtype` become infinite.
+    The image gets the trunk's margin and `border` further pixels all around, in the mean colour. Values beyond the
+    range of `dtype` become infinite.
     """
     height, width = pixels.shape[:2]
     scales = [image_scale(width, height, side, longest) for side in sides]
@@ -159,7 +160,7 @@ def prepared_image(
     device: torch.device | str,
     border: int = 0,
 ) -> torch.Tensor:
-    """A scaled image float32 [H, W, 3], 0..255, preprocessed, with the trunk's margin and a `border` in the mean colour,
+    """A scaled image float32 [H, W, 3], 0..255, preprocessed, with the trunk's margin and `border` in the mean colour,
     and at least as large as the trunk needs: float32 [1, 3, H', W']."""
     own = np.array(image, order="C")  # a mirrored column counts as contiguous, and PyTorch takes no negative strides
     planes = torch.from_numpy(own).to(device).permute(2, 0, 1)

@@ -116,7 +116,7 @@ class Settings(WholeImageTraining):
     )
     offending: float = setting(
         0.5,
-        "The share of background windows that are the most offending of an image's `candidates`; the others are random.",
+        "The share of background windows that are the most offending of the `candidates`; the others are random.",
         at_least=0,
         at_most=1,
         source="OverFeat section 5: a few negatives per image, such as random or most offending ones",
@@ -148,7 +148,10 @@ class Settings(WholeImageTraining):
         0.01, "Standard deviation of the initial weights of the class scores.", above=0, source="OverFeat section 3.1"
     )
     new_boxes_std: float = setting(
-        0.001, "Standard deviation of the initial weights of the edges, which begin as the window's.", above=0
+        0.001,
+        "Standard deviation of the initial weights of the edges, which begin as the window's.",
+        above=0,
+        source="ours",
     )
 
     def __post_init__(self) -> None:
@@ -176,8 +179,8 @@ class Settings(WholeImageTraining):
         return self.border
 
     def heads(self, network: PlannedNetwork) -> Heads:
-        """The heads of the trained network. Raises BadSetting for the network's own layers after its trunk if an earlier
-        training has replaced them."""
+        """The heads of the trained network. Raises BadSetting for the network's own layers after its trunk if an
+        earlier training has replaced them."""
         head = WindowHead(
             self.box_hidden, self.per_class, self.hidden, self.pool or 1, self.side or 0, self.cells_scale
         )
@@ -185,8 +188,8 @@ class Settings(WholeImageTraining):
         for other in (before.regions, before.windows):
             if not self.hidden and other is not None and other.hidden:
                 raise BadSetting(
-                    f"hidden = []: the own layers of this {network.card.name} were replaced by new fully connected ones; "
-                    "set hidden to the sizes of new ones, or name the network from before that training"
+                    f"hidden = []: the own layers of this {network.card.name} were replaced by new fully connected "
+                    "ones; set hidden to the sizes of new ones, or name the network from before that training"
                 )
         return Heads(before.proposals, None, head)
 
@@ -197,8 +200,8 @@ def plans(settings: Settings, network: PlannedNetwork) -> PlannedNetwork:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a network that cannot be read densely, layers to be frozen that it does not have or that are
-    new, and maps that do not fit."""
+    """Raises BadSetting for a network that cannot be read densely, layers to be frozen that it does not have or that
+    are new, and maps that do not fit."""
     from stages.networks.dense_reading import check_dense  # imported here: PyTorch traces the network
     from stages.train_overfeat.layers import new_layers
     from stages.training.frozen import check_training

@@ -13,7 +13,7 @@ from stages.contract.errors import BadSetting, StageError
 from stages.contract.settings import build_settings, identity_of
 from stages.datasets import VOC_CLASSES
 from stages.detect import Settings
-from stages.detect.scoring import ClassProbabilities, Head, class_probabilities, network_deltas
+from stages.detect.scoring import ClassProbabilities, Head, class_probabilities, network_regression
 from stages.detect.trace import detect_image
 from stages.detections.class_names import COCO_NAMES, chosen_classes
 from stages.features.linear_models import BoxRegressors, LinearSvms
@@ -96,7 +96,7 @@ def heads() -> dict[str, Head]:
     maps = np.zeros((3, 4, 4), np.float32)
     maps[:, -1, 0] = (0.1, 0.2, 0.3)
     softmax = class_probabilities((*names, "background"))
-    deltas = network_deltas((*names, "background"))
+    deltas = network_regression((*names, "background"), {})
     return {
         "svm and ridge": Head(svms, BoxRegressors(names, "fc7", maps, 1.0)),
         "svm and deltas": Head(svms, deltas),

@@ -19,7 +19,7 @@ from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import identity_of
 from stages.detect import STAGE, Settings, score_of, stage
-from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities, network_deltas
+from stages.detect.scoring import Head, Regressors, Scorer, class_probabilities, network_regression
 from stages.detect.trace import detect_image
 from stages.detections import Detections, read_detections
 from stages.detections.candidates import Scored, best_candidates, best_rows
@@ -113,7 +113,7 @@ def test_a_networks_own_deltas_move_each_class_by_its_four() -> None:
     }
     names = (*CLASSES[:2], "background")
     chosen = Settings(score="softmax", regression="network")
-    found = detections(boxes, layers, (36, 30), class_probabilities(names), network_deltas(names), chosen)
+    found = detections(boxes, layers, (36, 30), class_probabilities(names), network_regression(names, {}), chosen)
     np.testing.assert_allclose(found.boxes, np.array([[20, 10, 36, 20], [0, 10.5, 36, 15.5]]), rtol=1e-6)
     assert found.labels.tolist() == [0, 1]
     np.testing.assert_array_equal(found.scores, layers["softmax"][0, :2])
@@ -474,7 +474,7 @@ def test_the_stage_moves_boxes_by_the_deltas_of_its_features(tmp_path: Path, inp
     record = records["image1"]
     proposals = ~record["is_object"]
     layers = {layer: record[layer][proposals] for layer in ("fc7", "deltas")}
-    scored = Head(read_svms(inputs["svm"]), network_deltas((*CLASSES, "background"))).scored(
+    scored = Head(read_svms(inputs["svm"]), network_regression((*CLASSES, "background"), {})).scored(
         record["boxes"][proposals], layers, (100, 91)
     )
     trace = detect_image(scored, chosen)

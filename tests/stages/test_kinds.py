@@ -25,7 +25,16 @@ def test_what_tables_describe_has_a_key() -> None:
 
 def test_stages_that_read_or_make_a_network_need_the_device() -> None:
     networks = {name for name, stage in catalogue().items() if runs_network(stage, stage.settings())}
-    assert networks == {"pretrain", "finetune", "train-rpn", "train-fast", "train-joint", "maps", "extract"}
+    assert networks == {
+        "pretrain",
+        "finetune",
+        "train-rpn",
+        "train-fast",
+        "train-joint",
+        "train-overfeat",
+        "maps",
+        "extract",
+    }
     propose = catalogue()["propose"]
     assert runs_network(propose, propose.settings(method="rpn"))
 

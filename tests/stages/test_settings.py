@@ -144,6 +144,14 @@ IDENTITY = {
         *("box_weight", "new_classes_std", "new_boxes_std", "gradient", "pooling", "before_suppression"),
         *("suppression_iou", "max_boxes", "least_side"),
     },
+    "train-overfeat": {
+        *("iterations", "images_per_batch", "optimiser", "learning_rate", "schedule", "step", "warm_up", "momentum"),
+        *("weight_decay", "bias_rate", "new_layer_rate", "most_gradient", "frozen", "sides", "longest", "mirror"),
+        *("difficult", "precision", "seed", "threads", "border", "box_hidden", "per_class", "hidden", "pool", "side"),
+        *("cells_scale", "dropout", "windows_per_image", "positive_fraction", "positive_overlap"),
+        *("background_overlap", "offending", "candidates", "box_windows", "box_overlap", "overlap_of", "box_weight"),
+        *("new_classes_std", "new_boxes_std"),
+    },
     "train-bbox": {"layer", "min_overlap", "regularisation", "target_norm", "norm_seed"},
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},
@@ -155,6 +163,7 @@ NOT_IDENTITY = {
     "train-rpn": {"checkpoint_seconds", "image_memory"},
     "train-fast": {"checkpoint_seconds", "image_memory"},
     "train-joint": {"checkpoint_seconds", "image_memory"},
+    "train-overfeat": {"checkpoint_seconds", "image_memory"},
     "extract": {"cache"},
     "propose": {"cache", "file", "model"},
     "finetune": {"checkpoint_seconds", "image_memory"},
@@ -162,9 +171,9 @@ NOT_IDENTITY = {
 }
 LATER = {
     "pretrain": {"step_epochs", "step_factor", "initial_std", "views", "side"},
-    "maps": {"mirrored"},
+    "maps": {"mirrored", "border"},
     "train-rpn": {"cells_scale"},
-    "extract": {"method", "pooling", "truncated_svd"},
+    "extract": {"method", "pooling", "truncated_svd", "fine"},
     "propose": {
         *("before_suppression", "suppression_iou", "least_side", "ranking", "ranking_seed", "refinement"),
         *("alpha", "beta", "eta", "min_score", "edge_min_mag", "edge_merge_thr", "cluster_min_mag"),
