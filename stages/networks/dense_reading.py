@@ -1,8 +1,8 @@
 """A network read densely: every window of the trunk's map at once (OverFeat, arXiv 1312.6229v4, sections 3.3 and 3.5).
 
 A window is a square of as many cells as the network's own input has on the map, at every cell of the map. Instead of
-cutting windows out, each operation after the trunk runs once on the whole map: strides become dilations of all that
-follows, and fully connected layers become convolutions. Pooling at stride 1 gives all offsets of the paper's fine
+cutting windows out, each operation after the trunk runs once on the whole map: its stride becomes a dilation of all
+that follows, and fully connected layers become convolutions. Pooling at stride 1 gives all offsets of the paper's fine
 stride at once: the outputs equal those of the loop over offsets.
 
 Where operations pad their input, a window sees its neighbours where a crop would see zeros.
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -21,22 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import fx, nn
+from torch import nn
 
 from stages.boxes import Boxes
 from stages.contract.errors import BadSetting
 from stages.networks.architectures import empty_module
-from stages.networks.caffe_layers import CrossChannelNormalisation
 from stages.networks.cards import NETWORKS, NetworkCard
-from stages.networks.efficientnet import SameConvolution
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.heads import Heads
 from stages.networks.network import Network
-from stages.networks.receptive_field import Leaves, Step
-
-POINTWISE = (nn.ReLU, nn.ReLU6, nn.Dropout, nn.BatchNorm2d, nn.Identity, CrossChannelNormalisation)
-POINTWISE_FUNCTIONS: tuple[Callable[..., Any], ...] = (torch.relu, nn.functional.relu)
-ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 @dataclass(frozen=True)
@@ -46,12 +38,42 @@ class Dense:
     `values` [1, C, H, W]: the window in row y and column x has the units (y + i x `dilation`, x + j x `dilation`), i
     and j from 0 to `side` - 1, so that H is the number of windows along y plus (`side` - 1) x `dilation`. `flat`: the
     layer is the vector of all these, in C, H, W order.
+
+    The network's own modules compute it: where they call PyTorch's operations, those below take their place.
     """
 
     values: torch.Tensor
     side: int
     dilation: int = 1
     flat: bool = False
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Dense:
+        """One of PyTorch's operations on all windows. Raises NotDense for those that have no dense form."""
+        operation = OPERATIONS.get(function)
+        if operation is None:
+            raise NotDense(getattr(function, "__name__", str(function)))
+        return operation(*args, **(kwargs or {}))
+
+    def __add__(self, other: Dense) -> Dense:
+        return replace(self, values=self.values + other.values)
+
+    def __mul__(self, factor: float) -> Dense:
+        return replace(self, values=self.values * factor)
+
+    def dim(self) -> int:
+        """The number of dimensions of the layer for N windows: [N, C, H, W] or [N, D]."""
+        return 2 if self.flat else 4
+
+    def flatten(self, start: int = 0, end: int = -1) -> Dense:
+        """The windows as vectors; `start` must be 1, and `end` -1."""
+        return replace(self, flat=True)
+
+    def to(self, dtype: torch.dtype) -> Dense:
+        """The outputs in another type."""
+        return replace(self, values=self.values.to(dtype))
 
     @property
     def windows(self) -> tuple[int, int]:
@@ -168,143 +190,125 @@ def dense_outputs(network: Network, maps: torch.Tensor, layers: Sequence[str], c
     Raises BadSetting for a layer that is not computed from the map, or not by operations that can be read densely.
     """
     card = network.card
-    done: dict[str | None, Dense] = {card.trunk.layer: Dense(maps, cells)}
+    done: dict[str | None, Any] = {card.trunk.layer: Dense(maps, cells)}
     for name in card.needed([layer for layer in layers if layer != card.trunk.layer], card.trunk.layer):
-        done[name] = traced(network, name).through(done[card.layers[name].parent])
+        try:
+            done[name] = network.steps[name](done[card.layers[name].parent])
+        except NotDense as operation:
+            raise BadSetting(
+                f"layer '{name}' of {card.name} cannot be read densely ({operation}); choose another network or layer"
+            ) from None
     return {name: done[name] for name in layers}
 
 
-def traced(network: Network, layer: str) -> DenseStep:
-    """The step that computes a layer, traced once."""
-    steps: dict[str, DenseStep] = network.__dict__.setdefault("dense_steps", {})
-    if layer not in steps:
-        steps[layer] = DenseStep(network, layer)
-    return steps[layer]
+class NotDense(Exception):
+    """An operation that has no dense form, in words."""
 
 
-class DenseStep(fx.Interpreter):
-    """Runs one step of a network on all windows at once."""
+def pointwise(function: Callable[..., torch.Tensor]) -> Callable[..., Dense]:
+    """An operation that changes every value by itself."""
 
-    def __init__(self, network: Network, layer: str) -> None:
-        step = Step(network.module, network.steps[layer])
-        super().__init__(fx.GraphModule(step, Leaves().trace(step)))
-        self.extra_traceback = False  # an error's sentence stays one sentence
-        self.name = f"layer '{layer}' of {network.card.name}"
+    def changed(before: Dense, *args: Any, **kwargs: Any) -> Dense:
+        return replace(before, values=function(before.values, *args, **kwargs))
 
-    def through(self, before: Dense) -> Dense:
-        """The outputs of the step for those of the layer before it."""
-        made: Dense = self.run(before)
-        return made
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One operation of the network."""
-        operation, before = self.fetch_attr(target), args[0]
-        if isinstance(operation, POINTWISE):
-            return replace(before, values=operation(before.values))
-        if isinstance(operation, nn.Flatten):
-            return replace(before, flat=True)
-        if isinstance(operation, nn.Linear):
-            return linear(operation, before)
-        if isinstance(operation, nn.Conv2d):
-            return convolution(operation, before)
-        if isinstance(operation, nn.MaxPool2d):
-            return max_pooling(operation, before, self.name)
-        if isinstance(operation, ADAPTIVE):
-            return adaptive_pooling(operation, before, self.name)
-        raise cannot(self.name, type(operation).__name__)
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A function of PyTorch or an operator."""
-        before = [value for value in args if isinstance(value, Dense)]
-        pointwise = target in POINTWISE_FUNCTIONS or target in (operator.add, operator.mul)
-        softmax = target is torch.softmax and kwargs == {"dim": 1}
-        if not before or not (pointwise or softmax):
-            raise cannot(self.name, getattr(target, "__name__", str(target)))
-        values = [value.values if isinstance(value, Dense) else value for value in args]
-        return replace(before[0], values=target(*values, **kwargs))
-
-    def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A method of a tensor."""
-        before = args[0]
-        if target == "flatten" and args[1:] == (1,):
-            return replace(before, flat=True)
-        if target == "to":
-            return replace(before, values=before.values.to(*args[1:], **kwargs))
-        raise cannot(self.name, target)
+    return changed
 
 
-def cannot(layer: str, operation: str) -> BadSetting:
-    """The error for an operation that has no dense form."""
-    return BadSetting(f"{layer} cannot be read densely ({operation}); choose another network or layer")
-
-
-def linear(operation: nn.Linear, before: Dense) -> Dense:
+def linear(before: Dense, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Dense:
     """A fully connected layer as a convolution over the units of each window."""
-    channels = before.values.shape[1]
-    kernel = operation.weight.view(operation.out_features, channels, before.side, before.side)
-    values = nn.functional.conv2d(before.values, kernel, operation.bias, dilation=before.dilation)
+    kernel = weight.view(len(weight), before.values.shape[1], before.side, before.side)
+    values = nn.functional.conv2d(before.values, kernel, bias, dilation=before.dilation)
     return Dense(values, 1, before.dilation, flat=True)
 
 
-def convolution(operation: nn.Conv2d, before: Dense) -> Dense:
-    """A convolution, at every position; what it pads lies outside the map."""
-    (kernel, _), (stride, _), dilation = operation.kernel_size, operation.stride, before.dilation
-    if isinstance(operation, SameConvolution):
-        ahead, behind = operation.before, operation.after
-    else:
-        ahead = behind = int(operation.padding[0])
-    edges = [ahead * dilation, behind * dilation] * 2
-    padded = nn.functional.pad(before.values, edges) if any(edges) else before.values
-    values = nn.functional.conv2d(
-        padded,
-        operation.weight,
-        operation.bias,
-        dilation=dilation * int(operation.dilation[0]),
-        groups=operation.groups,
-    )
-    side = (before.side + ahead + behind - int(operation.dilation[0]) * (kernel - 1) - 1) // stride + 1
-    return cut(values, before, side, stride)
+def padding(before: Dense, edges: Sequence[int], mode: str = "constant", value: float | None = None) -> Dense:
+    """Zeros around every window, the same at the beginning and end of rows and columns, but only those outside the map:
+    elsewhere a window sees what lies there."""
+    if mode != "constant" or value:
+        raise NotDense(f"padding '{mode}'")
+    left, right, above, below = (before.dilation * edge for edge in edges)
+    values = nn.functional.pad(before.values, (left, right, above, below))
+    return replace(before, values=values, side=before.side + edges[0] + edges[1])
 
 
-def max_pooling(operation: nn.MaxPool2d, before: Dense, layer: str) -> Dense:
+def convolution(
+    before: Dense,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding_size: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Dense:
+    """A convolution, at every position."""
+    edge, step, own = (one_number(value) for value in (padding_size, stride, dilation))
+    padded = padding(before, [edge] * 4) if edge else before
+    values = nn.functional.conv2d(padded.values, weight, bias, dilation=before.dilation * own, groups=groups)
+    side = (padded.side - own * (weight.shape[2] - 1) - 1) // step + 1
+    return cut(values, padded, side, step)
+
+
+def max_pooling(
+    before: Dense,
+    kernel: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Dense:
     """Max pooling, at every position."""
-    kernel, stride, padding = (
-        value[0] if isinstance(value, tuple) else value
-        for value in (operation.kernel_size, operation.stride, operation.padding)
-    )
-    side, left = divmod(before.side - kernel, stride)
-    if padding or (left and operation.ceil_mode):
-        raise cannot(layer, "its pooling reaches over the edges of a window")
-    values = nn.functional.max_pool2d(before.values, kernel, stride=1, dilation=before.dilation)
-    return cut(values, before, side + 1, stride)
+    size = one_number(kernel)
+    step = one_number(stride) if stride is not None else size
+    side, left = divmod(before.side - size, step)
+    if one_number(padding) or one_number(dilation) != 1 or (left and ceil_mode):
+        raise NotDense("its pooling reaches over the edges of a window")
+    values = nn.functional.max_pool2d(before.values, size, stride=1, dilation=before.dilation)
+    return cut(values, before, side + 1, step)
 
 
-def adaptive_pooling(operation: nn.Module, before: Dense, layer: str) -> Dense:
-    """Pooling to a fixed number of bins, where these are equally long and equally far apart."""
-    size: Any = operation.output_size
-    bins = int(size[0] if isinstance(size, tuple) else size)
+def average_pooling(before: Dense, output_size: Any) -> Dense:
+    """Averages over a fixed number of bins, where these are equally long and equally far apart."""
+    bins = one_number(output_size)
     if bins == before.side:
         return before
-    first = [place * before.side // bins for place in range(bins)]
-    lengths = {-(-(place + 1) * before.side // bins) - start for place, start in enumerate(first)}
-    strides = {later - start for start, later in itertools.pairwise(first)} or {1}
-    if len(lengths) > 1 or len(strides) > 1:
-        raise cannot(layer, f"it pools {before.side} cells to {bins}, which are not equally long or far apart")
-    (kernel,), (stride,) = lengths, strides
-    if isinstance(operation, nn.AdaptiveMaxPool2d):
-        values = nn.functional.max_pool2d(before.values, kernel, stride=1, dilation=before.dilation)
-    else:
-        values = means(means(before.values, 2, kernel, before.dilation), 3, kernel, before.dilation)
-    return cut(values, before, bins, stride)
+    size, step = equal_bins(before.side, bins)
+    values = means(means(before.values, 2, size, before.dilation), 3, size, before.dilation)
+    return cut(values, before, bins, step)
 
 
-def means(values: torch.Tensor, axis: int, kernel: int, dilation: int) -> torch.Tensor:
-    """The means of `kernel` values along `axis`, `dilation` apart, at every position."""
-    length = values.shape[axis] - (kernel - 1) * dilation
-    total = values.narrow(axis, 0, length).clone()
-    for place in range(1, kernel):
-        total += values.narrow(axis, place * dilation, length)
-    return total / kernel
+def adaptive_max_pooling(before: Dense, output_size: Any, return_indices: bool = False) -> Dense:
+    """As `average_pooling`, with the largest value of each bin."""
+    bins = one_number(output_size)
+    if bins == before.side:
+        return before
+    size, step = equal_bins(before.side, bins)
+    values = nn.functional.max_pool2d(before.values, size, stride=1, dilation=before.dilation)
+    return cut(values, before, bins, step)
+
+
+def one_number(value: Any) -> int:
+    """The number that is given for both axes, or twice."""
+    return int(value[0] if isinstance(value, (tuple, list)) else value)
+
+
+def equal_bins(side: int, bins: int) -> tuple[int, int]:
+    """The length and distance of the bins of adaptive pooling. Raises NotDense if these are not all the same."""
+    first = [place * side // bins for place in range(bins)]
+    lengths = {-(-(place + 1) * side // bins) - start for place, start in enumerate(first)}
+    steps = {later - start for start, later in itertools.pairwise(first)} or {1}
+    if len(lengths) > 1 or len(steps) > 1:
+        raise NotDense(f"it pools {side} cells to {bins}, which are not equally long or far apart")
+    return lengths.pop(), steps.pop()
+
+
+def means(values: torch.Tensor, axis: int, size: int, dilation: int) -> torch.Tensor:
+    """The means of `size` values along `axis`, `dilation` apart, at every position."""
+    length = values.shape[axis] - (size - 1) * dilation
+    total = values.narrow(axis, 0, length)
+    for place in range(1, size):
+        total = total + values.narrow(axis, place * dilation, length)
+    return total / size
 
 
 def cut(values: torch.Tensor, before: Dense, side: int, stride: int) -> Dense:
@@ -314,3 +318,26 @@ def cut(values: torch.Tensor, before: Dense, side: int, stride: int) -> Dense:
     rows, columns = before.windows
     further = (side - 1) * dilation
     return Dense(values[:, :, : rows + further, : columns + further], side, dilation, before.flat)
+
+
+OPERATIONS: Mapping[Callable[..., Any], Callable[..., Dense]] = {
+    **{
+        function: pointwise(function)
+        for function in (
+            torch.relu,
+            torch.softmax,
+            nn.functional.relu,
+            nn.functional.relu6,
+            nn.functional.hardtanh,
+            nn.functional.dropout,
+            nn.functional.batch_norm,
+        )
+    },
+    nn.functional.pad: padding,
+    nn.functional.linear: linear,
+    nn.functional.conv2d: convolution,
+    nn.functional.max_pool2d: max_pooling,
+    nn.functional.adaptive_avg_pool2d: average_pooling,
+    nn.functional.adaptive_max_pool2d: adaptive_max_pooling,
+}
+"""The dense form of PyTorch's operations."""
