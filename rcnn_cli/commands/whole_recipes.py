@@ -23,6 +23,7 @@ from rcnn_cli.commands.options import (
 )
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
+from stages.contract.kinds import MEASURED
 
 
 @click.command(short_help="Run all stages of a recipe; complete caches are skipped.")
@@ -61,7 +62,7 @@ def run(
         made = make_options(graph.makers(chosen), shard=shard, **options)
         finished = [run_alone(graph, node, made) for node in chosen]
         if all(finished) and made.execution.rank == 0:
-            evaluations = graph.making("evaluation")
+            evaluations = graph.making(*MEASURED)
             show_results(graph, nodes if any(node in evaluations for node in chosen) else chosen)
         return
     graph.check()

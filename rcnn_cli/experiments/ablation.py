@@ -28,12 +28,13 @@ from rcnn_cli.recipes.recipe import RecipeError, apply_change, build_recipe, rea
 from rcnn_cli.running.runner import Options, complete, ensure, look, tell_uncached
 from rcnn_cli.running.waiting import is_complete
 from stages.contract.catalogue import catalogue
+from stages.contract.kinds import MEASURED
 from stages.contract.settings import nearest
 from stages.matching.proposals import average_recall, coverage, recall_at
 
 log = logging.getLogger("rcnn")
 
-SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area", "error", "class_error")
+SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area", "error", "class_error", "top_1_error", "top_5_error")
 """Numbers shown in percent, like everything in a table `coco`."""
 COCO, LOCALISATION = "coco", "localisation"
 ON_REQUEST = {COCO: "measure by COCO's rules", LOCALISATION: "measure ILSVRC's localisation error"}
@@ -227,7 +228,7 @@ def warn_of_seeds(plan: Plan) -> None:
 
 def evaluation_of(graph: Graph, name: str) -> Node:
     """The node of the evaluation `name`. Raises RecipeError if the recipe has none."""
-    evaluations = {node.use.name: node for node in graph.making("evaluation")}
+    evaluations = {node.use.name: node for node in graph.making(*MEASURED)}
     if name not in evaluations:
         raise RecipeError(f"{graph.recipe.path}: has no evaluation [{name}]{nearest(name, evaluations)}")
     return evaluations[name]
@@ -352,8 +353,13 @@ def recall_of(run: Run, node: Node, count: str, level: str) -> float | None:
 
 
 def ends_in_proposals(run: Run) -> bool:
-    """Whether the run ends in proposals, not in an evaluation of detections."""
+    """Whether the run ends in proposals, not in a measurement."""
     return run.evaluation.use.stage.makes == PROPOSALS
+
+
+def ends_in_detections(run: Run) -> bool:
+    """Whether the run ends in an evaluation of detections."""
+    return "map" in summary_of(run, run.evaluation)
 
 
 def recall_counts(grid: Grid) -> list[int | None]:
@@ -381,10 +387,11 @@ def summary_of(run: Run, node: Node) -> Mapping[str, Any]:
 
 
 def class_values(run: Run) -> dict[str, float | None]:
-    """The AP of each class in percent, by the evaluation's metric; None if it has no objects. Proposals have none."""
+    """The AP of each class in percent, by the evaluation's metric; None if it has no objects. Proposals and
+    class scores have none."""
     from stages.eval.report import MEASURES
 
-    if ends_in_proposals(run):
+    if not ends_in_detections(run):
         return {}
     summary = summary_of(run, run.evaluation)
     measure = MEASURES[summary["metric"]]
@@ -393,10 +400,10 @@ def class_values(run: Run) -> dict[str, float | None]:
 
 
 def measure_of(run: Run) -> str:
-    """The AP's definition in a few words: "11-point", "area @ 0.7"; "" for proposals."""
+    """The AP's definition in a few words: "11-point", "area @ 0.7"; "" for proposals and class scores."""
     from stages.eval.report import headline
 
-    return "" if ends_in_proposals(run) else headline(summary_of(run, run.evaluation))
+    return headline(summary_of(run, run.evaluation)) if ends_in_detections(run) else ""
 
 
 def spread(values: Sequence[tuple[str, float | None]]) -> Spread | None:

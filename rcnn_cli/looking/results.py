@@ -162,10 +162,27 @@ def show_diagnosis(graph: Graph, node: Node) -> None:
     click.echo(f"Diagnosis, false positives by type and sensitivities as CSV, JSON and PNG: {folder}/")
 
 
+def show_class_scores(graph: Graph, classifications: Sequence[Node]) -> None:
+    """Prints one table of all classifications and writes their files."""
+    from stages.classify.report import format_table, write_results
+
+    readers = {node.use.name: Reader(graph.folder(node)) for node in classifications}
+    click.echo(format_table({name: reader.manifest["summary"] for name, reader in readers.items()}))
+    if not can_write(results_folder(graph)):
+        return
+    for name, reader in readers.items():
+        folder = results_folder(graph) / name
+        if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
+            write_results(reader, folder)
+            write_json(folder / MADE_FROM, reader.key)
+        click.echo(f"Errors, and the best classes of each image, as JSON and CSV: {folder}/")
+
+
 SHOWN: Mapping[str, Callable[[Graph, Sequence[Node]], None]] = {
     "network": show_trainings,
     "diagnosis": show_diagnoses,
     "evaluation": show_evaluations,
+    "class-scores": show_class_scores,
 }
 """How each kind of result (`stages.contract.kinds`) is shown, in this order; other kinds are not."""
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from rcnn_cli.recipes.graph import Graph, Node
+from stages.contract.kinds import MEASURED
 from stages.datasets.records import some_of
 
 log = logging.getLogger("rcnn")
@@ -20,7 +21,7 @@ def warn_of_shared_images(graph: Graph, nodes: Iterable[Node]) -> None:
     pairs = {
         (source, evaluation.dataset): None
         for evaluation in nodes
-        if evaluation.use.stage.makes == "evaluation"
+        if evaluation.use.stage.makes in MEASURED
         for node in graph.needed(evaluation)
         for source in node.reads_datasets()
         if source != evaluation.dataset

@@ -8,6 +8,7 @@ from stages.contract.card import Stage
 
 FOLDERS = (
     "stages.pretrain",
+    "stages.classify",
     "stages.propose",
     "stages.finetune",
     "stages.train_rpn",

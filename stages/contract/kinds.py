@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from cache import Reader
     from stages.networks import NetworkSource
 
+MEASURED = ("evaluation", "class-scores")
+"""The kinds whose summaries are the measured errors or precisions of a method on a dataset."""
+
 DATASETS, NETWORKS = "datasets", "networks"
 """The recipe tables that describe inputs without a cache: [datasets.NAME], and [network] or [networks.NAME]."""
 
@@ -122,6 +125,7 @@ KINDS = {
         Kind("features"),
         Kind("svm"),
         Kind("regressor"),
+        Kind("class-scores"),
         Kind("detections"),
         Kind("evaluation"),
         Kind("diagnosis"),

@@ -71,12 +71,12 @@ def fill_items(
     `skipped` is where the computation notes the items that it skips, and why.
     """
     tasks = ((part, item_id) for part in parts for item_id in part.item_ids)
-    rows = next(iter(output.schema.rows))
+    rows = next(iter(output.schema.rows), None)
     records: list[Record] = []
     with contextlib.closing(read_ahead(lambda task: compute(task[1]), tasks, ahead=ahead, threads=threads)) as made:
         for (part, _), record in made:
             records.append(record)
-            bar.advance(1, len(record[rows]))
+            bar.advance(1, 0 if rows is None else len(record[rows]))
             if len(records) == len(part.item_ids):
                 output.write(part, records, {name: skipped[name] for name in part.item_ids if name in skipped})
                 records = []

@@ -34,6 +34,7 @@ def test_stages_that_read_or_make_a_network_need_the_device() -> None:
         "train-overfeat",
         "maps",
         "extract",
+        "classify",
     }
     propose = catalogue()["propose"]
     assert runs_network(propose, propose.settings(method="rpn"))

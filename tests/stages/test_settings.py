@@ -105,6 +105,7 @@ IDENTITY = {
         "network", "epochs", "batch_size", "learning_rate", "steps", "momentum", "weight_decay", "object_iou",
         "background_iou", "background", "colour_jitter", "occlusion", "held_out", "seed", "threads",
     },
+    "classify": {"method", "sides", "longest", "fine", "side", "flips", "outputs", "precision"},
     "propose": {
         "method", "max_boxes", "seed", "mode", "base_k", "inc_k", "sigma", "resize_width", "max_side", "min_side",
         "scales", "aspects", "stride", "box_format", "segmentation", "colour_spaces", "strategies", "masks",
@@ -158,6 +159,7 @@ IDENTITY = {
     "diagnose": {"iou", "poor_iou", "similar", "objects_per_image"},
 }  # fmt: skip
 NOT_IDENTITY = {
+    "classify": {"class_file"},
     "pretrain": {"image_memory"},
     "maps": {"cache"},
     "train-rpn": {"checkpoint_seconds", "image_memory"},
