@@ -162,3 +162,42 @@ def test_comparison_recall_and_report(run, tmp_path):
     page = (tmp_path / "report" / "index.html").read_text()
     assert "detect-plain" in page
     assert "IoU, %" in page
+
+
+def test_merged_boxes_are_explained_and_predicted(run, tmp_path):
+    """Of the same features: each detection is the mean of its candidates and scores their sum; without an evaluation,
+    those that score 1 are shown."""
+    recipe, work = run
+    merging = ("--set", "detect.suppression=merge", "--set", "detect.merge_threshold=1.5")
+    rcnn("detect", recipe, *merging, work=work)
+    merged = [
+        reader
+        for reader in map(Reader, (work / "caches" / "detect").glob("fast-test.*"))
+        if reader.manifest["settings"].get("suppression") == "merge"
+    ]
+    (cached,) = merged
+    shown = 0
+    assert cached.manifest["all_settings"]["merge_threshold"] == 1.5
+    for image in cached.item_ids:
+        rcnn("explain", recipe, image, "--detector", "detect", *merging, "-o", tmp_path, work=work)
+        told = json.loads((tmp_path / f"{image}.json").read_text())
+        assert told["counts"]["left_by_suppression"] < told["counts"]["candidates"]
+        assert sum(len(each["merged"]) for each in told["detections"]) <= told["counts"]["candidates"]
+        record = cached.read(image)
+        for each in told["detections"]:
+            candidates, shown = each["merged"], shown + 1
+            assert each["score"] == pytest.approx(sum(one["score"] for one in candidates), rel=1e-6)
+            mean = np.mean([one["box"] for one in candidates], axis=0)
+            np.testing.assert_allclose(each["box"], mean, rtol=1e-5, atol=1e-4)
+            assert (record["score"] == np.float32(each["score"])).any()
+    assert shown
+    photo = next((work / "datasets").glob("shapes-v1-*/JPEGImages/test_00003.jpg"))
+    shutil.copy(photo, tmp_path / "photo.jpg")
+    rcnn("predict", recipe, tmp_path / "photo.jpg", "--detector", "detect", *merging, "-o", tmp_path / "out", work=work)
+    told = json.loads((tmp_path / "out" / "photo.json").read_text())
+    assert told["score"] == "summed softmax probability"
+    scores = sorted(each["score"] for each in told["detections"])
+    np.testing.assert_allclose(scores, np.sort(cached.read("test_00003")["score"]), rtol=1e-4)
+    refused = rcnn("run", recipe, *merging, "--set", "detect.classes_per_scale=3", work=work, check=False)
+    assert refused.returncode == 2
+    assert "classes_per_scale needs features that say at which scale each window was found" in refused.stderr
