@@ -197,6 +197,20 @@ def test_metrics_in_tables_of_the_summary(world, finished):
     assert (code, "eval has no number 'AP'" in printed, "classes." in printed) == (1, True, False)
 
 
+def test_a_metric_of_another_evaluation(world, finished):
+    """It is made for the cell, and nothing else that the cell's own evaluation does not need."""
+    work = finished[0]
+    strict = '[cells.strict.set.eval-strict]\nstage = "eval"\niou = 0.7\n'
+    unread = '[cells.strict.set.eval-unread]\nstage = "eval"\niou = 0.9\n'
+    names = 'metrics = { mAP = "map", "at 0.7" = "eval-strict:map" }\n'
+    (world / "strict.toml").write_text(f'recipe = "small.toml"\n{names}{strict}{unread}')
+    code, _, errors = call(work, "ablate", world / "strict.toml", "--jobs", 1)
+    assert (code, "makes eval-strict\n" in errors) == (0, True)
+    (row,) = json.loads((work / "ablations" / "strict.json").read_text())["rows"]
+    found = {name: value["mean"] for name, value in row["values"].items()}
+    assert found["at 0.7"] < found["mAP"]
+
+
 RECALL = """
 recipe = "small.toml"
 evaluation = "propose"

@@ -2,8 +2,9 @@
 
 A *run* is a cell with one of the grid's seeds. Numbers are read from caches' manifests: "map" is in the summary of the
 cell's evaluation, "coco.AP" in a table of that summary, "propose@test:boxes_per_image" in the summary of another cache
-that the evaluation is made from. A cell may end in proposals instead of an evaluation; "recall.300.0.7" and
-"recall.all.average" are the recall and average recall of their first 300, and of all, by `stages.matching.proposals`.
+that the evaluation is made from, or of another evaluation of the recipe. A cell may end in proposals instead of an
+evaluation; "recall.300.0.7" and "recall.all.average" are the recall and average recall of their first 300, and of all,
+by `stages.matching.proposals`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ Explain = Callable[[BaseException], str]
 @dataclass(frozen=True)
 class Run:
     """A cell with a seed: the graph of its recipe, the caches up to and including its evaluation (the last of `nodes`),
-    which may be proposals, and their keys."""
+    which may be proposals, and those of other evaluations that metrics name; their keys."""
 
     cell: Cell
     seed: int | None
@@ -188,8 +189,11 @@ def run_table(base: Mapping[str, Any], cell: Cell, seed: int | None, settings: S
 def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, str]) -> Run:
     """The run with the keys of its caches (which reads the checksums of datasets and weights). Raises RecipeError."""
     evaluation = end_of(graph, cell.evaluation)
-    graph.check([evaluation])
-    nodes = tuple(node for node in graph.needed(evaluation) if graph.is_cached(node))
+    tables = {name.rpartition(":")[0] for name in metrics.values()}
+    others = [node for node in graph.making(*MEASURED) if node.name in tables and node != evaluation]
+    graph.check([*others, evaluation])
+    needed = {node.name: node for end in (*others, evaluation) for node in graph.needed(end) if graph.is_cached(node)}
+    nodes = (*(node for name, node in needed.items() if name != evaluation.name), evaluation)
     run = Run(cell, seed, graph, nodes, tuple(graph.identity(node).key for node in nodes))
     for name in metrics.values():
         check_metric(run, name)
