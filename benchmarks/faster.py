@@ -7,6 +7,9 @@ same weights. Both take turns, image by image, on one core of the CPU: from pixe
 ours over torchvision's, and the share of torchvision's detections (score above 0.5) that ours has, too, as a check
 that both are the same network. Exit status 1 if a median ratio misses its target.
 
+With --memory, each of the two runs alone in a process of its own, first inference and then training, and the largest
+resident set of the process is printed (ru_maxrss), and its ratio.
+
 torchvision is given our anchors, and its regions are moved by the centre of the trunk's first cell; its images are
 padded to multiples of 32 pixels, and a batch is padded to one size. Its joint training has the same kinds of losses
 (one logistic output per anchor, another beta of smooth L1); only times are compared.
@@ -16,6 +19,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import resource
+import subprocess
 import sys
 import time
 from collections import OrderedDict
@@ -47,7 +52,8 @@ from stages.training.ranks import Ranks
 from stages.training.state import reproducible, seeded
 from stages.training.whole_images import DrawnImage, TrainingImage, WholeImages, drawn_images, objects_of
 
-INFERENCE_TARGET, TRAINING_TARGET = 1.0, 1.05
+INFERENCE_TARGET, TRAINING_TARGET, MEMORY_TARGET = 1.0, 1.05, 1.0
+OURS, TORCHVISION = "ours", "torchvision"
 
 
 class TorchvisionTrunk(nn.Module):
@@ -196,19 +202,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--memory", action="store_true", help="Compare memory instead of time.")
+    parser.add_argument("--only", choices=(OURS, TORCHVISION), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"{datetime.date.today().isoformat()}, {describe_machine(1)}")
     graph = Graph(load_recipe(options.recipe), options.work)
-    missed = compare_inference(graph, options.images)
-    if "train-joint" in graph.nodes:
-        missed += compare_training(graph, options.steps)
-    if missed:
+    if options.memory:
+        missed = compare_memory(options, "train-joint" in graph.nodes)
+    else:
+        which = (OURS, TORCHVISION) if options.only is None else (options.only,)
+        missed = compare_inference(graph, options.images, which) if options.images else []
+        if options.steps and "train-joint" in graph.nodes:
+            missed += compare_training(graph, options.steps, which)
+    if options.only:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    elif missed:
         sys.exit(f"target missed: {', '.join(missed)}")
 
 
-def compare_inference(graph: Graph, images: int) -> list[str]:
-    """Times both detectors on test images."""
+def compare_memory(options: argparse.Namespace, training: bool) -> list[str]:
+    """Prints the largest resident set of each in a process of its own; what misses the target."""
+    parts = {"inference": ("--steps", "0", "--images", str(options.images))}
+    if training:
+        parts["training"] = ("--images", "0", "--steps", str(options.steps))
+    missed = []
+    for part, sizes in parts.items():
+        peaks = {}
+        for which in (OURS, TORCHVISION):
+            words = (str(options.recipe), "--work", str(options.work), *sizes, "--only", which)
+            command = [sys.executable, "-m", "benchmarks.faster", *words]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks[which] = int(done.stdout.split()[-1]) / 1024
+        ratio = peaks[OURS] / peaks[TORCHVISION]
+        medians = ", ".join(f"{which} {peak:.0f} MB" for which, peak in peaks.items())
+        print(f"{part}: {medians}; ratio {ratio:.2f}, target at most {MEMORY_TARGET}")
+        missed += [f"memory of {part}"] if ratio > MEMORY_TARGET else []
+    return missed
+
+
+def compare_inference(graph: Graph, images: int, which: Sequence[str]) -> list[str]:
+    """Times the detectors `which` on test images."""
     features, detections = test_node(graph, "features"), test_node(graph, "detections")
     inputs = open_inputs(graph, features, Execution())
     network = inputs.network("network").load()
@@ -225,23 +259,26 @@ def compare_inference(graph: Graph, images: int) -> list[str]:
     ours = Detector("ours", graph)
     ours.open()
     dataset: Any = graph.dataset("test")
-    seconds: dict[str, list[float]] = {"ours": [], "torchvision": []}
+    seconds: dict[str, list[float]] = {name: [] for name in which}
     agreed = sure = 0
     for count, image_id in enumerate(dataset.image_ids[:images]):
         pixels = dataset.image_file(image_id).read()
         runs: dict[str, Callable[[], Any]] = {
-            "ours": partial(ours.detect, image_id, pixels),
-            "torchvision": partial(run_torchvision, theirs, pixels, network),
+            OURS: partial(ours.detect, image_id, pixels),
+            TORCHVISION: partial(run_torchvision, theirs, pixels, network),
         }
         made = {}
-        for name in list(runs) if count % 2 else list(reversed(runs)):
+        for name in which if count % 2 else tuple(reversed(which)):
             if not count:
                 runs[name]()
             started = time.process_time()
             made[name] = runs[name]()
             seconds[name].append(time.process_time() - started)
-        same, of = agreement(made["ours"], made["torchvision"])
-        agreed, sure = agreed + same, sure + of
+        if len(which) > 1:
+            same, of = agreement(made[OURS], made[TORCHVISION])
+            agreed, sure = agreed + same, sure + of
+    if len(which) == 1:
+        return []
     print(f"{agreed} of torchvision's {sure} detections above 0.5 are ours, too")
     return reported("inference", seconds, INFERENCE_TARGET)
 
@@ -252,7 +289,7 @@ def run_torchvision(detector: FasterRCNN, pixels: Any, network: Network) -> Any:
         return detector([torchvision_input(pixels, network)])[0]
 
 
-def compare_training(graph: Graph, steps: int) -> list[str]:
+def compare_training(graph: Graph, steps: int, which: Sequence[str]) -> list[str]:
     """Times iterations of joint training, from the decoded images of the same batches."""
     from stages.train_joint.training import JointExamples, JointTraining, joint_examples
 
@@ -269,7 +306,7 @@ def compare_training(graph: Graph, steps: int) -> list[str]:
         ours = JointTraining(settings, source, len(dataset.classes), "cpu", Ranks())
         copy = JointTraining(settings, source, len(dataset.classes), "cpu", Ranks()).network
         theirs = TorchvisionTraining(copy, settings)
-        seconds: dict[str, list[float]] = {"ours": [], "torchvision": []}
+        seconds: dict[str, list[float]] = {name: [] for name in which}
         for step in range(1, steps + 1):
             drawn = drawn_images(settings, len(dataset.image_ids), step)
             read = [(memory.read(image.position), image) for image in drawn]
@@ -280,13 +317,15 @@ def compare_training(graph: Graph, steps: int) -> list[str]:
                 for pixels, image in read
             ]
             runs: dict[str, Callable[[], Any]] = {
-                "ours": lambda step=step: ours.step(sampler.batch(step)),  # type: ignore[misc]
-                "torchvision": partial(theirs.step, [(*each, here) for each, here in zip(read, objects, strict=True)]),
+                OURS: lambda step=step: ours.step(sampler.batch(step)),  # type: ignore[misc]
+                TORCHVISION: partial(theirs.step, [(*each, here) for each, here in zip(read, objects, strict=True)]),
             }
-            for name in list(runs) if step % 2 else list(reversed(runs)):
+            for name in which if step % 2 else tuple(reversed(which)):
                 started = time.process_time()
                 runs[name]()
                 seconds[name].append(time.process_time() - started)
+    if len(which) == 1:
+        return []
     return reported(
         f"an iteration of {settings.images_per_batch} images",
         {name: taken[1:] for name, taken in seconds.items()},
@@ -336,7 +375,7 @@ def torchvision_input(pixels: Any, network: Network) -> torch.Tensor:
 
 def reported(name: str, seconds: dict[str, list[float]], target: float) -> list[str]:
     """Prints the times and their ratio; the name if the target is missed."""
-    ratios = np.array(seconds["ours"]) / np.array(seconds["torchvision"])
+    ratios = np.array(seconds[OURS]) / np.array(seconds[TORCHVISION])
     low, middle, high = np.percentile(ratios, (5, 50, 95))
     medians = ", ".join(f"{which} {1000 * np.median(taken):.0f} ms" for which, taken in seconds.items())
     print(f"{name}: {medians}; ratio {middle:.2f} ({low:.2f} to {high:.2f}), target at most {target}")
