@@ -182,9 +182,19 @@ def check_ranks(settings: Settings, card: NetworkCard, dimensions: Mapping[str, 
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for settings that do not fit the network."""
+    """Raises BadSetting for settings that do not fit the network or the maps."""
     check_layers(settings, network.card)
     check_ranks(settings, network.card, {name: layer.dimension for name, layer in network.card.layers.items()})
+    maps = sources.get("maps")
+    if settings.method == ROI_POOL and maps is not None and maps.border:
+        raise BadSetting(
+            f"method = '{ROI_POOL}': its maps have border = {maps.border}, which is for windows of a network that is "
+            "read densely; leave the border out"
+        )
+    if settings.method == DENSE and maps is not None:
+        from stages.networks.dense_reading import check_windows  # imported here: PyTorch computes sizes
+
+        check_windows(network.card, maps.sides, maps.border)
 
 
 STAGE = Stage(

@@ -167,6 +167,22 @@ def check_dense(card: NetworkCard, layers: Sequence[str]) -> None:
         dense_outputs(network, torch.empty((1, card.trunk.channels, cells, cells), device="meta"), layers, cells)
 
 
+def check_windows(card: NetworkCard, sides: Sequence[int], border: int) -> None:
+    """Raises BadSetting if an image with a shorter side of one of `sides` pixels, and this `border`, has no window."""
+    windows = windows_of(card)
+    network = Network(card, empty_module(card, 2), 2, card.preprocessing)
+    for side in sorted(sides):
+        length = max(side + 2 * border + sum(card.trunk.margin), card.trunk.least_side)
+        with torch.inference_mode():
+            maps = network.maps(torch.empty((1, 3, length, length), device="meta"))
+        if maps.shape[2] >= windows.cells:
+            return  # longer sides have more
+        raise BadSetting(
+            f"sides = {list(sides)}: an image with a shorter side of {side} pixels has no window, which is "
+            f"{windows.pixels} pixels wide; leave it out, or raise border = {border}"
+        )
+
+
 def map_windows(maps: FeatureMaps, card: NetworkCard, border: int, fine: bool) -> tuple[Boxes, NDArray[np.int32]]:
     """The windows of all maps of an image, one map after another: float32 [n, 4], in pixels of the image, over whose
     edges they may reach; and the number of the map of each, int32 [n].

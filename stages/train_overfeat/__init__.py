@@ -202,12 +202,13 @@ def plans(settings: Settings, network: PlannedNetwork) -> PlannedNetwork:
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
     """Raises BadSetting for a network that cannot be read densely, layers to be frozen that it does not have or that
     are new, and maps that do not fit."""
-    from stages.networks.dense_reading import check_dense  # imported here: PyTorch traces the network
+    from stages.networks.dense_reading import check_dense, check_windows  # imported here: PyTorch traces the network
     from stages.train_overfeat.layers import new_layers
     from stages.training.frozen import check_training
 
     card = plans(settings, network).card
     check_dense(card, (card.check_classifier(), EDGES))
+    check_windows(card, settings.sides, settings.border)
     check_training(settings, card, new_layers(card), sources)
 
 

@@ -372,6 +372,8 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         (["train-overfeat.frozen=['conv9']"], "frozen: the network has no weights in 'conv9'"),
         (["train-overfeat.frozen=['windows']"], "'windows', which is new in this training"),
         (["train-overfeat.background_overlap=0.6"], "a window cannot be both background and an object"),
+        (["train-overfeat.sides=[30,100]"], "a shorter side of 30 pixels has no window, which is 64 pixels wide"),
+        (["maps.border=0", "maps.sides=[100,60]"], "a shorter side of 60 pixels has no window"),
         (["train-overfeat.hidden=[8]"], "new fully connected layers need pool; set it"),
         (["train-overfeat.side=3"], "side = 3 is for new fully connected layers"),
         (["network.name='zf'"], "layer 'pool5' of zf cannot be read densely"),
@@ -390,6 +392,15 @@ def test_settings_that_do_not_fit_are_refused_before_anything_runs(
     ended = rcnn("run", recipe, *words, work=tmp_path / "work", check=False)
     assert ended.returncode == 2
     assert message in ended.stderr
+
+
+def test_maps_with_a_border_are_not_pooled_from(tmp_path: Path) -> None:
+    recipe, work = tmp_path / "overfeat.toml", tmp_path / "work"
+    pooled = DETECTOR.replace('method = "dense"', 'method = "roi-pool"').replace('"edges"', '"fc5"')
+    recipe.write_text(RECIPE + "[propose]\n" + pooled.replace('regression = "network"', 'regression = "ridge"'))
+    ended = rcnn("run", recipe, work=work, check=False)
+    assert ended.returncode == 2
+    assert "its maps have border = 16" in ended.stderr
 
 
 def test_edges_belong_to_dense_windows(tmp_path: Path) -> None:
