@@ -101,7 +101,7 @@ def tell_object(explained: Explained, index: int) -> Line:
         best_words(values["best_proposal"], trace.scored.regress is not None),
         around_words(explained, box),
         anchors_words(explained, box),
-        miss.detection if trace.merges else None,
+        None if miss.candidate is None or not trace.merges else int(trace.outcome.groups[miss.candidate]),
     )
 
 

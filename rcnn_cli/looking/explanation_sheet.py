@@ -62,7 +62,7 @@ def heading(explained: Explained) -> Pixels:
         entries.append(Entry("merged" if explained.trace.merges else "suppressed", kind_colour("ignored")))
     else:
         entries += [Entry(kind, kind_colour(kind)) for kind in ("true", *TYPES)]
-        words = "ignored, or merged off the object" if explained.trace.merges else "ignored or suppressed"
+        words = "ignored; of a missed object: merged" if explained.trace.merges else "ignored or suppressed"
         entries += [Entry(words, kind_colour("ignored"))]
         entries += [Entry("missed", kind_colour("missed"), dashed=True), Entry("annotated", TRUTH, dashed=True)]
     legend = draw_legend([entries], WIDTH - 2 * GAP)
