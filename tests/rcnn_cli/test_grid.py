@@ -182,7 +182,8 @@ def test_there_are_grids_to_ship():
     papers |= {"fast-table5", "fast-table6", "fast-table7", "fast-table8"}
     papers |= {"faster-table2", "faster-table8", "faster-table9", "faster-table10", "faster-figure4"}
     papers |= {"overfeat-table2"}
-    assert names == papers | {"voc2007-squeezenet", "fast-table4"} | {f"shapes-{name}" for name in (*papers, "effects")}
+    shapes = {f"shapes-{name}" for name in (*papers, "effects", "overfeat-figure9", "overfeat-merging")}
+    assert names == papers | {"voc2007-squeezenet", "fast-table4"} | shapes
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
