@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import tomllib
@@ -246,6 +247,64 @@ def test_recall_of_proposals_as_a_table_and_a_figure(world, finished):
     (world / "recall.toml").write_text(RECALL.replace('"propose"', '"evel"'))
     _, printed, _ = call(work, "ablate", world / "recall.toml", "--dry-run")
     assert "has no evaluation [evel], did you mean 'eval'?" in printed
+
+
+OWN = """
+title = "Two detectors"
+[metrics]
+mAP = "map"
+"at 0.7" = "eval-strict:map"
+recall = "extract@test:recall.all.0.5"
+training = "training_minutes"
+caches = "cache_megabytes"
+"of proposals" = "propose@test:cache_megabytes"
+[set.eval-strict]
+stage = "eval"
+iou = 0.7
+inputs.detections = "detect"
+[cells.regression]
+recipe = "small.toml"
+[cells."no regression"]
+recipe = "plain.toml"
+"""
+
+
+def test_recipes_side_by_side_with_what_they_cost(world, finished):
+    work = finished[0]
+    (world / "plain.toml").write_text(re.sub(r"\[train-bbox\][^[]*", "", QUICK))
+    (world / "own.toml").write_text(OWN)
+    code, printed, errors = call(work, "ablate", world / "own.toml", "--jobs", 1)
+    assert code == 0, errors
+    assert printed.startswith("Two detectors\n")
+    rows = json.loads((work / "ablations" / "own.json").read_text())["rows"]
+    assert [row["recipe"] for row in rows] == [str(world / "small.toml"), str(world / "plain.toml")]
+    with_bbox, without = ({name: value["mean"] for name, value in row["values"].items()} for row in rows)
+    manifests = {path.parent.name: json.loads(path.read_text()) for path in work.glob("caches/*/*/manifest.json")}
+    evaluated = manifests[rows[1]["caches"][0].rpartition("/")[2]]
+    by_key = {manifest["key"]: manifest for manifest in manifests.values()}
+
+    def upstream(manifest):
+        yield manifest
+        for key in manifest["inputs"].values():
+            if key in by_key:
+                yield from upstream(by_key[key])
+
+    caches = {manifest["key"]: manifest for manifest in upstream(evaluated)}
+    assert {manifest["stage"] for manifest in caches.values()} == set(STAGES) - {"train-bbox"}
+    assert without["caches"] == pytest.approx(sum(manifest["bytes"] for manifest in caches.values()) / 1e6)
+    of_training = [m for m in caches.values() if m["split"] == "train" or m["stage"] in ("pretrain", "train-svm")]
+    assert without["training"] == pytest.approx(sum(manifest["seconds"] for manifest in of_training) / 60)
+    assert with_bbox["caches"] > without["caches"] > without["of proposals"] > 0
+    assert with_bbox["training"] > without["training"] > 0
+    assert with_bbox["at 0.7"] <= with_bbox["mAP"]
+    measured = json.loads(call(work, "recall", world / "small.toml", "--counts", 20, "--json")[1])
+    every = {(row["proposals"], row["group"]): row for row in measured[0]["recall"]}[None, "all"]
+    assert without["recall"] == with_bbox["recall"] == pytest.approx(100 * every["recall"]["0.5"])  # objects left out
+    code, _, errors = call(work, "ablate", world / "own.toml", "--recipe", world / "small.toml")
+    assert (code, "names its own recipe; leave the option out" in errors) == (2, True)
+    (world / "own.toml").write_text(OWN.replace("eval-strict:map", "eval-strickt:map"))
+    _, printed, _ = call(work, "ablate", world / "own.toml", "--dry-run")
+    assert "'eval-strickt' is not a cache of this recipe, did you mean 'eval-strict'?" in printed
 
 
 # Tuning

@@ -81,7 +81,8 @@ def recipe_of(context: click.Context) -> Recipe:
     from rcnn_cli.experiments.grid import is_grid, load_grid
 
     if is_grid(path):
-        path = load_grid(path).recipe or path
+        grid = load_grid(path)
+        path = grid.recipe or grid.cells[0].recipe or path
     try:
         return load_recipe(path, given.get("changes") or ())
     except StageError:

@@ -77,7 +77,7 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
 def cache_gc(recipes: tuple[Path, ...], work: Path | None, yes: bool) -> None:
     """List the caches that none of RECIPES (default: recipes/*.toml) refers to, then delete them.
 
-    RECIPES may include grids of `rcnn ablate` that name a base recipe.
+    RECIPES may include grids of `rcnn ablate` that name their recipes.
 
     \b
     Example: rcnn cache gc recipes/shapes.toml recipes/grids/shapes-table2.toml

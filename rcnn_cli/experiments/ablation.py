@@ -2,9 +2,10 @@
 
 A *run* is a cell with one of the grid's seeds. Numbers are read from caches' manifests: "map" is in the summary of the
 cell's evaluation, "coco.AP" in a table of that summary, "propose@test:boxes_per_image" in the summary of another cache
-that the evaluation is made from, or of another evaluation of the recipe. A cell may end in proposals instead of an
-evaluation; "recall.300.0.7" and "recall.all.average" are the recall and average recall of their first 300, and of all,
-by `stages.matching.proposals`.
+of the recipe. A cell may end in proposals instead of an evaluation; "recall.300.0.7" and "recall.all.average" are the
+recall and average recall of their first 300, and of all, by `stages.matching.proposals`; "extract@test:recall.all.0.5"
+is that of the boxes that are scored, proposals or not. "training_minutes" and "cache_megabytes" are what a cell cost:
+the time of the caches that its detector was trained from, and the size of all.
 """
 
 from __future__ import annotations
@@ -41,18 +42,20 @@ COCO, LOCALISATION = "coco", "localisation"
 ON_REQUEST = {COCO: "measure by COCO's rules", LOCALISATION: "measure ILSVRC's localisation error"}
 """Tables of an evaluation's summary that a setting of the same name adds, and what it then does."""
 RECALL = re.compile(r"recall\.([1-9][0-9]*|all)\.(0\.[0-9]+|1|average)")
-PROPOSALS, TEST = "proposals", "test"
+PROPOSALS, FEATURES, TEST = "proposals", "features", "test"
+TRAINING, SIZE = "training_minutes", "cache_megabytes"
 Explain = Callable[[BaseException], str]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with a seed: the graph of its recipe, the caches up to and including its evaluation (the last of `nodes`),
-    which may be proposals, and those of other evaluations that metrics name; their keys."""
+    """A cell with a seed: the graph of its recipe; the `evaluation` whose numbers are shown, which may be proposals;
+    the caches that this and the metrics need, inputs first, and their keys."""
 
     cell: Cell
     seed: int | None
     graph: Graph
+    evaluation: Node
     nodes: tuple[Node, ...]
     keys: tuple[str, ...]
 
@@ -62,9 +65,9 @@ class Run:
         return self.cell.name if self.seed is None else f"{self.cell.name}, seed {self.seed}"
 
     @property
-    def evaluation(self) -> Node:
-        """The evaluation whose numbers are shown."""
-        return self.nodes[-1]
+    def key(self) -> str:
+        """The key of the evaluation."""
+        return self.graph.identity(self.evaluation).key
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,11 @@ class Count:
 
 @dataclass
 class Plan:
-    """The runs in order: all cells for the first seed, then for the next; `failed` maps (cell, seed) to the reason."""
+    """The runs in order: all cells for the first seed, then for the next; `failed` maps (cell, seed) to the reason.
+    `recipe`: the base recipe, None if every cell names its own."""
 
     grid: Grid
-    recipe: Path
+    recipe: Path | None
     work: Path
     runs: list[Run] = field(default_factory=list)
     failed: dict[tuple[str, int | None], str] = field(default_factory=dict)
@@ -154,21 +158,31 @@ def base_table(grid: Grid, recipe: Path, changes: Sequence[str]) -> dict[str, An
     return table
 
 
-def base_recipe(grid: Grid, option: Path | None) -> Path:
-    """--recipe, else the recipe that the grid names. Raises GridError if there is neither."""
-    if option is None and grid.recipe is None:
-        raise GridError(f'{grid.path}: names no base recipe; add recipe = "...", or pass --recipe')
-    return option or grid.recipe or Path()
+def base_recipe(grid: Grid, option: Path | None) -> Path | None:
+    """--recipe, else the recipe that the grid names; None if every cell names its own. Raises GridError if a cell has
+    none, or if none would take --recipe."""
+    without = [cell.name for cell in grid.cells if cell.recipe is None]
+    if option is not None and not without:
+        raise GridError(f"--recipe {option}: every cell of {grid.path} names its own recipe; leave the option out")
+    if option is None and grid.recipe is None and without:
+        raise GridError(
+            f"{grid.path}: names no base recipe, and '{without[0]}' has none of its own; add recipe = \"...\", or pass "
+            "--recipe"
+        )
+    return option or grid.recipe
 
 
-def make_plan(grid: Grid, recipe: Path, changes: Sequence[str], work: Path, explain: Explain) -> Plan:
+def make_plan(grid: Grid, recipe: Path | None, changes: Sequence[str], work: Path, explain: Explain) -> Plan:
     """The graphs and keys of all runs; a cell with an invalid recipe fails here. Raises GridError and RecipeError."""
-    base = base_table(grid, recipe, changes)
+    shared = None if recipe is None else base_table(grid, recipe, changes)
     plan, datasets = Plan(grid, recipe, work), dict[str, Any]()
     for seed in grid.seeds or (None,):
         for cell in grid.cells:
             try:
-                graph = Graph(build_recipe(recipe, run_table(base, cell, seed, grid.seed_settings)), work, datasets)
+                own = cell.recipe or recipe
+                assert own is not None, "base_recipe has seen to that"
+                base = base_table(grid, own, changes) if shared is None or cell.recipe else shared
+                graph = Graph(build_recipe(own, run_table(base, cell, seed, grid.seed_settings)), work, datasets)
                 plan.runs.append(make_run(cell, seed, graph, grid.metrics))
             except Exception as error:
                 plan.failed[cell.name, seed] = explain(error)
@@ -189,24 +203,28 @@ def run_table(base: Mapping[str, Any], cell: Cell, seed: int | None, settings: S
 def make_run(cell: Cell, seed: int | None, graph: Graph, metrics: Mapping[str, str]) -> Run:
     """The run with the keys of its caches (which reads the checksums of datasets and weights). Raises RecipeError."""
     evaluation = end_of(graph, cell.evaluation)
-    tables = {name.rpartition(":")[0] for name in metrics.values()}
-    others = [node for node in graph.making(*MEASURED) if node.name in tables and node != evaluation]
-    graph.check([*others, evaluation])
-    needed = {node.name: node for end in (*others, evaluation) for node in graph.needed(end) if graph.is_cached(node)}
-    nodes = (*(node for name, node in needed.items() if name != evaluation.name), evaluation)
-    run = Run(cell, seed, graph, nodes, tuple(graph.identity(node).key for node in nodes))
+    ends = [evaluation, *(node_of(graph, evaluation, name) for name in metrics.values())]
+    graph.check(ends)
+    needed = {node.name for end in ends for node in caches_of(graph, end)}
+    nodes = tuple(node for node in graph.caches() if node.name in needed)
+    run = Run(cell, seed, graph, evaluation, nodes, tuple(graph.identity(node).key for node in nodes))
     for name in metrics.values():
         check_metric(run, name)
     return run
 
 
-def check_metric(run: Run, name: str) -> None:
-    """Raises RecipeError for a metric of a cache that the run does not have, or one that its settings do not request.
+def caches_of(graph: Graph, node: Node) -> list[Node]:
+    """The caches up to and including the node's, inputs first."""
+    return [other for other in graph.needed(node) if graph.is_cached(other)]
 
-    Whether the cache has a number of that name is known only once it exists.
+
+def check_metric(run: Run, name: str) -> None:
+    """Raises RecipeError for a metric of a cache that its settings do not request, or that has no such metric.
+
+    Whether the cache's summary has a number of that name is known only once it exists.
     """
-    node = node_of(run, name)
-    if RECALL.fullmatch(name.rpartition(":")[2]) and node.use.stage.makes != PROPOSALS:
+    node = node_of(run.graph, run.evaluation, name)
+    if RECALL.fullmatch(name.rpartition(":")[2]) and node.use.stage.makes not in (PROPOSALS, FEATURES):
         raise RecipeError(f"metrics: '{name}': {node.name} has no proposals; name a table of them as the evaluation")
     for table, words in ON_REQUEST.items():
         if is_in(table, name.rpartition(":")[2]) and not getattr(node.settings, table, True):
@@ -249,7 +267,7 @@ def warn_of_twins(plan: Plan) -> None:
     """Warns of cells that are identical because their differences do not reach the evaluation."""
     first: dict[str, Run] = {}
     for run in plan.runs:
-        twin = first.setdefault(run.keys[-1], run)
+        twin = first.setdefault(run.key, run)
         if twin.cell is not run.cell and run.seed == twin.seed:
             log.warning("'%s' is the same as '%s': what they change does not affect the result", run.name, twin.name)
 
@@ -307,7 +325,7 @@ def row_of(plan: Plan, cell: Cell, explain: Explain) -> Row:
     except RecipeError as error:
         plan.failed[cell.name, None] = explain(error)
         return Row(cell, {}, {}, error=plan.failed[cell.name, None])
-    classes = [(run.keys[-1], class_values(run)) for run in runs]
+    classes = [(run.key, class_values(run)) for run in runs]
     seeds = {str(run.seed): {title: of[place][1] for title, of in values.items()} for place, run in enumerate(runs)}
     return Row(
         cell,
@@ -319,23 +337,28 @@ def row_of(plan: Plan, cell: Cell, explain: Explain) -> Row:
     )
 
 
-def node_of(run: Run, name: str) -> Node:
-    """The node whose summary has the number `name`. Raises RecipeError if the run has no such node."""
+def node_of(graph: Graph, evaluation: Node, name: str) -> Node:
+    """The node that has the number `name`: the one it names, else the evaluation. Raises RecipeError if there is no
+    such cache."""
     table = name.rpartition(":")[0]
-    nodes = {node.name: node for node in run.nodes}
+    nodes = {node.name: node for node in graph.caches()}
     if table and table not in nodes:
-        raise RecipeError(f"metrics: '{table}' is not a cache that {run.evaluation.name} needs{nearest(table, nodes)}")
-    return nodes[table] if table else run.evaluation
+        raise RecipeError(f"metrics: '{table}' is not a cache of this recipe{nearest(table, nodes)}")
+    return nodes[table] if table else evaluation
 
 
 def key_of(run: Run, name: str) -> str:
-    """The key of the cache whose summary has the number `name`."""
-    return run.graph.identity(node_of(run, name)).key
+    """The key of the cache that has the number `name`."""
+    return run.graph.identity(node_of(run.graph, run.evaluation, name)).key
 
 
 def number_of(run: Run, name: str) -> float | None:
     """The number `name` of a run, in percent if it is an AP. Raises RecipeError if there is none."""
-    key, node = name.rpartition(":")[2], node_of(run, name)
+    key, node = name.rpartition(":")[2], node_of(run.graph, run.evaluation, name)
+    if key == TRAINING:
+        return training_minutes(run.graph, node)
+    if key == SIZE:
+        return sum(manifest_of(run.graph, cached)["bytes"] for cached in caches_of(run.graph, node)) / 1e6
     if recall := RECALL.fullmatch(key):
         return recall_of(run, node, *recall.groups())
     numbers = {key: value for key, value in flattened(summary_of(run, node)) if is_number(value) or is_share(key)}
@@ -348,8 +371,8 @@ def number_of(run: Run, name: str) -> float | None:
 
 
 def recall_of(run: Run, node: Node, count: str, level: str) -> float | None:
-    """The recall of the first `count` proposals at the IoU `level`, or their average recall, in percent; None if there
-    are no objects."""
+    """The recall of the first `count` proposals, or boxes with features, at the IoU `level`, or their average recall,
+    in percent; None if there are no objects."""
     first = None if count == "all" else int(count)
     overlaps = coverage(Reader(run.graph.folder(node)), run.graph.dataset(node.dataset), [first]).overlaps[:, 0]
     recall = average_recall(overlaps) if level == "average" else recall_at(overlaps, np.array([float(level)]))[0]
@@ -383,11 +406,26 @@ def is_in(table: str, key: str) -> bool:
     return table in key.split(".")[:-1]
 
 
+def training_minutes(graph: Graph, node: Node) -> float | None:
+    """The minutes of the commands that finished the caches that the node needs, but for those through which its images
+    pass: what it took to make the detector. None if a manifest does not say."""
+    of_images = {other.name for other in node.image_path()}
+    trained = [cached for cached in caches_of(graph, node) if cached.name not in of_images]
+    seconds: list[Any] = [manifest_of(graph, cached).get("seconds") for cached in trained]
+    known = [value for value in seconds if is_number(value)]
+    return sum(known) / 60 if len(known) == len(seconds) else None
+
+
+def manifest_of(graph: Graph, node: Node) -> Mapping[str, Any]:
+    """The manifest of a complete cache."""
+    manifest = look(graph, node).recorded
+    assert manifest is not None, "the run is complete"
+    return manifest
+
+
 def summary_of(run: Run, node: Node) -> Mapping[str, Any]:
     """The summary of a complete cache."""
-    manifest = look(run.graph, node).recorded
-    assert manifest is not None, "the run is complete"
-    return manifest["summary"]
+    return manifest_of(run.graph, node)["summary"]
 
 
 def class_values(run: Run) -> dict[str, float | None]:

@@ -104,8 +104,8 @@ def markdown_table(rows: Table) -> str:
 
 
 def heading(plan: Plan) -> str:
-    """Title and base recipe."""
-    return f"{plan.grid.title} ({plan.recipe})"
+    """Title, and the base recipe if there is one."""
+    return plan.grid.title if plan.recipe is None else f"{plan.grid.title} ({plan.recipe})"
 
 
 def body(grid: Grid, rows: Sequence[Row], notes: Notes) -> Table:
@@ -189,7 +189,7 @@ def as_json(plan: Plan, rows: Sequence[Row], changes: Sequence[str]) -> dict[str
     return {
         "grid": str(grid.path),
         "title": grid.title,
-        "recipe": str(plan.recipe),
+        "recipe": None if plan.recipe is None else str(plan.recipe),
         "changes": list(changes),
         "protocol": grid.protocol,
         "seeds": list(grid.seeds),
@@ -203,6 +203,7 @@ def row_json(grid: Grid, row: Row) -> dict[str, Any]:
     cell = row.cell
     return {
         "cell": cell.name,
+        "recipe": None if cell.recipe is None else str(cell.recipe),
         "places": dict(zip(grid.columns, cell.places, strict=True)),
         "settings": cell.words(),
         "evaluation": cell.evaluation,

@@ -10,6 +10,8 @@ layers = ["pool4", "fc5"]
 set.train-svm.layer = "fc5"
 remove = ["train-bbox"]
 paper = 54.2
+[cells.fast]
+recipe = "../shapes-fast.toml"      # this cell's own base in place of the grid's
 
 Instead of cells, axes whose combinations are the cells:
 [axes]
@@ -66,7 +68,9 @@ class Settings:
     """The keys of a grid that are not tables."""
 
     title: str = setting("", "The heading of the table.")
-    recipe: str | None = setting(None, "The base recipe, relative to the grid's folder; none: given by --recipe.")
+    recipe: str | None = setting(
+        None, "The base recipe, relative to the grid's folder; none: given by --recipe, or each cell names its own."
+    )
     evaluation: str = setting(
         "eval", "The evaluation of each cell's recipe whose mAP is shown, or a table of proposals whose recall is."
     )
@@ -82,6 +86,7 @@ class Settings:
 class CellSettings:
     """The keys of a cell besides `set` and `remove`."""
 
+    recipe: str | None = setting(None, "The base recipe of this cell, relative to the grid's folder; none: the grid's.")
     evaluation: str | None = setting(None, "The evaluation of this cell; none: the grid's.")
     paper: float | None = setting(None, "The paper's number, shown beside the cell's.")
     paper_source: str = setting("", "Where that number is from; empty: the grid's `paper_source`.")
@@ -92,7 +97,8 @@ class CellSettings:
 class Cell:
     """One row of the table: its changes to the recipe, the recipe's evaluation to show, the paper's number.
 
-    `places` has one entry per column of the grid. `protocol`: what was done differently for the paper's number.
+    `places` has one entry per column of the grid. `recipe`: the cell's own base recipe, None for the grid's.
+    `protocol`: what was done differently for the paper's number.
     """
 
     places: tuple[str, ...]
@@ -101,6 +107,7 @@ class Cell:
     paper: float | None = None
     paper_source: str = ""
     protocol: str = ""
+    recipe: Path | None = None
 
     @property
     def name(self) -> str:
@@ -108,8 +115,9 @@ class Cell:
         return " / ".join(self.places)
 
     def words(self) -> list[str]:
-        """All changes in words."""
-        return [word for change in self.changes for word in change.words()]
+        """The cell's own recipe, if it has one, and all changes in words."""
+        own = [] if self.recipe is None else [f"recipe = {self.recipe.name}"]
+        return [*own, *(word for change in self.changes for word in change.words())]
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ def load_grid(path: Path, seeds: str | None = None) -> Grid:
     return Grid(
         path,
         settings.title or path.stem,
-        Path(os.path.normpath(path.parent / settings.recipe)) if settings.recipe else None,
+        beside(path, settings.recipe),
         Change(nested(tables["set"]), settings.remove),
         columns,
         tuple(cells),
@@ -173,6 +181,11 @@ def load_grid(path: Path, seeds: str | None = None) -> Grid:
         settings.seeds,
         settings.seed_settings,
     )
+
+
+def beside(path: Path, recipe: str | None) -> Path | None:
+    """The path of a `recipe` that the grid in `path` names relative to its own folder; None for none."""
+    return Path(os.path.normpath(path.parent / recipe)) if recipe else None
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -206,7 +219,8 @@ def cell_of(path: Path, name: str, table: Any, grid: Settings) -> Cell:
     change, rest = change_of(path, f"cells.{name}", table, [field.name for field in dataclasses.fields(CellSettings)])
     cell = build_settings(CellSettings, rest, place)
     source = "" if cell.paper is None else cell.paper_source or grid.paper_source
-    return Cell((name,), (change,), cell.evaluation or grid.evaluation, cell.paper, source, cell.protocol)
+    recipe = beside(path, cell.recipe)
+    return Cell((name,), (change,), cell.evaluation or grid.evaluation, cell.paper, source, cell.protocol, recipe)
 
 
 def change_of(path: Path, place: str, table: Any, others: Sequence[str] = ()) -> tuple[Change, dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cache import CacheError, Reader
 from rcnn_cli.looking.evaluated import open_evaluation
+from rcnn_cli.looking.recall import covering
 from rcnn_cli.looking.units import features_nodes
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.detectors import detector_node, evaluations_of
@@ -217,6 +218,10 @@ def proposals_node(graph: Graph) -> Node:
     """The proposals that the main detector scores, else the recipe's first. Raises StageError if there are none."""
     made = detector_node(graph).made_from("proposals") if graph.making("detections") else None
     nodes = [made] if made is not None else graph.making("proposals")
+    if not nodes and (windows := covering(graph)):
+        raise StageError(
+            f"{graph.recipe.path}: has no proposals to draw: [{windows[0].use.name}] takes every window of the network"
+        )
     if not nodes:
         raise StageError(f"{graph.recipe.path}: has no proposals; add a table [propose]")
     return nodes[0]

@@ -1,5 +1,6 @@
 """`rcnn recall`: how well the proposals of recipes cover the objects, as a table, CSV, JSON and one figure.
 
+A network that is read densely has no proposals; its windows, which are scored in their place, are measured instead.
 After figure 4 of Faster R-CNN (Ren et al., PAMI 2017) and Hosang et al. (PAMI 2016).
 """
 
@@ -19,7 +20,16 @@ from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import check_readable
 from stages.contract.errors import StageError
-from stages.matching.proposals import SIZES, Coverage, average_recall, coverage, groups, recall_at
+from stages.matching.proposals import (
+    SIZES,
+    Coverage,
+    are_ranked_windows,
+    are_windows,
+    average_recall,
+    coverage,
+    groups,
+    recall_at,
+)
 from stages.pictures.palette import line_of
 from stages.pictures.plots import cut, new_figure, plain, save, say
 from stages.plurals import number_of
@@ -29,12 +39,14 @@ from stages.tables import aligned, csv_text
 LEVELS = np.round(np.arange(0.5, 1.001, 0.05), 2)
 DRAWN = np.linspace(0.5, 1, 1001)
 FILES = ("recall.json", "recall.csv", "recall.png")
+WINDOWS_RANKED = "dense windows, ranked by the probability of their best class"
+WINDOWS_IN_PLACE = "not a ranking: dense windows, scale by scale and row by row"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One cache of proposals: its name in the figure, its `key`, whether its boxes are ranked by a score, what order
-    they have in words, the dataset's classes."""
+    """One cache of proposals or windows: its name in the figure, its `key`, whether its boxes are ranked by a score,
+    what order they have in words, the dataset's classes."""
 
     name: str
     key: str
@@ -54,7 +66,7 @@ def parse_counts(text: str) -> tuple[int | None, ...]:
 
 
 def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -> list[Measured]:
-    """Every cache of proposals on `split`, each once. Raises StageError and IncompleteCache."""
+    """Every cache of proposals or windows on `split`, each once. Raises StageError and IncompleteCache."""
     chosen: dict[str, tuple[Graph, Node]] = {}
     for graph in graphs:
         for node in proposals_of(graph, split):
@@ -71,17 +83,22 @@ def measure(graphs: Sequence[Graph], split: str, counts: Sequence[int | None]) -
 
 
 def measure_cache(graph: Graph, node: Node, name: str, counts: Sequence[int | None]) -> Measured:
-    """A complete cache of proposals, by its `name` in the figure."""
+    """A complete cache of proposals or windows, by its `name` in the figure."""
     reader, dataset = Reader(graph.folder(node)), graph.dataset(node.dataset)
-    recorded = reader.manifest["summary"].get("order")  # earlier versions recorded none
-    order = recorded or METHODS[node.settings.method].order
-    covered, ranked = coverage(reader, dataset, counts), "scores" in reader.schema.rows
+    if are_windows(reader):
+        ranked = are_ranked_windows(reader)
+        order = WINDOWS_RANKED if ranked else WINDOWS_IN_PLACE
+    else:
+        recorded = reader.manifest["summary"].get("order")  # earlier versions recorded none
+        order, ranked = recorded or METHODS[node.settings.method].order, "scores" in reader.schema.rows
+    covered = coverage(reader, dataset, counts)
     return Measured(name, reader.key, ranked, order, tuple(dataset.classes), covered, graph.work)
 
 
 def proposals_of(graph: Graph, split: str) -> list[Node]:
-    """The recipe's nodes that make proposals on `split`; raises StageError if there is none."""
-    every = graph.making("proposals")
+    """The recipe's nodes that make proposals, or features of windows in their place, on `split`; raises StageError if
+    there is none."""
+    every = covering(graph)
     nodes = [node for node in every if node.dataset == split]
     if not nodes:
         splits = ", ".join(sorted({node.dataset for node in every})) or "no split"
@@ -89,9 +106,20 @@ def proposals_of(graph: Graph, split: str) -> list[Node]:
     return nodes
 
 
+def covering(graph: Graph) -> list[Node]:
+    """The recipe's nodes whose boxes are scored: proposals, and features that are not made from any."""
+    nodes = graph.making("proposals", "features")
+    return [node for node in nodes if node.use.stage.makes == "proposals" or "proposals" not in node.sources]
+
+
+def scored_by(detector: Node) -> Node | None:
+    """What the boxes that a detector scores are read from: proposals, or the windows in their place."""
+    return detector.made_from("proposals") or detector.made_from("features")
+
+
 def label(graph: Graph, node: Node, several: bool) -> str:
     """The recipe's name; where it proposes in several ways the table's, after the recipe's if there are `several`."""
-    uses = {node.use.name for node in graph.making("proposals")}
+    uses = {node.use.name for node in covering(graph)}
     if len(uses) == 1:
         return graph.recipe.name
     return f"{graph.recipe.name} {node.use.name}" if several else node.use.name

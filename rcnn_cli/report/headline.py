@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rcnn_cli.looking.recall import Measured
+from rcnn_cli.looking.recall import Measured, scored_by
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.report.charts import remedied
 from rcnn_cli.report.runs import Run
@@ -61,14 +61,18 @@ def headline(
 
 
 def recall_of_proposals(run: Run, measured: Mapping[str, Measured]) -> dict[str, Any] | None:
-    """The share of objects covered by the proposals of the run's detector, in percent, and the number of proposals per
-    image; None if the proposals are missing or there are no objects."""
-    node = run.detector.made_from("proposals")
+    """The share of objects covered by the proposals, or windows, that the run's detector scores, in percent, how many
+    there are per image and what they are called; None if they are missing or there are no objects."""
+    node = scored_by(run.detector)
     proposals = None if node is None else measured.get(run.graph.identity(node).key)
-    if proposals is None or not len(proposals.coverage.overlaps):
+    if node is None or proposals is None or not len(proposals.coverage.overlaps):
         return None
     share = recall_at(proposals.coverage.overlaps[:, -1], np.array([run.summary["iou"]]))[0]
-    return {"share": percent(float(share)), "boxes": f"{proposals.coverage.boxes[-1]:,.0f}"}
+    return {
+        "share": percent(float(share)),
+        "boxes": f"{proposals.coverage.boxes[-1]:,.0f}",
+        "what": "proposals" if node.use.stage.makes == "proposals" else "windows",
+    }
 
 
 def limit_of(diagnosis: Mapping[str, Any]) -> dict[str, Any] | None:

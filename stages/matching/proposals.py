@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Reader
-from stages.boxes import Boxes, iou_matrix, reaches
+from cache import Reader, Record
+from stages.boxes import Boxes, clip_boxes, iou_matrix, reaches
 from stages.datasets import Dataset, ImageRecord
+from stages.networks import BACKGROUND, SOFTMAX
+
+LEVEL = "level"
+"""The column that only dense windows have: at which scale they were read."""
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
 """COCO's object sizes: area in square pixels from the first number (inclusive) to the second (exclusive)."""
@@ -80,16 +84,23 @@ def summary_of(overlaps: NDArray[np.float64], labels: NDArray[np.int32], iou: fl
 
 
 def coverage(reader: Reader, dataset: Dataset, counts: Sequence[int | None]) -> Coverage:
-    """The `Coverage` of a complete proposals cache on its own dataset, one image at a time."""
+    """The `Coverage` of a complete cache of proposals, or of features, on its own dataset, one image at a time.
+
+    Of features, the boxes that are scored count (`scored_first`); dense windows are clipped to the image."""
+    of_features, windows, ranked = "is_object" in reader.schema.rows, are_windows(reader), are_ranked_windows(reader)
+    columns = ["boxes", *(["is_object"] if of_features else []), *([SOFTMAX] if ranked else [])]
     labels, areas, overlaps = [np.zeros(0, np.int32)], [np.zeros(0)], [np.zeros((0, len(counts)))]
     boxes = np.zeros(len(counts))
-    for image_id, proposals in reader.records(["boxes"]):
+    for image_id, proposals in reader.records(columns):
         record = dataset.record(image_id)
         counted = ~record.difficult
+        scored = scored_first(proposals)
+        if windows:
+            scored = clip_boxes(scored, record.width, record.height)
         labels.append(record.labels[counted])
         areas.append(record.areas[counted])
-        overlaps.append(best_overlaps_of_first(proposals["boxes"], record.boxes[counted], counts))
-        boxes += [kept(len(proposals["boxes"]), count) for count in counts]
+        overlaps.append(best_overlaps_of_first(scored, record.boxes[counted], counts))
+        boxes += [kept(len(scored), count) for count in counts]
     return Coverage(
         tuple(counts),
         np.concatenate(labels),
@@ -97,6 +108,29 @@ def coverage(reader: Reader, dataset: Dataset, counts: Sequence[int | None]) -> 
         np.concatenate(overlaps),
         boxes / max(1, len(reader)),
     )
+
+
+def are_windows(reader: Reader) -> bool:
+    """Whether a cache holds the features of dense windows (OverFeat section 3.3), not of proposals."""
+    return LEVEL in reader.schema.rows
+
+
+def are_ranked_windows(reader: Reader) -> bool:
+    """Whether a cache holds dense windows with the probabilities of classes and, last, the background."""
+    names = reader.manifest["summary"].get("class_names") or [""]
+    return are_windows(reader) and SOFTMAX in reader.schema.rows and names[-1] == BACKGROUND
+
+
+def scored_first(record: Record) -> Boxes:
+    """The n boxes of an image that are to cover objects, float32 [n, 4]: proposals, or all rows of features except the
+    objects themselves, in their order; with SOFTMAX [n, K + 1], by their best class's probability, highest first."""
+    boxes = record["boxes"]
+    if "is_object" in record:
+        boxes = boxes[~record["is_object"]]
+    if SOFTMAX not in record:
+        return boxes
+    probabilities = record[SOFTMAX][~record["is_object"], :-1].max(axis=1)
+    return boxes[np.argsort(-probabilities, kind="stable")]
 
 
 def kept(boxes: int, count: int | None) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rcnn_cli.experiments.ablation import Spread, base_table, end_of, run_table, spread
+from rcnn_cli.experiments.ablation import Spread, base_recipe, base_table, end_of, make_plan, run_table, spread
 from rcnn_cli.experiments.ablation_table import shown
 from rcnn_cli.experiments.grid import Change, Grid, load_grid, merged, nested
 from rcnn_cli.recipes.graph import Graph
@@ -112,6 +112,46 @@ def test_numbers_as_the_table_shows_them():
     assert shown(None, "failed") == "failed"
 
 
+OWN = """
+set.extract.layers = ["pool4", "fc5"]
+[cells.a]
+recipe = "base.toml"
+set.train-svm.layer = "fc5"
+[cells.b]
+recipe = "other/without.toml"
+"""
+
+
+def test_a_cell_may_name_its_own_recipe(tmp_path):
+    path = write(tmp_path, OWN)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/without.toml").write_text(SMALL.partition("[train-bbox]")[0] + '[detect]\nscore = "svm"\n[eval]')
+    grid = load_grid(path)
+    assert grid.recipe is None
+    assert base_recipe(grid, None) is None
+    plan = make_plan(grid, None, ["extract.padding=0"], tmp_path / "work", str)
+    assert not plan.failed
+    a, b = (run.graph.recipe for run in plan.runs)
+    assert (a.path, b.path) == (tmp_path / "base.toml", tmp_path / "other/without.toml")
+    assert ("train-bbox" in a.uses, "train-bbox" in b.uses) == (True, False)
+    assert a.uses["extract"].settings == b.uses["extract"].settings
+    assert (a.uses["extract"].settings.padding, b.uses["train-svm"].settings.layer) == (0, "pool4")
+    assert grid.cells[0].words() == ["recipe = base.toml", "train-svm.layer = fc5"]
+    with pytest.raises(StageError, match=r"every cell of .* names its own recipe; leave the option out"):
+        base_recipe(grid, tmp_path / "base.toml")
+
+
+def test_only_cells_without_a_recipe_of_their_own_need_the_grids(tmp_path):
+    grid = load_grid(write(tmp_path, OWN + "[cells.c]\n"))
+    with pytest.raises(StageError, match="names no base recipe, and 'c' has none of its own; add recipe"):
+        base_recipe(grid, None)
+    assert base_recipe(grid, tmp_path / "base.toml") == tmp_path / "base.toml"
+    plan = make_plan(grid, tmp_path / "base.toml", (), tmp_path / "work", str)
+    assert list(plan.failed) == [("b", None)]
+    assert "without.toml" in plan.failed["b", None]
+    assert [run.graph.recipe.path.name for run in plan.runs] == ["base.toml", "base.toml"]
+
+
 def test_nothing_is_changed_in_place():
     base = {"extract": {"padding": 4}}
     assert merged(base, nested({"extract.padding": 0, "extract.test.mode": "warp"})) == {
@@ -182,16 +222,16 @@ def test_there_are_grids_to_ship():
     papers |= {"fast-table5", "fast-table6", "fast-table7", "fast-table8"}
     papers |= {"faster-table2", "faster-table8", "faster-table9", "faster-table10", "faster-figure4"}
     papers |= {"overfeat-table2"}
-    shapes = {f"shapes-{name}" for name in (*papers, "effects", "overfeat-figure9", "overfeat-merging")}
-    assert names == papers | {"voc2007-squeezenet", "fast-table4"} | shapes
+    on_shapes = {f"shapes-{name}" for name in (*papers, "effects", "overfeat-figure9", "overfeat-merging")}
+    assert names == papers | on_shapes | {"voc2007-squeezenet", "fast-table4", "three-papers"}
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_cell_of_a_shipped_grid_is_a_sound_recipe(path, tmp_path):
     grid = load_grid(path)
-    base = base_table(grid, recipe_of(grid), ())
     for cell in grid.cells:
-        table = run_table(base, cell, 0, grid.seed_settings)
-        graph = Graph(build_recipe(recipe_of(grid), table), tmp_path)
+        recipe = cell.recipe or recipe_of(grid)
+        table = run_table(base_table(grid, recipe, ()), cell, 0, grid.seed_settings)
+        graph = Graph(build_recipe(recipe, table), tmp_path)
         graph.check([end_of(graph, cell.evaluation)])
         assert (cell.paper is None) or cell.paper_source

@@ -19,7 +19,14 @@ from PIL import Image
 from cache.manifest import read_manifest, write_manifest
 from rcnn_cli.looking.recall import Measured, panels
 from stages.datasets.shapes import ShapesSettings, draw_shapes
-from stages.matching.proposals import Coverage, average_recall, best_overlaps_of_first, groups, recall_at
+from stages.matching.proposals import (
+    Coverage,
+    average_recall,
+    best_overlaps_of_first,
+    groups,
+    recall_at,
+    scored_first,
+)
 from tests.in_process import caller
 from tests.stages.forest_files import write_forest
 
@@ -46,6 +53,17 @@ def test_the_first_boxes_by_hand() -> None:
     np.testing.assert_allclose(overlaps, [[0.5, 0.5, 1, 1, 1], [0, 0, 0, 0.8, 0.8]])
     assert best_overlaps_of_first(boxes[:0], objects, (1, None)).tolist() == [[0, 0], [0, 0]]
     assert best_overlaps_of_first(boxes, objects[:0], (1, None)).shape == (0, 2)
+
+
+def test_objects_with_features_do_not_cover_themselves_and_windows_are_ranked_by_their_best_class() -> None:
+    boxes = np.arange(16, dtype=np.float32).reshape(4, 4)
+    assert scored_first({"boxes": boxes}) is boxes
+    is_object = np.array([True, False, False, False])
+    assert scored_first({"boxes": boxes, "is_object": is_object})[:, 0].tolist() == [4, 8, 12]
+    # Two classes and the background, which counts for nothing; a tie keeps its order.
+    softmax = np.array([[1, 0, 0], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1], [0.2, 0, 0.8]], np.float16)
+    ranked = scored_first({"boxes": boxes, "is_object": is_object, "softmax": softmax})
+    assert ranked[:, 0].tolist() == [8, 4, 12]
 
 
 def test_recall_and_average_recall_by_hand() -> None:

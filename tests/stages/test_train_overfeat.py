@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cache
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.datasets import open_dataset
@@ -326,6 +327,21 @@ def test_the_commands(tmp_path: Path) -> None:
     told = rcnn("explain", recipe, "test_00001", "-o", tmp_path / "explained", work=work).stdout
     assert "test_00001" in told
     rcnn("report", recipe, "-o", tmp_path / "report", work=work)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Recall of the windows" in page
+    printed = rcnn("recall", recipe, "--json", "-o", tmp_path / "recall", work=work).stdout
+    (measured,) = json.loads(printed)
+    every = next(row for row in measured["recall"] if (row["proposals"], row["group"]) == (None, "all"))
+    with cache.open(cache_of(work, "extract")) as features:
+        windows = [record["boxes"] for _, record in features.records(["boxes"])]
+    assert measured["ranked"]
+    assert measured["boxes_per_image"]["all"] == np.mean([len(boxes) for boxes in windows])
+    assert measured["boxes_per_image"]["300"] <= 300
+    assert 0 <= every["recall"]["0.7"] <= every["recall"]["0.5"] <= 1
+    done = rcnn("figures", recipe, "--only", "proposals", "-o", tmp_path / "figures", work=work, check=False)
+    assert done.returncode == 1
+    assert "not drawn: " in done.stdout
+    assert "has no proposals to draw: [extract] takes every window of the network" in done.stdout
 
 
 def test_cached_maps_of_a_frozen_trunk_train_the_same_network(tmp_path: Path) -> None:
