@@ -256,7 +256,7 @@ def compare_inference(graph: Graph, images: int, which: Sequence[str]) -> list[s
         maps.settings.longest,
         detections.settings.least_score,
     )
-    ours = Detector("ours", graph)
+    ours = Detector("ours", graph, detections)
     ours.open()
     dataset: Any = graph.dataset("test")
     seconds: dict[str, list[float]] = {name: [] for name in which}
