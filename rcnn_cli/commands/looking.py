@@ -129,7 +129,7 @@ def units(
 @click.option(
     "--only",
     metavar="NAME,...",
-    help="Only these: detections, proposals, anchors, filters, transformations, training-samples, box-plots, "
+    help="Only these: detections, proposals, anchors, windows, filters, transformations, training-samples, box-plots, "
     "precision-recall  [default: all]",
 )
 @click.option(
@@ -145,7 +145,7 @@ def units(
     "images",
     multiple=True,
     metavar="ID",
-    help="An image to use for detections, proposals, anchors and transformations; repeatable.",
+    help="An image to use for detections, proposals, anchors, windows and transformations; repeatable.",
 )
 @click.option(
     "--images",

@@ -19,17 +19,28 @@ from rcnn_cli.running.runner import check_readable, complete, on_demand, open_in
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import nearest
-from stages.eval.pictures import DetectionSheet, detection_sheet, plot_box_plots, plot_precision_recall
+from stages.eval.pictures import (
+    DetectionSheet,
+    detection_marks,
+    detection_sheet,
+    plot_box_plots,
+    plot_precision_recall,
+    rows_to_show,
+)
 from stages.eval.report import MEASURES, headline, read_curves
+from stages.extract import DENSE
 from stages.file_names import file_name
 from stages.images.reading import Pixels
 from stages.matching.objects import Objects, read_objects
 from stages.networks import NetworkSource
 from stages.pictures.drawing import save_image
+from stages.pictures.marks import Mark
+from stages.pictures.palette import TRUTH
 from stages.plurals import number_of, plural
 from stages.propose.methods import METHODS
 
 A_SHEET = 12
+A_SHEET_OF_STEPS = 4
 REGIONS = 6
 MOST_REGIONS = 12
 AMONG = 10
@@ -227,6 +238,37 @@ def proposals_node(graph: Graph) -> Node:
     return nodes[0]
 
 
+def windows(graph: Graph, wish: Wish) -> Pictures:
+    """OverFeat's Figures 6, 7 and 11: from the scores of dense windows to detections, on chosen or random images."""
+    from stages.detect.pictures import Steps, window_sheet
+
+    evaluated = open_evaluation(graph)
+    features = evaluated.detector.made_from("features")
+    if features is None or features.settings.method != DENSE:
+        method = "none" if features is None else f"method = '{features.settings.method}'"
+        raise StageError(f"{evaluated.detector.name}: has no dense windows; its features have {method}")
+    detections, dataset = evaluated.detections, evaluated.dataset
+    sizes = zip(detections.image_ids, detections.image_sizes, strict=True)
+    ids = chosen_images(wish, [image_id for image_id, size in sizes if size.all()], evaluated.node.dataset)
+    detector = on_demand(graph, evaluated.detector, Execution(skip_bad_images=True).in_worker)
+    steps = {}
+    for image_id in ids:
+        place = detections.image_index[image_id]
+        rows = np.arange(detections.offsets[place], detections.offsets[place + 1])
+        best, enough = rows_to_show(evaluated.precision[rows], detections.every.scores[rows], wish.precision, 1)
+        marks = detection_marks(detections, evaluated.precision, rows[best], enough) if enough else []
+        marks += [Mark(box, TRUTH, dashed=True) for box in dataset.record(image_id).boxes]
+        steps[image_id] = Steps(dataset.read_image(image_id), detector.trace(image_id), marks)
+    least = f"with a precision of {wish.precision:g} or more"
+    sheets = [
+        window_sheet({image_id: steps[image_id] for image_id in ids[first : first + A_SHEET_OF_STEPS]}, least)
+        for first in range(0, len(ids), A_SHEET_OF_STEPS)
+    ]
+    pictures = {f"-{number}" if len(sheets) > 1 else "": sheet for number, sheet in enumerate(sheets, start=1)}
+    how = "chosen" if wish.images else f"random (seed {wish.seed})"
+    return pictures, f"{evaluated.detector.name}, {len(ids)} {how} {plural('image', len(ids))}"
+
+
 def filters(graph: Graph, wish: Wish) -> Pictures:
     """The filters of the network's first layer, and those of its second if they are larger than a cell (OverFeat's
     Figure 2)."""
@@ -381,6 +423,7 @@ OF_RECIPE: dict[str, Callable[[Graph, Wish], Pictures]] = {
     "detections": detections,
     "proposals": proposals,
     "anchors": anchors,
+    "windows": windows,
     "filters": filters,
     "transformations": transformations,
     "training-samples": training_samples,

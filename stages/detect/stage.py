@@ -128,8 +128,8 @@ class Detector(OnDemand):
         head = Head(chosen_scorer(settings, inputs), chosen_regressors(settings, inputs))
         self.head = head.chosen(settings.classes)
         self.head.check_layers(self.features.schema.rows)
-        self.levels = (LEVEL,) if settings.classes_per_scale else ()
-        if settings.classes_per_scale and LEVEL not in self.features.schema.rows:
+        self.levels = tuple(name for name in (LEVEL,) if name in self.features.schema.rows)
+        if settings.classes_per_scale and not self.levels:
             raise StageError(f"detect: {NO_SCALES}")
         skipped = self.features.manifest.get("skipped", {})
         self.manifest = {"skipped": skipped, "summary": {"classes": list(self.head.scorer.classes)}}

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import cache
 from stages.contract.execution import Execution
@@ -342,6 +343,10 @@ def test_the_commands(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "not drawn: " in done.stdout
     assert "has no proposals to draw: [extract] takes every window of the network" in done.stdout
+    drawing = ("figures", recipe, "--only", "windows", "--precision", 0, "-o", tmp_path)
+    drawn = rcnn(*drawing, "--image", "test_00001", "--image", "test_00000", work=work).stdout
+    assert "overfeat-windows.png (detect@test, 2 chosen images)" in drawn
+    assert np.asarray(Image.open(tmp_path / "overfeat-windows.png")).shape[1] == 12 + 4 * 262  # two scales, two steps
 
 
 def test_cached_maps_of_a_frozen_trunk_train_the_same_network(tmp_path: Path) -> None:
