@@ -119,6 +119,11 @@ class Explained:
     anchors: Anchors | None = None
 
     @property
+    def noun(self) -> str:
+        """What the scored boxes are: proposals, or the windows of a network that is read densely."""
+        return "proposal" if self.trace.scored.levels is None else "window"
+
+    @property
     def least(self) -> NDArray[np.float32]:
         """The score from which a detection counts: shown and kept, float32 [K]."""
         return np.maximum(self.cuts, self.thresholds)

@@ -16,7 +16,7 @@ from stages.detect.misses import Miss, Reason, why_missed
 from stages.detections.candidates import with_best_classes
 from stages.detections.region_proposals import Step
 from stages.matching.error_types import BACKGROUND, DIFFICULT, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
-from stages.plurals import number_of
+from stages.plurals import number_of, plural
 from stages.propose.anchor_trace import AnchorsOfObject
 
 AROUND = 3
@@ -98,7 +98,7 @@ def tell_object(explained: Explained, index: int) -> Line:
         at,
         label,
         values,
-        best_words(values["best_proposal"], trace.scored.regress is not None),
+        best_words(explained, values["best_proposal"]),
         around_words(explained, box),
         anchors_words(explained, box),
         None if miss.candidate is None or not trace.merges else int(trace.outcome.groups[miss.candidate]),
@@ -239,14 +239,15 @@ def fate_words(anchors: Anchors, around: AnchorsOfObject, anchor: int) -> str:
     )
 
 
-def best_words(best: Mapping[str, Any] | None, regressed: bool) -> str:
+def best_words(explained: Explained, best: Mapping[str, Any] | None) -> str:
     """The proposal that overlaps a missed object most, in words; nothing where no score can be told."""
     if best is None or "score" not in best:
         return ""
     other = f"; best other class there: {best['best_other']['class']}, {best['best_other']['score']:.2f}"
+    regressed = explained.trace.scored.regress is not None
     after = f", {best['iou_after_regression']:.2f} after regression" if regressed else ""
     return (
-        f"its nearest proposal: IoU {best['iou']:.2f}{after}; "
+        f"its nearest {explained.noun}: IoU {best['iou']:.2f}{after}; "
         f"score {best['score']:.2f}, rank {best['rank']:,}{other if 'best_other' in best else ''}"
     )
 
@@ -261,8 +262,8 @@ def found_words(explained: Explained, row: int, box: NDArray[np.float32]) -> str
     score = f"score {detections.scores[row]:.2f}{precision_words(explained, row)}"
     if trace.merges:
         merged = f"IoU {overlap(detections.boxes[row], box):.2f}, {merged_words(explained, row)}"
-        return f"{score}; {merged}; its best-scored proposal's IoU is {before:.2f}{moved}; {rank}"
-    return f"{score}; its proposal's IoU is {before:.2f}{moved}; {rank}"
+        return f"{score}; {merged}; its best-scored {explained.noun}'s IoU is {before:.2f}{moved}; {rank}"
+    return f"{score}; its {explained.noun}'s IoU is {before:.2f}{moved}; {rank}"
 
 
 def miss_words(explained: Explained, miss: Miss, index: int) -> str:
@@ -273,14 +274,15 @@ def miss_words(explained: Explained, miss: Miss, index: int) -> str:
         known = "had no examples of" if name in trace.scored.classes else "does not know"
         return f"the detector {known} the class {name}"
     if miss.proposal is None:
-        return "the image has no proposals"
+        return f"the image has no {plural(explained.noun, 2)}"
     before = overlap(trace.scored.boxes[miss.proposal], box)
     if miss.reason == Reason.NO_PROPOSAL:
-        return f"no proposal covers it; the best has an IoU of {before:.2f}"
+        return f"no {explained.noun} covers it; the best has an IoU of {before:.2f}"
     after = overlap(trace.after_regression(miss.proposal, label), box)
     score = trace.scored.scores[miss.proposal, label]
     if miss.reason == Reason.LOCALISATION:
-        return f"regression moved its proposal (IoU {before:.2f}, score {score:.2f}) away, to an IoU of {after:.2f}"
+        which = f"its {explained.noun} (IoU {before:.2f}, score {score:.2f})"
+        return f"regression moved {which} away, to an IoU of {after:.2f}"
     if miss.reason == Reason.TAKEN:
         row = int(np.flatnonzero(explained.kept == miss.detection)[0])
         other, detections = int(explained.judged.own[row]), explained.detections.every
@@ -296,7 +298,7 @@ def miss_words(explained: Explained, miss: Miss, index: int) -> str:
             return f"{its_box} was merged with {number_of(others, 'other box')} into {which}"
         shared = overlap(trace.moved.boxes[miss.candidate], trace.moved.boxes[miss.by])
         return f"{its_box} was suppressed, for an overlap of {shared:.2f}, by {which}"
-    which = which_proposal(miss, before, after)
+    which = which_proposal(explained, miss, before, after)
     rank = f"rank {trace.rank(miss.proposal, label):,} of {len(trace.scored.boxes):,}"
     if trace.merges:
         return f"{which} {merged_score_words(explained, miss, label)}; {rank}"
@@ -326,11 +328,12 @@ def merged_score_words(explained: Explained, miss: Miss, label: int) -> str:
     return f"{words}, {limit(explained, label)}"
 
 
-def which_proposal(miss: Miss, before: float, after: float) -> str:
+def which_proposal(explained: Explained, miss: Miss, before: float, after: float) -> str:
     """The proposal at which an object was missed."""
     if not miss.covering:
-        return f"a proposal (IoU {before:.2f}) that regression moved onto it ({after:.2f})"
-    which = "its only proposal" if miss.covering == 1 else f"the best-scored of its {miss.covering} proposals"
+        return f"a {explained.noun} (IoU {before:.2f}) that regression moved onto it ({after:.2f})"
+    of_several = f"the best-scored of its {number_of(miss.covering, explained.noun)}"
+    which = f"its only {explained.noun}" if miss.covering == 1 else of_several
     return f"{which} (IoU {before:.2f})"
 
 

@@ -89,7 +89,7 @@ def format_text(explained: Explained, lines: Lines) -> str:
     capped = f", the cap {steps['left_by_the_cap']:,}" if np.isfinite(explained.thresholds).any() else ""
     head = [
         f"{explained.name}{where}: {chosen.detector.name} of {chosen.graph.recipe.path}{by}",
-        f"{number_of(steps['proposals'], 'proposal')}; {number_of(steps['candidates'], 'candidate')} in "
+        f"{number_of(steps['proposals'], explained.noun)}; {number_of(steps['candidates'], 'candidate')} in "
         f"{number_of(len(explained.trace.scored.classes), 'class')}; "
         f"{'merging' if merges else 'suppression'} leaves {steps['left_by_suppression']:,}{capped}",
         f"above the cuts: {number_of(steps['candidates_above_the_cuts'], 'candidate')}, "

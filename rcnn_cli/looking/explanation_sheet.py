@@ -52,7 +52,7 @@ def heading(explained: Explained) -> Pixels:
     title = draw_legend(
         [[Entry(f"{explained.name}: {explained.chosen.detector.name} of {recipe}")]], WIDTH - 2 * GAP, points=20
     )
-    words = "proposal; tinted: its region" if explained.has_regions else "proposal"
+    words = f"{explained.noun}; tinted: its region" if explained.has_regions else explained.noun
     entries = [Entry(words, PROPOSAL)]
     if explained.anchors is not None:
         entries.append(Entry("anchor that overlaps a missed object most", PROPOSAL, dashed=True))
@@ -104,7 +104,7 @@ def panels(explained: Explained, lines: Lines) -> Pixels:
 def proposal_scene(explained: Explained) -> tuple[Pixels, str]:
     """The image with all proposals, coloured by score if they have any, and what it shows."""
     boxes, scores = explained.trace.scored.boxes, explained.proposal_scores
-    words = number_of(len(boxes), "proposal")
+    words = number_of(len(boxes), explained.noun)
     ends = None if scores is None or not len(scores) else (float(scores.min()), float(scores.max()))
     scene = draw_proposals(explained.pixels, boxes, scores, ends, PANEL)
     if ends is None:
