@@ -231,7 +231,8 @@ def proposals_node(graph: Graph) -> Node:
     nodes = [made] if made is not None else graph.making("proposals")
     if not nodes and (windows := covering(graph)):
         raise StageError(
-            f"{graph.recipe.path}: has no proposals to draw: [{windows[0].use.name}] takes every window of the network"
+            f"{graph.recipe.path}: has no proposals to draw: [{windows[0].use.name}] takes every window of the "
+            "network, which --only windows shows"
         )
     if not nodes:
         raise StageError(f"{graph.recipe.path}: has no proposals; add a table [propose]")
