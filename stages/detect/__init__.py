@@ -103,6 +103,7 @@ class Settings:
         0.5,
         "Boxes are merged until no two of a class have a match score of this or less; the paper gives no value.",
         at_least=0,
+        at_most=1e9,
         only_with=("suppression", MERGE),
         later=True,
         source="OverFeat section 4.3, step f",

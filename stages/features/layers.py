@@ -1,4 +1,4 @@
-"""Checking, from settings alone, that a layer will be among the features."""
+"""Checking, from settings alone, what the features will hold: a layer, and objects to train on."""
 
 from __future__ import annotations
 
@@ -19,4 +19,14 @@ def check_layer(place: str, layer: str, network: PlannedNetwork, features: Any) 
         kept = ", ".join(features.layers)
         raise BadSetting(
             f"{place} '{layer}' is not among the extracted layers ({kept}); add it there or choose another"
+        )
+
+
+def check_objects(features: Any) -> None:
+    """Raises BadSetting if the extract settings `features` are for dense windows, which come without the ground-truth
+    boxes to train on."""
+    if features.method == "dense":
+        raise BadSetting(
+            "its features are those of dense windows, without the ground-truth boxes to train on; give it the features "
+            "of proposals, from a table of extract with another method"
         )

@@ -37,7 +37,8 @@ class Dense:
 
     `values` [1, C, H, W]: the window in row y and column x has the units (y + i x `dilation`, x + j x `dilation`), i
     and j from 0 to `side` - 1, so that H is the number of windows along y plus (`side` - 1) x `dilation`. `flat`: the
-    layer is the vector of all these, in C, H, W order.
+    layer is the vector of all these, in C, H, W order. `padded`: operations after the trunk padded their input, so that
+    a window sees what lies beyond its edges.
 
     The network's own modules compute it: where they call PyTorch's operations, those below take their place.
     """
@@ -46,6 +47,7 @@ class Dense:
     side: int
     dilation: int = 1
     flat: bool = False
+    padded: bool = False
 
     @classmethod
     def __torch_function__(
@@ -58,7 +60,7 @@ class Dense:
         return operation(*args, **(kwargs or {}))
 
     def __add__(self, other: Dense) -> Dense:
-        return replace(self, values=self.values + other.values)
+        return replace(self, values=self.values + other.values, padded=self.padded or other.padded)
 
     def __mul__(self, factor: float) -> Dense:
         return replace(self, values=self.values * factor)
@@ -152,31 +154,40 @@ def windows_with(name: str, heads: Heads) -> Windows:
     dimension = card.layers[trunk.layer].dimension
     assert dimension is not None
     cells = math.isqrt(dimension // trunk.channels)
-    network = Network(card, empty_module(card, 2), 2, card.preprocessing)
-    maps = torch.empty((1, trunk.channels, cells, cells), device="meta")
+    return Windows(cells, card.input_size, 0.0, trunk.stride, single_window(card, [last], cells)[last].dilation)
+
+
+def single_window(card: NetworkCard, layers: Sequence[str], cells: int) -> dict[str, Dense]:
+    """`dense_outputs` of a map with a single window, without numbers."""
+    maps = torch.empty((1, card.trunk.channels, cells, cells), device="meta")
     with torch.inference_mode():
-        outputs = dense_outputs(network, maps, [last], cells)
-    return Windows(cells, card.input_size, 0.0, trunk.stride, outputs[last].dilation)
+        return dense_outputs(without_weights(card), maps, layers, cells)
+
+
+def without_weights(card: NetworkCard) -> Network:
+    """A network that computes sizes only."""
+    return Network(card, empty_module(card, 2), 2, card.preprocessing)
 
 
 def check_dense(card: NetworkCard, layers: Sequence[str]) -> None:
     """Raises BadSetting unless `layers` can be computed for the windows of a network."""
-    cells = windows_of(card).cells
-    network = Network(card, empty_module(card, 2), 2, card.preprocessing)
-    with torch.inference_mode():
-        dense_outputs(network, torch.empty((1, card.trunk.channels, cells, cells), device="meta"), layers, cells)
+    single_window(card, layers, windows_of(card).cells)
+
+
+def pads(card: NetworkCard, layer: str) -> bool:
+    """Whether an operation between the trunk and a layer pads its input, so that a window read densely sees what lies
+    beyond its edges, where one that is cut out of the map sees zeros. Raises as `check_dense`."""
+    return single_window(card, [layer], windows_of(card).cells)[layer].padded
 
 
 def check_windows(card: NetworkCard, sides: Sequence[int], border: int) -> None:
-    """Raises BadSetting if an image with a shorter side of one of `sides` pixels, and this `border`, has no window."""
-    windows = windows_of(card)
-    network = Network(card, empty_module(card, 2), 2, card.preprocessing)
-    for side in sorted(sides):
-        length = max(side + 2 * border + sum(card.trunk.margin), card.trunk.least_side)
-        with torch.inference_mode():
-            maps = network.maps(torch.empty((1, 3, length, length), device="meta"))
-        if maps.shape[2] >= windows.cells:
-            return  # longer sides have more
+    """Raises BadSetting if an image whose shorter side has the least of `sides` pixels, and this `border`, has no
+    window."""
+    windows, side = windows_of(card), min(sides)
+    length = max(side + 2 * border + sum(card.trunk.margin), card.trunk.least_side)
+    with torch.inference_mode():
+        maps = without_weights(card).maps(torch.empty((1, 3, length, length), device="meta"))
+    if maps.shape[2] < windows.cells:
         raise BadSetting(
             f"sides = {list(sides)}: an image with a shorter side of {side} pixels has no window, which is "
             f"{windows.pixels} pixels wide; leave it out, or raise border = {border}"
@@ -234,7 +245,7 @@ def linear(before: Dense, weight: torch.Tensor, bias: torch.Tensor | None = None
     """A fully connected layer as a convolution over the units of each window."""
     kernel = weight.view(len(weight), before.values.shape[1], before.side, before.side)
     values = nn.functional.conv2d(before.values, kernel, bias, dilation=before.dilation)
-    return Dense(values, 1, before.dilation, flat=True)
+    return replace(before, values=values, side=1, flat=True)
 
 
 def padding(before: Dense, edges: Sequence[int], mode: str = "constant", value: float | None = None) -> Dense:
@@ -244,7 +255,7 @@ def padding(before: Dense, edges: Sequence[int], mode: str = "constant", value: 
         raise NotDense(f"padding '{mode}'")
     left, right, above, below = (before.dilation * edge for edge in edges)
     values = nn.functional.pad(before.values, (left, right, above, below))
-    return replace(before, values=values, side=before.side + edges[0] + edges[1])
+    return replace(before, values=values, side=before.side + edges[0] + edges[1], padded=True)
 
 
 def convolution(
@@ -333,7 +344,7 @@ def cut(values: torch.Tensor, before: Dense, side: int, stride: int) -> Dense:
     dilation = before.dilation * stride
     rows, columns = before.windows
     further = (side - 1) * dilation
-    return Dense(values[:, :, : rows + further, : columns + further], side, dilation, before.flat)
+    return replace(before, values=values[:, :, : rows + further, : columns + further], side=side, dilation=dilation)
 
 
 OPERATIONS: Mapping[Callable[..., Any], Callable[..., Dense]] = {

@@ -9,7 +9,7 @@ from typing import Any
 from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
-from stages.features.layers import check_layer
+from stages.features.layers import check_layer, check_objects
 from stages.networks import PlannedNetwork
 
 
@@ -53,7 +53,8 @@ class Settings:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting if the features will not have the layer."""
+    """Raises BadSetting if the features will not have the layer, or no objects."""
+    check_objects(sources["features"])
     check_layer("layer =", settings.layer, network, sources["features"])
 
 

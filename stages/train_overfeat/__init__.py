@@ -200,14 +200,20 @@ def plans(settings: Settings, network: PlannedNetwork) -> PlannedNetwork:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a network that cannot be read densely, layers to be frozen that it does not have or that
-    are new, and maps that do not fit."""
-    from stages.networks.dense_reading import check_dense, check_windows  # imported here: PyTorch traces the network
+    """Raises BadSetting for a network that cannot be read densely, or whose own layers pad after its trunk, layers to
+    be frozen that it does not have or that are new, and maps that do not fit."""
+    from stages.networks.dense_reading import check_dense, check_windows, pads  # imported here: PyTorch computes sizes
     from stages.train_overfeat.layers import new_layers
     from stages.training.frozen import check_training
 
     card = plans(settings, network).card
-    check_dense(card, (card.check_classifier(), EDGES))
+    scores = card.check_classifier()
+    check_dense(card, (scores, EDGES))
+    if pads(card, scores):
+        raise BadSetting(
+            f"hidden = []: layers of {card.name} after its trunk pad their input: in training, windows would see zeros "
+            "beyond their edges, but in a dense reading their surroundings; set hidden, pool and side"
+        )
     check_windows(card, settings.sides, settings.border)
     check_training(settings, card, new_layers(card), sources)
 

@@ -10,7 +10,7 @@ from torch import nn
 from stages.contract.errors import BadSetting
 from stages.networks import EDGES, NETWORKS, SOFTMAX
 from stages.networks.architectures import build
-from stages.networks.dense_reading import Dense, Windows, check_dense, dense_outputs, map_windows, windows_of
+from stages.networks.dense_reading import Dense, Windows, check_dense, dense_outputs, map_windows, pads, windows_of
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.heads import Heads, RegionHead, WindowHead
 from stages.networks.network import Network
@@ -133,6 +133,22 @@ def test_windows_of_new_layers_lie_where_their_cells_do() -> None:
     """SqueezeNet's first cell is centred 17.5 pixels inside the input, six cells of 16 pixels 57.5 inside."""
     assert windows_of(NETWORKS["squeezenet1_0"].with_heads(NEW)) == Windows(6, 96, 9.5, 16, 2)
     assert windows_of(NETWORKS["squeezenet1_0"]) == Windows(13, 227, 0.0, 16, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "padded"),
+    [
+        ("shapenet", False),
+        ("squeezenet1_0", False),
+        ("overfeat-fast", False),
+        ("resnet50", True),
+        ("efficientnet_lite0", True),
+    ],
+)
+def test_which_networks_pad_after_their_trunk(name: str, padded: bool) -> None:
+    """Of their own layers; new ones never do."""
+    assert pads(NETWORKS[name], SOFTMAX) is padded
+    assert pads(NETWORKS[name].with_heads(NEW), SOFTMAX) is False
 
 
 def test_places_of_single_windows() -> None:

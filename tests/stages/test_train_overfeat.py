@@ -399,6 +399,8 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         (["train-overfeat.hidden=[8]"], "new fully connected layers need pool; set it"),
         (["train-overfeat.side=3"], "side = 3 is for new fully connected layers"),
         (["network.name='zf'"], "layer 'pool5' of zf cannot be read densely"),
+        (["network.name='resnet50'"], "layers of resnet50 after its trunk pad their input"),
+        (["detect.suppression='merge'", "detect.merge_threshold=1e39"], "merge_threshold"),
         (["extract.layers=['softmax', 'deltas']"], "shapenet has no layer 'deltas'"),
         (["extract.layers=['softmax', 'conv1']"], "shapenet has no layer 'conv1'"),
         (["extract.layers=['softmax']"], "regression = 'network': its layer"),
@@ -423,6 +425,15 @@ def test_maps_with_a_border_are_not_pooled_from(tmp_path: Path) -> None:
     ended = rcnn("run", recipe, work=work, check=False)
     assert ended.returncode == 2
     assert "its maps have border = 16" in ended.stderr
+
+
+@pytest.mark.parametrize("stage", ["train-svm", "train-bbox"])
+def test_dense_windows_are_nothing_to_train_svms_or_box_regressors_on(stage: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "overfeat.toml"
+    recipe.write_text(RECIPE + DETECTOR + f"[{stage}]\nlayer = 'softmax'\n")
+    ended = rcnn("run", recipe, work=tmp_path / "work", check=False)
+    assert ended.returncode == 2
+    assert f"[{stage}] its features are those of dense windows" in ended.stderr
 
 
 def test_edges_belong_to_dense_windows(tmp_path: Path) -> None:
