@@ -100,7 +100,7 @@ def test_looking_at_it(copied, tmp_path):
     recipe, work = copied
     refused = rcnn("units", recipe, work=work, check=False)
     assert refused.returncode == 2
-    assert "are pooled from maps, so its units have no receptive field within them" in refused.stderr
+    assert "are cut out of maps, so its units have no receptive field within them" in refused.stderr
     compared = rcnn("compare", recipe.parent / "small.toml", recipe, work=work).stdout
     assert "extract.method" in compared
 

@@ -23,7 +23,7 @@ from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import check_readable
 from stages.contract.errors import StageError
 from stages.contract.settings import nearest
-from stages.extract import ROI_POOL
+from stages.extract import WARP
 from stages.extract.pictures import UnitRow, View, seen_regions, unit_sheet
 from stages.extract.units import TopRegions, class_selectivity, selective_units, strongest_regions
 from stages.features.reading import NOT_LAYERS
@@ -72,9 +72,9 @@ def open_maps(graph: Graph, split: str, layer: str | None, table: str | None) ->
     reader = Reader(graph.folder(node))
     network = reader.manifest["summary"]["network"]
     settings = node.settings
-    if settings.method == ROI_POOL:
+    if settings.method != WARP:
         raise StageError(
-            f"{graph.recipe.path}: the regions of [{node.table}] are pooled from maps, so its units have no receptive "
+            f"{graph.recipe.path}: the regions of [{node.table}] are cut out of maps, so its units have no receptive "
             'field within them; choose features with method = "warp"'
         )
     chosen, fields = chosen_layer(reader, network["name"], layer)

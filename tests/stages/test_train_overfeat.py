@@ -340,6 +340,8 @@ def test_the_commands(tmp_path: Path) -> None:
     assert measured["boxes_per_image"]["all"] == np.mean([len(boxes) for boxes in windows])
     assert measured["boxes_per_image"]["300"] <= 300
     assert 0 <= every["recall"]["0.7"] <= every["recall"]["0.5"] <= 1
+    done = rcnn("units", recipe, "-o", tmp_path / "units", work=work, check=False)
+    assert (done.returncode, "the regions of [extract] are cut out of maps" in done.stderr) == (2, True)
     done = rcnn("figures", recipe, "--only", "proposals", "-o", tmp_path / "figures", work=work, check=False)
     assert done.returncode == 1
     assert "not drawn: " in done.stdout
