@@ -251,8 +251,8 @@ def linear(before: Dense, weight: torch.Tensor, bias: torch.Tensor | None = None
 def padding(before: Dense, edges: Sequence[int], mode: str = "constant", value: float | None = None) -> Dense:
     """Zeros around every window, the same at the beginning and end of rows and columns, but only those outside the map:
     elsewhere a window sees what lies there."""
-    if mode != "constant" or value:
-        raise NotDense(f"padding '{mode}'")
+    if mode != "constant" or value or tuple(edges[:2]) != tuple(edges[2:]):
+        raise NotDense(f"padding '{mode}' of {tuple(edges)}")
     left, right, above, below = (before.dilation * edge for edge in edges)
     values = nn.functional.pad(before.values, (left, right, above, below))
     return replace(before, values=values, side=before.side + edges[0] + edges[1], padded=True)
@@ -315,8 +315,11 @@ def adaptive_max_pooling(before: Dense, output_size: Any, return_indices: bool =
 
 
 def one_number(value: Any) -> int:
-    """The number that is given for both axes, or twice."""
-    return int(value[0] if isinstance(value, (tuple, list)) else value)
+    """The number that is given for both axes, or twice. Raises NotDense if the axes differ."""
+    numbers = set(value) if isinstance(value, (tuple, list)) else {value}
+    if len(numbers) > 1:
+        raise NotDense(f"{tuple(value)} differs between the axes")
+    return int(numbers.pop())
 
 
 def equal_bins(side: int, bins: int) -> tuple[int, int]:

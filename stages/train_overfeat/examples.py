@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes, covered_share, iou_matrix, reaches
 from stages.matching.examples import IGNORE, unused_regions
 from stages.matching.windows import window_labels
+from stages.networks import NetworkCard
+from stages.networks.dense_reading import windows_of
 from stages.train_overfeat import OBJECT, Settings
 from stages.training.sampling import draw
-from stages.training.whole_images import Objects
+from stages.training.whole_images import Objects, TrainingImage
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,17 @@ def draw_windows(
         tensor(edges, np.float32),
         tensor(objects.labels[used][nearest], np.int64),
     )
+
+
+def windows_of_image(
+    image: TrainingImage[None], card: NetworkCard, classes: int, settings: Settings, random: np.random.Generator
+) -> WindowExamples:
+    """The windows to train on of an image's map, by the network `card` that is trained; `draw_windows`."""
+    windows, margin = windows_of(card), card.trunk.margin[0] + settings.border
+    width, height = image.map_size
+    boxes = (windows.boxes(height, width, margin) / np.float32(image.scale)).astype(np.float32)
+    places = windows.places(height, width)
+    return draw_windows(boxes, places, image.objects, classes, settings, random, image.inputs.device)
 
 
 def chosen_negatives(background: torch.Tensor, count: int, offending: float) -> torch.Tensor:

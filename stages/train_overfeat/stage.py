@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from cache import Column, Reader, Schema, Writer
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.networks import BACKGROUND
 from stages.networks.architectures import empty_module
-from stages.networks.dense_reading import windows_of
 from stages.networks.weights import NETWORK
 from stages.train_overfeat import LOG, STAGE, Settings
-from stages.train_overfeat.examples import WindowExamples, draw_windows
+from stages.train_overfeat.examples import WindowExamples, windows_of_image
 from stages.train_overfeat.training import WindowTraining
 from stages.training.loop import network_schema
 from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
@@ -38,13 +35,9 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     """Trains for `settings.iterations`, saving checkpoints, in one or several processes."""
     source, classes = inputs.network("network"), len(inputs.dataset("images").classes)
     card = trained_card(STAGE, settings, source)
-    windows, margin = windows_of(card), card.trunk.margin[0] + settings.border
 
     def find(image: TrainingImage[None], drawn: DrawnImage) -> WindowExamples:
-        width, height = image.map_size
-        boxes = (windows.boxes(height, width, margin) / np.float32(image.scale)).astype(np.float32)
-        places, device = windows.places(height, width), image.inputs.device
-        return draw_windows(boxes, places, image.objects, classes, settings, drawn.random, device)
+        return windows_of_image(image, card, classes, settings, drawn.random)
 
     train_on_images(
         STAGE.name,

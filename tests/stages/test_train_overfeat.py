@@ -25,11 +25,11 @@ from stages.extract.stage import on_demand
 from stages.maps import Settings as MapsSettings
 from stages.maps.stage import on_demand as maps_on_demand
 from stages.matching.windows import UNUSED
-from stages.networks import EDGES, NETWORKS, SOFTMAX, NetworkSource
+from stages.networks import EDGES, SOFTMAX, NetworkSource
 from stages.networks.dense_reading import dense_outputs, windows_of
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.source import NetworkSettings
-from stages.train_overfeat import Settings
+from stages.train_overfeat import STAGE, Settings
 from stages.train_overfeat.examples import (
     WindowExamples,
     chosen_negatives,
@@ -38,10 +38,12 @@ from stages.train_overfeat.examples import (
     encode_edges,
     labelled_windows,
     regressed_windows,
+    windows_of_image,
 )
 from stages.train_overfeat.training import WindowTraining
 from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
+from stages.training.whole_image_stage import trained_card
 from stages.training.whole_images import DrawnImage, Objects, TrainingImage, WholeImages
 from tests.in_process import rcnn
 from tests.pipeline import torchrun
@@ -202,20 +204,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return open_dataset(["shapes:train"], work=tmp_path_factory.mktemp("data"), options={"images": 6})
 
 
-def sampler(dataset: Any, settings: Settings) -> WholeImages[WindowExamples]:
-    windows, classes = windows_of(NETWORKS["shapenet"]), len(dataset.classes)
+def sampler(dataset: Any, settings: Settings, source: NetworkSource | None = None) -> WholeImages[WindowExamples]:
+    source = source or network_source()
+    card = trained_card(STAGE, settings, source)
 
     def find(image: TrainingImage[None], drawn: DrawnImage) -> WindowExamples:
-        width, height = image.map_size
-        boxes = (windows.boxes(height, width, settings.border) / np.float32(image.scale)).astype(np.float32)
-        places = windows.places(height, width)
-        return draw_windows(boxes, places, image.objects, classes, settings, drawn.random, "cpu")
+        return windows_of_image(image, card, len(dataset.classes), settings, drawn.random)
 
     return WholeImages(
         settings,
         dataset,
         ImageMemory(dataset, 10**8),
-        network_source(),
+        source,
         find,
         Execution(),
         Ranks(),
@@ -226,6 +226,30 @@ def sampler(dataset: Any, settings: Settings) -> WholeImages[WindowExamples]:
 
 def training(dataset: Any, settings: Settings) -> WindowTraining:
     return WindowTraining(settings, network_source(), len(dataset.classes), "cpu", Ranks())
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_edges_of_a_window_lead_to_an_object_of_the_image_as_it_was_drawn(dataset: Any, mirror: bool) -> None:
+    """SqueezeNet's margin, 17 pixels before the image and 3 after it, is the same for mirrored images."""
+    source = NetworkSource.from_settings(NetworkSettings("squeezenet1_0", "random", classes=7))
+    new: dict[str, Any] = {
+        "hidden": (8,),
+        "pool": 2,
+        "side": 2,
+        "overlap_of": "union",
+        "box_overlap": 0.2,
+        "mirror": mirror,
+    }
+    settings = Settings(**{**SMALL, **new, "images_per_batch": 6, "sides": (100,), "longest": 200})
+    windows = windows_of(trained_card(STAGE, settings, source))
+    seen = 0
+    for image in sampler(dataset, settings, source).batch(2):
+        placed = image.examples.box_windows.numpy() * 16 + 9.5 - 17 - 16
+        for (y, x), edges in zip(placed, image.examples.edges.numpy(), strict=True):
+            box = (np.array([x, y, x, y]) + edges * windows.pixels) / image.scale
+            assert np.abs(image.objects.boxes - box).max(axis=1).min() < 0.01
+            seen += 1
+    assert seen
 
 
 @pytest.mark.parametrize("more", [{}, {"per_class": True}, {"hidden": (8, 6), "pool": 2, "side": 3}])
