@@ -161,6 +161,11 @@ class Settings(WholeImageTraining):
                 f"background_overlap = {self.background_overlap} is greater than positive_overlap = "
                 f"{self.positive_overlap}; a window cannot be both background and an object, lower background_overlap"
             )
+        if self.most_positive == 0:
+            raise BadSetting(
+                f"positive_fraction = {self.positive_fraction} of windows_per_image = {self.windows_per_image} is no "
+                "window, so the classifier would see no objects; raise either"
+            )
         new = {"pool": self.pool, "side": self.side}
         for name, value in new.items():
             if self.hidden and value is None:

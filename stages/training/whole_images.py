@@ -272,7 +272,9 @@ def check_maps_settings(settings: WholeImageTraining, maps: Any) -> None:
             f"its maps have border = {maps.border}, and the training {settings.map_border}; set both to the same value"
         )
     if settings.mirror and not maps.mirrored:
-        raise BadSetting("mirror = true needs the maps of mirrored images, too; set mirrored = true in [maps]")
+        raise BadSetting(
+            "mirror = true needs the maps of mirrored images, too; set mirrored = true in the table of its maps"
+        )
 
 
 def maps_of_trunk(inputs: Inputs, source: NetworkSource, stage: str, border: int) -> ItemReader | None:

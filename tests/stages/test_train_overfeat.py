@@ -422,6 +422,8 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         (["train-overfeat.background_overlap=0.6"], "a window cannot be both background and an object"),
         (["train-overfeat.sides=[30,100]"], "a shorter side of 30 pixels has no window, which is 64 pixels wide"),
         (["maps.border=0", "maps.sides=[100,60]"], "a shorter side of 60 pixels has no window"),
+        (["train-overfeat.positive_fraction=0.001"], "the classifier would see no objects"),
+        (["train-overfeat.windows_per_image=2"], "positive_fraction = 0.25 of windows_per_image = 2 is no window"),
         (["train-overfeat.hidden=[8]"], "new fully connected layers need pool; set it"),
         (["train-overfeat.side=3"], "side = 3 is for new fully connected layers"),
         (["network.name='zf'"], "layer 'pool5' of zf cannot be read densely"),
