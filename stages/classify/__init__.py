@@ -130,7 +130,7 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
 
 STAGE = Stage(
     name="classify",
-    summary="Class scores of whole images; top-1 and top-5 errors.",
+    summary="Classify whole images, and measure top-1 and top-5 errors.",
     schema_version=1,
     settings=Settings,
     makes="class-scores",

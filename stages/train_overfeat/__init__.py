@@ -231,7 +231,7 @@ LOG = LogColumns(
 
 STAGE = Stage(
     name="train-overfeat",
-    summary="Train OverFeat, a classifier and a box regressor of every window of the map.",
+    summary="Train OverFeat, a classifier and a box regressor for every window of the map.",
     schema_version=1,
     settings=Settings,
     makes="network",
