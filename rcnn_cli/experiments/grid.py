@@ -154,6 +154,11 @@ def load_grid(path: Path, seeds: str | None = None) -> Grid:
     if seeds is not None:
         table["seeds"] = parse_seeds(seeds)
     settings = build_settings(Settings, table, str(path))
+    if seeds is not None and not settings.seed_settings:
+        raise GridError(
+            f"{path}: --seeds needs seed_settings in the grid, the settings that take a seed, such as "
+            '["pretrain.seed"]; add them, or leave out --seeds'
+        )
     if bool(settings.seeds) != bool(settings.seed_settings):
         raise GridError(f'{path}: seeds = [0, 1, 2] and seed_settings = ["pretrain.seed"] only make sense together')
     if bool(tables["cells"]) == bool(tables["axes"]):

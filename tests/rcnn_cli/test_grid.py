@@ -202,6 +202,11 @@ def test_a_missing_grid(tmp_path):
         load_grid(tmp_path / "none.toml")
 
 
+def test_seeds_need_settings_that_take_them(tmp_path):
+    with pytest.raises(StageError, match="--seeds needs seed_settings in the grid"):
+        load_grid(write(tmp_path, CELLS), "0")
+
+
 def test_the_examples_in_the_docs_are_sound(tmp_path):
     blocks = (PROJECT / "docs/ablations.md").read_text().split("```toml")[1:]
     examples = [block.partition("```")[0] for block in blocks]
