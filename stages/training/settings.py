@@ -55,7 +55,7 @@ class WholeImageTraining:
         80_000,
         "Iterations, each one update of the weights.",
         at_least=1,
-        source="alternating training: 80,000 + 40,000",
+        source="Faster R-CNN, alternating training: 80,000 + 40,000",
     )
     images_per_batch: int = setting(
         1, "Images per iteration.", at_least=1, source="Faster R-CNN section 3.1.3: 1; Fast R-CNN section 2.3: 2"
@@ -98,13 +98,13 @@ class WholeImageTraining:
         2.0,
         "The learning rate of biases, as a multiple of that of the weights.",
         at_least=0,
-        source="release, train.prototxt: lr_mult 1 and 2",
+        source="Faster R-CNN's release, train.prototxt: lr_mult 1 and 2",
     )
     new_layer_rate: float = setting(
         1.0,
         "The learning rate of new layers, as a multiple of that of the others.",
         above=0,
-        source="release, train.prototxt: lr_mult 1 and 2 of all layers",
+        source="Faster R-CNN's release, train.prototxt: lr_mult 1 and 2 of all layers",
     )
     most_gradient: float = setting(
         0.0,
