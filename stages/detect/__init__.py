@@ -235,7 +235,7 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
 
 STAGE = Stage(
     name="detect",
-    summary="Score every proposal, apply box regression and suppress overlapping detections.",
+    summary="Score every proposal or window, apply box regression, and suppress or merge overlapping boxes.",
     schema_version=1,
     settings=Settings,
     makes="detections",

@@ -199,7 +199,7 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
 
 STAGE = Stage(
     name="extract",
-    summary="Run every region through the network and keep the outputs of its layers.",
+    summary="Run every region or window through the network and keep the outputs of its layers.",
     schema_version=1,
     settings=Settings,
     makes="features",
