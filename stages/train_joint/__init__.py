@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.contract.card import Input, LogColumns, Stage
+from stages.contract.card import LogColumns, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting, with_default
 from stages.networks import PlannedNetwork
 from stages.networks.heads import POOLINGS, Heads, ProposalHead
 from stages.training.anchor_settings import AnchorTraining
 from stages.training.region_settings import RegionTraining
-from stages.training.settings import WholeImageTraining
+from stages.training.settings import ON_WHOLE_IMAGES, WholeImageTraining
 
 APPROXIMATE, WARPED = "approximate", "warped"
 """Whether the losses of regions stop at their boxes, or reach the region proposal network through them."""
@@ -137,11 +137,7 @@ STAGE = Stage(
     schema_version=1,
     settings=Settings,
     makes="network",
-    inputs=(
-        Input("images", kinds=("dataset",), crowds=True),
-        Input("network", kinds=("network",), default=("pretrain", "network")),
-        Input("maps", kinds=("maps",), optional=True, of_trunk=True),
-    ),
+    inputs=ON_WHOLE_IMAGES,
     module="stages.train_joint.stage",
     split="train",
     part_size=1,

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.contract.card import Input, LogColumns, Stage
+from stages.contract.card import LogColumns, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
 from stages.networks import EDGES, PlannedNetwork
 from stages.networks.heads import Heads, WindowHead
-from stages.training.settings import TRUNK, WholeImageTraining
+from stages.training.settings import ON_WHOLE_IMAGES, TRUNK, WholeImageTraining
 
 OBJECT, UNION = "object", "union"
 
@@ -235,11 +235,7 @@ STAGE = Stage(
     schema_version=1,
     settings=Settings,
     makes="network",
-    inputs=(
-        Input("images", kinds=("dataset",), crowds=True),
-        Input("network", kinds=("network",), default=("pretrain", "network")),
-        Input("maps", kinds=("maps",), optional=True, of_trunk=True),
-    ),
+    inputs=ON_WHOLE_IMAGES,
     module="stages.train_overfeat.stage",
     split="train",
     part_size=1,

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.contract.card import Input, LogColumns, Stage
+from stages.contract.card import LogColumns, Stage
 from stages.contract.settings import setting
 from stages.networks import PlannedNetwork
 from stages.networks.heads import Heads, ProposalHead
 from stages.training.anchor_settings import AnchorTraining
-from stages.training.settings import WholeImageTraining
+from stages.training.settings import ON_WHOLE_IMAGES, WholeImageTraining
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,7 @@ STAGE = Stage(
     schema_version=1,
     settings=Settings,
     makes="network",
-    inputs=(
-        Input("images", kinds=("dataset",), crowds=True),
-        Input("network", kinds=("network",), default=("pretrain", "network")),
-        Input("maps", kinds=("maps",), optional=True, of_trunk=True),
-    ),
+    inputs=ON_WHOLE_IMAGES,
     module="stages.train_rpn.stage",
     split="train",
     part_size=1,

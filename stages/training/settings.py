@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from stages.contract.card import Input
 from stages.contract.errors import BadSetting
 from stages.contract.settings import Condition, setting
 from stages.image_sides import check_sides
@@ -41,6 +42,14 @@ def image_memory_setting(only_with: Condition | None = None) -> Any:
     """The setting `image_memory` of a stage that trains a network on images."""
     what = "MB of decoded images to keep in memory."
     return setting(2000, what, at_least=0, identity=False, only_with=only_with, source="ours")
+
+
+ON_WHOLE_IMAGES = (
+    Input("images", kinds=("dataset",), crowds=True),
+    Input("network", kinds=("network",), default=("pretrain", "network")),
+    Input("maps", kinds=("maps",), optional=True, of_trunk=True),
+)
+"""The inputs of a stage that trains a detector on whole images alone."""
 
 
 @dataclass(frozen=True)

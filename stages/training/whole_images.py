@@ -24,9 +24,8 @@ from stages.images.batches import read_ahead
 from stages.images.scale import image_scale, scaled_image
 from stages.matching.examples import unused_regions
 from stages.networks import NetworkCard, NetworkSource
-from stages.networks.architectures import empty_module
+from stages.networks.dense_reading import without_weights
 from stages.networks.feature_maps import FeatureMaps, check_maps, planes_of, prepared_image
-from stages.networks.network import Network
 from stages.plurals import number_of
 from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
@@ -119,8 +118,7 @@ class MapSizes:
     """How many cells the map of a network has for an input of any size; computed without weights."""
 
     def __init__(self, card: NetworkCard) -> None:
-        module = empty_module(card, 2)
-        self.network = Network(card, module, 2, card.preprocessing)
+        self.network = without_weights(card)
         self.known: dict[tuple[int, int], tuple[int, int]] = {}
 
     def of(self, width: int, height: int) -> tuple[int, int]:
