@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.boxes import Boxes
 
 if TYPE_CHECKING:
-    from stages.networks import Preprocessing
+    from stages.images.preprocessing import Preprocessing
 
 MODES = ("warp", "square", "square-masked")
 Side = int | NDArray[np.int64]

@@ -6,22 +6,19 @@
 
 from __future__ import annotations
 
+from stages.images.preprocessing import CAFFE, PREPROCESSINGS, TORCHVISION, Preprocessing
 from stages.networks.cards import (
     BACKGROUND,
-    CAFFE,
     DELTAS,
     DROPOUTS,
     EDGES,
     NETWORK_TABLES,
     NETWORKS,
-    PREPROCESSINGS,
     SOFTMAX,
-    TORCHVISION,
     Layer,
     NetworkCard,
     PlannedNetwork,
     PlannedTraining,
-    Preprocessing,
 )
 from stages.networks.source import NetworkSettings, NetworkSource, planned_network
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from cache.files import cannot
 from stages.contract.errors import BadSetting, StageError
 from stages.contract.settings import setting
+from stages.images.preprocessing import PREPROCESSINGS, Preprocessing
 from stages.input_files import check_is_file
-from stages.networks.cards import NETWORKS, PREPROCESSINGS, NetworkCard, PlannedNetwork, Preprocessing
+from stages.networks.cards import NETWORKS, NetworkCard, PlannedNetwork
 from stages.networks.heads import NO_HEADS, Heads
 from stages.networks.weights_file import WeightsRecord, read_record
 
