@@ -34,9 +34,10 @@ from stages.training.region_examples import (
     region_losses,
     region_outputs,
 )
-from stages.training.whole_images import Objects, WholeImages
+from stages.training.whole_images import WholeImages
 from tests.in_process import rcnn
 from tests.pipeline import torchrun
+from tests.stages.annotated_objects import objects
 
 SMALL: dict[str, Any] = {"iterations": 4, "images_per_batch": 2, "sides": (64,), "longest": 120, "frozen": ("none",)}
 RECIPE = """
@@ -72,16 +73,6 @@ regression = "network"
 cap = "image"
 [eval]
 """
-
-
-def objects(boxes: list[list[float]], labels: list[int], unused: list[bool] | None = None) -> Objects:
-    none = [False] * len(boxes)
-    return Objects(
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(labels, np.int32),
-        np.array(none, bool),
-        np.array(unused or none, bool),
-    )
 
 
 def test_labels_by_hand() -> None:

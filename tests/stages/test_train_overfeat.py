@@ -44,9 +44,10 @@ from stages.train_overfeat.training import WindowTraining
 from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
 from stages.training.whole_image_stage import trained_card
-from stages.training.whole_images import DrawnImage, Objects, TrainingImage, WholeImages
+from stages.training.whole_images import DrawnImage, TrainingImage, WholeImages
 from tests.in_process import rcnn
 from tests.pipeline import torchrun
+from tests.stages.annotated_objects import objects
 
 SMALL: dict[str, Any] = {
     "iterations": 4,
@@ -88,16 +89,6 @@ regression = "network"
 cap = "image"
 [eval]
 """
-
-
-def objects(boxes: list[list[float]], labels: list[int], unused: list[bool] | None = None) -> Objects:
-    none = [False] * len(boxes)
-    return Objects(
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(labels, np.int32),
-        np.array(none, bool),
-        np.array(unused or none, bool),
-    )
 
 
 def test_labels_by_hand() -> None:
