@@ -106,9 +106,15 @@ def layer_of(settings: Settings, card: NetworkCard) -> str:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a network without a classifier or, with dense windows, one that cannot be read densely, for
-    sides over `longest`, and for images smaller than the network's input."""
+    """Raises BadSetting for a network without a classifier, or one that takes context from a lower scale, or, with
+    dense windows, one that cannot be read densely, for sides over `longest`, and for images smaller than the network's
+    input."""
     card, layer = network.card, layer_of(settings, network.card)
+    if card.takes_context:
+        raise BadSetting(
+            f"this {card.name} takes context from the next lower scale, and images are classified at each scale by "
+            "itself; name a network trained without context"
+        )
     if settings.method == CROPS:
         side = crop_side(settings, card)
         if side < card.input_size:

@@ -130,8 +130,9 @@ class Settings:
 def check_layers(settings: Settings, card: NetworkCard) -> None:
     """Raises BadSetting if `layers` is empty, repeats a layer or names one that the network does not have (or that it
     does not compute from pooled regions or dense windows), for a padding that leaves no room for the region, for
-    another pooling than the network was trained with, for box deltas of anything but pooled regions and box edges of
-    anything but dense windows, and for a truncated layer that is not fully connected, or not needed for `layers`."""
+    regions of a network that takes context from a lower scale, for another pooling than the network was trained with,
+    for box deltas of anything but pooled regions and box edges of anything but dense windows, and for a truncated layer
+    that is not fully connected, or not needed for `layers`."""
     if not settings.layers or len(set(settings.layers)) < len(settings.layers):
         raise BadSetting(
             f"layers = {list(settings.layers)} must name one or more layers of {card.name}, each once "
@@ -146,6 +147,11 @@ def check_layers(settings: Settings, card: NetworkCard) -> None:
             raise BadSetting(
                 f"layers = {list(settings.layers)}: {moves}; leave out '{layer}', or set method = '{method}'"
             )
+    if card.takes_context and settings.method != DENSE:
+        raise BadSetting(
+            f"method = '{settings.method}': this {card.name} sees each window at the next lower scale, too; set "
+            f"method = '{DENSE}'"
+        )
     if settings.method == WARP:
         card.check_padding(settings.padding)
     elif settings.method == DENSE:

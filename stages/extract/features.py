@@ -138,15 +138,19 @@ def pooled_features(
     return {name: values[regions.inverse] for name, values in features.items()}
 
 
-def dense_features(maps: FeatureMaps, network: Network, settings: Settings) -> Features:
-    """As `extract_features`, of the windows of all maps of an image, in the order of `map_windows`."""
+def dense_features(maps: FeatureMaps, network: Network, settings: Settings, border: int) -> Features:
+    """As `extract_features`, of the windows of all maps of an image, in the order of `map_windows`; `border` is the
+    setting of the maps."""
     windows = windows_of(network.card)
     step = 1 if settings.fine else windows.step
-    planes = (planes_of(cells, network.device)[None].to(network.dtype) for cells in maps.maps)
+    planes = [planes_of(cells, network.device)[None].to(network.dtype) for cells in maps.maps]
+    margin = network.card.trunk.margin[0] + border
     with torch.inference_mode():
         dense = (
-            dense_outputs(network, cells, settings.layers, windows.cells)
-            for cells in planes
+            dense_outputs(
+                network, cells, settings.layers, windows.cells, windows.lower_scale(planes, maps.scales, level, margin)
+            )
+            for level, cells in enumerate(planes)
             if min(windows.on_map(*cells.shape[2:]))
         )
         outputs = ({name: layer.every(step) for name, layer in level.items()} for level in dense)

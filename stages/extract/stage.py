@@ -279,7 +279,8 @@ def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
     settings, execution, cut_from = task.settings, task.execution, regions.cut_from
     with arithmetic(settings.precision, execution.device):
         if settings.method == DENSE and isinstance(cut_from, FeatureMaps):
-            features = dense_features(cut_from, network, settings)
+            assert task.maps is not None
+            features = dense_features(cut_from, network, settings, border_of(task.maps))
         elif isinstance(cut_from, FeatureMaps):
             features = pooled_features(cut_from, regions.boxes, network, settings, execution.batch_size)
         else:

@@ -220,6 +220,11 @@ class NetworkCard:
             )
         return self.scores_layer
 
+    @property
+    def takes_context(self) -> bool:
+        """Whether a window is seen at the next lower scale too, so that one map alone is not enough."""
+        return self.heads.windows is not None and self.heads.windows.context
+
     def check_proposals(self) -> ProposalHead:
         """The region proposal network. Raises BadSetting for a network without one."""
         if self.heads.proposals is None:
@@ -343,17 +348,21 @@ def with_window_head(card: NetworkCard, head: WindowHead) -> NetworkCard:
     if not head.hidden:
         card.check_classifier()
         return replace(card, layers={**card.layers, EDGES: Layer(size, card.head.start)})
-    return with_new_layers(card, head.side, head.hidden, lambda last: {EDGES: Layer(size, POOLED)})
+    return with_new_layers(card, head.side, head.hidden, lambda last: {EDGES: Layer(size, POOLED)}, head.scales)
 
 
 def with_new_layers(
-    card: NetworkCard, side: int, hidden: Sequence[int], outputs: Callable[[str], Mapping[str, Layer]]
+    card: NetworkCard,
+    side: int,
+    hidden: Sequence[int],
+    outputs: Callable[[str], Mapping[str, Layer]],
+    scales: int = 1,
 ) -> NetworkCard:
-    """The card with new layers after its trunk: POOLED to `side` x `side` cells, fc6, fc7, ... of the sizes `hidden`,
-    CLASS_SCORES, and further `outputs`, given the name of the last of them."""
+    """The card with new layers after its trunk: POOLED to `side` x `side` cells, at so many `scales`, fc6, fc7, ... of
+    the sizes `hidden`, CLASS_SCORES, and further `outputs`, given the name of the last of them."""
     kept = {name: card.layers[name] for name in card.needed([card.trunk.layer])}
     names = [f"fc{number}" for number in range(6, 6 + len(hidden))]
-    pooled = Layer(card.trunk.channels * side**2, card.trunk.layer)
+    pooled = Layer(scales * card.trunk.channels * side**2, card.trunk.layer)
     new = {name: Layer(size, parent) for name, size, parent in zip(names, hidden, [POOLED, *names], strict=False)}
     further = outputs(names[-1])
     layers = {

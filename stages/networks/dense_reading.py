@@ -38,7 +38,7 @@ class Dense:
     `values` [1, C, H, W]: the window in row y and column x has the units (y + i x `dilation`, x + j x `dilation`), i
     and j from 0 to `side` - 1, so that H is the number of windows along y plus (`side` - 1) x `dilation`. `flat`: the
     layer is the vector of all these, in C, H, W order. `padded`: operations after the trunk padded their input, so that
-    a window sees what lies beyond its edges.
+    a window sees what lies beyond its edges. With a `context`, the channels of each window's context follow its own.
 
     The network's own modules compute it: where they call PyTorch's operations, those below take their place.
     """
@@ -48,6 +48,7 @@ class Dense:
     dilation: int = 1
     flat: bool = False
     padded: bool = False
+    context: Context | None = None
 
     @classmethod
     def __torch_function__(
@@ -55,7 +56,7 @@ class Dense:
     ) -> Dense:
         """One of PyTorch's operations on all windows. Raises NotDense for those that have no dense form."""
         operation = OPERATIONS.get(function)
-        if operation is None:
+        if operation is None or (args[0].context is not None and operation is not linear):
             raise NotDense(getattr(function, "__name__", str(function)))
         return operation(*args, **(kwargs or {}))
 
@@ -63,7 +64,8 @@ class Dense:
         return replace(self, values=self.values + other.values, padded=self.padded or other.padded)
 
     def __mul__(self, factor: float) -> Dense:
-        return replace(self, values=self.values * factor)
+        context = None if self.context is None else replace(self.context, windows=self.context.windows * factor)
+        return replace(self, values=self.values * factor, context=context)
 
     def dim(self) -> int:
         """The number of dimensions of the layer for N windows: [N, C, H, W] or [N, D]."""
@@ -86,20 +88,45 @@ class Dense:
         )
 
     def of(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """The units [n, C, side, side] of the windows in `rows` int64 [n] and `columns` int64 [n]. Gradients reach the
-        values."""
+        """The units [n, C, side, side] of the windows in `rows` int64 [n] and `columns` int64 [n]; C counts the
+        channels of the context, too. Gradients reach the values."""
         units = torch.arange(self.side, device=self.values.device) * self.dilation
         y = rows[:, None] + units
         x = columns[:, None] + units
-        return self.values[0][:, y[:, :, None], x[:, None, :]].transpose(0, 1)
+        own = self.values[0][:, y[:, :, None], x[:, None, :]].transpose(0, 1)
+        if self.context is None:
+            return own
+        below = self.context.windows.of(self.context.rows[rows], self.context.columns[columns])
+        return torch.cat([own, below], dim=1)
 
     def every(self, step: int = 1) -> torch.Tensor:
         """The flattened outputs of every `step`-th window in both directions, row by row: [n, D]."""
         height, width = self.windows
-        if self.side == 1:
+        if self.side == 1 and self.context is None:
             return self.values[0, :, 0:height:step, 0:width:step].flatten(1).T
         y, x = torch.meshgrid(torch.arange(0, height, step), torch.arange(0, width, step), indexing="ij")
         return self.of(y.flatten().to(self.values.device), x.flatten().to(self.values.device)).flatten(1)
+
+
+@dataclass(frozen=True)
+class Context:
+    """The context of all windows of a map (OverFeat section 5): the `windows` of the same image at a lower scale, of
+    which that in row `rows` [y] and column `columns` [x] is centred nearest to the window in row y and column x; int64
+    [H] and [W]."""
+
+    windows: Dense
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LowerScale:
+    """Where the context of a map's windows comes from: the trunk's map [1, C, H', W'] of the same image at a lower
+    scale, and `rows`, `columns` as in `Context`."""
+
+    maps: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -133,6 +160,44 @@ class Windows:
         rows, columns = self.on_map(height, width)
         return np.mgrid[0:rows, 0:columns].reshape(2, -1).T.astype(np.int64)
 
+    def nearest(
+        self, scales: tuple[float, float], cells: tuple[int, int], below: tuple[int, int], margin: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The windows of a lower scale that are centred nearest to those of a map: their rows and columns, int64 [H]
+        and [W] for H x W windows.
+
+        `scales` are the map's and the lower one, `cells` and `below` the heights and widths of the two maps; `margin`
+        as in `boxes`. Halfway between two windows, it is the later one.
+        """
+        scale, lower = scales
+        first = self.begin - margin + self.pixels / 2
+        places = []
+        for own, others in zip(self.on_map(*cells), self.on_map(*below), strict=True):
+            centres = (np.arange(own) * self.stride + first) / scale
+            nearest = np.floor((centres * lower - first) / self.stride + 0.5).astype(np.int64)
+            places.append(torch.from_numpy(nearest.clip(0, others - 1)))
+        return places[0], places[1]
+
+    def lower_scale(
+        self, maps: Sequence[torch.Tensor], scales: Sequence[float], level: int, margin: float
+    ) -> LowerScale:
+        """Where the context of the windows of map `level` comes from, of an image's `maps` [1, C, H, W] at `scales`:
+        the next lower scale at which a window fits; for the lowest it is the map itself."""
+        with_windows = [number for number, cells in enumerate(maps) if min(self.on_map(*cells.shape[2:]))]
+        below = next_lower(scales, level, with_windows)
+        (height, width), (height_below, width_below) = maps[level].shape[2:], maps[below].shape[2:]
+        rows, columns = self.nearest(
+            (scales[level], scales[below]), (height, width), (height_below, width_below), margin
+        )
+        device = maps[below].device
+        return LowerScale(maps[below], rows.to(device), columns.to(device))
+
+
+def next_lower(scales: Sequence[float], level: int, among: Sequence[int]) -> int:
+    """The number of the next lower of `scales` than that of `level`, `among` some of them; `level` if there is none."""
+    lower = [number for number in among if scales[number] < scales[level]]
+    return max(lower, key=lambda number: scales[number]) if lower else level
+
 
 def windows_of(card: NetworkCard) -> Windows:
     """The windows of a network: those of its own input, or of a window head with layers of its own.
@@ -160,8 +225,9 @@ def windows_with(name: str, heads: Heads) -> Windows:
 def single_window(card: NetworkCard, layers: Sequence[str], cells: int) -> dict[str, Dense]:
     """`dense_outputs` of a map with a single window, without numbers."""
     maps = torch.empty((1, card.trunk.channels, cells, cells), device="meta")
+    first = torch.zeros(1, dtype=torch.int64, device="meta")
     with torch.inference_mode():
-        return dense_outputs(without_weights(card), maps, layers, cells)
+        return dense_outputs(without_weights(card), maps, layers, cells, LowerScale(maps, first, first))
 
 
 def without_weights(card: NetworkCard) -> Network:
@@ -210,13 +276,16 @@ def map_windows(maps: FeatureMaps, card: NetworkCard, border: int, fine: bool) -
     return np.concatenate(boxes), levels
 
 
-def dense_outputs(network: Network, maps: torch.Tensor, layers: Sequence[str], cells: int) -> dict[str, Dense]:
+def dense_outputs(
+    network: Network, maps: torch.Tensor, layers: Sequence[str], cells: int, lower: LowerScale | None = None
+) -> dict[str, Dense]:
     """The outputs of `layers` for all windows of `cells` x `cells` cells of the trunk's map [1, C, H, W] of one image,
-    which has at least that many.
+    which has at least that many. A network that takes context needs a `lower` scale; others do not look at it.
 
     Raises BadSetting for a layer that is not computed from the map, or not by operations that can be read densely.
     """
     card = network.card
+    assert lower is not None or not card.takes_context
     done: dict[str | None, Any] = {card.trunk.layer: Dense(maps, cells)}
     for name in card.needed([layer for layer in layers if layer != card.trunk.layer], card.trunk.layer):
         try:
@@ -225,6 +294,10 @@ def dense_outputs(network: Network, maps: torch.Tensor, layers: Sequence[str], c
             raise BadSetting(
                 f"layer '{name}' of {card.name} cannot be read densely ({operation}); choose another network or layer"
             ) from None
+        if name == card.head.start and lower is not None and card.takes_context:
+            step: Callable[..., Any] = network.steps[name]
+            below = step(Dense(lower.maps, cells))
+            done[name] = replace(done[name], context=Context(below, lower.rows, lower.columns))
     return {name: done[name] for name in layers}
 
 
@@ -242,10 +315,15 @@ def pointwise(function: Callable[..., torch.Tensor]) -> Callable[..., Dense]:
 
 
 def linear(before: Dense, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Dense:
-    """A fully connected layer as a convolution over the units of each window."""
-    kernel = weight.view(len(weight), before.values.shape[1], before.side, before.side)
-    values = nn.functional.conv2d(before.values, kernel, bias, dilation=before.dilation)
-    return replace(before, values=values, side=1, flat=True)
+    """A fully connected layer as a convolution over the units of each window, and over those of its context."""
+    kernel = weight.view(len(weight), -1, before.side, before.side)
+    channels, context = before.values.shape[1], before.context
+    values = nn.functional.conv2d(before.values, kernel[:, :channels], bias, dilation=before.dilation)
+    if context is not None:
+        of_context = kernel[:, channels:].flatten(1)
+        below = linear(context.windows, of_context).values
+        values = values + below[:, :, context.rows[:, None], context.columns[None, :]]
+    return replace(before, values=values, side=1, flat=True, context=None)
 
 
 def padding(before: Dense, edges: Sequence[int], mode: str = "constant", value: float | None = None) -> Dense:

@@ -107,11 +107,11 @@ class WindowLayers(FullyConnected):
     """The layers that a window head adds to a network (see `WindowHead`): OverFeat's regressor (section 4.2, Figure 8),
     and a classifier if it has `hidden` layers.
 
-    A pooled window has `channels` x `side` x `side` cells.
+    A pooled window has `channels` x `side` x `side` cells, at each of the head's scales.
     """
 
     def __init__(self, head: WindowHead, channels: int, side: int, classes: int) -> None:
-        size = channels * side**2
+        size = head.scales * channels * side**2
         super().__init__(size, head.hidden, head.scale, classes)
         self.boxes = nn.ModuleList()
         for length in head.box_hidden:
@@ -124,7 +124,8 @@ class WindowLayers(FullyConnected):
         return {**super().steps(), EDGES: self.edges}
 
     def edges(self, cells: torch.Tensor) -> torch.Tensor:
-        """The edges from pooled windows [N, C, side, side]: float32 [N, 4] or [N, 4 (classes - 1)]."""
+        """The edges from pooled windows [N, C, side, side], C counting all scales: float32 [N, 4] or
+        [N, 4 (classes - 1)]."""
         values = cells.flatten(1) * self.scale
         for layer in self.boxes:
             values = torch.relu(layer(values))

@@ -61,7 +61,8 @@ class WindowHead:
     Without `hidden`, classes are scored by the network's own layers; with it, windows of `pool` x `side` cells, max
     pooled to `side` x `side` cells and multiplied by `scale`, go through new fully connected layers of these sizes. The
     edges come from the pooled window through fully connected layers of the sizes `box_hidden`: four, or four for each
-    class (`per_class`).
+    class (`per_class`). With `context`, which needs `hidden`, both also take the window of the next lower scale that is
+    centred nearest: its channels follow the window's own (section 5).
     """
 
     box_hidden: tuple[int, ...] = (4096, 1024)
@@ -70,6 +71,12 @@ class WindowHead:
     pool: int = 1
     side: int = 0
     scale: float = 1.0
+    context: bool = False
+
+    @property
+    def scales(self) -> int:
+        """The number of scales at which a window is seen."""
+        return 2 if self.context else 1
 
     @property
     def cells(self) -> int:
@@ -106,7 +113,9 @@ class Heads:
             }
         if self.windows is not None:
             recorded["windows"] = {
-                name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.windows).items()
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in vars(self.windows).items()
+                if name != "context" or value  # earlier versions had none
             }
         return recorded
 
@@ -140,6 +149,7 @@ class Heads:
                 int(windows["pool"]),
                 int(windows["side"]),
                 float(windows["scale"]),
+                bool(windows.get("context", False)),
             )
             if windows is not None
             else None,
@@ -166,6 +176,8 @@ class Heads:
             numbers += (*windows.box_hidden, *windows.hidden, windows.pool, windows.scale)
             if windows.hidden:
                 numbers += (windows.side,)
+            elif windows.context:
+                raise ValueError("context without hidden layers")
             if regions is not None:
                 raise ValueError("a head of regions and one of windows")
         if not all(0 < number < math.inf for number in numbers):

@@ -81,6 +81,13 @@ class Settings(WholeImageTraining):
         at_least=1,
         source="OverFeat Table 1: 5 or 6",
     )
+    context: bool = setting(
+        False,
+        "For new fully connected layers, and the regressor: whether they take the window of the next lower scale that "
+        "is centred nearest, too; the lowest scale takes itself.",
+        later=True,
+        source="OverFeat section 5, which does not say how",
+    )
     cells_scale: float = setting(
         1.0,
         "The regressor and new fully connected layers take the cells times this.",
@@ -166,6 +173,8 @@ class Settings(WholeImageTraining):
                 f"positive_fraction = {self.positive_fraction} of windows_per_image = {self.windows_per_image} is no "
                 "window, so the classifier would see no objects; raise either"
             )
+        if self.context and not self.hidden:
+            raise BadSetting("context = true doubles what the first layers take; set hidden, pool and side of new ones")
         new = {"pool": self.pool, "side": self.side}
         for name, value in new.items():
             if self.hidden and value is None:
@@ -183,11 +192,16 @@ class Settings(WholeImageTraining):
         """Pixels of the mean colour around the scaled image, besides the trunk's margin."""
         return self.border
 
+    @property
+    def reads_lower_scale(self) -> bool:
+        """Whether the image is read at the next lower of `sides`, too."""
+        return self.context
+
     def heads(self, network: PlannedNetwork) -> Heads:
         """The heads of the trained network. Raises BadSetting for the network's own layers after its trunk if an
         earlier training has replaced them."""
         head = WindowHead(
-            self.box_hidden, self.per_class, self.hidden, self.pool or 1, self.side or 0, self.cells_scale
+            self.box_hidden, self.per_class, self.hidden, self.pool or 1, self.side or 0, self.cells_scale, self.context
         )
         before = network.card.heads
         for other in (before.regions, before.windows):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from stages.networks import EDGES, NetworkSource, PlannedNetwork
-from stages.networks.dense_reading import Dense, dense_outputs, windows_of
+from stages.networks.dense_reading import Dense, LowerScale, dense_outputs, windows_of
 from stages.networks.head_layers import PROPOSALS
 from stages.train_overfeat import LOG, STAGE, Settings
 from stages.train_overfeat.examples import WindowExamples, chosen_negatives, edge_loss
@@ -46,8 +46,8 @@ class WindowTraining(DetectorTraining[WindowExamples]):
         if not len(examples.positives) + len(examples.candidates) + len(examples.box_windows):
             nothing = maps.new_zeros(())
             return nothing, {**dict.fromkeys(LOG.losses, nothing), **hits(maps.new_zeros((0, 1)), examples.labels, 0)}
-        pooled = dense_outputs(self.network, maps, [self.network.card.head.start], self.cells)
-        windows = pooled[self.network.card.head.start]
+        start = self.network.card.head.start
+        windows = dense_outputs(self.network, maps, [start], self.cells, self.lower_scale(maps, image))[start]
         with torch.no_grad():
             background = torch.softmax(self.scores(windows, examples.candidates), dim=1)[:, self.background]
         negatives = examples.candidates[chosen_negatives(background, examples.negatives, settings.offending)]
@@ -58,6 +58,15 @@ class WindowTraining(DetectorTraining[WindowExamples]):
         boxes = settings.box_weight * edge_loss(edges, examples.edges, examples.box_labels)
         recognised = hits(scores, labels, len(examples.positives))
         return classes + boxes, {"loss": classes + boxes, "class_loss": classes, "box_loss": boxes, **recognised}
+
+    def lower_scale(self, maps: torch.Tensor, image: TrainingImage[WindowExamples]) -> LowerScale | None:
+        """Where the context of an image's windows comes from; None without context."""
+        if image.lower is None:
+            return None
+        below = image.lower.inputs if image.is_map else self.maps(image.lower.inputs)
+        margin = self.network.card.trunk.margin[0] + self.of_windows.border
+        scales = (image.scale, image.lower.scale)
+        return windows_of(self.network.card).lower_scale((maps, below), scales, 0, margin)
 
     def scores(self, windows: Dense, places: torch.Tensor) -> torch.Tensor:
         """Class scores [n, K + 1] of the windows at `places` int64 [n, 2]."""

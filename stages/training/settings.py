@@ -175,6 +175,11 @@ class WholeImageTraining:
         return TRUNK in self.frozen
 
     @property
+    def reads_lower_scale(self) -> bool:
+        """Whether each image is read at the next lower of `sides`, too."""
+        return False
+
+    @property
     def map_border(self) -> int:
         """Pixels of the mean colour around the scaled image, besides the trunk's margin."""
         return 0

@@ -21,10 +21,11 @@ from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs, ItemReader
 from stages.datasets import Dataset
 from stages.images.batches import read_ahead
+from stages.images.reading import Pixels
 from stages.images.scale import image_scale, scaled_image
 from stages.matching.examples import unused_regions
 from stages.networks import NetworkCard, NetworkSource
-from stages.networks.dense_reading import without_weights
+from stages.networks.dense_reading import next_lower, without_weights
 from stages.networks.feature_maps import FeatureMaps, check_maps, planes_of, prepared_image
 from stages.plurals import number_of
 from stages.training.image_memory import ImageMemory
@@ -89,11 +90,20 @@ class Objects:
 
 
 @dataclass(frozen=True)
+class ScaledInput:
+    """An image at another scale: `inputs` as in `TrainingImage`, and the factor `scale` to the trunk's input."""
+
+    inputs: torch.Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
 class TrainingImage(Generic[Examples]):
     """An image as it enters the training: `inputs` [1, 3, H, W] for the trunk or, if `is_map`, the trunk's map of it
     [1, C, H', W'], with `map_size` (width, height) cells.
 
-    `size` (width, height) is the image's own, `scale` the factor to the trunk's input.
+    `size` (width, height) is the image's own, `scale` the factor to the trunk's input. `lower`: the same at the next
+    lower scale, where the training reads that, too.
     """
 
     inputs: torch.Tensor
@@ -103,6 +113,7 @@ class TrainingImage(Generic[Examples]):
     scale: float
     objects: Objects
     examples: Examples
+    lower: ScaledInput | None = None
 
 
 Find = Callable[["TrainingImage[None]", DrawnImage], Examples]
@@ -193,22 +204,35 @@ class WholeImages(Generic[Examples]):
         """The image as the trunk's input."""
         pixels = self.memory.read(drawn.position)
         height, width = pixels.shape[:2]
-        scale = image_scale(width, height, self.settings.sides[drawn.level], self.settings.longest)
-        scaled = scaled_image(pixels, scale)
-        ordered = scaled[:, ::-1] if drawn.mirrored else scaled
-        border = self.settings.map_border
-        inputs = prepared_image(ordered, self.source.card.trunk, self.source.preprocessing, "cpu", border)
+        scales = [image_scale(width, height, side, self.settings.longest) for side in self.settings.sides]
+        inputs = self.scaled_input(pixels, scales[drawn.level], drawn.mirrored)
         cells = self.sizes.of(inputs.shape[3], inputs.shape[2])
-        return self.described(drawn, inputs, False, cells, (width, height), scale)
+        lower = None
+        if self.settings.reads_lower_scale:
+            scale = scales[next_lower(scales, drawn.level, range(len(scales)))]
+            lower = ScaledInput(self.scaled_input(pixels, scale, drawn.mirrored), scale)
+        return self.described(drawn, inputs, False, cells, (width, height), scales[drawn.level], lower)
+
+    def scaled_input(self, pixels: Pixels, scale: float, mirrored: bool) -> torch.Tensor:
+        """The trunk's input at a scale: float32 [1, 3, H, W]."""
+        scaled = scaled_image(pixels, scale)
+        ordered = scaled[:, ::-1] if mirrored else scaled
+        border = self.settings.map_border
+        return prepared_image(ordered, self.source.card.trunk, self.source.preprocessing, "cpu", border)
 
     def from_maps(self, drawn: DrawnImage) -> TrainingImage[None]:
         """The map of the image."""
         assert self.maps is not None
         maps = FeatureMaps.of_record(self.maps.read(self.dataset.image_ids[drawn.position]))
-        cells = (maps.mirrored if drawn.mirrored else maps.maps)[drawn.level]
+        every = maps.mirrored if drawn.mirrored else maps.maps
+        cells = every[drawn.level]
         size = (cells.shape[1], cells.shape[0])
         inputs = planes_of(cells, self.execution.device)[None]
-        return self.described(drawn, inputs, True, size, maps.image_size, maps.scales[drawn.level])
+        lower = None
+        if self.settings.reads_lower_scale:
+            level = next_lower(maps.scales, drawn.level, range(len(maps.scales)))
+            lower = ScaledInput(planes_of(every[level], self.execution.device)[None], maps.scales[level])
+        return self.described(drawn, inputs, True, size, maps.image_size, maps.scales[drawn.level], lower)
 
     def described(
         self,
@@ -218,12 +242,15 @@ class WholeImages(Generic[Examples]):
         cells: tuple[int, int],
         size: tuple[int, int],
         scale: float,
+        lower: ScaledInput | None,
     ) -> TrainingImage[None]:
         """The image with its objects."""
         image_id = self.dataset.image_ids[drawn.position]
         inputs = inputs.to(self.execution.device, non_blocking=True)
+        if lower is not None:
+            lower = ScaledInput(lower.inputs.to(self.execution.device, non_blocking=True), lower.scale)
         objects = objects_of(self.dataset, image_id, self.settings.difficult, size[0], drawn.mirrored)
-        return TrainingImage(inputs, is_map, cells, size, scale, objects, None)
+        return TrainingImage(inputs, is_map, cells, size, scale, objects, None, lower)
 
 
 def objects_of(dataset: Dataset, image_id: str, difficult: str, width: int, mirrored: bool) -> Objects:

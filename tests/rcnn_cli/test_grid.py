@@ -227,7 +227,9 @@ def test_there_are_grids_to_ship():
     papers |= {"fast-table5", "fast-table6", "fast-table7", "fast-table8"}
     papers |= {"faster-table2", "faster-table8", "faster-table9", "faster-table10", "faster-figure4"}
     papers |= {"overfeat-table2"}
-    on_shapes = {f"shapes-{name}" for name in (*papers, "effects", "overfeat-figure9", "overfeat-merging")}
+    on_shapes = {
+        f"shapes-{name}" for name in (*papers, "effects", "overfeat-figure9", "overfeat-merging", "overfeat-context")
+    }
     assert names == papers | on_shapes | {"voc2007-squeezenet", "fast-table4", "three-papers", "three-papers-voc2007"}
 
 

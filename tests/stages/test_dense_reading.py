@@ -10,13 +10,26 @@ from torch import nn
 from stages.contract.errors import BadSetting
 from stages.networks import EDGES, NETWORKS, SOFTMAX
 from stages.networks.architectures import build
-from stages.networks.dense_reading import Dense, Windows, check_dense, dense_outputs, map_windows, pads, windows_of
+from stages.networks.dense_reading import (
+    Context,
+    Dense,
+    LowerScale,
+    NotDense,
+    Windows,
+    check_dense,
+    dense_outputs,
+    map_windows,
+    next_lower,
+    pads,
+    windows_of,
+)
 from stages.networks.feature_maps import FeatureMaps
 from stages.networks.heads import Heads, RegionHead, WindowHead
 from stages.networks.network import Network
 
 NEW = Heads(windows=WindowHead((6,), True, (20, 10), pool=2, side=3, scale=0.5))
 OWN = Heads(windows=WindowHead((8, 6)))
+CONTEXT = Heads(windows=WindowHead((6,), True, (20, 10), pool=2, side=3, scale=0.5, context=True))
 
 
 def network(name: str, heads: Heads | None = None, classes: int = 4) -> Network:
@@ -60,6 +73,65 @@ def test_every_window_is_the_network_on_it(name: str, heads: Heads | None, layer
     read = network(name, heads)
     maps, cells = some_maps(read, 4, 3)
     assert_equal_to_windows(read, maps, cells, layers)
+
+
+def test_a_window_with_context_is_the_network_on_both_scales() -> None:
+    """Each window beside any one of another map, cut out, pooled and joined by hand."""
+    read = network("shapenet", CONTEXT)
+    check_dense(read.card, [SOFTMAX, EDGES])
+    maps, cells = some_maps(read, 3, 4)
+    below, _ = some_maps(read, 2, 3)
+    lower = LowerScale(below, torch.tensor([0, 1, 1]), torch.tensor([2, 0, 0, 1]))
+    layers = ["roi_pool", "fc6", "fc7", SOFTMAX, EDGES]
+
+    def pooled(values: torch.Tensor, y: int, x: int) -> torch.Tensor:
+        return nn.functional.max_pool2d(values[:, :, y : y + cells, x : x + cells], 2)
+
+    joined = [
+        torch.cat([pooled(maps, y, x), pooled(below, int(lower.rows[y]), int(lower.columns[x]))], dim=1)
+        for y, x in np.ndindex(3, 4)
+    ]
+    with torch.inference_mode():
+        dense = dense_outputs(read, maps, layers, cells, lower)
+        alone = read.head(torch.cat(joined), layers[1:])
+        some = dense["roi_pool"].of(torch.tensor([2, 0]), torch.tensor([1, 3]))
+    assert torch.equal(dense["roi_pool"].every(), torch.cat(joined).flatten(1))
+    assert torch.equal(some, torch.cat([joined[9], joined[3]]))
+    assert torch.equal(dense["roi_pool"].every(2), torch.cat([joined[0], joined[2], joined[8], joined[10]]).flatten(1))
+    for layer in layers[1:]:
+        assert dense[layer].every().shape == (12, read.layers[layer])
+        torch.testing.assert_close(dense[layer].every(), alone[layer], atol=1e-6, rtol=1e-5)
+
+
+def test_an_operation_that_does_not_know_of_context_is_refused() -> None:
+    dense = Dense(torch.zeros(1, 2, 3, 3), 1)
+    joined = Dense(torch.zeros(1, 2, 3, 3), 1, context=Context(dense, torch.arange(3), torch.arange(3)))
+    assert torch.relu(dense).context is None  # type: ignore[arg-type, attr-defined]
+    with pytest.raises(NotDense):
+        torch.relu(joined)  # type: ignore[arg-type]
+
+
+def test_the_nearest_window_of_the_next_lower_scale_by_hand() -> None:
+    """Windows of 64 pixels, 8 apart, in an image that lies 16 pixels inside its input: centred on pixels 16, 24, ... of
+    the scaled image, so on 8, 12, 16, 20, 24 at scale 2, and on 16 and 24, or 32, 48 and 64, at scales 1 and 1/2."""
+    windows = windows_of(NETWORKS["shapenet"])
+    rows, columns = windows.nearest((2.0, 1.0), (12, 9), (9, 8), 16)
+    assert rows.tolist() == [0, 0, 0, 1, 1]
+    assert columns.tolist() == [0, 0]
+    assert windows.nearest((1.0, 0.5), (8, 16), (8, 10), 16)[1].tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 2]
+    maps = [torch.zeros(1, 96, side, side) for side in (12, 7, 9, 8)]
+    assert windows.lower_scale(maps, (2.0, 1.5, 1.0, 0.5), 0, 16).maps is maps[2]
+    assert windows.lower_scale(maps, (2.0, 1.5, 1.0, 0.5), 2, 16).maps is maps[3]
+    lowest = windows.lower_scale(maps, (2.0, 1.5, 1.0, 0.5), 3, 16)
+    assert (lowest.maps is maps[3], lowest.rows.tolist(), lowest.columns.tolist()) == (True, [0], [0])
+    itself = windows.lower_scale(maps[:1], (2.0,), 0, 16)
+    assert itself.rows.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_of_equal_scales_none_is_the_lower_one() -> None:
+    assert next_lower((1.0, 1.0, 0.5), 0, range(3)) == 2
+    assert next_lower((1.0, 1.0), 1, range(2)) == 1
+    assert next_lower((0.5, 2.0, 1.0), 1, [0, 1]) == 0
 
 
 def test_pooling_that_overlaps() -> None:

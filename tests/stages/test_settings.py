@@ -175,6 +175,7 @@ LATER = {
     "pretrain": {"step_epochs", "step_factor", "initial_std", "views", "side"},
     "maps": {"mirrored", "border"},
     "train-rpn": {"cells_scale"},
+    "train-overfeat": {"context"},
     "extract": {"method", "pooling", "truncated_svd", "fine"},
     "propose": {
         *("before_suppression", "suppression_iou", "least_side", "ranking", "ranking_seed", "refinement"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,14 @@ from stages.contract.inputs import Inputs
 from stages.datasets import open_dataset
 from stages.detect.scoring import NetworkEdges, network_regression
 from stages.extract import Settings as ExtractSettings
+from stages.extract.features import dense_features
 from stages.extract.stage import on_demand
 from stages.maps import Settings as MapsSettings
 from stages.maps.stage import on_demand as maps_on_demand
 from stages.matching.windows import UNUSED
 from stages.networks import EDGES, SOFTMAX, NetworkSource
-from stages.networks.dense_reading import dense_outputs, windows_of
-from stages.networks.feature_maps import FeatureMaps
+from stages.networks.dense_reading import dense_outputs, map_windows, windows_of
+from stages.networks.feature_maps import FeatureMaps, compute_maps
 from stages.networks.source import NetworkSettings
 from stages.train_overfeat import STAGE, Settings
 from stages.train_overfeat.examples import (
@@ -44,7 +47,7 @@ from stages.train_overfeat.training import WindowTraining
 from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
 from stages.training.whole_image_stage import trained_card
-from stages.training.whole_images import DrawnImage, TrainingImage, WholeImages
+from stages.training.whole_images import DrawnImage, TrainingImage, WholeImages, drawn_images
 from tests.in_process import rcnn
 from tests.pipeline import torchrun
 from tests.stages.annotated_objects import objects
@@ -57,6 +60,7 @@ SMALL: dict[str, Any] = {
     "border": 16,
     "box_hidden": (8,),
 }
+NEW_LAYERS: dict[str, Any] = {"hidden": (8, 6), "pool": 2, "side": 3}
 RECIPE = """
 [datasets.train]
 source = "shapes:train"
@@ -75,6 +79,9 @@ longest = 160
 border = 16
 box_hidden = [8]
 """
+CONTEXT = [
+    f"train-overfeat.{setting}" for setting in ("context=true", "hidden=[8]", "pool=2", "side=3", "cells_scale=0.5")
+]
 DETECTOR = """
 [maps]
 sides = [64, 100]
@@ -243,7 +250,7 @@ def test_the_edges_of_a_window_lead_to_an_object_of_the_image_as_it_was_drawn(da
     assert seen
 
 
-@pytest.mark.parametrize("more", [{}, {"per_class": True}, {"hidden": (8, 6), "pool": 2, "side": 3}])
+@pytest.mark.parametrize("more", [{}, {"per_class": True}, NEW_LAYERS, {**NEW_LAYERS, "context": True}])
 def test_the_loss_starts_at_the_logarithm_of_the_classes(dataset: Any, more: dict[str, Any]) -> None:
     settings = Settings(**SMALL, **more)
     (batch,) = sampler(dataset, settings).batches(1, 1)
@@ -260,8 +267,9 @@ def test_edges_begin_as_those_of_the_window(dataset: Any) -> None:
     assert torch.allclose(edges, torch.tensor([0.0, 0, 1, 1]).expand(3, 4), atol=1e-5)
 
 
-def test_a_training_that_resumes_is_bit_for_bit_the_same(dataset: Any) -> None:
-    settings = Settings(**{**SMALL, "frozen": ("none",)})
+@pytest.mark.parametrize("more", [{}, {**NEW_LAYERS, "context": True}])
+def test_a_training_that_resumes_is_bit_for_bit_the_same(dataset: Any, more: dict[str, Any]) -> None:
+    settings = Settings(**{**SMALL, "frozen": ("none",)}, **more)
     whole = training(dataset, settings)
     for batch in sampler(dataset, settings).batches(1, 4):
         whole.step(batch)
@@ -292,6 +300,31 @@ def test_an_image_smaller_than_a_window_has_no_loss(dataset: Any) -> None:
     (batch,) = sampler(dataset, settings).batches(1, 1)
     measured = training(dataset, settings).step(batch)
     assert measured["loss"] == 0
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_windows_are_trained_with_the_context_that_they_are_read_with(dataset: Any, mirror: bool) -> None:
+    """The cells of a training image's windows are the features of `extract` of the same image at the same scales."""
+    more: dict[str, Any] = {**NEW_LAYERS, "context": True, "images_per_batch": 6, "mirror": mirror}
+    settings = Settings(**{**SMALL, **more})
+    trained = training(dataset, settings)
+    card = trained.network.card
+    seen = set()
+    for image, drawn in zip(sampler(dataset, settings).batch(1), drawn_images(settings, 6, 1), strict=True):
+        with torch.no_grad():
+            maps = trained.maps(image.inputs)
+            lower = trained.lower_scale(maps, image)
+            windows = dense_outputs(trained.network, maps, ["roi_pool"], 6, lower)["roi_pool"]
+        pixels = dataset.read_image(dataset.image_ids[drawn.position])
+        read = compute_maps(pixels, trained.network, settings.sides, settings.longest, "float32", True, 16)
+        if drawn.mirrored:
+            read = replace(read, maps=read.mirrored)
+        features = dense_features(read, trained.network, ExtractSettings(method="dense", layers=("roi_pool",)), 16)
+        levels = map_windows(read, card, 16, fine=True)[1]
+        expected = features["roi_pool"][levels == drawn.level]
+        np.testing.assert_allclose(windows.every(), expected, atol=2e-3 * float(expected.max()))
+        seen.add((drawn.level, drawn.mirrored))
+    assert len(seen) == (4 if mirror else 2)
 
 
 def test_dense_features_are_those_of_the_network_on_each_map(dataset: Any) -> None:
@@ -367,7 +400,26 @@ def test_the_commands(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "overfeat-windows.png")).shape[1] == 12 + 4 * 262  # two scales, two steps
 
 
-def test_cached_maps_of_a_frozen_trunk_train_the_same_network(tmp_path: Path) -> None:
+def test_a_run_with_context(tmp_path: Path) -> None:
+    """The window of the next lower scale enters both first layers; a photo goes through the same graph."""
+    recipe, work = tmp_path / "overfeat.toml", tmp_path / "work"
+    recipe.write_text(RECIPE + DETECTOR)
+    words = [word for change in CONTEXT for word in ("--set", change)]
+    rcnn("run", recipe, *words, work=work)
+    folder = cache_of(work, "train-overfeat")
+    assert json.loads((folder / "manifest.json").read_text())["summary"]["heads"]["windows"]["context"]
+    with h5py.File(folder / "data.h5") as file:
+        assert file["weights/windows.hidden.fc6.weight"].shape == (1, 8, 2 * 96 * 9)
+        assert file["weights/windows.boxes.0.weight"].shape == (1, 8, 2 * 96 * 9)
+    photo = next((work / "datasets").glob("shapes-v1-*/JPEGImages/test_00001.jpg"))
+    rcnn("predict", recipe, *words, photo, "-o", tmp_path / "out", work=work)
+    predicted = json.loads((tmp_path / "out" / "test_00001.json").read_text())["detections"]
+    with cache.open(cache_of(work, "detect")) as detections:
+        assert len(predicted) <= len(detections.read("test_00001")["boxes"])
+
+
+@pytest.mark.parametrize("words", [(), [word for change in CONTEXT for word in ("--set", change)]])
+def test_cached_maps_of_a_frozen_trunk_train_the_same_network(words: Sequence[str], tmp_path: Path) -> None:
     """In float32, from pixels and from maps that are kept."""
     maps = """
 [maps-train]
@@ -383,8 +435,8 @@ inputs = { network = "network" }
     recipe = tmp_path / "overfeat.toml"
     recipe.write_text(RECIPE + maps)
     losses = []
-    for place, words in (("pixels", ()), ("maps", ("--set", "train-overfeat.inputs.maps=maps-train"))):
-        rcnn("run", recipe, *words, work=tmp_path / place)
+    for place, more in (("pixels", ()), ("maps", ("--set", "train-overfeat.inputs.maps=maps-train"))):
+        rcnn("run", recipe, *words, *more, work=tmp_path / place)
         with h5py.File(cache_of(tmp_path / place, "train-overfeat") / "data.h5") as file:
             losses.append(file["log/loss"][:])
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
@@ -417,6 +469,7 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         (["train-overfeat.windows_per_image=2"], "positive_fraction = 0.25 of windows_per_image = 2 is no window"),
         (["train-overfeat.hidden=[8]"], "new fully connected layers need pool; set it"),
         (["train-overfeat.side=3"], "side = 3 is for new fully connected layers"),
+        (["train-overfeat.context=true"], "context = true doubles what the first layers take; set hidden"),
         (["network.name='zf'"], "layer 'pool5' of zf cannot be read densely"),
         (["network.name='resnet50'"], "layers of resnet50 after its trunk pad their input"),
         (["detect.suppression='merge'", "detect.merge_threshold=1e39"], "merge_threshold"),
@@ -453,6 +506,17 @@ def test_dense_windows_are_nothing_to_train_svms_or_box_regressors_on(stage: str
     ended = rcnn("run", recipe, work=tmp_path / "work", check=False)
     assert ended.returncode == 2
     assert f"[{stage}] its features are those of dense windows" in ended.stderr
+
+
+@pytest.mark.parametrize("method", ["warp", "roi-pool"])
+def test_a_network_that_takes_context_is_read_densely(method: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "overfeat.toml"
+    regions = DETECTOR.replace('method = "dense"', f'method = "{method}"').replace(', "edges"', "")
+    recipe.write_text(RECIPE + "[propose]\n" + regions)
+    words = [word for change in CONTEXT for word in ("--set", change)]
+    ended = rcnn("run", recipe, *words, work=tmp_path / "work", check=False)
+    assert ended.returncode == 2
+    assert "this shapenet sees each window at the next lower scale, too; set method = 'dense'" in ended.stderr
 
 
 def test_edges_belong_to_dense_windows(tmp_path: Path) -> None:
