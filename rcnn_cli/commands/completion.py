@@ -195,10 +195,11 @@ SOURCE_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "other_classes": ("error", "leave-out"),
         "unannotated": ("error", "background"),
         "zero_based": ("true", "false"),
+        "masks": ("true", "false"),
     },
     "coco": {**EXIF, "classes": ()},
     "yolo": {**EXIF, "classes": ()},
-    "shapes": {"seed": (), "images": ()},
+    "shapes": {"seed": (), "images": (), "masks": ("true", "false")},
     "shapes-classification": {"seed": (), "per_class": (), "side": ()},
     "folder": EXIF,
 }

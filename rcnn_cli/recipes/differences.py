@@ -102,7 +102,7 @@ class Walk:
     def compare_datasets(self, table: str, name_a: str, name_b: str) -> None:
         """Compares two corresponding datasets if their images or annotations differ."""
         first, second = self.a.dataset(name_a), self.b.dataset(name_b)
-        if (first.images_key, first.annotations_key) == (second.images_key, second.annotations_key):
+        if keys_of(first) == keys_of(second):
             return
         before = len(self.noted)
         self.compare(table, self.a.recipe.datasets[name_a], self.b.recipe.datasets[name_b])
@@ -152,6 +152,12 @@ class Walk:
             at = "" if everywhere else f"@{','.join(sorted(places))}"
             collected.append(dataclasses.replace(difference, table=difference.table + at))
         return collected
+
+
+def keys_of(dataset: Any) -> tuple[str, ...]:
+    """The keys of all that an opened dataset has."""
+    masks = (dataset.masks_key,) if getattr(dataset, "has_masks", False) else ()
+    return dataset.images_key, dataset.annotations_key, *masks
 
 
 def either(a: str, b: str) -> str:

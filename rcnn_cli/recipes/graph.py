@@ -385,7 +385,12 @@ class Graph:
         described = self.described(source, *wanted.kinds)
         kind = kind_of(described, wanted, source)
         assert kind.key is not None
-        return kind.key(described, wanted.annotations, wanted.crowds)
+        if wanted.masks and not described.has_masks:
+            raise RecipeError(
+                f"{self.recipe.path}: [datasets.{source.name}] is read by a stage that needs masks; set masks = true "
+                "there, or name a source that has masks"
+            )
+        return kind.key(described, wanted)
 
     def item_keys(self, node: Node) -> dict[str, str]:
         """What decides each item's record, by the item's id, as a key of 32 hex digits; none for a stage that does not
@@ -439,7 +444,7 @@ class Graph:
         """What decides each image of what a table describes, None where that has no images with keys of their own."""
         described = self.described(source)
         keys = kind_of(described, wanted, source).image_keys
-        return keys(described, wanted.annotations) if keys else None
+        return keys(described, wanted) if keys else None
 
     def folder(self, node: Node) -> Path:
         """Where the node's cache is or will be: an existing folder with its key, whatever its label, else a new one."""

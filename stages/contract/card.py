@@ -18,9 +18,10 @@ class Input:
     `role` is its name inside the stage; `kinds` are the kinds of `stages.contract.kinds` it accepts. `default` lists
     the recipe tables that provide it if the recipe does not say; the first one present is used. `annotations=False`:
     only a dataset's images matter, so that corrected annotations do not make the stage's cache stale. `crowds=True`:
-    crowds are treated differently from other difficult objects. `only_if=(SETTING, VALUE, ...)`: it is read only if
-    that setting has one of these values. `once=True`: the stage reads each item once, so that items may be computed on
-    demand (see `Stage`). `of_trunk=True`: what fills it is made by a network whose trunk is that of the stage's own.
+    crowds are treated differently from other difficult objects. `masks=True`: a dataset's masks matter, and it must
+    have them. `only_if=(SETTING, VALUE, ...)`: it is read only if that setting has one of these values. `once=True`:
+    the stage reads each item once, so that items may be computed on demand (see `Stage`). `of_trunk=True`: what fills
+    it is made by a network whose trunk is that of the stage's own.
     """
 
     role: str
@@ -29,6 +30,7 @@ class Input:
     optional: bool = False
     annotations: bool = True
     crowds: bool = False
+    masks: bool = False
     only_if: Condition | None = None
     once: bool = False
     of_trunk: bool = False

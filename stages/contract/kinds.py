@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.contract.card import Input
 from stages.contract.errors import StageError
 
 if TYPE_CHECKING:
@@ -35,34 +36,39 @@ def trained_network(reader: Reader) -> NetworkSource:
     return NetworkSource.from_reader(reader)
 
 
-def dataset_key(dataset: Any, annotations: bool, crowds: bool) -> str:
-    """The key of a dataset's images and, with `annotations`, of its annotations."""
+def dataset_key(dataset: Any, wanted: Input) -> str:
+    """The key of a dataset's images and, as far as they matter to the input, of its annotations and its masks."""
     from cache.identity import key_of
 
-    keys = [dataset.images_key, *([dataset.annotations_key] if annotations else [])]
-    if crowds and dataset.images_with_crowds:
+    keys = [dataset.images_key, *([dataset.annotations_key] if wanted.annotations else [])]
+    if wanted.crowds and dataset.images_with_crowds:
         keys.append("crowds")  # an earlier version treated them like difficult objects, and its caches differ
+    if wanted.masks:
+        keys += ["masks", dataset.masks_key]
     return key_of(keys)
 
 
-def network_key(network: NetworkSource, annotations: bool, crowds: bool) -> str:
+def network_key(network: NetworkSource, wanted: Input) -> str:
     """The key of a network: its architecture, preprocessing and weights."""
     from cache.identity import key_of
 
     return key_of(network.identity())
 
 
-def image_keys(dataset: Any, annotations: bool) -> dict[str, str]:
-    """The key of each image of a dataset and, with `annotations`, its record, by image id: 32 hex digits.
+def image_keys(dataset: Any, wanted: Input) -> dict[str, str]:
+    """The key of each image of a dataset and, as far as they matter to the input, its record and its masks, by image
+    id: 32 hex digits.
 
-    Images whose file or annotation cannot be read have none."""
+    Images whose file, annotation or mask cannot be read have none."""
     from cache.identity import short_digest
 
     keys = {}
-    records = dataset.record_digests if annotations else dict.fromkeys(dataset.image_ids, "")
+    records = dataset.record_digests if wanted.annotations else dict.fromkeys(dataset.image_ids, "")
     for image_id, record in records.items():
         with contextlib.suppress(StageError):
-            described = [record] if annotations else []
+            described = [record] if wanted.annotations else []
+            if wanted.masks:
+                described += ["masks", dataset.mask_digest(image_id)]
             keys[image_id] = short_digest(image_id, dataset.image_digest(image_id), *described)
     return keys
 
@@ -86,8 +92,8 @@ class Kind:
     `open_cache` turns a cache of this kind into what a stage is given. `on_device`: it is a network, so a stage that
     reads or makes it needs the device that networks run on.
 
-    `described_by` names the recipe tables that may describe this kind without a cache. Its key is then `key(described,
-    annotations, crowds)` (the latter two as in `Input`), and `image_keys`, if given, returns the keys of its images.
+    `described_by` names the recipe tables that may describe this kind without a cache. Its key, as an input, is then
+    `key(described, input)`, and `image_keys`, if given, returns the keys of its images.
     `fits` tells whether what a table describes is of this kind, and `holds` says in words what this kind has.
     """
 
@@ -95,8 +101,8 @@ class Kind:
     open_cache: Callable[[Reader], Any] = as_it_is
     on_device: bool = False
     described_by: str = ""
-    key: Callable[[Any, bool, bool], str] | None = None
-    image_keys: Callable[[Any, bool], dict[str, str]] | None = None
+    key: Callable[[Any, Input], str] | None = None
+    image_keys: Callable[[Any, Input], dict[str, str]] | None = None
     fits: Callable[[Any], bool] | None = None
     holds: str = ""
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.contract.settings import nearest
+from stages.datasets.class_masks import VOID, ClassMask, ObjectMasks
 from stages.datasets.digests import DigestMemory, combined
 from stages.datasets.image_set import images_digest
 from stages.datasets.records import BadDataset, ImageRecord, LeftOut
@@ -68,6 +69,37 @@ class CombinedDataset(Dataset):
             for part, own, ids in zip(self.parts, places, own_ids, strict=True)
         )
         return chosen
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether all parts were opened with the masks of their images."""
+        return all(part.has_masks for part in self.parts)
+
+    def class_mask(self, image_id: str) -> ClassMask:
+        """What each pixel shows: uint8 [H, W] (see `Dataset.class_mask`)."""
+        part, own_id = self.part_of(image_id)
+        self._check_masks()
+        labels = np.full(VOID + 1, VOID, np.uint8)
+        labels[0] = 0
+        numbers = self._labels[self.origins[image_id][0]]
+        labels[1 : len(numbers) + 1] = numbers + 1
+        return labels[part.class_mask(own_id)]
+
+    def object_masks(self, image_id: str) -> ObjectMasks:
+        """The objects' labels int32 [n] and masks bool [n, H, W] (see `Dataset.object_masks`)."""
+        part, own_id = self.part_of(image_id)
+        labels, masks = part.object_masks(own_id)
+        return self._labels[self.origins[image_id][0]][labels], masks
+
+    def mask_digest(self, image_id: str) -> str:
+        """The digest of what determines the image's masks."""
+        part, own_id = self.part_of(image_id)
+        return combined("of several", [part.mask_digest(own_id), "classes", *self.classes])
+
+    def _mask_digests(self) -> list[str]:
+        for part in self.parts:
+            part._mask_digests()  # reads the files in several threads
+        return [self.mask_digest(image_id) for image_id in self.image_ids]
 
     @cached_property
     def images_with_crowds(self) -> frozenset[str]:

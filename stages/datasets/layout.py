@@ -44,13 +44,15 @@ class Layout:
         return any(YEAR_FOLDER.fullmatch(path.name) for path in (self.home, self.home.resolve()))
 
 
-def find_images(folder: Path, split: str, year: str | None) -> tuple[Layout, tuple[str, ...], str]:
+def find_images(
+    folder: Path, split: str, year: str | None, *, masks: bool = False
+) -> tuple[Layout, tuple[str, ...], str]:
     """The layout below `folder`, the ids of the image set `split`, and a label for it. Raises BadDataset.
 
     `folder` is a VOC20xx folder, a folder that contains a single VOC20xx (of that `year`), directly or in its
     VOCdevkit, or a folder with XML files next to its images. `split` names a list of ids (ImageSets/Main/SPLIT.txt or
     SPLIT.txt), is itself a .txt file of ids or, if the XML files are next to the images, a sub-folder with all images
-    of the set.
+    of the set. With `masks` the list is ImageSets/Segmentation/SPLIT.txt.
     """
     home = locate(folder, split, year)
     layout = Layout.of(home)
@@ -61,7 +63,7 @@ def find_images(folder: Path, split: str, year: str | None) -> tuple[Layout, tup
         if not ids:
             raise BadDataset(f"{whole}: contains no images; image files end in {', '.join(SUFFIXES)}")
         return Layout(home, whole, whole), tuple(ids), label
-    lists = [home / "ImageSets" / "Main" / f"{split}.txt", home / f"{split}.txt"]
+    lists = [home / "ImageSets" / ("Segmentation" if masks else "Main") / f"{split}.txt", home / f"{split}.txt"]
     if split.endswith(".txt"):
         lists = [Path(split).expanduser()]
     image_set = next((path for path in lists if os.path.isfile(path)), None)

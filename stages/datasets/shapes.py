@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.contract.settings import all_of, setting
+from stages.datasets.class_masks import VOID
+from stages.datasets.mask_files import write_indices
 from stages.datasets.materialise import materialised
 from stages.datasets.records import BadDataset
 from stages.datasets.silhouettes import CLASSIFICATION, DETECTION, Silhouette, placed, rasterise
@@ -35,6 +37,7 @@ from stages.datasets.voc_writer import WrittenObject, write_annotation, write_im
 SHAPES = tuple(DETECTION)
 SHAPES_CLASSIFICATION = tuple(CLASSIFICATION)
 VERSION = 1  # of the drawing code; raised whenever the same settings would give other pixels
+MASKS_VERSION = 1  # of the masks of a set that is drawn with them
 VISIBLE = 0.35
 TINY = 18
 JPEG_QUALITY = 90
@@ -58,6 +61,7 @@ class ShapesOptions:
 
     seed: int = setting(0, "Seed for the scenes.", at_least=0)
     images: int | None = setting(None, "Number of scenes to draw; none: the usual number for the split.", at_least=1)
+    masks: bool = setting(False, "Whether to draw the set with masks of its objects, for segmentation.")
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,16 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn image, uint8 [H, W, 3], and its objects."""
+    """A drawn image, uint8 [H, W, 3], and its objects.
+
+    `owner` int16 [H, W] is the number of the object seen at each pixel, -1 for the background; `edges` bool [H, W] are
+    the pixels that an object's outline shares with what is behind it.
+    """
 
     pixels: NDArray[np.uint8]
     objects: tuple[WrittenObject, ...]
+    owner: NDArray[np.int16]
+    edges: NDArray[np.bool_]
 
 
 def settings_for(split: str, options: ShapesOptions) -> ShapesSettings:
@@ -105,9 +115,13 @@ def settings_for(split: str, options: ShapesOptions) -> ShapesSettings:
     return replace(none, **{split: options.images})
 
 
-def materialised_shapes(settings: ShapesSettings, work: Path) -> Path:
-    """The folder below `work`/datasets with the detection set for these settings, drawn if it does not exist."""
-    return materialised(f"shapes-v{VERSION}", all_of(settings), work, lambda folder: draw_shapes(folder, settings))
+def materialised_shapes(settings: ShapesSettings, work: Path, *, masks: bool = False) -> Path:
+    """The folder below `work`/datasets with the detection set for these settings, drawn if it does not exist.
+
+    A set with `masks` is a folder of its own, whose images and annotations are those of the set without.
+    """
+    label = f"shapes-v{VERSION}-masks-v{MASKS_VERSION}" if masks else f"shapes-v{VERSION}"
+    return materialised(label, all_of(settings), work, lambda folder: draw_shapes(folder, settings, masks=masks))
 
 
 def materialised_classification(split: str, settings: ClassificationSettings, work: Path) -> Path:
@@ -119,9 +133,11 @@ def materialised_classification(split: str, settings: ClassificationSettings, wo
     return materialised(label, identity, work, lambda folder: draw_classification(folder, split, settings))
 
 
-def draw_shapes(folder: Path, settings: ShapesSettings) -> None:
-    """Draws the detection set into `folder`, in the devkit's layout: JPEGImages, Annotations, ImageSets/Main."""
-    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+def draw_shapes(folder: Path, settings: ShapesSettings, *, masks: bool = False) -> None:
+    """Draws the detection set into `folder`, in the devkit's layout: JPEGImages, Annotations, ImageSets/Main, and with
+    `masks` SegmentationClass, SegmentationObject and ImageSets/Segmentation."""
+    of_masks = ("SegmentationClass", "SegmentationObject", "ImageSets/Segmentation") if masks else ()
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main", *of_masks):
         (folder / part).mkdir(parents=True, exist_ok=True)
     splits: dict[str, dict[str, tuple[WrittenObject, ...]]] = {}
     for split, count in (("train", settings.train), ("val", settings.val), ("test", settings.test)):
@@ -131,8 +147,21 @@ def draw_shapes(folder: Path, settings: ShapesSettings) -> None:
             save_jpeg(folder / "JPEGImages" / f"{image_id}.jpg", scene.pixels)
             write_annotation(folder / "Annotations" / f"{image_id}.xml", scene.pixels.shape, scene.objects)
             splits[split][image_id] = scene.objects
+            if masks:
+                for kind, indices in zip(of_masks, scene_masks(scene), strict=False):
+                    write_indices(folder / kind / f"{image_id}.png", indices)
     splits["trainval"] = splits["train"] | splits["val"]
     write_image_sets(folder / "ImageSets" / "Main", splits, SHAPES)
+    if masks:
+        write_image_sets(folder / "ImageSets" / "Segmentation", splits, ())
+
+
+def scene_masks(scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The masks of a scene's classes and of its objects as indices from 1, each uint8 [H, W]; edges are VOID."""
+    of_classes = np.array([0, *(SHAPES.index(drawn.name) + 1 for drawn in scene.objects)], np.uint8)
+    of_objects = (scene.owner + 1).astype(np.uint8)
+    classes = np.where(scene.edges, np.uint8(VOID), of_classes[of_objects])
+    return classes, np.where(scene.edges, np.uint8(VOID), of_objects)
 
 
 def draw_classification(folder: Path, split: str, settings: ClassificationSettings) -> None:
@@ -163,16 +192,18 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     canvas = add_clutter(rng, canvas, blobs=int(rng.integers(2, 7)), lines=int(rng.integers(2, 6)))
     wanted = int(rng.choice(5, p=(0.2, 0.3, 0.25, 0.15, 0.1))) + 1
     owner = np.full((height, width), -1, np.int16)
+    edges = np.zeros((height, width), np.bool_)
     things: list[Thing] = []
     for _ in range(wanted):
         thing = placed_thing(rng, owner, things)
         if thing is not None:
             draw_thing(rng, canvas, thing)
             own(owner, thing, len(things))
+            mark_edges(edges, thing)
             things.append(thing)
     canvas = add_lines(rng, canvas, int(rng.integers(0, 3)))
     objects = [described(owner, number, thing) for number, thing in enumerate(things)]
-    return Scene(as_pixels(canvas), tuple(objects))
+    return Scene(as_pixels(canvas), tuple(objects), owner, edges)
 
 
 def placed_thing(rng: np.random.Generator, owner: NDArray[np.int16], things: list[Thing]) -> Thing | None:
@@ -234,6 +265,13 @@ def own(owner: NDArray[np.int16], thing: Thing, number: int) -> None:
     """Sets the pixels of the map `owner` [H, W] that now show the thing to its `number`."""
     on_canvas, on_mask = windows(owner.shape, thing.mask.shape, thing.at)
     owner[on_canvas][thing.mask[on_mask] >= SOLID] = number
+
+
+def mark_edges(edges: NDArray[np.bool_], thing: Thing) -> None:
+    """Sets the pixels of the map `edges` [H, W] that the thing covers in part, and clears those it covers whole."""
+    on_canvas, on_mask = windows(edges.shape, thing.mask.shape, thing.at)
+    mask = thing.mask[on_mask]
+    edges[on_canvas] = np.where(mask == 0, edges[on_canvas], mask < 255)
 
 
 def draw_thing(rng: np.random.Generator, canvas: Canvas, thing: Thing) -> None:

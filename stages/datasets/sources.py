@@ -172,8 +172,9 @@ def open_shapes(split: str, work: Path, options: dict[str, Any]) -> Dataset:
     from stages.datasets.shapes import SHAPES, ShapesOptions, materialised_shapes, settings_for
 
     chosen = build_settings(ShapesOptions, options, f"shapes:{split}")
-    folder = materialised_shapes(settings_for(split, chosen), work)
-    return open_voc(folder, split, work=work, options=VocOptions(classes=tuple(SHAPES)), name=f"shapes-{split}")
+    folder = materialised_shapes(settings_for(split, chosen), work, masks=chosen.masks)
+    voc_options = VocOptions(classes=tuple(SHAPES), masks=chosen.masks)
+    return open_voc(folder, split, work=work, options=voc_options, name=f"shapes-{split}")
 
 
 def open_shapes_classification(split: str, work: Path, options: dict[str, Any]) -> ClassificationDataset:

@@ -27,10 +27,12 @@ from stages.datasets.annotations import (
     read_annotation,
     readable_annotation,
 )
+from stages.datasets.class_masks import MOST_CLASSES, VOID, ClassMask, ObjectMasks, components, objects_of
 from stages.datasets.digests import DigestMemory, combined, memory_of, remembered, remembered_names
 from stages.datasets.image_set import ImageSet, images_digest
 from stages.datasets.layout import XML, Layout, find_images
 from stages.datasets.listing import ONE_LINE, Listing, composed
+from stages.datasets.mask_files import MISSING_MASK, read_indices
 from stages.datasets.orientation import AUTO, CHOICES
 from stages.datasets.records import BadAnnotation, BadDataset, ImageRecord, LeftOut, record_digest, shown, some_of
 from stages.images.reading import SUFFIXES, ImageFile
@@ -38,18 +40,22 @@ from stages.images.reading import SUFFIXES, ImageFile
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
 
 log = logging.getLogger("stages.datasets")
 
 ERROR, BACKGROUND, LEAVE_OUT = "error", "background", "leave-out"
 OF_ALL_IMAGES = (
     "image_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out", "images_with_crowds",
-    "record_digests", "_places",
+    "record_digests", "_places", "masks_key",
 )  # fmt: skip
 """Cached properties that a subset must recompute."""
 RECORDS = "records 1"
 """Version of the remembered records; raise it if the same files would give different records."""
 KEPT_RECORDS = 4  # image sets per folder whose records are remembered
+CLASS_MASKS, OBJECT_MASKS = "SegmentationClass", "SegmentationObject"
+MASKS = (".png",)
 NO_FILE = "none"
 """The digest of a missing annotation file, in keys."""
 
@@ -76,12 +82,20 @@ class ClassOptions(ImageOptions):
 
 
 @dataclass(frozen=True)
-class VocOptions(ClassOptions):
+class MaskOptions(ClassOptions):
+    """Options of datasets that may have masks."""
+
+    masks: bool = setting(False, "Whether to read the masks of classes and objects, for segmentation.")
+
+
+@dataclass(frozen=True)
+class VocOptions(MaskOptions):
     """Options of `voc:DIR:SPLIT`.
 
     `other_classes`: whether objects of an unlisted class are an error or left out. `unannotated`: whether an image
     without an annotation file is an error or an image without objects. `zero_based`: corners are edges counted from 0,
-    so that a box over the whole image is (0, 0) to (width, height).
+    so that a box over the whole image is (0, 0) to (width, height). With `masks`, SPLIT is an image set of
+    ImageSets/Segmentation, and every image has a mask in SegmentationClass.
     """
 
     year: int | None = setting(
@@ -384,6 +398,123 @@ class Dataset(ImageSet):
         digests = dict(zip(required, self._files.of(required), strict=True))
         return images_digest("annotations", self.image_ids, [digests.get(path, NO_FILE) for path in paths])
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether the dataset was opened with the masks of its images."""
+        return self.options.masks
+
+    def class_mask(self, image_id: str) -> ClassMask:
+        """What each pixel shows: uint8 [H, W], 0 for the background, k + 1 for class k, VOID (255) for nothing known.
+
+        Raises BadAnnotation for a mask that cannot be read, ChangedInput if its file has changed, BadImage, and
+        BadDataset if the dataset has no masks.
+        """
+        path = self.mask_path(image_id)
+        indices = read_indices(path, self.image_size(image_id), self._files.read)
+        labels = self._label_of_index[indices]
+        if (labels < 0).any():
+            raise BadAnnotation(self._unknown_index(path, int(indices[labels < 0][0])))
+        return labels.astype(np.uint8)
+
+    def object_masks(self, image_id: str) -> ObjectMasks:
+        """The objects' labels int32 [n] and masks bool [n, H, W]: those of SegmentationObject if there is such a
+        folder, otherwise the connected components of each class. Raises as `class_mask`.
+        """
+        class_mask = self.class_mask(image_id)
+        if not self._has_object_masks:
+            return components(class_mask)
+        path = self.mask_path(image_id, OBJECT_MASKS)
+        return objects_of(class_mask, read_indices(path, self.image_size(image_id), self._files.read))
+
+    def mask_path(self, image_id: str, folder: str = CLASS_MASKS) -> Path:
+        """The path of an image's mask of classes or of objects, which need not exist. Raises BadDataset if the dataset
+        has no masks."""
+        self._check_id(image_id)
+        self._check_masks()
+        listing = self._mask_files[folder]
+        files = listing.find(image_id)
+        return files[0] if files else listing.expected(image_id)
+
+    def mask_digest(self, image_id: str) -> str:
+        """The digest of what determines the image's masks: their files, and the classes that their indices stand for.
+
+        Raises BadAnnotation if one is missing, and BadDataset if the dataset has no masks.
+        """
+        contents = []
+        for folder in self._mask_folders:
+            path = self.mask_path(image_id, folder)
+            try:
+                contents.append(f"{folder} {self._files.entry(path, image=False).sha256}")
+            except BadImage as error:
+                raise BadAnnotation(f"{path}: {MISSING_MASK if not path.exists() else error.reason}") from None
+        numbers = [str(label) for label in self._label_of_index.tolist()]
+        return combined("mask", [*contents, "labels", *numbers, "classes", *self.classes])
+
+    @cached_property
+    def masks_key(self) -> str:
+        """SHA-256 (hex) over the ids, in order, and what determines their masks. Raises as `mask_digest`."""
+        self._check_masks()
+        return images_digest("masks", self.image_ids, self._mask_digests())
+
+    def _mask_digests(self) -> list[str]:
+        paths = [self.mask_path(image_id, folder) for folder in self._mask_folders for image_id in self.image_ids]
+        self._files.of([path for path in paths if path.exists()])  # reads them in several threads, and remembers them
+        return [self.mask_digest(image_id) for image_id in self.image_ids]
+
+    @cached_property
+    def _mask_files(self) -> dict[str, Listing]:
+        return {folder: Listing(self._layout.home / folder, MASKS) for folder in (CLASS_MASKS, OBJECT_MASKS)}
+
+    @cached_property
+    def _has_object_masks(self) -> bool:
+        return (self._layout.home / OBJECT_MASKS).is_dir()
+
+    @property
+    def _mask_folders(self) -> tuple[str, ...]:
+        return (CLASS_MASKS, OBJECT_MASKS) if self._has_object_masks else (CLASS_MASKS,)
+
+    @cached_property
+    def _label_of_index(self) -> NDArray[np.int16]:
+        """What each index of a mask's file is in `class_mask`, int16 [256]; -1 for one that stands for no class."""
+        labels = np.full(VOID + 1, -1, np.int16)
+        labels[0], labels[VOID] = 0, VOID
+        left_out = VOID if self.options.other_classes == LEAVE_OUT else -1
+        for index, name in enumerate(self._classes_of_masks, 1):
+            labels[index] = self.classes.index(name) + 1 if name in self.classes else left_out
+        return labels
+
+    @cached_property
+    def _classes_of_masks(self) -> tuple[str, ...]:
+        """The classes that the indices of masks stand for, from 1: VOC's twenty in a devkit folder of these, otherwise
+        those listed. Raises BadDataset if none are."""
+        if self._layout.is_year and set(self.classes) <= set(VOC_CLASSES):
+            return VOC_CLASSES
+        if self.options.classes is None:
+            raise BadDataset(
+                f"{self.name}: has masks, whose indices count its classes; list the classes in the order of these "
+                'indices, as in classes = ["cat", "dog"] for 1 and 2'
+            )
+        return self.options.classes
+
+    def _unknown_index(self, path: Path, index: int) -> str:
+        """What is wrong with an index of the mask `path` that stands for none of the dataset's classes."""
+        names = self._classes_of_masks
+        if index <= len(names):
+            advice = 'list the class, or set other_classes = "leave-out"'
+            return f"{path}: has the index {index} ({names[index - 1]}), which is none of the listed classes; {advice}"
+        return (
+            f"{path}: has the index {index}, but classes have the indices 1 to {len(names)}, the background 0 and void "
+            f"{VOID}; correct the mask, or list all classes"
+        )
+
+    def _check_masks(self) -> None:
+        if not self.has_masks:
+            raise BadDataset(f"{self.name}: was opened without masks; set masks = true where the dataset is named")
+        if len(self.classes) > MOST_CLASSES:
+            raise BadDataset(
+                f"{self.name}: has {len(self.classes)} classes, but masks can tell {MOST_CLASSES} apart; list fewer"
+            )
+
     @cached_property
     def key(self) -> str:
         """SHA-256 (hex) over images, annotations and classes: the dataset's whole content."""
@@ -452,8 +583,14 @@ def open_voc(
     name: str | None = None,
 ) -> Dataset:
     """The image set `split` below `folder`, as located by `find_images`. Raises BadDataset."""
-    checked_classes(options.classes if options else None)
-    layout, ids, label = find_images(folder, split, year)
+    options = options or VocOptions()
+    checked_classes(options.classes)
+    layout, ids, label = find_images(folder, split, year, masks=options.masks)
+    if options.masks and not (layout.home / CLASS_MASKS).is_dir():
+        raise BadDataset(
+            f"{layout.home / CLASS_MASKS}: no such folder; masks = true needs it, with a PNG of class indices for each "
+            "image"
+        )
     return Dataset(plain_label(name or label), layout.home, ids, work=work, options=options, layout=layout)
 
 

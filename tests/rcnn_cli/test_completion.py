@@ -77,7 +77,7 @@ def test_settings(folder: Path) -> None:
     assert offered("run", two, "--set", "extract.pa") == ["extract.padding="]
     assert {"extract.layers=", "extract.test."} < set(offered("run", two, "--set", "extract."))
     assert offered("run", two, "--set", "extract.test.pa") == ["extract.test.padding="]
-    of_test = [f"datasets.test.{name}=" for name in ("source", "images", "seed")]
+    of_test = [f"datasets.test.{name}=" for name in ("source", "images", "seed", "masks")]
     assert offered("run", two, "--set", "datasets.test.") == of_test
     assert offered("run", two, "--set", "extract.mode=w") == ["extract.mode=warp"]
     assert offered("run", two, "--set", "eval.coco=") == ["eval.coco=true", "eval.coco=false"]

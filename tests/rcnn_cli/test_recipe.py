@@ -446,3 +446,16 @@ def test_names_that_can_be_folders_are_kept_and_a_files_name_is_made_one(tmp_pat
     assert len(whole.name) == 100
     nodes = Graph(whole, tmp_path / "work")
     assert len(nodes.label(nodes.nodes["propose@test"]).encode()) <= 160
+
+
+def test_a_stage_that_reads_masks_needs_a_dataset_that_has_them(tmp_path):
+    """No stage of CHAIN reads masks, so one of its nodes is asked as if its input did."""
+    wanted = Input("images", kinds=("dataset",), annotations=False, masks=True)
+    source = Described("datasets", "train")
+    with pytest.raises(RecipeError, match=r"\[datasets\.train\] is read by a stage that needs masks; set masks = true"):
+        graph(tmp_path, CHAIN).source_key(wanted, source)
+    plain, masked = graph(tmp_path, CHAIN), graph(tmp_path, CHAIN, "datasets.train.masks=true")
+    assert masked.source_key(wanted, source) != masked.source_key(replace(wanted, masks=False), source)
+    assert masked.source_key(replace(wanted, masks=False), source) == plain.source_key(
+        replace(wanted, masks=False), source
+    )

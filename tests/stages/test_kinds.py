@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from rcnn_cli.looking.results import SHOWN
 from rcnn_cli.running.device import runs_network
+from stages.contract.card import Input
 from stages.contract.catalogue import catalogue
 from stages.contract.kinds import DATASETS, KINDS, NETWORKS
 
@@ -45,5 +46,33 @@ def test_a_key_covers_annotations_and_crowds_where_they_matter() -> None:
     plain = SimpleNamespace(images_key="i", annotations_key="a", images_with_crowds=frozenset())
     crowded = SimpleNamespace(images_key="i", annotations_key="a", images_with_crowds=frozenset({"x"}))
     assert key is not None
-    assert key(plain, True, True) == key(plain, True, False) == key(crowded, True, False) != key(crowded, True, True)
-    assert key(plain, False, False) not in (key(plain, True, False), key(crowded, True, True))
+    boxes, crowds, images = (
+        Input("images", ("dataset",), annotations=annotations, crowds=crowds)
+        for annotations, crowds in ((True, False), (True, True), (False, False))
+    )
+    assert key(plain, crowds) == key(plain, boxes) == key(crowded, boxes) != key(crowded, crowds)
+    assert key(plain, images) not in (key(plain, boxes), key(crowded, crowds))
+
+
+def test_a_key_covers_masks_where_they_matter() -> None:
+    kind = KINDS["dataset"]
+    one, other = (
+        SimpleNamespace(
+            images_key="i",
+            annotations_key="a",
+            masks_key=name,
+            image_ids=("x", "y"),
+            image_digest=lambda image_id: image_id,
+            mask_digest=lambda image_id, name=name: name if image_id == "y" else "same",
+        )
+        for name in ("m", "n")
+    )
+    masks = Input("masks", ("dataset",), annotations=False, masks=True)
+    images = Input("masks", ("dataset",), annotations=False)
+    assert kind.key is not None
+    assert kind.image_keys is not None
+    assert kind.key(one, masks) != kind.key(other, masks)
+    assert kind.key(one, images) == kind.key(other, images) not in (kind.key(one, masks), kind.key(other, masks))
+    of_one, of_other = kind.image_keys(one, masks), kind.image_keys(other, masks)
+    assert of_one["x"] == of_other["x"] != kind.image_keys(one, images)["x"]
+    assert of_one["y"] != of_other["y"]
