@@ -52,7 +52,14 @@ class Settings:
         distinct=True,
         only_with=OF_DENSE,
         of_network=scales_of,
-        source="OverFeat section 3.3: six scales; in its appendix images are not scaled in proportion",
+        source="OverFeat section 3.3: six scales",
+    )
+    longer_sides: tuple[int, ...] = setting(
+        (),
+        "The longer side in pixels at each scale, to which images are stretched; none: images keep their proportions.",
+        at_least=1,
+        later=True,
+        source="OverFeat, appendix: 245, 317, 389, 461, 497, 569",
     )
     longest: int = setting(
         2000,
@@ -93,6 +100,12 @@ class Settings:
     )
     precision: str = precision_setting()
 
+    @property
+    def scales(self) -> tuple[tuple[int, int | None], ...]:
+        """The shorter and the longer side of the image at each scale, in pixels; None: in proportion."""
+        longer: tuple[int | None, ...] = self.longer_sides or (None,) * len(self.sides)
+        return tuple(zip(self.sides, longer, strict=True))
+
 
 def crop_side(settings: Settings, card: NetworkCard) -> int:
     """The shorter side in pixels of the image that crops are cut from."""
@@ -117,6 +130,8 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
         )
     if settings.method == CROPS:
         side = crop_side(settings, card)
+        if settings.longer_sides:
+            raise BadSetting(f"longer_sides is for method = '{DENSE}'; leave it out, or set another method")
         if side < card.input_size:
             raise BadSetting(
                 f"side = {side} is less than the {card.input_size} pixels of {card.name}'s input; raise it"
@@ -126,11 +141,30 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
 
     check_dense(card, (layer,))
     check_sides(settings.sides, settings.longest)
+    check_longer_sides(settings)
     pixels = windows_of(card).pixels
     if min(settings.sides) < pixels:
         raise BadSetting(
             f"sides = {list(settings.sides)}: no window of {card.name} fits into an image of {min(settings.sides)} "
             f"pixels; name sides of at least {pixels}"
+        )
+
+
+def check_longer_sides(settings: Settings) -> None:
+    """Raises BadSetting unless `longer_sides`, if there are any, fit `sides` one by one, none over `longest`."""
+    longer, sides = settings.longer_sides, settings.sides
+    if not longer:
+        return
+    if len(longer) != len(sides):
+        raise BadSetting(f"longer_sides = {list(longer)} and sides = {list(sides)} must have one number for each scale")
+    if any(long < short for short, long in zip(sides, longer, strict=True)):
+        raise BadSetting(
+            f"longer_sides = {list(longer)}: none may be less than the shorter side of its scale, sides = {list(sides)}"
+        )
+    if max(longer) > settings.longest:
+        raise BadSetting(
+            f"longer_sides = {list(longer)} has {max(longer)} pixels, more than longest = {settings.longest}; raise "
+            "longest"
         )
 
 

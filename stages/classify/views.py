@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stages.classify import Settings, crop_side, layer_of
 from stages.contract.errors import StageError
 from stages.images.reading import Pixels
-from stages.images.scale import image_scale, scaled_image
+from stages.images.scale import image_scale, scaled_image, stretched_image
 from stages.networks.dense_reading import Windows, dense_outputs, windows_of
 from stages.networks.feature_maps import prepared_image
 from stages.networks.network import Network
@@ -33,8 +33,11 @@ def dense_vector(pixels: Pixels, network: Network, settings: Settings, image_id:
     height, width = pixels.shape[:2]
     layer, windows = layer_of(settings, network.card), windows_of(network.card)
     maxima, count = [], 0
-    for side in settings.sides:
-        scaled = scaled_image(pixels, image_scale(width, height, side, settings.longest))
+    for shorter, longer in settings.scales:
+        if longer is None:
+            scaled = scaled_image(pixels, image_scale(width, height, shorter, settings.longest))
+        else:
+            scaled = stretched_image(pixels, shorter, longer)
         for image in (scaled, scaled[:, ::-1]) if settings.flips else (scaled,):
             scores = window_scores(image, network, layer, windows, settings.fine)
             if len(scores):

@@ -34,3 +34,11 @@ def scaled_image(pixels: Pixels, scale: float) -> NDArray[np.float32]:
             cv2.resize(values, scaled_size(pixels.shape[1], pixels.shape[0], scale), interpolation=cv2.INTER_LINEAR)
         )
     return np.asarray(cv2.resize(values, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR))
+
+
+def stretched_image(pixels: Pixels, shorter: int, longer: int) -> NDArray[np.float32]:
+    """The image uint8 [H, W, 3] stretched to sides of `shorter` and `longer` pixels, upright if it is taller than wide:
+    float32 [h, w, 3], 0..255. Interpolated as by `scaled_image`."""
+    upright = pixels.shape[0] > pixels.shape[1]
+    size = (shorter, longer) if upright else (longer, shorter)
+    return np.asarray(cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_LINEAR))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -135,6 +136,22 @@ def test_the_maximum_over_windows_and_the_mean_over_scales(fine: bool) -> None:
     assert count == views
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_images_are_stretched_to_a_longer_side(upright: bool) -> None:
+    """The paper's scales have sides of their own: the vector is that of the image stretched beforehand."""
+    network = random_source().load()
+    image = textured(120, 80) if upright else textured(80, 120)
+    vector, views = dense_vector(image, network, replace(DENSE, longer_sides=(72, 100)), "x")
+    sizes = [(72, 72), (90, 100)] if upright else [(72, 72), (100, 90)]
+    stretched = [cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) for size in sizes]
+    alone = [
+        dense_vector(values, network, Settings(sides=(min(size),)), "x")  # type: ignore[arg-type]
+        for values, size in zip(stretched, sizes, strict=True)
+    ]
+    np.testing.assert_allclose(vector, np.mean([each for each, _ in alone], axis=0), atol=1e-5)
+    assert views == sum(count for _, count in alone)
+
+
 @pytest.mark.parametrize("name", ["shapenet", "squeezenet1_0"])
 def test_an_image_of_the_inputs_size_is_one_window(name: str) -> None:
     """The network's own output: no margin is added, as `maps` does for SqueezeNet."""
@@ -196,10 +213,14 @@ def test_the_papers_scales_are_those_of_its_networks() -> None:
     [
         (Settings(sides=(60, 90)), r"no window of shapenet fits into an image of 60 pixels; name sides of at least 64"),
         (Settings(sides=(90,), longest=80), "more than longest = 80"),
+        (replace(DENSE, longer_sides=(80,)), "must have one number for each scale"),
+        (replace(DENSE, longer_sides=(72, 80)), "none may be less than the shorter side of its scale"),
+        (replace(DENSE, longer_sides=(72, 3000)), "3000 pixels, more than longest = 2000"),
+        (Settings(method=CROPS, longer_sides=(72, 90)), "longer_sides is for method = 'dense'"),
         (Settings(method=CROPS, side=63), "side = 63 is less than the 64 pixels of shapenet's input"),
     ],
 )
-def test_images_smaller_than_the_input_are_refused(settings: Settings, message: str) -> None:
+def test_views_that_cannot_be_are_refused(settings: Settings, message: str) -> None:
     with pytest.raises(BadSetting, match=message):
         check(settings, SHAPENET, {})
 

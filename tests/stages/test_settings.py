@@ -172,6 +172,7 @@ NOT_IDENTITY = {
     "train-svm": {"checkpoint_seconds", "memory"},
 }
 LATER = {
+    "classify": {"longer_sides"},
     "pretrain": {"step_epochs", "step_factor", "initial_std", "views", "side"},
     "maps": {"mirrored", "border"},
     "train-rpn": {"cells_scale"},
