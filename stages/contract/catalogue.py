@@ -22,6 +22,7 @@ FOLDERS = (
     "stages.detect",
     "stages.eval",
     "stages.diagnose",
+    "stages.gist",
 )
 
 

@@ -135,5 +135,6 @@ KINDS = {
         Kind("detections"),
         Kind("evaluation"),
         Kind("diagnosis"),
+        Kind("descriptors"),
     )
 }

@@ -157,6 +157,7 @@ IDENTITY = {
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},
     "diagnose": {"iou", "poor_iou", "similar", "objects_per_image"},
+    "gist": {"side", "prefilter", "orientations", "blocks"},
 }  # fmt: skip
 NOT_IDENTITY = {
     "classify": {"class_file"},
