@@ -8,6 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin
 
+NOT_IN_KEY = "not part of the cache's key"
 METAVARS = {int: "INTEGER", float: "FLOAT", str: "TEXT"}
 
 
@@ -21,7 +22,7 @@ def setting_help(field: dataclasses.Field[Any]) -> str:
         other, *values = metadata["only_with"]
         ends.append(f"only with {other} = {' or '.join(map(str, values))}")
     if not metadata["identity"]:
-        ends.append("not part of the cache's key")
+        ends.append("its content, not its name, is part of the cache's key" if metadata["by_content"] else NOT_IN_KEY)
     return f"{metadata['what']}  [{'; '.join(end for end in ends if end)}]"
 
 

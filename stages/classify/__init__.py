@@ -94,8 +94,9 @@ class Settings:
     class_file: str = setting(
         "",
         "A text file with the names of the network's classes, one per line in the order of its outputs; without it, "
-        "those that the network records, else the dataset's. Its content, not its name, enters the cache's key.",
+        "those that the network records, else the dataset's.",
         identity=False,
+        by_content=True,
         source="ours",
     )
     precision: str = precision_setting()

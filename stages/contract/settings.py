@@ -29,6 +29,7 @@ def setting(
     above: float | None = None,
     distinct: bool = False,
     identity: bool = True,
+    by_content: bool = False,
     later: bool = False,
     only_with: Condition | None = None,
     of_network: Callable[[Any], Any] | None = None,
@@ -41,15 +42,23 @@ def setting(
     `at_most` (inclusive) and `above` (exclusive) restrict the value (or each element of a tuple). `distinct=True`: the
     elements of a tuple must differ, as repeating one would change the key and not the result.
 
-    `identity=False`: the setting cannot change the result, and is not part of the cache's key. `later=True`: it was
-    introduced after caches had been made; at its default it is not part of the key, so existing caches keep theirs.
-    `only_with=(SETTING, VALUE, ...)`: it applies only if that setting has one of these values, like the settings of a
-    method; otherwise it is refused, and so always has its default. With `later=True` it is part of the key only where
-    it applies. `of_network`: the value used if the recipe gives none, as a function of the network's card; the default
-    is that of the paper's network. `on_cuda`: the values that need a CUDA device.
+    `identity=False`: the setting cannot change the result, and is not part of the cache's key; with `by_content=True`
+    it names a file whose content is (`Stage.reads_files`). `later=True`: it was introduced after caches had been made;
+    at its default it is not part of the key, so existing caches keep theirs. `only_with=(SETTING, VALUE, ...)`: it
+    applies only if that setting has one of these values, like the settings of a method; otherwise it is refused, and so
+    always has its default. With `later=True` it is part of the key only where it applies. `of_network`: the value used
+    if the recipe gives none, as a function of the network's card; the default is that of the paper's network.
+    `on_cuda`: the values that need a CUDA device.
     """
     bounds = {"choices": choices, "at_least": at_least, "at_most": at_most, "above": above, "distinct": distinct}
-    roles = {"identity": identity, "later": later, "only_with": only_with, "of_network": of_network, "on_cuda": on_cuda}
+    roles = {
+        "identity": identity,
+        "by_content": by_content,
+        "later": later,
+        "only_with": only_with,
+        "of_network": of_network,
+        "on_cuda": on_cuda,
+    }
     return dataclasses.field(default=default, metadata={"what": what, "source": source, **roles, **bounds})
 
 

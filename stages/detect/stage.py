@@ -62,7 +62,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     features on demand; otherwise as many threads."""
     detector = Detector(settings, inputs)
     if settings.bbox_regression and not refines(settings, inputs):
-        log.info("this detector has no box regressors; its boxes are those of the proposals")
+        log.info("this detector has no box regressors; boxes stay as they are")
     in_threads = isinstance(inputs.item_reader("features"), Reader) or execution.device.startswith("cuda")
     with execution.progress("detect", output.remaining_items, "images") as bar:
         if in_threads or execution.jobs == 1:

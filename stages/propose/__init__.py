@@ -267,8 +267,9 @@ class Settings:
     model: str = setting(
         "",
         "EdgeBoxes: the file of a structured forest that finds the edges, opencv_extra's model.yml.gz; without it, "
-        "edges are image gradients. Its content, not its name, enters the cache's key.",
+        "edges are image gradients.",
         identity=False,
+        by_content=True,
         source="EdgeBoxes section 3.1: structured edges",
         only_with=EDGES,
     )
@@ -403,8 +404,9 @@ class Settings:
 
     file: str = setting(
         "",
-        "Method file: the file of boxes, .h5, .npz or .mat; its content, not its name, enters the cache's key.",
+        "Method file: the file of boxes, .h5, .npz or .mat.",
         identity=False,
+        by_content=True,
         source="ours",
         only_with=FILE,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +15,12 @@ from stages.networks.weights import NETWORK
 from stages.train_overfeat import LOG, STAGE, Settings
 from stages.train_overfeat.examples import WindowExamples, windows_of_image
 from stages.train_overfeat.training import WindowTraining
+from stages.training.log import read_log
 from stages.training.loop import network_schema
 from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
 from stages.training.whole_images import DrawnImage, TrainingImage
+
+log = logging.getLogger("stages.train_overfeat")
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -54,4 +58,10 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """What `NetworkSource.from_reader` needs, and the mean losses and accuracies of the last iterations."""
     source, names = inputs.network("network"), (*inputs.dataset("images").classes, BACKGROUND)
+    if not read_log(reader, NETWORK)["object_accuracy"].any():
+        log.warning(
+            "train-overfeat recognised no window with an object in the whole training; if no window fits the objects "
+            "(positive_overlap = %s), lower it, or train at more sides",
+            settings.positive_overlap,
+        )
     return network_summary(STAGE, trained_card(STAGE, settings, source), source, len(names), names, reader)

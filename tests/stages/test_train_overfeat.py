@@ -526,3 +526,11 @@ def test_edges_belong_to_dense_windows(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "box edges belong to the windows of a network" in ended.stderr
     assert "set method = 'dense'" in ended.stderr
+
+
+def test_a_training_in_which_no_window_fits_an_object_says_so(tmp_path: Path) -> None:
+    recipe, few = tmp_path / "overfeat.toml", ("--set", "train-overfeat.positive_overlap=1.0")
+    recipe.write_text(RECIPE)
+    ended = rcnn("train-overfeat", recipe, *few, work=tmp_path / "work")
+    assert "recognised no window with an object in the whole training" in ended.stderr
+    assert "(positive_overlap = 1.0), lower it" in ended.stderr
