@@ -195,18 +195,32 @@ SOURCE_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "other_classes": ("error", "leave-out"),
         "unannotated": ("error", "background"),
         "zero_based": ("true", "false"),
+        "exhaustive": ("true", "false"),
         "masks": ("true", "false"),
     },
     "coco": {**EXIF, "classes": ()},
     "yolo": {**EXIF, "classes": ()},
+    "ilsvrc": {
+        **EXIF,
+        "classes": (),
+        "names": (),
+        "blacklist": (),
+        "use_blacklist": ("true", "false"),
+        "exhaustive": ("true", "false"),
+        "per_class": (),
+        "per_class_of": ("objects", "images"),
+        "seed": (),
+        "other_classes": ("error", "leave-out"),
+    },
     "shapes": {"seed": (), "images": (), "masks": ("true", "false")},
     "shapes-classification": {"seed": (), "per_class": (), "side": ()},
     "folder": EXIF,
 }
 """The options of each kind of source, and their values if they are a fixed few. A copy of those in `stages.datasets`,
 which is not imported here because it needs numpy."""
-WITH_BOXES = ("voc:", "coco:", "yolo:", "shapes:")
+WITH_BOXES = ("voc:", "coco:", "yolo:", "ilsvrc:", "shapes:")
 SPLITS = ("train", "val", "trainval", "test")
+OF_ILSVRC = ("train", "val", "test", "val1", "val2")
 
 
 @completer
@@ -228,8 +242,8 @@ def last_parts(kind: str, place: Path, rest: str) -> list[str]:
     """Completions of the last part of a source (split, image folder) whose folder or file is `place`."""
     if kind == "coco":
         return entries(rest.rpartition(":")[2], ())
-    if kind == "yolo":
-        return list(SPLITS)
+    if kind in ("yolo", "ilsvrc"):
+        return list(SPLITS if kind == "yolo" else OF_ILSVRC)
     sets = sorted(path.stem for path in (place / "ImageSets" / "Main").glob("*.txt"))
     return sets or [name for name in entries(f"{place}/", (".txt",), relative=True) if not name.startswith(".")]
 

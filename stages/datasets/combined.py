@@ -108,6 +108,13 @@ class CombinedDataset(Dataset):
         origins = ((image_id, *self.origins[image_id]) for image_id in self.image_ids)
         return frozenset(image_id for image_id, place, own_id in origins if own_id in crowded[place])
 
+    @cached_property
+    def images_not_exhaustive(self) -> frozenset[str]:
+        """The ids of the images in which objects of the classes may lack an annotation."""
+        partly = [part.images_not_exhaustive for part in self.parts]
+        origins = ((image_id, *self.origins[image_id]) for image_id in self.image_ids)
+        return frozenset(image_id for image_id, place, own_id in origins if own_id in partly[place])
+
     def image_path(self, image_id: str) -> Path:
         """The path of an image, which need not exist."""
         part, own_id = self.part_of(image_id)

@@ -74,7 +74,8 @@ class ImageRecord:
     int32 [n] index the dataset's classes; `difficult` (need not be found), `truncated` and `occluded` are bool [n].
     `stated_areas`, float64 [n] in square pixels, is set if annotations state them (COCO: of the segmentation).
     `stated_crowds`, bool [n], is set if the format has crowds (COCO's `iscrowd`: one box around many objects), which
-    are difficult, too.
+    are difficult, too. Where an image is not `exhaustive`, objects of the classes may lack an annotation: what overlaps
+    none of those annotated is then no negative example.
     """
 
     image_id: str
@@ -89,6 +90,7 @@ class ImageRecord:
     pose: tuple[str, ...]
     stated_areas: NDArray[np.float64] | None = None
     stated_crowds: NDArray[np.bool_] | None = None
+    exhaustive: bool = True
 
     @property
     def areas(self) -> NDArray[np.float64]:
@@ -106,7 +108,7 @@ def record_digest(record: ImageRecord) -> str:
     digest = hashlib.sha256()
     for column in fields(record):
         value = getattr(record, column.name)
-        if column.name == "path":
+        if column.name == "path" or (column.name == "exhaustive" and value):  # as before there was the latter
             continue
         if isinstance(value, np.ndarray):
             digest.update(f"{column.name} {value.dtype} {value.shape}\n".encode())

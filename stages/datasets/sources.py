@@ -20,7 +20,7 @@ from stages.datasets.voc import ClassOptions, Dataset, ImageOptions, VocOptions,
 from stages.datasets.yolo import open_yolo
 
 FORMS = (
-    "voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT, shapes:SPLIT, "
+    "voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT, ilsvrc:DIR:SPLIT, shapes:SPLIT, "
     "shapes-classification:SPLIT or folder:DIR"
 )
 
@@ -46,12 +46,13 @@ def open_dataset(
 ) -> Dataset | ClassificationDataset:
     """The dataset named by `source`.
 
-    voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES (a folder), yolo:DATA.yaml:SPLIT and shapes:SPLIT are scenes with
-    boxes, of which several may be combined; shapes-classification:SPLIT and folder:DIR (one folder per class) are
-    images of single objects, for pre-training.
+    voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES (a folder), yolo:DATA.yaml:SPLIT, ilsvrc:DIR:SPLIT and
+    shapes:SPLIT are scenes with boxes, of which several may be combined; shapes-classification:SPLIT and folder:DIR
+    (one folder per class) are images of single objects, for pre-training.
 
     `work` is where digests and generated sets are stored. `options` is the rest of the recipe's table: `VocOptions` for
-    `voc` (`classes` and `year` may also be given directly), `ClassOptions` for `coco` and `yolo`, `exif` for `folder`;
+    `voc` (`classes` and `year` may also be given directly), `ClassOptions` for `coco` and `yolo`, `IlsvrcOptions` for
+    `ilsvrc`, `exif` for `folder`;
     `seed` and `images`, or `per_class` and `side`, for the generated sets; for several sources, their options and
     `prefix_ids`. `~` and $VARIABLES are expanded. Raises BadDataset and BadSetting.
     """
@@ -83,11 +84,24 @@ def open_one(
         if kind == "coco":
             return open_coco(Path(path), Path(last), work=work, options=options, partial=partial)
         return open_yolo(Path(path), last, work=work, options=options, partial=partial)
+    if kind == "ilsvrc" and ":" in rest:
+        return open_ilsvrc_source(source, expanded(rest, source), work, values, partial)
     if kind == "folder" and rest:
         exif = build_settings(ImageOptions, values, source).exif
         folder = Path(expanded(rest, source))
         return ClassificationDataset(plain_label(folder.resolve().name), folder, work=work, exif=exif)
     raise BadDataset(f"{shown(source)} is not a dataset; write {FORMS}")
+
+
+def open_ilsvrc_source(source: str, rest: str, work: Path, values: Mapping[str, Any], partial: bool) -> Dataset:
+    """The dataset of `ilsvrc:` and `rest`, DIR:SPLIT; the options that name files are expanded like sources."""
+    from stages.datasets.ilsvrc import IlsvrcOptions, open_ilsvrc
+
+    stated = {name: values[name] for name in ("names", "blacklist") if isinstance(values.get(name), str)}
+    files = {name: expanded(path, source) for name, path in stated.items()}
+    folder, _, split = rest.rpartition(":")
+    options = build_settings(IlsvrcOptions, {**values, **files}, source)
+    return open_ilsvrc(Path(folder), split, work=work, options=options, partial=partial)
 
 
 def as_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,9 +138,16 @@ def open_combined(sources: Sequence[str], work: Path, values: Mapping[str, Any])
 
 def names_of_options(source: str) -> set[str]:
     """The names of a source's options."""
+    from stages.datasets.ilsvrc import IlsvrcOptions
     from stages.datasets.shapes import ShapesOptions
 
-    kinds = {"voc": VocOptions, "coco": ClassOptions, "yolo": ClassOptions, "shapes": ShapesOptions}
+    kinds: dict[str, type] = {
+        "voc": VocOptions,
+        "coco": ClassOptions,
+        "yolo": ClassOptions,
+        "ilsvrc": IlsvrcOptions,
+        "shapes": ShapesOptions,
+    }
     options = kinds.get(source.partition(":")[0], ImageOptions)
     return {field.name for field in fields(options)}
 

@@ -7,7 +7,7 @@ import contextlib
 import copy
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ log = logging.getLogger("stages.datasets")
 ERROR, BACKGROUND, LEAVE_OUT = "error", "background", "leave-out"
 OF_ALL_IMAGES = (
     "image_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out", "images_with_crowds",
-    "record_digests", "_places", "masks_key",
+    "images_not_exhaustive", "record_digests", "_places", "masks_key",
 )  # fmt: skip
 """Cached properties that a subset must recompute."""
 RECORDS = "records 1"
@@ -110,6 +110,9 @@ class VocOptions(MaskOptions):
         ERROR, "Images without an annotation file are an error, or images without objects.", choices=(ERROR, BACKGROUND)
     )
     zero_based: bool = setting(False, "Box corners are zero-based edges, rather than one-based and inclusive.")
+    exhaustive: bool = setting(
+        True, "Whether every object of the classes is annotated; if not, the images never give negative examples."
+    )
 
 
 class Dataset(ImageSet):
@@ -169,6 +172,11 @@ class Dataset(ImageSet):
     def images_with_crowds(self) -> frozenset[str]:
         """The ids of images that contain a crowd (see `ImageRecord`); VOC's format has none."""
         return frozenset()
+
+    @cached_property
+    def images_not_exhaustive(self) -> frozenset[str]:
+        """The ids of the images in which objects of the classes may lack an annotation."""
+        return frozenset() if self.options.exhaustive else frozenset(self.image_ids)
 
     def subset(self, positions: Sequence[int]) -> Dataset:
         """The dataset of the images at these positions, with the same classes."""
@@ -369,7 +377,8 @@ class Dataset(ImageSet):
     @property
     def _reading(self) -> list[str]:
         """Options that affect how objects are read, for keys; empty by default."""
-        return ["zero-based"] if self.options.zero_based else []
+        zero_based = ["zero-based"] if self.options.zero_based else []
+        return zero_based if self.options.exhaustive else [*zero_based, "not exhaustive"]
 
     @cached_property
     def images_key(self) -> str:
@@ -531,7 +540,8 @@ class Dataset(ImageSet):
         for problem in self.problems(image_id, annotation, size, image):
             raise BadAnnotation(problem)
         kept, _ = self.split_objects(image_id, annotation, size)
-        return as_record(annotation, kept, image_id, self.image_path(image_id), size, self.classes)
+        record = as_record(annotation, kept, image_id, self.image_path(image_id), size, self.classes)
+        return replace(record, exhaustive=image_id not in self.images_not_exhaustive)
 
     def _image_if_there(self, image_id: str, *, must: bool) -> ImageFile | None:
         """The image's file, or None if it is missing. Raises BadImage if it `must` exist."""

@@ -29,7 +29,7 @@ from stages.diagnose.characteristics import (
 from stages.diagnose.false_positives import average_precision, effects, top_false_positives, trend
 from stages.matching.detections import by_rank, match_hoiem
 from stages.matching.error_types import TYPE_NAMES, largest_overlaps, similar_labels, types_of
-from stages.matching.ground_truth import check_classes, check_images, listed, warn_of_skipped
+from stages.matching.ground_truth import check_classes, check_exhaustive, check_images, listed, warn_of_skipped
 from stages.matching.objects import Objects, read_objects
 
 log = logging.getLogger("stages.diagnose")
@@ -92,6 +92,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     detections = read_detections(inputs.reader("detections"))
     check_classes("diagnose", detections.classes, dataset.classes)
     check_images("diagnose", detections.image_ids, dataset)
+    check_exhaustive("diagnose", dataset, "would count as false positives when found")
     objects = read_objects(dataset, detections.image_ids)
     warn_of_poses(objects)
     normal = normal_count(settings, objects, len(detections.image_ids))

@@ -21,7 +21,14 @@ from stages.eval.coco import MEASURES, class_measures
 from stages.eval.localisation import Cases, best_guesses, judge_cases
 from stages.eval.report import RESAMPLED, read_resampled_maps
 from stages.matching.detections import match_devkit
-from stages.matching.ground_truth import check_classes, check_images, classes_apart, listed, warn_of_skipped
+from stages.matching.ground_truth import (
+    check_classes,
+    check_exhaustive,
+    check_images,
+    classes_apart,
+    listed,
+    warn_of_skipped,
+)
 from stages.matching.objects import ClassObjects, counted_objects, read_objects
 
 log = logging.getLogger("stages.eval")
@@ -67,6 +74,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     detections = read_detections(inputs.reader("detections"))
     check_classes("eval", detections.classes, dataset.classes)
     check_images("eval", detections.image_ids, dataset)
+    check_exhaustive("eval", dataset, "would count as false positives when found")
     every = counted_objects(read_objects(dataset, detections.image_ids), settings.use_difficult)
     objects = dict(zip(dataset.classes, (own for _, own in every.by_class(len(dataset.classes))), strict=True))
     weights = image_weights(len(detections.image_ids), settings.bootstrap, settings.bootstrap_seed)

@@ -20,7 +20,7 @@ from stages.finetune.training import FineTuning
 from stages.finetune.windows import Windows, joined_windows
 from stages.matching.examples import unused_regions
 from stages.matching.ground_truth import check_proposals
-from stages.matching.windows import window_labels
+from stages.matching.windows import UNUSED, window_labels
 from stages.networks import BACKGROUND, PlannedNetwork
 from stages.networks.architectures import empty_module
 from stages.networks.weights import NETWORK
@@ -105,6 +105,8 @@ def find_windows(
             boxes = np.concatenate([objects.boxes, proposals.read(image_id, ["boxes"])["boxes"]]).astype(np.float32)
             unused = unused_regions(boxes, objects.difficult, objects.crowds, settings.difficult)
             labels = window_labels(boxes, objects.boxes, objects.labels, classes, *limits, unused)
+            if not objects.exhaustive:  # what looks like background may be an object
+                labels[labels == classes] = UNUSED
             if execution.skip_bad_images and not readable(memory, position):
                 boxes, labels = boxes[:0], labels[:0]
             images.append((boxes, labels))
@@ -136,7 +138,7 @@ def check_windows(windows: Windows, settings: Settings, dataset: Dataset) -> Non
     if positives < settings.batch_size and not len(windows.negative):
         raise StageError(
             f"finetune: none of the {len(dataset.image_ids)} images of {dataset.name} has a background window (IoU "
-            f"below {settings.background_overlap}); propose more boxes"
+            f"below {settings.background_overlap}; images with exhaustive = false give none); propose more boxes"
         )
     counts = np.bincount(windows.labels[windows.positive], minlength=len(dataset.classes))
     without = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]

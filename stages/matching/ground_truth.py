@@ -8,6 +8,7 @@ from typing import Any
 
 from stages.contract.errors import StageError
 from stages.detections.class_names import own_name
+from stages.plurals import number_of
 
 log = logging.getLogger("stages")
 
@@ -18,6 +19,18 @@ def check_images(stage: str, image_ids: Sequence[str], dataset: Any, what: str =
         raise StageError(
             f"{stage}: the {what} cover {len(image_ids)} images, which are not the {len(dataset.image_ids)} of "
             f"{dataset.name}; use the same split for [{stage}] and the {what} it reads"
+        )
+
+
+def check_exhaustive(stage: str, dataset: Any, why: str) -> None:
+    """Raises StageError if objects of the dataset may lack an annotation in some of its images; `why` ends the sentence
+    that says what the stage would take them for."""
+    partly = dataset.images_not_exhaustive
+    if partly:
+        first = next(image_id for image_id in dataset.image_ids if image_id in partly)
+        raise StageError(
+            f"{stage}: {number_of(len(partly), 'image')} of {dataset.name} ('{first}', ...) may show objects without an"
+            f" annotation (exhaustive = false), which {why}; use a dataset that is annotated exhaustively"
         )
 
 

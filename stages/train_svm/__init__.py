@@ -100,6 +100,21 @@ class Settings:
         at_least=0,
         source="ours; R-CNN keeps all",
     )
+    mining_images: int = setting(
+        0,
+        "Mine negatives in this many images, drawn at random; 0: in all. Images that are not annotated exhaustively "
+        "give none in any case.",
+        at_least=0,
+        later=True,
+        source="R-CNN section 4.3: ILSVRC's 5,000 of val1 cost half a point and take half the time; all for PASCAL",
+    )
+    mining_seed: int = setting(
+        3,
+        "Seed for the choice of mining_images.",
+        at_least=0,
+        later=True,
+        source="rcnn_train.m of the release's branch for ILSVRC",
+    )
     target_norm: float = setting(
         20.0, "Features are scaled to this mean L2 norm.", above=0, source="rcnn_scale_features.m"
     )
@@ -117,6 +132,11 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        if self.mining_seed != 3 and not self.mining_images:
+            raise BadSetting(
+                f"mining_seed = {self.mining_seed} chooses mining_images, and negatives are mined in all; set both, or "
+                "leave it out"
+            )
         if self.positive_overlap < self.negative_overlap:
             raise BadSetting(
                 f"positive_overlap = {self.positive_overlap} is less than negative_overlap = {self.negative_overlap}; "

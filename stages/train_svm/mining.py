@@ -68,6 +68,15 @@ class ClassMiner:
         return rows[new]
 
 
+def mined_images(exhaustive: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.int64]:
+    """The positions of the images in which negatives are mined, ascending: those of the n images that are annotated
+    `exhaustive`ly, bool [n], or `count` of them drawn at random if `count` > 0 (R-CNN section 4.3)."""
+    allowed = np.flatnonzero(exhaustive)
+    if not 0 < count < len(allowed):
+        return allowed
+    return np.sort(np.random.default_rng(seed).choice(allowed, count, replace=False))
+
+
 def hard_negatives(
     scores: NDArray[np.float32], negatives: NDArray[np.bool_], first: bool, hard_threshold: float
 ) -> NDArray[np.bool_]:
@@ -77,9 +86,10 @@ def hard_negatives(
     return negatives & (first | (scores > np.float32(hard_threshold)))
 
 
-def is_due(miner: ClassMiner, image: int, last_image: int, retrain_after: int) -> bool:
-    """Whether to train the class after `image`: the first or last image, or more than `retrain_after` new negatives."""
-    return bool(len(miner.negatives)) and (miner.added > retrain_after or image in (0, last_image))
+def is_due(miner: ClassMiner, is_end: bool, retrain_after: int) -> bool:
+    """Whether to train the class after an image: the first or last (`is_end`), or more than `retrain_after` new
+    negatives."""
+    return bool(len(miner.negatives)) and (miner.added > retrain_after or is_end)
 
 
 def easy_negatives(scores: NDArray[np.float64], evict_threshold: float, max_negatives: int) -> NDArray[np.bool_]:

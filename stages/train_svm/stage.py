@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
+from stages.contract.errors import StageError
 from stages.contract.execution import Execution, restoring
 from stages.contract.inputs import Inputs
 from stages.contract.processes import Processes, processes
@@ -34,6 +35,7 @@ from stages.train_svm.mining import (
     hard_negatives,
     is_due,
     log_table,
+    mined_images,
 )
 from stages.train_svm.pool import FeaturePool, Keys, by_image, keys_of
 from stages.train_svm.positives import COLUMNS, Positives, read_positives
@@ -78,6 +80,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     """Trains the classes of all parts it can claim; each pass over the images trains as many as fit into `memory`."""
     features, dataset = inputs.reader("features"), inputs.dataset("images")
     check_images("train-svm", features.item_ids, dataset, "features")
+    check_minable(dataset)
     dimension = layer_dimension(features, settings.layer)
     claimed, put_off, trainings = output.claim(), list[Part](), Trainings()
     prepared: tuple[float, Positives] | None = None
@@ -98,6 +101,15 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
             parts += islice(claimed, max(0, at_once - len(parts)))
             put_off += train_parts(parts, settings, features, dataset, *prepared, output, execution, workers, trainings)
     trainings.say_unfinished(settings)
+
+
+def check_minable(dataset: Any) -> None:
+    """Raises StageError if no image is annotated exhaustively."""
+    if len(dataset.images_not_exhaustive) == len(dataset.image_ids):
+        raise StageError(
+            f"train-svm: none of the {len(dataset.image_ids)} images of {dataset.name} is annotated exhaustively "
+            "(exhaustive = false), so there is nothing to mine negatives in; add a source that is"
+        )
 
 
 def class_bytes(dimension: int, regions: int) -> int:
@@ -127,7 +139,7 @@ def train_parts(
         every = [miner for of_part in miners.values() for miner in of_part]
         mining = Mining(settings, features, dataset, scale, every, pool, workers, trainings)
         put_off = make_room(mining, parts, miners, settings, output)
-        remaining = len(features) - mining.first_image
+        remaining = len(mining.remaining)
         pause, saved = settings.checkpoint_seconds, time.monotonic()
         with execution.progress("train-svm", remaining, "images") as bar:
             for rows in mining.images():
@@ -251,6 +263,8 @@ class Mining:
         self.workers = workers
         self.scorer = BlockScorer(pool.dimension, self.miners)
         self.first_image = min((miner.next_image for miner in self.miners), default=len(features))
+        exhaustive = np.array([image_id not in dataset.images_not_exhaustive for image_id in features.item_ids], bool)
+        self.mined = mined_images(exhaustive, settings.mining_images, settings.mining_seed)
         self.regions = int(features.lengths().max())
         self.hold_examples()
 
@@ -276,26 +290,32 @@ class Mining:
         self.miners = [miner for miner in self.miners if miner.label not in gone]
         self.scorer = BlockScorer(self.pool.dimension, self.miners)
 
+    @property
+    def remaining(self) -> NDArray[np.int64]:
+        """The mined images, by position, that a class has yet to visit: int64 [n]."""
+        return self.mined[self.mined >= self.first_image]
+
     def images(self) -> Iterator[int]:
-        """Visits the images in order; yields each one's number of regions once all classes are done with it."""
+        """Visits the mined images in order; yields each one's number of regions once all classes are done with it."""
         columns = [*COLUMNS, self.settings.layer]
-        ids = self.features.item_ids[self.first_image :]
-        if not ids:
+        images = self.remaining
+        if not len(images):
             return
-        for image, (_, record) in enumerate(self.features.records(columns, ids), start=self.first_image):
+        ids = [self.features.item_ids[image] for image in images]
+        for image, (_, record) in zip(images.tolist(), self.features.records(columns, ids), strict=True):
             self.visit(image, record)
             yield len(record["boxes"])
 
     def visit(self, image: int, record: Record) -> None:
         """Adds the image's hard negatives and trains the classes that are due."""
-        active = [miner for miner in self.miners if miner.next_image == image]
+        active = [miner for miner in self.miners if miner.next_image <= image]
         self.add_negatives(image, record, active)
-        last = len(self.features) - 1
-        due = [miner for miner in active if is_due(miner, image, last, self.settings.retrain_after)]
+        is_end = image in (self.mined[0], self.mined[-1])
+        due = [miner for miner in active if is_due(miner, is_end, self.settings.retrain_after)]
         evicted = [self.take_over(miner, image, solution) for miner, solution in zip(due, self.solve(due), strict=True)]
         self.pool.release(np.concatenate([np.zeros(0, np.int64), *evicted]))
         for miner in active:
-            miner.next_image = image + 1
+            miner.next_image = len(self.features) if image == self.mined[-1] else image + 1
 
     def add_negatives(self, image: int, record: Record, active: Sequence[ClassMiner]) -> None:
         """Adds the hard negatives of one image to each class."""
@@ -310,7 +330,7 @@ class Mining:
             those = here.present // BLOCK_CLASSES == block
             allowed[:, here.present[those] % BLOCK_CLASSES] = negatives[:, those]
             scores = self.scorer.scores(features, block)
-            hard = hard_negatives(scores, allowed, image == 0, self.settings.hard_threshold)
+            hard = hard_negatives(scores, allowed, image == self.mined[0], self.settings.hard_threshold)
             some = np.asarray(hard.any(axis=0))
             for miner in group:
                 if some[miner.label % BLOCK_CLASSES]:
@@ -335,7 +355,7 @@ class Mining:
         self.trainings.count(miner.name, solution)
         evicted = finish_round(miner, image, solution, self.settings)
         self.scorer.update(miner)
-        say_round(miner, final=image == len(self.features) - 1)
+        say_round(miner, final=image == self.mined[-1])
         return evicted
 
 

@@ -10,6 +10,7 @@ from stages.contract.card import Stage
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import check_device
+from stages.matching.ground_truth import check_exhaustive
 from stages.networks import NetworkCard, NetworkSource, PlannedNetwork
 from stages.networks.weights import NETWORK
 from stages.training.image_memory import MEGABYTE, ImageMemory
@@ -35,8 +36,10 @@ def train_on_images(
 ) -> None:
     """Trains for `settings.iterations` on images in which `find` draws examples, saving checkpoints, in one or several
     processes. The cache gets the number of objects and the `statistics` of the training set. Raises BadSetting for a
-    device or a number of processes that does not fit the settings, and StageError if there are no objects."""
+    device or a number of processes that does not fit the settings, and StageError if there are no objects, or if images
+    may show some that are not annotated."""
     dataset, source = inputs.dataset("images"), inputs.network("network")
+    check_exhaustive(stage, dataset, "would be trained on as background")
     check_device(settings, execution.device, f"{stage}.")
     settings.check_ranks(stage, execution.ranks)
     memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)

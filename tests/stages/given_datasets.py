@@ -14,3 +14,4 @@ class GivenDataset(Dataset):
         vars(self).update(given)
 
     images_with_crowds: frozenset[str] = frozenset()
+    images_not_exhaustive: frozenset[str] = frozenset()

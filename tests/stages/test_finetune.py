@@ -389,6 +389,21 @@ def test_windows_of_difficult_objects_and_crowds(inputs):
             assert covered_share(background, first.boxes[:1]).max() <= 0.7
 
 
+def test_an_image_that_is_not_exhaustive_gives_no_background(inputs):
+    images = inputs["images"]
+    records = {name: images.record(name) for name in images.image_ids}
+    records[images.image_ids[0]] = replace(records[images.image_ids[0]], exhaustive=False)
+    partly: Any = SimpleNamespace(
+        image_ids=images.image_ids, classes=images.classes, name="shapes", record=records.__getitem__
+    )
+    before = find_windows(QUICK, images, inputs["proposals"], ImageMemory(images, 0), CPU)
+    windows = find_windows(QUICK, partly, inputs["proposals"], ImageMemory(partly, 0), CPU)
+    assert (before.images[before.negative] == 0).any()
+    kept = (before.images != 0) | (before.labels != before.background)
+    np.testing.assert_array_equal(windows.boxes, before.boxes[kept])
+    np.testing.assert_array_equal(windows.labels, before.labels[kept])
+
+
 def read_all(inputs: dict[str, Any], settings: Settings, limit: int, execution: Execution) -> list[Batch]:
     memory = ImageMemory(inputs["images"], limit)
     windows = find_windows(settings, inputs["images"], inputs["proposals"], memory, CPU)

@@ -185,7 +185,7 @@ LATER = {
         *("max_aspect_ratio", "min_box_area", "gamma", "kappa", "edge_max_side", "gradient_sigma"),
         *("anchor_scales", "anchor_ratios", "anchor_stride", "anchor_side", "anchor_longest"),
     },
-    "train-svm": {"positive_overlap", "difficult"},
+    "train-svm": {"positive_overlap", "difficult", "mining_images", "mining_seed"},
     "train-bbox": {"difficult"},
     "finetune": {"difficult", "frozen"},
     "detect": {

@@ -46,9 +46,15 @@ def overlap(record: dict[str, np.ndarray], row: int, label: int, without: Collec
 
 
 def literal_training(
-    records: list[dict[str, np.ndarray]], label: int, settings: Settings, unused: Sequence[set[int]] = ()
+    records: list[dict[str, np.ndarray]],
+    label: int,
+    settings: Settings,
+    unused: Sequence[set[int]] = (),
+    mined: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """The release's schedule for one class, one region at a time, everything in memory; `unused` rows of each image."""
+    """The release's schedule for one class, one region at a time, everything in memory; `unused` rows of each image.
+    Negatives come from the images `mined`, all by default."""
+    mined = range(len(records)) if mined is None else mined
     unused = unused or [set()] * len(records)
     norms = [np.linalg.norm(row) for one in records for row in one["fc7"].astype(np.float64)]
     scale = np.float32(20 / np.mean(norms))
@@ -63,15 +69,16 @@ def literal_training(
     ]
     negatives: dict[tuple[int, int], np.ndarray] = {}
     weights, bias, added, counts = np.zeros(rows[0].shape[1]), 0.0, 0, []
-    for i, one in enumerate(records):
+    for i in mined:
+        one = records[i]
         for r in range(len(one["boxes"])):
             if r in unused[i] or overlap(one, r, label) >= settings.negative_overlap:
                 continue
-            if i == 0 or float(rows[i][r] @ weights + bias) > -1.0001:
+            if i == mined[0] or float(rows[i][r] @ weights + bias) > -1.0001:
                 assert (i, r) not in negatives
                 negatives[i, r] = rows[i][r]
                 added += 1
-        if negatives and (i in (0, len(records) - 1) or added > settings.retrain_after):
+        if negatives and (i in (mined[0], mined[-1]) or added > settings.retrain_after):
             model = LinearSVC(
                 C=settings.C, loss="hinge", intercept_scaling=10, class_weight={1: 2, -1: 1}, tol=1e-4, random_state=0
             )
@@ -152,6 +159,50 @@ def test_crowds_and_difficult_objects_to_be_ignored_are_examples_of_nothing(
     reader = run_stage(STAGE, settings, inputs)
     for label, name in enumerate(CLASSES[:2]):
         assert_as_literally(reader, name, literal_training(records, label, settings, unused))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("mining_images", [0, 7])
+def test_images_that_are_not_exhaustive_give_positives_and_no_negatives(
+    mining_images: int, run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any, tmp_path: Path
+) -> None:
+    """The first, the last and every third image are not; the others are mined, or 7 of them drawn at random."""
+    records = scene(24, 2)
+    partly = {0, 23, *range(2, 24, 3)}
+    inputs = with_classes(feature_cache(records), CLASSES[:2])
+    inputs["images"].images_not_exhaustive = frozenset(f"im{number:03}" for number in partly)
+    mined = [number for number in range(24) if number not in partly]
+    settings = replace(BRISK, mining_images=mining_images)
+    if mining_images:
+        mined = sorted(np.random.default_rng(settings.mining_seed).choice(mined, mining_images, replace=False).tolist())
+    reader = run_stage(STAGE, settings, inputs)
+    for label, name in enumerate(CLASSES[:2]):
+        expected = literal_training(records, label, settings, mined=mined)
+        assert_as_literally(reader, name, expected)
+        assert reader.read(name)["positives"] == sum(int((one["label"] == label).sum()) for one in records)
+    assert run_in_shards(run_stage, settings, inputs) == contents(reader)
+
+
+def run_in_shards(run_stage: Any, settings: Settings, inputs: Any) -> list[dict[str, bytes]]:
+    """The classes trained in two shards, with a checkpoint after every image."""
+    often = replace(settings, checkpoint_seconds=0.0)
+    shards = [Shard(index, 2) for index in (2, 1)]
+    return contents(run_stage(STAGE, often, inputs, "sharded", shards=shards, part_size=1))
+
+
+def test_without_an_exhaustive_image_there_is_nothing_to_mine(
+    run_stage: Any, feature_cache: Any, with_classes: Any, scene: Any
+) -> None:
+    inputs = with_classes(feature_cache(scene(3, 2)), CLASSES[:2])
+    inputs["images"].images_not_exhaustive = frozenset(inputs["images"].image_ids)
+    with pytest.raises(StageError, match="train-svm: none of the 3 images of images is annotated exhaustively"):
+        run_stage(STAGE, BRISK, inputs)
+
+
+def test_a_mining_seed_alone_is_refused() -> None:
+    with pytest.raises(BadSetting, match="mining_seed = 4 chooses mining_images, and negatives are mined in all"):
+        Settings(mining_seed=4)
+    assert Settings(mining_seed=4, mining_images=5).mining_seed == 4
 
 
 def share(box: np.ndarray, region: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from stages.matching.windows import negative_rows
 from stages.train_svm import Settings
 from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.duality import relative_gap
-from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_negatives, is_due
+from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_negatives, is_due, mined_images
 from stages.train_svm.pool import ROW_BITS, FeaturePool, images_and_rows, keys_of
 from stages.train_svm.solver import fit_svm, minimise, sparse_rows, svm_objective
 
@@ -70,10 +70,21 @@ def test_hard_means_strictly_above_the_threshold_and_everything_in_the_first_ima
 
 def test_training_is_due_first_last_and_after_strictly_more_than_the_limit() -> None:
     full = miner(negatives=np.arange(3), added=2000)
-    assert [is_due(full, image, 9, 2000) for image in (0, 4, 9)] == [True, False, True]
-    assert is_due(replace(full, added=2001), 4, 9, 2000)
-    assert not is_due(miner(), 0, 9, 2000)
-    assert not is_due(miner(), 9, 9, 2000)
+    assert [is_due(full, is_end, 2000) for is_end in (True, False)] == [True, False]
+    assert is_due(replace(full, added=2001), False, 2000)
+    assert not is_due(miner(), True, 2000)
+
+
+def test_mined_are_exhaustive_images_or_so_many_of_them() -> None:
+    exhaustive = np.arange(40) % 4 != 0
+    np.testing.assert_array_equal(mined_images(exhaustive, 0, 3), np.flatnonzero(exhaustive))
+    np.testing.assert_array_equal(mined_images(exhaustive, 30, 3), np.flatnonzero(exhaustive))
+    some = mined_images(exhaustive, 9, 3)
+    assert len(set(some.tolist())) == 9
+    assert exhaustive[some].all()
+    np.testing.assert_array_equal(some, np.sort(some))
+    np.testing.assert_array_equal(some, mined_images(exhaustive, 9, 3))
+    assert some.tolist() != mined_images(exhaustive, 9, 4).tolist()
 
 
 def test_eviction_is_strict_and_the_bound_keeps_the_hardest() -> None:
