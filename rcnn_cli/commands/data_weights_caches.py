@@ -105,10 +105,11 @@ def confirmed(question: str) -> bool:
 
 @click.group()
 def data() -> None:
-    """Check, draw and download datasets.
+    """Check, split, draw and download datasets.
 
     \b
     Examples: rcnn data check voc:my-folder:train
+              rcnn data split voc:my-folder:val -o splits/
               rcnn data shapes shapes/
     """
 
@@ -144,6 +145,40 @@ def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str
 
     if not check_source(sources, work_folder(None), click.echo, changes, classes):
         raise SystemExit(INCOMPLETE)
+
+
+@data.command(name="split", short_help="Split a dataset into halves with equal counts of every class.")
+@click.argument("source", shell_complete=complete_source)
+@click.option(
+    "-o", "--output", "directory", required=True, type=click.Path(path_type=Path), help="Folder for the two lists."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for the split.")
+@click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True, help="Splits to try.")
+@click.option("--classes", metavar="A,B", help="The classes  [default: those named in the data]")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete_source_option,
+    help="A dataset option, as in a recipe's table of the dataset; repeatable.",
+)
+def data_split(
+    source: str, directory: Path, seed: int, trials: int, classes: str | None, changes: tuple[str, ...]
+) -> None:
+    """Write two lists of SOURCE's image ids, SPLIT1.txt and SPLIT2.txt, between which the objects of every class are
+    divided as equally as can be found (R-CNN section 4.1: val1 and val2).
+
+    SOURCE is ilsvrc:DIR:SPLIT or voc:DIR:SPLIT. The same source, seed and number of trials give the same lists.
+
+    
+    Example: rcnn data split ilsvrc:ILSVRC:val -o splits/ --seed 1
+             rcnn data check ilsvrc:ILSVRC:splits/val1.txt
+    """
+    from rcnn_cli.running.data import split_source
+    from rcnn_cli.running.runner import work_folder
+
+    split_source(source, directory, seed, trials, work_folder(None), click.echo, changes, classes)
 
 
 @data.command(name="shapes", short_help="Draw the demo's dataset in the PASCAL VOC layout.")

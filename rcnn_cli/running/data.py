@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from rcnn_cli.progress import progress
 from stages.contract.errors import StageError
-from stages.datasets import BadDataset, Dataset, open_dataset
+from stages.datasets import BadDataset, Dataset, open_dataset, open_detection
 from stages.datasets.check import check_dataset
 from stages.plurals import number_of
 
@@ -53,6 +54,78 @@ def check_source(
         say(note)
     say(f"{number_of(len(dataset), 'image')}, {number_of(report.problem_count, 'problem')}")
     return not report.problems
+
+
+def split_source(
+    source: str,
+    directory: Path,
+    seed: int,
+    trials: int,
+    work: Path,
+    say: Callable[[str], None],
+    changes: Sequence[str] = (),
+    classes: str | None = None,
+) -> None:
+    """Writes the ids of two halves of the source, balanced by class, to SPLIT1.txt and SPLIT2.txt in `directory`, and
+    prints how far the counts of the classes are apart. Other arguments as of `check_source`. Raises StageError."""
+    from cache.files import cannot
+    from stages.datasets.balance import balanced_halves, class_counts
+
+    kind = source.partition(":")[0]
+    if kind not in ("voc", "ilsvrc"):
+        raise StageError(
+            f"{source}: has no lists of image ids; `rcnn data split` divides voc:DIR:SPLIT, ilsvrc:DIR:SPLIT"
+        )
+    options = parsed(changes)
+    if classes is not None:
+        options["classes"] = [name.strip() for name in classes.split(",")]
+    dataset = open_detection(source, work=work, options=options)
+    if len(dataset) < 2:
+        raise StageError(f"{source}: has 1 image, and halves need 2 or more; name a larger set")
+    place, year = re.fullmatch(r"(.*?)(:(?:19|20)\d\d)?", source).groups(default="")  # type: ignore[union-attr]
+    folder, _, split = place.rpartition(":")
+    stem = Path(split).name.removesuffix(".txt")
+    paths = [directory / f"{stem}{half}.txt" for half in (1, 2)]
+    for path in paths:
+        if os.path.lexists(path):
+            raise StageError(f"{path}: exists; name another folder, or remove it")
+    counts = class_counts(dataset, progress)
+    second = balanced_halves(counts, seed, trials)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path, half in zip(paths, (~second, second), strict=True):
+            ids = [image_id for image_id, chosen in zip(dataset.image_ids, half, strict=True) if chosen]
+            path.write_text("".join(f"{image_id}\n" for image_id in ids), encoding="utf-8")
+    except OSError as error:
+        raise StageError(f"{directory}: " + cannot("be written to", error, "name another folder")) from None
+    say_balance(dataset.classes, counts, second, say)
+    sizes = [number_of(int(half.sum()), "image") for half in (~second, second)]
+    for path, size in zip(paths, sizes, strict=True):
+        say(f"{path}: {size} ({folder}:{path}{year})")
+
+
+def say_balance(classes: Sequence[str], counts: Any, second: Any, say: Callable[[str], None]) -> None:
+    """Prints the largest and the median relative imbalance of two halves, and the classes that are worst off."""
+    import numpy as np
+
+    from stages.datasets.balance import relative_imbalances
+
+    apart = relative_imbalances(counts, second)
+    known = apart[~np.isnan(apart)]
+    if not len(known):
+        say("no objects: the halves are equal in size alone")
+        return
+    worst = [label for label in np.argsort(-np.nan_to_num(apart, nan=-1), kind="stable")[:5] if apart[label] > 0]
+    if worst:
+        width = max(5, *(len(classes[label]) for label in worst))
+        say(f"{'class':<{width}}   first  second  imbalance")
+        for label in worst:
+            halves = [int(counts[half, label].sum()) for half in (~second, second)]
+            say(f"{classes[label]:<{width}}  {halves[0]:>6}  {halves[1]:>6}  {100 * apart[label]:>7.1f} %")
+    without = int(np.isnan(apart).sum())
+    note = f"; {number_of(without, 'class')} without objects" if without else ""
+    largest, median = (f"{100 * value:.1f} %" for value in (known.max(), np.median(known)))
+    say(f"relative imbalance of the classes: {largest} at most, median {median}{note}")
 
 
 def draw_dataset(directory: Path, changes: Sequence[str]) -> str:
