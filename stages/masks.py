@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import Column, Schema
+from stages.contract.errors import BadSetting
 
 Characters = NDArray[np.bytes_]
 """S1 [c]."""
@@ -80,6 +82,28 @@ def nearest(mask: Mask, size: tuple[int, int]) -> Mask:
         for wanted, given in zip(size, mask.shape[::-1], strict=True)
     )
     return mask[rows[:, None], columns[None, :]]
+
+
+def mask_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The box around each mask [n, H, W], none of them empty: float32 [n, 4], zero-based and half-open.
+
+    Raises ValueError for an empty mask."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            raise ValueError("a mask without pixels has no box")
+        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
+
+
+def check_masks(stage: str, needed_by: str, proposals: Any) -> None:
+    """Raises BadSetting unless a reader of `proposals` has their masks, which something (`needed_by`) of the stage
+    needs."""
+    if "mask_end" not in proposals.schema.rows:
+        raise BadSetting(
+            f"{stage}: {needed_by} needs proposals with masks, and these have none; set propose.masks = true"
+        )
 
 
 def read_mask(record: Mapping[str, np.ndarray], number: int, *, as_searched: bool = False) -> Mask:

@@ -21,6 +21,8 @@ from stages.networks.heads import POOLINGS
 from stages.networks.precision import precision_setting
 
 WARP, ROI_POOL, DENSE = "warp", "roi-pool", "dense"
+FULL, FOREGROUND = "full", "foreground"
+BOXES, MASKS, NONE = "boxes", "masks", "none"
 
 
 def pooling_of(card: NetworkCard) -> str:
@@ -67,6 +69,22 @@ class Settings:
         at_least=0,
         only_with=("method", WARP),
         source="R-CNN Appendix A",
+    )
+    fill: str = setting(
+        FULL,
+        "What the network sees of a region. full: the whole window around it; foreground: the region alone, with the "
+        "mean colour in place of everything outside its mask, for proposals with masks.",
+        choices=(FULL, FOREGROUND),
+        later=True,
+        source="R-CNN section 5: full and fg",
+    )
+    objects: str = setting(
+        BOXES,
+        "Which objects come before the proposals. boxes: the annotated boxes; masks: the dataset's object masks, with "
+        "the boxes around them; none: no objects.",
+        choices=(BOXES, MASKS, NONE),
+        later=True,
+        source="roidb_from_voc.m: boxes; masks: ours, as in O2P",
     )
     pooling: str = setting(
         "max",
@@ -115,6 +133,17 @@ class Settings:
         return {layer: int(rank) for layer, _, rank in (entry.partition(":") for entry in self.truncated_svd)}
 
     def __post_init__(self) -> None:
+        if self.fill == FOREGROUND and self.method != WARP:
+            raise BadSetting(
+                f"fill = '{FOREGROUND}' is for regions of the image; leave it out, or set method = '{WARP}'"
+            )
+        if self.fill == FOREGROUND and self.objects == BOXES:
+            raise BadSetting(
+                f"fill = '{FOREGROUND}' needs the masks of objects too; set objects = '{MASKS}', or '{NONE}' to leave "
+                "objects out"
+            )
+        if self.objects != BOXES and self.method == DENSE:
+            raise BadSetting(f"objects = '{self.objects}': dense windows come without objects; leave it out")
         for entry in self.truncated_svd:
             if not re.fullmatch("[^:]+:[1-9][0-9]*", entry):
                 raise BadSetting(
@@ -213,6 +242,7 @@ STAGE = Stage(
         Input("images", kinds=("dataset",)),
         Input("proposals", kinds=("proposals",), default=("propose",), only_if=("method", WARP, ROI_POOL), once=True),
         Input("network", kinds=("network",), default=NETWORK_TABLES),
+        Input("masks", kinds=("dataset",), annotations=False, masks=True, only_if=("objects", MASKS)),
         Input(
             "maps", kinds=("maps",), default=("maps",), only_if=("method", ROI_POOL, DENSE), once=True, of_trunk=True
         ),

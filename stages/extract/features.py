@@ -15,7 +15,7 @@ from stages.boxes import Boxes
 from stages.contract.settings import check_device
 from stages.extract import Settings, check_layers, check_ranks
 from stages.images.reading import Pixels
-from stages.images.warp import warp_batches
+from stages.images.warp import MaskOf, warp_batches
 from stages.networks import DELTAS, EDGES, SOFTMAX, NetworkSource
 from stages.networks.dense_reading import dense_outputs, windows_of
 from stages.networks.feature_maps import FeatureMaps, planes_of
@@ -95,13 +95,20 @@ def decomposed_once(
 
 
 def extract_features(
-    image: Pixels | torch.Tensor, boxes: Boxes, network: Network, settings: Settings, batch_size: int | None = None
+    image: Pixels | torch.Tensor,
+    boxes: Boxes,
+    network: Network,
+    settings: Settings,
+    batch_size: int | None = None,
+    mask_of: MaskOf | None = None,
 ) -> Features:
     """Features of the boxes [N, 4] of one image: for each layer of `settings`, float16 or float32 [N, D].
 
     `image` is uint8 [H, W, 3], RGB (a tensor may be pinned). Regions are warped and run through the network in batches
-    on its device; a batch never mixes regions of two images. Raises StageError if a feature overflows the stored type.
-    Call it inside `arithmetic` if the result must not depend on the number of threads.
+    on its device; a batch never mixes regions of two images. With `mask_of`, which gives the mask of each box by its
+    row, bool [h, w], of the image at any scale, the network sees the mean colour outside it. Raises StageError if a
+    feature overflows the stored type. Call it inside `arithmetic` if the result must not depend on the number of
+    threads.
     """
     size = batch_size or default_batch_size(str(network.device))
     pixels = image if isinstance(image, torch.Tensor) else torch.from_numpy(image)
@@ -116,6 +123,7 @@ def extract_features(
             network.preprocessing,
             size,
             network.dtype,
+            mask_of,
         )
         return collected((network.forward(batch, settings.layers) for batch in batches), network, settings)
 

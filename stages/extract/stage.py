@@ -23,7 +23,7 @@ from stages.contract.precision import PrecisionTrial
 from stages.contract.processes import fill_output
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
-from stages.extract import DENSE, WARP, Settings, precision
+from stages.extract import DENSE, FOREGROUND, MASKS, NONE, WARP, Settings, precision
 from stages.extract.features import (
     dense_features,
     extract_features,
@@ -35,6 +35,8 @@ from stages.extract.features import (
 )
 from stages.images.batches import images_ahead, read_ahead
 from stages.images.reading import Pixels
+from stages.images.warp import MaskOf
+from stages.masks import COLUMNS, Mask, check_masks, mask_boxes, read_mask
 from stages.networks import NetworkSource
 from stages.networks.dense_reading import map_windows
 from stages.networks.feature_maps import FeatureMaps, border_of, check_maps, read_maps
@@ -132,7 +134,7 @@ def attributes(settings: Settings, inputs: Inputs) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Extraction:
     """All that a process needs to compute the features of any image; can be pickled. `maps`: for ROI_POOL and DENSE,
-    `layers`: for ROI_POOL; DENSE has no `proposals`."""
+    `layers`: for ROI_POOL; DENSE has no `proposals`. `masks`: the dataset whose object masks come first, if they do."""
 
     settings: Settings
     images: Dataset
@@ -141,10 +143,12 @@ class Extraction:
     execution: Execution
     maps: ItemReader | None = None
     layers: TruncatedLayers | None = None
+    masks: Dataset | None = None
 
     @staticmethod
     def of(settings: Settings, inputs: Inputs, execution: Execution) -> Extraction:
-        """From the inputs of the stage. Raises BadSetting for maps of another trunk, and as `truncated_layers`."""
+        """From the inputs of the stage. Raises BadSetting for maps of another trunk and for a fill that needs masks
+        which the proposals do not have, and as `truncated_layers`."""
         source = inputs.network("network")
         maps = inputs.item_reader("maps") if settings.method != WARP else None
         if maps is not None:
@@ -152,7 +156,10 @@ class Extraction:
         layers = truncated_layers(source, settings, execution.device)
         images = inputs.dataset("images")
         proposals = None if settings.method == DENSE else inputs.item_reader("proposals")
-        return Extraction(settings, images, proposals, source, execution, maps, layers)
+        if settings.fill == FOREGROUND and proposals is not None:
+            check_masks("extract", f"fill = '{FOREGROUND}'", proposals)
+        masks = inputs.dataset("masks") if settings.objects == MASKS else None
+        return Extraction(settings, images, proposals, source, execution, maps, layers, masks)
 
     def network(self) -> Network:
         """The network, loaded once per process."""
@@ -196,8 +203,9 @@ class Regions:
     """One image with its n regions, ground truth first: boxes float32 [n, 4], labels int32 [n], flags bool [n].
 
     `cut_from` is what they are cut out of: pixels uint8 [H, W, 3], RGB, or the image's maps. `image_size` is (width,
-    height). `levels` int32 [n]: the number of the map of each dense window; None for other regions. For a skipped
-    image, `skipped` is the reason; it has size (0, 0) and no regions.
+    height). `levels` int32 [n]: the number of the map of each dense window; None for other regions. `mask_of`: the
+    mask of each region by its row, where the network is to see nothing else. For a skipped image, `skipped` is the
+    reason; it has size (0, 0) and no regions.
     """
 
     image_id: str
@@ -208,6 +216,7 @@ class Regions:
     difficult: NDArray[np.bool_]
     skipped: str = ""
     levels: NDArray[np.int32] | None = None
+    mask_of: MaskOf | None = None
 
 
 class RegionReader:
@@ -227,16 +236,32 @@ class RegionReader:
             assert isinstance(cut_from, FeatureMaps)
             return self.windows(image_id, cut_from)
         with self.reading_annotations:
-            objects = self.task.images.record(image_id)
-        proposals = self.task.proposals.read(image_id, ["boxes"])["boxes"]
+            boxes, labels, difficult, masks = self.objects(image_id)
+        foreground = self.task.settings.fill == FOREGROUND
+        proposals = self.task.proposals.read(image_id, ["boxes", *(COLUMNS if foreground else ())])
+        count = len(proposals["boxes"])
         return Regions(
             image_id,
             cut_from,
             size,
-            np.concatenate([objects.boxes, proposals]).astype(np.float32),
-            np.concatenate([objects.labels, np.full(len(proposals), PROPOSAL)]).astype(np.int32),
-            np.concatenate([objects.difficult, np.zeros(len(proposals), bool)]),
+            np.concatenate([boxes, proposals["boxes"]]).astype(np.float32),
+            np.concatenate([labels, np.full(count, PROPOSAL)]).astype(np.int32),
+            np.concatenate([difficult, np.zeros(count, bool)]),
+            mask_of=functools.partial(mask_of_region, masks, proposals) if foreground else None,
         )
+
+    def objects(
+        self, image_id: str
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """The boxes [n, 4], labels [n] and difficult flags [n] of the objects that come first, and their masks
+        [n, H, W] if these are what the objects are."""
+        if self.task.settings.objects == NONE:
+            return *no_regions(), np.zeros((0, 1, 1), bool)
+        if self.task.masks is None:
+            record = self.task.images.record(image_id)
+            return record.boxes, record.labels, record.difficult, np.zeros((0, 1, 1), bool)
+        labels, masks = self.task.masks.object_masks(image_id)
+        return mask_boxes(masks), labels, np.zeros(len(labels), bool), masks
 
     def windows(self, image_id: str, maps: FeatureMaps) -> Regions:
         """The dense windows of an image."""
@@ -274,6 +299,12 @@ def no_regions() -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.boo
     return np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool)
 
 
+def mask_of_region(objects: NDArray[np.bool_], proposals: Record, row: int) -> Mask:
+    """The mask of an image's region `row`: of the `objects` [n, H, W], then of the `proposals`, with the columns of
+    `stages.masks.COLUMNS`."""
+    return objects[row] if row < len(objects) else read_mask(proposals, row - len(objects), as_searched=True)
+
+
 def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
     """The image's record: its regions and their features."""
     settings, execution, cut_from = task.settings, task.execution, regions.cut_from
@@ -284,7 +315,9 @@ def record_of(regions: Regions, network: Network, task: Extraction) -> Record:
         elif isinstance(cut_from, FeatureMaps):
             features = pooled_features(cut_from, regions.boxes, network, settings, execution.batch_size)
         else:
-            features = extract_features(cut_from, regions.boxes, network, settings, execution.batch_size)
+            features = extract_features(
+                cut_from, regions.boxes, network, settings, execution.batch_size, regions.mask_of
+            )
     return {
         "boxes": regions.boxes,
         "is_object": regions.labels != PROPOSAL,

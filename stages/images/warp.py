@@ -7,7 +7,7 @@ In this module S is the side of the network's input and N the number of regions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
+from stages.masks import Mask
 
 if TYPE_CHECKING:
     from stages.images.preprocessing import Preprocessing
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 MODES = ("warp", "square", "square-masked")
 Side = int | NDArray[np.int64]
 """The width or height in pixels of one image for all regions, or of each region's own image, int64 [N]."""
+
+MaskOf = Callable[[int], Mask]
+"""The mask of the region in a row."""
 
 OUTSIDE = -3.0  # a sampling coordinate outside any image, where grid_sample returns zero
 
@@ -155,13 +159,26 @@ def sample_positions(
     Bilinear without antialiasing: half-pixel centres, positions clamped to the window so that its edge repeats. -1 is
     the image's first edge, +1 its last (align_corners=False); pixels outside the crop are `OUTSIDE`.
     """
+    position, inside = pixel_positions(start, length, pad, crop, crop_size, mirrored)
+    sides = np.broadcast_to(image_side, len(start))[:, None]
+    return np.where(inside, (2 * position + 1) / sides - 1, OUTSIDE).astype(np.float32)
+
+
+def pixel_positions(
+    start: NDArray[np.int64],
+    length: NDArray[np.int64],
+    pad: NDArray[np.int64],
+    crop: NDArray[np.int64],
+    crop_size: int,
+    mirrored: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """As `sample_positions`, in pixels of the image: float64 [N, S], a whole number at a pixel's centre; and whether
+    the input pixel is inside the crop, bool [N, S]."""
     offset = np.arange(crop_size) - pad[:, None]
     inside = (offset >= 0) & (offset < crop[:, None])
     offset = np.where(mirrored[:, None], crop[:, None] - 1 - offset, offset)
     position = (offset + 0.5) * (length / np.maximum(crop, 1))[:, None] - 0.5
-    position = np.clip(position, 0, np.maximum(length - 1, 0)[:, None]) + start[:, None]
-    sides = np.broadcast_to(image_side, len(start))[:, None]
-    return np.where(inside, (2 * position + 1) / sides - 1, OUTSIDE).astype(np.float32)
+    return np.clip(position, 0, np.maximum(length - 1, 0)[:, None]) + start[:, None], inside
 
 
 def warp_regions(
@@ -192,13 +209,58 @@ def warp_batches(
     preprocessing: Preprocessing,
     batch_size: int,
     dtype: torch.dtype = torch.float32,
+    mask_of: MaskOf | None = None,
 ) -> Iterator[torch.Tensor]:
-    """`warp_regions` in batches [n <= batch_size, 3, S, S], so that memory is independent of the number of boxes."""
+    """`warp_regions` in batches [n <= batch_size, 3, S, S], so that memory is independent of the number of boxes.
+
+    With `mask_of`, which gives the mask of each box by its row, what is outside a region is 0, the mean colour (see
+    `crop_masks`).
+    """
     prepared = preprocessing.apply(image)
     height, width = image.shape[-2:]
     for first in range(0, len(boxes), batch_size):
         batch = boxes[first : first + batch_size]
-        yield warp_prepared(prepared, region_grid(width, height, batch, crop_size, mode, padding), dtype)
+        regions = warp_prepared(prepared, region_grid(width, height, batch, crop_size, mode, padding), dtype)
+        if mask_of is not None:
+            masks = map(mask_of, range(first, first + len(batch)))
+            inside = torch.from_numpy(crop_masks(masks, (width, height), batch, crop_size, mode, padding))
+            regions.masked_fill_(~inside.to(regions.device)[:, None], 0)
+        yield regions
+
+
+def crop_masks(
+    masks: Iterable[Mask],
+    image_size: tuple[int, int],
+    boxes: Boxes,
+    crop_size: int,
+    mode: str = "warp",
+    padding: int = 16,
+) -> NDArray[np.bool_]:
+    """Which pixels of each region's input show the region itself, not its surroundings: bool [N, S, S].
+
+    `masks` are bool [h, w], one for each of the `boxes` [N, 4], of the image of `image_size` (width, height) at any
+    scale. An input pixel takes its value from the mask's pixel nearest to where it samples the image; pixels outside
+    the image are outside the region.
+    """
+    g = crop_geometry(boxes, *image_size, crop_size, mode, padding)
+    mirrored = np.zeros(len(g.left), bool)
+    columns = pixel_positions(g.left, g.width, g.pad_x, g.crop_width, crop_size, mirrored)
+    rows = pixel_positions(g.top, g.height, g.pad_y, g.crop_height, crop_size, mirrored)
+    inside = np.zeros((len(g.left), crop_size, crop_size), bool)
+    for number, mask in enumerate(masks):
+        (x, shown_x), (y, shown_y) = (
+            (scaled_pixels(positions[number][within[number]], side, scaled), within[number])
+            for (positions, within), side, scaled in zip((columns, rows), image_size, mask.shape[::-1], strict=True)
+        )
+        inside[number][np.ix_(shown_y, shown_x)] = mask[np.ix_(y, x)]
+    return inside
+
+
+def scaled_pixels(positions: NDArray[np.float64], side: int, scaled: int) -> NDArray[np.int64]:
+    """The pixels nearest to `positions` along an axis of `side` pixels, as pixels of the same axis `scaled` to another
+    number of them, those in which their centres lie: int64 [n]."""
+    nearest = np.clip(np.floor(positions + 0.5), 0, side - 1).astype(np.int64)
+    return (2 * nearest + 1) * scaled // (2 * side)
 
 
 def region_grid(

@@ -178,7 +178,7 @@ LATER = {
     "maps": {"mirrored", "border"},
     "train-rpn": {"cells_scale"},
     "train-overfeat": {"context"},
-    "extract": {"method", "pooling", "truncated_svd", "fine"},
+    "extract": {"method", "pooling", "truncated_svd", "fine", "fill", "objects"},
     "propose": {
         *("before_suppression", "suppression_iou", "least_side", "ranking", "ranking_seed", "refinement"),
         *("alpha", "beta", "eta", "min_score", "edge_min_mag", "edge_merge_thr", "cluster_min_mag"),
