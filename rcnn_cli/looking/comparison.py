@@ -20,18 +20,13 @@ from stages.contract.errors import StageError
 from stages.detections import detections_of
 from stages.diagnose import Settings as DiagnoseSettings
 from stages.diagnose.false_positives import top_false_positives
-from stages.eval.bootstrap import (
-    CONFIDENCE,
-    image_weights,
-    percentile_interval,
-    resampled_average_precision,
-    resampled_mean,
-)
+from stages.eval.bootstrap import resampled_average_precision
 from stages.eval.by_image import ImageCounts, by_image
 from stages.eval.report import MEASURES, score_cuts
 from stages.matching.detections import by_rank, match_devkit
 from stages.matching.error_types import DIFFICULT, FOUND, LOCALISATION, TYPES
 from stages.matching.ground_truth import listed
+from stages.resampling import CONFIDENCE, image_weights, percentile_interval, resampled_mean
 
 log = logging.getLogger("rcnn")
 

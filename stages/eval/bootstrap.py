@@ -1,11 +1,9 @@
-"""Bootstrap confidence intervals over images (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6
-and 13: percentile intervals).
+"""Average precision in bootstrap resamples of the images (stages/resampling.py).
 
-A resample draws as many images as there are, with replacement; an image drawn twice counts twice, with its detections
-and objects. Whether a detection is true, false or ignored depends on its own image alone, so matching is done once and
-resamples only weight its outcome. All classes, and all detectors on the same images, share the same resamples, so means
-over classes and differences between detectors are resampled jointly. Symbols: I images, B resamples, K classes, n
-detections.
+An image drawn twice counts twice, with its detections and objects. Whether a detection is true, false or ignored
+depends on its own image alone, so matching is done once and resamples only weight its outcome. All classes, and all
+detectors on the same images, share the same resamples, so means over classes and differences between detectors are
+resampled jointly. Symbols: I images, B resamples, K classes, n detections.
 """
 
 from __future__ import annotations
@@ -18,17 +16,7 @@ from stages.eval.average_precision import RECALL_LEVELS
 from stages.matching.detections import DevkitMatches
 from stages.matching.objects import ClassObjects
 
-CONFIDENCE = 0.95
 BLOCK = 1 << 22  # entries in an array of true positives x resamples, of which a few are held at a time
-
-
-def image_weights(images: int, resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each resample draws each image: float64 [I, B]; each column sums to I."""
-    random = np.random.default_rng(seed)
-    drawn = np.zeros((images, resamples))
-    for column in range(resamples):
-        drawn[:, column] = np.bincount(random.integers(0, images, images), minlength=images)
-    return drawn
 
 
 def resampled_average_precision(
@@ -74,21 +62,3 @@ def resample_block(
     best = [envelope[(recall < level).sum(axis=0), columns] for level in RECALL_LEVELS]
     areas = np.sum(np.diff(recall, axis=0, prepend=0.0) * envelope[:-1], axis=0)
     return np.where(some, np.mean(best, axis=0), np.nan), np.where(some, areas, np.nan)
-
-
-def resampled_mean(average_precisions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """mAP in each resample, float64 [B], from every class's AP float64 [K, B]: the mean over the classes that have
-    objects in the resample (nan if none has)."""
-    known = ~np.isnan(average_precisions)
-    count = known.sum(axis=0)
-    total = np.where(known, average_precisions, 0).sum(axis=0)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-
-
-def percentile_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """The central `confidence` interval of the resampled `values` [B], ignoring nan; None if all are nan."""
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return None
-    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)

@@ -16,7 +16,7 @@ from stages.contract.inputs import Inputs
 from stages.detections import NO_DETECTIONS, ClassDetections, detections_of, read_detections
 from stages.eval import Settings
 from stages.eval.average_precision import Curve, precision_recall_curve
-from stages.eval.bootstrap import CONFIDENCE, image_weights, percentile_interval, resampled_average_precision
+from stages.eval.bootstrap import resampled_average_precision
 from stages.eval.coco import MEASURES, class_measures
 from stages.eval.localisation import Cases, best_guesses, judge_cases
 from stages.eval.report import RESAMPLED, read_resampled_maps
@@ -30,6 +30,7 @@ from stages.matching.ground_truth import (
     warn_of_skipped,
 )
 from stages.matching.objects import ClassObjects, counted_objects, read_objects
+from stages.resampling import CONFIDENCE, image_weights, percentile_interval
 
 log = logging.getLogger("stages.eval")
 

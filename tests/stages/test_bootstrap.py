@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from stages.detections import ClassDetections
 from stages.eval import bootstrap
 from stages.eval.average_precision import precision_recall_curve
-from stages.eval.bootstrap import image_weights, percentile_interval, resampled_average_precision, resampled_mean
+from stages.eval.bootstrap import resampled_average_precision
 from stages.matching.detections import match_devkit
 from stages.matching.objects import ClassObjects
+from stages.resampling import image_weights, percentile_interval, resampled_mean
 
 SQUARE, AWAY = (0, 0, 10, 10), (20, 20, 30, 30)
 
