@@ -36,12 +36,13 @@ from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running.runner import Options, run_node
 from stages.contract.execution import Execution
 from stages.features.linear_models import read_svms
+from stages.features.sparse import sparse_rows
 from stages.train_svm import Settings
 from stages.train_svm import stage as train_svm
 from stages.train_svm.duality import relative_gap
 from stages.train_svm.mining import ClassMiner
 from stages.train_svm.pool import Keys
-from stages.train_svm.solver import Solution, minimise, sparse_rows
+from stages.train_svm.solver import Solution, minimise
 
 VARIANTS = (
     *("1e-6/100000", "0.1", "0.01", "1e-3", "1e-4", "1e-4/10000", "1e-5/100000", "1e-4/10000,early=0.1"),

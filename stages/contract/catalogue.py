@@ -19,8 +19,11 @@ FOLDERS = (
     "stages.extract",
     "stages.train_svm",
     "stages.train_bbox",
+    "stages.train_svr",
     "stages.detect",
+    "stages.segment",
     "stages.eval",
+    "stages.eval_segmentation",
     "stages.diagnose",
     "stages.gist",
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cache import Reader
     from stages.networks import NetworkSource
 
-MEASURED = ("evaluation", "class-scores")
+MEASURED = ("evaluation", "class-scores", "accuracy")
 """The kinds whose summaries are the measured errors or precisions of a method on a dataset."""
 
 DATASETS, NETWORKS = "datasets", "networks"
@@ -131,9 +131,12 @@ KINDS = {
         Kind("features"),
         Kind("svm"),
         Kind("regressor"),
+        Kind("svr"),
         Kind("class-scores"),
         Kind("detections"),
+        Kind("segmentation"),
         Kind("evaluation"),
+        Kind("accuracy"),
         Kind("diagnosis"),
         Kind("descriptors"),
     )

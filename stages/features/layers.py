@@ -30,3 +30,12 @@ def check_objects(features: Any) -> None:
             "its features are those of dense windows, without the ground-truth boxes to train on; give it the features "
             "of proposals, from a table of extract with another method"
         )
+
+
+def check_object_masks(features: Any) -> None:
+    """Raises BadSetting if the extract settings `features` put objects first that have boxes and no masks."""
+    if features.objects == "boxes":
+        raise BadSetting(
+            "its features begin with the annotated boxes, which have no masks; set objects = 'masks' in its table of "
+            "extract, or 'none'"
+        )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from cache import Column, Identity, Reader, Schema, Writer
-from stages import masks
 from stages.contract.errors import BadSetting
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
@@ -19,30 +15,19 @@ from stages.extract.features import extract_features
 from stages.extract.stage import PROPOSAL, on_demand
 from stages.images.preprocessing import PLAIN
 from stages.images.warp import crop_masks, warp_batches
-from stages.masks import COUNTS, mask_boxes
+from stages.masks import mask_boxes
 from stages.networks import NetworkSettings, NetworkSource
+from tests.stages.region_caches import disc, region_cache
 
 FULL = Settings(layers=("fc5",), padding=4, objects="none")
 FOREGROUND = Settings(layers=("fc5",), padding=4, objects="none", fill="foreground")
 SIZE = (60, 40)
 
 
-def encoded(mask: np.ndarray) -> bytes:
-    """A mask bool [H, W] in COCO's characters, by pycocotools."""
-    from pycocotools import mask as coco
-
-    return coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
-
-
-def disc(x: float, y: float, radius: float, size: tuple[int, int] = SIZE) -> np.ndarray:
-    columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
-
-
 REGIONS = {
-    "a": [disc(20, 20, 9), disc(45, 10, 7)],
+    "a": [disc(20, 20, 9, SIZE), disc(45, 10, 7, SIZE)],
     "b": [],
-    "c": [np.ones(SIZE[::-1], bool), disc(30, 20, 12), disc(30, 20, 12) & ~disc(30, 20, 5)],
+    "c": [np.ones(SIZE[::-1], bool), disc(30, 20, 12, SIZE), disc(30, 20, 12, SIZE) & ~disc(30, 20, 5, SIZE)],
 }
 """The last two of image c have the same box."""
 
@@ -61,33 +46,7 @@ class Photos(Dataset):
     def object_masks(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         square = np.zeros(SIZE[::-1], bool)
         square[3:13, 5:25] = True
-        return np.array([1, 0], np.int32), np.stack([disc(40, 25, 8), square])
-
-
-def proposals_of(folder: Path, regions: dict[str, list[np.ndarray]], *, with_masks: bool = True) -> Reader:
-    """A cache of these regions."""
-    schema = Schema("image", {"boxes": Column("float32", (4,))}, {"image_size": Column("int32", (2,))})
-    schema = masks.added_to(schema) if with_masks else schema
-    writer = Writer(folder, Identity("propose", 1), list(regions), schema)
-    for part in writer.claim():
-        records = []
-        for image_id in part.item_ids:
-            given = regions[image_id]
-            texts = [encoded(mask) for mask in given]
-            record = {
-                "boxes": mask_boxes(np.array(given).reshape(-1, *SIZE[::-1])),
-                "image_size": np.array(SIZE, np.int32),
-                "searched_size": np.array(SIZE, np.int32),
-                "mask_end": np.cumsum([len(text) for text in texts]).astype(np.uint32),
-                COUNTS: np.frombuffer(b"".join(texts), "S1"),
-            }
-            if not with_masks:
-                record = {name: record[name] for name in ("boxes", "image_size")}
-            records.append(record)
-        writer.write(part, records)
-    writer.finish({})
-    writer.release()
-    return Reader(folder)
+        return np.array([1, 0], np.int32), np.stack([disc(40, 25, 8, SIZE), square])
 
 
 @pytest.fixture
@@ -97,7 +56,7 @@ def inputs(tmp_path) -> dict:
     return {
         "images": dataset,
         "masks": dataset,
-        "proposals": proposals_of(tmp_path / "p", REGIONS),
+        "proposals": region_cache(tmp_path / "p", REGIONS, SIZE),
         "network": network,
     }
 
@@ -160,7 +119,7 @@ def test_a_mask_of_another_scale_is_that_of_the_pixels_in_which_it_lies():
 
 def test_full_features_are_those_without_masks(inputs, run_stage, tmp_path):
     """Bit for bit, whether or not the proposals have masks."""
-    bare = {**inputs, "proposals": proposals_of(tmp_path / "bare", REGIONS, with_masks=False)}
+    bare = {**inputs, "proposals": region_cache(tmp_path / "bare", REGIONS, SIZE, with_masks=False)}
     with_masks, without = run_stage(STAGE, FULL, inputs, "full"), run_stage(STAGE, FULL, bare, "bare-full")
     for (_, first), (_, second) in zip(with_masks.records(), without.records(), strict=True):
         assert first["fc5"].tobytes() == second["fc5"].tobytes()
@@ -215,7 +174,7 @@ def test_masks_of_objects_come_first(inputs, run_stage, fill):
 
 
 def test_proposals_without_masks_are_refused(inputs, run_stage, tmp_path):
-    bare = {**inputs, "proposals": proposals_of(tmp_path / "bare", REGIONS, with_masks=False)}
+    bare = {**inputs, "proposals": region_cache(tmp_path / "bare", REGIONS, SIZE, with_masks=False)}
     with pytest.raises(BadSetting, match=r"fill = 'foreground' needs proposals with masks.*set propose.masks = true"):
         run_stage(STAGE, FOREGROUND, bare)
 

@@ -154,6 +154,12 @@ IDENTITY = {
         *("new_classes_std", "new_boxes_std"),
     },
     "train-bbox": {"layer", "min_overlap", "regularisation", "target_norm", "norm_seed"},
+    "train-svr": {
+        *("layer", "C", "epsilon", "loss", "bias_multiplier", "tolerance", "max_iterations", "negatives", "folds"),
+        *("target_norm", "norm_seed", "seed"),
+    },
+    "segment": {"threshold", "max_segments", "most_taken"},
+    "eval-segmentation": {"bootstrap", "bootstrap_seed"},
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},
     "diagnose": {"iou", "poor_iou", "similar", "objects_per_image"},

@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
 from cache import DiskFull
+from stages.features.sparse import sparse_rows
 from stages.matching.overlaps import class_overlaps
 from stages.matching.windows import negative_rows
 from stages.train_svm import Settings
@@ -25,7 +26,7 @@ from stages.train_svm.checkpoint import as_arrays, restore
 from stages.train_svm.duality import relative_gap
 from stages.train_svm.mining import BlockScorer, ClassMiner, easy_negatives, hard_negatives, is_due, mined_images
 from stages.train_svm.pool import ROW_BITS, FeaturePool, images_and_rows, keys_of
-from stages.train_svm.solver import fit_svm, minimise, sparse_rows, svm_objective
+from stages.train_svm.solver import fit_svm, minimise, svm_objective
 
 
 def miner(**changes: Any) -> ClassMiner:
