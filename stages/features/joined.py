@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from cache import Reader
 from stages.contract.errors import StageError
 from stages.contract.inputs import Inputs, ItemReader
+from stages.features.layers import ROLES
 from stages.features.reading import layer_dimension, mean_norm
-
-ROLES = ("features", "more")
-"""The inputs of a stage that concatenates the features in them; the second is optional."""
 
 
 class JoinedFeatures:

@@ -7,6 +7,9 @@ from typing import Any
 from stages.contract.errors import BadSetting
 from stages.networks import PlannedNetwork
 
+ROLES = ("features", "more")
+"""The inputs of a stage that concatenates the features in them (`JoinedFeatures`); the second is optional."""
+
 
 def check_layer(place: str, layer: str, network: PlannedNetwork, features: Any) -> None:
     """Raises BadSetting, its message starting with `place`, if the network has no such `layer` or the extract settings

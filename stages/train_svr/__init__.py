@@ -13,8 +13,7 @@ from typing import Any
 from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
-from stages.features.joined import ROLES
-from stages.features.layers import check_layer, check_object_masks
+from stages.features.layers import ROLES, check_layer, check_object_masks
 from stages.networks import PlannedNetwork
 
 ABSOLUTE, SQUARED = "epsilon_insensitive", "squared_epsilon_insensitive"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from stages.segment.pasting import calibrated_threshold, paste
 
-EVERYTHING = {"threshold": -np.inf, "most": 100, "most_taken": 1.0}
+EVERYTHING: dict[str, Any] = {"threshold": -np.inf, "most": 100, "most_taken": 1.0}
 
 
 def row_of(first: int, end: int, pixels: int = 10) -> np.ndarray:

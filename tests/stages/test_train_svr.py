@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
@@ -24,7 +25,7 @@ SETTINGS = Settings(layer="fc6", negatives=4)
 VOID = 255
 
 
-def row(*spans: tuple[int, int], pixels: int = 10) -> np.ndarray:
+def row(*spans: tuple[int, int], pixels: int = 10) -> NDArray[np.bool_]:
     """A mask [1, pixels] of the pixels in any of the spans [first, end)."""
     columns = np.arange(pixels)
     return np.any([(columns >= first) & (columns < end) for first, end in spans], axis=0)[None]
@@ -34,9 +35,9 @@ def test_overlaps_are_counted_in_pixels_without_void_ones():
     """A region of pixels 0 to 3, an object of 2 to 5: 2 of 6; without pixel 5, 2 of 5; an empty union is 0."""
     regions, objects = [row((0, 4)), row((9, 10))], np.stack([row((2, 6)), row((0, 4))])
     everything = np.ones((1, 10), bool)
-    np.testing.assert_allclose(mask_overlaps(regions, objects, everything), [[2 / 6, 1], [0, 0]])
+    np.testing.assert_allclose(mask_overlaps(regions, objects, everything), np.array([[2 / 6, 1], [0, 0]]))
     counted = ~row((5, 6))
-    np.testing.assert_allclose(mask_overlaps(regions, objects, counted), [[2 / 5, 1], [0, 0]])
+    np.testing.assert_allclose(mask_overlaps(regions, objects, counted), np.array([[2 / 5, 1], [0, 0]]))
     assert mask_overlaps(regions, objects, np.zeros((1, 10), bool)).tolist() == [[0, 0], [0, 0]]
     assert mask_overlaps([], objects, everything).shape == (0, 2)
     assert mask_overlaps(regions, objects[:0], everything).shape == (2, 0)
