@@ -195,6 +195,14 @@ class Reader:
                 record = self.open_part(index).record(position, wanted)
             yield self.item_ids[item], record
 
+    def per_item(self, column: str) -> Iterator[np.ndarray]:
+        """The values of a column with one row per item, part by part: [items of the part, ...]."""
+        self.check_columns([column])
+        for index in range(self.part_count):
+            with self.lock:
+                values = self.open_part(index).read(column, slice(None))
+            yield values
+
     def lengths(self, table: str = "") -> np.ndarray:
         """Each item's number of rows in the root table (or in `table`): int64 [items]; zeros without that table."""
         prefix = f"{table}/" if table else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rcnn_cli.commands.completion import complete_source, complete_source_option, complete_toml
-from rcnn_cli.commands.options import load_graph, load_graphs, output_option
+from rcnn_cli.commands.options import json_option, load_graph, load_graphs, make_options, output_option
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 from stages.networks import DROPOUTS, NETWORKS, PREPROCESSINGS
@@ -216,6 +216,59 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
     click.echo(fetch_dataset(name, directory, mirror))
 
 
+@click.command(short_help="Find images of a dataset that are also in another: copies and near-duplicates.")
+@click.argument("a", metavar="A", shell_complete=complete_source)
+@click.argument("b", metavar="[B]", required=False, shell_complete=complete_source)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1.5, min_open=True),
+    default=0.25,
+    show_default=True,
+    metavar="DISTANCE",
+    help="Images nearer than this are near-duplicates: the distance of their GIST descriptors, scaled to length 1.",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder for caches and results  [default: $RCNN_WORK, else work/]",
+)
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Number of processes  [default: one per core]")
+@click.option("--skip-bad-images", is_flag=True, help="Skip images that cannot be read, and list them at the end.")
+@output_option("The folder to write to  [default: results/duplicates/ in --work]")
+@json_option
+def duplicates(
+    a: str,
+    b: str | None,
+    threshold: float,
+    work: Path | None,
+    jobs: int | None,
+    skip_bad_images: bool,
+    output: Path | None,
+    as_json_text: bool,
+) -> None:
+    """Find the images of B that are also in A, or of A among themselves. Exit status 1 if there are any.
+
+    A and B are datasets, written as for `rcnn data check`, or RECIPE.toml:NAME. Two images are one photograph if their
+    files or their numbers on flickr are the same; they probably are if their GIST descriptors are close (R-CNN Appendix
+    F). Writes duplicates.json, neighbours.csv and pairs.png, a sheet to look at.
+
+    \b
+    Examples: rcnn duplicates voc:VOCdevkit/VOC2007:trainval voc:VOCdevkit/VOC2007:test
+              rcnn duplicates recipes/shapes.toml:train recipes/shapes.toml:test
+    """
+    from rcnn_cli.looking.duplicates import FILES, compare, tell
+    from rcnn_cli.outputs import OutputFolder
+    from rcnn_cli.running.runner import work_folder
+
+    if output is not None:
+        OutputFolder(output).check(FILES)
+    options = make_options((), "cpu", jobs, skip_bad_images)
+    compared = compare([a] if b is None else [a, b], threshold, work_folder(work), options)
+    click.echo(tell(compared, output, as_json_text))
+    if compared.found.pairs:
+        raise SystemExit(INCOMPLETE)
+
+
 @click.group()
 def weights() -> None:
     """Import network weights; show the content of a weights file.
@@ -297,4 +350,4 @@ def weights_show(file: Path) -> None:
     click.echo(show_file(file))
 
 
-COMMANDS = (data, weights, cache_group)
+COMMANDS = (data, duplicates, weights, cache_group)

@@ -18,7 +18,7 @@ def sections() -> dict[str, tuple[str, ...]]:
         "Stages, in the order of the pipeline": tuple(catalogue()),
         "Looking at the results": ("report", "figures", "recall", "units", "compare", "explain", "inspect"),
         "Choosing settings": ("ablate", "tune"),
-        "Data, weights and caches": ("data", "weights", "cache"),
+        "Data, weights and caches": ("data", "duplicates", "weights", "cache"),
         "Many machines": ("submit", "cancel", "wait"),
     }
 

@@ -18,6 +18,12 @@ def warn_of_shared_images(graph: Graph, nodes: Iterable[Node]) -> None:
 
     The datasets' checksums are needed for the caches' keys anyway; no image is decoded. Raises BadImage.
     """
+    for trained, evaluated in pairs_of_datasets(graph, nodes):
+        log_shared_images(graph, trained, evaluated)
+
+
+def pairs_of_datasets(graph: Graph, nodes: Iterable[Node]) -> list[tuple[str, str]]:
+    """(a dataset upstream of an evaluation among `nodes`, the dataset that is evaluated), each pair once."""
     pairs = {
         (source, evaluation.dataset): None
         for evaluation in nodes
@@ -26,8 +32,7 @@ def warn_of_shared_images(graph: Graph, nodes: Iterable[Node]) -> None:
         for source in node.reads_datasets()
         if source != evaluation.dataset
     }
-    for trained, evaluated in pairs:
-        log_shared_images(graph, trained, evaluated)
+    return list(pairs)
 
 
 def log_shared_images(graph: Graph, trained: str, evaluated: str) -> None:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,7 @@ log = logging.getLogger("stages.datasets")
 SLACK = 1.0  # pixels: by rounding, boxes around polygons may extend beyond the edge
 FAR = 1e30
 TABLES = ("images", "categories", "annotations")
+FLICKR_URL = re.compile(r"https?://[^/]*flickr\.com/(?:[^/]+/)*([1-9][0-9]{0,19})_[^/]*")
 Identity = int | str
 """An id in the file: COCO's are numbers; other files may use text."""
 
@@ -86,7 +88,8 @@ class CocoFile:
     height) in pixels, (0, 0) if not stated; `offsets` int64 [images + 1] into `numbers` [n] (ids, int64 or text),
     `labels` int32 [n], `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 [n] and `crowds` bool [n].
     `left_out` are the annotations not among these, `clipped` the ids of those left out for another reason than a stated
-    width or height of 0. `sha256` (hex) is of the bytes that were read.
+    width or height of 0. `flickr_ids` [images] are those in each image's `flickr_url`, None without one. `sha256` (hex)
+    is of the bytes that were read.
     """
 
     path: Path
@@ -105,6 +108,7 @@ class CocoFile:
     crowds: NDArray[np.bool_]
     left_out: LeftOut = field(default_factory=LeftOut)
     clipped: tuple[Identity, ...] = ()
+    flickr_ids: tuple[str | None, ...] = ()
 
     @property
     def corners(self) -> Boxes:
@@ -253,6 +257,11 @@ class CocoDataset(Dataset):
         width, height = (int(side) for side in self.file.sizes[self.file.images[image_id]])
         return (width, height) if width and height else None
 
+    def flickr_id(self, image_id: str) -> str | None:
+        """The number that the photograph has on flickr, from the image's `flickr_url`; None without one."""
+        self._check_id(image_id)
+        return self.file.flickr_ids[self.file.images[image_id]]
+
     def annotation_digest(self, image_id: str) -> str:
         """The digest of what determines the image's record, besides the image: its annotations and the classes."""
         return combined("coco-annotation", [repr(self.annotation(image_id)), "classes", *self.classes])
@@ -361,7 +370,7 @@ def read_coco(path: Path) -> CocoFile:
     content, sha256 = read_json(path)
     faults = Faults(path)
     images: dict[str, int] = {}
-    files, sizes = [], []
+    files, sizes, flickr_ids = [], [], []
     numbered = numbered_images(path, content["images"], faults)
     for identity, entry in numbered:
         what = f"image {identity}"
@@ -372,6 +381,7 @@ def read_coco(path: Path) -> CocoFile:
         try:
             files.append(relative_file(path, what, entry.get("file_name")))
             sizes.append([side_of(path, what, entry, side) for side in ("width", "height")])
+            flickr_ids.append(flickr_id_of(entry))
         except BadDataset as error:
             faults.add(error)
     names = category_names(path, content["categories"], faults)
@@ -400,7 +410,14 @@ def read_coco(path: Path) -> CocoFile:
         areas=np.array([row[4] for row in rows], np.float64),
         crowds=np.array([row[5] for row in rows], np.bool_),
         left_out=LeftOut(repeated=repeated),
+        flickr_ids=tuple(flickr_ids),
     )
+
+
+def flickr_id_of(entry: Mapping[str, Any]) -> str | None:
+    """The photograph's number in an image's `flickr_url`, which ends as ".../2253_f_z.jpg"; None without one."""
+    url = FLICKR_URL.fullmatch(str(entry.get("flickr_url")))
+    return url[1] if url else None
 
 
 def numbered_images(

@@ -161,6 +161,11 @@ class CombinedDataset(Dataset):
         part, own_id = self.part_of(image_id)
         return part.stated_size(own_id)
 
+    def flickr_id(self, image_id: str) -> str | None:
+        """The number that the photograph has on flickr; None if it is not stated."""
+        part, own_id = self.part_of(image_id)
+        return part.flickr_id(own_id)
+
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
         """The problems of an image's annotation, one sentence each."""
         part, own_id = self.part_of(image_id)

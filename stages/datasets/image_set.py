@@ -39,6 +39,10 @@ class ImageSet:
         """(width, height) in pixels, as stated in the image's annotation; None if missing or unreadable."""
         return None
 
+    def flickr_id(self, image_id: str) -> str | None:
+        """The number that the photograph has on flickr, as stated in the image's annotation; None if it is not."""
+        return None
+
     def image_file(self, image_id: str) -> ImageFile:
         """The image's file, with its digest and how it is oriented. Raises BadImage if it is missing."""
         path = self.image_path(image_id)

@@ -56,6 +56,7 @@ RECORDS = "records 1"
 KEPT_RECORDS = 4  # image sets per folder whose records are remembered
 CLASS_MASKS, OBJECT_MASKS = "SegmentationClass", "SegmentationObject"
 MASKS = (".png",)
+FLICKR_ID = re.compile(r"[1-9][0-9]{0,19}")
 NO_FILE = "none"
 """The digest of a missing annotation file, in keys."""
 
@@ -356,6 +357,14 @@ class Dataset(ImageSet):
         except BadAnnotation:
             return None
         return size
+
+    def flickr_id(self, image_id: str) -> str | None:
+        """The number that the photograph has on flickr (<flickrid> in VOC's <source>); None if it is not stated."""
+        try:
+            text = parse_xml(self.annotation_path(image_id), self._files.read).findtext("source/flickrid")
+        except BadAnnotation:
+            return None
+        return (text or "").strip() if FLICKR_ID.fullmatch((text or "").strip()) else None
 
     def problems(self, image_id: str, annotation: Any, size: tuple[int, int], image: ImageFile | None) -> Iterator[str]:
         """The problems of an image's annotation, one sentence each; `image` is its file, if it exists."""

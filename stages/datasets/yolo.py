@@ -123,6 +123,10 @@ class YoloDataset(Dataset):
         self._check_id(image_id)
         return self.images[image_id]
 
+    def flickr_id(self, image_id: str) -> str | None:
+        """None: YOLO's labels do not state it."""
+        return None
+
     def annotation_path(self, image_id: str) -> Path:
         """The path of the image's label file, which need not exist."""
         return label_path(self.image_path(image_id))
