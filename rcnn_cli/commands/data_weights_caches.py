@@ -154,7 +154,7 @@ def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for the split.")
 @click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True, help="Splits to try.")
-@click.option("--classes", metavar="A,B", help="The classes  [default: those named in the data]")
+@click.option("--classes", metavar="A,B", help="The classes to balance  [default: those named in the data]")
 @click.option(
     "--set",
     "changes",
@@ -173,7 +173,6 @@ def data_split(
 
     
     Example: rcnn data split ilsvrc:ILSVRC:val -o splits/ --seed 1
-             rcnn data check ilsvrc:ILSVRC:splits/val1.txt
     """
     from rcnn_cli.running.data import split_source
     from rcnn_cli.running.runner import work_folder
