@@ -36,7 +36,10 @@ from stages.matching.proposals import average_recall, coverage, recall_at
 
 log = logging.getLogger("rcnn")
 
-SHARES = ("map", "map_11", "map_area", "ap_11", "ap_area", "error", "class_error", "top_1_error", "top_5_error")
+SHARES = (
+    *("map", "map_11", "map_area", "ap_11", "ap_area", "error", "class_error", "top_1_error", "top_5_error"),
+    *("mean_accuracy", "mean_accuracy_low", "mean_accuracy_high", "pixel_accuracy", "accuracy"),
+)
 """Numbers shown in percent, like everything in a table `coco`."""
 COCO, LOCALISATION = "coco", "localisation"
 ON_REQUEST = {COCO: "measure by COCO's rules", LOCALISATION: "measure ILSVRC's localisation error"}
@@ -429,14 +432,14 @@ def summary_of(run: Run, node: Node) -> Mapping[str, Any]:
 
 
 def class_values(run: Run) -> dict[str, float | None]:
-    """The AP of each class in percent, by the evaluation's metric; None if it has no objects. Proposals and
-    class scores have none."""
+    """The AP of each class in percent, by the evaluation's metric, or its accuracy in segmentations; None if it has no
+    objects, or no pixels. Proposals and class scores have none."""
     from stages.eval.report import MEASURES
 
-    if not ends_in_detections(run):
-        return {}
     summary = summary_of(run, run.evaluation)
-    measure = MEASURES[summary["metric"]]
+    if not ends_in_detections(run) and "mean_accuracy" not in summary:
+        return {}
+    measure = MEASURES[summary["metric"]] if ends_in_detections(run) else "accuracy"
     aps = {name: numbers[measure] for name, numbers in summary["classes"].items()}
     return {name: None if ap is None else 100 * ap for name, ap in aps.items()}
 

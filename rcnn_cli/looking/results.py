@@ -178,11 +178,46 @@ def show_class_scores(graph: Graph, classifications: Sequence[Node]) -> None:
         click.echo(f"Errors, and the best classes of each image, as JSON and CSV: {folder}/")
 
 
+def show_accuracies(graph: Graph, evaluations: Sequence[Node]) -> None:
+    """Prints one table of all accuracies and their differences, and writes their files and pictures."""
+    from stages.eval_segmentation.report import format_difference, format_table, paired_difference, write_results
+
+    readers = {node.use.name: Reader(graph.folder(node)) for node in evaluations}
+    click.echo(format_table({name: reader.manifest["summary"] for name, reader in readers.items()}))
+    (first, base), *others = readers.items()
+    for name, reader in others:
+        difference = paired_difference(base, reader)
+        if difference:
+            click.echo(format_difference(first, name, difference))
+    if not can_write(results_folder(graph)):
+        return
+    for node in evaluations:
+        reader, folder = readers[node.use.name], results_folder(graph) / node.use.name
+        if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
+            write_results(reader, folder)
+            draw_segmentation(graph, node, folder)
+            write_json(folder / MADE_FROM, reader.key)
+        click.echo(f"Accuracies and confusion as JSON and CSV, and a sheet of images, truths and results: {folder}/")
+
+
+def draw_segmentation(graph: Graph, evaluation: Node, folder: Path) -> None:
+    """Draws some evenly spaced images with truth and result."""
+    from rcnn_cli.looking.segmented import SHEET_IMAGES, segmented_images
+    from stages.eval.pictures import evenly
+    from stages.eval_segmentation.pictures import segmentation_sheet
+    from stages.pictures.drawing import save_image
+
+    dataset = graph.dataset(evaluation.dataset)
+    images = segmented_images(graph, evaluation, evenly(dataset.image_ids, SHEET_IMAGES))
+    save_image(segmentation_sheet(list(images), dataset.classes), folder / "segmentation.png")
+
+
 SHOWN: Mapping[str, Callable[[Graph, Sequence[Node]], None]] = {
     "network": show_trainings,
     "diagnosis": show_diagnoses,
     "evaluation": show_evaluations,
     "class-scores": show_class_scores,
+    "accuracy": show_accuracies,
 }
 """How each kind of result (`stages.contract.kinds`) is shown, in this order; other kinds are not."""
 

@@ -88,7 +88,7 @@ def confusions(reader: Reader) -> np.ndarray:
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """The accuracy of the background and of each class, None without pixels of it, and the mean of the others; shares
-    of 1. `intervals` are those of the bootstrap."""
+    of 1. With a bootstrap, its intervals."""
     names = [BACKGROUND, *inputs.dataset("masks").classes]
     matrices = confusions(reader)
     total = matrices.sum(axis=0)
@@ -110,6 +110,8 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
     }
     if settings.bootstrap:
         summary["bootstrap"] = bootstrap_summary(settings, reader.item_ids, matrices, classes)
+        low, high = summary["bootstrap"]["mean_accuracy"] or (None, None)
+        summary |= {"mean_accuracy_low": low, "mean_accuracy_high": high}
     return summary
 
 
