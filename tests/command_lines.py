@@ -75,10 +75,10 @@ def check(line: str) -> None:
     except click.exceptions.Exit:  # --help and --version end the parsing
         return
     for word in words:
-        path, suffix, dataset = word.partition(".toml:")  # RECIPE.toml:NAME
+        stem, suffix, dataset = word.partition(".toml:")  # RECIPE.toml:NAME
         if dataset:
-            assert dataset in load_recipe(PROJECT / f"{path}.toml").datasets, line
-        if word.startswith(FOLDERS) and not (PROJECT / f"{path}{suffix.rstrip(':')}").exists():
+            assert dataset in load_recipe(PROJECT / f"{stem}.toml").datasets, line
+        if word.startswith(FOLDERS) and not (PROJECT / f"{stem}{suffix.rstrip(':')}").exists():
             raise FileNotFoundError(f"{line}: {word} is not in the project")
     recipe, grid = parsed.get("recipe"), parsed.get("grid")
     changes = [change for change in parsed.get("changes", ()) if not PLACEHOLDER.search(change)]
