@@ -163,3 +163,18 @@ def test_masks_are_needed(finished: tuple[Path, Path, str], tmp_path: Path) -> N
     failed = rcnn("run", tmp_path / "bare.toml", work=finished[1], check=False)
     assert failed.returncode == 2
     assert "[datasets.train] is read by a stage that needs masks; set masks = true there" in failed.stderr
+
+
+def test_a_report_has_the_table_and_the_pictures(finished: tuple[Path, Path, str]) -> None:
+    """Also where nothing is detected: then the sections on detections are missing."""
+    recipe, work, _ = finished
+    summary = json.loads((work / "results/small/eval-segmentation/results.json").read_text())
+    rcnn("report", recipe, "-o", work / "page", work=work)
+    page = (work / "page/index.html").read_text()
+    assert "<title>Segmentation report: small</title>" in page
+    assert page.count('<img class="segmentation" src="data:image/jpeg;base64,') == 2
+    assert f"<b>{100 * summary['mean_accuracy']:.1f} %</b>" in page or "the best of 2" in page
+    assert "eval-all - eval-segmentation:" in page
+    assert "background" in page
+    assert 'id="precision"' not in page
+    assert "those numbers are not shown here" in page

@@ -42,6 +42,7 @@ from rcnn_cli.report.runs import (
     look,
     similar_of,
 )
+from rcnn_cli.report.segmentations import Accuracy, accuracies, sections
 from rcnn_cli.report.selection import crop_window, in_turn
 from rcnn_cli.running.runner import complete, listed, manifest_of
 from stages.contract.errors import StageError
@@ -83,10 +84,10 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
     for graph in graphs:
         for node in graph.caches():
             complete(graph, node)  # sets damaged parts aside, with a warning
-    runs = complete_runs(graphs)
-    if not runs:
+    runs, segmented = complete_runs(graphs), accuracies(graphs)
+    if not runs and not segmented:
         paths = listed([str(graph.recipe.path) for graph in graphs])
-        if not any(evaluations_of(graph) for graph in graphs):
+        if not any(evaluations_of(graph) or graph.making("accuracy") for graph in graphs):
             raise StageError(f"{paths}: has no evaluation, so there is nothing to report; add a table [eval]")
         raise StageError(f"{paths}: nothing is evaluated yet; run `rcnn run {graphs[0].recipe.arguments}` first")
     missing = provenance.missing_of(graphs)
@@ -96,7 +97,7 @@ def make_report(graphs: Sequence[Graph], changes: Sequence[str], output: Path | 
     if page.exists() and (folder.path / MADE_FROM).exists() and read_json(folder.path / MADE_FROM) == made_from:
         return page, True
     folder.check((PAGE, MADE_FROM))
-    chunks = list(render(graphs, runs, changes, missing))
+    chunks = list(render(graphs, runs, segmented, changes, missing))
     length = sum(map(len, chunks))
     if length > MOST_BYTES:
         raise StageError(
@@ -124,7 +125,11 @@ def origin(graphs: Sequence[Graph], changes: Sequence[str]) -> dict[str, Any]:
 
 
 def render(
-    graphs: Sequence[Graph], runs: Sequence[Run], changes: Sequence[str], missing: Sequence[str]
+    graphs: Sequence[Graph],
+    runs: Sequence[Run],
+    segmented: Sequence[Accuracy],
+    changes: Sequence[str],
+    missing: Sequence[str],
 ) -> Iterator[bytes]:
     """The page in chunks of bytes; the sentences `missing` are part of it."""
     from markupsafe import Markup
@@ -151,7 +156,10 @@ def render(
     context = {
         "title": listed(list(dict.fromkeys(graph.recipe.name for graph in graphs))),
         "version": installed_version("rcnn"),
+        "kicker": "Detection report" if runs else "Segmentation report",
         "runs": runs,
+        "count": len(runs) + len(segmented),
+        "segmentations": sections(segmented),
         "key_of_line": charts.key_of_line,
         "missing": [*missing, *unopened],
         "recipes": [provenance.recipe_of(graph, changes) for graph in graphs],

@@ -27,3 +27,26 @@ IMAGES = 4952
 def is_voc_2007_test(dataset: Any) -> bool:
     """Whether the dataset is that of Table 2: the whole official test set with all its classes."""
     return dataset.name == "voc2007-test" and len(dataset) == IMAGES and tuple(dataset.classes) == VOC_CLASSES
+
+
+SEGMENTATION = (
+    ("O2P", 46.4),
+    ("R-CNN full fc6", 43.0),
+    ("R-CNN full fc7", 42.5),
+    ("R-CNN fg fc6", 43.7),
+    ("R-CNN fg fc7", 42.1),
+    ("R-CNN full+fg fc6", 47.9),
+    ("R-CNN full+fg fc7", 45.8),
+)
+"""Mean accuracy in percent on VOC 2011 val: R-CNN (arXiv 1311.2524v5) Table 5."""
+SEGMENTATION_PROTOCOL = (
+    "R-CNN (arXiv 1311.2524v5), Table 5: T-Net in Caffe, regions of CPMC, trained on VOC 2011 train and the "
+    "annotations of Hariharan et al. On VOC 2011 test (Table 6): R&P 40.8, O2P 47.6, R-CNN full+fg fc6 47.9."
+)
+SEGMENTATION_IMAGES = 1111
+
+
+def is_voc_2011_val(dataset: Any) -> bool:
+    """Whether the dataset is that of Table 5: the whole official validation set of segmentation, with all classes."""
+    classes = tuple(dataset.classes) == VOC_CLASSES
+    return dataset.name == "voc2011-val" and len(dataset) == SEGMENTATION_IMAGES and classes

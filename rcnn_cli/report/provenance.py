@@ -143,7 +143,7 @@ def missing_of(graphs: Sequence[Graph]) -> list[str]:
     """One sentence per recipe that has incomplete caches or no evaluation."""
     sentences = []
     for graph in graphs:
-        if not evaluations_of(graph):
+        if not evaluations_of(graph) and not graph.making("accuracy"):
             sentences.append(f"{graph.recipe.name}: has no evaluation.")
         names = [node.name for node in graph.caches() if manifest_of(graph, node) is None]
         if names:
