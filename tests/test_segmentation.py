@@ -158,6 +158,17 @@ def test_a_grid_shows_accuracies_with_intervals(finished: tuple[Path, Path, str]
     assert "background" in printed
 
 
+def test_figures_of_segmentations(finished: tuple[Path, Path, str]) -> None:
+    """One for each evaluation."""
+    recipe, work, _ = finished
+    printed = rcnn("figures", recipe, "--only", "segmentations", "--images", 2, "-o", work / "f", work=work).stdout
+    assert "(random (seed 0) images, by eval-segmentation, eval-all)" in printed
+    assert sorted(path.name for path in (work / "f").glob("*.png")) == [
+        "small-segmentations-1.png",
+        "small-segmentations-2.png",
+    ]
+
+
 def test_masks_are_needed(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
     (tmp_path / "bare.toml").write_text(RECIPE.replace("images = 8\nmasks = true", "images = 8"))
     failed = rcnn("run", tmp_path / "bare.toml", work=finished[1], check=False)

@@ -129,8 +129,8 @@ def units(
 @click.option(
     "--only",
     metavar="NAME,...",
-    help="Only these: detections, proposals, anchors, windows, filters, transformations, training-samples, box-plots, "
-    "precision-recall  [default: all]",
+    help="Only these: detections, proposals, anchors, windows, segmentations, filters, transformations, "
+    "training-samples, box-plots, precision-recall  [default: all]",
 )
 @click.option(
     "--precision",
@@ -145,7 +145,7 @@ def units(
     "images",
     multiple=True,
     metavar="ID",
-    help="An image to use for detections, proposals, anchors, windows and transformations; repeatable.",
+    help="An image to use for detections, proposals, anchors, windows, segmentations and transformations; repeatable.",
 )
 @click.option(
     "--images",

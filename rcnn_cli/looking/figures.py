@@ -270,6 +270,29 @@ def windows(graph: Graph, wish: Wish) -> Pictures:
     return pictures, f"{evaluated.detector.name}, {len(ids)} {how} {plural('image', len(ids))}"
 
 
+def segmentations(graph: Graph, wish: Wish) -> Pictures:
+    """Images, their truths and their segmentations, chosen or random ones, by every evaluation of a segmentation."""
+    from rcnn_cli.looking.segmented import segmentation_of, segmented_images
+    from stages.eval_segmentation.pictures import segmentation_sheet
+
+    evaluations = graph.making("accuracy")
+    if not evaluations:
+        raise StageError(f"{graph.recipe.path}: evaluates no segmentation; add a table [eval-segmentation]")
+    sheets, names = [], []
+    for node in evaluations:
+        check_readable(graph, node, "to draw what was segmented")
+        skipped = Reader(graph.folder(segmentation_of(node))).manifest["skipped"]
+        dataset = graph.dataset(node.dataset)
+        ids = chosen_images(wish, [one for one in dataset.image_ids if one not in skipped], node.dataset)
+        for first in range(0, len(ids), A_SHEET):
+            images = list(segmented_images(graph, node, ids[first : first + A_SHEET]))
+            sheets.append(segmentation_sheet(images, dataset.classes))
+            names.append(node.use.name)
+    pictures = {f"-{number}" if len(sheets) > 1 else "": sheet for number, sheet in enumerate(sheets, start=1)}
+    how = "chosen" if wish.images else f"random (seed {wish.seed})"
+    return pictures, f"{how} images, by {', '.join(names)}"
+
+
 def filters(graph: Graph, wish: Wish) -> Pictures:
     """The filters of the network's first layer, and those of its second if they are larger than a cell (OverFeat's
     Figure 2)."""
@@ -425,6 +448,7 @@ OF_RECIPE: dict[str, Callable[[Graph, Wish], Pictures]] = {
     "proposals": proposals,
     "anchors": anchors,
     "windows": windows,
+    "segmentations": segmentations,
     "filters": filters,
     "transformations": transformations,
     "training-samples": training_samples,

@@ -225,10 +225,12 @@ def test_all_figures_of_a_recipe(made: Path, call: Call, tmp_path: Path) -> None
     assert [line for line in printed.splitlines() if "not drawn" in line] == [
         "looked-anchors: not drawn: propose@test: method = 'selective-search' has no anchors",
         "looked-windows: not drawn: detect@test: has no dense windows; its features have method = 'warp'",
+        f"looked-segmentations: not drawn: {made / 'looked.toml'}: evaluates no segmentation; "
+        "add a table [eval-segmentation]",
     ]
     assert "24 filters of 5 x 5 pixels, in the second layer 48 of 3 x 3 cells)" in printed
     for name in names:
-        if name in ("looked-anchors", "looked-windows"):
+        if name in ("looked-anchors", "looked-windows", "looked-segmentations"):
             continue
         picture = pixels(tmp_path / f"{name}.png").astype(int)
         coloured = np.abs(picture - picture.mean(axis=2, keepdims=True)).max(axis=2) > 40
@@ -315,7 +317,7 @@ def test_what_is_not_possible_is_said(made: Path, call: Call, tmp_path: Path) ->
     code, printed, _ = call(*arguments)
     assert code == 0
     impossible = {line.split(":")[0]: line for line in printed.splitlines() if "not drawn" in line}
-    without = {"looked-anchors", "looked-windows"}
+    without = {"looked-anchors", "looked-windows", "looked-segmentations"}
     assert set(impossible) == {*without, "looked-detections", "box-plots", "precision-recall"}
     assert "detect@test is not complete; run `rcnn run " in impossible["looked-detections"]
     assert "no evaluation of" in impossible["box-plots"]
@@ -364,7 +366,7 @@ def test_a_recipe_without_the_tables(made: Path, call: Call, tmp_path: Path) -> 
     code, printed, _ = call("figures", made / "bare.toml", "-o", tmp_path)
     assert code == 1
     lines = printed.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 10
     assert all("not drawn: " in line for line in lines)
     assert "trains no SVMs; add a table [train-svm]" in printed
     assert "extracts no features; add a table [extract]" in printed
