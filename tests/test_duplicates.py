@@ -12,10 +12,17 @@ import pytest
 from PIL import Image
 
 from cache import Reader
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
+from rcnn_cli.running.near_duplicates import warn_of_near_duplicates
+from rcnn_cli.running.runner import Options
+from tests.built_once import BuiltOnce
 from tests.in_process import rcnn
+from tests.pipeline import SMALL, run_small
 
 XML = """<annotation><source><image>flickr</image><flickrid>{flickr}</flickrid></source>
 <owner><flickrid>12345</flickrid></owner><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
+<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>
 </annotation>"""
 
 
@@ -185,3 +192,54 @@ def test_bad_input_is_one_sentence(arguments: list[str], message: str, sets: tup
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_data_check_names_images_that_are_in_another_set(sets: tuple[str, str], tmp_path: Path) -> None:
+    a, b = sets
+    done = rcnn("data", "check", b, "--against", a, work=tmp_path / "work")
+    assert f"b-all: 4 of its 6 images are copies or near-duplicates of images of {a}: b0 (there a0, " in done.stdout
+    assert "6 images, 0 problems" in done.stdout
+    alone = write_set(tmp_path / "alone", {"new": scene(60)})
+    done = rcnn("data", "check", alone, "--against", a, work=tmp_path / "work")
+    assert f"alone-all: no image is also in {a}" in done.stdout
+    (tmp_path / "b" / "JPEGImages" / "b4.png").unlink()
+    done = rcnn("data", "check", b, "--against", a, work=tmp_path / "work", check=False)
+    assert done.returncode == 1
+    assert "Not compared with" in done.stdout
+
+
+def test_a_run_warns_of_test_images_in_train_where_asked(
+    sets: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = tmp_path / "r.toml"
+    text = SMALL.replace('"shapes:train"\nimages = 12', f'"{sets[0]}"').replace(
+        '"shapes:test"\nimages = 8', f'"{sets[1]}"'
+    )
+    recipe.write_text(text.replace("per_class = 12", "per_class = 1"))
+    graph = Graph(load_recipe(recipe), tmp_path / "work")
+    with caplog.at_level("INFO", "rcnn"):
+        warn_of_near_duplicates(graph, graph.caches(), Options())
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(
+        f"{recipe}: [datasets.test] is used for evaluation, but 3 of its 6 images are near-duplicates of images in "
+        "[datasets.train]: "
+    )
+    assert "b1 (there a1, distance 0." in warnings[0]
+    assert "b0" not in warnings[0], "the same file is told of without being asked"
+    assert warnings[0].endswith(f"look at them with `rcnn duplicates {recipe}:train {recipe}:test`")
+    assert "[datasets.test] has no near-duplicates in [datasets.pretraining]" in caplog.text
+
+
+def test_near_duplicates_by_the_real_command(built_once: BuiltOnce, tmp_path: Path) -> None:
+    built_once.copy("small", run_small, tmp_path / "small")
+    recipe, work = tmp_path / "small" / "small.toml", tmp_path / "small" / "work"
+    done = rcnn("run", recipe, "--near-duplicates", work=work)
+    assert "everything is complete" in done.stdout
+    assert "[datasets.test] has no near-duplicates in [datasets.train]" in done.stderr
+    assert {folder.name.split(".")[0] for folder in (work / "caches" / "gist").iterdir()} == {
+        "small-pretraining", "small-train", "small-test"
+    }  # fmt: skip
+    done = rcnn("run", recipe, "--near-duplicates", "--only", "eval", work=work, check=False)
+    assert done.returncode == 2
+    assert "--near-duplicates: is a check of whole recipes" in done.stderr

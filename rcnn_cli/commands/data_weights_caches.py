@@ -129,7 +129,14 @@ def data() -> None:
     shell_complete=complete_source_option,
     help="A dataset option, as in a recipe's table of the dataset, e.g. exif=stored; repeatable.",
 )
-def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str, ...]) -> None:
+@click.option(
+    "--against",
+    metavar="SOURCE",
+    shell_complete=complete_source,
+    help="Also name the images that are copies or near-duplicates of images of this dataset, such as the training "
+    "set  [default: none]",
+)
+def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str, ...], against: str | None) -> None:
     """Read every image and annotation of SOURCE, written as in a recipe. Exit status 1 if there is a problem.
 
     SOURCE is voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT or another form listed in
@@ -139,11 +146,12 @@ def data_check(sources: tuple[str, ...], classes: str | None, changes: tuple[str
     Examples: rcnn data check voc:VOCdevkit/VOC2007:trainval
               rcnn data check coco:annotations/instances_val2017.json:val2017 --classes cat,dog
               rcnn data check voc:my-folder:train --set exif=stored
+              rcnn data check voc:my-folder:test --against voc:my-folder:train
     """
     from rcnn_cli.running.data import check_source
     from rcnn_cli.running.runner import work_folder
 
-    if not check_source(sources, work_folder(None), click.echo, changes, classes):
+    if not check_source(sources, work_folder(None), click.echo, changes, classes, against):
         raise SystemExit(INCOMPLETE)
 
 

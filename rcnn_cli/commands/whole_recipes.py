@@ -38,10 +38,21 @@ from stages.contract.kinds import MEASURED
     help="Only this cache, named as in `rcnn status`; its inputs must be complete  [default: all]",
 )
 @click.option(
+    "--near-duplicates",
+    is_flag=True,
+    help="First look for images that are used for evaluation and, nearly the same, for training, and warn of them.",
+)
+@click.option(
     "--shard", metavar="I/N", help="With --only: make only every N-th part, starting with the I-th  [default: all]"
 )
 def run(
-    recipe: Path, changes: tuple[str, ...], work: Path | None, only: str | None, shard: str | None, **options: Any
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    only: str | None,
+    near_duplicates: bool,
+    shard: str | None,
+    **options: Any,
 ) -> None:
     """Run all stages of RECIPE in order; complete caches are skipped.
 
@@ -54,6 +65,8 @@ def run(
 
     if shard and not only:
         raise StageError("--shard: divides one cache; name it with --only, or use the stage's own command")
+    if only and near_duplicates:
+        raise StageError("--near-duplicates: is a check of whole recipes; leave out --only")
     graph = load_graph(recipe, changes, work)
     nodes = graph.caches()
     if only:
@@ -74,6 +87,10 @@ def run(
         run_nodes(graph, nodes, made, seen)
         return
     warn_of_shared_images(graph, nodes)
+    if near_duplicates:
+        from rcnn_cli.running.near_duplicates import warn_of_near_duplicates
+
+        warn_of_near_duplicates(graph, nodes, made)
     if not missing:
         click.echo(f"{recipe}: everything is complete; nothing to do.")
     run_until_shown(graph, nodes, made, lambda: show_results(graph, nodes), seen)

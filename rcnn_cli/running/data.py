@@ -22,10 +22,12 @@ def check_source(
     say: Callable[[str], None],
     changes: Sequence[str] = (),
     classes: str | None = None,
+    against: str | None = None,
 ) -> bool:
     """Reads every image and annotation; prints each problem and a summary. True if there is no problem.
 
-    `changes` are the dataset's options as KEY=VALUE, `classes` comma-separated names.
+    `changes` are the dataset's options as KEY=VALUE, `classes` comma-separated names. `against` is another dataset;
+    images that are also there are noted, and are no problem.
     """
     options = parsed(changes)
     if classes is not None:
@@ -52,6 +54,8 @@ def check_source(
         say(f"{name:<{width}}  {count.images:>6}  {count.objects:>7}  {count.difficult:>9}  {count.truncated:>9}")
     for note in report.notes:
         say(note)
+    if against is not None:
+        say(shared_with(against, {"source": list(sources), **options}, work, bool(report.problems)))
     say(f"{number_of(len(dataset), 'image')}, {number_of(report.problem_count, 'problem')}")
     return not report.problems
 
@@ -126,6 +130,20 @@ def say_balance(classes: Sequence[str], counts: Any, second: Any, say: Callable[
     note = f"; {number_of(without, 'class')} without objects" if without else ""
     largest, median = (f"{100 * value:.1f} %" for value in (known.max(), np.median(known)))
     say(f"relative imbalance of the classes: {largest} at most, median {median}{note}")
+
+
+def shared_with(against: str, table: dict[str, Any], work: Path, problems: bool) -> str:
+    """In one sentence, which images of the dataset of this `table` are also in the dataset `against`."""
+    from rcnn_cli.running.device import cores
+    from rcnn_cli.running.near_duplicates import compared, near_duplicates_in_words, table_of
+    from rcnn_cli.running.runner import Options
+    from stages.contract.execution import Execution
+
+    if problems:
+        return f"Not compared with {against}: correct the problems first"
+    a, b = compared([table_of(against), table], work, Options(Execution(jobs=cores(), progress=progress)))
+    shown = near_duplicates_in_words(a, b, files=True)
+    return f"{b.name}: {shown[0]} of {against}: {shown[1]}" if shown else f"{b.name}: no image is also in {against}"
 
 
 def draw_dataset(directory: Path, changes: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from cache import Reader
 from rcnn_cli.recipes.graph import RECIPE_FOLDER, Graph, Node
 from rcnn_cli.recipes.recipe import Recipe, RecipeError, Use, load_recipe, sources_of
+from rcnn_cli.running.device import cores
 from rcnn_cli.running.runner import Options, run_nodes
 from rcnn_cli.running.splits import pairs_of_datasets
 from stages.contract.catalogue import catalogue
@@ -116,45 +117,48 @@ def find(a: Side, b: Side | None, threshold: float, others: int = 0) -> Duplicat
 
 def warn_of_near_duplicates(graph: Graph, nodes: Iterable[Node], options: Options) -> None:
     """As `warn_of_shared_images`, for images that look like one of another dataset upstream, by GIST or by their number
-    on flickr; those with the same content are left to it. Describes the datasets first.
+    on flickr; those with the same content are left to it. The descriptors are made first, by this process and its jobs.
 
     Raises BadImage, StageError.
     """
     pairs = pairs_of_datasets(graph, nodes)
+    if not pairs:
+        log.warning(
+            "%s: no evaluation reads what was trained on another dataset, so there are no near-duplicates to look for",
+            graph.recipe.path,
+        )
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    sides = dict(zip(names, described(graph.recipe, names, graph.work, options, graph.open_datasets), strict=True))
+    execution = replace(options.execution, device="cpu", jobs=options.execution.jobs or cores())
+    here = Options(execution, compression=options.compression, adopt=options.adopt)
+    sides = dict(zip(names, described(graph.recipe, names, graph.work, here, graph.open_datasets), strict=True))
     for trained, evaluated in pairs:
-        shown = near_duplicates_in_words(sides[trained], sides[evaluated], THRESHOLD)
-        if shown:
-            path = graph.recipe.path
+        path = graph.recipe.path
+        if shown := near_duplicates_in_words(sides[trained], sides[evaluated], files=False):
             log.warning(
                 "%s: [datasets.%s] is used for evaluation, but %s in [datasets.%s]: %s; look at them with "
                 "`rcnn duplicates %s:%s %s:%s`",
                 path, evaluated, shown[0], trained, shown[1], path, trained, path, evaluated,
             )  # fmt: skip
         else:
-            log.info("[datasets.%s]: no near-duplicates in [datasets.%s]", evaluated, trained)
+            log.info("%s: [datasets.%s] has no near-duplicates in [datasets.%s]", path, evaluated, trained)
 
 
-def near_duplicates_in_words(a: Side, b: Side, threshold: float) -> tuple[str, str] | None:
-    """("3 of its 500 images are near-duplicates of images", and some of them), or None if there are none. Files with
-    the same content do not count."""
-    found = find(a, b, threshold)
+def near_duplicates_in_words(a: Side, b: Side, *, files: bool) -> tuple[str, str] | None:
+    """("3 of its 500 images are near-duplicates of images", and some of them), or None if there are none. With `files`
+    those with the same content count, too."""
     best: dict[int, Pair] = {}
-    for pair in found.pairs:
-        if not pair.same_file:
+    for pair in find(a, b, THRESHOLD).pairs:
+        if files or not pair.same_file:
             best.setdefault(pair.b, pair)
     if not best:
         return None
     every = number_of(len(b.images.image_ids), "image")
-    many = (
-        f"{len(best)} of its {every} are near-duplicates" if len(best) > 1 else f"1 of its {every} is a near-duplicate"
-    )
+    kind = "copies or near-duplicates" if files else "near-duplicates"
     shown = [
         f"{b.images.image_ids[pair.b]} (there {a.images.image_ids[pair.a]}, {distance_in_words(pair.distance)})"
         for pair in best.values()
     ]
-    return f"{many} of images", some_of(shown)
+    return f"{len(best)} of its {every} {'is' if len(best) == 1 else 'are'} {kind} of images", some_of(shown)
 
 
 def distance_in_words(distance: float) -> str:
