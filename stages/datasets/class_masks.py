@@ -16,18 +16,25 @@ ObjectMasks = tuple[NDArray[np.int32], NDArray[np.bool_]]
 
 VOID = 255
 MOST_CLASSES = 254
+LEAST_COMPONENT = 100
+"""Pixels of the smallest component that is an object: VOC's void contours leave specks between them, of mostly one pixel
+(the spokes of a bicycle), which are none."""
 
 
 def components(class_mask: ClassMask) -> ObjectMasks:
     """The connected components of each class (pixels that touch at a corner are connected), by class, then by their
-    first pixel. Two objects that touch are one component, and an object in two pieces is two."""
+    first pixel; those smaller than LEAST_COMPONENT are left out.
+
+    Two objects that touch are one component, and an object in two pieces is two.
+    """
     from scipy.ndimage import label
 
     labels, masks = [], []
     for index in np.unique(class_mask[(class_mask != 0) & (class_mask != VOID)]):
         numbers, count = label(class_mask == index, structure=np.ones((3, 3)))
-        labels += [int(index) - 1] * count
-        masks += [numbers == number for number in range(1, count + 1)]
+        large = np.flatnonzero(np.bincount(numbers.ravel(), minlength=count + 1)[1:] >= LEAST_COMPONENT) + 1
+        labels += [int(index) - 1] * len(large)
+        masks += [numbers == number for number in large]
     return stacked(labels, masks, class_mask.shape)
 
 

@@ -27,7 +27,15 @@ from stages.datasets.annotations import (
     read_annotation,
     readable_annotation,
 )
-from stages.datasets.class_masks import MOST_CLASSES, VOID, ClassMask, ObjectMasks, components, objects_of
+from stages.datasets.class_masks import (
+    LEAST_COMPONENT,
+    MOST_CLASSES,
+    VOID,
+    ClassMask,
+    ObjectMasks,
+    components,
+    objects_of,
+)
 from stages.datasets.digests import DigestMemory, combined, memory_of, remembered, remembered_names
 from stages.datasets.image_set import ImageSet, images_digest
 from stages.datasets.layout import XML, Layout, find_images
@@ -436,7 +444,7 @@ class Dataset(ImageSet):
 
     def object_masks(self, image_id: str) -> ObjectMasks:
         """The objects' labels int32 [n] and masks bool [n, H, W]: those of SegmentationObject if there is such a
-        folder, otherwise the connected components of each class. Raises as `class_mask`.
+        folder, otherwise the connected components of each class, but for specks. Raises as `class_mask`.
         """
         class_mask = self.class_mask(image_id)
         if not self._has_object_masks:
@@ -458,7 +466,7 @@ class Dataset(ImageSet):
 
         Raises BadAnnotation if one is missing, and BadDataset if the dataset has no masks.
         """
-        contents = []
+        contents = [] if self._has_object_masks else [f"components of at least {LEAST_COMPONENT} pixels"]
         for folder in self._mask_folders:
             path = self.mask_path(image_id, folder)
             try:

@@ -111,19 +111,41 @@ def test_without_the_folder_of_masks_the_set_does_not_open(built: Built, tmp_pat
 # Objects
 
 
+def enlarged(mask: list[list[int]]) -> np.ndarray:
+    """A mask whose pixels are 10 x 10."""
+    return np.array(mask, np.uint8).repeat(10, axis=0).repeat(10, axis=1)
+
+
 def test_components_touch_at_corners_too() -> None:
-    labels, masks = components(np.array([[1, 0, 0, 2], [0, 1, 0, 255], [0, 0, 0, 2], [1, 0, 0, 0]], np.uint8))
+    labels, masks = components(enlarged([[1, 0, 0, 2], [0, 1, 0, 255], [0, 0, 0, 2], [1, 0, 0, 0]]))
     assert labels.dtype == np.int32
     assert labels.tolist() == [0, 0, 1, 1]
     assert masks.dtype == np.bool_
-    assert [np.argwhere(mask).tolist() for mask in masks] == [[[0, 0], [1, 1]], [[3, 0]], [[0, 3]], [[2, 3]]]
+    assert [np.argwhere(mask[::10, ::10]).tolist() for mask in masks] == [
+        [[0, 0], [1, 1]],
+        [[3, 0]],
+        [[0, 3]],
+        [[2, 3]],
+    ]
+    assert masks.sum(axis=(1, 2)).tolist() == [200, 100, 100, 100]
+
+
+def test_specks_are_no_objects() -> None:
+    mask = np.zeros((30, 30), np.uint8)
+    mask[:9, :11] = 1  # 99 pixels
+    mask[20:, :10] = 1
+    mask[20, 20] = 2
+    labels, masks = components(mask)
+    assert labels.tolist() == [0]
+    assert np.argwhere(masks[0])[0].tolist() == [20, 0]
 
 
 def test_without_a_folder_of_objects_they_are_components(built: Built) -> None:
-    labels, masks = built([MASK]).object_masks("a")
+    mask = enlarged(MASK.tolist())
+    labels, masks = built([mask]).object_masks("a")
     assert labels.tolist() == [0, 1]
-    assert masks.shape == (2, 3, 4)
-    assert masks[0].tolist() == (MASK == 1).tolist()
+    assert masks.shape == (2, 30, 40)
+    assert masks[0].tolist() == (mask == 1).tolist()
 
 
 def test_objects_of_a_folder_may_be_in_pieces_and_may_touch(built: Built) -> None:
@@ -243,7 +265,8 @@ def test_a_subset_has_a_key_of_its_own(built: Built) -> None:
 
 
 def test_a_combined_dataset_has_masks_if_all_its_parts_have(built: Built, tmp_path: Path) -> None:
-    first, second = built([MASK], home="first"), built([MASK, MASK], home="second")
+    large = enlarged(MASK.tolist())
+    first, second = built([large], home="first"), built([MASK, MASK], home="second")
     work, sources = tmp_path / "work", [f"voc:{first.folder}:train", f"voc:{second.folder}:train"]
     options = {"masks": True, "prefix_ids": True, "classes": list(CLASSES)}
     combined = open_detection(sources, work=work, options=options)
@@ -264,13 +287,13 @@ def test_a_combined_dataset_has_masks_if_all_its_parts_have(built: Built, tmp_pa
 
 
 def test_the_classes_of_parts_become_those_of_the_whole(built: Built, tmp_path: Path) -> None:
-    voc = built([np.array([[8, 12, 255, 0]], np.uint8)], home="VOC2007", classes=None)
+    voc = built([enlarged([[8, 12, 255, 0]])], home="VOC2007", classes=None)
     own = built([np.array([[1, 2, 3, 0]], np.uint8)], home="own", classes=["dog", "zebra", "cat"])
     from stages.datasets import CombinedDataset
 
     combined = CombinedDataset([own, voc], prefix_ids=True)
     assert combined.classes[:3] == ("dog", "zebra", "cat")
-    assert combined.class_mask("voc2007-train/a").tolist() == [[3, 1, VOID, 0]]
+    assert combined.class_mask("voc2007-train/a")[0, ::10].tolist() == [3, 1, VOID, 0]
     assert combined.object_masks("voc2007-train/a")[0].tolist() == [2, 0]
 
 
