@@ -11,14 +11,14 @@ In a cache the characters of an image's masks follow one another, `masks/counts`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Column, Schema
+from cache import Column, Record, Schema
 from stages.contract.errors import BadSetting
 
 Characters = NDArray[np.bytes_]
@@ -33,6 +33,7 @@ FIRST_CHARACTER = 48
 BITS = 5  # of a number in each character
 MORE = 1 << BITS
 SIGN = 1 << (BITS - 1)
+MOST_GROUPS = 8  # of a number of up to 35 bits; images have at most 2^30 pixels
 
 
 def added_to(schema: Schema) -> Schema:
@@ -43,6 +44,37 @@ def added_to(schema: Schema) -> Schema:
         per_item={**schema.per_item, "searched_size": Column("int32", (2,))},
         tables={**schema.tables, "masks": {"counts": Column("S1")}},
     )
+
+
+def encode(mask: Mask) -> Characters:
+    """The characters S1 [c] of a mask bool [H, W]."""
+    flat = np.ascontiguousarray(mask.T).ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    first = [0] if flat.size and flat[0] else []
+    numbers = np.diff(np.concatenate([[0], first, changes, [flat.size]]).astype(np.int64))
+    numbers[3:] -= numbers[1:-2].copy()
+    groups = np.ones(len(numbers), np.int64)  # of five bits, the highest of all being the sign
+    for count in range(1, MOST_GROUPS):
+        groups += (numbers < -(1 << (BITS * count - 1))) | (numbers >= 1 << (BITS * count - 1))
+    places = np.arange(groups.sum()) - np.repeat(np.cumsum(groups) - groups, groups)
+    codes = (np.repeat(numbers, groups) >> (BITS * places)) & (MORE - 1)
+    codes += np.where(places < np.repeat(groups, groups) - 1, MORE, 0) + FIRST_CHARACTER
+    return codes.astype(np.uint8).view("S1")
+
+
+def mask_columns(masks: Sequence[Characters], size: tuple[int, int]) -> Record:
+    """The columns of a record that hold these masks, all of `size` (width, height) as searched.
+
+    Raises ValueError for 2^32 characters or more.
+    """
+    ends = np.cumsum([len(characters) for characters in masks], dtype=np.int64)
+    if len(ends) and ends[-1] > np.iinfo(np.uint32).max:
+        raise ValueError(f"the masks of an image take {ends[-1]:,} characters, more than {np.iinfo(np.uint32).max:,}")
+    return {
+        "mask_end": ends.astype(np.uint32),
+        COUNTS: np.concatenate([*masks, np.empty(0, "S1")]),
+        "searched_size": np.array(size, np.int32),
+    }
 
 
 def run_lengths(characters: Characters) -> NDArray[np.int64]:

@@ -17,8 +17,8 @@ ObjectMasks = tuple[NDArray[np.int32], NDArray[np.bool_]]
 VOID = 255
 MOST_CLASSES = 254
 LEAST_COMPONENT = 100
-"""Pixels of the smallest component that is an object: VOC's void contours leave specks between them, of mostly one pixel
-(the spokes of a bicycle), which are none."""
+"""Pixels of the smallest component that is an object: VOC's void contours leave specks between them, mostly single
+pixels (the spokes of a bicycle), which are none."""
 
 
 def components(class_mask: ClassMask) -> ObjectMasks:

@@ -1,8 +1,9 @@
 """Stage `propose`: category-independent region proposals for every image.
 
 R-CNN section 2.1: selective search in fast mode, "around 2000" regions per image. The implementation is ours; OpenCV's,
-which takes ten times as long, is there to compare it with. EdgeBoxes ranks its boxes. The sliding-window pyramid is a
-cheap baseline; proposals of any other method can be read from a file.
+which takes ten times as long, is there to compare it with. EdgeBoxes ranks its boxes. Constrained parametric min-cuts
+are regions with masks, for segmentation (section 5). The sliding-window pyramid is a cheap baseline; proposals of any
+other method can be read from a file.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from stages.networks import PlannedNetwork
 from stages.propose.methods import METHODS
 
 COMPUTED: Condition = ("method", *(name for name, method in METHODS.items() if not method.listed))
-UNRANKED: Condition = ("method", *(name for name, method in METHODS.items() if not method.ranks))
+UNRANKED: Condition = ("method", *(name for name, method in METHODS.items() if not (method.ranks or method.in_order)))
 COMPILED = ("method", "selective-search")
 SEARCH = ("method", "selective-search", "selective-search-opencv")
 MEASURES = ("colour", "texture", "size", "fill")
 EDGES = ("method", "edge-boxes")
+CUTS = ("method", "min-cut")
 WINDOWS = ("method", "sliding-window")
 DENSE = ("method", "dense")
 RPN = ("method", "rpn")
@@ -283,6 +285,134 @@ class Settings:
         later=True,
     )
 
+    superpixel_side: int = setting(
+        16,
+        "Min-cut: the side of a superpixel, in pixels of the image as searched.",
+        at_least=4,
+        at_most=256,
+        source="ours; CPMC cuts pixels",
+        only_with=CUTS,
+        later=True,
+    )
+    cut_max_side: int = setting(
+        500,
+        "Min-cut: the longest side as searched, in pixels; larger images are scaled down.",
+        at_least=1,
+        at_most=4_000,
+        source="ours; VOC's images have at most 500",
+        only_with=CUTS,
+        later=True,
+    )
+    seeds: int = setting(
+        8,
+        "Min-cut: how many foreground seeds lie along each side of the image.",
+        at_least=1,
+        at_most=50,
+        source="ours; CPMC: a grid",
+        only_with=CUTS,
+        later=True,
+    )
+    cuts: int = setting(
+        7,
+        "Min-cut: how many cuts are computed for each seed and unary.",
+        at_least=1,
+        at_most=100,
+        source="ours; CPMC: all breakpoints of lambda",
+        only_with=CUTS,
+        later=True,
+    )
+    unaries: tuple[str, ...] = setting(
+        ("uniform", "colour"),
+        "Min-cut: what superpixels say of the foreground. uniform: nothing; colour: how much likelier their colour is "
+        "in the seed than in the frame.",
+        choices=("uniform", "colour"),
+        distinct=True,
+        source="CPMC",
+        only_with=CUTS,
+        later=True,
+    )
+    contrast: float = setting(
+        1.5,
+        "Min-cut: the difference of colours, in medians of the image, at which the cost of a border falls to 1 / e.",
+        above=0,
+        at_most=1000,
+        source="ours; CPMC takes edges instead",
+        only_with=CUTS,
+        later=True,
+    )
+    smoothness: float = setting(
+        0.02,
+        "Min-cut: the cost of a pixel of border that does not depend on contrast.",
+        at_least=0,
+        at_most=100,
+        source="ours",
+        only_with=CUTS,
+        later=True,
+    )
+    frame_cost: float = setting(
+        0.3,
+        "Min-cut: the cost of a pixel of the image's frame in the region, against a pixel of border without contrast.",
+        at_least=0,
+        at_most=100,
+        source="ours; CPMC: the frame, or parts of it, is background",
+        only_with=CUTS,
+        later=True,
+    )
+    colour_weight: float = setting(
+        0.02,
+        "Min-cut: the weight of a pixel's colour, against the cost of a pixel of border.",
+        at_least=0,
+        at_most=100,
+        source="ours",
+        only_with=CUTS,
+        later=True,
+    )
+    colour_bandwidth: float = setting(
+        8.0,
+        "Min-cut: standard deviation of the Gaussian by which colours are alike, in units of Lab.",
+        at_least=0.1,
+        at_most=1000,
+        source="ours",
+        only_with=CUTS,
+        later=True,
+    )
+    least_area: float = setting(
+        0.002,
+        "Min-cut: the area of the smallest regions, as a share of the image's.",
+        at_least=0,
+        at_most=1,
+        source="ours",
+        only_with=CUTS,
+        later=True,
+    )
+    most_area: float = setting(
+        0.95,
+        "Min-cut: the area of the largest regions, as a share of the image's.",
+        above=0,
+        at_most=1,
+        source="ours",
+        only_with=CUTS,
+        later=True,
+    )
+    same_overlap: float = setting(
+        0.95,
+        "Min-cut: IoU of two regions above which only the better is kept; 1 keeps all distinct ones.",
+        above=0,
+        at_most=1,
+        source="CPMC",
+        only_with=CUTS,
+        later=True,
+    )
+    diversity: float = setting(
+        1.0,
+        "Min-cut: how much the overlap with regions before it counts against a region, in the order of regions.",
+        at_least=0,
+        at_most=1000,
+        source="ours; CPMC: 0.75, with a learnt score",
+        only_with=CUTS,
+        later=True,
+    )
+
     scales: tuple[float, ...] = setting(
         (0.1, 0.15, 0.22, 0.33, 0.5, 0.75),
         "Sliding windows: their sizes, as the square root of their share of the image's area.",
@@ -419,7 +549,14 @@ class Settings:
         only_with=FILE,
     )
 
+    @property
+    def keeps_masks(self) -> bool:
+        """Whether the cache has the regions' masks."""
+        return self.masks or METHODS[self.method].masks
+
     def __post_init__(self) -> None:
+        if self.least_area > self.most_area:
+            raise BadSetting(f"least_area = {self.least_area} is more than most_area = {self.most_area}; lower it")
         if self.model and self.gradient_sigma != Settings.gradient_sigma:
             raise BadSetting("gradient_sigma is for edges without a model; leave out gradient_sigma or model")
         for strategy in self.strategies:
@@ -449,7 +586,7 @@ def check(settings: Settings, network: PlannedNetwork | None, sources: Mapping[s
 
 STAGE = Stage(
     name="propose",
-    summary="Propose regions: selective search, EdgeBoxes, windows, a file.",
+    summary="Propose regions: selective search, EdgeBoxes, min-cuts, windows, a file.",
     schema_version=1,
     settings=Settings,
     makes="proposals",

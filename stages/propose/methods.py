@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 BY_POSITION = "not a ranking: a random order that prefers regions near the top of their hierarchy"
+BY_DIVERSITY = "best and most diverse first: each by the contrast of its border less its overlap with those before"
 BY_SIZE = "not a ranking: a random order weighted by the square root of box area"
 
 
@@ -33,6 +34,11 @@ def search_key(settings: Any, work: Path | None) -> dict[str, Any]:
     """The number of our implementation, to be raised when boxes or their order change, and OpenCV's major version:
     colours, blur and gradients are OpenCV's."""
     return {"implementation": 2, **opencv_key(settings, work)}
+
+
+def cuts_key(settings: Any, work: Path | None) -> dict[str, Any]:
+    """The number of our implementation, and OpenCV's major version: superpixels are OpenCV's."""
+    return {"implementation": 1, **opencv_key(settings, work)}
 
 
 def file_key(settings: Any, work: Path | None) -> dict[str, Any]:
@@ -64,7 +70,8 @@ class Method:
     `module` is imported on first use. Its `find(settings, size, image, key)` returns the `Proposals` (selection.py) of
     an image of `size` (width, height), in any order, from its pixels uint8 [H, W, 3] RGB, or without them (None) if
     `reads_pixels=False`; a model that it reads must be the one that `key`, see below, was made from. With `ranks=True`
-    the proposals have scores, and the cache keeps that order. The module may have
+    the proposals have scores, and the cache keeps that order; with `in_order=True` they are distinct regions, which may
+    share a box, in the order that the cache keeps. With `masks=True` they always have masks. The module may have
     `check_available()`, which raises StageError if a library is missing, and `advice(settings, size)`, a warning about
     images of this size, or "". If `listed=True`, the method lists the boxes of known images and has none for others:
     the module has `open_boxes(settings, key)` instead, which returns an object with `path` and `boxes(image_id)`. With
@@ -83,6 +90,8 @@ class Method:
     reads_pixels: bool = True
     listed: bool = False
     ranks: bool = False
+    in_order: bool = False
+    masks: bool = False
     reads_maps: bool = False
 
     def load(self) -> ModuleType:
@@ -100,6 +109,7 @@ METHODS = {
     "selective-search": Method("stages.propose.selective_search", BY_POSITION, key=search_key),
     "selective-search-opencv": Method("stages.propose.selective_search_opencv", BY_SIZE, key=opencv_key),
     "edge-boxes": Method("stages.propose.edge_boxes", "a ranking by score", key=edges_key, ranks=True),
+    "min-cut": Method("stages.propose.min_cut", BY_DIVERSITY, key=cuts_key, in_order=True, masks=True),
     "sliding-window": Method("stages.propose.sliding_window", BY_SIZE, reads_pixels=False),
     "rpn": Method("stages.propose.rpn", "a ranking by score", reads_pixels=False, ranks=True, reads_maps=True),
     "dense": Method("stages.propose.dense", BY_SIZE, reads_pixels=False),

@@ -10,7 +10,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 from cache import Record
 from stages.boxes import Boxes, area
 
-if TYPE_CHECKING:
-    from stages.propose.masks import MaskedRegions
-
 Number = TypeVar("Number", bound=np.generic)
 Rows = NDArray[np.intp]
 """Places of boxes in an array [n, 4]."""
+
+
+class Regions(Protocol):
+    """The regions of an image's proposals, whose masks are to be kept."""
+
+    def take(self, rows: Rows) -> Regions:
+        """The regions at `rows`, in their order."""
+
+    def columns(self) -> Record:
+        """The columns of a cache that hold their masks (stages/masks.py)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Proposals:
     boxes: Boxes
     scores: NDArray[np.float32] | None = None
     positions: NDArray[np.int64] | None = None
-    regions: MaskedRegions | None = None
+    regions: Regions | None = None
 
     def __post_init__(self) -> None:
         if self.scores is not None and (

@@ -86,7 +86,8 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
     """`boxes` float32 [n, 4] in order of priority, or of their `scores` float32 [n], highest first, if the method ranks
-    them; `image_size` int32 (width, height) in pixels, (0, 0) if skipped. With `masks` also what stages/masks.py says.
+    them; `image_size` int32 (width, height) in pixels, (0, 0) if skipped. Where masks are kept also what
+    stages/masks.py says.
     """
     return schema_of(settings)
 
@@ -95,7 +96,7 @@ def schema_of(settings: Settings) -> Schema:
     """The columns of the method's cache."""
     scores = {"scores": Column("float32")} if METHODS[settings.method].ranks else {}
     ranked = replace(SCHEMA, rows={**SCHEMA.rows, **scores})
-    return masks.added_to(ranked) if settings.masks else ranked
+    return masks.added_to(ranked) if settings.keeps_masks else ranked
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
@@ -250,7 +251,10 @@ def propose(settings: Settings, task: Task) -> Outcome:
 
 
 def rows_in_order(settings: Settings, proposals: Proposals, content: str) -> Rows:
-    """The rows of the distinct boxes of an image with this `content_of`, in order of priority."""
+    """The rows of the distinct boxes of an image with this `content_of`, in order of priority; all rows of a method
+    that puts its regions in order itself."""
+    if METHODS[settings.method].in_order:
+        return np.arange(len(proposals.boxes))
     if METHODS[settings.method].ranks:
         return rows_by_score(proposals)
     if proposals.positions is not None:

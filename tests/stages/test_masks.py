@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from stages.contract.errors import StageError
-from stages.masks import decode, nearest, read_mask, run_lengths
+from stages.masks import decode, encode, mask_columns, nearest, read_mask, run_lengths
 from stages.propose.grouping import Strategy, Tree, describe, features_of, group
 from stages.propose.masks import (
     Forest,
@@ -60,6 +60,24 @@ def forest_of(image: np.ndarray, k: float, min_size: int) -> Forest:
 
 
 # Run lengths
+
+
+@given(masks)
+@example(np.ones((1, 1), bool))
+@example(np.arange(70_000)[None] % 69_999 == 7)
+def test_an_encoded_mask_is_that_of_pycocotools(mask: np.ndarray) -> None:
+    assert encode(mask).tobytes() == their_counts(mask).tobytes()
+    assert (decode(encode(mask), mask.shape[::-1]) == mask).all()
+
+
+def test_the_columns_of_masks() -> None:
+    record = mask_columns([characters(b"123"), characters(b"6")], (3, 2))
+    assert {name: values.tolist() for name, values in record.items()} == {
+        "mask_end": [3, 4],
+        "masks/counts": [b"1", b"2", b"3", b"6"],
+        "searched_size": [3, 2],
+    }
+    assert mask_columns([], (3, 2))["masks/counts"].shape == (0,)
 
 
 @pytest.mark.parametrize(

@@ -576,3 +576,35 @@ def test_recall_of_a_cache(pictures, tmp_path):
     assert found == proposal_recall({image_id: reader.read(image_id)["boxes"] for image_id in by_id}, by_id.values())
     assert found.objects == 5
     assert found.mean_average_best_overlap > 0.8
+
+
+# Regions of min-cuts
+
+CUTS = Settings(method="min-cut", superpixel_side=8, seeds=4)
+
+
+def test_regions_that_share_a_box_are_all_kept(pictures, tmp_path):
+    reader = propose(pictures, CUTS, tmp_path / "all")
+    few = propose(pictures, replace(CUTS, max_boxes=4), tmp_path / "few")
+    assert reader.manifest["summary"]["order"] == METHODS["min-cut"].order
+    shared = 0
+    for image_id in pictures.image_ids:
+        record, kept = reader.read(image_id), few.read(image_id)
+        masks = [read_mask(record, number) for number in range(len(record["boxes"]))]
+        assert [box_of(mask) for mask in masks] == record["boxes"].tolist()
+        assert len({mask.tobytes() for mask in masks}) == len(masks)
+        shared += len(masks) - len(np.unique(record["boxes"], axis=0))
+        assert len(kept["boxes"]) == 4
+        for number in range(4):
+            np.testing.assert_array_equal(read_mask(kept, number), masks[number])
+    assert shared > 0
+
+
+def test_regions_on_demand_are_those_of_the_cache(pictures, tmp_path):
+    reader = propose(pictures, CUTS, tmp_path / "all", jobs=2)
+    computed = stage.on_demand(CUTS, Inputs({"images": pictures}), Execution())
+    for image_id in pictures.image_ids:
+        record = computed.read(image_id)
+        assert set(record) == set(reader.schema.rows) | set(reader.schema.per_item) | {"masks/counts"}
+        for name, values in reader.read(image_id).items():
+            np.testing.assert_array_equal(record[name], values)

@@ -190,6 +190,8 @@ LATER = {
         *("alpha", "beta", "eta", "min_score", "edge_min_mag", "edge_merge_thr", "cluster_min_mag"),
         *("max_aspect_ratio", "min_box_area", "gamma", "kappa", "edge_max_side", "gradient_sigma"),
         *("anchor_scales", "anchor_ratios", "anchor_stride", "anchor_side", "anchor_longest"),
+        *("superpixel_side", "cut_max_side", "seeds", "cuts", "unaries", "contrast", "smoothness", "colour_weight"),
+        *("colour_bandwidth", "least_area", "most_area", "same_overlap", "diversity", "frame_cost"),
     },
     "train-svm": {"positive_overlap", "difficult", "mining_images", "mining_seed"},
     "train-bbox": {"difficult"},
