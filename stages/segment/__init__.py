@@ -33,7 +33,7 @@ class Settings:
         source="ours",
     )
     most_taken: float = setting(
-        0.5,
+        0.1,
         "A region is left out if more than this share of it is taken by better ones, and else pasted under them; 1: "
         "every region is pasted of which anything is left.",
         at_least=0,

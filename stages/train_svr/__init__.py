@@ -57,7 +57,7 @@ class Settings:
         1000, "Maximum number of liblinear iterations per training.", at_least=1, source="liblinear"
     )
     negatives: int = setting(
-        50,
+        20,
         "How many of an image's regions that overlap no object of the class are examples, drawn at random; 0: all.",
         at_least=0,
         source="ours",

@@ -179,7 +179,7 @@ def test_inputs_that_do_not_fit_each_other(inputs, run_stage, tmp_path):
     [
         ({"threshold": 0.3}, {}, r"threshold = 0\.3, but its inputs name a calibration"),
         ({}, {"threshold": 0.3}, r"its calibration has threshold = 0\.3 itself"),
-        ({"most_taken": 1.0}, {}, r"most_taken = 1, but its calibration has 0\.5; use the same in both tables"),
+        ({"most_taken": 1.0}, {}, r"most_taken = 1, but its calibration has 0\.1; use the same in both tables"),
     ],
 )
 def test_settings_that_do_not_fit_the_calibration(own, calibration, message):
