@@ -30,10 +30,10 @@ class Settings:
         of_network=lambda card: card.default_layer,
     )
     C: float = setting(
-        1e-3,
+        0.01,
         "The weight of the loss relative to the regulariser; features are scaled first (target_norm).",
         above=0,
-        source="ours; R-CNN's SVMs have it too",
+        source="ours: better than 0.001 on shapes and on VOC",
     )
     epsilon: float = setting(
         0.05, "Errors up to this cost nothing.", at_least=0, at_most=1, source="ours; liblinear's default is 0.1"
