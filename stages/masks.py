@@ -134,7 +134,8 @@ def check_masks(stage: str, needed_by: str, proposals: Any) -> None:
     needs."""
     if "mask_end" not in proposals.schema.rows:
         raise BadSetting(
-            f"{stage}: {needed_by} needs proposals with masks, and these have none; set propose.masks = true"
+            f"{stage}: {needed_by} needs proposals with masks, and these have none; set propose.masks = true, "
+            "or another method"
         )
 
 

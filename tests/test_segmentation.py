@@ -189,3 +189,11 @@ def test_a_report_has_the_table_and_the_pictures(finished: tuple[Path, Path, str
     assert "background" in page
     assert 'id="precision"' not in page
     assert "those numbers are not shown here" in page
+
+
+def test_proposals_without_masks_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "bare.toml").write_text(RECIPE.replace("[propose]\nmasks = true", "[propose]"))
+    failed = rcnn("run", tmp_path / "bare.toml", work=tmp_path / "work", check=False)
+    assert failed.returncode == 2
+    assert "[extract-foreground] fill = 'foreground' needs proposals with masks; set masks = true" in failed.stderr
+    assert not (tmp_path / "work/caches").exists()

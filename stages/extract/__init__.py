@@ -16,6 +16,7 @@ from typing import Any
 from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.features.layers import check_kept_masks
 from stages.networks import DELTAS, EDGES, NETWORK_TABLES, NetworkCard, PlannedNetwork
 from stages.networks.heads import POOLINGS
 from stages.networks.precision import precision_setting
@@ -220,6 +221,8 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
     """Raises BadSetting for settings that do not fit the network or the maps."""
     check_layers(settings, network.card)
     check_ranks(settings, network.card, {name: layer.dimension for name, layer in network.card.layers.items()})
+    if settings.fill == FOREGROUND:
+        check_kept_masks(sources["proposals"], f"fill = '{FOREGROUND}'")
     maps = sources.get("maps")
     if settings.method == ROI_POOL and maps is not None and maps.border:
         raise BadSetting(

@@ -42,3 +42,12 @@ def check_object_masks(features: Any) -> None:
             "its features begin with the annotated boxes, which have no masks; set objects = 'masks' in its table of "
             "extract, or 'none'"
         )
+
+
+def check_kept_masks(proposals: Any, needed_by: str) -> None:
+    """Raises BadSetting if the propose settings `proposals` keep no masks, which something (`needed_by`) needs."""
+    if not proposals.keeps_masks:
+        raise BadSetting(
+            f"{needed_by} needs proposals with masks; set masks = true in their table (selective search), or method = "
+            "'min-cut'"
+        )

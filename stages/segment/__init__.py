@@ -13,6 +13,7 @@ from typing import Any
 from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
+from stages.features.layers import check_kept_masks
 from stages.networks import PlannedNetwork
 
 
@@ -43,7 +44,9 @@ class Settings:
 
 
 def check(settings: Settings, network: PlannedNetwork | None, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a threshold where there is a calibration, and for a calibration that has a threshold."""
+    """Raises BadSetting for a threshold where there is a calibration, and for a calibration that has a threshold,
+    and if the proposals have no masks."""
+    check_kept_masks(sources["proposals"], "pasting")
     calibration = sources.get("calibration")
     if calibration is None:
         return

@@ -13,7 +13,7 @@ from typing import Any
 from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import setting
-from stages.features.layers import ROLES, check_layer, check_object_masks
+from stages.features.layers import ROLES, check_kept_masks, check_layer, check_object_masks
 from stages.networks import PlannedNetwork
 
 ABSOLUTE, SQUARED = "epsilon_insensitive", "squared_epsilon_insensitive"
@@ -89,7 +89,9 @@ class Settings:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting if the features will not have the layer, or have objects without masks."""
+    """Raises BadSetting if the features will not have the layer, or have objects without masks, or if the
+    proposals have none."""
+    check_kept_masks(sources["proposals"], "the overlap of regions")
     for role in ROLES:
         if role in sources:
             check_object_masks(sources[role])

@@ -24,6 +24,7 @@ SIZE = (40, 30)
 CLASSES = ("left", "right")
 IMAGES = ("a", "b", "c")
 VOID = 255
+MASKED = SimpleNamespace(keeps_masks=True)
 
 
 def squares() -> list[np.ndarray]:
@@ -184,8 +185,10 @@ def test_inputs_that_do_not_fit_each_other(inputs, run_stage, tmp_path):
 )
 def test_settings_that_do_not_fit_the_calibration(own, calibration, message):
     with pytest.raises(BadSetting, match=message):
-        check(Settings(**own), None, {"calibration": Settings(**calibration)})
-    check(Settings(**own), None, {})
+        check(Settings(**own), None, {"proposals": MASKED, "calibration": Settings(**calibration)})
+    check(Settings(**own), None, {"proposals": MASKED})
+    with pytest.raises(BadSetting, match="pasting needs proposals with masks; set masks = true in their table"):
+        check(Settings(), None, {"proposals": SimpleNamespace(keeps_masks=False)})
 
 
 def test_confusion_of_each_image_and_its_summary(inputs, run_stage):
@@ -237,5 +240,5 @@ def test_training_refuses_features_of_annotated_boxes():
         TRAIN.check(
             TrainingSettings(),
             SimpleNamespace(card=card),
-            {"features": SimpleNamespace(objects="boxes", layers=("fc6",))},
+            {"features": SimpleNamespace(objects="boxes", layers=("fc6",)), "proposals": MASKED},
         )
