@@ -1,4 +1,4 @@
-"""How well and how fast near-duplicates are found: `python -m benchmarks.duplicates voc:DIR:SPLIT`.
+"""How well and how fast near-duplicates are found: `python -m benchmarks.duplicates SOURCE...`.
 
 Images spread over a dataset are planted as variants (JPEG, smaller, cropped, ...) and looked up among all originals.
 Then the closest pairs of different photographs, and the processor time of a descriptor and of exact neighbours among
@@ -12,7 +12,7 @@ import io
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +134,7 @@ def show_speed(queries: int, rows: int, images: list[Image.Image]) -> None:
     start = time.process_time()
     made = 0.0
 
-    def parts() -> object:
+    def parts() -> Iterator[Descriptors]:
         nonlocal made
         for first in range(0, rows, 512):
             began = time.process_time()
@@ -142,7 +142,7 @@ def show_speed(queries: int, rows: int, images: list[Image.Image]) -> None:
             made += time.process_time() - began
             yield part
 
-    nearest(b, parts(), 5)  # type: ignore[arg-type]
+    nearest(b, parts(), 5)
     took = time.process_time() - start - made
     print(f"{queries:,} x {rows:,} exact neighbours, five each: {took:.1f} s")
 
@@ -150,13 +150,13 @@ def show_speed(queries: int, rows: int, images: list[Image.Image]) -> None:
 def main() -> None:
     """Measures and prints everything."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("dataset", help="the dataset, e.g. voc:DIR:trainval")
+    parser.add_argument("sources", nargs="+", help="the dataset, e.g. voc:DIR:trainval, or several as one")
     parser.add_argument("--planted", type=int, default=150, help="images that variants are made of")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=200_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        dataset = open_dataset(arguments.dataset, work=Path(work))
+        dataset = open_dataset(arguments.sources, work=Path(work))
         count = len(dataset.image_ids)
         planted = [count * place // arguments.planted for place in range(arguments.planted)]
         start = time.process_time()
