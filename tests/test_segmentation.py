@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 
 from cache import Reader
+from rcnn_cli.report.papers import SEGMENTATION, SEGMENTATION_MEANS
+from rcnn_cli.report.segmentations import papers_table
+from stages.benchmark_classes import VOC_CLASSES
 from stages.eval_segmentation.stage import label_map
 from tests.in_process import rcnn
 
@@ -85,6 +88,15 @@ paper = 43.0
 [cells.both]
 paper = 47.9
 """
+
+
+def test_the_papers_means_are_those_of_their_classes() -> None:
+    """But for the last, of which Table 5 has 45.8 and Table 7 45.7."""
+    table = papers_table(["background", *VOC_CLASSES])
+    assert [len(row) for row in table] == [8] * 23
+    for name, values in SEGMENTATION.items():
+        assert len(values) == 21
+        assert np.mean(values) == pytest.approx(SEGMENTATION_MEANS[name], abs=0.051 if name != "full+fg fc7" else 0.16)
 
 
 @pytest.fixture(scope="module")

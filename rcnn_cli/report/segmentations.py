@@ -9,7 +9,7 @@ from typing import Any
 from cache import CacheError, Reader
 from rcnn_cli.looking.segmented import segmented_images
 from rcnn_cli.recipes.graph import Graph, Node
-from rcnn_cli.report.papers import SEGMENTATION, SEGMENTATION_PROTOCOL, is_voc_2011_val
+from rcnn_cli.report.papers import SEGMENTATION, SEGMENTATION_MEANS, SEGMENTATION_PROTOCOL, is_voc_2011_val
 from rcnn_cli.report.pictures import jpeg_uri
 from rcnn_cli.running.runner import complete
 from stages.contract.errors import BadImage
@@ -85,10 +85,20 @@ def section(group: Sequence[Accuracy]) -> dict[str, Any]:
         ],
         "without": first.summary["without_pixels"],
         "differences": [format_difference(first.name, name, value) for name, value in differences if value],
-        "papers": [[name, f"{value:.1f}"] for name, value in SEGMENTATION] if is_voc_2011_val(dataset) else [],
+        "papers": papers_table(names) if is_voc_2011_val(dataset) else [],
         "protocol": SEGMENTATION_PROTOCOL,
         "sheets": [{"name": one.name, "uri": sheet_of(one)} for one in group],
     }
+
+
+def papers_table(classes: Sequence[str]) -> list[list[str]]:
+    """The papers' accuracies of the `classes`, the background first, and their means."""
+    rows = zip(classes, *SEGMENTATION.values(), strict=True)
+    return [
+        ["class", *SEGMENTATION],
+        *([name, *(f"{value:.1f}" for value in values)] for name, *values in rows),
+        [MEAN, *(f"{value:.1f}" for value in SEGMENTATION_MEANS.values())],
+    ]
 
 
 def accuracy_of(one: Accuracy, name: str) -> str:
