@@ -99,7 +99,10 @@ def test_every_image_explained_ends_in_the_cached_detections(finished: tuple[Pat
         assert found.boxes.tobytes() == record["boxes"].tobytes()
         assert found.scores.tobytes() == record["score"].tobytes()
         assert found.labels.tobytes() == record["label"].tobytes()
-        assert explained.trace.counted.scores.tobytes() == record["candidates/score"].tobytes()
+        assert (
+            explained.trace.counted(explained.chosen.detector.settings).scores.tobytes()
+            == record["candidates/score"].tobytes()
+        )
         assert explained.detections.every.scores.tobytes() == capped.of_image(image).scores.tobytes()
         told = tell_lines(explained, None, None)
         assert len(told.objects) == len(explained.objects)

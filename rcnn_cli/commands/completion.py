@@ -212,7 +212,7 @@ SOURCE_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "seed": (),
         "other_classes": ("error", "leave-out"),
     },
-    "shapes": {"seed": (), "images": (), "masks": ("true", "false")},
+    "shapes": {"seed": (), "images": (), "masks": ("true", "false"), "long_tail": ()},
     "shapes-classification": {"seed": (), "per_class": (), "side": ()},
     "folder": EXIF,
 }

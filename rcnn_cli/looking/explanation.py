@@ -393,7 +393,7 @@ def put_together(
     from stages.extract.pictures import View  # imports PyTorch
 
     graph, detector, errors = chosen.graph, chosen.detector, error_settings(chosen.graph)
-    thresholds = np.maximum(thresholds, trace.threshold)
+    thresholds = np.maximum(thresholds, trace.thresholds)
     known_classes, size = trace.scored.classes, trace.scored.image_size
     detections = detections_from_arrays(known_classes, [(name, trace.detections.above(thresholds))], {name: size})
     cuts = score_cuts(chosen.curves, known_classes)

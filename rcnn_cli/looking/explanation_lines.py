@@ -347,6 +347,10 @@ def limit(explained: Explained, label: int) -> str:
         settings = explained.chosen.detector.settings
         if settings.cap == "image":
             return f"below the {threshold:.2f} that the cap of {settings.all_classes_at_most} per image leaves"
+        if threshold == explained.trace.thresholds[label]:
+            return f"below the {threshold:.2f} that the limit of {settings.max_per_image} per image leaves"
+        if settings.max_per_class:
+            return f"below the {threshold:.2f} that the cap of {settings.max_per_class:,} over all images leaves"
         return f"below the {threshold:.2f} that the cap of {settings.average_per_image} per image leaves"
     return f"below the cut of {cut:.2f}"
 
@@ -361,6 +365,8 @@ def why_not_a_candidate(explained: Explained, proposal: int, label: int) -> str:
             return f"at its scale {name} is not among the {settings.classes_per_scale} classes that compete"
     if settings.cap == "image":
         return f"only scores above {settings.least_score:g} compete"
+    if settings.suppress_first:
+        return f"only scores above {settings.least_candidate_score:g} compete"
     return f"is not among the {settings.max_per_image} best that compete"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rcnn_cli.looking import ilsvrc2013
+from rcnn_cli.looking.ilsvrc2013 import is_ilsvrc2013
 from rcnn_cli.looking.recall import Measured, as_values, count_words
 from rcnn_cli.report.papers import PROTOCOL, TABLE_2, is_voc_2007_test
 from rcnn_cli.report.runs import Run
@@ -121,15 +123,24 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
 
 def papers(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """R-CNN's Table 2 with the runs' mAP, lowest first; None if the data or the IoU differ from the paper's."""
-    if not is_voc_2007_test(runs[0].dataset) or runs[0].summary["iou"] != 0.5:
+    """R-CNN's Table 2, or Table 4 for ILSVRC2013, with the runs' mAP, lowest first; None if the data or the IoU differ
+    from the paper's."""
+    if runs[0].summary["iou"] != 0.5:
         return None
-    known = [run for run in runs if run.summary["map_11"] is not None]
-    ours = [(f"{run.letter} {run.name}", 100 * run.summary["map_11"], True) for run in known]
-    every = [*ours, *((name, value, False) for name, value in TABLE_2)]
+    if is_voc_2007_test(runs[0].dataset):
+        key, protocol, data = "map_11", PROTOCOL, "VOC 2007 test, 11-point"
+        published: Sequence[tuple[str, float]] = TABLE_2
+    elif is_ilsvrc2013(runs[0].dataset.classes):
+        key, protocol, data = "map_area", ilsvrc2013.PROTOCOL, "ILSVRC2013 detection"
+        published = [(name, value) for name, value, _ in ilsvrc2013.TABLE_4]
+    else:
+        return None
+    known = [run for run in runs if run.summary[key] is not None]
+    ours = [(f"{run.letter} {run.name}", 100 * run.summary[key], True) for run in known]
+    every = [*ours, *((name, value, False) for name, value in published)]
     ordered = sorted(every, key=lambda entry: entry[1])
     rows = [{"name": name, "map": f"{value:.1f}", "ours": own} for name, value, own in ordered]
-    return {"rows": rows, "protocol": PROTOCOL}
+    return {"rows": rows, "protocol": protocol, "data": data}
 
 
 def gains(summary: Mapping[str, Any]) -> dict[str, float]:

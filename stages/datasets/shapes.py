@@ -37,6 +37,8 @@ from stages.datasets.voc_writer import WrittenObject, write_annotation, write_im
 SHAPES = tuple(DETECTION)
 SHAPES_CLASSIFICATION = tuple(CLASSIFICATION)
 VERSION = 1  # of the drawing code; raised whenever the same settings would give other pixels
+TAIL_VERSION = 1  # of sets with a long tail, and of those collected for a class each
+COLLECTED = "collected"
 MASKS_VERSION = 1  # of the masks of a set that is drawn with them
 VISIBLE = 0.35
 TINY = 18
@@ -62,6 +64,21 @@ class ShapesOptions:
     seed: int = setting(0, "Seed for the scenes.", at_least=0)
     images: int | None = setting(None, "Number of scenes to draw; none: the usual number for the split.", at_least=1)
     masks: bool = setting(False, "Whether to draw the set with masks of its objects, for segmentation.")
+    long_tail: float = setting(
+        1.0, "How many times as often as the rarest class the commonest is drawn; 1: all equally often.", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class CollectedOptions:
+    """Options of `shapes:collected`, images that were collected for a class each, as ILSVRC's train set: in each, only
+    the objects of that class are annotated."""
+
+    seed: int = setting(0, "Seed for the scenes.", at_least=0)
+    long_tail: float = setting(
+        1.0, "As of the other splits, for objects of other classes than the image's.", at_least=1
+    )
+    per_class: int = setting(100, "Images per class.", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -106,7 +123,7 @@ def settings_for(split: str, options: ShapesOptions) -> ShapesSettings:
     """The settings that draw what one split needs. Raises BadDataset for an unknown split."""
     every = ShapesSettings(seed=options.seed)
     if split not in ("train", "val", "trainval", "test"):
-        raise BadDataset(f"shapes:{split}: there is no such split; it may be train, val, trainval or test")
+        raise BadDataset(f"shapes:{split}: there is no such split; it may be train, val, trainval, test or collected")
     if options.images is None:
         return every
     none = replace(every, train=0, val=0, test=0)
@@ -115,13 +132,48 @@ def settings_for(split: str, options: ShapesOptions) -> ShapesSettings:
     return replace(none, **{split: options.images})
 
 
-def materialised_shapes(settings: ShapesSettings, work: Path, *, masks: bool = False) -> Path:
+def materialised_shapes(settings: ShapesSettings, work: Path, *, masks: bool = False, long_tail: float = 1.0) -> Path:
     """The folder below `work`/datasets with the detection set for these settings, drawn if it does not exist.
 
-    A set with `masks` is a folder of its own, whose images and annotations are those of the set without.
+    A set with `masks` is a folder of its own, whose images and annotations are those of the set without; so is one with
+    a `long_tail`, whose scenes are others.
     """
     label = f"shapes-v{VERSION}-masks-v{MASKS_VERSION}" if masks else f"shapes-v{VERSION}"
-    return materialised(label, all_of(settings), work, lambda folder: draw_shapes(folder, settings, masks=masks))
+    identity = all_of(settings)
+    if long_tail != 1:
+        label, identity = f"{label}-tail-v{TAIL_VERSION}", {**identity, "long_tail": long_tail}
+    return materialised(
+        label, identity, work, lambda folder: draw_shapes(folder, settings, masks=masks, long_tail=long_tail)
+    )
+
+
+def materialised_collected(options: CollectedOptions, work: Path) -> Path:
+    """The folder below `work`/datasets with the images collected for a class each, drawn if it does not exist."""
+    label = f"shapes-collected-v{TAIL_VERSION}"
+    return materialised(label, all_of(options), work, lambda folder: draw_collected(folder, options))
+
+
+def draw_collected(folder: Path, options: CollectedOptions) -> None:
+    """Draws the split "collected" into `folder`: image k is collected for class k modulo the number of classes, so that
+    a set with more images per class begins with those of one with fewer."""
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    annotated = {}
+    for index in range(options.per_class * len(SHAPES)):
+        image_id, name = f"{COLLECTED}_{index:05d}", SHAPES[index % len(SHAPES)]
+        scene = draw_scene(generator(options.seed, COLLECTED, index), weights_of(options.long_tail), name)
+        annotated[image_id] = tuple(drawn for drawn in scene.objects if drawn.name == name)
+        save_jpeg(folder / "JPEGImages" / f"{image_id}.jpg", scene.pixels)
+        write_annotation(folder / "Annotations" / f"{image_id}.xml", scene.pixels.shape, annotated[image_id])
+    write_image_sets(folder / "ImageSets" / "Main", {COLLECTED: annotated}, SHAPES)
+
+
+def weights_of(long_tail: float) -> NDArray[np.float64] | None:
+    """The share of each class, falling by the same factor from each to the next; None: all the same."""
+    if long_tail == 1:
+        return None
+    weights = np.geomspace(long_tail, 1, len(SHAPES))
+    return np.asarray(weights / weights.sum())
 
 
 def materialised_classification(split: str, settings: ClassificationSettings, work: Path) -> Path:
@@ -133,9 +185,10 @@ def materialised_classification(split: str, settings: ClassificationSettings, wo
     return materialised(label, identity, work, lambda folder: draw_classification(folder, split, settings))
 
 
-def draw_shapes(folder: Path, settings: ShapesSettings, *, masks: bool = False) -> None:
+def draw_shapes(folder: Path, settings: ShapesSettings, *, masks: bool = False, long_tail: float = 1.0) -> None:
     """Draws the detection set into `folder`, in the devkit's layout: JPEGImages, Annotations, ImageSets/Main, and with
     `masks` SegmentationClass, SegmentationObject and ImageSets/Segmentation."""
+    weights = weights_of(long_tail)
     of_masks = ("SegmentationClass", "SegmentationObject", "ImageSets/Segmentation") if masks else ()
     for part in ("JPEGImages", "Annotations", "ImageSets/Main", *of_masks):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -143,7 +196,7 @@ def draw_shapes(folder: Path, settings: ShapesSettings, *, masks: bool = False) 
     for split, count in (("train", settings.train), ("val", settings.val), ("test", settings.test)):
         splits[split] = {}
         for index in range(count):
-            image_id, scene = f"{split}_{index:05d}", draw_scene(generator(settings.seed, split, index))
+            image_id, scene = f"{split}_{index:05d}", draw_scene(generator(settings.seed, split, index), weights)
             save_jpeg(folder / "JPEGImages" / f"{image_id}.jpg", scene.pixels)
             write_annotation(folder / "Annotations" / f"{image_id}.xml", scene.pixels.shape, scene.objects)
             splits[split][image_id] = scene.objects
@@ -183,8 +236,12 @@ def save_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
     Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
 
 
-def draw_scene(rng: np.random.Generator) -> Scene:
-    """Draws a scene: a cluttered background, one to five objects that may occlude each other, and some lines on top."""
+def draw_scene(rng: np.random.Generator, weights: NDArray[np.float64] | None = None, first: str | None = None) -> Scene:
+    """Draws a scene: a cluttered background, one to five objects that may occlude each other, and some lines on top.
+
+    `weights`, float64 [classes], are the shares of the classes (None: equal ones); `first` is the class of the first
+    object (None: any).
+    """
     width, height = (int(rng.integers(*span)) for span in ((200, 281), (150, 211)))
     if rng.uniform() < 0.2:
         width, height = height, width
@@ -195,7 +252,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     edges = np.zeros((height, width), np.bool_)
     things: list[Thing] = []
     for _ in range(wanted):
-        thing = placed_thing(rng, owner, things)
+        thing = placed_thing(rng, owner, things, weights, None if things else first)
         if thing is not None:
             draw_thing(rng, canvas, thing)
             own(owner, thing, len(things))
@@ -206,12 +263,21 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     return Scene(as_pixels(canvas), tuple(objects), owner, edges)
 
 
-def placed_thing(rng: np.random.Generator, owner: NDArray[np.int16], things: list[Thing]) -> Thing | None:
+def placed_thing(
+    rng: np.random.Generator,
+    owner: NDArray[np.int16],
+    things: list[Thing],
+    weights: NDArray[np.float64] | None = None,
+    name: str | None = None,
+) -> Thing | None:
     """A new object, placed on the map `owner` int16 [H, W] so that all objects stay visible enough; None if that fails.
 
-    Most objects keep clear of others and of the border; some are placed over another one or cut by the border.
+    Most objects keep clear of others and of the border; some are placed over another one or cut by the border. It is of
+    the class `name`, or of one drawn with the `weights` (see `draw_scene`).
     """
-    name = SHAPES[int(rng.integers(len(SHAPES)))]
+    if name is None:
+        drawn = rng.integers(len(SHAPES)) if weights is None else rng.choice(len(SHAPES), p=weights)
+        name = SHAPES[int(drawn)]
     manner = rng.choice(3, p=(0.62, 0.22, 0.16))  # free, over another, cut by the border
     least_left, least_inside = ((0.9, 0.99), (0.22, 0.99), (0.75, 0.4))[manner]
     for _ in range(30):

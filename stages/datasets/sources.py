@@ -139,7 +139,7 @@ def open_combined(sources: Sequence[str], work: Path, values: Mapping[str, Any])
 def names_of_options(source: str) -> set[str]:
     """The names of a source's options."""
     from stages.datasets.ilsvrc import IlsvrcOptions
-    from stages.datasets.shapes import ShapesOptions
+    from stages.datasets.shapes import COLLECTED, CollectedOptions, ShapesOptions
 
     kinds: dict[str, type] = {
         "voc": VocOptions,
@@ -148,7 +148,8 @@ def names_of_options(source: str) -> set[str]:
         "ilsvrc": IlsvrcOptions,
         "shapes": ShapesOptions,
     }
-    options = kinds.get(source.partition(":")[0], ImageOptions)
+    kind, _, rest = source.partition(":")
+    options = CollectedOptions if (kind, rest) == ("shapes", COLLECTED) else kinds.get(kind, ImageOptions)
     return {field.name for field in fields(options)}
 
 
@@ -190,12 +191,23 @@ def expanded(text: str, source: str) -> str:
 
 def open_shapes(split: str, work: Path, options: dict[str, Any]) -> Dataset:
     """The generated detection set, drawn on first use."""
-    from stages.datasets.shapes import SHAPES, ShapesOptions, materialised_shapes, settings_for
+    from stages.datasets.shapes import COLLECTED, SHAPES, ShapesOptions, materialised_shapes, settings_for
 
+    if split == COLLECTED:
+        return open_collected(work, options)
     chosen = build_settings(ShapesOptions, options, f"shapes:{split}")
-    folder = materialised_shapes(settings_for(split, chosen), work, masks=chosen.masks)
+    folder = materialised_shapes(settings_for(split, chosen), work, masks=chosen.masks, long_tail=chosen.long_tail)
     voc_options = VocOptions(classes=tuple(SHAPES), masks=chosen.masks)
     return open_voc(folder, split, work=work, options=voc_options, name=f"shapes-{split}")
+
+
+def open_collected(work: Path, options: dict[str, Any]) -> Dataset:
+    """The generated images that were collected for a class each, drawn on first use; not annotated exhaustively."""
+    from stages.datasets.shapes import COLLECTED, SHAPES, CollectedOptions, materialised_collected
+
+    folder = materialised_collected(build_settings(CollectedOptions, options, f"shapes:{COLLECTED}"), work)
+    voc_options = VocOptions(classes=tuple(SHAPES), exhaustive=False)
+    return open_voc(folder, COLLECTED, work=work, options=voc_options, name=f"shapes-{COLLECTED}")
 
 
 def open_shapes_classification(split: str, work: Path, options: dict[str, Any]) -> ClassificationDataset:

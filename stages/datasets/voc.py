@@ -59,6 +59,8 @@ OF_ALL_IMAGES = (
     "images_not_exhaustive", "record_digests", "_places", "masks_key",
 )  # fmt: skip
 """Cached properties that a subset must recompute."""
+NOT_EXHAUSTIVE = "not exhaustive"
+"""Marks, in keys, images in which objects may lack an annotation."""
 RECORDS = "records 1"
 """Version of the remembered records; raise it if the same files would give different records."""
 KEPT_RECORDS = 4  # image sets per folder whose records are remembered
@@ -186,6 +188,18 @@ class Dataset(ImageSet):
     def images_not_exhaustive(self) -> frozenset[str]:
         """The ids of the images in which objects of the classes may lack an annotation."""
         return frozenset() if self.options.exhaustive else frozenset(self.image_ids)
+
+    def image_digest(self, image_id: str) -> str:
+        """What determines the image's pixels, and whether it is annotated exhaustively. Raises BadImage."""
+        digest = super().image_digest(image_id)
+        return f"{digest} {NOT_EXHAUSTIVE}" if image_id in self.images_not_exhaustive else digest
+
+    @cached_property
+    def image_digests(self) -> tuple[str, ...]:
+        """`image_digest` of every image, in order; files are read in several threads. Raises BadImage."""
+        digests = zip(self.image_ids, super().image_digests, strict=True)
+        partly = self.images_not_exhaustive
+        return tuple(f"{digest} {NOT_EXHAUSTIVE}" if image_id in partly else digest for image_id, digest in digests)
 
     def subset(self, positions: Sequence[int]) -> Dataset:
         """The dataset of the images at these positions, with the same classes."""
@@ -395,7 +409,7 @@ class Dataset(ImageSet):
     def _reading(self) -> list[str]:
         """Options that affect how objects are read, for keys; empty by default."""
         zero_based = ["zero-based"] if self.options.zero_based else []
-        return zero_based if self.options.exhaustive else [*zero_based, "not exhaustive"]
+        return zero_based if self.options.exhaustive else [*zero_based, NOT_EXHAUSTIVE]
 
     @cached_property
     def images_key(self) -> str:

@@ -68,6 +68,26 @@ class Settings:
         only_with=("cap", "set"),
         source="rcnn_test.m",
     )
+    max_per_class: int = setting(
+        0,
+        "Each class keeps at most this many over the whole dataset; 0: average_per_image decides.",
+        at_least=0,
+        later=True,
+        source="release, branch for ILSVRC: 30,000",
+    )
+    suppress_first: bool = setting(
+        False,
+        "Whether the max_per_image best of a class in an image are chosen after suppression, rather than before it.",
+        later=True,
+        source="release, branch for ILSVRC",
+    )
+    least_candidate_score: float = setting(
+        -1.5,
+        "With suppress_first, only proposals that score above this for a class are its candidates.",
+        only_with=("suppress_first", True),
+        later=True,
+        source="release, branch for ILSVRC",
+    )
     least_score: float = setting(
         0.05,
         "Only proposals that score above this for a class are its candidates.",
@@ -180,6 +200,14 @@ class Settings:
                 raise BadSetting(
                     f"classes = '{entry}' must be the name of a class, or two names, such as 'airplane:aeroplane'"
                 )
+        if self.cap != "set" and (self.max_per_class or self.suppress_first):
+            raise BadSetting(
+                "max_per_class and suppress_first are for a cap over the whole set; set cap = 'set', or leave them out"
+            )
+        if self.suppression == MERGE and self.suppress_first:
+            raise BadSetting(
+                "suppress_first = true is for suppression = 'nms'; boxes that are merged are counted afterwards anyway"
+            )
         if self.regression == OF_NETWORK and not self.bbox_regression:
             raise BadSetting(
                 "regression = 'network' refines boxes, which bbox_regression = false turns off; leave one of them out"

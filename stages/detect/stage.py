@@ -99,7 +99,8 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
             (record["candidates/score"], record["candidates/label"])
             for _, record in reader.records(("candidates/score", "candidates/label"))
         )
-        thresholds = class_thresholds(candidates, len(classes), settings.average_per_image * len(reader))
+        at_most = settings.max_per_class or settings.average_per_image * len(reader)
+        thresholds = class_thresholds(candidates, len(classes), at_most)
     kept = sum(
         int(np.sum(record["score"] >= thresholds[record["label"]])) for _, record in reader.records(("score", "label"))
     )
@@ -157,7 +158,8 @@ class Detector(OnDemand):
     def record(self, item_id: str) -> Record:
         """One image's record, as in the cache of detections."""
         trace = detect_image(self.scored(item_id), self.settings)
-        counted = {"candidates/score": trace.counted.scores, "candidates/label": trace.counted.labels}
+        those = trace.counted(self.settings)
+        counted = {"candidates/score": those.scores, "candidates/label": those.labels}
         return {
             "boxes": trace.detections.boxes,
             "score": trace.detections.scores,

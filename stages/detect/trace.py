@@ -15,7 +15,7 @@ from stages.boxes import Boxes
 from stages.detect import Settings
 from stages.detections import Detections
 from stages.detections.candidates import Candidates, Scored, best_candidates, candidates_above, with_best_classes
-from stages.detections.cap import image_threshold
+from stages.detections.cap import class_thresholds, image_threshold
 from stages.detections.suppression import METHODS, Merged, Outcome
 
 
@@ -24,29 +24,31 @@ class Trace:
     """One image on its way through `detect`.
 
     `scored`: the n proposals. `candidates`: the m that compete. `moved`: the candidates after regression and clipping,
-    in the same order. `outcome`: the s detections that suppression makes of them. `threshold`: the score below which
-    the cap per image drops detections (-inf: none).
+    in the same order. `outcome`: the s detections that suppression makes of them. `thresholds` float32 [K]: the score
+    below which the limits on an image drop detections of each class (-inf: none).
     """
 
     scored: Scored
     candidates: Candidates
     moved: Detections
     outcome: Outcome
-    threshold: np.float32
+    thresholds: NDArray[np.float32]
 
     @cached_property
     def detections(self) -> Detections:
         """The detections in the image, before any cap over the whole test set."""
-        return self.outcome.detections.where(self.outcome.detections.scores >= self.threshold)
+        return self.outcome.detections.above(self.thresholds)
 
     @property
     def merges(self) -> bool:
         """Whether candidates are merged, so that detections are not candidates."""
         return isinstance(self.outcome, Merged)
 
-    @property
-    def counted(self) -> Detections | Candidates:
-        """What the cap over the whole test set counts: the candidates, or the boxes that they are merged into."""
+    def counted(self, settings: Settings) -> Detections | Candidates:
+        """What the cap over the whole test set counts: the candidates, the boxes that they are merged into, or, with
+        `suppress_first`, the detections."""
+        if settings.suppress_first:
+            return self.detections
         return self.outcome.detections if self.merges else self.candidates
 
     @cached_property
@@ -60,7 +62,7 @@ class Trace:
         """The detections of `outcome` that score at least their class's entry of `thresholds`, float32 [K] (from the
         cap over the whole test set): rows, ascending."""
         detections = self.outcome.detections
-        return np.flatnonzero(detections.scores >= np.maximum(thresholds[detections.labels], self.threshold))
+        return np.flatnonzero(detections.scores >= np.maximum(thresholds, self.thresholds)[detections.labels])
 
     def deciding_scores(self, proposal: int) -> NDArray[np.float32]:
         """The scores that decide whether a proposal is detected as each class, float32 [K]: its own; those of the boxes
@@ -94,23 +96,32 @@ def detect_image(scored: Scored, settings: Settings) -> Trace:
     """From an image's scored proposals to its detections.
 
     The candidates (each class's best proposals, or those above a score: see `settings.cap`) are regressed and clipped;
-    suppression works on each class separately; with `cap = "image"`, the best of all classes are kept.
+    suppression works on each class separately; with `cap = "image"`, the best of all classes are kept, and with
+    `suppress_first`, the best of each class.
     """
     candidates = chosen_candidates(scored, settings)
     moved = Detections(scored.boxes_of(candidates.rows, candidates.labels), candidates.scores, candidates.labels)
     outcome = METHODS[settings.suppression](settings).outcome(moved)
-    scores = outcome.detections.scores
-    at_most = settings.all_classes_at_most if settings.cap == "image" else len(scores)
-    return Trace(scored, candidates, moved, outcome, image_threshold(scores, at_most))
+    thresholds = thresholds_of(outcome.detections, len(scored.classes), settings)
+    return Trace(scored, candidates, moved, outcome, thresholds)
+
+
+def thresholds_of(detections: Detections, classes: int, settings: Settings) -> NDArray[np.float32]:
+    """The score below which an image's detections of each class are dropped, float32 [classes]; -inf: none are."""
+    if settings.suppress_first:
+        return class_thresholds([(detections.scores, detections.labels)], classes, settings.max_per_image)
+    at_most = settings.all_classes_at_most if settings.cap == "image" else len(detections)
+    return np.full(classes, image_threshold(detections.scores, at_most))
 
 
 def chosen_candidates(scored: Scored, settings: Settings) -> Candidates:
     """The proposals that compete: of the classes that do so at their scale, the best, or those above a score."""
     if settings.classes_per_scale:
         scored = with_best_classes(scored, settings.classes_per_scale)
-    candidates = (
-        best_candidates(scored, settings.max_per_image)
-        if settings.cap == "set"
-        else candidates_above(scored, settings.least_score)
-    )
+    if settings.suppress_first:
+        candidates = candidates_above(scored, settings.least_candidate_score)
+    elif settings.cap == "set":
+        candidates = best_candidates(scored, settings.max_per_image)
+    else:
+        candidates = candidates_above(scored, settings.least_score)
     return candidates.where(candidates.scores > -np.inf) if settings.classes_per_scale else candidates

@@ -66,6 +66,13 @@ class Settings:
         source="ours",
     )
 
+    only_exhaustive: bool = setting(
+        False,
+        "Whether only images that are annotated exhaustively get proposals; of the others only the objects are used.",
+        later=True,
+        source="R-CNN section 4.2: none on images in ILSVRC's train",
+    )
+
     mode: str = setting(
         "fast",
         "Selective search: fast, or quality, which takes longer and finds several times as many boxes.",
@@ -557,6 +564,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.least_area > self.most_area:
             raise BadSetting(f"least_area = {self.least_area} is more than most_area = {self.most_area}; lower it")
+        if self.method == RPN[1] and self.only_exhaustive:
+            raise BadSetting(
+                "only_exhaustive = true is not for method = 'rpn', whose network is trained on sets that are "
+                "exhaustive altogether; leave it out"
+            )
         if self.model and self.gradient_sigma != Settings.gradient_sigma:
             raise BadSetting("gradient_sigma is for edges without a model; leave out gradient_sigma or model")
         for strategy in self.strategies:

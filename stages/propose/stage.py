@@ -49,13 +49,14 @@ SCHEMA = Schema(
 @dataclass(frozen=True)
 class Task:
     """One image to propose for. `key`: what the cache's key was made from (see `Method`). `listed`: its boxes from a
-    file, else None; `source` names that file and the image."""
+    file, else None; `source` names that file and the image. `searched`: whether the image gets proposals at all."""
 
     image_id: str
     file: ImageFile
     key: Mapping[str, Any]
     listed: Boxes | None = None
     source: str = ""
+    searched: bool = True
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,16 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
     }
 
 
+def left_out(settings: Settings, dataset: Dataset) -> frozenset[str]:
+    """The images of the dataset that get no proposals; an image's digest says whether it is annotated exhaustively."""
+    return dataset.images_not_exhaustive if settings.only_exhaustive else frozenset()
+
+
+def without_boxes(schema: Schema, size: tuple[int, int]) -> Record:
+    """The record of an image of `size` (width, height) without proposals."""
+    return {**schema.empty(), "image_size": np.array(size, np.int32)}
+
+
 class Feed:
     """The tasks of the parts as these are claimed, one by one; `claimed` are the parts not yet written."""
 
@@ -186,6 +197,7 @@ class Feed:
         self.settings = settings
         self.key = key
         self.dataset = dataset
+        self.left_out = left_out(settings, dataset)
         self.listed = listed
         self.parts = parts
         self.claimed: deque[Part] = deque()
@@ -203,6 +215,8 @@ class Feed:
         file = self.dataset.image_file(image_id)
         if not self.warned:
             self.warn(file)
+        if image_id in self.left_out:
+            return Task(image_id, file, self.key, searched=False)
         if self.listed is None:
             return Task(image_id, file, self.key)
         return Task(image_id, file, self.key, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
@@ -239,6 +253,8 @@ def attempt(settings: Settings, task: Task, skip_bad_images: bool) -> Outcome:
 
 def propose(settings: Settings, task: Task) -> Outcome:
     """The boxes of one image by the method of `settings`, the first `max_boxes` of them by priority."""
+    if not task.searched:
+        return Outcome(without_boxes(schema_of(settings), task.file.size))
     if task.listed is not None:
         size = task.file.size
         fitting, cut = fit_to_image(task.listed, *size, task.source)
@@ -288,7 +304,8 @@ class ProposalsOnDemand(OnDemand):
 
     def record(self, item_id: str) -> Record:
         """One image's record. Raises BadImage unless bad images are to be skipped."""
-        task = Task(item_id, self.images.image_file(item_id), self.key)
+        searched = item_id not in left_out(self.settings, self.images)
+        task = Task(item_id, self.images.image_file(item_id), self.key, searched=searched)
         outcome = attempt_alone(self.settings, task, self.skip_bad_images)
         if outcome.record is None:
             self.manifest["skipped"][item_id] = outcome.reason

@@ -37,6 +37,12 @@ class Settings:
         later=True,
         source="rcnn_train_bbox_regressor.m: examples like all others",
     )
+    only_exhaustive: bool = setting(
+        False,
+        "Whether only images that are annotated exhaustively are trained on.",
+        later=True,
+        source="R-CNN section 4.3: ILSVRC's val1, without train",
+    )
     regularisation: float = setting(
         1000.0, "Lambda, the regularisation strength of the ridge regression.", above=0, source="R-CNN Appendix C"
     )

@@ -45,11 +45,17 @@ def image_examples(record: Record, image: int, min_overlap: float, unused: NDArr
     return Examples(np.full(len(rows), image, np.int64), rows.astype(np.int64), labels[targets], deltas)
 
 
-def collect_examples(features: Reader, dataset: Any, min_overlap: float, difficult: str) -> Examples:
-    """The examples of all images, for the settings `min_overlap` and `difficult`; reads no features."""
+def collect_examples(
+    features: Reader, dataset: Any, min_overlap: float, difficult: str, only_exhaustive: bool = False
+) -> Examples:
+    """The examples of all images, for the settings `min_overlap`, `difficult` and `only_exhaustive`; reads no
+    features."""
     images = []
     for position, (image_id, record) in enumerate(features.records(["boxes", "is_object", "label", "difficult"])):
-        images.append(image_examples(record, position, min_overlap, unused_rows(record, image_id, dataset, difficult)))
+        unused = unused_rows(record, image_id, dataset, difficult)
+        if only_exhaustive and image_id in dataset.images_not_exhaustive:
+            unused = np.ones(len(unused), bool)
+        images.append(image_examples(record, position, min_overlap, unused))
     return Examples(
         np.concatenate([examples.images for examples in images]),
         np.concatenate([examples.rows for examples in images]),

@@ -56,7 +56,9 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         return
     with threadpool_limits(1, user_api="blas"):
         scale = feature_scale(features, settings.layer, target_norm=settings.target_norm, seed=settings.norm_seed)
-        examples = collect_examples(features, dataset, settings.min_overlap, settings.difficult)
+        examples = collect_examples(
+            features, dataset, settings.min_overlap, settings.difficult, settings.only_exhaustive
+        )
         labels = {name: label for label, name in enumerate(output.item_ids)}
         own = ((part, [examples.of_class(labels[name]) for name in part.item_ids]) for part in output.claim())
         tasks = ((part, of_part, features, scale, settings) for part, of_part in own)

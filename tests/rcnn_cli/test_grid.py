@@ -226,7 +226,7 @@ def test_there_are_grids_to_ship():
     papers = {"table2", "table3", "appendix-a", "appendix-b", "proposals"}
     papers |= {"fast-table5", "fast-table6", "fast-table7", "fast-table8"}
     papers |= {"faster-table2", "faster-table8", "faster-table9", "faster-table10", "faster-figure4"}
-    papers |= {"overfeat-table2", "segmentation-table5"}
+    papers |= {"overfeat-table2", "segmentation-table5", "ilsvrc-table4"}
     on_shapes = {
         f"shapes-{name}" for name in (*papers, "effects", "overfeat-figure9", "overfeat-merging", "overfeat-context")
     }

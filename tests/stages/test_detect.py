@@ -127,6 +127,39 @@ def test_only_the_best_of_a_class_are_kept() -> None:
     assert found.labels.tolist() == [0, 0, 1, 1]
 
 
+def test_suppression_before_the_best_of_a_class_are_chosen() -> None:
+    """Two near-equal boxes lead: before suppression they use up the two places, afterwards they take one."""
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], np.float32)
+    features = {"fc7": np.array([[9, 0], [8, 0], [7, 0], [6, 0], [-2, 0]], np.float16)}
+    plain = detections(boxes, features, (90, 20), svms_of((1, 0), (0, -1)), None, Settings(max_per_image=2))
+    np.testing.assert_array_equal(plain.boxes[plain.labels == 0], boxes[[0]])
+    first = Settings(max_per_image=2, suppress_first=True)
+    found = detections(boxes, features, (90, 20), svms_of((1, 0), (0, -1)), None, first)
+    np.testing.assert_array_equal(found.boxes[found.labels == 0], boxes[[0, 2]])
+    every = Settings(suppress_first=True)
+    found = detections(boxes, features, (90, 20), svms_of((1, 0), (0, -1)), None, every)
+    np.testing.assert_array_equal(found.boxes[found.labels == 0], boxes[[0, 2, 3]])  # -2 is not above -1.5
+    lower = Settings(suppress_first=True, least_candidate_score=-2.5)
+    found = detections(boxes, features, (90, 20), svms_of((1, 0), (0, -1)), None, lower)
+    np.testing.assert_array_equal(found.boxes[found.labels == 0], boxes[[0, 2, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cap": "image", "max_per_class": 9}, "are for a cap over the whole set; set cap = 'set'"),
+        ({"cap": "image", "suppress_first": True}, "are for a cap over the whole set; set cap = 'set'"),
+        (
+            {"suppression": "merge", "merge_scores": "best", "suppress_first": True},
+            "suppress_first = true is for suppression = 'nms'",
+        ),
+    ],
+)
+def test_limits_that_do_not_go_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadSetting, match=message):
+        Settings(**changes)
+
+
 def spaced(count: int) -> Boxes:
     """Boxes of 10 x 10 pixels that do not overlap."""
     return np.array([[20 * i, 0, 20 * i + 10, 10] for i in range(count)], np.float32)

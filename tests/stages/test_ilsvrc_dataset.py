@@ -219,6 +219,8 @@ def test_val_is_exhaustive_and_train_is_not(tmp_path: Path) -> None:
     said = opened(folder, "train", exhaustive=True)
     assert not said.images_not_exhaustive
     assert said.annotations_key != train.annotations_key
+    assert said.images_key != train.images_key  # as propose may leave such images out
+    assert said.image_digest(f"{CAT}_1") != train.image_digest(f"{CAT}_1")
     assert record_digest(said.record(f"{CAT}_1")) != record_digest(train.record(f"{CAT}_1"))
     assert said.annotation_digest(f"{CAT}_1") != train.annotation_digest(f"{CAT}_1")
     assert opened(folder, "test").images_not_exhaustive  # it has no annotations at all

@@ -608,3 +608,24 @@ def test_regions_on_demand_are_those_of_the_cache(pictures, tmp_path):
         assert set(record) == set(reader.schema.rows) | set(reader.schema.per_item) | {"masks/counts"}
         for name, values in reader.read(image_id).items():
             np.testing.assert_array_equal(record[name], values)
+
+
+def test_images_that_are_not_exhaustive_get_no_proposals_where_only_the_others_are_searched(tmp_path, pictures):
+    plain = propose(pictures, SMALL, tmp_path / "all")
+    pictures.images_not_exhaustive = frozenset({"000001", "000004"})
+    settings = replace(SMALL, only_exhaustive=True)
+    reader = propose(pictures, settings, tmp_path / "exhaustive")
+    on_demand = stage.on_demand(settings, Inputs({"images": pictures}), Execution())
+    for image_id, record in reader.records():
+        expected = plain.read(image_id)
+        boxes = expected["boxes"][: 0 if image_id in pictures.images_not_exhaustive else None]
+        np.testing.assert_array_equal(record["boxes"], boxes)
+        np.testing.assert_array_equal(record["image_size"], expected["image_size"])
+        np.testing.assert_array_equal(on_demand.record(image_id)["boxes"], boxes)
+    every = propose(pictures, SMALL, tmp_path / "again")
+    assert all(len(record["boxes"]) for _, record in every.records())
+
+
+def test_a_region_proposal_network_searches_all_images():
+    with pytest.raises(BadSetting, match="only_exhaustive = true is not for method = 'rpn'"):
+        Settings(method="rpn", only_exhaustive=True)

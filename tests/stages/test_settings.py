@@ -186,6 +186,7 @@ LATER = {
     "train-overfeat": {"context"},
     "extract": {"method", "pooling", "truncated_svd", "fine", "fill", "objects"},
     "propose": {
+        "only_exhaustive",
         *("before_suppression", "suppression_iou", "least_side", "ranking", "ranking_seed", "refinement"),
         *("alpha", "beta", "eta", "min_score", "edge_min_mag", "edge_merge_thr", "cluster_min_mag"),
         *("max_aspect_ratio", "min_box_area", "gamma", "kappa", "edge_max_side", "gradient_sigma"),
@@ -194,10 +195,11 @@ LATER = {
         *("colour_bandwidth", "least_area", "most_area", "same_overlap", "diversity", "frame_cost"),
     },
     "train-svm": {"positive_overlap", "difficult", "mining_images", "mining_seed"},
-    "train-bbox": {"difficult"},
+    "train-bbox": {"difficult", "only_exhaustive"},
     "finetune": {"difficult", "frozen"},
     "detect": {
         *("score", "cap", "least_score", "all_classes_at_most", "suppression", "regression", "classes"),
+        *("max_per_class", "suppress_first", "least_candidate_score"),
         *("merge_threshold", "match_score", "merge_weights", "merge_scores", "classes_per_scale"),
     },
     "eval": {"coco", "localisation", "bootstrap", "bootstrap_seed"},
@@ -234,7 +236,16 @@ def test_the_settings_of_another_method_are_refused():
     ):
         build_settings(ProposeSettings, {"method": "file", "file": "boxes.h5", "mode": "fast"}, "[propose]")
     windows = build_settings(ProposeSettings, {"method": "sliding-window", "stride": 0.25})
-    assert set(all_of(windows)) == {"cache", "method", "max_boxes", "seed", "scales", "aspects", "stride"}
+    assert set(all_of(windows)) == {
+        "cache",
+        "method",
+        "max_boxes",
+        "seed",
+        "scales",
+        "aspects",
+        "stride",
+        "only_exhaustive",
+    }
     assert identity_of(windows)["sigma"] == 0.8
 
 

@@ -339,3 +339,45 @@ def test_a_single_object_stands_out_in_the_middle(name: str) -> None:
     ]
     spread = [np.linalg.norm(corner - corner.mean(0), axis=1).max() for corner in corners]
     assert np.median(away) > 2 * np.median(spread)
+
+
+def names_in(source: str, work: Path, **options: object) -> list[str]:
+    dataset = open_detection(source, work=work, options=options)
+    labels = np.concatenate([dataset.record(image_id).labels for image_id in dataset.image_ids])
+    return [dataset.classes[label] for label in labels]
+
+
+def test_a_long_tail_is_as_long_as_asked(tmp_path: Path) -> None:
+    names = names_in("shapes:train", tmp_path, images=120, long_tail=50)
+    counts = [names.count(name) for name in SHAPES]
+    assert counts[0] > 10 * max(1, counts[-1])
+    assert counts[0] == max(counts)
+    assert sum(counts[:4]) > 4 * sum(counts[4:])
+
+
+def test_a_set_without_a_tail_is_drawn_as_ever(small: Path, tmp_path: Path) -> None:
+    draw_shapes(tmp_path / "again", SMALL, long_tail=1.0)
+    assert contents(tmp_path / "again") == contents(small)
+
+
+def test_images_collected_for_a_class_annotate_that_class_alone(tmp_path: Path) -> None:
+    few = open_detection("shapes:collected", work=tmp_path, options={"per_class": 2, "long_tail": 9})
+    assert check_dataset(few).problems == []
+    assert few.images_not_exhaustive == set(few.image_ids)
+    assert len(few) == 2 * len(SHAPES)
+    for number, image_id in enumerate(few.image_ids):
+        assert {few.classes[label] for label in few.record(image_id).labels} <= {SHAPES[number % len(SHAPES)]}
+    more = open_detection("shapes:collected", work=tmp_path, options={"per_class": 3, "long_tail": 9})
+    assert [more.image_digest(image_id) for image_id in few.image_ids] == [
+        few.image_digest(image_id) for image_id in few.image_ids
+    ]
+
+
+def test_options_of_both_kinds_of_shapes_go_to_those_that_have_them(tmp_path: Path) -> None:
+    both = open_detection(
+        ["shapes:train", "shapes:collected"], work=tmp_path, options={"images": 3, "per_class": 1, "long_tail": 4}
+    )
+    assert len(both) == 3 + len(SHAPES)
+    assert len(both.images_not_exhaustive) == len(SHAPES)
+    with pytest.raises(BadSetting, match="unknown setting 'per_class'"):
+        open_detection("shapes:train", work=tmp_path, options={"per_class": 1})

@@ -128,6 +128,18 @@ def test_unused_regions_and_what_is_nearest_to_an_unused_object_are_left_out(reg
     np.testing.assert_array_equal(found.labels, [0, 0])
 
 
+def test_only_exhaustive_images_are_trained_on_where_asked(feature_cache: Any, scene: Any, with_classes: Any) -> None:
+    images = with_classes(feature_cache(scene(6, 2)), ("cat", "dog"))["images"]
+    features = feature_cache(scene(6, 2))
+    images.images_not_exhaustive = frozenset({"im001", "im004"})
+    every = collect_examples(features, images, 0.5, "train")
+    some = collect_examples(features, images, 0.5, "train", only_exhaustive=True)
+    assert {1, 4} <= set(every.images.tolist())
+    kept = ~np.isin(every.images, [1, 4])
+    np.testing.assert_array_equal(some.images, every.images[kept])
+    np.testing.assert_array_equal(some.targets, every.targets[kept])
+
+
 def test_blocks_bring_the_features_of_the_examples(feature_cache: Any, scene: Any, with_classes: Any) -> None:
     records = scene(40, 3, proposals=60, layer="pool5")
     features = feature_cache(records, "pool5")
