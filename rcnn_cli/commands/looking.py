@@ -29,10 +29,15 @@ from rcnn_cli.sentences import INCOMPLETE
 @split_option("The recipes' dataset on which to measure.", "test")
 @click.option(
     "--counts",
-    default="300,1000,2000",
-    show_default=True,
     metavar="N,...",
-    help="Numbers of proposals per image at which to measure recall.",
+    help="Numbers of proposals per image at which to measure recall.  [default: 300,1000,2000; with --masks 150]",
+)
+@click.option("--masks", is_flag=True, help="Measure how well regions cover the masks of objects, rather than boxes.")
+@click.option(
+    "--min-pixels",
+    type=click.IntRange(0),
+    metavar="N",
+    help="With --masks: leave out objects of fewer pixels  [default: 0]",
 )
 @output_option("The folder to write to  [default: results/recall in --work]")
 @json_option
@@ -41,7 +46,9 @@ def recall(
     changes: tuple[str, ...],
     work: Path | None,
     split: str,
-    counts: str,
+    counts: str | None,
+    masks: bool,
+    min_pixels: int | None,
     output: Path | None,
     as_json_text: bool,
 ) -> None:
@@ -50,6 +57,9 @@ def recall(
     All their proposals are drawn in one figure, recall.png; recall.csv and recall.json have the numbers. The first N
     proposals are taken in the cache's order; a note below the table says whether that order is a ranking.
 
+    With --masks, proposals with masks are measured on a dataset with masks: mean best IoU and covering of the first N
+    regions (not of all), with bootstrap intervals over images; regions.json has the numbers.
+
     \b
     Examples: rcnn recall recipes/shapes.toml
               rcnn recall quality.toml fast.toml --split val --counts 100,1000 -o recall/
@@ -57,7 +67,20 @@ def recall(
     from rcnn_cli.looking.recall import FILES, measure, parse_counts, tell
     from rcnn_cli.outputs import OutputFolder
 
-    numbers = parse_counts(counts)
+    if masks:
+        from rcnn_cli.looking.region_recall import FILES as REGION_FILES
+        from rcnn_cli.looking.region_recall import measure_regions, tell_regions
+
+        if output is not None:
+            OutputFolder(output).check(REGION_FILES)
+        graphs = [load_graph(recipe, changes, work) for recipe in recipes]
+        of_regions = measure_regions(graphs, split, parse_counts(counts or "150")[:-1], min_pixels or 0)
+        folder = output or graphs[0].work / "results" / "recall"
+        click.echo(tell_regions(of_regions, folder, output is not None, as_json_text))
+        return
+    if min_pixels is not None:
+        raise click.UsageError("--min-pixels is for --masks; leave it out, or add --masks")
+    numbers = parse_counts(counts or "300,1000,2000")
     if output is not None:
         OutputFolder(output).check(FILES)
     measured = measure([load_graph(recipe, changes, work) for recipe in recipes], split, numbers)

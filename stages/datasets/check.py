@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from stages.contract.errors import BadImage
 from stages.contract.execution import Progress, silent
+from stages.datasets.class_masks import VOID
 from stages.datasets.records import BadAnnotation, Faults, some_of
 from stages.datasets.voc import Dataset
 from stages.images.reading import ImageFile
@@ -44,7 +47,7 @@ class CheckReport:
 def check_dataset(
     dataset: Dataset, progress: Callable[[str, int, str], AbstractContextManager[Progress]] = silent
 ) -> CheckReport:
-    """Decodes every image and reads every annotation of the dataset; bad files are reported, never raised.
+    """Decodes every image and reads every annotation and mask of the dataset; bad files are reported, never raised.
 
     Remembered digests are not trusted but replaced.
     """
@@ -88,8 +91,30 @@ def check_image(dataset: Dataset, image_id: str, report: CheckReport) -> None:
             faults.add(problem)
         kept, _ = dataset.split_objects(image_id, annotation, size)
         count((annotation.objects[place] for place in kept), report.classes)
+    if image is not None and dataset.has_masks:
+        names = {annotated.name for annotated in annotation.objects}
+        for problem in mask_problems(dataset, image_id, names, unannotated=getattr(annotation, "missing", False)):
+            faults.add(problem)
     report.problems += faults.sentences()
     report.problem_count += len(faults)
+
+
+def mask_problems(dataset: Dataset, image_id: str, names: set[str], *, unannotated: bool) -> Iterator[str]:
+    """The problems of an image's masks, one sentence each; `names` are the classes of its annotated objects, which are
+    unknown where it is `unannotated`."""
+    try:
+        mask = dataset.class_mask(image_id)
+        dataset.object_masks(image_id)
+    except (BadAnnotation, BadImage) as error:
+        yield str(error)
+        return
+    visible = [dataset.classes[index - 1] for index in np.unique(mask) if index not in (0, VOID)]
+    others = [name for name in visible if name not in names]
+    if others and not unannotated:
+        yield (
+            f"{dataset.mask_path(image_id)}: shows {', '.join(others)}, but {dataset.annotation_path(image_id).name} "
+            "has no object of that class; correct one of the two"
+        )
 
 
 def count(objects: Iterable[Any], counts: dict[str, ClassCount]) -> None:

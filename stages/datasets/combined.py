@@ -17,7 +17,7 @@ from stages.datasets.class_masks import VOID, ClassMask, ObjectMasks
 from stages.datasets.digests import DigestMemory, combined
 from stages.datasets.image_set import images_digest
 from stages.datasets.records import BadDataset, ImageRecord, LeftOut
-from stages.datasets.voc import OF_ALL_IMAGES, Dataset, plain_label
+from stages.datasets.voc import CLASS_MASKS, OF_ALL_IMAGES, Dataset, plain_label
 from stages.images.reading import ImageFile
 
 
@@ -90,6 +90,11 @@ class CombinedDataset(Dataset):
         part, own_id = self.part_of(image_id)
         labels, masks = part.object_masks(own_id)
         return self._labels[self.origins[image_id][0]][labels], masks
+
+    def mask_path(self, image_id: str, folder: str = CLASS_MASKS) -> Path:
+        """The path of an image's mask of classes or of objects, which need not exist."""
+        part, own_id = self.part_of(image_id)
+        return part.mask_path(own_id, folder)
 
     def mask_digest(self, image_id: str) -> str:
         """The digest of what determines the image's masks."""

@@ -240,6 +240,46 @@ def test_numbers_that_no_cache_exceeds_get_no_panel() -> None:
     assert panels([measured(20, 60, 60), measured(20, 100, 101)]) == [0, 1, 2]
 
 
+REGIONS = """
+[datasets.test]
+source = "shapes:test"
+images = 3
+masks = {masks}
+[cuts]
+stage = "propose"
+method = "min-cut"
+superpixel_side = 10
+[search]
+stage = "propose"
+masks = true
+"""
+
+
+def test_regions_are_measured_by_their_masks(tmp_path: Path, call: Any) -> None:
+    recipe, plain = tmp_path / "r.toml", tmp_path / "plain.toml"
+    recipe.write_text(REGIONS.format(masks="true"))
+    plain.write_text(REGIONS.format(masks="false"))
+    assert call("run", recipe)[0] == 0
+    code, printed, _ = call("recall", recipe, "--masks", "--counts", "5,60", "-o", tmp_path / "out")
+    assert code == 0
+    rows = [line.split() for line in printed.splitlines()[3:7]]
+    assert [(row[0], row[2]) for row in rows] == [("cuts", "5"), ("cuts", "60"), ("search", "5"), ("search", "60")]
+    caches = json.loads((tmp_path / "out/regions.json").read_text())
+    assert json.loads(call("recall", recipe, "--masks", "--counts", "5,60", "--json")[1]) == caches
+    for cache in caches:
+        few, many = cache["regions"]
+        assert few["best_overlap"] <= many["best_overlap"]
+        low, high = many["intervals"]["covering"]
+        assert 0 < low <= many["covering"] <= high <= 1
+    assert caches[0]["regions"][1]["best_overlap"] > 0.5
+    fewer = json.loads(call("recall", recipe, "--masks", "--min-pixels", "100000", "--json")[1])
+    assert [(cache["objects"], cache["regions"][0]["best_overlap"]) for cache in fewer] == [(0, None), (0, None)]
+    code, _, errors = call("recall", plain, "--masks")
+    assert code == 2
+    assert "[cuts] on 'test': shapes-test was opened without masks; set masks = true" in errors
+    assert "--min-pixels is for --masks" in call("recall", recipe, "--min-pixels", "5")[2]
+
+
 def test_bad_options(tmp_path: Path, call: Any) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(RECIPE.format(folder=tmp_path, boxes=9))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from stages.contract.errors import ChangedInput
 from stages.datasets import BadAnnotation, BadDataset, Dataset, open_dataset, open_detection
+from stages.datasets.check import check_dataset
 from stages.datasets.class_masks import VOID, components, objects_of
 from stages.datasets.mask_files import read_indices, voc_palette, write_indices
 from stages.datasets.voc_writer import WrittenObject, write_annotation
@@ -259,6 +260,36 @@ def test_a_subset_has_a_key_of_its_own(built: Built) -> None:
     dataset = built([MASK, MASK])
     assert dataset.subset([0]).masks_key not in ("", dataset.masks_key)
     assert dataset.subset([1]).class_mask("b").tolist() == MASK.tolist()
+
+
+# rcnn data check
+
+
+def test_a_check_reads_masks_and_compares_their_classes_with_the_objects(built: Built) -> None:
+    cats = np.where(MASK == 2, 0, MASK).astype(np.uint8)
+    dataset = built([cats, MASK, np.where(MASK == 2, 9, MASK).astype(np.uint8), cats, cats], [cats] * 5)
+    mask_file(dataset, "d").write_bytes(b"")
+    dataset.mask_path("e", "SegmentationObject").unlink()
+    folder = dataset.folder
+    report = check_dataset(dataset)
+    assert report.problems == [
+        f"{folder}/SegmentationClass/b.png: shows dog, but b.xml has no object of that class; correct one of the two",
+        f"{folder}/SegmentationClass/c.png: has the index 9, but classes have the indices 1 to 3, the background 0 and "
+        "void 255; correct the mask, or list all classes",
+        f"{folder}/SegmentationClass/d.png: is not a PNG file; write masks as PNG, with a palette",
+        f"{folder}/SegmentationObject/e.png: no such mask; add it, or take its id out of the image set",
+    ]
+    assert report.problem_count == 4
+
+
+def test_a_check_of_a_combined_dataset_names_the_files_of_its_parts(built: Built, tmp_path: Path) -> None:
+    first, second = built([MASK], home="first"), built([MASK], home="second")
+    sources = [f"voc:{dataset.folder}:train" for dataset in (first, second)]
+    options = {"masks": True, "prefix_ids": True, "classes": list(CLASSES)}
+    combined = open_detection(sources, work=tmp_path / "work", options=options)
+    assert [problem.partition(":")[0] for problem in check_dataset(combined).problems] == [
+        str(mask_file(first)), str(mask_file(second)),
+    ]  # fmt: skip
 
 
 # Several sources, and generated sets
