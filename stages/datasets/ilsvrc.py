@@ -52,7 +52,7 @@ class IlsvrcOptions(ClassOptions):
 
     names: str | None = setting(
         None,
-        "A file with a WordNet id, a number and a name per line; none: the one of the devkit in DIR.",
+        "A file with a WordNet id, a number and a name per line, or meta_det.mat; none: that in DIR's devkit.",
     )
     blacklist: str | None = setting(
         None,

@@ -6,14 +6,21 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from cache.files import cannot
 from stages.datasets.layout import read_lines
 from stages.datasets.listing import ONE_LINE
 from stages.datasets.records import BadDataset, shown
+from stages.input_files import read_whole
+from stages.mat_file import read_variables
 
 WNID = re.compile(r"n\d{8}")
-TEXTS = ("map_det.txt", "meta_det.txt")
+FILES = ("map_det.txt", "meta_det.txt", "meta_det.mat")
+NUMBER, SYNSETS = re.compile(r"ILSVRC20\d\d_DET_ID"), "synsets"
+"""The field with a class's number, and the variable, in meta_det.mat."""
 DETECTION_CLASSES = 200
 """How many of the devkit's synsets are classes of detection; those after them are above these in WordNet."""
 
@@ -28,12 +35,15 @@ class Synset(NamedTuple):
 
 def find_synsets(folders: Sequence[Path]) -> Path | None:
     """The file of names in a devkit's data folders; None if there is none."""
-    return next((place / name for place in folders for name in TEXTS if (place / name).is_file()), None)
+    return next((place / name for place in folders for name in FILES if (place / name).is_file()), None)
 
 
 def read_synsets(path: Path) -> list[Synset]:
     """The classes in a file of names, by number where all have one, else in the file's order. Raises BadDataset."""
-    synsets = [synset_of(path, number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
+    if path.suffix.lower() == ".mat":
+        synsets = of_mat_file(path)
+    else:
+        synsets = [synset_of(path, number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not synsets:
         raise BadDataset(f"{path}: names no classes; write a WordNet id, a number and a name per line")
     for column in ("wnid", "number", "name"):
@@ -44,6 +54,28 @@ def read_synsets(path: Path) -> list[Synset]:
     if all(synset.number is not None for synset in synsets):
         synsets.sort(key=lambda synset: synset.number or 0)
     return synsets
+
+
+def of_mat_file(path: Path) -> list[Synset]:
+    """The classes of detection in the devkit's meta_det.mat, the first of its `synsets`. Raises BadDataset."""
+    try:
+        entries = read_variables(read_whole(path), {SYNSETS}).get(SYNSETS)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("it has no structures called synsets")
+        return [synset_of(path, place, line_of(entry)) for place, entry in enumerate(entries[:DETECTION_CLASSES], 1)]
+    except OSError as error:
+        raise BadDataset(f"{path}: " + cannot("be read", error, "name the devkit's meta_det.mat")) from None
+    except ValueError as error:
+        raise BadDataset(f"{path}: does not name classes ({error}); name the devkit's meta_det.mat or a text") from None
+
+
+def line_of(entry: dict[str, Any]) -> str:
+    """An entry of `synsets` as a line of a text. Raises ValueError for one without a number, WordNet id and name."""
+    number = next((value for field, value in entry.items() if NUMBER.fullmatch(field)), None)
+    wnid, name = entry.get("WNID"), entry.get("name")
+    if not isinstance(wnid, str) or not isinstance(name, str) or number is None or np.size(number) != 1:
+        raise ValueError("an entry of synsets has no WNID, name or number")
+    return f"{wnid} {int(np.ravel(number)[0])} {name}"
 
 
 def synset_of(path: Path, number: int, line: str) -> Synset:

@@ -33,7 +33,7 @@ from stages.boxes import Boxes, clip_boxes, look_normalised
 from stages.contract.errors import ChangedInput, StageError
 from stages.datasets.digests import remembered_of_file
 from stages.input_files import named_file
-from stages.propose.mat_file import read_variables
+from stages.mat_file import read_variables
 
 Lookup = Callable[[str], Any]
 FLAT = ("boxes", "offsets", "image_ids")

@@ -138,6 +138,30 @@ def test_names_from_a_file(tmp_path: Path) -> None:
     assert with_names.annotations_key != with_others.annotations_key
 
 
+def test_names_from_the_devkits_mat_file(tmp_path: Path) -> None:
+    """Written by SciPy, compressed as MATLAB does and not; what follows the two hundred classes is not read."""
+    from scipy.io import savemat
+
+    folder = first_layout(tmp_path)
+    data = folder / "ILSVRC2013_devkit" / "data"
+    (data / "map_det.txt").unlink()
+    entries = [(ACCORDION, "accordion"), (CAT, "domestic cat"), (BEAR, "polar bear")]
+    rest = [(f"n{number:08}", f"class {number}") for number in range(4, 210)]
+    names = [f"ILSVRC{year}_DET_ID" for year in (2013, 2014)]
+    for compressed, field in zip((True, False), names, strict=True):
+        synsets = np.zeros((210 - 1,), dtype=[(field, "O"), ("WNID", "O"), ("name", "O"), ("description", "O")])
+        for place, (wnid, name) in enumerate([*entries, *rest]):
+            synsets[place] = (float(place + 1), wnid, name, "")
+        savemat(data / "meta_det.mat", {"synsets": synsets}, do_compression=compressed)
+        dataset = opened(folder, "val")
+        assert dataset.classes[:3] == CLASSES
+        assert len(dataset.classes) == 200
+    for content in (b"", (data / "meta_det.mat").read_bytes()[:3000]):
+        (data / "meta_det.mat").write_bytes(content)
+        with pytest.raises(BadDataset, match=r"meta_det\.mat: does not name classes"):
+            opened(folder, "val")
+
+
 def test_without_names_the_ids_of_train_and_val_are_the_classes(tmp_path: Path) -> None:
     folder = first_layout(tmp_path)
     (folder / "ILSVRC2013_devkit" / "data" / "map_det.txt").unlink()

@@ -1,4 +1,4 @@
-"""Reading cell arrays of numbers and text from MATLAB files of level 5 ("MAT-File Format", versions 5 to 7).
+"""Reading cell arrays, structures, numbers and text from MATLAB files of level 5 ("MAT-File Format", versions 5 to 7).
 
 The published boxes of selective search are in this format. SciPy's reader crashes the process on some damaged files.
 Terms as in that document: a file is a sequence of data elements, each a tag (type, number of bytes) followed by its
@@ -16,7 +16,7 @@ import numpy as np
 
 HEADER = 128
 MATRIX, COMPRESSED = 14, 15
-CELL, TEXT = 1, 4
+CELL, STRUCT, TEXT = 1, 2, 4
 NUMBERS = {
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
     16: "u1", 17: "u2", 18: "u4",
@@ -29,8 +29,9 @@ DEEPEST = 8
 
 
 def read_variables(raw: bytes, names: Container[str]) -> dict[str, Any]:
-    """The variables with these `names` in a file's bytes: a list for a cell array (in MATLAB's column-major order), str
-    for text, an array [rows, columns, ...] for numbers, None for anything else.
+    """The variables with these `names` in a file's bytes: a list for a cell array (in MATLAB's column-major order), a
+    list of dicts by field for an array of structures, str for text, an array [rows, columns, ...] for numbers, None for
+    anything else.
 
     Raises ValueError for bytes that are not a complete file of this format.
     """
@@ -93,6 +94,18 @@ def variable(content: memoryview, order: str, names: Container[str] | None, dept
             if depth == 0 or count > len(content):
                 raise ValueError(f"a cell array has {count} cells or is nested too deeply")
             return name, [variable(next(parts)[1], order, None, depth - 1)[1] for _ in range(count)]
+        if kind == STRUCT:
+            length = int(numbers(*next(parts), order)[0])
+            packed = bytes(next(parts)[1])
+            if length < 1 or depth == 0 or count * (len(packed) // length) > len(content):
+                raise ValueError(f"an array has {count} structures, is nested too deeply, or has no names of fields")
+            fields = [
+                packed[at : at + length].split(b"\0")[0].decode("ascii", "replace")
+                for at in range(0, len(packed), length)
+            ]
+            return name, [
+                {field: variable(next(parts)[1], order, None, depth - 1)[1] for field in fields} for _ in range(count)
+            ]
         if kind == TEXT:
             return name, text(*next(parts), order)
         if kind in CLASSES and not int(flags[0]) & (COMPLEX | LOGICAL):
