@@ -198,7 +198,7 @@ SOURCE_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "exhaustive": ("true", "false"),
         "masks": ("true", "false"),
     },
-    "coco": {**EXIF, "classes": ()},
+    "coco": {**EXIF, "classes": (), "masks": ("true", "false")},
     "yolo": {**EXIF, "classes": ()},
     "ilsvrc": {
         **EXIF,

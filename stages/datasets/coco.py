@@ -30,14 +30,17 @@ from cache.files import cannot, is_number
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area, look_normalised
 from stages.contract.errors import BadImage
 from stages.contract.settings import nearest
+from stages.datasets.class_masks import VOID, ClassMask, ObjectMasks, stacked
+from stages.datasets.coco_masks import object_mask
 from stages.datasets.digests import combined
 from stages.datasets.listing import ONE_LINE, on_disk
 from stages.datasets.orientation import described_size
 from stages.datasets.records import NORMALISED, BadAnnotation, BadDataset, Faults, ImageRecord, LeftOut, shown
 from stages.datasets.voc import (
+    CLASS_MASKS,
     OF_ALL_IMAGES,
-    ClassOptions,
     Dataset,
+    MaskOptions,
     VocOptions,
     checked_classes,
     image_size,
@@ -45,6 +48,7 @@ from stages.datasets.voc import (
 )
 from stages.images.reading import ImageFile
 from stages.input_files import read_whole
+from stages.masks import Mask
 
 log = logging.getLogger("stages.datasets")
 
@@ -86,7 +90,8 @@ class CocoFile:
     `category_ids` and `classes` [K]; `images` maps an image's id, as text, to its position; `numbers_of_images`
     [images] are the ids as in the file; `files` are relative to the image folder; `sizes` int64 [images, 2] (width,
     height) in pixels, (0, 0) if not stated; `offsets` int64 [images + 1] into `numbers` [n] (ids, int64 or text),
-    `labels` int32 [n], `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 [n] and `crowds` bool [n].
+    `labels` int32 [n], `boxes` float64 [n, 4] (x, y, width, height), `areas` float64 [n] and `crowds` bool [n]. With
+    masks, `segmentations` [n] are the file's own, of which nothing is checked.
     `left_out` are the annotations not among these, `clipped` the ids of those left out for another reason than a stated
     width or height of 0. `flickr_ids` [images] are those in each image's `flickr_url`, None without one. `sha256` (hex)
     is of the bytes that were read.
@@ -106,6 +111,7 @@ class CocoFile:
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
     crowds: NDArray[np.bool_]
+    segmentations: NDArray[Any] | None = None
     left_out: LeftOut = field(default_factory=LeftOut)
     clipped: tuple[Identity, ...] = ()
     flickr_ids: tuple[str | None, ...] = ()
@@ -133,6 +139,7 @@ class CocoFile:
             boxes=self.boxes[kept],
             areas=self.areas[kept],
             crowds=self.crowds[kept],
+            segmentations=None if self.segmentations is None else self.segmentations[kept],
         )
 
     def with_area(self, sizes: NDArray[np.int64]) -> CocoFile:
@@ -176,9 +183,65 @@ class CocoDataset(Dataset):
     are sorted by id, as in pycocotools; ids need not be contiguous, and text comes after numbers."""
 
     def __init__(self, name: str, file: CocoFile, folder: Path, *, work: Path, exif: str) -> None:
-        options = VocOptions(classes=file.classes, exif=exif)
+        options = VocOptions(classes=file.classes, exif=exif, masks=file.segmentations is not None)
         super().__init__(name, folder, tuple(file.images), work=work, options=options)
         self.file = file
+
+    def class_mask(self, image_id: str) -> ClassMask:
+        """What each pixel shows: uint8 [H, W] (see `Dataset.class_mask`). Pixels of objects of several classes, and of
+        a crowd and no other object, are VOID."""
+        width, height = self.image_size(image_id)
+        mask = np.zeros((height, width), np.uint8)
+        for label, of_object in self._masks_of(image_id, crowds=False):
+            taken = (mask != 0) & (mask != label + 1)
+            mask[of_object] = label + 1
+            mask[of_object & taken] = VOID
+        for _, of_crowd in self._masks_of(image_id, crowds=True):
+            mask[of_crowd & (mask == 0)] = VOID
+        return mask
+
+    def object_masks(self, image_id: str) -> ObjectMasks:
+        """The labels int32 [n] and masks bool [n, H, W] of the objects that are no crowds, which may overlap."""
+        width, height = self.image_size(image_id)
+        objects = [pair for pair in self._masks_of(image_id, crowds=False) if pair[1].any()]
+        return stacked([label for label, _ in objects], [mask for _, mask in objects], (height, width))
+
+    def mask_path(self, image_id: str, folder: str = CLASS_MASKS) -> Path:
+        """The path of the file with all annotations."""
+        self._check_masks()
+        return self.annotation_path(image_id)
+
+    def mask_digest(self, image_id: str) -> str:
+        """The digest of what determines the image's masks: its segmentations, and the classes."""
+        rows = self._rows_with_masks(image_id)
+        assert self.file.segmentations is not None
+        content = [
+            json.dumps([int(self.file.labels[row]), bool(self.file.crowds[row]), self.file.segmentations[row]])
+            for row in rows
+        ]
+        return combined("coco-mask", [*content, "classes", *self.classes])
+
+    def _mask_digests(self) -> list[str]:
+        return [self.mask_digest(image_id) for image_id in self.image_ids]
+
+    def _masks_of(self, image_id: str, *, crowds: bool) -> Iterator[tuple[int, Mask]]:
+        """The label and mask of each object, or of each crowd."""
+        rows, file = self._rows_with_masks(image_id), self.file
+        assert file.segmentations is not None
+        size = self.image_size(image_id)
+        for row in rows:
+            if file.crowds[row] == crowds:
+                label = int(file.labels[row])
+                number = file.numbers[row : row + 1].tolist()[0]
+                what = f"{file.path}: annotation {number} ({file.classes[label]}) of image {image_id}"
+                yield label, object_mask(what, file.segmentations[row], size)
+
+    def _rows_with_masks(self, image_id: str) -> range:
+        """The rows of an image's annotations. Raises BadDataset if the dataset has no masks."""
+        self._check_id(image_id)
+        self._check_masks()
+        place = self.file.images[image_id]
+        return range(self.file.offsets[place], self.file.offsets[place + 1])
 
     @property
     def category_ids(self) -> tuple[Identity, ...]:
@@ -330,14 +393,14 @@ def outside(boxes: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.
 
 
 def open_coco(
-    path: Path, folder: Path, *, work: Path, options: ClassOptions | None = None, partial: bool = False
+    path: Path, folder: Path, *, work: Path, options: MaskOptions | None = None, partial: bool = False
 ) -> CocoDataset:
     """The dataset in the file `path`, with the images in `folder`. Raises BadDataset.
 
     Listed classes must be in the file, or only some of them if `partial`. Warns of annotations that are left out.
     """
-    options = options or ClassOptions()
-    file = read_coco(path)
+    options = options or MaskOptions()
+    file = read_coco(path, masks=options.masks)
     checked_classes(options.classes)
     if options.classes is not None:
         file = file.only([name for name in options.classes if not partial or name in file.classes])
@@ -360,9 +423,9 @@ def found_sizes(dataset: CocoDataset) -> NDArray[np.int64]:
     return sizes
 
 
-def read_coco(path: Path) -> CocoFile:
-    """The file `path`, its structure checked: entries are complete, ids unique and known. Raises BadDataset with all
-    faults.
+def read_coco(path: Path, *, masks: bool = False) -> CocoFile:
+    """The file `path`, with its segmentations if `masks`. Its structure is checked: entries complete, ids unique and
+    known. Raises BadDataset with all faults.
 
     Exact duplicates of annotations are kept once. Whether a box fits its image is checked when the image's record is
     read.
@@ -394,6 +457,10 @@ def read_coco(path: Path) -> CocoFile:
     rows.sort(key=lambda row: row[0])  # stable: within an image, the file's order is kept
     places = np.array([row[0] for row in rows], np.int64)
     numbers = [row[1] for row in rows]
+    segmentations = None
+    if masks:
+        segmentations = np.empty(len(rows), object)
+        segmentations[:] = [row[6] for row in rows]
     return CocoFile(
         path=path,
         sha256=sha256,
@@ -409,6 +476,7 @@ def read_coco(path: Path) -> CocoFile:
         boxes=np.array([row[3] for row in rows], np.float64).reshape(-1, 4),
         areas=np.array([row[4] for row in rows], np.float64),
         crowds=np.array([row[5] for row in rows], np.bool_),
+        segmentations=segmentations,
         left_out=LeftOut(repeated=repeated),
         flickr_ids=tuple(flickr_ids),
     )
@@ -546,8 +614,9 @@ def category_names(path: Path, entries: Sequence[Mapping[str, Any]], faults: Fau
     return {identity: names[str(identity)] for identity in sorted(identities, key=in_order)}
 
 
-Row = tuple[int, Identity, int, list[float], float, bool]
-"""An annotation: its image's position, its id, label, box (x, y, width, height), area, and whether it is a crowd."""
+Row = tuple[int, Identity, int, list[float], float, bool, Any]
+"""An annotation: its image's position, its id, label, box (x, y, width, height), area, whether it is a crowd, and its
+segmentation, unchecked."""
 
 
 def annotation_row(
@@ -573,4 +642,4 @@ def annotation_row(
         raise BadDataset(f"{path}: {what} has area = {shown(area)}; give it a number or leave it out")
     if crowd not in (0, 1):
         raise BadDataset(f"{path}: {what} has iscrowd = {shown(crowd)}; write 0 or 1")
-    return images[image], identity, label_of[category], sides, float(area), bool(crowd)
+    return images[image], identity, label_of[category], sides, float(area), bool(crowd), entry.get("segmentation")

@@ -16,7 +16,16 @@ from stages.datasets.coco import open_coco
 from stages.datasets.combined import CombinedDataset
 from stages.datasets.listing import ONE_LINE
 from stages.datasets.records import BadDataset, shown
-from stages.datasets.voc import ClassOptions, Dataset, ImageOptions, VocOptions, checked_classes, open_voc, plain_label
+from stages.datasets.voc import (
+    ClassOptions,
+    Dataset,
+    ImageOptions,
+    MaskOptions,
+    VocOptions,
+    checked_classes,
+    open_voc,
+    plain_label,
+)
 from stages.datasets.yolo import open_yolo
 
 FORMS = (
@@ -79,10 +88,11 @@ def open_one(
         folder, split, year = voc_parts(expanded(rest, source), voc_options.year)
         return open_voc(folder, split, work=work, options=voc_options, year=year)
     if kind in ("coco", "yolo") and ":" in rest:
-        options = build_settings(ClassOptions, values, source)
         path, _, last = expanded(rest, source).rpartition(":")
         if kind == "coco":
-            return open_coco(Path(path), Path(last), work=work, options=options, partial=partial)
+            mask_options = build_settings(MaskOptions, values, source)
+            return open_coco(Path(path), Path(last), work=work, options=mask_options, partial=partial)
+        options = build_settings(ClassOptions, values, source)
         return open_yolo(Path(path), last, work=work, options=options, partial=partial)
     if kind == "ilsvrc" and ":" in rest:
         return open_ilsvrc_source(source, expanded(rest, source), work, values, partial)
@@ -143,7 +153,7 @@ def names_of_options(source: str) -> set[str]:
 
     kinds: dict[str, type] = {
         "voc": VocOptions,
-        "coco": ClassOptions,
+        "coco": MaskOptions,
         "yolo": ClassOptions,
         "ilsvrc": IlsvrcOptions,
         "shapes": ShapesOptions,

@@ -77,7 +77,7 @@ def test_settings(folder: Path) -> None:
     assert offered("run", two, "--set", "extract.pa") == ["extract.padding="]
     assert {"extract.layers=", "extract.test."} < set(offered("run", two, "--set", "extract."))
     assert offered("run", two, "--set", "extract.test.pa") == ["extract.test.padding="]
-    of_test = [f"datasets.test.{name}=" for name in ("source", "images", "seed", "masks")]
+    of_test = [f"datasets.test.{name}=" for name in ("source", "images", "seed", "masks", "long_tail")]
     assert offered("run", two, "--set", "datasets.test.") == of_test
     assert offered("run", two, "--set", "extract.mode=w") == ["extract.mode=warp"]
     assert offered("run", two, "--set", "eval.coco=") == ["eval.coco=true", "eval.coco=false"]
@@ -115,7 +115,7 @@ def test_sources_of_datasets(folder: Path) -> None:
     assert offered(*check, "ilsvrc:photos:val") == [f"ilsvrc:photos:{split}" for split in ("val", "val1", "val2")]
     assert offered(*check, "shapes:te") == ["shapes:test"]
     assert offered(*check, "other:") == offered(*check, "voc:nowhere:") == []
-    assert offered(*check, "coco:toy.json:pictures", "--set", "") == ["exif=", "classes="]
+    assert offered(*check, "coco:toy.json:pictures", "--set", "") == ["exif=", "classes=", "masks="]
     assert offered(*check, "voc:photos:train", "--set", "una") == ["unannotated="]
     assert offered(*check, "voc:photos:train", "--set", "exif=u") == ["exif=upright"]
 
@@ -123,10 +123,10 @@ def test_sources_of_datasets(folder: Path) -> None:
 def test_the_options_of_sources_are_those_that_datasets_know() -> None:
     from stages.datasets.ilsvrc import IlsvrcOptions
     from stages.datasets.shapes import ClassificationSettings, ShapesOptions
-    from stages.datasets.voc import ClassOptions, ImageOptions, VocOptions
+    from stages.datasets.voc import ClassOptions, ImageOptions, MaskOptions, VocOptions
 
     kinds = {
-        "voc": VocOptions, "coco": ClassOptions, "yolo": ClassOptions, "shapes": ShapesOptions, "folder": ImageOptions,
+        "voc": VocOptions, "coco": MaskOptions, "yolo": ClassOptions, "shapes": ShapesOptions, "folder": ImageOptions,
         "shapes-classification": ClassificationSettings, "ilsvrc": IlsvrcOptions,
     }  # fmt: skip
     assert set(kinds) == set(SOURCE_OPTIONS)
