@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from cache import Column, Part, Reader, Record, Schema, Writer
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution, Progress
-from stages.contract.inputs import Inputs
+from stages.contract.inputs import Inputs, ItemReader, OnDemand
 from stages.contract.processes import fill_output
 from stages.features.joined import JoinedFeatures
 from stages.images.batches import fill_items
@@ -65,6 +65,12 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         fill_output("segment", functools.partial(fill_parts, task, output), output, execution, bar)
 
 
+def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> SegmentationOnDemand:
+    """The segmentation of each image, when it is read: of images that are in no training fold, such as photos."""
+    task = Segmenting.of(settings, inputs)
+    return SegmentationOnDemand(replace(task, regressions=replace(task.regressions, fold_of_image={})))
+
+
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """The classes, the threshold (None: everything was pasted), and the numbers of segments and objects."""
     objects = sum(int(record["objects"]) for _, record in reader.records(["objects"]))
@@ -109,7 +115,7 @@ class Segmenting:
     why."""
 
     settings: Settings
-    proposals: Reader
+    proposals: ItemReader
     features: JoinedFeatures
     regressions: Regressions
     threshold: float
@@ -119,7 +125,7 @@ class Segmenting:
     def of(settings: Settings, inputs: Inputs) -> Segmenting:
         """From the inputs of the stage. Raises BadSetting for proposals without masks, StageError for inputs that do
         not fit each other."""
-        proposals = inputs.reader("proposals")
+        proposals = inputs.item_reader("proposals")
         check_masks("segment", "pasting", proposals)
         regressions = read_regressions(inputs.reader("svr"))
         features = JoinedFeatures.of(inputs, regressions.whole.layer)
@@ -163,6 +169,25 @@ class Segmenting:
             "image_size": np.array([width, height], np.int32),
             "objects": np.array(np.count_nonzero(regions["is_object"]), np.int32),
         }
+
+
+class SegmentationOnDemand(OnDemand):
+    """The segmentations of the images of `task`, computed as they are read."""
+
+    schema = SCHEMA
+
+    def __init__(self, task: Segmenting) -> None:
+        self.task = task
+        self.manifest = {"skipped": task.skipped, "summary": {}}
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The images of the features."""
+        return tuple(self.task.features.readers[0].item_ids)
+
+    def record(self, item_id: str) -> Record:
+        """One image's segmentation. Raises as `Segmenting.record`."""
+        return self.task.record(item_id)
 
 
 def fill_parts(task: Segmenting, output: Writer, parts: Iterable[Part], bar: Progress) -> None:

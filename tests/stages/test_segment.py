@@ -10,12 +10,14 @@ import pytest
 from cache import Column, Identity, Reader, Schema, Writer
 from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
+from stages.contract.inputs import Inputs
 from stages.datasets import Dataset
 from stages.eval_segmentation import STAGE as EVALUATE
 from stages.eval_segmentation import Settings as EvaluationSettings
 from stages.eval_segmentation.confusion import class_accuracy
 from stages.segment import STAGE as SEGMENT
 from stages.segment import Settings, check
+from stages.segment.stage import on_demand
 from stages.train_svr import STAGE as TRAIN
 from stages.train_svr import Settings as TrainingSettings
 from tests.stages.region_caches import disc, region_cache
@@ -128,6 +130,15 @@ def test_the_best_regions_are_pasted(inputs, run_stage):
         "objects": 6,
         "images": 3,
     }
+
+
+def test_on_demand_an_image_is_segmented_as_in_the_cache(inputs, run_stage):
+    cached = run_stage(SEGMENT, Settings(), inputs)
+    computed = on_demand(Settings(), Inputs(inputs), Execution())
+    assert computed.item_ids == cached.item_ids
+    for image_id in IMAGES:
+        for name, values in computed.read(image_id).items():
+            np.testing.assert_array_equal(values, cached.read(image_id)[name])
 
 
 def test_a_calibration_gives_the_threshold(inputs, run_stage):
