@@ -415,7 +415,7 @@ class Graph:
         return {
             image_id: digest
             for dataset in map(self.dataset, node.reads_datasets())
-            for image_id, digest in zip(dataset.image_ids, dataset.image_digests, strict=True)
+            for image_id, digest in zip(dataset.image_ids, dataset.pixel_digests, strict=True)
         }
 
     def make_item_keys(self, node: Node) -> dict[str, str]:

@@ -44,7 +44,7 @@ class Side:
         """The descriptors, and what tells equal images without them."""
         images = self.images
         flickr_ids = [images.flickr_id(image_id) for image_id in images.image_ids]
-        return Described(images.image_ids, images.image_digests, flickr_ids, Parts(self.reader))
+        return Described(images.image_ids, images.pixel_digests, flickr_ids, Parts(self.reader))
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ def pairs_of_datasets(graph: Graph, nodes: Iterable[Node]) -> list[tuple[str, st
 def log_shared_images(graph: Graph, trained: str, evaluated: str) -> None:
     """Warns, naming some of them, if images of the dataset `evaluated` are also in `trained`."""
     training, test = graph.dataset(trained), graph.dataset(evaluated)
-    by_content = dict(zip(training.image_digests, training.image_ids, strict=True))
+    by_content = dict(zip(training.pixel_digests, training.image_ids, strict=True))
     shared = [
         image_id if by_content[digest] == image_id else f"{image_id} (there {by_content[digest]})"
-        for image_id, digest in zip(test.image_ids, test.image_digests, strict=True)
+        for image_id, digest in zip(test.image_ids, test.pixel_digests, strict=True)
         if digest in by_content
     ]
     if shared:

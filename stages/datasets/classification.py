@@ -40,7 +40,7 @@ class ClassificationDataset(ImageSet):
     def subset(self, positions: Sequence[int]) -> ClassificationDataset:
         """The dataset of the images at these positions, with the same classes."""
         chosen = copy.copy(self)
-        for known in ("image_digests", "images_key", "annotations_key", "key"):
+        for known in ("image_digests", "pixel_digests", "images_key", "annotations_key", "key"):
             vars(chosen).pop(known, None)
         chosen.image_ids = tuple(self.image_ids[position] for position in positions)
         chosen.labels = self.labels[list(positions)]

@@ -131,9 +131,9 @@ class CombinedDataset(Dataset):
         return part.image_file(own_id)
 
     @cached_property
-    def image_digests(self) -> tuple[str, ...]:
-        """`image_digest` of every image, in order. Raises BadImage."""
-        digests = [dict(zip(part.image_ids, part.image_digests, strict=True)) for part in self.parts]
+    def pixel_digests(self) -> tuple[str, ...]:
+        """What determines each image's pixels, in order. Raises BadImage."""
+        digests = [dict(zip(part.image_ids, part.pixel_digests, strict=True)) for part in self.parts]
         return tuple(digests[place][own_id] for place, own_id in map(self.origins.__getitem__, self.image_ids))
 
     def forget(self) -> None:

@@ -65,7 +65,13 @@ class ImageSet:
 
     @cached_property
     def image_digests(self) -> tuple[str, ...]:
-        """`image_digest` of every image, in order; files are read in several threads. Raises BadImage.
+        """`image_digest` of every image, in order. Raises BadImage."""
+        return self.pixel_digests
+
+    @cached_property
+    def pixel_digests(self) -> tuple[str, ...]:
+        """What determines each image's pixels and nothing else, in order, so that copies of an image have the same;
+        files are read in several threads. Raises BadImage.
 
         Warns of images that match their annotations in both orientations.
         """

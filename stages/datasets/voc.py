@@ -55,8 +55,8 @@ log = logging.getLogger("stages.datasets")
 
 ERROR, BACKGROUND, LEAVE_OUT = "error", "background", "leave-out"
 OF_ALL_IMAGES = (
-    "image_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out", "images_with_crowds",
-    "images_not_exhaustive", "record_digests", "_places", "masks_key",
+    "image_digests", "pixel_digests", "images_key", "annotations_key", "_annotations_digest", "key", "left_out",
+    "images_with_crowds", "images_not_exhaustive", "record_digests", "_places", "masks_key",
 )  # fmt: skip
 """Cached properties that a subset must recompute."""
 NOT_EXHAUSTIVE = "not exhaustive"
@@ -196,8 +196,8 @@ class Dataset(ImageSet):
 
     @cached_property
     def image_digests(self) -> tuple[str, ...]:
-        """`image_digest` of every image, in order; files are read in several threads. Raises BadImage."""
-        digests = zip(self.image_ids, super().image_digests, strict=True)
+        """`image_digest` of every image, in order. Raises BadImage."""
+        digests = zip(self.image_ids, self.pixel_digests, strict=True)
         partly = self.images_not_exhaustive
         return tuple(f"{digest} {NOT_EXHAUSTIVE}" if image_id in partly else digest for image_id, digest in digests)
 

@@ -257,6 +257,8 @@ def test_images_that_are_trained_and_tested_on_are_named(call, shared, tmp_path,
     _, _, errors = call(*command, recipe)
     assert "[datasets.test] is used for evaluation, but 2 of its 4 images are also in [datasets.train]: " in errors
     assert f": {train[1]}, copied (there {train[3]}); remove them from one" in errors
+    partly = ("--set", "datasets.train.exhaustive=false")  # copies are copies, however their objects are annotated
+    assert f": {train[1]}, copied (there {train[3]}); remove them from one" in call("status", recipe, *partly)[2]
     recipe.write_text(recipe.read_text().replace("voc:voc:test", "voc:voc:val"))
     assert "is used for evaluation" not in call(*command, recipe)[2]
     quick = ("--method", "sliding-window", "--jobs", 1)
