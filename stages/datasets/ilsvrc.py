@@ -443,8 +443,8 @@ def files_of(home: Path, listed: Sequence[str], split: str) -> dict[str, Files]:
         annotation = [f"{top}/{place}" for top in annotated_in[part] for place in places]
         exists = next((number for number, place in enumerate(at) if images.find(place)), 0)
         chosen = places[exists % len(places)]
-        same = [place for place in annotation if place.endswith(f"/{chosen}")]
-        files[image_id] = Files(at[exists], first_existing(home, same) or f"{part}/{chosen}", part)
+        annotation.sort(key=lambda place: not place.endswith(f"/{chosen}"))  # first where it is if laid out alike
+        files[image_id] = Files(at[exists], first_existing(home, annotation) or f"{part}/{chosen}", part)
     return files
 
 

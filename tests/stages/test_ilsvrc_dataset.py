@@ -233,6 +233,15 @@ def test_a_bad_list(split: str, message: str, tmp_path: Path) -> None:
 # What is annotated
 
 
+def test_annotations_that_lie_in_other_folders_than_their_images_are_found(tmp_path: Path) -> None:
+    """Images in a folder of their class, annotations all in one: an image without one would count as empty."""
+    folder = first_layout(tmp_path)
+    annotations = folder / "ILSVRC2013_DET_bbox_train"
+    for path in list(annotations.rglob("*.xml")):
+        path.rename(annotations / path.name)
+    assert objects_of(opened(folder, "train")) == dict(zip(CLASSES, (3, 4, 1), strict=True))
+
+
 def test_val_is_exhaustive_and_train_is_not(tmp_path: Path) -> None:
     folder = first_layout(tmp_path)
     train, val = opened(folder, "train"), opened(folder, "val")
@@ -245,6 +254,8 @@ def test_val_is_exhaustive_and_train_is_not(tmp_path: Path) -> None:
     assert said.annotations_key != train.annotations_key
     assert said.images_key != train.images_key  # as propose may leave such images out
     assert said.image_digest(f"{CAT}_1") != train.image_digest(f"{CAT}_1")
+    assert said.pixel_digests == train.pixel_digests  # the same files, as the search for copies compares
+    assert said.image_digests == said.pixel_digests
     assert record_digest(said.record(f"{CAT}_1")) != record_digest(train.record(f"{CAT}_1"))
     assert said.annotation_digest(f"{CAT}_1") != train.annotation_digest(f"{CAT}_1")
     assert opened(folder, "test").images_not_exhaustive  # it has no annotations at all
