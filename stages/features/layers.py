@@ -26,12 +26,17 @@ def check_layer(place: str, layer: str, network: PlannedNetwork, features: Any) 
 
 
 def check_objects(features: Any) -> None:
-    """Raises BadSetting if the extract settings `features` are for dense windows, which come without the ground-truth
-    boxes to train on."""
+    """Raises BadSetting if the extract settings `features` leave out the ground-truth boxes to train on, as those for
+    dense windows do."""
     if features.method == "dense":
         raise BadSetting(
             "its features are those of dense windows, without the ground-truth boxes to train on; give it the features "
             "of proposals, from a table of extract with another method"
+        )
+    if features.objects == "none":
+        raise BadSetting(
+            "its features have no objects to train on (objects = 'none' in their table of extract); leave objects out "
+            "there"
         )
 
 

@@ -18,6 +18,8 @@ from stages.eval_segmentation.confusion import class_accuracy
 from stages.segment import STAGE as SEGMENT
 from stages.segment import Settings, check
 from stages.segment.stage import on_demand
+from stages.train_bbox import STAGE as TRAIN_BBOX
+from stages.train_svm import STAGE as TRAIN_SVM
 from stages.train_svr import STAGE as TRAIN
 from stages.train_svr import Settings as TrainingSettings
 from tests.stages.region_caches import disc, region_cache
@@ -242,6 +244,13 @@ def test_classes_without_pixels_are_left_out_of_the_mean(inputs, run_stage, capl
     assert summary["without_pixels"] == ["right"]
     assert summary["mean_accuracy"] == pytest.approx((1 + 1000 / 1100) / 2)
     assert "no pixels in the truth, left out of the mean" in caplog.text
+
+
+@pytest.mark.parametrize("stage", [TRAIN_SVM, TRAIN_BBOX], ids=lambda stage: stage.name)
+def test_detectors_are_not_trained_on_features_without_objects(stage):
+    features = SimpleNamespace(method="warp", objects="none", layers=("fc7", "pool5"))
+    with pytest.raises(BadSetting, match=r"no objects to train on \(objects = 'none' in their table of extract\)"):
+        stage.check(stage.settings(), SimpleNamespace(card=None), {"features": features})
 
 
 def test_training_refuses_features_of_annotated_boxes():
