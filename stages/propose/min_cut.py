@@ -42,6 +42,8 @@ Floats = NDArray[np.float64]
 
 UNITS = 1000
 """Costs are rounded to whole numbers of a thousandth: maximum_flow takes whole capacities."""
+MOST_CAPACITY = np.iinfo(np.int32).max
+"""maximum_flow takes 32 bits; what a superpixel is worth beyond the cost of all its borders decides nothing."""
 COMPACTNESS = 10.0  # SLIC's weight of distance against colour
 ITERATIONS = 10
 LEAST_SUPERPIXEL = 25  # percent of the mean size; smaller ones are joined to a neighbour
@@ -135,7 +137,7 @@ def graph_of(labels: Labels, image: NDArray[np.uint8], contrast: float, smoothne
     sums = [np.bincount(labels.ravel(), lab[:, :, channel].ravel(), count) for channel in range(3)]
     colours = np.stack(sums, axis=1) / areas[:, None]
     sides = [(labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])]
-    touching = np.concatenate([np.stack([one.ravel(), other.ravel()], axis=1) for one, other in sides])
+    touching = np.concatenate([np.stack([first.ravel(), second.ravel()], axis=1) for first, second in sides])
     touching = np.sort(touching[touching[:, 0] != touching[:, 1]], axis=1)
     borders, lengths = np.unique(touching[:, 0] * count + touching[:, 1], return_counts=True)
     pairs = np.stack([borders // count, borders % count], axis=1)
@@ -265,7 +267,8 @@ def minimal_cut(graph: SuperpixelGraph, inside: Members, within: Members, worth:
     first, second = places[between].T
     rows = np.concatenate([first, second, np.full(len(gain), source), loss])
     columns = np.concatenate([second, first, gain, np.full(len(loss), sink)])
-    values = np.concatenate([graph.costs[between], graph.costs[between], net[gain], -net[loss]]).astype(np.int32)
+    values = np.concatenate([graph.costs[between], graph.costs[between], net[gain], -net[loss]])
+    values = np.minimum(values, MOST_CAPACITY).astype(np.int32)
     network = csr_array((values, (rows, columns)), shape=(sink + 1, sink + 1))
     left = network - maximum_flow(network, source, sink).flow
     left.data = np.maximum(left.data, 0)

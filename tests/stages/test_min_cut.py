@@ -74,6 +74,15 @@ def test_a_minimal_cut_is_the_smallest_of_the_best(seed: int) -> None:
     assert minimal_cut(graph, inside, reach, worth).tolist() == smallest.tolist()
 
 
+@pytest.mark.parametrize("factor", [10**6, 10**9])
+def test_a_superpixel_worth_more_than_32_bits_is_worth_more_than_its_borders(factor: int) -> None:
+    """In a row of five the last but one is worth taking, and so is what leads to it; the last is not."""
+    graph = given_graph([(k, k + 1) for k in range(4)], [1000] * 4, [1] * 5)
+    worth = np.array([0, 0, 0, 5000, -5000]) * factor
+    region = minimal_cut(graph, np.arange(5) == 0, np.ones(5, bool), worth)
+    assert region.tolist() == [True, True, True, True, False]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_cuts_are_nested_in_lambda(seed: int) -> None:
     graph, inside, reach, gains = random_graph(seed)
