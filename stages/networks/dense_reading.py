@@ -317,7 +317,8 @@ def pointwise(function: Callable[..., torch.Tensor]) -> Callable[..., Dense]:
 def linear(before: Dense, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Dense:
     """A fully connected layer as a convolution over the units of each window, and over those of its context."""
     kernel = weight.view(len(weight), -1, before.side, before.side)
-    channels, context = before.values.shape[1], before.context
+    context = before.context
+    channels = kernel.shape[1] if context is None else before.values.shape[1]
     values = nn.functional.conv2d(before.values, kernel[:, :channels], bias, dilation=before.dilation)
     if context is not None:
         of_context = kernel[:, channels:].flatten(1)

@@ -109,6 +109,10 @@ def test_an_operation_that_does_not_know_of_context_is_refused() -> None:
     assert torch.relu(dense).context is None  # type: ignore[arg-type, attr-defined]
     with pytest.raises(NotDense):
         torch.relu(joined)  # type: ignore[arg-type]
+    of_both_scales = torch.zeros(5, 4)
+    assert nn.functional.linear(joined, of_both_scales).values.shape == (1, 5, 3, 3)  # type: ignore[arg-type, attr-defined]
+    with pytest.raises(RuntimeError, match="channels"):  # rather than half of the weights in silence
+        nn.functional.linear(dense, of_both_scales)  # type: ignore[arg-type]
 
 
 def test_the_nearest_window_of_the_next_lower_scale_by_hand() -> None:
