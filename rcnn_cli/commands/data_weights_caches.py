@@ -179,7 +179,7 @@ def data_split(
 
     SOURCE is ilsvrc:DIR:SPLIT or voc:DIR:SPLIT. The same source, seed and number of trials give the same lists.
 
-    
+    \b
     Example: rcnn data split ilsvrc:ILSVRC:val -o splits/ --seed 1
     """
     from rcnn_cli.running.data import split_source

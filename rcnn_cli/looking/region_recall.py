@@ -20,7 +20,7 @@ from stages.contract.errors import BadSetting
 from stages.matching.proposals import recall_at
 from stages.matching.regions import RegionCoverage, region_coverage
 from stages.resampling import CONFIDENCE
-from stages.tables import aligned
+from stages.tables import aligned, percent
 
 FILES = ("regions.json",)
 LEVELS = (0.5, 0.7)
@@ -92,11 +92,6 @@ def format_regions(measured: Sequence[dict[str, Any]]) -> str:
     )
     orders = [f"The first N of {cache['name']}: {cache['order']}." for cache in measured]
     return "\n".join([head, *aligned(lines, rules_before=(1,)), *orders])
-
-
-def percent(value: float | None) -> str:
-    """0.123 as "12.3", None as "-"."""
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def with_interval(row: dict[str, Any], name: str) -> str:

@@ -47,16 +47,16 @@ def segmentation_sheet(images: Sequence[Segmented], classes: Sequence[str]) -> P
     uint8 [H, W, 3] RGB."""
     cells, titles = [], []
     present: set[int] = set()
-    for one in images:
-        present |= {*np.unique(one.truth).tolist(), *np.unique(one.labels).tolist()}
+    for shown in images:
+        present |= {*np.unique(shown.truth).tolist(), *np.unique(shown.labels).tolist()}
         for picture in (
-            one.image,
-            draw_labels(one.image, one.truth, len(classes)),
-            draw_labels(one.image, one.labels, len(classes)),
+            shown.image,
+            draw_labels(shown.image, shown.truth, len(classes)),
+            draw_labels(shown.image, shown.labels, len(classes)),
         ):
             cells.append(np.asarray(fitted(picture, CELL)[0]))
-        correct = "" if np.isnan(one.accuracy) else f", {100 * one.accuracy:.0f} % of pixels"
-        titles += [one.name, "truth", f"result{correct}"]
+        correct = "" if np.isnan(shown.accuracy) else f", {100 * shown.accuracy:.0f} % of pixels"
+        titles += [shown.name, "truth", f"result{correct}"]
     sheet = contact_sheet(cells, 3, titles, GAP)
     entries = [Entry(name, class_colours(len(classes))[k]) for k, name in enumerate(classes) if k + 1 in present]
     if VOID in present:
