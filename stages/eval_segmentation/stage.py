@@ -16,7 +16,7 @@ from stages.contract.inputs import Inputs
 from stages.datasets.class_masks import VOID
 from stages.eval_segmentation import Settings
 from stages.eval_segmentation.confusion import class_accuracy, confusion_matrix, resampled_accuracy
-from stages.matching.ground_truth import check_images, listed, warn_of_skipped
+from stages.matching.ground_truth import check_exhaustive, check_images, listed, warn_of_skipped
 from stages.resampling import CONFIDENCE, image_weights, percentile_interval
 
 log = logging.getLogger("stages.eval_segmentation")
@@ -46,6 +46,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     sizes."""
     masks, segmentation = inputs.dataset("masks"), inputs.reader("segmentation")
     check_images("eval-segmentation", segmentation.item_ids, masks, "label maps")
+    check_exhaustive("eval-segmentation", masks, "would count as background")
     labelled = segmentation.manifest["summary"]["classes"]
     if labelled != list(masks.classes):
         raise StageError(

@@ -18,7 +18,7 @@ from stages.features.joined import JoinedFeatures
 from stages.features.linear_models import NEVER_DETECTED
 from stages.features.sparse import sparse_rows
 from stages.masks import check_masks
-from stages.matching.ground_truth import check_images, check_proposals
+from stages.matching.ground_truth import check_exhaustive, check_images, check_proposals
 from stages.plurals import number_of
 from stages.train_svr import Settings
 from stages.train_svr.examples import Examples, all_targets, class_examples, feature_rows, folds_of
@@ -67,6 +67,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         inputs.reader("proposals"),
     )
     check_images("train-svr", features.item_ids, masks, "features")
+    check_exhaustive("train-svr", masks, "would be trained on as background")
     check_proposals("train-svr", proposals, masks)
     check_masks("train-svr", "the overlap of regions", proposals)
     with threadpool_limits(1, user_api="blas"):

@@ -42,7 +42,8 @@ def squares() -> list[np.ndarray]:
 class Squares(Dataset):
     """In each image the left square is of class 0 and the right of class 1; the first row is void."""
 
-    name, classes, image_ids, images_with_crowds = "squares", CLASSES, IMAGES, frozenset()
+    name, classes, image_ids = "squares", CLASSES, IMAGES
+    images_with_crowds = images_not_exhaustive = frozenset()
 
     def __init__(self) -> None:
         pass
@@ -227,6 +228,7 @@ def test_label_maps_of_other_classes_images_or_sizes_are_refused(inputs, run_sta
     for changes, message in (
         ({"classes": ("left", "other")}, "train the regressions on a dataset with the same classes"),
         ({"image_ids": ("a", "b")}, "which are not the 2 of squares"),
+        ({"images_not_exhaustive": frozenset("b")}, "which would count as background"),
         ({"class_mask": lambda image_id: np.zeros((5, 6), np.uint8)}, "has 40 x 30 but 6 x 5 pixels"),
     ):
         dataset = Squares()

@@ -102,7 +102,8 @@ def test_the_objective_is_minimised(loss):
 class Discs(Dataset):
     """Six images with a disc of class 0 or 1 on the left and void pixels in the last row; class 2 has no objects."""
 
-    name, classes, images_with_crowds = "discs", ("round", "circular", "never"), frozenset()
+    name, classes = "discs", ("round", "circular", "never")
+    images_with_crowds = images_not_exhaustive = frozenset()
 
     def __init__(self) -> None:
         self.image_ids = tuple(f"im{number}" for number in range(6))
@@ -232,6 +233,15 @@ def test_proposals_of_other_regions_are_refused(inputs, run_stage, tmp_path):
     )
     with pytest.raises(StageError, match="image 'im0': the features are of other regions than the proposals"):
         run_stage(STAGE, SETTINGS, {**inputs, "proposals": others})
+
+
+def test_images_that_may_show_objects_without_masks_are_refused(inputs, run_stage):
+    masks = Discs()
+    vars(masks)["images_not_exhaustive"] = frozenset(["im3"])
+    with pytest.raises(
+        StageError, match=r"may show objects without an annotation \(exhaustive = false\), which would be"
+    ):
+        run_stage(STAGE, SETTINGS, {**inputs, "masks": masks})
 
 
 def test_settings_that_do_not_fit():
