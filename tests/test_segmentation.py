@@ -14,6 +14,7 @@ from cache import Reader
 from rcnn_cli.report.papers import SEGMENTATION, SEGMENTATION_MEANS
 from rcnn_cli.report.segmentations import papers_table
 from stages.benchmark_classes import VOC_CLASSES
+from stages.datasets.shapes import SHAPES, ShapesSettings, draw_shapes
 from stages.eval_segmentation.stage import label_map
 from tests.in_process import rcnn
 
@@ -201,6 +202,22 @@ def test_a_report_has_the_table_and_the_pictures(finished: tuple[Path, Path, str
     assert "background" in page
     assert 'id="precision"' not in page
     assert "those numbers are not shown here" in page
+
+
+def test_skipped_images_are_left_out_of_training_and_count_as_background(tmp_path: Path) -> None:
+    folder = tmp_path / "voc"
+    draw_shapes(folder, ShapesSettings(train=5, val=1, test=3), masks=True)
+    for image_id in ("train_00002", "test_00001"):
+        (folder / f"JPEGImages/{image_id}.jpg").write_bytes(b"no image")
+    text = RECIPE.replace("masks = true\n\n[", f"masks = true\nclasses = {json.dumps(SHAPES)}\n\n[")
+    for split, count in (("train", 8), ("test", 5)):
+        text = text.replace(f'"shapes:{split}"\nimages = {count}', f'"voc:{folder}:{split}"')
+    (tmp_path / "small.toml").write_text(text)
+    rcnn("run", tmp_path / "small.toml", "--skip-bad-images", work=tmp_path / "work")
+    evaluated = cache_of(tmp_path / "work", "eval-segmentation", "small-test")
+    confusion = evaluated.read("test_00001")["confusion"]
+    assert confusion[1:, 0].sum() > 0
+    assert confusion[:, 1:].sum() == 0
 
 
 def test_proposals_without_masks_are_refused_before_anything_is_made(tmp_path: Path) -> None:

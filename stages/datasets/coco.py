@@ -190,7 +190,7 @@ class CocoDataset(Dataset):
     def class_mask(self, image_id: str) -> ClassMask:
         """What each pixel shows: uint8 [H, W] (see `Dataset.class_mask`). Pixels of objects of several classes, and of
         a crowd and no other object, are VOID."""
-        width, height = self.image_size(image_id)
+        width, height = self._mask_size(image_id)
         mask = np.zeros((height, width), np.uint8)
         for label, of_object in self._masks_of(image_id, crowds=False):
             taken = (mask != 0) & (mask != label + 1)
@@ -202,7 +202,7 @@ class CocoDataset(Dataset):
 
     def object_masks(self, image_id: str) -> ObjectMasks:
         """The labels int32 [n] and masks bool [n, H, W] of the objects that are no crowds, which may overlap."""
-        width, height = self.image_size(image_id)
+        width, height = self._mask_size(image_id)
         objects = [pair for pair in self._masks_of(image_id, crowds=False) if pair[1].any()]
         return stacked([label for label, _ in objects], [mask for _, mask in objects], (height, width))
 
@@ -228,7 +228,7 @@ class CocoDataset(Dataset):
         """The label and mask of each object, or of each crowd."""
         rows, file = self._rows_with_masks(image_id), self.file
         assert file.segmentations is not None
-        size = self.image_size(image_id)
+        size = self._mask_size(image_id)
         for row in rows:
             if file.crowds[row] == crowds:
                 label = int(file.labels[row])

@@ -450,7 +450,7 @@ class Dataset(ImageSet):
         BadDataset if the dataset has no masks.
         """
         path = self.mask_path(image_id)
-        indices = read_indices(path, self.image_size(image_id), self._files.read)
+        indices = read_indices(path, self._mask_size(image_id), self._files.read)
         labels = self._label_of_index[indices]
         if (labels < 0).any():
             raise BadAnnotation(self._unknown_index(path, int(indices[labels < 0][0])))
@@ -464,7 +464,18 @@ class Dataset(ImageSet):
         if not self._has_object_masks:
             return components(class_mask)
         path = self.mask_path(image_id, OBJECT_MASKS)
-        return objects_of(class_mask, read_indices(path, self.image_size(image_id), self._files.read))
+        return objects_of(class_mask, read_indices(path, self._mask_size(image_id), self._files.read))
+
+    def _mask_size(self, image_id: str) -> tuple[int, int]:
+        """(width, height) of the image's masks: the image's, or as annotated where it cannot be read, since a skipped
+        image still counts in an evaluation. Raises BadImage if neither is known."""
+        try:
+            return self.image_size(image_id)
+        except BadImage:
+            stated = self.stated_size(image_id)
+            if stated is None:
+                raise
+            return stated
 
     def mask_path(self, image_id: str, folder: str = CLASS_MASKS) -> Path:
         """The path of an image's mask of classes or of objects, which need not exist. Raises BadDataset if the dataset

@@ -38,6 +38,8 @@ def image_targets(image_id: str, regions: dict[str, Any], proposals: Reader, mas
     `proposals`, or the objects not those of `masks`.
     """
     record = proposals.read(image_id, ["boxes", *COLUMNS])
+    if not len(regions["boxes"]) and not len(record["boxes"]):  # as of a skipped image
+        return np.zeros((0, len(masks.classes)), np.float32)
     labels, objects = masks.object_masks(image_id)
     first = int(regions["is_object"].sum())
     if first not in (0, len(labels)) or not np.array_equal(regions["boxes"][first:], record["boxes"]):
