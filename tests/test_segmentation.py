@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from cache import Reader
+from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.report.papers import SEGMENTATION, SEGMENTATION_MEANS
 from rcnn_cli.report.segmentations import papers_table
 from stages.benchmark_classes import VOC_CLASSES
@@ -156,6 +158,21 @@ def test_a_second_run_makes_nothing_again(finished: tuple[Path, Path, str]) -> N
     again = rcnn("run", recipe, work=work)
     assert "done (" not in again.stderr
     assert json.loads(rcnn("status", recipe, "--json", work=work).stdout)
+
+
+def test_an_image_s_segmentation_depends_on_all_images_of_the_calibration(tmp_path: Path) -> None:
+    """So it is copied from another cache only if the whole calibration is the same."""
+    held_out = RECIPE.replace("segment-training@train", "segment-training@held-out")
+    held_out += '\n[datasets.held-out]\nsource = "shapes:val"\nimages = 2\nmasks = true\n'
+    (tmp_path / "small.toml").write_text(held_out)
+    keys = []
+    for changes in ([], ["datasets.test.images=6"], ["datasets.held-out.images=3"]):
+        graph = Graph(load_recipe(tmp_path / "small.toml", changes), tmp_path / "work")
+        keys.append(graph.item_keys(graph.nodes["segment@test"]))
+    first, more_images, other_calibration = keys
+    assert sorted(first) == [f"test_{number:05d}" for number in range(5)]
+    assert {image_id: more_images[image_id] for image_id in first} == first
+    assert not {*first.values()} & {*other_calibration.values()}
 
 
 def test_a_grid_shows_accuracies_with_intervals(finished: tuple[Path, Path, str]) -> None:

@@ -426,6 +426,8 @@ class Graph:
         of_items: dict[str, dict[str, str]] = {}
         for wanted in node.use.stage.inputs:
             source = node.sources.get(wanted.role)
+            if wanted.all_items:
+                continue
             if isinstance(source, Node) and source.use.stage.by_item:
                 of_items[wanted.role] = self.item_keys(source)
             elif isinstance(source, Described) and (keys := self.image_keys(wanted, source)) is not None:

@@ -21,7 +21,8 @@ class Input:
     crowds are treated differently from other difficult objects. `masks=True`: a dataset's masks matter, and it must
     have them. `only_if=(SETTING, VALUE, ...)`: it is read only if that setting has one of these values. `once=True`:
     the stage reads each item once, so that items may be computed on demand (see `Stage`). `of_trunk=True`: what fills
-    it is made by a network whose trunk is that of the stage's own.
+    it is made by a network whose trunk is that of the stage's own. `all_items=True`: each item of the output depends on
+    all items of the input, and not on its own alone (see `Stage.by_item`).
     """
 
     role: str
@@ -34,6 +35,7 @@ class Input:
     only_if: Condition | None = None
     once: bool = False
     of_trunk: bool = False
+    all_items: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Stage:
       `identity(settings, inputs, work)`, which adds to the key what the settings only name (a file's checksum,
       remembered in the folder `work`); otherwise a key is known without importing the stage.
     - `by_item=True`: an item's record depends only on the settings, on what its datasets and `by_item` caches hold for
-      this item, and on its other inputs, so it can be copied from a cache of other items.
+      this item (or for all, see `Input.all_items`), and on its other inputs, so it can be copied from a cache of other
+      items.
     - `summarise` computes what depends on all items together; `called` gives more descriptive names for its values.
     - `log`: the stage trains a network, and its cache has a log with these columns, which are plotted.
     - `check(settings, network, sources)` raises BadSetting for settings that do not fit what is known before anything

@@ -79,7 +79,7 @@ STAGE = Stage(
         Input("features", kinds=("features",), default=("extract",), once=True),
         Input("more", kinds=("features",), optional=True, once=True),
         Input("svr", kinds=("svr",), default=("train-svr",)),
-        Input("calibration", kinds=("segmentation",), optional=True),
+        Input("calibration", kinds=("segmentation",), optional=True, all_items=True),
     ),
     module="stages.segment.stage",
     follows_split=True,
