@@ -1,8 +1,8 @@
 """Reading cell arrays, structures, numbers and text from MATLAB files of level 5 ("MAT-File Format", versions 5 to 7).
 
-The published boxes of selective search are in this format. SciPy's reader crashes the process on some damaged files.
-Terms as in that document: a file is a sequence of data elements, each a tag (type, number of bytes) followed by its
-bytes, padded to a multiple of eight.
+The published boxes of selective search, CPMC's regions and SBD's masks are in this format. SciPy's reader crashes the
+process on some damaged files. Terms as in that document: a file is a sequence of data elements, each a tag (type,
+number of bytes) followed by its bytes, padded to a multiple of eight.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ NUMBERS = {
 """NumPy's names for the element types; 16 to 18 are text in UTF-8, UTF-16 and UTF-32."""
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 COMPLEX, LOGICAL = 0x800, 0x200
+HDF5 = b"\x89HDF\r\n\x1a\n"
+LARGEST = 1 << 31
+"""Bytes of the largest variable in files of versions 6 and 7; one that claims more is damaged, or made to fill the
+memory."""
 ENCODINGS = {16: "utf-8", 17: "utf-16", 18: "utf-32"}
 DEEPEST = 8
 
 
 def read_variables(raw: bytes, names: Container[str]) -> dict[str, Any]:
     """The variables with these `names` in a file's bytes: a list for a cell array (in MATLAB's column-major order), a
-    list of dicts by field for an array of structures, str for text, an array [rows, columns, ...] for numbers, None for
-    anything else.
+    list of dicts by field for an array of structures, str for text, an array [rows, columns, ...] for numbers, of bool
+    for logical values, None for anything else.
 
     Raises ValueError for bytes that are not a complete file of this format.
     """
@@ -51,12 +55,23 @@ def read_variables(raw: bytes, names: Container[str]) -> dict[str, Any]:
     return variables
 
 
+def is_version_7_3(raw: bytes) -> bool:
+    """Whether a file's bytes are those of version 7.3, which is HDF5 and not read here."""
+    return raw.startswith(b"MATLAB 7.3") or HDF5 in (raw[:8], raw[512:520])
+
+
 def decompressed(content: memoryview) -> bytes:
     """The decompressed bytes. Raises ValueError."""
+    stream = zlib.decompressobj()
     try:
-        return zlib.decompress(content)
+        whole = stream.decompress(content, LARGEST)
     except zlib.error as error:
         raise ValueError(str(error)) from error
+    if not stream.eof:
+        raise ValueError(
+            "a variable has more than 2 GiB" if len(whole) == LARGEST else "a compressed variable is incomplete"
+        )
+    return whole
 
 
 def elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
@@ -108,11 +123,12 @@ def variable(content: memoryview, order: str, names: Container[str] | None, dept
             ]
         if kind == TEXT:
             return name, text(*next(parts), order)
-        if kind in CLASSES and not int(flags[0]) & (COMPLEX | LOGICAL):
+        if kind in CLASSES and not int(flags[0]) & COMPLEX:
             values = numbers(*next(parts), order)
             if len(values) != count:
                 raise ValueError(f"an array of shape {shape} has {len(values)} numbers")
-            return name, values.astype(CLASSES[kind]).reshape(shape, order="F")
+            logical = bool(int(flags[0]) & LOGICAL)
+            return name, values.astype("?" if logical else CLASSES[kind]).reshape(shape, order="F")
     except (StopIteration, IndexError) as error:
         raise ValueError("an array ends too early") from error
     return name, None

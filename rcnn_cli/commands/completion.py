@@ -212,13 +212,14 @@ SOURCE_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "seed": (),
         "other_classes": ("error", "leave-out"),
     },
+    "sbd": {**EXIF, "classes": (), "other_classes": ("error", "leave-out"), "excluded": ()},
     "shapes": {"seed": (), "images": (), "masks": ("true", "false"), "long_tail": ()},
     "shapes-classification": {"seed": (), "per_class": (), "side": ()},
     "folder": EXIF,
 }
 """The options of each kind of source, and their values if they are a fixed few. A copy of those in `stages.datasets`,
 which is not imported here because it needs numpy."""
-WITH_BOXES = ("voc:", "coco:", "yolo:", "ilsvrc:", "shapes:")
+WITH_BOXES = ("voc:", "coco:", "yolo:", "ilsvrc:", "sbd:", "shapes:")
 SPLITS = ("train", "val", "trainval", "test")
 OF_ILSVRC = ("train", "val", "test", "val1", "val2")
 
@@ -244,6 +245,8 @@ def last_parts(kind: str, place: Path, rest: str) -> list[str]:
         return entries(rest.rpartition(":")[2], ())
     if kind in ("yolo", "ilsvrc"):
         return list(SPLITS if kind == "yolo" else OF_ILSVRC)
+    if kind == "sbd":
+        return sorted({path.stem for home in (place, place / "dataset") for path in home.glob("*.txt")})
     sets = sorted(path.stem for path in (place / "ImageSets" / "Main").glob("*.txt"))
     return sets or [name for name in entries(f"{place}/", (".txt",), relative=True) if not name.startswith(".")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ from stages.datasets.voc import (
 from stages.datasets.yolo import open_yolo
 
 FORMS = (
-    "voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT, ilsvrc:DIR:SPLIT, shapes:SPLIT, "
-    "shapes-classification:SPLIT or folder:DIR"
+    "voc:DIR:SPLIT, coco:ANNOTATIONS.json:IMAGES, yolo:DATA.yaml:SPLIT, ilsvrc:DIR:SPLIT, sbd:DIR:SPLIT, "
+    "shapes:SPLIT, shapes-classification:SPLIT or folder:DIR"
 )
 
 
@@ -56,12 +56,12 @@ def open_dataset(
     """The dataset named by `source`.
 
     voc:DIR:SPLIT[:YEAR], coco:ANNOTATIONS.json:IMAGES (a folder), yolo:DATA.yaml:SPLIT, ilsvrc:DIR:SPLIT and
-    shapes:SPLIT are scenes with boxes, of which several may be combined; shapes-classification:SPLIT and folder:DIR
-    (one folder per class) are images of single objects, for pre-training.
+    shapes:SPLIT are scenes with boxes, sbd:DIR:SPLIT with masks, too, of which several may be combined;
+    shapes-classification:SPLIT and folder:DIR (one folder per class) are images of single objects, for pre-training.
 
     `work` is where digests and generated sets are stored. `options` is the rest of the recipe's table: `VocOptions` for
     `voc` (`classes` and `year` may also be given directly), `ClassOptions` for `coco` and `yolo`, `IlsvrcOptions` for
-    `ilsvrc`, `exif` for `folder`;
+    `ilsvrc`, `SbdOptions` for `sbd`, `exif` for `folder`;
     `seed` and `images`, or `per_class` and `side`, for the generated sets; for several sources, their options and
     `prefix_ids`. `~` and $VARIABLES are expanded. Raises BadDataset and BadSetting.
     """
@@ -96,6 +96,8 @@ def open_one(
         return open_yolo(Path(path), last, work=work, options=options, partial=partial)
     if kind == "ilsvrc" and ":" in rest:
         return open_ilsvrc_source(source, expanded(rest, source), work, values, partial)
+    if kind == "sbd" and ":" in rest:
+        return open_sbd_source(source, expanded(rest, source), work, values, partial)
     if kind == "folder" and rest:
         exif = build_settings(ImageOptions, values, source).exif
         folder = Path(expanded(rest, source))
@@ -112,6 +114,16 @@ def open_ilsvrc_source(source: str, rest: str, work: Path, values: Mapping[str, 
     folder, _, split = rest.rpartition(":")
     options = build_settings(IlsvrcOptions, {**values, **files}, source)
     return open_ilsvrc(Path(folder), split, work=work, options=options, partial=partial)
+
+
+def open_sbd_source(source: str, rest: str, work: Path, values: Mapping[str, Any], partial: bool) -> Dataset:
+    """The dataset of `sbd:` and `rest`, DIR:SPLIT; the lists of `excluded` are expanded like sources."""
+    from stages.datasets.sbd import SbdOptions, open_sbd
+
+    options = build_settings(SbdOptions, values, source)
+    options = replace(options, excluded=tuple(expanded(name, source) for name in options.excluded))
+    folder, _, split = rest.rpartition(":")
+    return open_sbd(Path(folder), split, work=work, options=options, partial=partial)
 
 
 def as_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +161,7 @@ def open_combined(sources: Sequence[str], work: Path, values: Mapping[str, Any])
 def names_of_options(source: str) -> set[str]:
     """The names of a source's options."""
     from stages.datasets.ilsvrc import IlsvrcOptions
+    from stages.datasets.sbd import SbdOptions
     from stages.datasets.shapes import COLLECTED, CollectedOptions, ShapesOptions
 
     kinds: dict[str, type] = {
@@ -156,6 +169,7 @@ def names_of_options(source: str) -> set[str]:
         "coco": MaskOptions,
         "yolo": ClassOptions,
         "ilsvrc": IlsvrcOptions,
+        "sbd": SbdOptions,
         "shapes": ShapesOptions,
     }
     kind, _, rest = source.partition(":")

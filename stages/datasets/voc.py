@@ -449,8 +449,10 @@ class Dataset(ImageSet):
         Raises BadAnnotation for a mask that cannot be read, ChangedInput if its file has changed, BadImage, and
         BadDataset if the dataset has no masks.
         """
-        path = self.mask_path(image_id)
-        indices = read_indices(path, self._mask_size(image_id), self._files.read)
+        return self._as_class_mask(self.mask_path(image_id), self._mask_indices(image_id))
+
+    def _as_class_mask(self, path: Path, indices: NDArray[np.uint8]) -> ClassMask:
+        """The indices in a file as a mask of the dataset's classes. Raises BadAnnotation for one of no class."""
         labels = self._label_of_index[indices]
         if (labels < 0).any():
             raise BadAnnotation(self._unknown_index(path, int(indices[labels < 0][0])))
@@ -463,8 +465,11 @@ class Dataset(ImageSet):
         class_mask = self.class_mask(image_id)
         if not self._has_object_masks:
             return components(class_mask)
-        path = self.mask_path(image_id, OBJECT_MASKS)
-        return objects_of(class_mask, read_indices(path, self._mask_size(image_id), self._files.read))
+        return objects_of(class_mask, self._mask_indices(image_id, OBJECT_MASKS))
+
+    def _mask_indices(self, image_id: str, folder: str = CLASS_MASKS) -> NDArray[np.uint8]:
+        """The indices in the file of an image's mask of classes or of objects: uint8 [H, W]. Raises as `class_mask`."""
+        return read_indices(self.mask_path(image_id, folder), self._mask_size(image_id), self._files.read)
 
     def _mask_size(self, image_id: str) -> tuple[int, int]:
         """(width, height) of the image's masks: the image's, or as annotated where it cannot be read, since a skipped

@@ -33,7 +33,7 @@ from stages.boxes import Boxes, clip_boxes, look_normalised
 from stages.contract.errors import ChangedInput, StageError
 from stages.datasets.digests import remembered_of_file
 from stages.input_files import named_file
-from stages.mat_file import read_variables
+from stages.mat_file import is_version_7_3, read_variables
 
 Lookup = Callable[[str], Any]
 FLAT = ("boxes", "offsets", "image_ids")
@@ -43,7 +43,6 @@ ODD = (OSError, LookupError, ArithmeticError, ValueError, TypeError, AttributeEr
 MOST_BOXES = 10_000_000
 """The most boxes of an image: a file that claims more is damaged, or made to fill the memory."""
 MOST_IMAGES = 100_000_000
-HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def resolve_path(file: str) -> Path:
@@ -330,7 +329,7 @@ def mat_lookup(source: Source, sha256: str | None) -> Lookup:
     path, raw = source.path, source.stream.read()
     if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
         raise ChangedInput.of(path)
-    if raw.startswith(b"MATLAB 7.3") or HDF5 in (raw[:8], raw[512:520]):
+    if is_version_7_3(raw):
         raise StageError(f"{path}: is a version 7.3 .mat file; convert it in MATLAB with save(..., '-v7')")
     try:
         content = read_variables(raw, ("boxes", "images"))

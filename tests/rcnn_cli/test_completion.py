@@ -103,7 +103,7 @@ def test_sources_of_datasets(folder: Path) -> None:
     for name in ("toy.json", "data.yaml"):
         (folder / name).write_text("")
     check = ("data", "check")
-    assert offered(*check, "") == ["voc:", "coco:", "yolo:", "ilsvrc:", "shapes:"]
+    assert offered(*check, "") == ["voc:", "coco:", "yolo:", "ilsvrc:", "sbd:", "shapes:"]
     assert offered(*check, "voc:ph") == ["voc:photos/"]
     assert offered(*check, "voc:photos:") == ["voc:photos:test", "voc:photos:train"]
     assert offered(*check, "voc:photos:tr") == ["voc:photos:train"]
@@ -113,6 +113,7 @@ def test_sources_of_datasets(folder: Path) -> None:
     assert offered(*check, "yolo:d") == ["yolo:data.yaml:"]
     assert offered(*check, "yolo:data.yaml:v") == ["yolo:data.yaml:val"]
     assert offered(*check, "ilsvrc:photos:val") == [f"ilsvrc:photos:{split}" for split in ("val", "val1", "val2")]
+    assert offered(*check, "sbd:beside:f") == ["sbd:beside:few"]
     assert offered(*check, "shapes:te") == ["shapes:test"]
     assert offered(*check, "other:") == offered(*check, "voc:nowhere:") == []
     assert offered(*check, "coco:toy.json:pictures", "--set", "") == ["exif=", "classes=", "masks="]
@@ -122,12 +123,13 @@ def test_sources_of_datasets(folder: Path) -> None:
 
 def test_the_options_of_sources_are_those_that_datasets_know() -> None:
     from stages.datasets.ilsvrc import IlsvrcOptions
+    from stages.datasets.sbd import SbdOptions
     from stages.datasets.shapes import ClassificationSettings, ShapesOptions
     from stages.datasets.voc import ClassOptions, ImageOptions, MaskOptions, VocOptions
 
     kinds = {
         "voc": VocOptions, "coco": MaskOptions, "yolo": ClassOptions, "shapes": ShapesOptions, "folder": ImageOptions,
-        "shapes-classification": ClassificationSettings, "ilsvrc": IlsvrcOptions,
+        "shapes-classification": ClassificationSettings, "ilsvrc": IlsvrcOptions, "sbd": SbdOptions,
     }  # fmt: skip
     assert set(kinds) == set(SOURCE_OPTIONS)
     for kind, options in kinds.items():
