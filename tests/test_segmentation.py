@@ -59,6 +59,7 @@ inputs = { more = "extract-foreground" }
 
 [segment-training]
 stage = "segment"
+held_out = true
 inputs = { more = "extract-foreground" }
 
 [segment]
@@ -162,7 +163,7 @@ def test_a_second_run_makes_nothing_again(finished: tuple[Path, Path, str]) -> N
 
 def test_an_image_s_segmentation_depends_on_all_images_of_the_calibration(tmp_path: Path) -> None:
     """So it is copied from another cache only if the whole calibration is the same."""
-    held_out = RECIPE.replace("segment-training@train", "segment-training@held-out")
+    held_out = RECIPE.replace("segment-training@train", "segment-training@held-out").replace("held_out = true\n", "")
     held_out += '\n[datasets.held-out]\nsource = "shapes:val"\nimages = 2\nmasks = true\n'
     (tmp_path / "small.toml").write_text(held_out)
     keys = []

@@ -41,12 +41,22 @@ class Settings:
         at_most=1,
         source="ours",
     )
+    held_out: bool = setting(
+        False,
+        "Whether the images are those of train-svr, each to be scored by regressions that have not seen it.",
+        source="ours",
+    )
 
 
 def check(settings: Settings, network: PlannedNetwork | None, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a threshold where there is a calibration, and for a calibration that has a threshold,
-    and if the proposals have no masks."""
+    """Raises BadSetting for a threshold where there is a calibration, for a calibration that has a threshold, for
+    images that are to be held out where there are no folds, and if the proposals have no masks."""
     check_kept_masks(sources["proposals"], "pasting")
+    if settings.held_out and not sources["svr"].folds:
+        raise BadSetting(
+            "held_out = true, but its regressions have no folds, so all of them have seen the images; set "
+            "train-svr.folds, or leave held_out out"
+        )
     calibration = sources.get("calibration")
     if calibration is None:
         return

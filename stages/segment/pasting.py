@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.features.linear_models import NEVER_DETECTED
 from stages.masks import Mask
 
 BACKGROUND = 0
@@ -42,9 +43,9 @@ def paste(
     """The label of each pixel, uint8 [H, W] (0 for the background, k + 1 for class k), and the segments it came from.
 
     `scores` float32 [n, K]; `mask_of` gives the mask [H, W] of a region; `size` is (width, height). A region is of the
-    class that scores best. Regions are taken from the best score down to `threshold`, at most `most` of them, and
-    pasted under those before: where two overlap, the better one stays. A region is left out if more than the share
-    `most_taken` of it is taken already, or all of it.
+    class that scores best, and of none if no class had examples. Regions are taken from the best score down to
+    `threshold`, at most `most` of them, and pasted under those before: where two overlap, the better one stays. A
+    region is left out if more than the share `most_taken` of it is taken already, or all of it.
     """
     width, height = size
     labels = np.full((height, width), BACKGROUND, np.uint8)
@@ -53,7 +54,7 @@ def paste(
     of_best = np.take_along_axis(scores, best[:, None], axis=1)[:, 0] if len(scores) else np.zeros(0, np.float32)
     chosen: list[tuple[int, int, float, int]] = []
     for row in np.argsort(-of_best, kind="stable").tolist():
-        if len(chosen) == most or of_best[row] < threshold:
+        if len(chosen) == most or of_best[row] < threshold or of_best[row] <= NEVER_DETECTED:
             break
         mask = mask_of(row)
         free = mask & ~taken

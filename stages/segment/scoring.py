@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Reader
+from stages.contract.errors import StageError
 from stages.features.linear_models import LinearSvms, read_svms
 
 
@@ -24,14 +25,19 @@ class Regressions:
     fold_biases: NDArray[np.float32]
     fold_of_image: Mapping[str, int]
 
-    def score(self, image_id: str, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The predicted overlap of each region with each class, float32 [n, K], from cached features [n, D].
+    def score(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The predicted overlap of each region with each class, float32 [n, K], from cached features [n, D]."""
+        return self.whole.score(features)
 
-        An image of a training fold is scored by the regressions trained without that fold.
-        """
+    def score_held_out(self, image_id: str, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """As `score`, for a training image: by the regressions trained without its fold. Raises StageError for another
+        image."""
         fold = self.fold_of_image.get(image_id)
         if fold is None:
-            return self.whole.score(features)
+            raise StageError(
+                f"segment: held_out = true, but the regressions were not trained on image '{image_id}'; give it the "
+                "split of train-svr, or leave held_out out"
+            )
         rows = features.astype(np.float32, copy=False)
         return np.asarray(rows @ self.fold_weights[fold].T + self.fold_biases[fold])
 

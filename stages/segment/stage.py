@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -66,9 +66,8 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
 
 def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> SegmentationOnDemand:
-    """The segmentation of each image, when it is read: of images that are in no training fold, such as photos."""
-    task = Segmenting.of(settings, inputs)
-    return SegmentationOnDemand(replace(task, regressions=replace(task.regressions, fold_of_image={})))
+    """The segmentation of each image, when it is read."""
+    return SegmentationOnDemand(Segmenting.of(settings, inputs))
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
@@ -152,8 +151,12 @@ class Segmenting:
                 "of extract and segment the same proposals"
             )
         width, height = proposals["image_size"].tolist()
+        if self.settings.held_out:
+            scores = self.regressions.score_held_out(image_id, features[own])
+        else:
+            scores = self.regressions.score(features[own])
         labels, segments = paste(
-            self.regressions.score(image_id, features[own]),
+            scores,
             lambda row: read_mask(proposals, row),
             (width, height),
             threshold=self.threshold,

@@ -65,7 +65,7 @@ class Settings:
     folds: int = setting(
         0,
         "Into how many folds the images are divided, for each of which the regressions are trained without it too: "
-        "with them, segment scores training images as if they were new; 0: none.",
+        "with segment.held_out these score the fold's images; 0: none.",
         at_least=0,
         at_most=100,
         source="ours",

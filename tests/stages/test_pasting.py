@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.features.linear_models import NEVER_DETECTED
 from stages.segment.pasting import calibrated_threshold, paste
 
 EVERYTHING: dict[str, Any] = {"threshold": -np.inf, "most": 100, "most_taken": 1.0}
@@ -52,6 +53,11 @@ def test_a_region_of_which_more_than_a_share_is_taken_is_left_out_and_takes_noth
     assert segments.rows.tolist() == [0]
     assert labels == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     assert pasted(scores, [(0, 4), (0, 6), (0, 4)])[1].rows.tolist() == [0, 1]  # nothing of the last is left
+
+
+def test_nothing_is_pasted_of_classes_without_examples():
+    labels, segments = pasted([[NEVER_DETECTED, NEVER_DETECTED], [0.2, NEVER_DETECTED]], [(0, 6), (4, 8)])
+    assert (labels, segments.rows.tolist()) == ([0, 0, 0, 0, 1, 1, 1, 1, 0, 0], [1])
 
 
 def test_nothing_to_paste():

@@ -201,6 +201,10 @@ def test_settings_that_do_not_fit_the_calibration(own, calibration, message):
     with pytest.raises(BadSetting, match=message):
         check(Settings(**own), None, {"proposals": MASKED, "calibration": Settings(**calibration)})
     check(Settings(**own), None, {"proposals": MASKED})
+    for folds, held_out in ((0, False), (5, True)):
+        check(Settings(held_out=held_out), None, {"proposals": MASKED, "svr": TrainingSettings(folds=folds)})
+    with pytest.raises(BadSetting, match="held_out = true, but its regressions have no folds"):
+        check(Settings(held_out=True), None, {"proposals": MASKED, "svr": TrainingSettings()})
     with pytest.raises(BadSetting, match="pasting needs proposals with masks; set masks = true in their table"):
         check(Settings(), None, {"proposals": SimpleNamespace(keeps_masks=False)})
 

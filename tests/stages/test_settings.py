@@ -158,7 +158,7 @@ IDENTITY = {
         *("layer", "C", "epsilon", "loss", "bias_multiplier", "tolerance", "max_iterations", "negatives", "folds"),
         *("target_norm", "norm_seed", "seed"),
     },
-    "segment": {"threshold", "max_segments", "most_taken"},
+    "segment": {"held_out", "threshold", "max_segments", "most_taken"},
     "eval-segmentation": {"bootstrap", "bootstrap_seed"},
     "detect": {"max_per_image", "average_per_image", "nms_iou", "bbox_regression"},
     "eval": {"iou", "metric", "use_difficult"},

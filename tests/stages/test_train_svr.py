@@ -187,7 +187,7 @@ def test_scores_are_the_models_on_features_as_cached(inputs, run_stage):
     stored = inputs["features"].read("im0")["fc6"]
     record = reader.read("round")
     expected = float(record["scale"]) * stored.astype(np.float64) @ record["weights"] + float(record["bias"])
-    scores = read_regressions(reader).score("im0", stored)[:, 0]
+    scores = read_regressions(reader).score(stored)[:, 0]
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert scores[0] > scores[3] > scores[4:].max() - 0.05
 
@@ -214,8 +214,10 @@ def test_an_image_of_a_fold_is_scored_by_the_regressions_without_it(inputs, run_
     fold = folds["im3"]
     weights, bias = record["fold_weights"][fold], record["fold_biases"][fold]
     expected = float(record["scale"]) * stored.astype(np.float32) @ weights + bias
-    np.testing.assert_allclose(regressions.score("im3", stored)[:, 0], expected, atol=1e-5)
-    assert (regressions.score("another image", stored) != regressions.score("im3", stored)).any()
+    np.testing.assert_allclose(regressions.score_held_out("im3", stored)[:, 0], expected, atol=1e-5)
+    assert (regressions.score(stored) != regressions.score_held_out("im3", stored)).any()
+    with pytest.raises(StageError, match="the regressions were not trained on image 'another'"):
+        regressions.score_held_out("another", stored)
 
 
 def test_features_of_two_caches_are_concatenated(inputs, run_stage, tmp_path):
