@@ -37,6 +37,13 @@ def test_halves_of_a_voc_folder(tmp_path: Path) -> None:
     assert "train1.txt: exists; name another folder, or remove it" in refused.stderr
 
 
+def test_a_half_is_divided_again_under_a_name_of_its_own(tmp_path: Path) -> None:
+    folder = first_layout(tmp_path / "data")
+    (tmp_path / "val1.txt").write_text("".join(f"{image_id}\n" for image_id in tuple(VAL)[:2]))
+    rcnn("data", "split", f"ilsvrc:{folder}:{tmp_path / 'val1.txt'}", "-o", tmp_path, work=tmp_path)
+    assert (tmp_path / "val1-1.txt").read_text() + (tmp_path / "val1-2.txt").read_text()
+
+
 def test_halves_of_val_without_the_blacklist(tmp_path: Path) -> None:
     folder = first_layout(tmp_path / "data")
     rcnn("data", "split", f"ilsvrc:{folder}:val", "-o", tmp_path, work=tmp_path)

@@ -182,6 +182,7 @@ def test_a_bad_image_is_named_or_skipped(sets: tuple[str, str], tmp_path: Path) 
         (["missing.toml:train"], "missing.toml: no such recipe"),
         (["{a}", "{a}"], "are the same images; name them once"),
         (["{a}", "{b}", "--threshold", "0"], "0.0 is not in the range"),
+        (["{a}", "{b}", "--threshold", "nan"], "nan is not a finite number"),
         (["{r}:tests"], "has no dataset [datasets.tests], did you mean 'test'?"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rcnn_cli.commands.completion import complete_source, complete_source_option, complete_toml
-from rcnn_cli.commands.options import json_option, load_graph, load_graphs, make_options, output_option
+from rcnn_cli.commands.options import FiniteRange, json_option, load_graph, load_graphs, make_options, output_option
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 from stages.networks import DROPOUTS, NETWORKS, PREPROCESSINGS
@@ -228,7 +228,7 @@ def data_fetch(name: str, directory: Path, mirror: str | None) -> None:
 @click.argument("b", metavar="[B]", required=False, shell_complete=complete_source)
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1.5, min_open=True),
+    type=FiniteRange(0, 1.5, min_open=True),
     default=0.25,
     show_default=True,
     metavar="DISTANCE",

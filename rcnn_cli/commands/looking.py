@@ -10,6 +10,7 @@ import click
 
 from rcnn_cli.commands.completion import complete_image, complete_toml
 from rcnn_cli.commands.options import (
+    FiniteRange,
     execution_options,
     json_option,
     load_graph,
@@ -110,7 +111,7 @@ def recall(
 )
 @click.option(
     "--overlap",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.1,
     show_default=True,
     metavar="IOU",
@@ -157,7 +158,7 @@ def units(
 )
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.5,
     show_default=True,
     help="Draw detections above the score at which precision on the whole split is this; in an image without any, "

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from rcnn_cli.commands.completion import complete_cache, complete_toml
-from rcnn_cli.commands.options import load_graph, recipe_argument
+from rcnn_cli.commands.options import FiniteRange, load_graph, recipe_argument
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 from stages.plurals import number_of
@@ -74,9 +74,7 @@ def cancel(recipe: Path, changes: tuple[str, ...], work: Path | None) -> None:
 @click.command(short_help="Wait until a stage's caches are complete.")
 @recipe_argument
 @click.argument("stage", shell_complete=complete_cache)
-@click.option(
-    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long  [default: never]"
-)
+@click.option("--timeout", type=FiniteRange(0), metavar="SECONDS", help="Give up after this long  [default: never]")
 def wait(recipe: Path, changes: tuple[str, ...], work: Path | None, stage: str, timeout: float | None) -> None:
     """Wait until RECIPE's caches of STAGE are complete, whichever process makes them. Exit status 1 on --timeout.
 

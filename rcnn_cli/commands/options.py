@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,17 @@ class OutputPath(click.Path):
         if not os.fspath(value):
             self.fail("is empty; name a folder or file, or . for the current folder", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range, which "nan" would pass as well."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fails for a number that is not finite."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,7 +160,7 @@ def dask_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--dask, --dask-wait."""
     command = click.option(
         "--dask-wait",
-        type=click.FloatRange(0),
+        type=FiniteRange(0),
         default=300.0,
         show_default=True,
         metavar="SECONDS",

@@ -11,6 +11,7 @@ import click
 
 from rcnn_cli.commands.completion import complete_cache
 from rcnn_cli.commands.options import (
+    FiniteRange,
     adopt_option,
     dask_options,
     execution_options,
@@ -170,7 +171,7 @@ def plan(
 @table_option("--detector", "detections", "The detect table to use  [default: detect, else the recipe's first]")
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Draw detections above the score at which the evaluation has this precision  [default: 0.5, if evaluated]",
 )
 @click.option(

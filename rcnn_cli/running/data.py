@@ -70,8 +70,9 @@ def split_source(
     changes: Sequence[str] = (),
     classes: str | None = None,
 ) -> None:
-    """Writes the ids of two halves of the source, balanced by class, to SPLIT1.txt and SPLIT2.txt in `directory`, and
-    prints how far the counts of the classes are apart. Other arguments as of `check_source`. Raises StageError."""
+    """Writes the ids of two halves of the source, balanced by class, to SPLIT1.txt and SPLIT2.txt in `directory`
+    (SPLIT-1 and SPLIT-2 if SPLIT ends in a digit), and prints how far the counts of the classes are apart. Other
+    arguments as of `check_source`. Raises StageError."""
     from cache.files import cannot
     from stages.datasets.balance import balanced_halves, class_counts
 
@@ -89,7 +90,8 @@ def split_source(
     place, year = re.fullmatch(r"(.*?)(:(?:19|20)\d\d)?", source).groups(default="")  # type: ignore[union-attr]
     folder, _, split = place.rpartition(":")
     stem = Path(split).name.removesuffix(".txt")
-    paths = [directory / f"{stem}{half}.txt" for half in (1, 2)]
+    dash = "-" if stem[-1:].isdigit() else ""
+    paths = [directory / f"{stem}{dash}{half}.txt" for half in (1, 2)]
     for path in paths:
         if os.path.lexists(path):
             raise StageError(f"{path}: exists; name another folder, or remove it")

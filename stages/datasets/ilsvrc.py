@@ -505,8 +505,11 @@ def blacklist_of(home: Path, stated: str | None, has_val: bool) -> frozenset[str
             "use_blacklist = false"
         )
     ids = [image.rpartition("/")[2] for image in list_lines(every)]
-    if out := next((number for number in sorted(numbers) if not 1 <= number <= len(ids)), None):
-        raise BadDataset(f"{path}: names image {out}, and {every} has {len(ids)}; use the lists of one devkit")
+    unknown = [number for number in sorted(numbers) if not 1 <= number <= len(ids)]
+    if unknown:
+        raise BadDataset(
+            f"{path}: names image {unknown[0]}, and {every} has the images 1 to {len(ids)}; use the lists of one devkit"
+        )
     return frozenset(ids[number - 1] for number in numbers)
 
 

@@ -558,9 +558,10 @@ class Dataset(ImageSet):
         if index <= len(names):
             advice = 'list the class, or set other_classes = "leave-out"'
             return f"{path}: has the index {index} ({names[index - 1]}), which is none of the listed classes; {advice}"
+        advice = "correct the mask" if names == VOC_CLASSES else "correct the mask, or list all classes"
         return (
             f"{path}: has the index {index}, but classes have the indices 1 to {len(names)}, the background 0 and void "
-            f"{VOID}; correct the mask, or list all classes"
+            f"{VOID}; {advice}"
         )
 
     def _check_masks(self) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cache import Column, Part, Reader, Record, Schema, Writer
+from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.processes import processes
@@ -67,6 +68,11 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         inputs.reader("proposals"),
     )
     check_images("train-svr", features.item_ids, masks, "features")
+    if settings.folds > len(features.item_ids):
+        raise StageError(
+            f"train-svr: folds = {settings.folds} is more than the {len(features.item_ids)} images of {masks.name}; "
+            "lower it"
+        )
     check_exhaustive("train-svr", masks, "would be trained on as background")
     check_proposals("train-svr", proposals, masks)
     check_masks("train-svr", "the overlap of regions", proposals)

@@ -114,11 +114,13 @@ def test_images_on_the_blacklist_are_left_out(tmp_path: Path) -> None:
 def test_a_blacklist_that_does_not_fit(tmp_path: Path) -> None:
     folder = first_layout(tmp_path)
     own = folder / "mine.txt"
-    own.write_text(f"5 {CAT}\n")
-    with pytest.raises(
-        BadDataset, match=r"mine\.txt: names image 5, and .*val\.txt has 4; use the lists of one devkit"
-    ):
-        opened(folder, "val", blacklist=str(own))
+    for number in (5, 0):
+        own.write_text(f"{number} {CAT}\n")
+        with pytest.raises(
+            BadDataset,
+            match=rf"mine\.txt: names image {number}, and .*val\.txt has the images 1 to 4; use the lists of",
+        ):
+            opened(folder, "val", blacklist=str(own))
     own.write_text(f"{CAT}\n")
     with pytest.raises(BadDataset, match=r"mine\.txt: line 1, .*does not begin with an image's number"):
         opened(folder, "val", blacklist=str(own))

@@ -246,6 +246,11 @@ def test_images_that_may_show_objects_without_masks_are_refused(inputs, run_stag
         run_stage(STAGE, SETTINGS, {**inputs, "masks": masks})
 
 
+def test_more_folds_than_images_are_refused(inputs, run_stage):
+    with pytest.raises(StageError, match="folds = 7 is more than the 6 images of discs; lower it"):
+        run_stage(STAGE, Settings(layer="fc6", folds=7), inputs)
+
+
 def test_settings_that_do_not_fit():
     with pytest.raises(BadSetting, match="folds = 1 leaves nothing to train on"):
         Settings(folds=1)
