@@ -54,5 +54,5 @@ def check_kept_masks(proposals: Any, needed_by: str) -> None:
     if not proposals.keeps_masks:
         raise BadSetting(
             f"{needed_by} needs proposals with masks; set masks = true in their table (selective search), or method = "
-            "'min-cut'"
+            "'min-cut', or 'file' with a folder of masks"
         )

@@ -16,6 +16,7 @@ from stages.contract.card import Input, Stage
 from stages.contract.errors import BadSetting
 from stages.contract.settings import Condition, setting
 from stages.networks import PlannedNetwork
+from stages.propose.endings import BOX_FILES, names_masks
 from stages.propose.methods import METHODS
 
 COMPUTED: Condition = ("method", *(name for name, method in METHODS.items() if not method.listed))
@@ -541,7 +542,7 @@ class Settings:
 
     file: str = setting(
         "",
-        "Method file: the file of boxes, .h5, .npz or .mat.",
+        "Method file: the file of boxes, .h5, .npz or .mat; or a folder of masks, one .mat file per image (CPMC).",
         identity=False,
         by_content=True,
         source="ours",
@@ -559,11 +560,16 @@ class Settings:
     @property
     def keeps_masks(self) -> bool:
         """Whether the cache has the regions' masks."""
-        return self.masks or METHODS[self.method].masks
+        return self.masks or METHODS[self.method].masks or (self.method == FILE[1] and names_masks(self.file))
 
     def __post_init__(self) -> None:
         if self.least_area > self.most_area:
             raise BadSetting(f"least_area = {self.least_area} is more than most_area = {self.most_area}; lower it")
+        if names_masks(self.file) and self.box_format != "auto":
+            raise BadSetting(
+                f"box_format = '{self.box_format}' is for files of boxes, which end in {', '.join(BOX_FILES)}, and "
+                f"file = '{self.file}' is a folder of masks; leave it out"
+            )
         if self.method == RPN[1] and self.only_exhaustive:
             raise BadSetting(
                 "only_exhaustive = true is not for method = 'rpn', whose network is trained on sets that are "

@@ -34,6 +34,8 @@ from stages.contract.errors import ChangedInput, StageError
 from stages.datasets.digests import remembered_of_file
 from stages.input_files import named_file
 from stages.mat_file import is_version_7_3, read_variables
+from stages.propose.endings import names_masks
+from stages.propose.mask_folder import MaskFolder
 
 Lookup = Callable[[str], Any]
 FLAT = ("boxes", "offsets", "image_ids")
@@ -46,15 +48,22 @@ MOST_IMAGES = 100_000_000
 
 
 def resolve_path(file: str) -> Path:
-    """`file` with `~` and `$VARIABLES` expanded. Raises StageError if it is empty or does not exist."""
+    """`file` with `~` and `$VARIABLES` expanded: a file, or a folder of masks. Raises StageError if it is empty or does
+    not exist."""
     if not file:
         raise StageError("propose: file is not set; method = 'file' needs file = the path of a .h5, .npz or .mat file")
+    folder = Path(os.path.expandvars(file)).expanduser()
+    if names_masks(file) and folder.is_dir():
+        return folder
     return named_file(file, "proposals file", "propose.file")
 
 
-def open_boxes(settings: Any, key: Mapping[str, Any]) -> BoxFile:
-    """Opens the file named in the settings, whose content must be what the `key` was made from."""
-    return BoxFile(resolve_path(settings.file), settings.box_format, key.get("file_sha256"))
+def open_boxes(settings: Any, key: Mapping[str, Any]) -> BoxFile | MaskFolder:
+    """Opens the file or folder named in the settings, whose content must be what the `key` was made from."""
+    path = resolve_path(settings.file)
+    if path.is_dir():
+        return MaskFolder(path, key.get("file_sha256"))
+    return BoxFile(path, settings.box_format, key.get("file_sha256"))
 
 
 class BoxFile:

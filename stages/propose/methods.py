@@ -42,10 +42,12 @@ def cuts_key(settings: Any, work: Path | None) -> dict[str, Any]:
 
 
 def file_key(settings: Any, work: Path | None) -> dict[str, Any]:
-    """The SHA-256 of the boxes in the file, or of its bytes."""
+    """The SHA-256 of the boxes in the file, or of its bytes, or of all files in a folder of masks."""
     from stages.propose.box_file import content_sha256, resolve_path
+    from stages.propose.mask_folder import folder_sha256
 
-    return {"file_sha256": content_sha256(resolve_path(settings.file), work)}
+    path = resolve_path(settings.file)
+    return {"file_sha256": folder_sha256(path, work) if path.is_dir() else content_sha256(path, work)}
 
 
 def edges_key(settings: Any, work: Path | None) -> dict[str, Any]:
@@ -74,7 +76,8 @@ class Method:
     share a box, in the order that the cache keeps. With `masks=True` they always have masks. The module may have
     `check_available()`, which raises StageError if a library is missing, and `advice(settings, size)`, a warning about
     images of this size, or "". If `listed=True`, the method lists the boxes of known images and has none for others:
-    the module has `open_boxes(settings, key)` instead, which returns an object with `path` and `boxes(image_id)`. With
+    the module has `open_boxes(settings, key)` instead, which returns an object with `path` and `boxes(image_id)`, or a
+    `MaskFolder` (mask_folder.py). With
     `announcement(settings)` it says something at the start of a run.
 
     If `reads_maps=True`, boxes come from the maps of a network (Faster R-CNN), and the module has

@@ -26,6 +26,7 @@ from stages.images.reading import ImageFile
 from stages.plurals import number_of
 from stages.propose import Settings
 from stages.propose.box_file import BoxFile, fit_to_image
+from stages.propose.mask_folder import MaskFile, MaskFolder
 from stages.propose.methods import METHODS
 from stages.propose.selection import (
     Proposals,
@@ -49,13 +50,15 @@ SCHEMA = Schema(
 @dataclass(frozen=True)
 class Task:
     """One image to propose for. `key`: what the cache's key was made from (see `Method`). `listed`: its boxes from a
-    file, else None; `source` names that file and the image. `searched`: whether the image gets proposals at all."""
+    file, else None; `source` names that file and the image. `masks`: its file of masks, if there is one. `searched`:
+    whether the image gets proposals at all."""
 
     image_id: str
     file: ImageFile
     key: Mapping[str, Any]
     listed: Boxes | None = None
     source: str = ""
+    masks: MaskFile | None = None
     searched: bool = True
 
 
@@ -190,7 +193,7 @@ class Feed:
         self,
         settings: Settings,
         dataset: Dataset,
-        listed: BoxFile | None,
+        listed: BoxFile | MaskFolder | None,
         parts: Iterable[Part],
         key: Mapping[str, Any],
     ) -> None:
@@ -219,6 +222,8 @@ class Feed:
             return Task(image_id, file, self.key, searched=False)
         if self.listed is None:
             return Task(image_id, file, self.key)
+        if isinstance(self.listed, MaskFolder):
+            return Task(image_id, file, self.key, masks=self.listed.file(image_id))
         return Task(image_id, file, self.key, self.listed.boxes(image_id), f"{self.listed.path}: image '{image_id}'")
 
     def warn(self, file: ImageFile) -> None:
@@ -255,7 +260,11 @@ def propose(settings: Settings, task: Task) -> Outcome:
     """The boxes of one image by the method of `settings`, the first `max_boxes` of them by priority."""
     if not task.searched:
         return Outcome(without_boxes(schema_of(settings), task.file.size))
-    if task.listed is not None:
+    if task.masks is not None:
+        size = task.file.size
+        proposals, cut = task.masks.proposals(size), 0
+        rows = np.arange(len(proposals.boxes))
+    elif task.listed is not None:
         size = task.file.size
         fitting, cut = fit_to_image(task.listed, *size, task.source)
         proposals, rows = Proposals(fitting), first_distinct_rows(fitting)

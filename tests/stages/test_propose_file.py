@@ -211,8 +211,9 @@ def test_other_endings_and_missing_files(tmp_path):
         resolve_path(str(tmp_path / "none.npz"))
     with pytest.raises(StageError, match="file is not set"):
         resolve_path("")
+    (tmp_path / "boxes.npz").mkdir()
     with pytest.raises(StageError, match=r"is a folder, not a proposals file; correct propose\.file"):
-        resolve_path(str(tmp_path))
+        resolve_path(str(tmp_path / "boxes.npz"))
 
 
 @pytest.mark.parametrize("text", ["$RCNN_NOWHERE/boxes.h5", "${RCNN_NOWHERE}/boxes.h5"])
