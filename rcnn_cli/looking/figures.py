@@ -10,7 +10,7 @@ import numpy as np
 
 from cache import CacheError, Reader
 from rcnn_cli.looking.evaluated import open_evaluation
-from rcnn_cli.looking.ilsvrc2013 import is_ilsvrc2013, published_aps
+from rcnn_cli.looking.ilsvrc2013 import FIGURE_3, is_ilsvrc2013, published_aps
 from rcnn_cli.looking.recall import covering
 from rcnn_cli.looking.units import features_nodes
 from rcnn_cli.outputs import OutputFolder
@@ -416,7 +416,9 @@ def box_plots(graphs: Sequence[Graph], path: Path) -> str:
     classes = next(iter(summaries.values()))["classes"]
     if is_ilsvrc2013(classes):
         aps["R-CNN BB on test, the paper's Table 8"] = published_aps(classes)
-    plot_box_plots(aps, path)
+        plot_box_plots(aps, path, [bar for bar in FIGURE_3 if bar[0] != "R-CNN BB"])
+    else:
+        plot_box_plots(aps, path)
     return remark
 
 

@@ -25,6 +25,7 @@ MOST_PLOTS = 200
 PLOT_WIDTH = 2.4
 OUTLIER = 1.5
 MOST_OUTLIERS = 6
+BARS_WIDTH = 4.2
 MOST_BESIDE = 2
 WIDEST_NAME = 26
 TITLE_WIDTH = 200
@@ -267,8 +268,12 @@ def images_to_show(
     return [detections.image_ids[place] for place in sorted(chosen)]
 
 
-def plot_box_plots(evaluations: Mapping[str, Mapping[str, float]], path: Path) -> None:
+def plot_box_plots(
+    evaluations: Mapping[str, Mapping[str, float]], path: Path, published: Sequence[tuple[str, float]] = ()
+) -> None:
     """Figure 3 as a PNG: a box plot of all classes' APs per evaluation; `evaluations` maps name to class to AP.
+
+    With `published` mAP, (name, percent), bars on the left compare those of the evaluations with them.
 
     As in the paper, the line marks the median, the box the quartiles, the whiskers the extremes, and each AP is a dot,
     all in the evaluation's colour except for the black median; the diamond is the mean. The worst and the best class
@@ -276,8 +281,12 @@ def plot_box_plots(evaluations: Mapping[str, Mapping[str, float]], path: Path) -
     """
     names = list(evaluations)
     values = [100 * np.array(list(aps.values())) for aps in evaluations.values()]
-    figure = new_figure(1.6 + 1.9 * len(names), 4.8)
-    ax = figure.subplots()
+    figure = new_figure(1.6 + 1.9 * len(names) + (BARS_WIDTH if published else 0), 4.8)
+    if published:
+        bars, ax = figure.subplots(1, 2, gridspec_kw={"width_ratios": [BARS_WIDTH, 1.6 + 1.9 * len(names)]})
+        draw_means(bars, [(wrapped(name), aps.mean()) for name, aps in zip(names, values, strict=True)], published)
+    else:
+        ax = figure.subplots()
     parts = ax.boxplot(
         values, positions=range(len(names)), whis=(0, 100), widths=0.36, showmeans=True,
         medianprops={"color": "black", "linewidth": 2}, capprops={"color": MUTED}, whiskerprops={"linestyle": "--"},
@@ -305,6 +314,21 @@ def plot_box_plots(evaluations: Mapping[str, Mapping[str, float]], path: Path) -
     ax.tick_params(labelsize=8, length=2)
     plain(ax, "y")
     save(figure, path)
+
+
+def draw_means(ax: Any, own: Sequence[tuple[str, float]], published: Sequence[tuple[str, float]]) -> None:
+    """Horizontal bars of mAP in percent, the best on top: `own` in their evaluations' colours, `published` in grey."""
+    every = [(*bar, series_colour(number)) for number, bar in enumerate(own)] + [(*bar, MUTED) for bar in published]
+    every.sort(key=lambda bar: bar[1])
+    names, means, colours = zip(*every, strict=True)
+    ax.barh(range(len(every)), means, color=colours, height=0.7)
+    for place, mean in enumerate(means):
+        ax.annotate(f"{mean:.1f}", (mean, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(every)), names)
+    ax.set_xlabel("mAP, percent", fontsize=9)
+    ax.set_xlim(0, 1.15 * max(means))
+    ax.tick_params(labelsize=8, length=2)
+    plain(ax, "x")
 
 
 def wrapped(name: str) -> str:

@@ -56,7 +56,11 @@ def test_labels_move_as_little_as_they_must() -> None:
 
 
 def test_box_plots_show_median_and_every_class(tmp_path: Path) -> None:
-    plot_box_plots({"one": {"cat": 0.9, "dog": 0.5, "owl": 0.1}, "two": {"cat": 0.8}}, tmp_path / "new/box.png")
+    evaluations = {"one": {"cat": 0.9, "dog": 0.5, "owl": 0.1}, "two": {"cat": 0.8}}
+    plot_box_plots(evaluations, tmp_path / "new/box.png")
+    plot_box_plots(evaluations, tmp_path / "bars.png", [("published", 31.4)])
+    widths = [Image.open(tmp_path / name).width for name in ("new/box.png", "bars.png")]
+    assert widths[0] < widths[1]
     picture = np.asarray(Image.open(tmp_path / "new/box.png").convert("RGB")).astype(int)
     black = picture.max(axis=2) < 30
     medians = np.flatnonzero(black[:, 100:].sum(axis=1) > 60)
