@@ -159,7 +159,7 @@ def format_table(compared: Compared, values: dict[str, Any]) -> str:
     """How many images have duplicates, and the first of the pairs."""
     found, b = compared.found, compared.other
     total = len(b.images.image_ids)
-    where = f"in {compared.a.name} ({number_of(len(compared.a.images.image_ids), 'image')})"
+    where = f"also in {compared.a.name} ({number_of(len(compared.a.images.image_ids), 'image')})"
     images = values["images_with_duplicates"]
     counts = {
         "the same file": images["same_file"],
@@ -169,7 +169,7 @@ def format_table(compared: Compared, values: dict[str, Any]) -> str:
     }
     rows = [[words, f"{count:,}", f"{100 * count / total:.2f} %"] for words, count in counts.items()]
     lines = [
-        f"{b.name}: {number_of(total, 'image')}, with duplicates {where if compared.b else 'among them'}",
+        f"{b.name}: {number_of(total, 'image')}; {where if compared.b else 'twice among them'}:",
         *aligned(rows, rules_before=()),
     ]
     without = [side.name for side in sides(compared) if not values["with_flickr_id"][side.name]]
@@ -183,7 +183,8 @@ def format_table(compared: Compared, values: dict[str, Any]) -> str:
         lines.append(f"{number_of(count, 'image')} of a single colour {'has' if count == 1 else 'have'} no descriptor.")
     lines += pair_lines(compared)
     if found.closest_others:
-        lines.append(f"The closest of all other pairs: {found.closest_others[0].distance:.3f}.")
+        others = "all other pairs" if found.pairs else "all pairs"
+        lines.append(f"The closest of {others}: {found.closest_others[0].distance:.3f}.")
     return "\n".join(lines)
 
 

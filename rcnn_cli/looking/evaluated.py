@@ -88,7 +88,8 @@ def evaluation_node(graph: Graph, name: str | None = None) -> Node:
     """
     nodes = evaluations_of(graph)
     if not nodes:
-        raise StageError(f"{graph.recipe.path}: has no evaluation; add a table [eval]")
+        advice = "this is for detections, not for label maps" if graph.making("accuracy") else "add a table [eval]"
+        raise StageError(f"{graph.recipe.path}: has no evaluation of detections; {advice}")
     if name is None:
         return nodes[0]
     chosen = [node for node in nodes if node.use.name == name]

@@ -468,9 +468,10 @@ def check_annotated(home: Path, files: Any) -> None:
     """Raises BadDataset if a part that has annotations has no folder of them; otherwise each of its images would count
     as one without objects."""
     for part in sorted({place.part for place in files} - {TEST}):
-        if not annotation_folders(home, [part]):
+        folders = annotation_folders(home, [part])
+        if not any(next((home / place).rglob(f"*{XML[0]}"), None) for place in folders):
             raise BadDataset(
-                f"{home}: has no folder with the annotations of {part}; unpack them, as ILSVRC2013_DET_bbox_{part} or "
+                f"{home}: has no annotations of {part}; unpack them, as ILSVRC2013_DET_bbox_{part} or "
                 f"Annotations/DET/{part}"
             )
 

@@ -37,9 +37,11 @@ def read_indices(path: Path, size: tuple[int, int], read: Callable[[Path], bytes
     if not content.startswith(PNG) or len(content) < HEADER:
         raise BadAnnotation(f"{path}: is not a PNG file; write masks as PNG, with a palette")
     if content[COLOUR_TYPE] != PALETTE and (content[COLOUR_TYPE], content[DEPTH]) != (GREY, 8):
+        depth = content[DEPTH]
+        values = f"grey values of {depth} bit{'s' if depth > 1 else ''}" if content[COLOUR_TYPE] == GREY else "colours"
         raise BadAnnotation(
-            f"{path}: has colours or grey values of {content[DEPTH]} bits, not indices of classes; write it with a "
-            "palette, or with the indices as grey values of 8 bits"
+            f"{path}: has {values}, not indices of classes; write it with a palette, or with the indices as 8-bit grey "
+            "values"
         )
     stated = struct.unpack(">II", content[SIZE])
     if stated != size:

@@ -187,7 +187,7 @@ def test_what_is_not_there_is_one_sentence(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(IncompleteCache, match=r"eval-b is not complete; run `rcnn run .*two.toml` first"):
         open_evaluation(graph, "eval-b")
     without = graph_of(scene, RECIPE.replace("[eval]", ""), "without")
-    with pytest.raises(StageError, match=r"without.toml: has no evaluation; add a table \[eval\]"):
+    with pytest.raises(StageError, match=r"without.toml: has no evaluation of detections; add a table \[eval\]"):
         open_evaluation(without)
     other = graph_of(scene, RECIPE.replace("[detect]", "[detect]\nnms_iou = 0.5"), "other")
     with pytest.raises(IncompleteCache, match="detect@test is not complete"):

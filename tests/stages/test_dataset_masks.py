@@ -198,9 +198,9 @@ def test_grey_values_of_eight_bits_are_indices(tmp_path: Path) -> None:
 
 
 BAD = [
-    (encoded(Image.new("RGB", (4, 3)), format="PNG"), "has colours or grey values of 8 bits, not indices"),
-    (encoded(Image.new("1", (4, 3)), format="PNG"), "has colours or grey values of 1 bits, not indices"),
-    (encoded(Image.new("I;16", (4, 3)), format="PNG"), "has colours or grey values of 16 bits, not indices"),
+    (encoded(Image.new("RGB", (4, 3)), format="PNG"), "has colours, not indices"),
+    (encoded(Image.new("1", (4, 3)), format="PNG"), "has grey values of 1 bit, not indices"),
+    (encoded(Image.new("I;16", (4, 3)), format="PNG"), "has grey values of 16 bits, not indices"),
     (encoded(Image.new("L", (4, 3)), format="JPEG"), "is not a PNG file"),
     (b"", "is not a PNG file"),
     (encoded(Image.new("L", (3, 4)), format="PNG"), "has 3 x 4 pixels but its image has 4 x 3"),

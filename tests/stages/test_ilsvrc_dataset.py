@@ -75,8 +75,11 @@ def test_a_missing_annotation_is_an_image_without_objects_and_said(tmp_path: Pat
 def test_a_folder_of_annotations_that_was_never_unpacked_is_an_error(tmp_path: Path) -> None:
     folder = first_layout(tmp_path)
     (folder / "ILSVRC2013_DET_bbox_val").rename(folder / "elsewhere")
-    with pytest.raises(BadDataset, match="has no folder with the annotations of val; unpack them"):
-        opened(folder, "val")
+    for unpacked in (False, True):
+        if unpacked:
+            (folder / "ILSVRC2013_DET_bbox_val").mkdir()
+        with pytest.raises(BadDataset, match="has no annotations of val; unpack them"):
+            opened(folder, "val")
     (folder / "ILSVRC2013_DET_train").rename(folder / "images")
     with pytest.raises(BadDataset, match="has no folder with the images of train"):
         opened(folder, "train")
