@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import pickle
 import signal
 import threading
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from joblib import Parallel
 
     from cache import Part, Writer
+
+WARNINGS, OF_RESOURCES = "PYTHONWARNINGS", "ignore:resource_tracker"
+"""Python's list of filters, and the one for warnings that begin with this word."""
 
 Fill = Callable[["Iterable[Part]", Progress], None]
 
@@ -78,7 +82,7 @@ def processes(stage: str, jobs: int, *, ordered: bool = True, waiting: int = 0) 
         return
     from joblib import Parallel, parallel_config
 
-    with ending_with_their_manager():
+    with ending_with_their_manager(), unwarned_of_semaphores():
         try:
             with parallel_config(backend="loky", inner_max_num_threads=1):
                 parallel = Parallel(
@@ -146,6 +150,21 @@ def ending_with_their_manager() -> Iterator[None]:
     finally:
         if threading.excepthook is end:
             threading.excepthook = before
+
+
+@contextlib.contextmanager
+def unwarned_of_semaphores() -> Iterator[None]:
+    """joblib's resource tracker, a process that is started in this block, does not warn of the semaphores that it
+    removes if Ctrl-C comes while the others are starting."""
+    before = os.environ.get(WARNINGS)
+    os.environ[WARNINGS] = ",".join(filter(None, [before, OF_RESOURCES]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[WARNINGS]
+        else:
+            os.environ[WARNINGS] = before
 
 
 def end_processes() -> None:

@@ -119,3 +119,15 @@ def test_large_arrays_go_to_processes_without_files_in_memory() -> None:
     """joblib keeps such files to the end: of an SVM's training all rounds of all classes, tens of gigabytes."""
     with processes("numbers", 2) as workers:
         assert list(workers.map(type, [(np.zeros(300_000),)] * 3)) == [np.ndarray] * 3
+
+
+def test_the_tracker_of_semaphores_is_quiet_and_the_callers_filters_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error::SyntaxWarning")
+    with processes("stage", 2) as workers:
+        (inside,) = set(workers.map(os.getenv, [("PYTHONWARNINGS",)] * 2))
+    assert inside == "error::SyntaxWarning,ignore:resource_tracker"
+    assert os.environ["PYTHONWARNINGS"] == "error::SyntaxWarning"
+    monkeypatch.delenv("PYTHONWARNINGS")
+    with processes("stage", 2) as workers:
+        assert list(workers.map(abs, [(-1,)])) == [1]
+    assert "PYTHONWARNINGS" not in os.environ
