@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from stages.contract.threads import refuse_dead_threads
 if TYPE_CHECKING:
     from joblib import Parallel
 
-    from cache import Part, Writer
+    from cache import Part, Record, Writer
 
 WARNINGS, OF_RESOURCES = "PYTHONWARNINGS", "ignore:resource_tracker"
 """Python's list of filters, and the one for warnings that begin with this word."""
@@ -207,6 +207,40 @@ def fill_part(work: Path, part: Part) -> tuple[int, int]:
     count = Count()
     unpickled(work)([part], count)
     return count.items, count.rows
+
+
+def fit_classes(
+    stage: str,
+    examples_of: Callable[[str], Any],
+    fit: Callable[[Any], Record],
+    report: Callable[[str, Record], None],
+    output: Writer,
+    execution: Execution,
+) -> None:
+    """Fits a model for each class, the items of `output`: all parts that this process can claim, each in one of
+    `execution.jobs` processes.
+
+    `examples_of` collects the examples of a class here; `fit`, which must be picklable, makes of them the class's
+    record, with their number as `examples`; `report` says what there is to say of it. Raises as `Processes.map`.
+    """
+    with (
+        processes(stage, execution.jobs) as workers,
+        execution.progress(stage, output.remaining_items, "classes") as bar,
+    ):
+        tasks = ((fit, part, [examples_of(name) for name in part.item_ids]) for part in output.claim())
+        for part, records in workers.map(fit_part, tasks):
+            for name, record in zip(part.item_ids, records, strict=True):
+                report(name, record)
+            output.write(part, records)
+            bar.advance(len(records), sum(int(record["examples"]) for record in records))
+
+
+def fit_part(fit: Callable[[Any], Record], part: Part, examples: Sequence[Any]) -> tuple[Part, list[Record]]:
+    """The records of a part's classes, on one thread: the bits of a product may depend on the number of threads."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        return part, [fit(of_class) for of_class in examples]
 
 
 @functools.lru_cache(maxsize=1)

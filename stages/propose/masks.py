@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from cache import Record
 from stages.contract.errors import StageError
-from stages.masks import COUNTS, Characters
+from stages.masks import COUNTS, MOST_GROUPS, Characters
 from stages.propose.compiled import compiled
 from stages.propose.grouping import Integers, Tree
 from stages.propose.segmentation import Labels
 
 Bytes = NDArray[np.uint8]
-MOST_CHARACTERS = 8
-"""Of a number of up to 35 bits; images have at most 2^30 pixels."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ def encode_tree(
         region = regions[number]
         first, leaves = spans[region, 0], np.uint32(spans[region, 1] - spans[region, 0])
         first_run, last_run = columns[boxes[region, 0]], columns[boxes[region, 2]]
-        most = end + MOST_CHARACTERS * (last_run - first_run + 2)
+        most = end + MOST_GROUPS * (last_run - first_run + 2)
         if most > len(text):
             longer = np.empty(2 * most, np.uint8)
             longer[:end] = text[:end]

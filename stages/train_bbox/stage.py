@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cache import Column, Part, Reader, Record, Schema, Writer
+from cache import Column, Reader, Record, Schema, Writer
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
-from stages.contract.processes import processes
+from stages.contract.processes import fit_classes
 from stages.features.reading import feature_scale, layer_dimension
 from stages.matching.ground_truth import check_images
 from stages.plurals import number_of
@@ -51,8 +52,7 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
     """
     features, dataset = inputs.reader("features"), inputs.dataset("images")
     check_images("train-bbox", features.item_ids, dataset, "features")
-    total = output.remaining_items
-    if not total:
+    if not output.remaining_items:
         return
     with threadpool_limits(1, user_api="blas"):
         scale = feature_scale(features, settings.layer, target_norm=settings.target_norm, seed=settings.norm_seed)
@@ -60,24 +60,8 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
             features, dataset, settings.min_overlap, settings.difficult, settings.only_exhaustive
         )
         labels = {name: label for label, name in enumerate(output.item_ids)}
-        own = ((part, [examples.of_class(labels[name]) for name in part.item_ids]) for part in output.claim())
-        tasks = ((part, of_part, features, scale, settings) for part, of_part in own)
-        with (
-            processes("train-bbox", execution.jobs) as workers,
-            execution.progress("train-bbox", total, "classes") as bar,
-        ):
-            for part, records in workers.map(fit_part, tasks):
-                report(part, records)
-                output.write(part, records)
-                bar.advance(len(records), sum(int(record["examples"]) for record in records))
-
-
-def fit_part(
-    part: Part, examples: Sequence[Examples], features: Reader, scale: float, settings: Settings
-) -> tuple[Part, list[Record]]:
-    """The regressors of a part's classes, on one thread: the bits of a product may depend on the number of threads."""
-    with threadpool_limits(1, user_api="blas"):
-        return part, [fit_class(of_class, features, scale, settings) for of_class in examples]
+        fit_examples = functools.partial(fit_class, features=features, scale=scale, settings=settings)
+        fit_classes("train-bbox", lambda name: examples.of_class(labels[name]), fit_examples, report, output, execution)
 
 
 def fit_class(examples: Examples, features: Reader, scale: float, settings: Settings) -> Record:
@@ -118,21 +102,18 @@ def record_of(
     }
 
 
-def report(part: Part, records: Sequence[Record]) -> None:
-    """Logs the regression errors of a part's classes, and warns of classes without examples."""
-    for name, record in zip(part.item_ids, records, strict=True):
-        if not record["examples"]:
-            logger.warning(
-                "class '%s': no region overlaps an object enough to train on; its boxes stay as they are", name
-            )
-        else:
-            logger.debug(
-                "class '%s': %s, mean squared error %.4f before regression, %.4f after",
-                name,
-                number_of(int(record["examples"]), "example"),
-                record["error_before"],
-                record["error_after"],
-            )
+def report(name: str, record: Record) -> None:
+    """Logs the regression errors of a class, and warns if it has no examples."""
+    if not record["examples"]:
+        logger.warning("class '%s': no region overlaps an object enough to train on; its boxes stay as they are", name)
+    else:
+        logger.debug(
+            "class '%s': %s, mean squared error %.4f before regression, %.4f after",
+            name,
+            number_of(int(record["examples"]), "example"),
+            record["error_before"],
+            record["error_after"],
+        )
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:

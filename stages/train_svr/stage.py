@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cache import Column, Part, Reader, Record, Schema, Writer
+from cache import Column, Reader, Record, Schema, Writer
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
-from stages.contract.processes import processes
+from stages.contract.processes import fit_classes
 from stages.features.joined import JoinedFeatures
 from stages.features.linear_models import NEVER_DETECTED
 from stages.features.sparse import sparse_rows
@@ -59,8 +60,7 @@ def schema(settings: Settings, inputs: Inputs) -> Schema:
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Trains the classes of all parts it can claim, `jobs` at a time, each in its own process."""
-    total = output.remaining_items
-    if not total:
+    if not output.remaining_items:
         return
     features, masks, proposals = (
         JoinedFeatures.of(inputs, settings.layer),
@@ -81,30 +81,12 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         targets = all_targets(features, proposals, masks)
         scale = features.scale(settings.target_norm, settings.norm_seed)
         labels = {name: label for label, name in enumerate(output.item_ids)}
-        own = (
-            (
-                part,
-                [class_examples(targets, labels[name], settings.negatives, settings.seed) for name in part.item_ids],
-            )
-            for part in output.claim()
-        )
-        tasks = ((part, of_part, features, scale, settings) for part, of_part in own)
-        with (
-            processes("train-svr", execution.jobs) as workers,
-            execution.progress("train-svr", total, "classes") as bar,
-        ):
-            for part, records in workers.map(fit_part, tasks):
-                report(part, records)
-                output.write(part, records)
-                bar.advance(len(records), sum(int(record["examples"]) for record in records))
+        fit_examples = functools.partial(fit_class, features=features, scale=scale, settings=settings)
 
+        def examples_of(name: str) -> Examples:
+            return class_examples(targets, labels[name], settings.negatives, settings.seed)
 
-def fit_part(
-    part: Part, examples: Sequence[Examples], features: JoinedFeatures, scale: float, settings: Settings
-) -> tuple[Part, list[Record]]:
-    """The regressions of a part's classes, on one thread: the bits of a product may depend on the number of threads."""
-    with threadpool_limits(1, user_api="blas"):
-        return part, [fit_class(of_class, features, scale, settings) for of_class in examples]
+        fit_classes("train-svr", examples_of, fit_examples, report, output, execution)
 
 
 def fit_class(examples: Examples, features: JoinedFeatures, scale: float, settings: Settings) -> Record:
@@ -139,25 +121,24 @@ def fit(rows: Any, targets: NDArray[np.float32], settings: Settings) -> Regressi
     return fit_svr(rows, targets, settings)
 
 
-def report(part: Part, records: Sequence[Record]) -> None:
-    """Logs a line on each of a part's classes; warns of those that cannot be learnt, and of unfinished trainings."""
-    for name, record in zip(part.item_ids, records, strict=True):
-        if not record["positives"]:
-            logger.warning("class '%s': no region overlaps an object of it, so nothing is ever segmented as it", name)
-            continue
-        logger.debug(
-            "class '%s': %s, of which %d overlap an object; mean squared error %.5f",
+def report(name: str, record: Record) -> None:
+    """Logs a line on a class; warns if it cannot be learnt, and of unfinished trainings."""
+    if not record["positives"]:
+        logger.warning("class '%s': no region overlaps an object of it, so nothing is ever segmented as it", name)
+        return
+    logger.debug(
+        "class '%s': %s, of which %d overlap an object; mean squared error %.5f",
+        name,
+        number_of(int(record["examples"]), "example"),
+        record["positives"],
+        record["error"],
+    )
+    if record["unfinished"]:
+        logger.warning(
+            "class '%s': %s stopped at max_iterations before reaching the tolerance; raise max_iterations",
             name,
-            number_of(int(record["examples"]), "example"),
-            record["positives"],
-            record["error"],
+            number_of(int(record["unfinished"]), "training"),
         )
-        if record["unfinished"]:
-            logger.warning(
-                "class '%s': %s stopped at max_iterations before reaching the tolerance; raise max_iterations",
-                name,
-                number_of(int(record["unfinished"]), "training"),
-            )
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:

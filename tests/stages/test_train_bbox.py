@@ -246,11 +246,11 @@ def test_finished_classes_survive_a_failure(trained: Any, monkeypatch: pytest.Mo
 
     whole, fit_class, fitted = contents(trained("whole")), module.fit_class, []
 
-    def fails_on_the_third(*arguments: Any) -> Any:
+    def fails_on_the_third(*arguments: Any, **named: Any) -> Any:
         fitted.append(1)
         if len(fitted) == 3:
             raise KeyboardInterrupt
-        return fit_class(*arguments)
+        return fit_class(*arguments, **named)
 
     monkeypatch.setattr(module, "fit_class", fails_on_the_third)
     with pytest.raises(KeyboardInterrupt):
