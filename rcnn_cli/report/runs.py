@@ -34,11 +34,9 @@ MOST_OF_EACH = 60
 
 
 @dataclass(frozen=True)
-class Run:
-    """A complete evaluation. `letter`: its name in plots; `alone`: the report is on one recipe only."""
+class CompleteEvaluation:
+    """A complete evaluation of anything. `alone`: the report is on one recipe only."""
 
-    letter: str
-    number: int
     graph: Graph
     node: Node
     reader: Reader
@@ -51,9 +49,17 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The eval stage's summary."""
+        """The summary of its cache."""
         summary: dict[str, Any] = self.reader.manifest["summary"]
         return summary
+
+
+@dataclass(frozen=True)
+class Run(CompleteEvaluation):
+    """A complete evaluation of detections. `letter`: its name in plots."""
+
+    letter: str
+    number: int
 
     @property
     def data(self) -> str:
@@ -144,7 +150,7 @@ def complete_runs(graphs: Sequence[Graph]) -> list[Run]:
     evaluations = [(graph, node) for graph in graphs for node in evaluations_of(graph) if complete(graph, node)]
     names = letters(len(evaluations))
     return [
-        Run(names[number], number, graph, node, Reader(graph.folder(node)), len(graphs) == 1)
+        Run(graph, node, Reader(graph.folder(node)), len(graphs) == 1, names[number], number)
         for number, (graph, node) in enumerate(evaluations)
     ]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cache import CacheError, Reader
 from rcnn_cli.looking.segmented import segmented_images
-from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.report.papers import SEGMENTATION, SEGMENTATION_MEANS, SEGMENTATION_PROTOCOL, is_voc_2011_val
 from rcnn_cli.report.pictures import jpeg_uri
+from rcnn_cli.report.runs import CompleteEvaluation
 from rcnn_cli.running.runner import complete
 from stages.contract.errors import BadImage
 from stages.eval.pictures import evenly
@@ -23,25 +23,8 @@ LONGEST = 1800
 """Pixels of a sheet's longest side."""
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """A complete evaluation of a segmentation. `alone`: the report is on one recipe only."""
-
-    graph: Graph
-    node: Node
-    reader: Reader
-    alone: bool
-
-    @property
-    def name(self) -> str:
-        """The evaluation's table, preceded by the recipe's name if there are several recipes."""
-        return self.node.use.name if self.alone else f"{self.graph.recipe.name} · {self.node.use.name}"
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """The summary of its cache."""
-        summary: dict[str, Any] = self.reader.manifest["summary"]
-        return summary
+class Accuracy(CompleteEvaluation):
+    """A complete evaluation of a segmentation."""
 
     @property
     def data(self) -> str:
