@@ -9,16 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rcnn_cli.looking.image_detector import detector_of_recipe
 from rcnn_cli.looking.photos import Photo, check_photos, readable
-from rcnn_cli.looking.showing import Showing, showing_of
+from rcnn_cli.looking.showing import Showing
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.detectors import choice_told, detector_node
 from rcnn_cli.recipes.graph import Graph
-from rcnn_cli.running.runner import on_demand
 from stages.contract.errors import BadImage, StageError
 from stages.contract.execution import Execution
-from stages.contract.inputs import ItemReader
-from stages.datasets.photos import Photos
 from stages.detections import Detections
 from stages.images.reading import Pixels
 
@@ -61,19 +59,14 @@ def predict_photos(
     node = detector_node(graph, wish.detector)
     if wish.detector is None and choice_told(graph, node):
         log.info(choice_told(graph, node))
-    shown = Photos()
-    detector: ItemReader = on_demand(graph, node, execution.in_worker, shown)
-    classes = detector.manifest["summary"]["classes"]
-    showing = showing_of(graph, node, classes, wish.threshold, wish.precision)
-    made = {"written_by": "rcnn predict", "recipe": str(graph.recipe.path), "detector": node.name}
+    detector = detector_of_recipe(graph, node, execution, wish.threshold, wish.precision)
+    made = {"written_by": "rcnn predict", **detector.origin}
     for photo in photos:
         try:
             for frame, image in photo.pictures():
                 name = picture_name(photo, frame)
-                shown.show(name, image, photo.path)
-                record = detector.read(name, ("boxes", "score", "label"))
-                detections = Detections(record["boxes"], record["score"], record["label"])
-                yield write_picture(photo, frame, image, detections, showing, made, folder)
+                detections = detector.detect(image, name, photo.path)
+                yield write_picture(photo, frame, image, detections, detector.showing, made, folder)
         except BadImage as error:
             if not execution.skip_bad_images:
                 raise
