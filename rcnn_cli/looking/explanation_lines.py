@@ -372,7 +372,10 @@ def why_not_a_candidate(explained: Explained, proposal: int, label: int) -> str:
 
 def what_it_is(explained: Explained, detection: int) -> str:
     """A row of `trace.outcome.detections` in words: "the detection that found ring 1 (score 1.20)"."""
-    score = f"(score {explained.trace.outcome.detections.scores[detection]:.2f})"
+    detections = explained.trace.outcome.detections
+    score = f"(score {detections.scores[detection]:.2f})"
+    if explained.chosen.detector.settings.class_agnostic:
+        score = f"({explained.trace.scored.classes[detections.labels[detection]]}, {score[1:]}"
     rows = np.flatnonzero(explained.kept == detection)
     if not len(rows):
         return f"a better-scored box {score}"

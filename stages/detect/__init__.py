@@ -119,6 +119,13 @@ class Settings:
         only_with=("suppression", "nms"),
         source="R-CNN section 2.2 and imdb_eval_voc.m",
     )
+    class_agnostic: bool = setting(
+        False,
+        "Whether a candidate is suppressed by a higher-scoring one of any class, rather than of its own: at most one "
+        "class is then detected in a place. For suppression = 'nms'; the cap counts what is left.",
+        later=True,
+        source="not in the papers; torchvision.ops.nms, where py-faster-rcnn suppresses class by class",
+    )
     merge_threshold: float = setting(
         0.5,
         "Boxes are merged until no two of a class have a match score of this or less; the paper gives no value.",
@@ -207,6 +214,11 @@ class Settings:
         if self.suppression == MERGE and self.suppress_first:
             raise BadSetting(
                 "suppress_first = true is for suppression = 'nms'; boxes that are merged are counted afterwards anyway"
+            )
+        if self.suppression == MERGE and self.class_agnostic:
+            raise BadSetting(
+                "class_agnostic = true is for suppression = 'nms'; boxes of different classes are not merged: leave it "
+                "out, or set suppression = 'nms'"
             )
         if self.regression == OF_NETWORK and not self.bbox_regression:
             raise BadSetting(

@@ -47,7 +47,7 @@ def part_size(settings: Settings, inputs: Inputs) -> int:
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
     """The detections of each image and, if the cap is on the set, the scores that it counts: those of the candidates
-    that they come from, or of the boxes that these are merged into."""
+    that they come from, of the boxes that these are merged into, or of the detections themselves."""
     candidates = {"candidates": {"score": Column("float32"), "label": Column("int32")}}
     return Schema(
         item="image",

@@ -46,8 +46,8 @@ class Trace:
 
     def counted(self, settings: Settings) -> Detections | Candidates:
         """What the cap over the whole test set counts: the candidates, the boxes that they are merged into, or, with
-        `suppress_first`, the detections."""
-        if settings.suppress_first:
+        `suppress_first` or `class_agnostic`, the detections."""
+        if settings.suppress_first or settings.class_agnostic:
             return self.detections
         return self.outcome.detections if self.merges else self.candidates
 
@@ -96,8 +96,8 @@ def detect_image(scored: Scored, settings: Settings) -> Trace:
     """From an image's scored proposals to its detections.
 
     The candidates (each class's best proposals, or those above a score: see `settings.cap`) are regressed and clipped;
-    suppression works on each class separately; with `cap = "image"`, the best of all classes are kept, and with
-    `suppress_first`, the best of each class.
+    suppression works on each class separately, or on all at once (`class_agnostic`); with `cap = "image"`, the best of
+    all classes are kept, and with `suppress_first`, the best of each class.
     """
     candidates = chosen_candidates(scored, settings)
     moved = Detections(scored.boxes_of(candidates.rows, candidates.labels), candidates.scores, candidates.labels)

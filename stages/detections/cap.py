@@ -5,7 +5,9 @@ counts candidates before non-maximum suppression and needs all images, so the de
 candidates uncut, and the cut is made on reading. The result is the same: whether greedy suppression keeps a box depends
 only on higher-scoring boxes, so suppressing the candidates above a score keeps exactly the same boxes as suppressing
 all candidates and cutting at that score afterwards. This does not hold for merged boxes, which depend on all candidates
-of their class: with `suppression = "merge"` it is the boxes after merging that are counted and kept.
+of their class: with `suppression = "merge"` it is the boxes after merging that are counted and kept. Nor does it hold
+for `class_agnostic = true`, where a box that its own class's cut drops may have suppressed one of another class: there
+it is the boxes after suppression.
 
 Faster R-CNN's Python release (lib/fast_rcnn/test.py) counts per image: the best 100 of all classes together, after
 suppression.

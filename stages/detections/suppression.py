@@ -1,11 +1,12 @@
-"""What becomes of overlapping boxes of the same class: suppressed (R-CNN section 2.2) or merged (OverFeat section 4.3).
+"""What becomes of overlapping boxes, of one class or of all: suppressed (R-CNN section 2.2) or, of one class, merged
+(OverFeat section 4.3).
 
 Notation: m candidates, s detections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -77,40 +78,51 @@ def greedy_nms(boxes: Boxes, scores: NDArray[np.float32], iou: float, at_most: i
 
 @dataclass(frozen=True)
 class GreedyNms:
-    """`greedy_nms` of each class separately, at threshold `iou`."""
+    """`greedy_nms` at threshold `iou`: of each class separately or, if `class_agnostic`, of all classes at once."""
 
     iou: float
+    class_agnostic: bool = False
 
     def outcome(self, candidates: Detections) -> Survivors:
         """What is kept of the candidates."""
         return Survivors(self, candidates, self.survivors(candidates))
 
+    def rivals(self, candidates: Detections) -> Iterator[NDArray[np.int64]]:
+        """The rows of the candidates that compete with one another, by descending score: int64 [r], the candidates of
+        each class in turn, or all of them. Of equal scores, the first class comes first."""
+        if self.class_agnostic:
+            yield np.argsort(-candidates.scores, kind="stable")
+            return
+        for _, rows in by_class(candidates.labels):
+            yield rows
+
     def survivors(self, candidates: Detections) -> NDArray[np.int64]:
         """The rows of the candidates that are kept: int64 [k], ascending."""
         kept = [NO_ROWS]
-        for _, rows in by_class(candidates.labels):
+        for rows in self.rivals(candidates):
             kept.append(rows[greedy_nms(candidates.boxes[rows], candidates.scores[rows], self.iou)])
         return np.sort(np.concatenate(kept))
 
     def removers(self, candidates: Detections, kept: NDArray[np.int64]) -> NDArray[np.int64]:
         """The candidate that suppressed each one, int64 [m]; -1 for the rows `kept`, the survivors.
 
-        This is the highest-scoring kept box of the same class that scores higher and whose IoU with it exceeds the
-        threshold.
+        This is the highest-scoring kept rival that scores higher and whose IoU with it exceeds the threshold.
         """
         import torch
         from torchvision.ops import box_iou
 
         by = np.full(len(candidates), -1, np.int64)
-        for _, rows in by_class(candidates.labels):
-            stay, go = np.intersect1d(rows, kept), np.setdiff1d(rows, kept)
+        for rows in self.rivals(candidates):
+            is_kept = np.isin(rows, kept)
+            stay, go = np.flatnonzero(is_kept), np.flatnonzero(~is_kept)  # ranks among the rivals
             if not len(go):
                 continue
-            overlaps = box_iou(torch.from_numpy(candidates.boxes[go]), torch.from_numpy(candidates.boxes[stay])).numpy()
+            boxes = torch.from_numpy(candidates.boxes[rows])
+            overlaps = box_iou(boxes[go], boxes[stay]).numpy()
             overlaps[stay[None, :] > go[:, None]] = -1.0
             over = exceeds(overlaps, self.iou)
             # Should the two functions round differently, the box that overlaps it most is taken.
-            by[go] = stay[np.where(over.any(axis=1), over.argmax(axis=1), overlaps.argmax(axis=1))]
+            by[rows[go]] = rows[stay[np.where(over.any(axis=1), over.argmax(axis=1), overlaps.argmax(axis=1))]]
         return by
 
 
@@ -176,7 +188,7 @@ class Merged:
 
 
 METHODS: Mapping[str, Callable[[Any], Suppression]] = {
-    "nms": lambda settings: GreedyNms(settings.nms_iou),
+    "nms": lambda settings: GreedyNms(settings.nms_iou, settings.class_agnostic),
     "merge": lambda settings: GreedyMerge(
         settings.merge_threshold,
         MATCHES[settings.match_score],

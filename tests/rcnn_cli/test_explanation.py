@@ -346,6 +346,18 @@ def test_a_merged_box_that_counts_for_another_object(merging: Chosen) -> None:
     assert sentence(merging, trace, two) == f"cat 1 was missed: {words}"
 
 
+def test_an_object_whose_box_one_of_another_class_suppressed(folder: Path) -> None:
+    graph = graph_of(folder, RECIPE.replace("[detect]", "[detect]\nclass_agnostic = true"), "agnostic")
+    chosen = Chosen(graph, graph.nodes["detect@test"], None)
+    trace = traced([(0, 0, 10, 9), (0, 0, 10, 8)], [(1, -1), (-1, 2)], class_agnostic=True)
+    assert sentence(chosen, trace, CAT).startswith(
+        "cat 1 was missed: its box (IoU 0.90, score 1.00) was suppressed, for an overlap of 0.89, by a false detection "
+        "(dog, score 2.00), "
+    )
+    capped = sentence(chosen, trace, CAT, cap=(0, 3))
+    assert capped.endswith("by a better-scored box (dog, score 2.00)")
+
+
 def test_an_unknown_class_and_a_difficult_object(chosen: Chosen) -> None:
     trace = traced([HERE], [(1, -1)])
     assert sentence(chosen, trace, objects_of((HERE, "owl"))) == (

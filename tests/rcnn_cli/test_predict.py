@@ -285,7 +285,9 @@ def test_frames_of_a_video(call: Call, made: Path, photos: Path, tmp_path: Path)
 def test_photos_are_looked_for_before_anything_is_loaded(
     call: Call, made: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rcnn_cli.looking.prediction.detector_of_recipe", lambda *_: pytest.fail("the network is loaded"))
+    monkeypatch.setattr(
+        "rcnn_cli.looking.prediction.detector_of_recipe", lambda *_: pytest.fail("the network is loaded")
+    )
     (photos / "no.jpg").write_text("no picture")
     for name, said in (("c.jpg", "no such file"), ("no.jpg", "is not an image")):
         code, _, errors = call("predict", made / "small.toml", photos / "a.jpg", photos / name)

@@ -409,6 +409,26 @@ def test_the_cap_of_each_image_needs_no_candidates_and_cuts_nothing_later(
     assert len(read_detections(reader)) == reader.manifest["summary"]["detections"] == 42
 
 
+def test_across_classes_the_cap_counts_what_suppression_leaves(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    """Before suppression it would count boxes that those of other classes suppress, below their own class's cut."""
+    reader = detect(tmp_path / "detect", inputs, Settings(class_agnostic=True, average_per_image=2))
+    of_each = detect(tmp_path / "each", inputs, Settings(average_per_image=2))
+    for image, record in reader.records():
+        ious = iou_matrix(record["boxes"], record["boxes"])
+        assert (ious - np.eye(len(ious)) <= np.float32(0.3)).all()
+        assert len(record["score"]) < len(of_each.read(image)["score"]) or image == "image3"
+        np.testing.assert_array_equal(record["candidates/score"], record["score"])
+        np.testing.assert_array_equal(record["candidates/label"], record["label"])
+    cats = np.concatenate([record["score"][record["label"] == 0] for _, record in reader.records()])
+    assert reader.manifest["summary"]["thresholds"][0] == np.sort(cats)[-2 * len(IMAGES)]
+    assert len(read_detections(reader).of_class("cat")) == 2 * len(IMAGES)
+
+
+def test_merging_across_classes_is_refused() -> None:
+    with pytest.raises(BadSetting, match="class_agnostic = true is for suppression = 'nms'"):
+        Settings(suppression="merge", merge_scores="best", class_agnostic=True)
+
+
 def test_without_regression_boxes_are_the_proposals(
     tmp_path: Path, inputs: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

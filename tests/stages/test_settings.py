@@ -199,7 +199,7 @@ LATER = {
     "finetune": {"difficult", "frozen"},
     "detect": {
         *("score", "cap", "least_score", "all_classes_at_most", "suppression", "regression", "classes"),
-        *("max_per_class", "suppress_first", "least_candidate_score"),
+        *("max_per_class", "suppress_first", "least_candidate_score", "class_agnostic"),
         *("merge_threshold", "match_score", "merge_weights", "merge_scores", "classes_per_scale"),
     },
     "eval": {"coco", "localisation", "bootstrap", "bootstrap_seed"},
