@@ -1,5 +1,6 @@
 # make all     the demo: environment, installation, every stage, a table of APs, pictures, a report as a page of HTML
 # make test    the whole test suite
+# make docs    the documentation as a site, in site/index.html
 # make all RECIPE=recipes/voc2007-alexnet.toml    the same for another recipe
 
 PYTHON ?= python3
@@ -12,8 +13,9 @@ EXAMPLES ?= 2000
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
+DOCUMENTED := $(VENV)/.documented
 
-.PHONY: all install test lint bench chaos fuzz clean
+.PHONY: all install test lint docs bench chaos fuzz clean
 
 all: $(INSTALLED)
 	$(BIN)/rcnn run $(RECIPE) --work $(WORK) --device $(DEVICE) $(if $(JOBS),--jobs $(JOBS))
@@ -52,6 +54,16 @@ lint: $(TESTABLE)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+$(DOCUMENTED): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+	  $$($(BIN)/python -c 'import configparser; c = configparser.ConfigParser(); c.read("setup.cfg"); print(*c["options.extras_require"]["docs"].split())')
+	@touch $@
+
+# A broken link, or one to a heading that is not there, is an error.
+docs: $(DOCUMENTED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "site/index.html"
+
 bench: $(TESTABLE)
 	$(BIN)/python -m benchmarks
 
@@ -64,4 +76,4 @@ fuzz: $(TESTABLE)
 	OMP_NUM_THREADS=1 RCNN_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n 2 --dist worksteal -m hypothesis
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
