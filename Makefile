@@ -43,7 +43,7 @@ $(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
 
 $(TESTABLE): $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
-	  $$($(BIN)/python -c 'import configparser; c = configparser.ConfigParser(); c.read("setup.cfg"); e = c["options.extras_require"]; print(*(e["test"] + e["zstd"] + e["dask"] + e["efficientnet"]).split())')
+	  $$($(BIN)/python -c 'import configparser; c = configparser.ConfigParser(); c.read("setup.cfg"); e = c["options.extras_require"]; print(*(e["test"] + e["docs"] + e["zstd"] + e["dask"] + e["efficientnet"]).split())')
 	@touch $@
 
 test: $(TESTABLE)
@@ -62,7 +62,7 @@ $(DOCUMENTED): $(INSTALLED)
 # A broken link, or one to a heading that is not there, is an error.
 docs: $(DOCUMENTED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
-	@echo "site/index.html"
+	@echo "site/index.html; its search needs a server: $(BIN)/python -m http.server -d site"
 
 bench: $(TESTABLE)
 	$(BIN)/python -m benchmarks

@@ -26,13 +26,16 @@ MATHEMATICS: dict[str, dict[str, tuple[str, ...]]] = {
     "Boxes": {"stages.boxes": ("iou_matrix", "clip_boxes", "encode_deltas", "decode_deltas")},
     "R-CNN": {
         "stages.images.warp": ("crop_geometry", "warp_regions"),
-        "stages.train_svm.mining": (),
-        "stages.train_bbox.ridge": (),
-        "stages.detections.suppression": (),
+        "stages.train_svm.mining": ("mined_images", "hard_negatives", "easy_negatives", "is_due"),
+        "stages.train_bbox.ridge": ("whiten", "fit_ridge"),
+        "stages.detections.suppression": ("greedy_nms",),
     },
-    "Fast R-CNN": {"stages.networks.roi_pooling": (), "stages.training.sampling": ("draw_examples",)},
+    "Fast R-CNN": {
+        "stages.networks.roi_pooling": ("map_boxes", "map_regions", "pooled_regions"),
+        "stages.training.sampling": ("draw_examples",),
+    },
     "Faster R-CNN": {"stages.anchors": (), "stages.matching.anchors": ("anchor_labels", "anchor_deltas")},
-    "OverFeat": {"stages.detections.merging": ()},
+    "OverFeat": {"stages.detections.merging": ("normalised_match", "merge_boxes")},
     "Evaluation": {
         "stages.eval.average_precision": (),
         "stages.eval.operating_points": (),
@@ -98,7 +101,9 @@ def setting_row(field: dataclasses.Field[Any], hint: Any) -> str:
         setting, *wanted = metadata["only_with"]
         what.append(f"Only with `{setting} = {' or '.join(map(str, wanted))}`.")
     if not metadata["identity"]:
-        what.append("The file's content is part of the key." if metadata["by_content"] else "Not part of the cache's key.")
+        what.append(
+            "The file's content is part of the key." if metadata["by_content"] else "Not part of the cache's key."
+        )
     if metadata["source"]:
         what.append(f"*Source: {metadata['source']}.*")
     return f"| `{field.name}` | {escaped(default)} | {escaped(' '.join(what))} |\n"
@@ -146,13 +151,13 @@ def description(text: str) -> str:
 def caches_page() -> Iterator[str]:
     """The public names of `cache`."""
     yield "# Caches from Python\n\nThe files themselves are described in [Caches](../caches.md).\n\n"
-    yield docstrings("cache", (), heading_level=2)
+    yield docstrings("cache", ("open", "Reader", "CacheError"), heading_level=2)
 
 
 def mathematics_page() -> Iterator[str]:
     """The functions from arrays to arrays that the papers' equations and rules have become."""
     yield "# The mathematics\n\n"
-    yield "Functions from arrays to arrays, without files or state: what the tests check against arrays worked out by hand.\n"
+    yield "Functions from arrays to arrays, without files or state; the tests check them on arrays worked out by hand.\n"
     for heading, modules in MATHEMATICS.items():
         yield f"\n## {heading}\n"
         for module, members in modules.items():
