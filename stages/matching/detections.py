@@ -38,6 +38,15 @@ class HoiemMatches:
     objects: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class AnyClassMatches:
+    """`objects` int64 [n]: the object, of any class, that each detection takes, -1 if none; `excused` bool [n]: whether
+    it takes none and overlaps a difficult object."""
+
+    objects: NDArray[np.int64]
+    excused: NDArray[np.bool_]
+
+
 def by_rank(detections: ClassDetections) -> NDArray[np.int64]:
     """Rows int64 [n] by descending score; ties in the order of images, then of rows."""
     return np.argsort(-detections.scores, kind="stable")
@@ -87,3 +96,21 @@ def match_hoiem(detections: ClassDetections, objects: Objects, iou: float) -> Ho
     took = taken_by >= 0
     verdicts[took] = np.where(objects.difficult[taken_by[took]], IGNORED, TRUE)
     return HoiemMatches(verdicts, taken_by)
+
+
+def match_any_class(detections: ClassDetections, objects: Objects, iou: float) -> AnyClassMatches:
+    """Matches the detections of all classes together to `objects` of all classes, one to one, whatever their class.
+
+    By descending score, a detection takes the object that it overlaps most (the first, if tied) among those in its
+    image that are not yet taken and that it overlaps by at least `iou`; difficult objects cannot be taken. One that
+    takes none is excused if it overlaps a difficult object, of any class, by at least `iou`. Ours, for confusion
+    matrices: `match_hoiem` without regard to classes.
+    """
+    counted = np.flatnonzero(~objects.difficult)
+    matches = match_hoiem(detections, objects.where(counted), iou)
+    taken = np.where(matches.objects >= 0, np.append(counted, -1)[matches.objects], -1)
+    near = np.zeros(len(detections), bool)
+    difficult = objects.where(np.flatnonzero(objects.difficult))
+    for rows, own in shared_images(detections.images, difficult.images):
+        near[rows] = reaches(iou_matrix(detections.boxes[rows], difficult.boxes[own]).max(axis=1), iou)
+    return AnyClassMatches(taken, near & (taken < 0))
