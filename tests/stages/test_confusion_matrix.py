@@ -123,9 +123,8 @@ def test_other_images_and_nothing_at_all() -> None:
 def test_shares_and_frequent_confusions_by_hand() -> None:
     counts = np.array([[6, 1, 1, 0], [4, 5, 0, 1], [0, 0, 0, 0], [1, 0, 3, 0]])
     confusion = Confusion(("cat", "dog", "cow"), counts, np.zeros(3))
-    np.testing.assert_allclose(
-        confusion.shares, [[0.75, 0.125, 0.125, 0], [0.4, 0.5, 0, 0.1], [0, 0, 0, 0], [0.25, 0, 0.75, 0]]
-    )
+    shares = np.array([[0.75, 0.125, 0.125, 0], [0.4, 0.5, 0, 0.1], [0, 0, 0, 0], [0.25, 0, 0.75, 0]])
+    np.testing.assert_allclose(confusion.shares, shares)
     assert confusion.frequent(2) == [("dog", "cat", 4, 10), ("cat", "dog", 1, 8)]
     assert len(confusion.frequent(10)) == 3
 
