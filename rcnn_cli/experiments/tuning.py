@@ -16,8 +16,8 @@ from rcnn_cli.experiments.ablation import Row
 from rcnn_cli.experiments.grid import Cell, Change, Grid, as_text, combinations, merged, nested
 from rcnn_cli.outputs import check_output_file
 from rcnn_cli.recipes.detectors import detector_of
-from rcnn_cli.recipes.graph import RECIPE_FOLDER, Graph, Node
-from rcnn_cli.recipes.recipe import build_recipe, sources_of, toml_text
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.recipe import RECIPE_FOLDER, build_recipe, sources_of, toml_text, with_recipe_folder
 from stages.contract.errors import StageError
 from stages.contract.settings import all_of, build_settings
 
@@ -162,9 +162,8 @@ def write_tuned(
     if path.parent.resolve() != output.parent.resolve():
         relative = os.path.relpath(path.parent.resolve(), output.parent.resolve())
         for dataset in document["datasets"].values():
-            sources = [name.replace(RECIPE_FOLDER, f"{RECIPE_FOLDER}/{relative}") for name in sources_of(dataset)]
-            if sources != sources_of(dataset):
-                dataset["source"] = sources if isinstance(dataset["source"], list) else sources[0]
+            moved = with_recipe_folder(dataset, f"{RECIPE_FOLDER}/{relative}")
+            put(dataset, {key: value for key, value in moved.items() if value != dataset[key]})
     value = row.values[METRIC]
     assert value is not None, "it is the best"
     source = ", ".join(sources_of(graph.recipe.datasets[split]))

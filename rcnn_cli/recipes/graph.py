@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcnn_cli.recipes.recipe import NETWORK, Recipe, RecipeError, Use, network_table, sources_of
+from rcnn_cli.recipes.recipe import NETWORK, Recipe, RecipeError, Use, network_table, sources_of, with_recipe_folder
 from stages.contract.card import Input
 from stages.contract.errors import BadSetting
 from stages.contract.inputs import Inputs
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from cache import Identity
 
 NONE = "none"
-RECIPE_FOLDER = "{recipe}"
 CACHES = "caches"  # the folder, in the work folder, that has one for each stage
 
 
@@ -327,8 +326,8 @@ class Graph:
         (none are named: of any)."""
         from stages.datasets import open_dataset
 
-        table = dict(self.recipe.datasets[name])
-        sources = [source.replace(RECIPE_FOLDER, str(self.recipe.path.parent)) for source in sources_of(table)]
+        table = with_recipe_folder(self.recipe.datasets[name], str(self.recipe.path.parent))
+        sources = sources_of(table)
         del table["source"]
         described = f"{sources} {table}"
         if described not in self.open_datasets:

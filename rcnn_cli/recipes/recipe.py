@@ -39,6 +39,8 @@ NETWORK = "network"
 """The table of the network that a stage uses unless its inputs name another; also the kind of what it describes."""
 FEATURES = "features"
 """The kind of what a network computes for regions."""
+RECIPE_FOLDER = "{recipe}"
+"""Stands for the recipe's folder in the tables of datasets."""
 PLAIN = ("name", "description", "datasets", NETWORK, NETWORKS)
 
 
@@ -283,6 +285,17 @@ def sources_of(dataset: Mapping[str, Any]) -> list[str]:
     source = dataset.get("source")
     sources: list[Any] = source if isinstance(source, list) else [source]
     return sources if all(isinstance(name, str) for name in sources) else []
+
+
+def with_recipe_folder(dataset: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """A dataset's table with RECIPE_FOLDER replaced by `folder` in its source, or sources, and in its options."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, list):
+            return [replaced(one) for one in value]
+        return value.replace(RECIPE_FOLDER, folder) if isinstance(value, str) else value
+
+    return {key: replaced(value) for key, value in dataset.items()}
 
 
 def build_use(path: Path, name: str, table: Any, datasets: Mapping[str, Any]) -> Use:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cache import Reader
-from rcnn_cli.recipes.graph import RECIPE_FOLDER, Graph, Node
-from rcnn_cli.recipes.recipe import Recipe, RecipeError, Use, load_recipe, sources_of
+from rcnn_cli.recipes.graph import Graph, Node
+from rcnn_cli.recipes.recipe import Recipe, RecipeError, Use, load_recipe, sources_of, with_recipe_folder
 from rcnn_cli.running.device import cores
 from rcnn_cli.running.runner import Options, run_nodes
 from rcnn_cli.running.splits import pairs_of_datasets
@@ -70,9 +70,8 @@ def table_of(text: str) -> dict[str, Any]:
 
 def absolute(recipe: Recipe, name: str) -> dict[str, Any]:
     """The table of a recipe's dataset, for another recipe: without the recipe's folder."""
-    table = dict(recipe.datasets[name])
-    folder = str(recipe.path.parent)
-    return {**table, "source": [source.replace(RECIPE_FOLDER, folder) for source in sources_of(table)]}
+    table = with_recipe_folder(recipe.datasets[name], str(recipe.path.parent))
+    return {**table, "source": sources_of(table)}
 
 
 def compared(tables: Sequence[dict[str, Any]], work: Path, options: Options) -> list[Side]:

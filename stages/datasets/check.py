@@ -32,7 +32,8 @@ class CheckReport:
     """The result of a check: each class's counts, `problems`, and `notes` on harmless findings, one sentence each.
 
     `problem_count` counts all problems; of each file only the first are listed, with the number of the rest. `unusual`
-    maps a deviation from the format to the names of the annotation files that have it.
+    maps a deviation from the format to the names of the annotation files that have it. `faulty` are the ids of the
+    images with a problem, of their own or their annotation's.
     """
 
     name: str
@@ -42,6 +43,7 @@ class CheckReport:
     problem_count: int = 0
     notes: list[str] = field(default_factory=list)
     unusual: dict[str, list[str]] = field(default_factory=dict)
+    faulty: list[str] = field(default_factory=list)
 
 
 def check_dataset(
@@ -55,7 +57,10 @@ def check_dataset(
     report = CheckReport(dataset.name, len(dataset), {name: ClassCount() for name in dataset.classes})
     with progress("check", len(dataset), "images") as bar:
         for image_id in dataset.image_ids:
+            before = report.problem_count
             check_image(dataset, image_id, report)
+            if report.problem_count > before:
+                report.faulty.append(image_id)
             bar.advance(1)
     for what, names in sorted(report.unusual.items()):
         many = f"{len(names)} annotation files have" if len(names) > 1 else "1 annotation file has"

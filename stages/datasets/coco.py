@@ -4,7 +4,8 @@ Boxes are (x, y, width, height) in pixels from the image's top left corner, and 
 crowd (`iscrowd`: 1) is a difficult object, which counts neither as missed nor as found; no stage trains on it.
 Annotations without area on their image (after clipping, in float32; COCO's own files have a few), with a negative area
 or with non-finite numbers are left out with a warning. So are those of unlisted classes, if classes are listed, and
-exact duplicates with the same id.
+exact duplicates with the same id. The option `images_listed_in` names a text file with the ids of some of the file's
+images, one per line, which the dataset is then about.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from numpy.typing import NDArray
 from cache.files import cannot, is_number
 from stages.boxes import Boxes, as_boxes, clip_boxes, has_area, look_normalised
 from stages.contract.errors import BadImage
-from stages.contract.settings import nearest
+from stages.contract.settings import nearest, setting
 from stages.datasets.class_masks import VOID, ClassMask, ObjectMasks, stacked
 from stages.datasets.coco_masks import object_mask
 from stages.datasets.digests import combined
+from stages.datasets.layout import read_lines
 from stages.datasets.listing import ONE_LINE, on_disk
 from stages.datasets.orientation import described_size
 from stages.datasets.records import NORMALISED, BadAnnotation, BadDataset, Faults, ImageRecord, LeftOut, shown
@@ -58,6 +60,15 @@ TABLES = ("images", "categories", "annotations")
 FLICKR_URL = re.compile(r"https?://[^/]*flickr\.com/(?:[^/]+/)*([1-9][0-9]{0,19})_[^/]*")
 Identity = int | str
 """An id in the file: COCO's are numbers; other files may use text."""
+
+
+@dataclass(frozen=True)
+class CocoOptions(MaskOptions):
+    """Options of `coco:ANNOTATIONS.json:IMAGES`."""
+
+    images_listed_in: str | None = setting(
+        None, "A text file with the ids of the images to take from the file, one per line; none: all of them."
+    )
 
 
 @dataclass(frozen=True)
@@ -393,13 +404,13 @@ def outside(boxes: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.
 
 
 def open_coco(
-    path: Path, folder: Path, *, work: Path, options: MaskOptions | None = None, partial: bool = False
+    path: Path, folder: Path, *, work: Path, options: CocoOptions | None = None, partial: bool = False
 ) -> CocoDataset:
     """The dataset in the file `path`, with the images in `folder`. Raises BadDataset.
 
     Listed classes must be in the file, or only some of them if `partial`. Warns of annotations that are left out.
     """
-    options = options or MaskOptions()
+    options = options or CocoOptions()
     file = read_coco(path, masks=options.masks)
     checked_classes(options.classes)
     if options.classes is not None:
@@ -410,7 +421,32 @@ def open_coco(
     dataset.file = file.with_area(found_sizes(dataset))
     for note in dataset.notes():
         log.warning("%s", note)
-    return dataset
+    return dataset if options.images_listed_in is None else listed_images(dataset, Path(options.images_listed_in))
+
+
+def listed_images(dataset: CocoDataset, path: Path) -> CocoDataset:
+    """The dataset of the images whose ids are in the text file `path`, one per line, in that order; the classes stay.
+
+    Raises BadDataset for an id that the dataset does not have, a repeated one, or a list without any.
+    """
+    places = {image_id: place for place, image_id in enumerate(dataset.image_ids)}
+    chosen: dict[int, int] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        if not (image_id := line.strip()):
+            continue
+        if image_id not in places:
+            advice = nearest(image_id, dataset.image_ids[:2000])
+            raise BadDataset(
+                f"{path}: line {number}, {shown(image_id)}, is not the id of an image in {dataset.file.path}{advice}"
+            )
+        first = chosen.setdefault(places[image_id], number)
+        if first != number:
+            raise BadDataset(f"{path}: {shown(image_id)} is on lines {first} and {number}; remove one of them")
+    if not chosen:
+        raise BadDataset(f"{path}: lists no images; add one id per line")
+    listed = dataset.subset(list(chosen))
+    listed.name = plain_label(f"{dataset.name}-{path.stem}")
+    return listed
 
 
 def found_sizes(dataset: CocoDataset) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from typing import Any
 from stages.contract.errors import BadSetting
 from stages.contract.settings import build_settings, nearest, setting
 from stages.datasets.classification import ClassificationDataset
-from stages.datasets.coco import open_coco
+from stages.datasets.coco import CocoOptions, open_coco
 from stages.datasets.combined import CombinedDataset
 from stages.datasets.listing import ONE_LINE
 from stages.datasets.records import BadDataset, shown
@@ -20,7 +20,6 @@ from stages.datasets.voc import (
     ClassOptions,
     Dataset,
     ImageOptions,
-    MaskOptions,
     VocOptions,
     checked_classes,
     open_voc,
@@ -60,8 +59,8 @@ def open_dataset(
     shapes-classification:SPLIT and folder:DIR (one folder per class) are images of single objects, for pre-training.
 
     `work` is where digests and generated sets are stored. `options` is the rest of the recipe's table: `VocOptions` for
-    `voc` (`classes` and `year` may also be given directly), `ClassOptions` for `coco` and `yolo`, `IlsvrcOptions` for
-    `ilsvrc`, `SbdOptions` for `sbd`, `exif` for `folder`;
+    `voc` (`classes` and `year` may also be given directly), `CocoOptions` for `coco`, `ClassOptions` for `yolo`,
+    `IlsvrcOptions` for `ilsvrc`, `SbdOptions` for `sbd`, `exif` for `folder`;
     `seed` and `images`, or `per_class` and `side`, for the generated sets; for several sources, their options and
     `prefix_ids`. `~` and $VARIABLES are expanded. Raises BadDataset and BadSetting.
     """
@@ -90,8 +89,11 @@ def open_one(
     if kind in ("coco", "yolo") and ":" in rest:
         path, _, last = expanded(rest, source).rpartition(":")
         if kind == "coco":
-            mask_options = build_settings(MaskOptions, values, source)
-            return open_coco(Path(path), Path(last), work=work, options=mask_options, partial=partial)
+            coco_options = build_settings(CocoOptions, values, source)
+            if coco_options.images_listed_in is not None:
+                listed = expanded(coco_options.images_listed_in, source)
+                coco_options = replace(coco_options, images_listed_in=listed)
+            return open_coco(Path(path), Path(last), work=work, options=coco_options, partial=partial)
         options = build_settings(ClassOptions, values, source)
         return open_yolo(Path(path), last, work=work, options=options, partial=partial)
     if kind == "ilsvrc" and ":" in rest:
@@ -166,7 +168,7 @@ def names_of_options(source: str) -> set[str]:
 
     kinds: dict[str, type] = {
         "voc": VocOptions,
-        "coco": MaskOptions,
+        "coco": CocoOptions,
         "yolo": ClassOptions,
         "ilsvrc": IlsvrcOptions,
         "sbd": SbdOptions,

@@ -452,3 +452,37 @@ def test_normalised_boxes_are_refused(tmp_path: Path) -> None:
         annotation["bbox"] = box
     with pytest.raises(BadDataset, match=r"instances_toy\.json: all its boxes lie between 0 and 1, .* in pixels"):
         opened(tmp_path, stated)
+
+
+def listed(folder: Path, text: str) -> CocoDataset:
+    path = write(folder, content())
+    (folder / "some.txt").write_text(text)
+    options = {"images_listed_in": str(folder / "some.txt")}
+    dataset = open_detection(f"coco:{path}:{folder / 'images'}", work=folder / "work", options=options)
+    assert isinstance(dataset, CocoDataset)
+    return dataset
+
+
+def test_a_list_names_the_images_to_take(tmp_path: Path) -> None:
+    dataset, whole = listed(tmp_path, "42\n\n 7 \n"), opened(tmp_path)
+    assert dataset.image_ids == ("42", "7")
+    assert dataset.name == "instances_toy-some"
+    assert dataset.classes == whole.classes
+    assert dataset.key != whole.key
+    np.testing.assert_array_equal(dataset.record("42").boxes, whole.record("42").boxes)
+    with pytest.raises(BadDataset, match="has no image '9'"):
+        dataset.record("9")
+    assert check_dataset(dataset).problem_count == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("42\n43\n", "some.txt: line 2, '43', is not the id of an image in .*instances_toy.json"),
+        ("42\n7\n42\n", "'42' is on lines 1 and 3"),
+        ("\n", "lists no images"),
+    ],
+)
+def test_a_wrong_list_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadDataset, match=message):
+        listed(tmp_path, text)
