@@ -26,6 +26,7 @@ from rcnn_cli.recipes.recipe import build_recipe
 from rcnn_cli.running.device import resolve_device, runs_network
 from rcnn_cli.running.runner import look, open_inputs
 from rcnn_cli.sentences import TERMINATED
+from rcnn_cli.tracking import tracked
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
@@ -116,6 +117,7 @@ def do(job: dict[str, Any]) -> None:
         if device != "cpu":
             log.info("networks run on %s", device)
         execution = Execution(device, job["jobs"], job["batch_size"], job["skip_bad_images"])
+        execution = tracked(execution, job["log_to"], graph.work, Path(job["cache"]), node.use.stage, node.settings)
         inputs = open_inputs(graph, node, execution)
     except (WorkerError, DamagedFile):
         raise

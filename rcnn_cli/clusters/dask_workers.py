@@ -57,7 +57,13 @@ class Workers:
     """
 
     def __init__(
-        self, address: str, patience: float, execution: Execution, compression: str, adopt: bool = True
+        self,
+        address: str,
+        patience: float,
+        execution: Execution,
+        compression: str,
+        adopt: bool = True,
+        log_to: tuple[str, ...] = (),
     ) -> None:
         """Raises StageError for an invalid address, or if Dask is not installed."""
         if importlib.util.find_spec("distributed") is None:
@@ -72,6 +78,7 @@ class Workers:
         self.execution = execution
         self.compression = compression
         self.adopt = adopt
+        self.log_to = log_to
         self.token = uuid.uuid4().hex
         self.open = contextlib.ExitStack()
         self.client: Any = None
@@ -219,6 +226,7 @@ class Workers:
             "skip_bad_images": self.execution.skip_bad_images,
             "compression": self.compression,
             "adopt": self.adopt,
+            "log_to": self.log_to,
             "level": log.getEffectiveLevel(),
             # Recipes refer to data and weights by variables that a running worker lacks.
             "environment": {name: value for name, value in os.environ.items() if name.startswith("RCNN_")},

@@ -19,7 +19,7 @@ PLAIN = re.compile(r"[\w@%+=:,./<>-]*")
 
 @dataclass(frozen=True)
 class Submission:
-    """What all scripts of one `rcnn submit` share: the recipe, its --set changes, and absolute folders.
+    """What all scripts of one `rcnn submit` share: the recipe, its --set changes, absolute folders, and --log-to.
 
     Raises ClusterError for a folder that sbatch cannot write logs to, such as one with a backslash in its name.
     """
@@ -29,6 +29,7 @@ class Submission:
     changes: tuple[str, ...]
     work: Path
     folder: Path
+    log_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for folder in (self.work, self.folder):
@@ -157,6 +158,8 @@ def rcnn_command(submission: Submission, node: Node, resources: Resources) -> st
     changes = [part for change in submission.changes for part in ("--set", change)]
     device = ["--device", "cuda"] if resources.gpus else []
     words = ["run", str(submission.recipe), "--only", node.name, *changes, "--work", str(submission.work)]
-    words += ["--jobs", str(resources.cpus), *device, *resources.options]
+    words += ["--jobs", str(resources.cpus), *device]
+    words += ["--log-to", ",".join(submission.log_to)] if submission.log_to and node.use.stage.log else []
+    words += resources.options
     call = resources.command or shlex.join([sys.executable, "-m", "rcnn_cli"])
     return f"{call} {shlex.join(words)} --shard {shard}"

@@ -17,6 +17,7 @@ from rcnn_cli.commands.options import (
     execution_options,
     json_option,
     load_graph,
+    log_to_option,
     make_options,
     output_option,
     recipe_argument,
@@ -38,6 +39,7 @@ from rcnn_cli.sentences import INCOMPLETE, explain
 @execution_options
 @dask_options
 @adopt_option
+@log_to_option
 @click.option("--dry-run", is_flag=True, help="Only report how many caches would be made and shared.")
 @json_option
 def ablate(

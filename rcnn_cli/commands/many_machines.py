@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from rcnn_cli.commands.completion import complete_cache, complete_toml
-from rcnn_cli.commands.options import FiniteRange, load_graph, recipe_argument
+from rcnn_cli.commands.options import FiniteRange, load_graph, log_to_option, recipe_argument
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 from stages.plurals import number_of
@@ -25,7 +25,15 @@ from stages.plurals import number_of
     help="The file with each stage's Slurm resources.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the scripts without submitting them; does not need Slurm.")
-def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: Path, dry_run: bool) -> None:
+@log_to_option
+def submit(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    cluster: Path,
+    dry_run: bool,
+    log_to: tuple[str, ...],
+) -> None:
     """Submit RECIPE to Slurm: one job or job array per incomplete cache, each depending on the jobs of its inputs.
 
     \b
@@ -39,7 +47,7 @@ def submit(recipe: Path, changes: tuple[str, ...], work: Path | None, cluster: P
     graph = load_graph(recipe, changes, work)
     graph.check()
     resources = load_cluster(cluster, graph.recipe)
-    submission = Submission(recipe, graph.recipe.name, changes, graph.work.absolute(), Path.cwd())
+    submission = Submission(recipe, graph.recipe.name, changes, graph.work.absolute(), Path.cwd(), log_to)
     if dry_run:
         click.echo("\n".join(scripts(graph, resources, submission)), nl=False)
         return

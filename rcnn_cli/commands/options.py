@@ -12,6 +12,7 @@ import click
 
 from rcnn_cli.commands.completion import complete_setting, complete_split, complete_table, complete_toml
 from rcnn_cli.sentences import explain
+from rcnn_cli.tracking import TRACKERS, VARIABLE, check_installed, parse_trackers
 from stages.contract.errors import StageError
 
 
@@ -185,6 +186,32 @@ def adopt_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+class TrackersType(click.ParamType):
+    """Trackers of trainings, separated by commas; each once."""
+
+    name = "trackers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Fails for an unknown one."""
+        try:
+            return value if isinstance(value, tuple) else parse_trackers(value)
+        except StageError as error:
+            self.fail(str(error), param, ctx)
+
+
+def log_to_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--log-to."""
+    return click.option(
+        "--log-to",
+        type=TrackersType(),
+        envvar=VARIABLE,
+        default="",
+        metavar="NAME,...",
+        help=f"Log trainings to {', '.join(TRACKERS)}, too: in logs/ in the work folder, or on the server that their "
+        f"own variables name  [default: ${VARIABLE}, else none]",
+    )(command)
+
+
 def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
     """The graph of a recipe with `changes` (--set) applied. Raises StageError."""
     from rcnn_cli.recipes.graph import Graph
@@ -221,6 +248,7 @@ def make_options(
     dask: str | None = None,
     dask_wait: float = 0.0,
     adopt: bool = True,
+    log_to: tuple[str, ...] = (),
 ) -> Any:
     """The runner's options.
 
@@ -240,11 +268,12 @@ def make_options(
         if shard:
             raise StageError("--shard: cannot be combined with --dask, whose workers divide the parts among themselves")
         requested = Execution(device, jobs or 0, batch_size, skip_bad_images, progress)
-        workers = Workers(dask, dask_wait, requested, compression, adopt)
+        workers = Workers(dask, dask_wait, requested, compression, adopt, log_to)
         click.get_current_context().call_on_close(workers.close)
         return Options(
             requested, compression=compression, part_size=part_size, make_parts=workers.make_parts, adopt=adopt
         )
+    check_installed(log_to)
     needs_network = any(runs_network(node.use.stage, node.settings) for node in makers)
     rank, local_rank, ranks = torchrun_ranks(os.environ)
     execution = Execution(
@@ -258,4 +287,4 @@ def make_options(
     )
     for node in makers:
         check_device(node.settings, execution.device, f"[{node.use.name}] ")
-    return Options(execution, parse_shard(shard, os.environ), compression, part_size, adopt=adopt)
+    return Options(execution, parse_shard(shard, os.environ), compression, part_size, adopt=adopt, log_to=log_to)

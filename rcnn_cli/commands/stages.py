@@ -16,6 +16,7 @@ from rcnn_cli.commands.options import (
     dask_options,
     execution_options,
     load_graph,
+    log_to_option,
     make_options,
     recipe_argument,
     split_option,
@@ -71,8 +72,9 @@ def stage_command(stage: Stage) -> click.Command:
             show_results(graph, nodes)
 
     command.__doc__ = f"{stage.summary}\n\n\b\nExample: rcnn {stage.name} {stage.example}"
+    tracked = log_to_option(command) if stage.log is not None else command
     decorated = recipe_argument(
-        execution_options(dask_options(adopt_option(command)), "batch_size" not in setting_names(stage))
+        execution_options(dask_options(adopt_option(tracked)), "batch_size" not in setting_names(stage))
     )
     decorated = split_option("Only this dataset of the recipe  [default: all that the stage needs]")(decorated)
     decorated = click.option(

@@ -17,6 +17,7 @@ from rcnn_cli.commands.options import (
     execution_options,
     json_option,
     load_graph,
+    log_to_option,
     make_options,
     output_option,
     recipe_argument,
@@ -32,6 +33,7 @@ from stages.contract.kinds import MEASURED
 @execution_options
 @dask_options
 @adopt_option
+@log_to_option
 @click.option(
     "--only",
     metavar="CACHE",

@@ -33,6 +33,7 @@ from cache.adoption import read_item_keys, write_item_keys
 from cache.files import cannot
 from cache.view import ATTRIBUTES
 from rcnn_cli.recipes.graph import Graph, Node, installed_version
+from rcnn_cli.tracking import tracked
 from stages.contract.card import Stage
 from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
@@ -56,7 +57,8 @@ class Options:
     """How to run: the execution of stages, the shard, compression and part size of new caches.
 
     `make_parts` makes all missing parts elsewhere; without it they are made in this process. `adopt`: records that a
-    finished cache of the same stage has for the same items are copied (`cache.adoption`).
+    finished cache of the same stage has for the same items are copied (`cache.adoption`). `log_to`: where trainings are
+    logged besides (`rcnn_cli.tracking`).
     """
 
     execution: Execution = field(default_factory=Execution)
@@ -65,6 +67,7 @@ class Options:
     part_size: int | None = None
     make_parts: Callable[[Graph, Node, Writer], None] | None = None
     adopt: bool = True
+    log_to: tuple[str, ...] = ()
 
 
 def look(graph: Graph, node: Node) -> CacheState:
@@ -277,7 +280,8 @@ def run_node(graph: Graph, node: Node, options: Options, seen: States | None = N
         if options.make_parts is not None:
             options.make_parts(graph, node, writer)
         else:
-            work_until_done(node, writer, settings, inputs, options.execution)
+            execution = tracked(options.execution, options.log_to, graph.work, folder, stage, settings)
+            work_until_done(node, writer, settings, inputs, execution)
         missing = len(writer.unfinished())
         if missing:
             log.info(

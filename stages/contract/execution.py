@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -56,13 +56,45 @@ def silent(label: str, total: int, unit: str, done: int = 0) -> Iterator[Progres
     yield SilentProgress()
 
 
+StepsAfter = Callable[[int], Sequence[Mapping[str, float]]]
+"""The values of the steps of a training after the one with this number, in order, each by name ("train/loss")."""
+
+
+class Tracker(Protocol):
+    """Shows a training while it runs, outside of its cache: in TensorBoard, say."""
+
+    def track(self, steps_after: StepsAfter) -> None:
+        """Takes over the steps that it does not have yet."""
+
+
+class OpenTracker(Protocol):
+    """Begins to track a training of which earlier processes did `done` steps."""
+
+    def __call__(self, done: int) -> AbstractContextManager[Tracker]:
+        """A context manager around the training."""
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def track(self, steps_after: StepsAfter) -> None:
+        """Does nothing."""
+
+
+@contextlib.contextmanager
+def untracked(done: int) -> Iterator[Tracker]:
+    """The default: a training that is logged in its cache alone."""
+    yield NoTracker()
+
+
 @dataclass(frozen=True)
 class Execution:
     """Where a stage runs, and with how many processes.
 
     `device` is resolved ("cpu", "cuda", "cuda:1"); `jobs` is the number of processes (or threads, where a stage says
     so); `batch_size` None leaves it to the stage; `progress(label, total, unit, done)` opens a progress bar. This is
-    number `rank` of `ranks` processes started by torchrun; the first one writes.
+    number `rank` of `ranks` processes started by torchrun; the first one writes. `tracking(done)` is where a training
+    is shown besides.
     """
 
     device: str = "cpu"
@@ -72,6 +104,7 @@ class Execution:
     progress: OpenProgress = silent
     rank: int = 0
     ranks: int = 1
+    tracking: OpenTracker = untracked
 
     def skip(self, error: BadImage) -> str:
         """Why a bad image is skipped, with a warning. Raises `error` if bad images are not skipped."""
@@ -83,7 +116,7 @@ class Execution:
     @property
     def in_worker(self) -> Execution:
         """The same for a worker process: one job, silent, picklable."""
-        return replace(self, jobs=1, progress=silent)
+        return replace(self, jobs=1, progress=silent, tracking=untracked)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,14 @@ class TrainingLog:
         self.rows = [dict(zip(names, row, strict=True)) for row in values]
         self.seconds = state["seconds"].tolist()
 
+    def after(self, step: int) -> list[dict[str, float]]:
+        """The values of the steps after this one, by the names that trackers show ("train/loss", "learning_rate")."""
+        measured = (*self.columns.losses, *self.columns.accuracies)
+        return [
+            {"learning_rate": row["learning_rate"], **{f"train/{name}": row[name] for name in measured}}
+            for row in self.rows[step:]
+        ]
+
     def write(self, folder: Path) -> None:
         """Writes FILE into a cache's folder, atomically. Raises DiskFull or CacheError."""
         measured = {name: [row[name] for row in self.rows] for name in self.columns.dtypes}

@@ -21,7 +21,7 @@ from cache import Column, Part, Record, Schema, Writer
 from cache.writer import Checkpoint
 from stages.contract.card import LogColumns, Stage
 from stages.contract.errors import StageError
-from stages.contract.execution import Execution, restoring
+from stages.contract.execution import Execution, restoring, untracked
 from stages.networks.memory import keep_large_buffers
 from stages.networks.weights import State, weight_columns, weight_record
 from stages.training.log import TABLE, TrainingLog
@@ -176,14 +176,18 @@ def run_steps(
     """Runs the remaining steps, with a checkpoint and a log line every `checkpoint_seconds`."""
     log, steps = trainer.log, trainer.steps
     described, saved_at = len(log), time.monotonic()
-    with execution.progress(trainer.card.name, steps, f"{log.columns.step}s", len(log)) as bar:
+    tracking = execution.tracking if trainer.ranks.leads else untracked
+    progress = execution.progress(trainer.card.name, steps, f"{log.columns.step}s", len(log))
+    with tracking(len(log)) as tracker, progress as bar:
         for batch in sampler.batches(len(log) + 1, steps):
             trainer.step(batch)
             if trainer.ranks.leads and time.monotonic() - saved_at >= checkpoint_seconds:
                 output.checkpoint(part).save(trainer.state())
                 describe(trainer, output, described)
+                tracker.track(log.after)
                 described, saved_at = len(log), time.monotonic()
             bar.advance(1, sampler.regions_per_step)
+        tracker.track(log.after)
     if trainer.ranks.leads:
         describe(trainer, output, described)
 
