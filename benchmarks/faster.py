@@ -46,6 +46,7 @@ from stages.boxes import iou_matrix
 from stages.contract.execution import Execution
 from stages.networks import DELTAS
 from stages.networks.network import Network
+from stages.training.augmentation import View
 from stages.training.image_memory import ImageMemory
 from stages.training.parameters import training_mode
 from stages.training.ranks import Ranks
@@ -311,8 +312,8 @@ def compare_training(graph: Graph, steps: int, which: Sequence[str]) -> list[str
             drawn = drawn_images(settings, len(dataset.image_ids), step)
             read = [(memory.read(image.position), image) for image in drawn]
             objects = [
-                objects_of(
-                    dataset, dataset.image_ids[image.position], settings.difficult, pixels.shape[1], image.mirrored
+                objects_of(dataset, dataset.image_ids[image.position], settings.difficult).seen(
+                    View(pixels.shape[1], image.mirrored), settings.least_visible
                 )
                 for pixels, image in read
             ]

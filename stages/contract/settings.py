@@ -129,6 +129,21 @@ def holds(settings: Any, condition: Condition | None) -> bool:
     return condition is None or getattr(settings, condition[0]) in condition[1:]
 
 
+def check_unchanged(settings: Any, condition: Condition, *names: str) -> None:
+    """Raises BadSetting if a condition does not hold, and one of the settings `names`, which need it, is not at its
+    default. In place of `only_with`, for settings that would otherwise enter, or leave, the keys of existing caches."""
+    if holds(settings, condition):
+        return
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in names and value != field.default:
+            other = condition[0]
+            raise BadSetting(
+                f"{field.name} = {as_json(value)!r} is for {condition_words(condition)}, and {other} is "
+                f"'{getattr(settings, other)}'; leave it out"
+            )
+
+
 def condition_words(condition: Condition) -> str:
     """A condition in words, such as "score = 'svm' or 'svr'"."""
     setting, *values = condition

@@ -13,13 +13,19 @@ from typing import Any
 
 from stages.contract.card import Input, LogColumns, Stage
 from stages.contract.errors import BadSetting
-from stages.contract.settings import setting
+from stages.contract.settings import check_unchanged, setting
 from stages.networks import PlannedNetwork
 from stages.training.settings import (
+    SGD,
+    STEPS,
+    check_descent,
     checkpoint_setting,
     image_memory_setting,
+    optimiser_setting,
+    schedule_setting,
     threads_setting,
     training_precision_setting,
+    warm_up_setting,
 )
 
 
@@ -70,12 +76,15 @@ class Settings:
         later=True,
         source="rcnn_make_window_file.m: windows like all others",
     )
+    optimiser: str = optimiser_setting("R-CNN section 2.3", later=True)
     learning_rate: float = setting(
         0.001,
-        "The initial learning rate of SGD.",
+        "The initial learning rate; the highest with schedule = 'one-cycle'.",
         above=0,
         source="R-CNN section 2.3: a tenth of the pre-training's",
     )
+    schedule: str = schedule_setting("a tenth after every `step` iterations", "release, solver.prototxt", later=True)
+    warm_up: int = warm_up_setting(later=True)
     step: int = setting(
         20_000,
         "Number of iterations after which the learning rate is divided by 10, repeatedly.",
@@ -84,7 +93,7 @@ class Settings:
     )
     momentum: float = setting(0.9, "The momentum of SGD.", at_least=0, source="release, solver.prototxt")
     weight_decay: float = setting(
-        5e-4, "The weight decay of SGD; biases are not decayed.", at_least=0, source="release, solver.prototxt"
+        5e-4, "The weight decay; biases are not decayed.", at_least=0, source="release, solver.prototxt"
     )
     bias_rate: float = setting(
         2.0,
@@ -126,6 +135,24 @@ class Settings:
     mirror: bool = setting(
         True, "Whether windows are mirrored at random, with probability 0.5.", source="release, train.prototxt"
     )
+    window_jitter: float = setting(
+        0.0,
+        "Windows are moved at random, by up to this share of their sides, and made larger or smaller by up to this "
+        "share, unless that would change their label; 0: not at all.",
+        at_least=0,
+        at_most=0.9,
+        later=True,
+        source="ours",
+    )
+    colour_jitter: float = setting(
+        0.0,
+        "How strongly brightness, contrast, saturation and hue of windows are jittered, each with probability 0.5; 0: "
+        "not at all.",
+        at_least=0,
+        at_most=1,
+        later=True,
+        source="ours; SSD section 2.2, release: 0.5",
+    )
     mode: str = setting(
         "warp",
         "How a window is fitted into the network's square input (see extract.mode).",
@@ -155,6 +182,9 @@ class Settings:
                 f"positive_fraction = {self.positive_fraction} of batch_size = {self.batch_size} leaves no positive "
                 "window; raise one of them"
             )
+        check_descent(self.schedule, self.warm_up, self.iterations)
+        check_unchanged(self, ("schedule", STEPS), "step")
+        check_unchanged(self, ("optimiser", SGD), "momentum")
 
     @property
     def positives_of_batch(self) -> int:

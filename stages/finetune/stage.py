@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache import Column, Reader, Schema, Writer
+from stages.boxes import Boxes
 from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.contract.settings import check_device
-from stages.datasets import Dataset
+from stages.datasets import Dataset, ImageRecord
 from stages.finetune import LOG, STAGE, Settings, check
 from stages.finetune.reading import WindowSampler
 from stages.finetune.training import FineTuning
@@ -59,7 +62,8 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
     def make_sampler() -> WindowSampler:
         windows = find_windows(settings, dataset, inputs.reader("proposals"), memory, execution)
-        return WindowSampler(settings, memory, windows, source, execution, ranks)
+        label = partial(labels_in_image, settings, dataset)
+        return WindowSampler(settings, memory, windows, source, execution, ranks, label)
 
     with joined("finetune", execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
         train(
@@ -97,23 +101,36 @@ def find_windows(
     skipped, every image is read here, so that the windows of unreadable ones are left out.
     """
     check_proposals("finetune", proposals, dataset)
-    classes, limits = len(dataset.classes), (settings.positive_overlap, settings.background_overlap)
     images = []
     with execution.progress("finetune: windows", len(dataset.image_ids), "images") as bar:
         for position, image_id in enumerate(dataset.image_ids):
-            objects = dataset.record(image_id)
-            boxes = np.concatenate([objects.boxes, proposals.read(image_id, ["boxes"])["boxes"]]).astype(np.float32)
-            unused = unused_regions(boxes, objects.difficult, objects.crowds, settings.difficult)
-            labels = window_labels(boxes, objects.boxes, objects.labels, classes, *limits, unused)
-            if not objects.exhaustive:  # what looks like background may be an object
-                labels[labels == classes] = UNUSED
+            found = proposals.read(image_id, ["boxes"])["boxes"]
+            boxes = np.concatenate([dataset.record(image_id).boxes, found]).astype(np.float32)
+            labels = region_labels(settings, dataset.record(image_id), len(dataset.classes), boxes)
             if execution.skip_bad_images and not readable(memory, position):
                 boxes, labels = boxes[:0], labels[:0]
             images.append((boxes, labels))
             bar.advance(1, len(boxes))
-    windows = joined_windows(images, classes)
+    windows = joined_windows(images, len(dataset.classes))
     check_windows(windows, settings, dataset)
     return windows
+
+
+def region_labels(settings: Settings, objects: ImageRecord, classes: int, boxes: Boxes) -> NDArray[np.int32]:
+    """The label of each of the `boxes` [n, 4] in an image, its m objects first: int32 [n], as `window_labels`."""
+    unused = unused_regions(boxes, objects.difficult, objects.crowds, settings.difficult)
+    limits = settings.positive_overlap, settings.background_overlap
+    labels = window_labels(boxes, objects.boxes, objects.labels, classes, *limits, unused)
+    if not objects.exhaustive:  # what looks like background may be an object
+        labels[labels == classes] = UNUSED
+    return labels
+
+
+def labels_in_image(settings: Settings, dataset: Dataset, position: int, boxes: Boxes) -> NDArray[np.int32]:
+    """The label of each of the `boxes` [n, 4] in the image at `position`, none of them an object: int32 [n]."""
+    objects = dataset.record(dataset.image_ids[position])
+    every = np.concatenate([objects.boxes, boxes]).astype(np.float32)
+    return region_labels(settings, objects, len(dataset.classes), every)[len(objects.boxes) :]
 
 
 def readable(memory: ImageMemory, position: int) -> bool:

@@ -1,10 +1,9 @@
-"""A step of fine-tuning: SGD on the mean cross entropy of a batch of windows (R-CNN section 2.3)."""
+"""A step of fine-tuning: gradient descent on the mean cross entropy of a batch of windows (R-CNN section 2.3)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from stages.training.loop import Trainer
 from stages.training.optimiser import make_optimiser
 from stages.training.parameters import parameter_groups, set_dropout, training_mode
 from stages.training.ranks import Ranks
-from stages.training.schedule import tenth_every
+from stages.training.schedule import schedule_of
 from stages.training.state import seeded
 
 
@@ -57,9 +56,13 @@ class FineTuning(Trainer[Batch]):
         )
         super().__init__(
             module,
-            make_optimiser("sgd", groups, learning_rate=settings.learning_rate, momentum=settings.momentum),
+            make_optimiser(
+                settings.optimiser, groups, learning_rate=settings.learning_rate, momentum=settings.momentum
+            ),
             steps=settings.iterations,
-            schedule=partial(tenth_every, settings.learning_rate, settings.step),
+            schedule=schedule_of(
+                settings.schedule, settings.learning_rate, settings.iterations, settings.step, settings.warm_up
+            ),
             seed=settings.seed,
             device=device,
             ranks=ranks,
@@ -67,7 +70,7 @@ class FineTuning(Trainer[Batch]):
         self.shared = ranks.share(module, device)
 
     def update(self, batch: Batch, generator: torch.Generator) -> Mapping[str, float]:
-        """One SGD step on this rank's share of a batch; the gradient is that of the mean loss over the whole batch.
+        """One step on this rank's share of a batch; the gradient is that of the mean loss over the whole batch.
 
         Returns the loss and the accuracies on positive and background windows, all before the step.
         """

@@ -12,8 +12,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.boxes import Boxes
+from stages.boxes import Boxes, clip_boxes, has_area
 from stages.finetune import Settings
+from stages.images.colours import ColourChange, drawn_colours
 from stages.matching.windows import UNUSED
 
 
@@ -42,14 +43,25 @@ class Windows:
 
 @dataclass(frozen=True)
 class Draw:
-    """A batch: `windows` int64 [B], the positive ones first, and which of them are `mirrored`, bool [B]."""
+    """A batch: `windows` int64 [B], the positive ones first, and which of them are `mirrored`, bool [B].
+
+    With jitter, the `moves` float64 [B, 4] of the windows (`moved_windows`), and the change of each one's `colours`.
+    """
 
     windows: NDArray[np.int64]
     mirrored: NDArray[np.bool_]
+    moves: NDArray[np.float64] | None = None
+    colours: tuple[ColourChange, ...] | None = None
 
     def share(self, rank: int, ranks: int) -> Draw:
         """This rank's share: every `ranks`-th window, from number `rank` on."""
-        return Draw(self.windows[rank::ranks], self.mirrored[rank::ranks])
+        own = slice(rank, None, ranks)
+        return Draw(
+            self.windows[own],
+            self.mirrored[own],
+            None if self.moves is None else self.moves[own],
+            None if self.colours is None else self.colours[own],
+        )
 
 
 def joined_windows(images: Sequence[tuple[Boxes, NDArray[np.int32]]], background: int) -> Windows:
@@ -78,4 +90,27 @@ def draw_batch(windows: Windows, settings: Settings, iteration: int) -> Draw:
         for pool, count in ((windows.positive, positives), (windows.negative, settings.batch_size - positives))
     ]
     mirrored = generator.random(settings.batch_size) < 0.5
-    return Draw(np.concatenate(chosen), mirrored & settings.mirror)
+    jitter = np.random.default_rng([settings.seed, iteration, 1])
+    moves = settings.window_jitter * (2 * jitter.random((settings.batch_size, 4)) - 1)
+    changed = settings.batch_size if settings.colour_jitter else 0
+    colours = tuple(drawn_colours(settings.colour_jitter, jitter) for _ in range(changed))
+    return Draw(
+        np.concatenate(chosen),
+        mirrored & settings.mirror,
+        moves if settings.window_jitter else None,
+        colours or None,
+    )
+
+
+def moved_windows(boxes: Boxes, moves: NDArray[np.float64], width: int, height: int) -> Boxes:
+    """Windows [n, 4] of an image of `width` x `height` pixels, moved by `moves` [n, 4] and clipped: float32 [n, 4].
+
+    The first two move the centre, as shares of the sides; the others make the sides longer, by shares of them. What
+    would have no area stays where it was.
+    """
+    corners = boxes.astype(np.float64)
+    sides = corners[:, 2:] - corners[:, :2]
+    centres = corners[:, :2] + sides / 2 + moves[:, :2] * sides
+    half = sides * (1 + moves[:, 2:]) / 2
+    moved = clip_boxes(np.hstack([centres - half, centres + half]).astype(np.float32), width, height)
+    return np.where(has_area(moved)[:, None], moved, boxes).astype(np.float32)

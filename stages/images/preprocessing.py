@@ -32,6 +32,16 @@ class Preprocessing:
         std = torch.tensor(self.std, device=image.device)[:, None, None]
         return (channels.to(torch.float32) * self.scale - mean) / std
 
+    def colours(self, prepared: torch.Tensor) -> torch.Tensor:
+        """The inverse of `apply`, not rounded: float32 [..., 3, H, W], RGB, clipped to 0..1."""
+        import torch
+
+        mean = torch.tensor(self.mean, device=prepared.device)[:, None, None]
+        std = torch.tensor(self.std, device=prepared.device)[:, None, None]
+        channels = (prepared * std + mean) / (self.scale * 255)
+        image = channels.flip(-3) if self.order == "bgr" else channels
+        return image.clamp(0, 1)
+
     def pixels(self, prepared: torch.Tensor) -> torch.Tensor:
         """The inverse of `apply`, rounded: uint8 [..., 3, H, W], RGB; 0 becomes the mean colour."""
         import torch

@@ -246,9 +246,9 @@ def pads(card: NetworkCard, layer: str) -> bool:
     return single_window(card, [layer], windows_of(card).cells)[layer].padded
 
 
-def check_windows(card: NetworkCard, sides: Sequence[int], border: int) -> None:
+def check_windows(card: NetworkCard, sides: Sequence[int], border: int, remedy: str = "leave it out") -> None:
     """Raises BadSetting if an image whose shorter side has the least of `sides` pixels, and this `border`, has no
-    window."""
+    window; `remedy` says what to do."""
     windows, side = windows_of(card), min(sides)
     length = max(side + 2 * border + sum(card.trunk.margin), card.trunk.least_side)
     with torch.inference_mode():
@@ -256,7 +256,7 @@ def check_windows(card: NetworkCard, sides: Sequence[int], border: int) -> None:
     if maps.shape[2] < windows.cells:
         raise BadSetting(
             f"sides = {list(sides)}: an image with a shorter side of {side} pixels has no window, which is "
-            f"{windows.pixels} pixels wide; leave it out, or raise border = {border}"
+            f"{windows.pixels} pixels wide; {remedy}, or raise border = {border}"
         )
 
 

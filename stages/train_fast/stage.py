@@ -21,7 +21,7 @@ from stages.train_fast.training import RegionHeadTraining
 from stages.training.loop import network_schema
 from stages.training.region_examples import DeltaStatistics, RegionExamples, draw_regions, statistics_of
 from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
-from stages.training.whole_images import DrawnImage, Objects, TrainingImage, mirrored_boxes, objects_of
+from stages.training.whole_images import DrawnImage, Objects, TrainingImage, objects_of
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -59,8 +59,8 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 
     def find(image: TrainingImage[None], drawn: DrawnImage) -> RegionExamples:
         boxes = proposals.read(dataset.image_ids[drawn.position], ["boxes"])["boxes"]
-        mirrored = mirrored_boxes(boxes, image.size[0]) if drawn.mirrored else boxes
-        return draw_regions(mirrored, image.objects, statistics(), settings, drawn.random, image.inputs.device)
+        seen = image.view.regions(boxes, settings.least_visible)
+        return draw_regions(seen, image.objects, statistics(), settings, drawn.random, image.inputs.device)
 
     train_on_images(
         STAGE.name,
@@ -82,7 +82,7 @@ def regions_of(
     with execution.progress("train-fast: regions", len(dataset.image_ids), "images") as bar:
         for image_id in dataset.image_ids:
             boxes = proposals.read(image_id, ["boxes"])["boxes"]
-            yield boxes, objects_of(dataset, image_id, settings.difficult, 0, False)
+            yield boxes, objects_of(dataset, image_id, settings.difficult)
             bar.advance(1, len(boxes))
 
 

@@ -234,6 +234,9 @@ def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any
             "beyond their edges, but in a dense reading their surroundings; set hidden, pool and side"
         )
     check_windows(card, settings.sides, settings.border)
+    if settings.scale_jitter:
+        least = max(1, int(min(settings.sides) * (1 - settings.scale_jitter)))
+        check_windows(card, [least], settings.border, f"lower scale_jitter = {settings.scale_jitter}")
     check_training(settings, card, new_layers(card), sources)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,8 +18,8 @@ from stages.training.loop import Trainer
 from stages.training.optimiser import make_optimiser
 from stages.training.parameters import freeze, parameter_groups, training_mode
 from stages.training.ranks import Ranks
-from stages.training.schedule import one_cycle, tenth_every, warmed_up
-from stages.training.settings import ONE_CYCLE, WholeImageTraining
+from stages.training.schedule import schedule_of
+from stages.training.settings import WholeImageTraining
 from stages.training.state import seeded
 from stages.training.whole_images import TrainingImage
 
@@ -104,7 +103,9 @@ class DetectorTraining(Trainer[Sequence[TrainingImage[Examples]]]):
             module,
             optimiser,
             steps=settings.iterations,
-            schedule=schedule_of(settings),
+            schedule=schedule_of(
+                settings.schedule, settings.learning_rate, settings.iterations, settings.step, settings.warm_up
+            ),
             seed=settings.seed,
             device=device,
             ranks=ranks,
@@ -147,10 +148,3 @@ class DetectorTraining(Trainer[Sequence[TrainingImage[Examples]]]):
     @abstractmethod
     def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
         """The losses and accuracies for the log, from what was measured of a batch of `images`, summed over them."""
-
-
-def schedule_of(settings: WholeImageTraining) -> Any:
-    """The learning rate as a function of the step."""
-    if settings.schedule == ONE_CYCLE:
-        return partial(one_cycle, settings.learning_rate, settings.iterations, settings.warm_up)
-    return warmed_up(partial(tenth_every, settings.learning_rate, settings.step), settings.warm_up)

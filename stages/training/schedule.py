@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+
+from stages.training.settings import ONE_CYCLE
 
 
 def tenth_every(rate: float, period: int, step: int) -> float:
@@ -30,6 +33,14 @@ def one_cycle(rate: float, steps: int, warm_up: int, step: int) -> float:
     if step <= warm_up:
         return rate * step / warm_up
     return rate * (1 + math.cos(math.pi * (step - warm_up) / (steps + 1 - warm_up))) / 2
+
+
+def schedule_of(method: str, rate: float, steps: int, period: int, warm_up: int) -> Callable[[int], float]:
+    """The learning rate as a function of the step, of a training of `steps`: `one_cycle`, or `tenth_every` of `period`
+    with a warm-up."""
+    if method == ONE_CYCLE:
+        return partial(one_cycle, rate, steps, warm_up)
+    return warmed_up(partial(tenth_every, rate, period), warm_up)
 
 
 def warmed_up(schedule: Callable[[int], float], warm_up: int) -> Callable[[int], float]:

@@ -15,6 +15,9 @@ TRUNK, NOTHING = "trunk", "none"
 """Words for the setting `frozen`: all convolutions that heads share, and no layer at all."""
 SGD, ADAMW = "sgd", "adamw"
 STEPS, ONE_CYCLE = "steps", "one-cycle"
+LEAST_VISIBLE = 0.25
+JITTERS = ("scale_jitter", "crop_jitter", "colour_jitter")
+"""The settings that change an image's pixels at random."""
 
 
 def training_precision_setting() -> Any:
@@ -44,6 +47,47 @@ def image_memory_setting(only_with: Condition | None = None) -> Any:
     return setting(2000, what, at_least=0, identity=False, only_with=only_with, source="ours")
 
 
+def optimiser_setting(source: str, later: bool = False) -> Any:
+    """The setting `optimiser` of a stage that trains a network."""
+    return setting(
+        SGD,
+        "How weights are updated. sgd: stochastic gradient descent with momentum; adamw: Adam with decoupled weight "
+        "decay, for small data sets.",
+        choices=(SGD, ADAMW),
+        later=later,
+        source=source,
+    )
+
+
+def schedule_setting(steps: str, source: str, later: bool = False) -> Any:
+    """The setting `schedule` of a stage that trains a network; `steps` says how the rate falls with STEPS."""
+    return setting(
+        STEPS,
+        f"How the learning rate changes. steps: {steps}; one-cycle: up to the rate during the warm-up, then down to 0 "
+        "along half a cosine.",
+        choices=(STEPS, ONE_CYCLE),
+        later=later,
+        source=source,
+    )
+
+
+def warm_up_setting(unit: str = "Iterations", later: bool = False) -> Any:
+    """The setting `warm_up` of a stage that trains a network in steps of a `unit`."""
+    return setting(
+        0,
+        f"{unit} in which the learning rate rises from 0 to its value.",
+        at_least=0,
+        later=later,
+        source="ours; the paper has none",
+    )
+
+
+def check_descent(schedule: str, warm_up: int, steps: int, name: str = "iterations") -> None:
+    """Raises BadSetting if a warm-up leaves none of the `steps`, whose setting is called `name`, for the descent."""
+    if schedule == ONE_CYCLE and warm_up >= steps:
+        raise BadSetting(f"warm_up = {warm_up} leaves nothing of {name} = {steps} for the descent; lower it")
+
+
 ON_WHOLE_IMAGES = (
     Input("images", kinds=("dataset",), crowds=True),
     Input("network", kinds=("network",), default=("pretrain", "network")),
@@ -69,21 +113,9 @@ class WholeImageTraining:
     images_per_batch: int = setting(
         1, "Images per iteration.", at_least=1, source="Faster R-CNN section 3.1.3: 1; Fast R-CNN section 2.3: 2"
     )
-    optimiser: str = setting(
-        SGD,
-        "How weights are updated. sgd: stochastic gradient descent with momentum; adamw: Adam with decoupled weight "
-        "decay, for small data sets.",
-        choices=(SGD, ADAMW),
-        source="Faster R-CNN section 3.1.3",
-    )
+    optimiser: str = optimiser_setting("Faster R-CNN section 3.1.3")
     learning_rate: float = setting(0.001, "The learning rate.", above=0, source="Faster R-CNN section 3.1.3")
-    schedule: str = setting(
-        STEPS,
-        "How the learning rate changes. steps: a tenth after every `step` iterations; one-cycle: up to the rate during "
-        "the warm-up, then down to 0 along half a cosine.",
-        choices=(STEPS, ONE_CYCLE),
-        source="Faster R-CNN section 3.1.3",
-    )
+    schedule: str = schedule_setting("a tenth after every `step` iterations", "Faster R-CNN section 3.1.3")
     step: int = setting(
         60_000,
         "Iterations after which the learning rate is divided by 10, repeatedly.",
@@ -91,12 +123,7 @@ class WholeImageTraining:
         only_with=("schedule", STEPS),
         source="Faster R-CNN section 3.1.3",
     )
-    warm_up: int = setting(
-        0,
-        "Iterations in which the learning rate rises from 0 to its value.",
-        at_least=0,
-        source="ours; the paper has none",
-    )
+    warm_up: int = warm_up_setting()
     momentum: float = setting(
         0.9, "The momentum of SGD.", at_least=0, only_with=("optimiser", SGD), source="Faster R-CNN section 3.1.3"
     )
@@ -146,6 +173,39 @@ class WholeImageTraining:
     mirror: bool = setting(
         True, "Whether images are mirrored at random, with probability 0.5.", source="py-faster-rcnn: USE_FLIPPED"
     )
+    scale_jitter: float = setting(
+        0.0,
+        "Images are scaled by another factor, drawn between 1 minus this and 1 plus this; 0: by none.",
+        at_least=0,
+        at_most=0.9,
+        later=True,
+        source="ours; ultralytics: 0.5",
+    )
+    crop_jitter: float = setting(
+        0.0,
+        "Images are cropped at random, so that an object stays in sight: each side of the crop is drawn between 1 "
+        "minus this and 1 times the image's; 0: no crops.",
+        at_least=0,
+        at_most=0.9,
+        later=True,
+        source="ours; detectron2, RandomCrop with relative_range",
+    )
+    least_visible: float = setting(
+        LEAST_VISIBLE,
+        "For crops: an object of which less than this share is left is neither positive nor negative.",
+        at_least=0,
+        at_most=1,
+        later=True,
+        source="SSD section 2.2 keeps objects whose centre is left, of which a quarter is seen at least",
+    )
+    colour_jitter: float = setting(
+        0.0,
+        "How strongly brightness, contrast, saturation and hue are jittered, each with probability 0.5; 0: not at all.",
+        at_least=0,
+        at_most=1,
+        later=True,
+        source="ours; SSD section 2.2, release: 0.5",
+    )
     difficult: str = setting(
         "ignore",
         "Whether difficult objects are examples like any other, or neither positives nor negatives; crowds never are.",
@@ -162,12 +222,18 @@ class WholeImageTraining:
 
     def __post_init__(self) -> None:
         check_sides(self.sides, self.longest)
-        if self.schedule == ONE_CYCLE and self.warm_up >= self.iterations:
-            raise BadSetting(
-                f"warm_up = {self.warm_up} leaves nothing of iterations = {self.iterations} for the descent; lower it"
-            )
+        check_descent(self.schedule, self.warm_up, self.iterations)
         if NOTHING in self.frozen and len(self.frozen) > 1:
             raise BadSetting(f"frozen = {list(self.frozen)} names layers beside 'none'; leave one or the other out")
+        if not self.crop_jitter and self.least_visible != LEAST_VISIBLE:
+            raise BadSetting(
+                f"least_visible = {self.least_visible} is for images that are cropped; set crop_jitter, or leave it out"
+            )
+
+    @property
+    def jitters(self) -> tuple[str, ...]:
+        """The names of the settings that change an image's pixels at random here."""
+        return tuple(name for name in JITTERS if getattr(self, name))
 
     @property
     def trunk_is_frozen(self) -> bool:

@@ -1,4 +1,4 @@
-"""Whole images for training a detector: which are drawn, at which scale, mirrored or not, and what is read of them.
+"""Whole images for training a detector: which are drawn, how they are augmented, and what is read of them.
 
 Which image an iteration takes, and how, depends on (seed, iteration) alone. Symbols: m objects of an image.
 """
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache import Record
-from stages.boxes import Boxes
+from stages.boxes import Boxes, has_area, reaches
 from stages.contract.errors import BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs, ItemReader
@@ -28,6 +28,7 @@ from stages.networks import NetworkCard, NetworkSource
 from stages.networks.dense_reading import next_lower, without_weights
 from stages.networks.feature_maps import FeatureMaps, check_maps, planes_of, prepared_image
 from stages.plurals import number_of
+from stages.training.augmentation import View, drawn_crop, drawn_scale, with_drawn_colours
 from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
 from stages.training.settings import WholeImageTraining
@@ -40,13 +41,14 @@ BATCHES_AHEAD = 2
 class DrawnImage:
     """An image of a batch: its `position` in the dataset, which of the sides it gets, and whether it is mirrored.
 
-    `random` draws its examples.
+    `random` draws its examples, `augmentation` its other scale, its crop and its colours.
     """
 
     position: int
     level: int
     mirrored: bool
     random: np.random.Generator
+    augmentation: np.random.Generator
 
 
 def drawn_images(settings: WholeImageTraining, count: int, iteration: int) -> list[DrawnImage]:
@@ -61,7 +63,8 @@ def drawn_images(settings: WholeImageTraining, count: int, iteration: int) -> li
         position = int(order_of(settings.seed, epoch, count)[place])
         random = np.random.default_rng([settings.seed, iteration, number])
         level, mirrored = int(random.integers(len(settings.sides))), bool(random.random() < 0.5)
-        drawn.append(DrawnImage(position, level, mirrored and settings.mirror, random))
+        augmentation = np.random.default_rng([settings.seed, iteration, number, 1])
+        drawn.append(DrawnImage(position, level, mirrored and settings.mirror, random, augmentation))
     return drawn
 
 
@@ -73,7 +76,8 @@ def order_of(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Objects:
-    """The m objects of an image: `boxes` float32 [m, 4] in its pixels, mirrored if it is, `labels` int32 [m].
+    """The m objects of an image: `boxes` float32 [m, 4] in its pixels, cropped and mirrored as it is, `labels` int32
+    [m].
 
     `unused` bool [m] marks those that are neither positives nor negatives, `crowds` bool [m] those that are crowds.
     """
@@ -87,6 +91,16 @@ class Objects:
     def used(self) -> Boxes:
         """The boxes of the objects that are examples: float32 [k, 4]."""
         return self.boxes[~self.unused]
+
+    def seen(self, view: View, least_visible: float) -> Objects:
+        """These objects in a view of their image, those that are in sight. Of which less than the share
+        `least_visible` is seen, are unused."""
+        boxes = view.boxes(self.boxes)
+        if view.crop is None:
+            return Objects(boxes, self.labels, self.crowds, self.unused)
+        unused = self.unused | ~reaches(view.visible(self.boxes), least_visible)
+        kept = has_area(boxes)
+        return Objects(boxes[kept], self.labels[kept], self.crowds[kept], unused[kept])
 
 
 @dataclass(frozen=True)
@@ -102,8 +116,8 @@ class TrainingImage(Generic[Examples]):
     """An image as it enters the training: `inputs` [1, 3, H, W] for the trunk or, if `is_map`, the trunk's map of it
     [1, C, H', W'], with `map_size` (width, height) cells.
 
-    `size` (width, height) is the image's own, `scale` the factor to the trunk's input. `lower`: the same at the next
-    lower scale, where the training reads that, too.
+    `size` (width, height) is the image's own, or its crop's, `scale` the factor to the trunk's input. `view` says how
+    it is cropped and mirrored. `lower`: the same at the next lower scale, where the training reads that, too.
     """
 
     inputs: torch.Tensor
@@ -111,6 +125,7 @@ class TrainingImage(Generic[Examples]):
     map_size: tuple[int, int]
     size: tuple[int, int]
     scale: float
+    view: View
     objects: Objects
     examples: Examples
     lower: ScaledInput | None = None
@@ -118,11 +133,6 @@ class TrainingImage(Generic[Examples]):
 
 Find = Callable[["TrainingImage[None]", DrawnImage], Examples]
 """Draws the examples of an image."""
-
-
-def mirrored_boxes(boxes: Boxes, width: int) -> Boxes:
-    """Boxes [n, 4] in the mirrored image of `width` pixels: float32 [n, 4]."""
-    return np.column_stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]]).astype(np.float32)
 
 
 class MapSizes:
@@ -202,16 +212,19 @@ class WholeImages(Generic[Examples]):
 
     def from_pixels(self, drawn: DrawnImage) -> TrainingImage[None]:
         """The image as the trunk's input."""
-        pixels = self.memory.read(drawn.position)
+        whole = self.memory.read(drawn.position)
+        objects = self.objects(drawn)
+        pixels, view, factor = augmented(whole, objects.used, drawn, self.settings)
         height, width = pixels.shape[:2]
-        scales = [image_scale(width, height, side, self.settings.longest) for side in self.settings.sides]
+        scales = [factor * image_scale(width, height, side, self.settings.longest) for side in self.settings.sides]
         inputs = self.scaled_input(pixels, scales[drawn.level], drawn.mirrored)
         cells = self.sizes.of(inputs.shape[3], inputs.shape[2])
         lower = None
         if self.settings.reads_lower_scale:
             scale = scales[next_lower(scales, drawn.level, range(len(scales)))]
             lower = ScaledInput(self.scaled_input(pixels, scale, drawn.mirrored), scale)
-        return self.described(drawn, inputs, False, cells, (width, height), scales[drawn.level], lower)
+        seen = objects.seen(view, self.settings.least_visible)
+        return self.described(inputs, False, cells, (width, height), scales[drawn.level], view, seen, lower)
 
     def scaled_input(self, pixels: Pixels, scale: float, mirrored: bool) -> torch.Tensor:
         """The trunk's input at a scale: float32 [1, 3, H, W]."""
@@ -232,33 +245,53 @@ class WholeImages(Generic[Examples]):
         if self.settings.reads_lower_scale:
             level = next_lower(maps.scales, drawn.level, range(len(maps.scales)))
             lower = ScaledInput(planes_of(every[level], self.execution.device)[None], maps.scales[level])
-        return self.described(drawn, inputs, True, size, maps.image_size, maps.scales[drawn.level], lower)
+        view = View(maps.image_size[0], drawn.mirrored)
+        seen = self.objects(drawn).seen(view, self.settings.least_visible)
+        return self.described(inputs, True, size, maps.image_size, maps.scales[drawn.level], view, seen, lower)
 
     def described(
         self,
-        drawn: DrawnImage,
         inputs: torch.Tensor,
         is_map: bool,
         cells: tuple[int, int],
         size: tuple[int, int],
         scale: float,
+        view: View,
+        objects: Objects,
         lower: ScaledInput | None,
     ) -> TrainingImage[None]:
-        """The image with its objects."""
-        image_id = self.dataset.image_ids[drawn.position]
+        """The image with its objects, on the device."""
         inputs = inputs.to(self.execution.device, non_blocking=True)
         if lower is not None:
             lower = ScaledInput(lower.inputs.to(self.execution.device, non_blocking=True), lower.scale)
-        objects = objects_of(self.dataset, image_id, self.settings.difficult, size[0], drawn.mirrored)
-        return TrainingImage(inputs, is_map, cells, size, scale, objects, None, lower)
+        return TrainingImage(inputs, is_map, cells, size, scale, view, objects, None, lower)
+
+    def objects(self, drawn: DrawnImage) -> Objects:
+        """The objects of the whole image, as it is."""
+        return objects_of(self.dataset, self.dataset.image_ids[drawn.position], self.settings.difficult)
 
 
-def objects_of(dataset: Dataset, image_id: str, difficult: str, width: int, mirrored: bool) -> Objects:
-    """The objects of an image of `width` pixels; `difficult` is the setting."""
+def augmented(
+    whole: Pixels, objects: Boxes, drawn: DrawnImage, settings: WholeImageTraining
+) -> tuple[Pixels, View, float]:
+    """An image uint8 [H, W, 3] that shows `objects` [m, 4], cropped and recoloured as the settings say, but not yet
+    mirrored; how it is then seen, and the factor to its scale."""
+    random = drawn.augmentation
+    factor = drawn_scale(settings.scale_jitter, random)
+    size = (whole.shape[1], whole.shape[0])
+    jitter = settings.crop_jitter
+    crop = drawn_crop(size, objects, jitter, settings.least_visible, random) if jitter else None
+    pixels = whole if crop is None else crop.pixels(whole)
+    if settings.colour_jitter:
+        pixels = with_drawn_colours(pixels, settings.colour_jitter, random)
+    return pixels, View(size[0], drawn.mirrored, crop), factor
+
+
+def objects_of(dataset: Dataset, image_id: str, difficult: str) -> Objects:
+    """The objects of an image as it is; `difficult` is the setting."""
     record = dataset.record(image_id)
-    boxes = mirrored_boxes(record.boxes, width) if mirrored else record.boxes
-    unused = unused_regions(boxes, record.difficult, record.crowds, difficult)
-    return Objects(boxes, record.labels, record.crowds, unused)
+    unused = unused_regions(record.boxes, record.difficult, record.crowds, difficult)
+    return Objects(record.boxes, record.labels, record.crowds, unused)
 
 
 def count_objects(stage: str, dataset: Dataset, difficult: str, execution: Execution) -> Record:
@@ -286,6 +319,12 @@ def check_maps_settings(settings: WholeImageTraining, maps: Any) -> None:
     if not settings.trunk_is_frozen:
         raise BadSetting(
             "inputs.maps is for a trunk that stays as it is; set frozen = ['trunk'], or leave out inputs.maps"
+        )
+    if settings.jitters:
+        name = settings.jitters[0]
+        raise BadSetting(
+            f"{name} = {getattr(settings, name)} changes the pixels of images, and inputs.maps has the maps of images "
+            f"as they are; leave out {' and '.join(settings.jitters)}, or inputs.maps"
         )
     if (settings.sides, settings.longest) != (maps.sides, maps.longest):
         raise BadSetting(

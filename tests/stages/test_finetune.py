@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
@@ -27,9 +31,9 @@ from stages.extract.features import extract_features
 from stages.finetune import STAGE, Settings
 from stages.finetune.network import classifier_name, replace_classifier
 from stages.finetune.reading import WindowSampler
-from stages.finetune.stage import find_windows
+from stages.finetune.stage import find_windows, labels_in_image
 from stages.finetune.training import Batch, FineTuning
-from stages.finetune.windows import Draw, Windows, draw_batch, joined_windows
+from stages.finetune.windows import Draw, Windows, draw_batch, joined_windows, moved_windows
 from stages.images.reading import read_image
 from stages.images.warp import warp_regions
 from stages.matching.windows import UNUSED, window_labels
@@ -298,6 +302,11 @@ def test_bfloat16_trains_weights_of_float32():
 # Reading
 
 
+def never_moved(position: int, boxes: np.ndarray) -> np.ndarray:
+    """In place of `labels_in_image`, where windows are not moved."""
+    raise AssertionError
+
+
 @pytest.fixture
 def picture(tmp_path) -> SimpleNamespace:
     """A dataset of one random image of 60 x 50 pixels."""
@@ -308,7 +317,8 @@ def picture(tmp_path) -> SimpleNamespace:
 def test_a_mirrored_window_has_its_left_overhang_on_the_right(picture):
     """fidelity.md section 1: the left border of the mirrored window is the right overhang."""
     windows = Windows(np.zeros(1, np.int32), np.array([[0, 10, 30, 40]], np.float32), np.array([2], np.int32), 3)
-    reader = WindowSampler(replace(QUICK, padding=8), ImageMemory(picture, 10**6), windows, network_of(), CPU, Ranks())
+    settings, memory = replace(QUICK, padding=8), ImageMemory(picture, 10**6)
+    reader = WindowSampler(settings, memory, windows, network_of(), CPU, Ranks(), never_moved)
     with ThreadPoolExecutor(1) as threads:
         batch = reader.batch(Draw(np.array([0, 0]), np.array([False, True])), threads)
     plain, mirrored = batch.inputs
@@ -407,7 +417,8 @@ def test_an_image_that_is_not_exhaustive_gives_no_background(inputs):
 def read_all(inputs: dict[str, Any], settings: Settings, limit: int, execution: Execution) -> list[Batch]:
     memory = ImageMemory(inputs["images"], limit)
     windows = find_windows(settings, inputs["images"], inputs["proposals"], memory, CPU)
-    reader = WindowSampler(settings, memory, windows, inputs["network"], execution, Ranks())
+    label = partial(labels_in_image, settings, inputs["images"])
+    reader = WindowSampler(settings, memory, windows, inputs["network"], execution, Ranks(), label)
     batches = list(reader.batches(1, 5))
     assert memory.bytes == sum(one.nbytes for one in memory.held.values()) <= limit
     return batches
@@ -425,7 +436,7 @@ def test_windows_are_warped_as_for_extraction(inputs):
     """The crop of each window is that of `stages.images.warp`, whatever else is in the batch."""
     memory = ImageMemory(inputs["images"], 0)
     windows = find_windows(QUICK, inputs["images"], inputs["proposals"], memory, CPU)
-    (batch,) = WindowSampler(QUICK, memory, windows, inputs["network"], CPU, Ranks()).batches(3, 3)
+    (batch,) = WindowSampler(QUICK, memory, windows, inputs["network"], CPU, Ranks(), never_moved).batches(3, 3)
     draw = draw_batch(windows, QUICK, 3)
     assert draw.mirrored.any()
     assert not draw.mirrored.all()
@@ -437,6 +448,66 @@ def test_windows_are_warped_as_for_extraction(inputs):
             batch.inputs[row], warp_regions(planes, box, 64, "warp", 4, preprocessing, bool(mirrored))[0]
         )
         assert batch.labels[row] == windows.labels[window]
+
+
+def test_moved_windows_by_hand():
+    """A fifth of the width to the right; twice as high, beyond the edge; out of the image, so left as it was."""
+    boxes = np.array([[10, 20, 30, 40], [10, 20, 30, 40], [10, 20, 30, 40]], np.float32)
+    moves = np.array([[0.2, 0, 0, 0], [0, 0, 0, 1.0], [4, 0, 0, 0]])
+    assert moved_windows(boxes, moves, 60, 45).tolist() == [[14, 20, 34, 40], [10, 10, 30, 45], [10, 20, 30, 40]]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.9))
+def test_moved_windows_lie_in_the_image(seed, jitter):
+    random = np.random.default_rng(seed)
+    corners = random.uniform(0, 40, (20, 2))
+    boxes = np.hstack([corners, corners + random.uniform(1, 20, (20, 2))]).astype(np.float32)
+    moved = moved_windows(boxes, jitter * random.uniform(-1, 1, (20, 4)), 60, 60)
+    assert (moved >= 0).all()
+    assert (moved <= 60).all()
+    assert (moved[:, 2:] > moved[:, :2]).all()
+
+
+JITTERED = replace(QUICK, window_jitter=0.4, colour_jitter=0.8)
+
+
+def test_windows_are_moved_only_where_their_label_stays(inputs):
+    """Most are; the label of every window, moved or not, is that of the rule."""
+    memory = ImageMemory(inputs["images"], 10**9)
+    windows = find_windows(JITTERED, inputs["images"], inputs["proposals"], memory, CPU)
+    label = partial(labels_in_image, JITTERED, inputs["images"])
+    reader = WindowSampler(JITTERED, memory, windows, inputs["network"], CPU, Ranks(), label)
+    moved = kept = 0
+    for iteration in range(1, 6):
+        draw = draw_batch(windows, JITTERED, iteration)
+        images = windows.images[draw.windows]
+        boxes = reader.boxes(draw, {int(image): memory.read(int(image)) for image in images})
+        for image, box, label_drawn in zip(images, boxes, windows.labels[draw.windows], strict=True):
+            assert label(int(image), box[None])[0] == label_drawn
+        same = (boxes == windows.boxes[draw.windows]).all(axis=1)
+        moved, kept = moved + int((~same).sum()), kept + int(same.sum())
+    assert moved > kept > 0
+
+
+def test_colours_change_inside_the_image_alone(inputs):
+    """The mean colour around it stays, and so do the windows' places."""
+    coloured = replace(QUICK, colour_jitter=0.8)
+    for plain, other in zip(read_all(inputs, QUICK, 0, CPU), read_all(inputs, coloured, 0, CPU), strict=True):
+        assert torch.equal(plain.labels, other.labels)
+        outside = (plain.inputs == 0).all(dim=1, keepdim=True).expand_as(plain.inputs)
+        assert outside.any()
+        assert (other.inputs[outside] == 0).all()
+        assert not torch.equal(plain.inputs, other.inputs)
+
+
+def test_ranks_share_what_is_jittered():
+    draw = draw_batch(windows_of(50, 300), JITTERED, 3)
+    shares = [draw.share(rank, 2) for rank in range(2)]
+    assert draw.moves is not None
+    assert draw.colours is not None
+    np.testing.assert_array_equal(shares[1].moves, draw.moves[1::2])
+    assert shares[1].colours == draw.colours[1::2]
+    assert draw_batch(windows_of(50, 300), QUICK, 3).moves is None
 
 
 # The stage
@@ -457,6 +528,29 @@ def killed_after_two(label, total, unit, done=0):
                 raise Killed
 
     yield Bar()
+
+
+def test_jittered_with_adamw_it_resumes_to_the_same_bits(inputs, run_stage):
+    """The rate rises to its value in two iterations and falls along half a cosine, to 0 after the last."""
+    cycle: dict[str, Any] = {
+        "optimiser": "adamw",
+        "schedule": "one-cycle",
+        "warm_up": 2,
+        "step": 20_000,
+        "learning_rate": 0.001,
+    }
+    settings = replace(JITTERED, **cycle)
+    whole = run_stage(STAGE, settings, inputs, "jittered whole", execution=Execution(jobs=2)).read("network")
+    for _ in range(3):
+        with pytest.raises(Killed):
+            run_stage(STAGE, settings, inputs, "jittered", execution=Execution(progress=killed_after_two))
+    resumed = run_stage(STAGE, settings, inputs, "jittered").read("network")
+    assert {name: values.tobytes() for name, values in resumed.items()} == {
+        name: values.tobytes() for name, values in whole.items()
+    }
+    rates = whole["log/learning_rate"]
+    assert rates[:2].tolist() == pytest.approx([0.0005, 0.001])
+    assert rates[2:].tolist() == pytest.approx([0.0005 * (1 + math.cos(math.pi * k / 5)) for k in (1, 2, 3, 4)])
 
 
 def test_it_learns_and_resumes_to_the_same_bits(inputs, run_stage):
@@ -591,6 +685,9 @@ def test_settings_that_cannot_be(inputs, run_stage, change, message):
     [
         ({"background_overlap": 0.6}, "background_overlap = 0.6 is greater than positive_overlap = 0.5"),
         ({"batch_size": 2, "positive_fraction": 0.1}, "leaves no positive window"),
+        ({"schedule": "one-cycle"}, "step = 4 is for schedule = 'steps', and schedule is 'one-cycle'; leave it out"),
+        ({"optimiser": "adamw", "momentum": 0.5}, "momentum = 0.5 is for optimiser = 'sgd', and optimiser is 'adamw'"),
+        ({"schedule": "one-cycle", "step": 20_000, "warm_up": 6}, "warm_up = 6 leaves nothing of iterations = 6"),
     ],
 )
 def test_settings_that_do_not_fit_each_other(change, message):

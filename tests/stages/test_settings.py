@@ -178,12 +178,15 @@ NOT_IDENTITY = {
     "finetune": {"checkpoint_seconds", "image_memory"},
     "train-svm": {"checkpoint_seconds", "memory"},
 }
+AUGMENTATION = {"scale_jitter", "crop_jitter", "least_visible", "colour_jitter"}
 LATER = {
     "classify": {"longer_sides"},
     "pretrain": {"step_epochs", "step_factor", "initial_std", "views", "side"},
     "maps": {"mirrored", "border"},
-    "train-rpn": {"cells_scale"},
-    "train-overfeat": {"context"},
+    "train-rpn": {"cells_scale"} | AUGMENTATION,
+    "train-fast": AUGMENTATION,
+    "train-joint": AUGMENTATION,
+    "train-overfeat": {"context"} | AUGMENTATION,
     "extract": {"method", "pooling", "truncated_svd", "fine", "fill", "objects"},
     "propose": {
         "only_exhaustive",
@@ -196,7 +199,9 @@ LATER = {
     },
     "train-svm": {"positive_overlap", "difficult", "mining_images", "mining_seed"},
     "train-bbox": {"difficult", "only_exhaustive"},
-    "finetune": {"difficult", "frozen"},
+    "finetune": {
+        *("difficult", "frozen", "optimiser", "schedule", "warm_up", "window_jitter", "colour_jitter"),
+    },
     "detect": {
         *("score", "cap", "least_score", "all_classes_at_most", "suppression", "regression", "classes"),
         *("max_per_class", "suppress_first", "least_candidate_score", "class_agnostic"),

@@ -383,9 +383,9 @@ def test_own_layers_that_were_replaced_cannot_be_trained_again(tmp_path: Path) -
     assert "were replaced by new fully connected ones, of 16 and 8; set hidden = [16, 8]" in ended.stderr
 
 
-def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
+def test_two_processes_train_the_same_network_on_the_same_crops(tmp_path: Path) -> None:
     recipe = tmp_path / "fast.toml"
-    recipe.write_text(RECIPE + "dropout = 0.0\n")
+    recipe.write_text(RECIPE + "dropout = 0.0\ncrop_jitter = 0.5\nscale_jitter = 0.3\ncolour_jitter = 0.5\n")
     losses = []
     for place in ("one", "two"):
         rcnn("propose", recipe, work=tmp_path / place)

@@ -464,6 +464,7 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         (["train-overfeat.frozen=['windows']"], "'windows', which is new in this training"),
         (["train-overfeat.background_overlap=0.6"], "a window cannot be both background and an object"),
         (["train-overfeat.sides=[30,100]"], "a shorter side of 30 pixels has no window, which is 64 pixels wide"),
+        (["train-overfeat.scale_jitter=0.9"], "64 pixels wide; lower scale_jitter = 0.9, or raise border"),
         (["maps.border=0", "maps.sides=[100,60]"], "a shorter side of 60 pixels has no window"),
         (["train-overfeat.positive_fraction=0.001"], "the classifier would see no objects"),
         (["train-overfeat.windows_per_image=2"], "positive_fraction = 0.25 of windows_per_image = 2 is no window"),

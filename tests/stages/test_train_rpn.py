@@ -21,9 +21,10 @@ from stages.networks.source import NetworkSettings
 from stages.train_rpn import Settings
 from stages.train_rpn.training import ProposalTraining
 from stages.training.anchor_examples import AnchorExamples, anchor_losses, draw_anchors, labelled_anchors
+from stages.training.augmentation import mirrored_boxes
 from stages.training.image_memory import ImageMemory
 from stages.training.ranks import Ranks
-from stages.training.whole_images import MapSizes, Objects, WholeImages, drawn_images, mirrored_boxes
+from stages.training.whole_images import MapSizes, Objects, WholeImages, drawn_images
 from tests.in_process import rcnn
 from tests.pipeline import torchrun
 
