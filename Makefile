@@ -29,7 +29,7 @@ $(BIN)/python:
 
 # OpenCV's full package needs libGL and X11, which most servers lack: there the headless build of the same version
 # takes its place.
-$(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
+$(INSTALLED): setup.cfg setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 	  echo "OpenCV's full package cannot be imported here (no libGL or X11): taking the headless build of the same version."; \

@@ -61,6 +61,8 @@ def parse(words: list[str]) -> click.Context:
         if not isinstance(command, click.Group):
             return context
         rest = [*getattr(context, "_protected_args", ()), *context.args]  # click < 9 keeps the first word apart
+        if not rest and command.invoke_without_command:
+            return context
         found, resolved, words = command.resolve_command(context, rest)
         assert resolved is not None
         name, command = str(found), resolved

@@ -12,6 +12,8 @@ from click.core import ParameterSource
 
 from rcnn_cli.commands.completion import complete_split, complete_table, complete_toml
 from rcnn_cli.commands.options import (
+    GRIDS,
+    RecipePath,
     adopt_option,
     dask_options,
     execution_options,
@@ -27,10 +29,10 @@ from rcnn_cli.sentences import INCOMPLETE, explain
 
 
 @click.command(short_help="Run a grid of settings: one table beside the papers' numbers.")
-@click.argument("grid", type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.argument("grid", type=RecipePath(GRIDS), shell_complete=complete_toml)
 @click.option(
     "--recipe",
-    type=click.Path(path_type=Path),
+    type=RecipePath(),
     shell_complete=complete_toml,
     help="The base recipe  [default: the one that the grid names]",
 )
@@ -199,6 +201,7 @@ def tune(
     from rcnn_cli.experiments.tuning import best_row, check_output, check_split, parse_values, tuning_grid, write_tuned
     from rcnn_cli.looking.evaluated import evaluation_node
     from rcnn_cli.recipes.detectors import choice_told, detector_of
+    from rcnn_cli.recipes.packaged import place_of_derived
 
     values = {
         "negative_overlap": ("--negative-overlap", negative_overlap),
@@ -209,7 +212,7 @@ def tune(
     asked = click.get_current_context().get_parameter_source
     of_a_method = {name for name in ("nms_iou", "merge_threshold") if asked(name) is ParameterSource.DEFAULT}
     searched = {name: parse_values(option, text) for name, (option, text) in values.items()}
-    output = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
+    output = output or place_of_derived(recipe, f"{recipe.stem}-tuned.toml")
     graph = load_graph(recipe, changes, work)
     check_output(recipe, output, force or dry_run)
     node = evaluation_of(graph, evaluation) if evaluation else evaluation_node(graph)

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 import click
 from click.shell_completion import BashComplete, CompletionItem, ZshComplete, add_completion_class, split_arg_string
 
+from rcnn_cli.recipes.packaged import packaged
 from rcnn_cli.recipes.recipe import Recipe, load_recipe, network_table, sources_of
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import StageError
@@ -43,11 +44,11 @@ def completer(candidates: Callable[[click.Context, str], Iterable[str]]) -> Comp
 
 
 def complete_toml(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """TOML files and folders; any file if there are neither."""
+    """TOML files and folders; if there are neither, recipes that come with rcnn, else any file."""
     try:
-        names = list(toml_files(incomplete))
+        names = list(toml_files(incomplete)) or packaged_names(incomplete)
     except OSError:
-        names = []
+        names = packaged_names(incomplete)
     if not names or any(letter.isspace() for name in names for letter in name):
         return [CompletionItem(incomplete, type="file")]  # leave it to the shell, which knows how to quote names
     return [CompletionItem(name) for name in names]
@@ -62,6 +63,17 @@ def toml_files(incomplete: str) -> list[str]:
     folders = [f"{shown}{entry.name}/" for entry in matches if entry.is_dir()]
     files = [f"{shown}{entry.name}" for entry in matches if entry.name.endswith(".toml") and entry.is_file()]
     return toml_files(folders[0]) or folders if len(folders) == 1 and not files else [*files, *folders]
+
+
+def packaged_names(incomplete: str) -> list[str]:
+    """The names of the recipes and grids that come with rcnn and start with `incomplete`."""
+    return [name for name in packaged() if name.startswith(incomplete)]
+
+
+@completer
+def complete_packaged(context: click.Context, incomplete: str) -> Iterable[str]:
+    """The recipes and grids that come with rcnn."""
+    return packaged()
 
 
 # Contents of a recipe

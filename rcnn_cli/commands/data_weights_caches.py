@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from rcnn_cli.commands.completion import complete_source, complete_source_option, complete_toml
-from rcnn_cli.commands.options import FiniteRange, json_option, load_graph, load_graphs, make_options, output_option
+from rcnn_cli.commands.options import (
+    FiniteRange,
+    RecipePath,
+    json_option,
+    load_graph,
+    load_graphs,
+    make_options,
+    output_option,
+)
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 from stages.networks import DROPOUTS, NETWORKS, PREPROCESSINGS
@@ -44,7 +52,7 @@ def cache_list(work: Path | None) -> None:
 
 
 @cache_group.command(name="verify", short_help="Read every byte; set damaged parts aside.")
-@click.argument("recipe", required=False, type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.argument("recipe", required=False, type=RecipePath(), shell_complete=complete_toml)
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
@@ -67,7 +75,7 @@ def cache_verify(recipe: Path | None, work: Path | None) -> None:
 
 
 @cache_group.command(name="gc", short_help="Delete the caches that no recipe refers to.")
-@click.argument("recipes", nargs=-1, type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.argument("recipes", nargs=-1, type=RecipePath(), shell_complete=complete_toml)
 @click.option(
     "--work",
     type=click.Path(path_type=Path),

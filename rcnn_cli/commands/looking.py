@@ -11,6 +11,7 @@ import click
 from rcnn_cli.commands.completion import complete_image, complete_toml
 from rcnn_cli.commands.options import (
     FiniteRange,
+    RecipePath,
     execution_options,
     json_option,
     load_graph,
@@ -240,8 +241,8 @@ def report(recipes: tuple[Path, ...], changes: tuple[str, ...], work: Path | Non
 
 
 @click.command(short_help="Compare two runs: settings, AP with confidence intervals, errors, images.")
-@click.argument("a", type=click.Path(path_type=Path), shell_complete=complete_toml)
-@click.argument("b", type=click.Path(path_type=Path), shell_complete=complete_toml)
+@click.argument("a", type=RecipePath(), shell_complete=complete_toml)
+@click.argument("b", type=RecipePath(), shell_complete=complete_toml)
 @recipe_options
 @table_option("--evaluation", "evaluation", "The evaluation to compare  [default: the main detector's]")
 @table_option("--evaluation-b", "evaluation", "The evaluation of B  [default: as --evaluation]")
@@ -288,7 +289,7 @@ def compare(
 
 
 @click.command(short_help="Describe a file: a cache, part, recipe, grid, results or image.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=RecipePath())
 def inspect(file: Path) -> None:
     """Describe FILE: a cache's folder, part, view or manifest; a recipe or a grid; JSON; an image.
 

@@ -15,6 +15,9 @@ from rcnn_cli.sentences import explain
 from rcnn_cli.tracking import TRACKERS, VARIABLE, check_installed, parse_trackers
 from stages.contract.errors import StageError
 
+GRIDS = "grids/"
+"""How the names of the grids that come with rcnn begin; `rcnn ablate` does without."""
+
 
 class OutputPath(click.Path):
     """A path to write to; an empty one, as of a variable that is not set, is not the current folder."""
@@ -24,6 +27,20 @@ class OutputPath(click.Path):
         if not os.fspath(value):
             self.fail("is empty; name a folder or file, or . for the current folder", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class RecipePath(click.Path):
+    """The path of a recipe or grid, or the name of one that comes with rcnn, which may leave out `prefix`."""
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__(path_type=Path)
+        self.prefix = prefix
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path of the file."""
+        from rcnn_cli.recipes.packaged import find_recipe
+
+        return find_recipe(Path(os.fsdecode(super().convert(value, param, ctx))), self.prefix)
 
 
 class FiniteRange(click.FloatRange):
@@ -39,7 +56,7 @@ class FiniteRange(click.FloatRange):
 
 def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --set, --work, --check-content."""
-    argument = click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_toml)
+    argument = click.argument("recipe", type=RecipePath(), shell_complete=complete_toml)
     return argument(recipe_options(command))
 
 
@@ -93,9 +110,7 @@ def table_option(flag: str, makes: str, text: str) -> Callable[[Callable[..., An
 
 def recipes_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPES, --set, --work, --check-content."""
-    argument = click.argument(
-        "recipes", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_toml
-    )
+    argument = click.argument("recipes", nargs=-1, required=True, type=RecipePath(), shell_complete=complete_toml)
     return argument(recipe_options(command))
 
 

@@ -145,7 +145,7 @@ def is_grid(path: Path) -> bool:
 
 def load_grid(path: Path, seeds: str | None = None) -> Grid:
     """Reads and validates a grid; `seeds` ("0,1") overrides its own. Raises GridError, RecipeError or BadSetting."""
-    table = read_toml(path, "grid", "recipes/grids/")
+    table = read_toml(path, "grid", "grids/")
     known = [*TABLES, *(field.name for field in dataclasses.fields(Settings))]
     for name in table:
         if name not in known:

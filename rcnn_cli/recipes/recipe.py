@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.files import cannot
+from rcnn_cli.recipes.packaged import advice
 from stages.contract.card import Input, Stage
 from stages.contract.catalogue import catalogue
 from stages.contract.errors import StageError
@@ -164,12 +165,13 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     return replace(build_recipe(path, table), changes=tuple(changes))
 
 
-def read_toml(path: Path, kind: str = "recipe", folder: str = "recipes/") -> dict[str, Any]:
-    """The tables of a TOML file. Raises RecipeError; its message calls the file a `kind`, with examples in `folder`."""
+def read_toml(path: Path, kind: str = "recipe", prefix: str = "") -> dict[str, Any]:
+    """The tables of a TOML file. Raises RecipeError; its message calls the file a `kind` and proposes one that comes
+    with rcnn, whose name begins with `prefix`."""
     try:
         return read_tables(path)
     except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such {kind}; `ls {folder}` shows those that come with the project") from error
+        raise RecipeError(f"{path}: no such {kind}{advice(path, prefix)}") from error
     except IsADirectoryError as error:
         raise RecipeError(f"{path}: is a folder, not a {kind}; name a file that ends in .toml") from error
     except UnicodeDecodeError as error:

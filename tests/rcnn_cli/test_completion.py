@@ -57,6 +57,13 @@ def test_recipes_are_toml_files(folder: Path, command: tuple[str, ...]) -> None:
         assert [(item.value, item.type) for item in items] == [(nowhere, "file")]
 
 
+def test_where_no_file_matches_recipes_that_come_with_rcnn_are_offered(folder: Path) -> None:
+    assert offered("run", "shapes-f") == ["shapes-fast", "shapes-faster", "shapes-finetuned"]
+    assert offered("ablate", "grids/three") == ["grids/three-papers", "grids/three-papers-voc2007"]
+    assert offered("recipes", "copy", "voc2007-o") == ["voc2007-onet", "voc2007-overfeat-squeezenet"]
+    assert offered("recipes", "") == ["copy"]
+
+
 @pytest.mark.parametrize("before", [(), ("--jobs", "2"), ("--set", "extract.padding=0")])
 def test_names_that_a_recipe_has(folder: Path, before: tuple[str, ...]) -> None:
     two = "recipes/two.toml"

@@ -198,7 +198,7 @@ def test_a_mistake_in_a_grid_is_a_sentence_that_names_the_file(tmp_path, text, w
 
 
 def test_a_missing_grid(tmp_path):
-    with pytest.raises(StageError, match="no such grid; `ls recipes/grids/` shows"):
+    with pytest.raises(StageError, match="no such grid; `rcnn recipes` lists"):
         load_grid(tmp_path / "none.toml")
 
 
