@@ -54,6 +54,20 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class Seconds(FiniteRange):
+    """A number of seconds of an option that may have none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fails for a word that was not meant as the number: click takes any that follows the option."""
+        try:
+            float(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is not a number of seconds; write the option last, or its number after it", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
 def recipe_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --set, --work, --check-content."""
     argument = click.argument("recipe", type=RecipePath(), shell_complete=complete_toml)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import click
 from rcnn_cli.commands.completion import complete_cache
 from rcnn_cli.commands.options import (
     FiniteRange,
+    Seconds,
     adopt_option,
     dask_options,
     execution_options,
@@ -26,6 +28,8 @@ from rcnn_cli.commands.options import (
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 from stages.contract.kinds import MEASURED
+
+WATCH_SECONDS = 10.0
 
 
 @click.command(short_help="Run all stages of a recipe; complete caches are skipped.")
@@ -102,22 +106,41 @@ def run(
 @click.command(short_help="Show what is complete, what is not, and why.")
 @recipe_argument
 @json_option
-def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_text: bool) -> None:
-    """Show which caches of RECIPE are complete, partial, missing or damaged, and why. Exit status 1 unless all are.
+@click.option(
+    "--watch",
+    type=Seconds(0.1),
+    is_flag=False,
+    flag_value=WATCH_SECONDS,
+    metavar="[SECONDS]",
+    help="Look again every so many seconds until all caches are complete or Ctrl-C is pressed; in a pipe or a file, "
+    f"print only what has changed.  [default: look once; {WATCH_SECONDS:g} seconds if no number is given]",
+)
+def status(recipe: Path, changes: tuple[str, ...], work: Path | None, as_json_text: bool, watch: float | None) -> None:
+    """Show which caches of RECIPE are complete, partial, missing or damaged, and why. Exit status 1 unless all are
+    complete.
 
     \b
-    Example: rcnn status recipes/shapes.toml --json
+    Examples: rcnn status recipes/shapes.toml --json
+              rcnn status recipes/shapes.toml --watch 30
     """
+    if watch is not None and as_json_text:
+        raise click.UsageError("--watch: is for people to read; leave out --json")
     from rcnn_cli.clusters.jobs import with_jobs
     from rcnn_cli.running.splits import warn_of_shared_images
     from rcnn_cli.running.status import describe, format_status
 
     graph = load_graph(recipe, changes, work)
     graph.check()
-    states = with_jobs(graph, describe(graph))
     warn_of_shared_images(graph, graph.caches())
-    click.echo(format_status(states, as_json_text))
-    if any(state.state not in ("complete", "on demand") for state in states):
+    if watch is not None:
+        from rcnn_cli.running.watching import watch as watch_states
+
+        finished = watch_states(lambda: with_jobs(graph, describe(graph)), watch, sys.stdout.isatty())
+    else:
+        states = with_jobs(graph, describe(graph))
+        click.echo(format_status(states, as_json_text))
+        finished = all(state.finished for state in states)
+    if not finished:
         raise SystemExit(INCOMPLETE)
 
 

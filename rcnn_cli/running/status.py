@@ -34,6 +34,11 @@ class State:
     adoptable: int = 0
     jobs: tuple[str, ...] = ()
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be made: the cache is complete, or the node has none."""
+        return self.state in ("complete", "on demand")
+
 
 def describe(graph: Graph) -> list[State]:
     """The states of all nodes, inputs first, with what can be copied. Changes nothing."""
@@ -124,11 +129,18 @@ def format_status(states: Sequence[State], as_json: bool) -> str:
     """One line per cache, or JSON."""
     if as_json:
         return json.dumps([asdict(state) for state in states], indent=2)
-    width = max(len(state.name) for state in states)
-    lines = []
-    for state in states:
-        why = f"  ({'; '.join(state.why)})" if state.why else ""
-        job = f"  [{state.jobs[0]}]" if state.jobs else ""
-        lines.append(f"{state.name:<{width}}  {state.detail}{why}{job}")
-        lines += [f"{'':<{width}}  {line}" for line in state.jobs[1:]]
-    return "\n".join(lines)
+    width = width_of(states)
+    return "\n".join(line for state in states for line in lines_of(state, width))
+
+
+def width_of(states: Sequence[State]) -> int:
+    """The width of the column of names."""
+    return max(len(state.name) for state in states)
+
+
+def lines_of(state: State, width: int) -> list[str]:
+    """A cache's state on one line, the name in a column of `width`; then a line for the log of each failed task."""
+    why = f"  ({'; '.join(state.why)})" if state.why else ""
+    job = f"  [{state.jobs[0]}]" if state.jobs else ""
+    logs = [f"{'':<{width}}  {line}" for line in state.jobs[1:]]
+    return [f"{state.name:<{width}}  {state.detail}{why}{job}", *logs]
