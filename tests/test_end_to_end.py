@@ -2,6 +2,7 @@
 a process of its own, the rest in this one."""
 
 import contextlib
+import csv
 import json
 import os
 import random
@@ -48,6 +49,26 @@ def test_a_run_ends_in_a_table_files_and_pictures(finished):
     summary = json.loads((results / "eval" / "results.json").read_text())
     assert 0 <= summary["map_11"] <= 1
     assert len(list((results / "eval").glob("comp4_det_test_*.txt"))) == 10
+    heading, *rows = csv.reader((results / "eval" / "confusion.csv").read_text().splitlines())
+    assert heading[0] == "true class"
+    objects = {name: result["positives"] for name, result in summary["classes"].items()}
+    assert {row[0]: sum(map(int, row[1:-1])) for row in rows[:-1]} == objects
+    for name in ("confusion", "thresholds", "calibration"):
+        assert (results / "eval" / f"{name}.png").stat().st_size > 5_000
+        assert len((results / "eval" / f"{name}.csv").read_text().splitlines()) > 1
+
+
+def test_the_threshold_of_the_confusion_matrix_makes_no_new_cache(copied):
+    recipe, work = copied
+    table = work / "results/small/eval/confusion.csv"
+    before = table.read_text()
+    rcnn("eval", recipe, "--confusion-threshold", 1000, work=work)
+    assert len(list((work / "caches" / "eval").iterdir())) == 1
+    rows = list(csv.reader(table.read_text().splitlines()))[1:]
+    assert all(set(row[1:-2]) == {"0"} for row in rows)
+    assert {row[-1] for row in rows[:-1]} == {"1000.0"}
+    rcnn("eval", recipe, work=work)
+    assert table.read_text() == before
 
 
 def test_a_second_run_does_nothing_and_says_so(finished):

@@ -15,9 +15,12 @@ from rcnn_cli.recipes.detectors import detector_of, evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import complete
 from stages.contract.errors import StageError
+from stages.detect import score_of
 from stages.detections import DetectionSet, read_detections
 from stages.diagnose import Settings as DiagnoseSettings
 from stages.eval.average_precision import Curve, calibrated_precision
+from stages.eval.calibration import Calibration, half_of_images, measure_calibration
+from stages.eval.confusion import Confusion, measure_confusion
 from stages.eval.report import read_curves
 from stages.matching.error_types import (
     BACKGROUND,
@@ -170,3 +173,31 @@ def error_settings(graph: Graph) -> DiagnoseSettings:
 def similar_sets(graph: Graph) -> Any:
     """The sets of similar classes in the recipe's [diagnose], else VOC's."""
     return error_settings(graph).similar
+
+
+def confusion_of(evaluated: Evaluated) -> Confusion:
+    """The confusion matrix at each class's best F1, or at the evaluation's `confusion_threshold`."""
+    return measure_confusion(
+        evaluated.detections,
+        evaluated.precision,
+        evaluated.curves,
+        evaluated.objects,
+        evaluated.dataset.classes,
+        evaluated.node.settings.iou,
+        evaluated.node.settings.confusion_threshold,
+    )
+
+
+def calibration_of(evaluated: Evaluated) -> Calibration:
+    """How far the scores of the detections that count can be believed, by halves of the images."""
+    counted = np.flatnonzero(evaluated.verdicts != DIFFICULT)
+    every = evaluated.detections.every
+    half = half_of_images(len(evaluated.detections.image_ids))
+    return measure_calibration(
+        every.scores[counted],
+        evaluated.verdicts[counted] == FOUND,
+        every.labels[counted],
+        half[evaluated.images[counted]],
+        int(np.sum(~evaluated.objects.difficult)),
+        score_of(evaluated.detector.settings).probability,
+    )

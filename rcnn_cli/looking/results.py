@@ -9,16 +9,20 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cache import Reader
 from cache.files import read_json, write_json
-from rcnn_cli.recipes.detectors import detector_of, evaluations_of
+from rcnn_cli.recipes.detectors import evaluations_of
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import manifest_of
 from stages.contract.card import LogColumns
 from stages.plurals import number_of
+
+if TYPE_CHECKING:
+    from rcnn_cli.looking.evaluated import Evaluated
 
 log = logging.getLogger("rcnn")
 
@@ -46,7 +50,8 @@ def show_evaluations(graph: Graph, evaluations: Sequence[Node]) -> None:
     click.echo(format_table({name: reader.manifest["summary"] for name, reader in readers.items()}))
     show_differences(readers)
     folder = results_folder(graph)
-    made_from = {name: reader.key for name, reader in readers.items()}
+    thresholds = {node.use.name: node.settings.confusion_threshold for node in evaluations}
+    made_from = {name: [reader.key, thresholds[name]] for name, reader in readers.items()}
     if not can_write(folder):
         return
     before = read_json(folder / MADE_FROM) if (folder / MADE_FROM).exists() else {}
@@ -81,9 +86,8 @@ def show_differences(readers: dict[str, Reader]) -> None:
 
 def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader], folder: Path) -> list[str]:
     """Writes the files of each evaluation and the pictures of all; returns remarks on the pictures."""
-    from rcnn_cli.looking.evaluated import precisions
+    from rcnn_cli.looking.evaluated import open_evaluation
     from stages.datasets import CocoDataset
-    from stages.detections import read_detections
     from stages.eval.coco import write_coco_annotations, write_coco_results
     from stages.eval.pictures import detection_sheet, images_to_show, plot_precision_recall
     from stages.eval.report import PRECISION, read_curves, write_results
@@ -96,13 +100,14 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
     remarks = []
     for node in nodes:
         name = node.use.name
-        detections = read_detections(Reader(graph.folder(detector_of(node))))
+        evaluated = open_evaluation(graph, name)
+        detections, precision = evaluated.detections, evaluated.precision
         write_results(readers[name].manifest["summary"], detections, folder / name, node.dataset)
         dataset = graph.dataset(node.dataset)
         write_coco_results(dataset, detections, folder / name / "coco-results.json")
         if not isinstance(dataset, CocoDataset):
             write_coco_annotations(dataset, folder / name / "coco-annotations.json")
-        precision = precisions(detections, curves[name])
+        write_operating_points(evaluated, folder / name)
         ids = images_to_show(detections, precision, PRECISION)
         sheet = detection_sheet(dataset, detections, precision, PRECISION, ids)
         save_image(sheet.pixels, folder / name / "detections.png")
@@ -114,6 +119,25 @@ def write_files(graph: Graph, nodes: Sequence[Node], readers: dict[str, Reader],
                 "with the annotated objects"
             )
     return remarks
+
+
+def write_operating_points(evaluated: Evaluated, folder: Path) -> None:
+    """Writes precision, recall and F1 by threshold, the confusion matrix and the calibration of an evaluation, each as
+    a table and a picture."""
+    from rcnn_cli.looking.evaluated import calibration_of, confusion_of
+    from stages.detect import score_of
+    from stages.eval.operating_pictures import plot_calibration, plot_confusion, plot_thresholds
+    from stages.eval.operating_points import threshold_rows
+    from stages.tables import csv_text
+
+    confusion, calibration = confusion_of(evaluated), calibration_of(evaluated)
+    tables = {"thresholds": threshold_rows(evaluated.curves), "confusion": confusion.rows(),
+              "calibration": calibration.rows()}  # fmt: skip
+    for name, rows in tables.items():
+        (folder / f"{name}.csv").write_text(csv_text(rows), encoding="utf-8")
+    plot_thresholds(evaluated.curves, score_of(evaluated.detector.settings).name, folder / "thresholds.png")
+    plot_confusion(confusion, folder / "confusion.png")
+    plot_calibration(calibration, folder / "calibration.png")
 
 
 def show_trainings(graph: Graph, networks: Sequence[Node]) -> None:

@@ -24,13 +24,15 @@ from stages.networks import DELTAS, EDGES, SOFTMAX, PlannedNetwork
 
 @dataclass(frozen=True)
 class Score:
-    """What detection scores are called, and the lowest score drawn when there is no evaluation to choose it."""
+    """What detection scores are called, the lowest score drawn when there is no evaluation to choose it, and whether
+    scores are meant as probabilities that the detection is right."""
 
     name: str
     least: float
+    probability: bool = False
 
 
-SCORES = {"svm": Score("SVM margin", 0.0), "softmax": Score("softmax probability", 0.5)}
+SCORES = {"svm": Score("SVM margin", 0.0), "softmax": Score("softmax probability", 0.5, probability=True)}
 """Of a proposal, by the setting `score`."""
 
 SUM = Score("summed softmax probability", 1.0)

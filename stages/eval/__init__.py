@@ -49,6 +49,13 @@ class Settings:
         source="ours",
     )
     bootstrap_seed: int = setting(0, "Seed for the resamples.", at_least=0, later=True, source="ours")
+    confusion_threshold: float | None = setting(
+        None,
+        "The score from which detections are in the confusion matrix, the same for all classes; none: for each class "
+        "that of its best F1.",
+        identity=False,
+        source="ours; 0.25 in ultralytics",
+    )
 
 
 STAGE = Stage(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ BINS = 10
 ASKED = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Precisions for which thresholds are chosen on one half of the images and tried on the other."""
 SEED = 0
+LIKELY = 0.3
+"""The least probability of the detections whose calibration error is also given by itself."""
+RAW, FITTED, CHOSEN = "scores as they are", "cross-fitted", "thresholds for a precision"
+"""What a calibration consists of, in words."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,22 @@ class Reliability:
         Küppers et al., Multivariate confidence calibration for object detection (CVPR Workshops 2020), D-ECE, of the
         confidence alone.
         """
-        total = int(self.detections.sum())
-        gaps = np.abs(self.precision - self.probability)
-        return float(np.nansum(self.detections * gaps) / total) if total else float("nan")
+        return self.error_from(0.0)
+
+    def error_from(self, least: float) -> float:
+        """The same of the bins from probability `least` up: most detections are unlikely, and easily told to be."""
+        chosen = np.linspace(0, 1, len(self.detections) + 1)[:-1] >= least - 1e-9
+        detections, gaps = self.detections[chosen], np.abs(self.precision - self.probability)[chosen]
+        total = int(detections.sum())
+        return float(np.nansum(detections * gaps) / total) if total else float("nan")
+
+    def interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The 95 % interval of each bin's precision, float64 [B] each, nan without detections: Wilson's score interval
+        (1927) for a share of that many detections."""
+        n, z = np.where(self.detections > 0, self.detections, np.nan), 1.959964
+        middle = (self.precision + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(self.precision * (1 - self.precision) / n + z**2 / (4 * n**2))
+        return middle - half, middle + half
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,24 @@ class Calibration:
     fitted: Reliability
     unfitted: int
     obtained: tuple[Obtained, ...]
+
+    @property
+    def diagrams(self) -> dict[str, Reliability]:
+        """The reliability diagrams by the names of what they are of."""
+        return ({RAW: self.raw} if self.raw else {}) | {FITTED: self.fitted}
+
+    def rows(self) -> list[list[Any]]:
+        """A table: each bin of each diagram (`low` and `high`, its bounds), then each precision asked for with what was
+        obtained; what is unknown is empty."""
+        rows: list[list[Any]] = [["what", "low", "high", "detections", "expected", "precision", "recall"]]
+        for name, diagram in self.diagrams.items():
+            edges = np.linspace(0, 1, len(diagram.detections) + 1).round(6).tolist()
+            numbers = zip(edges[:-1], edges[1:], diagram.detections.tolist(), diagram.probability, diagram.precision,
+                          strict=True)  # fmt: skip
+            rows += [[name, low, high, count, known(p), known(q), None] for low, high, count, p, q in numbers]
+        for one in self.obtained:
+            rows.append([CHOSEN, None, None, one.kept, one.asked, known(one.precision), known(one.recall)])
+        return rows
 
 
 def measure_calibration(
@@ -177,3 +213,8 @@ def half_curve(scores: NDArray[np.floating], correct: NDArray[np.bool_]) -> Curv
     order = np.argsort(-scores, kind="stable")
     recall, precision = precision_recall(correct[order], max(1, int(correct.sum())))
     return Curve(scores[order].astype(np.float32), recall, precision, max(1, int(correct.sum())), len(scores))
+
+
+def known(value: float) -> float | None:
+    """The number, or None for nan."""
+    return None if np.isnan(value) else float(value)

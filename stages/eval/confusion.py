@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from stages.eval.average_precision import Curve
 from stages.eval.operating_points import best_f1
 from stages.matching.detections import match_any_class
 from stages.matching.objects import Objects
+
+BACKGROUND, MISSED = "background", "missed"
+"""The names of the last row and the last column."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,15 @@ class Confusion:
         """The counts divided by the sum of their row: float64 [K + 1, K + 1], 0 in rows without any."""
         sums = self.counts.sum(axis=1, keepdims=True)
         return np.divide(self.counts, sums, out=np.zeros(self.counts.shape), where=sums > 0)
+
+    def rows(self) -> list[list[Any]]:
+        """The counts as a table: a heading with the predicted classes and "missed", a row for each true class and
+        "background"; in the last column the score from which a class's detections count (empty: none does)."""
+        thresholds = [*(float(one) if np.isfinite(one) else None for one in self.thresholds), None]
+        heading = ["true class", *self.classes, MISSED, "threshold"]
+        names = [*self.classes, BACKGROUND]
+        rows = zip(names, self.counts.tolist(), thresholds, strict=True)
+        return [heading, *([name, *counts, threshold] for name, counts, threshold in rows)]
 
     def frequent(self, most: int) -> list[tuple[str, str, int, int]]:
         """The confusions of one class with another: (true class, predicted class, objects confused, objects of the true

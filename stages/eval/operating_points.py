@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,3 +52,27 @@ def best_f1(curve: Curve) -> tuple[float, float] | None:
     if best <= 0:
         return None
     return float(points.scores[points.f1 == best][0]), float(best)
+
+
+def points_at(points: OperatingPoints, thresholds: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The place in `points` of what each of `thresholds` [t] achieves: int64 [t], -1 for one above all scores."""
+    return np.asarray(np.searchsorted(-points.scores, -np.asarray(thresholds), side="right") - 1, np.int64)
+
+
+def rising(points: OperatingPoints) -> NDArray[np.int64]:
+    """The places at which recall is higher than just before, int64 [k]: from one to the next, precision only falls, so
+    there is no reason to choose a threshold in between."""
+    return np.flatnonzero(np.diff(points.recall, prepend=0.0) > 0)
+
+
+def threshold_rows(curves: Mapping[str, Curve]) -> list[list[Any]]:
+    """A heading and, for each class, its thresholds worth choosing (`rising`), highest first; that of its best F1 is
+    marked in the last column."""
+    rows: list[list[Any]] = [["class", "threshold", "precision", "recall", "f1", "best_f1"]]
+    for name, curve in curves.items():
+        points, best = operating_points(curve), best_f1(curve)
+        columns = (points.scores, points.precision, points.recall, points.f1)
+        for place in rising(points):
+            numbers = [float(column[place]) for column in columns]
+            rows.append([name, *numbers, int(best is not None and numbers[0] == best[0])])
+    return rows

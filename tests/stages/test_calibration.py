@@ -26,6 +26,21 @@ def test_the_diagram_by_hand() -> None:
     assert measured.error == pytest.approx((2 * 0.15 + 0.9) / 3)
 
 
+def test_intervals_are_wilsons() -> None:
+    """5 of 10: (0.2366, 0.7634); 0 of 10: (0, 0.2775), as in the tables."""
+    measured = reliability(np.array([0.2] * 10 + [0.9] * 10), np.array([True] * 5 + [False] * 15), bins=2)
+    low, high = measured.interval()
+    np.testing.assert_allclose(low, [0.2366, 0], atol=1e-4)
+    np.testing.assert_allclose(high, [0.7634, 0.2775], atol=1e-4)
+
+
+def test_the_error_of_likely_detections_by_hand() -> None:
+    measured = reliability(np.array([0.1, 0.1, 0.9]), np.array([False, False, False]))
+    assert measured.error == pytest.approx((0.1 + 0.1 + 0.9) / 3)
+    assert measured.error_from(0.3) == pytest.approx(0.9)
+    assert np.isnan(reliability(np.array([0.1]), np.array([False])).error_from(0.3))
+
+
 def test_empty_bins_and_no_detections() -> None:
     measured = reliability(np.array([0.95]), np.array([True]))
     assert np.isnan(measured.precision[:9]).all()
@@ -76,6 +91,11 @@ def test_a_class_that_one_half_lacks_has_no_probability() -> None:
     assert measured.raw is None
     assert measured.unfitted == 1
     assert measured.fitted.detections.sum() == 2
+    heading, *rows = measured.rows()
+    assert len(rows) == 10 + 5
+    assert rows[9] == ["cross-fitted", 0.9, 1.0, 2, 1.0, 1.0, None]
+    assert rows[10] == ["thresholds for a precision", None, None, 2, 0.5, 1.0, pytest.approx(2 / 3)]
+    assert len(heading) == len(rows[0])
 
 
 def test_obtained_precision_by_hand() -> None:

@@ -129,6 +129,16 @@ def test_shares_and_frequent_confusions_by_hand() -> None:
     assert len(confusion.frequent(10)) == 3
 
 
+def test_the_table_by_hand() -> None:
+    confusion = Confusion(("cat", "dog"), np.arange(9).reshape(3, 3), np.array([0.5, np.inf]))
+    assert confusion.rows() == [
+        ["true class", "cat", "dog", "missed", "threshold"],
+        ["cat", 0, 1, 2, 0.5],
+        ["dog", 3, 4, 5, None],
+        ["background", 6, 7, 8, None],
+    ]
+
+
 def curve_of(scores: Sequence[float], found: Sequence[bool]) -> Curve:
     recall, precision = precision_recall(np.array(found, bool), max(1, sum(found)))
     return Curve(np.array(scores, np.float32), recall, precision, max(1, sum(found)), len(found))

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score as f1_of_sklearn
 from sklearn.metrics import precision_recall_curve as curve_of_sklearn
 
 from stages.eval.average_precision import Curve, lowest_score_at, precision_recall
-from stages.eval.operating_points import best_f1, operating_points
+from stages.eval.operating_points import best_f1, operating_points, points_at, rising, threshold_rows
 
 
 def curve_of(ranked: Sequence[tuple[float, bool]], missed: int = 0) -> Curve:
@@ -52,6 +52,21 @@ def test_there_is_no_best_f1_without_true_positives() -> None:
     assert np.isnan(operating_points(nothing_to_find).f1).all()
 
 
+def test_the_table_of_thresholds_by_hand() -> None:
+    """Where only the precision falls there is no row."""
+    curve = curve_of([(0.5, True), (0.25, False), (0.125, True), (0.0, False)])
+    assert threshold_rows({"cat": curve, "dog": curve_of([(1, False)], missed=1)}) == [
+        ["class", "threshold", "precision", "recall", "f1", "best_f1"],
+        ["cat", 0.5, 1.0, 0.5, pytest.approx(2 / 3), 0],
+        ["cat", 0.125, pytest.approx(2 / 3), 1.0, 0.8, 1],
+    ]
+
+
+def test_what_a_threshold_achieves() -> None:
+    points = operating_points(curve_of([(0.5, True), (0.25, False), (0.25, True), (0.0, False)]))
+    assert points_at(points, np.array([1.0, 0.5, 0.3, 0.25, -1.0])).tolist() == [-1, 0, 0, 1, 2]
+
+
 rankings = st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=30)
 
 
@@ -85,3 +100,14 @@ def test_the_best_f1_is_that_of_a_point_and_none_is_better(ranked: list[tuple[in
     cut = lowest_score_at(float(points.precision[points.scores == threshold][0]), curve)
     assert cut is not None
     assert cut <= threshold
+
+
+@given(rankings, st.integers(0, 4))
+def test_no_threshold_is_better_than_one_at_which_recall_rises(ranked: list[tuple[int, bool]], missed: int) -> None:
+    """Each threshold has one among them with the same recall and no lower precision."""
+    points = operating_points(curve_of(ranked, missed))
+    worth = rising(points)
+    for place in np.flatnonzero(points.recall > 0):
+        before = worth[worth <= place][-1]
+        assert points.recall[before] == points.recall[place]
+        assert points.precision[before] >= points.precision[place]

@@ -177,6 +177,7 @@ NOT_IDENTITY = {
     "propose": {"cache", "file", "model"},
     "finetune": {"checkpoint_seconds", "image_memory"},
     "train-svm": {"checkpoint_seconds", "memory"},
+    "eval": {"confusion_threshold"},
 }
 AUGMENTATION = {"scale_jitter", "crop_jitter", "least_visible", "colour_jitter"}
 LATER = {
