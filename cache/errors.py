@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 
-class CacheError(Exception):
+class Error(Exception):
+    """What whoever runs the program can put right; `str(error)` is one sentence: the file or option, what is wrong,
+    what to do. All the project's errors that are not bugs are of this class."""
+
+
+class CacheError(Error):
     """A cache that cannot be read or written; `str(error)` is the sentence that the user reads."""
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from cache.errors import CacheError, first_line
+from cache.errors import Error, first_line
 from cache.files import MACHINE
-from stages.contract.errors import BadImage, StageError
+from stages.contract.errors import BadImage
 
 OK, INCOMPLETE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 0, 1, 2, 70, 130, 143, 141
 
@@ -58,7 +58,7 @@ def unescaped_sentence(error: BaseException, command: click.Command | None, word
     """`sentence` before escaping."""
     if isinstance(error, BadImage) and has_option(command, SKIP) and SKIP not in words and not skipping():
         return f"{error}, or pass {SKIP}", BAD_INPUT
-    if isinstance(error, StageError | CacheError):
+    if isinstance(error, Error):
         return str(error), BAD_INPUT
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return f"interrupted{kept()}", INTERRUPTED

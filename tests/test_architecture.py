@@ -1,4 +1,4 @@
-"""The house: three rooms, imports one way, no stage imports another, and a front door that opens quickly."""
+"""The house: its rooms, imports one way, no stage imports another, and a front door that opens quickly."""
 
 import ast
 import graphlib
@@ -14,10 +14,11 @@ from stages.contract.catalogue import FOLDERS
 from tests.pipeline import SMALL
 
 PROJECT = Path(__file__).parents[1]
-ROOMS = ("cache", "stages", "rcnn_cli")
-MAY_IMPORT = {"cache": {"cache"}, "stages": {"stages", "cache"}, "rcnn_cli": {"rcnn_cli", "stages", "cache"}}
+ROOMS = ("cache", "stages", "rcnn_cli", "rcnn")
+MAY_IMPORT = {room: set(ROOMS[: level + 1]) for level, room in enumerate(ROOMS)}
 FILES = sorted(path for room in ROOMS for path in (PROJECT / room).rglob("*.py"))
-READ_PHOTOGRAPHS = ("explanation", "inspection", "photos")
+LOOKING = [f"rcnn_cli/looking/{name}.py" for name in ("explanation", "inspection", "photos")]
+READ_PHOTOGRAPHS = {*LOOKING, "rcnn/pixels.py"}
 READING = ("stages.images", "stages.images.reading")
 STAGES = {path.parent.name for path in (PROJECT / "stages").glob("*/stage.py")}
 
@@ -61,7 +62,7 @@ def test_images_of_datasets_are_read_by_their_datasets():
         if path != PROJECT / "stages/images/__init__.py" and {"read_image", "image_size"} & {
             one.name for node in froms for one in node.names
         }:
-            assert path.relative_to(PROJECT).as_posix() in {f"rcnn_cli/looking/{name}.py" for name in READ_PHOTOGRAPHS}
+            assert path.relative_to(PROJECT).as_posix() in READ_PHOTOGRAPHS
 
 
 def test_there_are_stages_to_hold_to_this():
@@ -81,6 +82,12 @@ def test_help_loads_nothing_heavy():
     loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True))
     heavy = {"torch", "torchvision", "cv2", "sklearn", "scipy", "matplotlib", "h5py", "numpy", "joblib", "PIL"}
     assert heavy.isdisjoint(loaded)
+
+
+def test_the_python_interface_loads_nothing_before_it_is_used():
+    code = "import sys, json, rcnn; dir(rcnn), rcnn.Error; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True))
+    assert {"torch", "cv2", "h5py", "numpy", "PIL", "pandas", "matplotlib", "click"}.isdisjoint(loaded)
 
 
 def test_the_keys_of_a_whole_recipe_need_no_torch(tmp_path):

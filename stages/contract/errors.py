@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cache.errors import Error
 
-class StageError(Exception):
+
+class StageError(Error):
     """Bad input to a stage; `str(error)` is the sentence that the user reads."""
 
 
