@@ -26,6 +26,9 @@ class ColourChange:
     steps: tuple[tuple[str, float], ...]
 
 
+AS_THEY_ARE = ColourChange(())
+
+
 def drawn_colours(strength: float, random: np.random.Generator) -> ColourChange:
     """A change of the given `strength`, 0 to 1. Always takes nine numbers from `random`."""
     amounts = strength * (2 * random.random(4) - 1)

@@ -12,9 +12,18 @@ from dataclasses import dataclass
 
 from stages.contract.card import Input, LogColumns, Stage
 from stages.contract.errors import BadSetting
-from stages.contract.settings import setting
+from stages.contract.settings import check_unchanged, setting
 from stages.networks import NETWORKS, PlannedNetwork
-from stages.training.settings import image_memory_setting, threads_setting
+from stages.training.settings import (
+    SGD,
+    STEPS,
+    check_descent,
+    image_memory_setting,
+    optimiser_setting,
+    schedule_setting,
+    threads_setting,
+    warm_up_setting,
+)
 
 WINDOWS, CROPS = "windows", "crops"
 OF_WINDOWS, OF_CROPS = ("views", WINDOWS), ("views", CROPS)
@@ -41,7 +50,12 @@ class Settings:
     )
     epochs: int = setting(7, "Passes over the training images.", at_least=1, source="ours: about a minute")
     batch_size: int = setting(128, "Views per mini-batch.", at_least=2, source="R-CNN section 2.3")
-    learning_rate: float = setting(0.02, "The initial learning rate of SGD.", above=0, source="ours")
+    optimiser: str = optimiser_setting("R-CNN section 2.3", later=True)
+    learning_rate: float = setting(
+        0.02, "The initial learning rate; the highest with schedule = 'one-cycle'.", above=0, source="ours"
+    )
+    schedule: str = schedule_setting("as `steps` or `step_epochs` say", "ours", later=True)
+    warm_up: int = warm_up_setting("Epochs", later=True)
     steps: tuple[float, ...] = setting(
         (0.7, 0.9),
         "The learning rate is divided by 10 after each of these fractions of the epochs.",
@@ -73,9 +87,7 @@ class Settings:
         source="ours; OverFeat section 3.1: 0.01",
     )
     momentum: float = setting(0.9, "The momentum of SGD.", at_least=0, source="Krizhevsky et al. 2012, section 5")
-    weight_decay: float = setting(
-        5e-4, "The weight decay of SGD.", at_least=0, source="Krizhevsky et al. 2012, section 5"
-    )
+    weight_decay: float = setting(5e-4, "The weight decay.", at_least=0, source="Krizhevsky et al. 2012, section 5")
     views: str = setting(
         WINDOWS,
         "What a view is. windows: framed as loosely as proposals are, with a class for those that miss the object; "
@@ -91,6 +103,24 @@ class Settings:
         later=True,
         only_with=OF_CROPS,
         source="OverFeat section 3.1",
+    )
+    crop_area: float | None = setting(
+        None,
+        "For crops: the least share of the image's area in a crop, which is then of any shape from 3:4 to 4:3 and is "
+        "scaled to the network's input; none: crops are cut in the input's size.",
+        above=0,
+        at_most=1,
+        later=True,
+        source="ours; GoogLeNet (arXiv 1409.4842) section 6: 0.08",
+    )
+    crop_colour_jitter: float = setting(
+        0.0,
+        "For crops: how strongly brightness, contrast, saturation and hue are jittered, each with probability 0.5; 0: "
+        "not at all.",
+        at_least=0,
+        at_most=1,
+        later=True,
+        source="ours; SSD section 2.2, release: 0.5",
     )
     object_iou: float = setting(
         0.5,
@@ -156,6 +186,10 @@ class Settings:
                 f"background_iou = {self.background_iou} is greater than object_iou = {self.object_iou}; "
                 "a view cannot be both background and object, lower background_iou"
             )
+        check_descent(self.schedule, self.warm_up, self.epochs, "epochs")
+        check_unchanged(self, ("schedule", STEPS), "steps", "step_epochs", "step_factor")
+        check_unchanged(self, ("optimiser", SGD), "momentum")
+        check_unchanged(self, OF_CROPS, "crop_area", "crop_colour_jitter")
 
 
 def planned(settings: Settings, network: PlannedNetwork) -> PlannedNetwork:

@@ -95,7 +95,11 @@ def cropped_folds(
     check_folds(dataset, len(training), len(testing), settings.held_out)
     threads = images_ahead(execution.device)
     first, second = (
-        CroppedImages(memory, np.array(fold, np.int64), dataset.labels[fold], side, threads)
+        CroppedImages(
+            *(memory, np.array(fold, np.int64), dataset.labels[fold], side, threads),
+            area=settings.crop_area,
+            colours=settings.crop_colour_jitter,
+        )
         for fold in (training, testing)
     )
     return first, second

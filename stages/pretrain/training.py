@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -16,7 +17,9 @@ from stages.pretrain import STAGE, Settings
 from stages.pretrain.crops import CroppedImages
 from stages.pretrain.views import UNUSED, random_views
 from stages.training.loop import Trainer
-from stages.training.schedule import falling_after
+from stages.training.optimiser import make_optimiser
+from stages.training.schedule import falling_after, one_cycle, warmed_up
+from stages.training.settings import ONE_CYCLE
 from stages.training.state import seeded
 
 
@@ -67,18 +70,15 @@ class PreTraining(Trainer[Folds]):
             if settings.initial_std is not None:
                 draw_weights(module, settings.initial_std)
         module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = torch.optim.SGD(
-            [{"params": list(module.parameters()), "rate": 1.0}],
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+        group = {"params": list(module.parameters()), "rate": 1.0, "weight_decay": settings.weight_decay}
+        optimiser = make_optimiser(
+            settings.optimiser, [group], learning_rate=settings.learning_rate, momentum=settings.momentum
         )
-        last_epochs = settings.step_epochs or [share * settings.epochs for share in settings.steps]
         super().__init__(
             module,
             optimiser,
             steps=settings.epochs,
-            schedule=lambda epoch: falling_after(settings.learning_rate, settings.step_factor, last_epochs, epoch),
+            schedule=schedule_of(settings),
             seed=settings.seed,
             device=device,
         )
@@ -132,6 +132,16 @@ class PreTraining(Trainer[Folds]):
             scores = self.module(self.prepared(pixels).contiguous(memory_format=torch.channels_last))
             right += int((scores.argmax(1).cpu() == labels).sum())
         return right / max(len(examples), 1)
+
+
+def schedule_of(settings: Settings) -> Callable[[int], float]:
+    """The learning rate as a function of the epoch."""
+    if settings.schedule == ONE_CYCLE:
+        return partial(one_cycle, settings.learning_rate, settings.epochs, settings.warm_up)
+    last_epochs = settings.step_epochs or [share * settings.epochs for share in settings.steps]
+    return warmed_up(
+        partial(falling_after, settings.learning_rate, settings.step_factor, last_epochs), settings.warm_up
+    )
 
 
 def whole_views(examples: Examples | CroppedImages, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -99,6 +99,12 @@ def test_views_are_as_asked():
     assert torch.equal(views, again)
 
 
+def test_the_rate_may_rise_first():
+    settings = Settings(epochs=5, learning_rate=0.1, steps=(0.6,), warm_up=2)
+    schedule = PreTraining(settings, NETWORKS["shapenet"], 3, "cpu").schedule
+    assert [schedule(epoch) for epoch in range(1, 6)] == pytest.approx([0.05, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_learning_rate_falls_tenfold_after_each_step():
     settings = Settings(epochs=10, learning_rate=1.0, steps=(0.6, 0.9))
     schedule = PreTraining(settings, NETWORKS["shapenet"], 2, "cpu").schedule

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,10 @@ from stages.contract.errors import BadImage, BadSetting, StageError
 from stages.contract.execution import Execution
 from stages.contract.settings import build_settings
 from stages.datasets import open_classification
+from stages.images.colours import ColourChange
 from stages.networks import NETWORKS, NetworkSource, PlannedNetwork
 from stages.pretrain import CROPS, STAGE, Settings, planned
-from stages.pretrain.crops import CENTRE, CroppedImages, cut, scaled_pixels
+from stages.pretrain.crops import CENTRE, Crop, CroppedImages, Extent, cut, part, resized_part, scaled_pixels
 from stages.pretrain.stage import cropped_folds
 from stages.pretrain.training import PreTraining, draw_weights
 from stages.training.image_memory import ImageMemory
@@ -66,9 +69,43 @@ def dataset(tmp_path_factory):
     return open_classification(f"folder:{folder}", work=folder)
 
 
-def cropped(dataset, threads: int = 1) -> CroppedImages:
+def cropped(dataset, threads: int = 1, **jitter: float) -> CroppedImages:
     """Every image of the dataset, not scaled, in crops of 40 pixels."""
-    return CroppedImages(ImageMemory(dataset, 10**7), np.arange(80), dataset.labels, 40, threads)
+    return CroppedImages(ImageMemory(dataset, 10**7), np.arange(80), dataset.labels, 40, threads, **jitter)
+
+
+def test_crops_of_another_extent_by_hand() -> None:
+    """A quarter of 40 x 20 pixels, twice as wide as it is high: 20 x 10 of them; all of it cannot be wider."""
+    image = numbered(20, 40)
+    quarter = part(image, (1.0, 0.0), 20, 10)
+    assert quarter[0, 0].tolist() == [0, 20, 0]
+    shown = resized_part(image, (1.0, 0.0), Extent(0.25, 2.0), 10)
+    assert np.array_equal(shown, cv2.resize(np.ascontiguousarray(quarter), (10, 10), interpolation=cv2.INTER_LINEAR))
+    whole = resized_part(image, (0.3, 0.3), Extent(1.0, 8.0), 20)
+    assert shown.shape == (10, 10, 3)
+    assert whole[:, :, 1].min() <= 1
+    assert whole[:, :, 1].max() >= 38
+    crop = Crop(0, (1.0, 0.0), True, Extent(0.25, 2.0), ColourChange((("brightness", 2.0),)))
+    assert np.array_equal(crop.of(image, 10).numpy(), 2 * shown[:, ::-1].transpose(2, 0, 1))
+
+
+def test_extents_are_those_of_googlenet(dataset) -> None:
+    every = cropped(dataset, area=0.08)
+    extents = [extent for seed in range(10) for extent in every.random_extents(generator(seed)) if extent is not None]
+    areas, shapes = (np.array([getattr(extent, name) for extent in extents]) for name in ("area", "shape"))
+    assert len(extents) == 800
+    assert [areas.min(), areas.mean(), areas.max()] == pytest.approx([0.08, 0.54, 1], abs=0.03)
+    assert [shapes.min(), np.median(shapes), shapes.max()] == pytest.approx([3 / 4, 1, 4 / 3], abs=0.03)
+
+
+def test_jittered_crops_are_decided_by_the_generator_alone(dataset) -> None:
+    batches = list(cropped(dataset, area=0.3, colours=0.5).random_batches(32, generator()))
+    for threads in (1, 3):
+        again = cropped(dataset, threads, area=0.3, colours=0.5).random_batches(32, generator())
+        assert all(torch.equal(first[0], second[0]) for first, second in zip(batches, again, strict=True))
+    plain = list(cropped(dataset).random_batches(32, generator()))
+    assert all(torch.equal(first[1], second[1]) for first, second in zip(batches, plain, strict=True))
+    assert not torch.equal(batches[0][0], plain[0][0])
 
 
 def test_every_image_gives_one_crop_an_epoch_that_the_generator_alone_decides(dataset) -> None:
@@ -138,6 +175,24 @@ def test_it_learns_without_a_background_and_resumes_to_the_same_bits(dataset, ru
     }
 
 
+def test_with_all_of_it_and_adamw_it_resumes_to_the_same_bits(dataset, run_stage) -> None:
+    """The rate rises in one epoch of three, then falls along half a cosine."""
+    cycle: dict[str, Any] = {"optimiser": "adamw", "schedule": "one-cycle", "warm_up": 1, "learning_rate": 0.002}
+    jittered = Settings(
+        **cycle, epochs=3, batch_size=16, held_out=4, views=CROPS, side=SIDE, crop_area=0.3, crop_colour_jitter=0.3
+    )
+    inputs = {"images": dataset}
+    record = run_stage(STAGE, jittered, inputs, "jittered whole").read("network")
+    np.testing.assert_allclose(record["log/learning_rate"], [0.002, 0.0015, 0.0005])
+    for _ in range(3):
+        with pytest.raises(Killed):
+            run_stage(STAGE, jittered, inputs, "jittered", execution=Execution(progress=killed_after_one))
+    resumed = run_stage(STAGE, jittered, inputs, "jittered").read("network")
+    assert {name: values.tobytes() for name, values in resumed.items()} == {
+        name: values.tobytes() for name, values in record.items()
+    }
+
+
 def test_a_recipe_knows_whether_there_is_a_background() -> None:
     plain = PlannedNetwork(NETWORKS["shapenet"], trained=False)
     assert planned(Settings(), plain).trained
@@ -151,6 +206,13 @@ def test_what_cannot_be_is_said() -> None:
         build_settings(Settings, {"views": "crops", "occlusion": 0.1})
     with pytest.raises(BadSetting, match=r"'side' is a setting of views = 'crops'"):
         build_settings(Settings, {"side": 300})
+    for name, value in (("crop_area", 0.08), ("crop_colour_jitter", 0.5)):
+        with pytest.raises(BadSetting, match=f"{name} = {value} is for views = 'crops', and views is 'windows'"):
+            build_settings(Settings, {name: value})
+    with pytest.raises(BadSetting, match=r"steps = \[0\.5\] is for schedule = 'steps', and schedule is 'one-cycle'"):
+        build_settings(Settings, {"schedule": "one-cycle", "steps": [0.5]})
+    with pytest.raises(BadSetting, match=r"warm_up = 7 leaves nothing of epochs = 7 for the descent"):
+        build_settings(Settings, {"schedule": "one-cycle", "warm_up": 7})
 
 
 def test_bad_images_and_too_few(dataset, tmp_path: Path) -> None:

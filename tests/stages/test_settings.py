@@ -182,7 +182,10 @@ NOT_IDENTITY = {
 AUGMENTATION = {"scale_jitter", "crop_jitter", "least_visible", "colour_jitter"}
 LATER = {
     "classify": {"longer_sides"},
-    "pretrain": {"step_epochs", "step_factor", "initial_std", "views", "side"},
+    "pretrain": {
+        *("step_epochs", "step_factor", "initial_std", "views", "side", "optimiser", "schedule", "warm_up"),
+        *("crop_area", "crop_colour_jitter"),
+    },
     "maps": {"mirrored", "border"},
     "train-rpn": {"cells_scale"} | AUGMENTATION,
     "train-fast": AUGMENTATION,
