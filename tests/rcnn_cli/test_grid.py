@@ -230,7 +230,7 @@ def test_there_are_grids_to_ship():
     on_shapes = {
         f"shapes-{name}" for name in (*papers, "effects", "overfeat-figure9", "overfeat-merging", "overfeat-context")
     }
-    others = {"voc2007-squeezenet", "voc2007-segmentation-squeezenet", "fast-table4"}
+    others = {"voc2007-squeezenet", "voc2007-segmentation-squeezenet", "voc2007-small-data", "fast-table4"}
     assert names == papers | on_shapes | others | {"three-papers", "three-papers-voc2007"}
 
 
