@@ -10,7 +10,16 @@ from collections.abc import Sequence
 
 import click
 
-from rcnn_cli.commands import choosing, data_weights_caches, looking, many_machines, recipes, stages, whole_recipes
+from rcnn_cli.commands import (
+    choosing,
+    data_weights_caches,
+    looking,
+    many_machines,
+    recipes,
+    stages,
+    starting,
+    whole_recipes,
+)
 from rcnn_cli.commands.group import Commands
 from rcnn_cli.ending import set_up_logging, stop, told_to_end
 from rcnn_cli.sentences import BAD_INPUT, BROKEN_PIPE, OK, TERMINATED, command_called, kept, sentence, verbose
@@ -41,7 +50,7 @@ def cli(verbose: bool) -> None:
     set_up_logging(verbose)
 
 
-for module in (whole_recipes, recipes, stages, looking, choosing, data_weights_caches, many_machines):
+for module in (starting, whole_recipes, recipes, stages, looking, choosing, data_weights_caches, many_machines):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -155,8 +155,8 @@ def test_imports_form_no_circle():
 
 
 GROUPS = [
-    "__main__", "main", "commands", "report", "looking", "experiments", "clusters", "ending", "running", "tracking",
-    "recipes", "outputs", "progress", "streams", "sentences",
+    "__main__", "main", "commands", "report", "looking", "experiments", "clusters", "ending", "starting", "running",
+    "tracking", "recipes", "outputs", "progress", "streams", "sentences",
 ]  # fmt: skip
 """Folders and files of rcnn_cli, from the top to the bottom."""
 

@@ -77,7 +77,8 @@ def find_images(
 def locate(folder: Path, split: str, year: str | None) -> Path:
     """The folder with JPEGImages: `folder` itself, or the only VOC20xx (of that `year`) in it or in its VOCdevkit.
 
-    If there is none, `folder` itself if it or its sub-folder `split` contains XML files. Raises BadDataset.
+    If there is none, `folder` itself if it or its sub-folder `split` contains XML files, or, where `split` is a list,
+    any of its sub-folders. Raises BadDataset.
     """
     if not os.path.isdir(folder):
         raise BadDataset(
@@ -99,7 +100,8 @@ def locate(folder: Path, split: str, year: str | None) -> Path:
         )
     if inside:
         raise BadDataset(f"{folder}: contains {years} but no VOC{year}; correct the year, or fetch that one")
-    if any(path.suffix.lower() == ".xml" for path in folder.iterdir()) or has_xml(folder / split):
+    of_any = folder if split.endswith(".txt") else folder / split
+    if any(path.suffix.lower() == ".xml" for path in folder.iterdir()) or has_xml(of_any):
         return folder
     raise BadDataset(
         f"{folder}: contains no dataset in VOC's layout; it needs JPEGImages, Annotations and "

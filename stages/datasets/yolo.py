@@ -201,23 +201,32 @@ def open_yolo(
     file = read_yaml(path)
     if partial and options.classes is not None:
         options = replace(options, classes=tuple(name for name in options.classes if name in file.names))
+    image_files, home = images_of(file, split)
+    return dataset_of_images(file, image_files, home, split, work=work, options=options)
+
+
+def dataset_of_images(
+    file: YoloFile, image_files: Sequence[Path], home: Path, split: str, *, work: Path, options: ClassOptions
+) -> YoloDataset:
+    """The images of a `split` of the data.yaml `file`, with ids relative to `home`. Raises BadDataset."""
     for name in options.classes or ():
         if name not in file.names:
-            raise BadDataset(f"{path}: has no class {name!r}{nearest(name, file.names)}")
-    image_files, home = images_of(file, split)
+            raise BadDataset(f"{file.path}: has no class {name!r}{nearest(name, file.names)}")
     images: dict[str, Path] = {}
     for image in image_files:
         image_id = without_suffix(os.path.relpath(image, home)).replace(os.sep, "/")
         if not is_id(image_id):
-            raise BadDataset(f"{path}: {split} has the image {str(image)!r}, whose name cannot be an id; rename it")
+            raise BadDataset(
+                f"{file.path}: {split} has the image {str(image)!r}, whose name cannot be an id; rename it"
+            )
         other = images.setdefault(image_id, image)
         if other != image:
             raise BadDataset(f"{other} and {image}: share a label file as image '{image_id}'; remove or rename one")
     labels = [label_path(image) for image in images.values()]
     if not any(label.exists() for label in labels):
         raise BadDataset(
-            f"{path}: none of the {len(images)} images of {split} has a label file; add them (that of {image_files[0]} "
-            f"would be {labels[0]})"
+            f"{file.path}: none of the {len(images)} images of {split} has a label file; add them (that of "
+            f"{image_files[0]} would be {labels[0]})"
         )
     folder = Path(os.path.commonpath([place.parent for place in (*images.values(), *labels)]))
     name = plain_label(f"{file.root.name}-{split}")
@@ -229,8 +238,11 @@ def label_path(image: Path) -> Path:
     return Path(f"{without_suffix(LABELS.join(str(image).rsplit(IMAGES, 1)))}.txt")
 
 
-def read_yaml(path: Path) -> YoloFile:
-    """The data.yaml `path`, with its classes checked. Raises BadDataset."""
+def read_yaml(path: Path, *, moved: bool = False) -> YoloFile:
+    """The data.yaml `path`, with its classes checked. Raises BadDataset.
+
+    `moved`: its `path` is that of another machine and not looked at; what it names is taken to be beside it.
+    """
     import yaml
 
     try:
@@ -249,7 +261,8 @@ def read_yaml(path: Path) -> YoloFile:
     names = class_list(path, table.get("names"))
     if table.get("nc", len(names)) != len(names):
         raise BadDataset(f"{path}: nc = {shown(table['nc'])}, but there are {len(names)} names; correct one of them")
-    return YoloFile(path, root_of(path, table.get("path")), names, table, keypoints="kpt_shape" in table)
+    root = root_of(path, None if moved else table.get("path"))
+    return YoloFile(path, root, names, table, keypoints="kpt_shape" in table)
 
 
 def class_list(path: Path, stated: Any) -> tuple[str, ...]:

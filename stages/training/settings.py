@@ -196,7 +196,7 @@ class WholeImageTraining:
         at_least=0,
         at_most=1,
         later=True,
-        source="ours; SSD section 2.2 keeps objects whose centre is in the crop, be it in its corner",
+        source="SSD section 2.2 keeps objects whose centre is left, of which a quarter is seen at least",
     )
     colour_jitter: float = setting(
         0.0,

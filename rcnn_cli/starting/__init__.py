@@ -1,0 +1,1 @@
+"""`rcnn init`: from a folder of images to a recipe that runs."""
