@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,24 @@ def stop(number: int, frame: Any) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def first_interrupt() -> Iterator[threading.Event]:
+    """An event that the first SIGINT sets, where it would interrupt; a second one does. For what is ended by Ctrl-C and
+    still to be finished in good order, however long that takes."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
+
+    def ask(number: int, frame: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def told_to_end(error: BaseException) -> BaseException:

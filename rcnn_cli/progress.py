@@ -25,7 +25,7 @@ class Bar:
 
         self.rows = 0
         self.started = time.monotonic()
-        named = {"desc": label, "total": total, "initial": done, "unit": f" {unit}"}
+        named = {"desc": label, "total": total or None, "initial": done, "unit": f" {unit}"}
         self.bar = tqdm(**named, delay=QUIET_SECONDS, dynamic_ncols=True, leave=False)
 
     def advance(self, items: int = 1, rows: int = 0) -> None:
@@ -58,6 +58,9 @@ class Lines:
         self.logged = now
         rate = self.items / (now - self.started)
         regions = f", {self.rows / (now - self.started):,.0f} regions/s" if self.rows else ""
+        if not self.total:
+            log.info("%s: %d %s, %s%s", self.label, self.items, self.unit, rate_text(rate), regions)
+            return
         log.info(
             "%s: %d of %d %s, %s%s, %s left",
             self.label,
@@ -86,7 +89,7 @@ def remaining(items: int, rate: float) -> str:
 
 @contextlib.contextmanager
 def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
-    """The progress display of one stage with `total` items, of which `done` were finished before."""
+    """The progress display of one stage with `total` items (0: nobody knows), of which `done` were finished before."""
     shown: Bar | Lines = (Bar if sys.stderr.isatty() else Lines)(label, total, unit, done)
     try:
         yield shown

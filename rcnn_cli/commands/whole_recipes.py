@@ -189,7 +189,7 @@ def plan(
         raise SystemExit(INCOMPLETE)
 
 
-@click.command(short_help="Detect objects in photos and videos; write PNGs with boxes, and JSON.")
+@click.command(short_help="Detect objects in photos, videos and of cameras; write pictures with boxes, JSON and more.")
 @recipe_argument
 @click.argument("photos", nargs=-1, required=True, type=click.Path())
 @output_option("The folder to write to.", default=Path("out"), show_default=True)
@@ -207,13 +207,45 @@ def plan(
     "[default: from --precision; without an evaluation 0, or 0.5 for softmax scores]",
 )
 @click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="json|coco|voc|yolo|csv",
+    help="What to write besides pictures; repeatable, or with commas. json: all detections of each photo, or frame by "
+    "frame of a video; the others: the detections that are good enough to be drawn  [default: json]",
+)
+@click.option("--no-pictures", is_flag=True, help="Write no PNGs and no videos with boxes.")
+@click.option("--no-images", is_flag=True, help="Do not copy the images into the folders of coco, voc and yolo.")
+@click.option(
     "--every",
     type=click.IntRange(1),
     default=30,
     show_default=True,
     metavar="N",
-    help="Use only every N-th frame of a video.",
+    help="Use only every N-th frame of a video or camera.",
 )
+@click.option(
+    "--seconds",
+    type=FiniteRange(0, min_open=True),
+    help="Use only the first seconds of a video or camera  [default: all; a camera until Ctrl-C]",
+)
+@click.option(
+    "--frames", is_flag=True, help="Write a picture and a JSON file of each frame of a video, rather than one."
+)
+@click.option(
+    "--tiles",
+    type=click.IntRange(16),
+    metavar="SIDE",
+    help="Cut larger images into tiles of SIDE pixels, and look at each of them and at the whole image  "
+    "[default: the whole image alone]",
+)
+@click.option(
+    "--tile-overlap",
+    type=click.IntRange(0),
+    metavar="PIXELS",
+    help="How much tiles overlap at least: the size of the largest object that must not be cut  [default: SIDE / 5]",
+)
+@click.option("--no-whole-image", is_flag=True, help="With --tiles: look at the tiles alone.")
 @partial(execution_options, new_caches=False)
 def predict(
     recipe: Path,
@@ -224,28 +256,46 @@ def predict(
     detector: str | None,
     precision: float | None,
     threshold: float | None,
+    formats: tuple[str, ...],
+    no_pictures: bool,
+    no_images: bool,
     every: int,
+    seconds: float | None,
+    frames: bool,
+    tiles: int | None,
+    tile_overlap: int | None,
+    no_whole_image: bool,
     **options: Any,
 ) -> None:
     """Detect objects in PHOTOS with RECIPE's trained detector; writes a PNG with boxes and a JSON file for each.
 
-    PHOTOS are images, videos, folders of them, or quoted patterns such as 'photos/**/*.jpg'.
+    PHOTOS are images, videos, folders of them, quoted patterns such as 'photos/**/*.jpg', or cameras (camera:0). Of a
+    video, a video with boxes (MP4) and a file of JSON Lines are written.
 
     \b
     Examples: rcnn predict recipes/shapes.toml photo.jpg -o out/
               rcnn predict recipes/shapes.toml photos/ clip.mp4 --every 10
+              rcnn predict recipes/shapes.toml photos/ --format voc --no-pictures
+              rcnn predict recipes/shapes.toml aerial.tif --tiles 800 --tile-overlap 150
     """
     from rcnn_cli.looking.photos import find_photos
 
-    candidates = find_photos(photos, every)
-    from rcnn_cli.looking.prediction import Wish, predict_photos, prepare
+    if tiles is None and (tile_overlap is not None or no_whole_image):
+        given = "--no-whole-image" if tile_overlap is None else "--tile-overlap"
+        raise click.UsageError(f"{given} is for --tiles; leave it out, or add --tiles SIDE")
+    candidates = find_photos(photos, every, seconds)
+    from rcnn_cli.looking.prediction import Outputs, Wish, predict_photos, prepare
+    from rcnn_cli.looking.prediction_formats import JSON, format_names
+    from rcnn_cli.looking.tiles import tiling_of
     from rcnn_cli.recipes.detectors import detector_node
 
-    wish = Wish(detector, threshold, precision)
-    readable, folder = prepare(candidates, output, options["skip_bad_images"])
+    tiling = None if tiles is None else tiling_of(tiles, tile_overlap, whole=not no_whole_image)
+    wish = Wish(detector, threshold, precision, tiling)
+    outputs = Outputs(format_names(formats or (JSON,)), not no_pictures, not no_images, frames)
+    readable, writing = prepare(candidates, output, outputs, options["skip_bad_images"])
     graph = load_graph(recipe, changes, work)
     made = make_options(list(detector_node(graph, detector).image_path()), **options)
-    for line in predict_photos(graph, readable, folder, made.execution, wish):
+    for line in predict_photos(graph, readable, writing, made.execution, wish):
         click.echo(line)
 
 

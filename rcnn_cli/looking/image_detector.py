@@ -12,7 +12,9 @@ from rcnn_cli.running.runner import on_demand
 from stages.contract.execution import Execution
 from stages.contract.inputs import ItemReader
 from stages.datasets.photos import Photos
+from stages.detect.trace import suppression_across_tiles
 from stages.detections import Detections
+from stages.detections.suppression import Suppression
 from stages.images.reading import Pixels
 
 
@@ -22,12 +24,14 @@ class ImageDetector:
 
     `reader` computes the detections of the image that `photos` shows; `showing` has the class names and says which
     detections are drawn; `origin` names what the detector is from, for JSON: its recipe and its table, or its file.
+    `suppression` merges the detections of tiles (`detect_in_tiles`); None where tiles are not supported.
     """
 
     reader: ItemReader
     photos: Photos
     showing: Showing
     origin: Mapping[str, str]
+    suppression: Suppression | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,4 +58,5 @@ def detector_of_recipe(
     photos = Photos()
     reader: ItemReader = on_demand(graph, node, execution.in_worker, photos)
     showing = showing_of(graph, node, reader.manifest["summary"]["classes"], threshold, precision)
-    return ImageDetector(reader, photos, showing, {"recipe": str(graph.recipe.path), "detector": node.name})
+    origin = {"recipe": str(graph.recipe.path), "detector": node.name}
+    return ImageDetector(reader, photos, showing, origin, suppression_across_tiles(node.settings))

@@ -1,15 +1,19 @@
-"""The photos that `rcnn predict` is given: files, folders, patterns, and the frames of videos."""
+"""The photos that `rcnn predict` is given: files, folders, patterns, and the frames of videos and cameras."""
 
 from __future__ import annotations
 
 import glob
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
+from rcnn_cli.ending import first_interrupt
 from rcnn_cli.outputs import OutputFolder
 from stages.contract.errors import BadImage, StageError
 from stages.contract.settings import nearest
@@ -17,7 +21,7 @@ from stages.file_names import file_name
 from stages.images import reading as images
 from stages.images import videos
 from stages.images.reading import Pixels, read_image
-from stages.images.videos import frame_count, read_frames
+from stages.images.videos import camera_rate, frame_count, frame_rate, read_camera, read_frames
 from stages.plurals import plural
 
 log = logging.getLogger("rcnn")
@@ -25,6 +29,16 @@ log = logging.getLogger("rcnn")
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 PATTERN = re.compile(r"[*?\[]")
 FEWER = 0.95
+CAMERA = "camera"
+
+
+class Picture(NamedTuple):
+    """An image: `pixels` uint8 [H, W, 3] RGB, upright; of a video also the number of the `frame` and its `time` in
+    seconds."""
+
+    pixels: Pixels
+    frame: int | None = None
+    time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,22 @@ class Photo:
     path: Path
     name: str
     every: int = 0
+    seconds: float = math.inf
 
     @property
     def is_video(self) -> bool:
         """Whether there are frames."""
         return self.every > 0
+
+    @property
+    def count(self) -> int:
+        """The number of its images; of a video as its header says, 0 if it does not. Raises BadImage for no video."""
+        if not self.is_video:
+            return 1
+        frames = frame_count(self.path)
+        if math.isfinite(self.seconds):
+            frames = min(frames, math.ceil(self.seconds * frame_rate(self.path)))
+        return len(range(0, frames, self.every))
 
     def frame_name(self, number: int) -> str:
         """What the outputs of a frame are called: "clip-00012"."""
@@ -48,7 +73,7 @@ class Photo:
         """What its outputs are called; of a video as many as its header counts. Raises BadImage for no video."""
         if not self.is_video:
             return [self.name]
-        return [self.frame_name(number) for number in range(0, frame_count(self.path), self.every)]
+        return [self.frame_name(self.every * place) for place in range(self.count)]
 
     def check(self) -> None:
         """Raises BadImage where the file's header is not that of an image, or of a video."""
@@ -57,29 +82,95 @@ class Photo:
         else:
             images.image_size(self.path)
 
-    def pictures(self) -> Iterator[tuple[int | None, Pixels]]:
-        """(frame, or None for a photo; pixels uint8 [H, W, 3] RGB, upright). Raises BadImage."""
+    def rate(self) -> float:
+        """The images per second of a video."""
+        return frame_rate(self.path) / self.every
+
+    def pictures(self) -> Iterator[Picture]:
+        """The image, or each `every`-th frame of the first `seconds` of a video. Raises BadImage."""
         if not self.is_video:
-            yield None, read_image(self.path)
+            yield Picture(read_image(self.path))
             return
-        last = -1
-        for last, pixels in read_frames(self.path, self.every):
-            yield last, pixels
-        counted = frame_count(self.path)
-        if last + self.every < FEWER * counted:
+        read = 0
+        for number, time, pixels in read_frames(self.path, self.every, self.seconds):
+            read += 1
+            yield Picture(pixels, number, time)
+        if read < math.floor(FEWER * self.count):
+            last, counted = (read - 1) * self.every, frame_count(self.path)
             log.warning("%s: ended after frame %d of the %d announced in its header", self.path, last, counted)
 
 
-def find_photos(given: Sequence[str], every: int) -> list[Photo]:
-    """The files that the command line names, each once, in its order; those of a folder or a pattern by name.
+@dataclass(frozen=True)
+class Camera:
+    """A camera of the system, by its number, of which each `every`-th frame is an image, until `seconds` are over or
+    Ctrl-C is pressed. As a Photo otherwise; `name` has the time, so that no recording takes another's place."""
+
+    number: int
+    name: str
+    every: int
+    seconds: float = math.inf
+
+    is_video = True
+    count = 0
+
+    @property
+    def path(self) -> Path:
+        """What messages call it."""
+        return Path(f"camera:{self.number}")
+
+    def frame_name(self, number: int) -> str:
+        """What the outputs of a frame are called."""
+        return f"{self.name}-{number:05d}"
+
+    def output_names(self) -> list[str]:
+        """None are known."""
+        return []
+
+    def check(self) -> None:
+        """Raises StageError where there is no such camera."""
+        camera_rate(self.number)
+
+    def rate(self) -> float:
+        """The images per second."""
+        return camera_rate(self.number) / self.every
+
+    def pictures(self) -> Iterator[Picture]:
+        """Each `every`-th frame. Raises StageError. The first Ctrl-C ends them, a second one interrupts."""
+        with first_interrupt() as asked:
+            for number, time, pixels in read_camera(self.number, self.every, self.seconds, asked.is_set):
+                yield Picture(pixels, number, time)
+
+
+Source = Photo | Camera
+
+
+def find_photos(given: Sequence[str], every: int, seconds: float | None = None) -> list[Source]:
+    """The files that the command line names, each once, in its order, those of a folder or a pattern by name; then the
+    cameras ("camera:0", unless there is a file of that name).
 
     Raises StageError for what is not there, BadImage for nothing yet: no file is opened.
     """
     paths: dict[str, Path] = {}
+    cameras: dict[int, Camera] = {}
+    longest = math.inf if seconds is None else seconds
     for text in given:
+        if (number := camera_number(text)) is not None:
+            started = datetime.now().astimezone()
+            cameras[number] = Camera(number, f"camera-{number}-{started:%Y%m%d-%H%M%S}", every, longest)
+            continue
         for path in files_of(text):
             paths.setdefault(os.path.abspath(path), path)
-    return named(list(paths.values()), every)
+    return [*named(list(paths.values()), every, longest), *cameras.values()]
+
+
+def camera_number(text: str) -> int | None:
+    """The number of the camera that an argument names; None for anything else. Raises StageError for no number."""
+    kind, colon, number = text.partition(":")
+    if kind != CAMERA or not colon or os.path.lexists(text):
+        return None
+    if not re.fullmatch("[0-9]{1,3}", number):
+        raise StageError(f"{text}: name a camera by its number, as in {CAMERA}:0 for the first one")
+    return int(number)
 
 
 def files_of(text: str) -> list[Path]:
@@ -137,7 +228,7 @@ def endings() -> str:
     return " ".join((*images.SUFFIXES, *videos.SUFFIXES))
 
 
-def named(paths: Sequence[Path], every: int) -> list[Photo]:
+def named(paths: Sequence[Path], every: int, seconds: float = math.inf) -> list[Photo]:
     """Each file with a name for its outputs, sound on every disk; those of one name are numbered: "a", "a-2".
 
     The frames of a video have numbers of their own, which no photo's name may be taken for.
@@ -153,7 +244,7 @@ def named(paths: Sequence[Path], every: int) -> list[Photo]:
             name = f"{stem}-{number}"
         numbers[stem] = number
         taken.add(name.casefold())
-        photos[path] = Photo(path, name, every if is_video(path) else 0)
+        photos[path] = Photo(path, name, every if is_video(path) else 0, seconds)
     return [photos[path] for path in paths]
 
 
@@ -174,8 +265,9 @@ def is_taken(name: str, taken: set[str], video: bool) -> bool:
     return folded in taken or (video and any(frames.fullmatch(other) for other in taken))
 
 
-def check_photos(photos: Sequence[Photo], skip_bad_images: bool) -> list[Photo]:
-    """The photos whose headers can be read. Raises BadImage for another, or says so with `skip_bad_images`."""
+def check_photos(photos: Sequence[Source], skip_bad_images: bool) -> list[Source]:
+    """The photos whose headers can be read, and the cameras. Raises BadImage for another photo, or says so with
+    `skip_bad_images`, and StageError for a camera that cannot be opened."""
     sound = []
     for photo in photos:
         try:

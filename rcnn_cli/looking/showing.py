@@ -28,7 +28,7 @@ FEW = 3
 @dataclass(frozen=True)
 class Showing:
     """How detections of K classes are shown. A detection is drawn if its score is at least its class's in `cuts`,
-    float32 [K] (`rule` says this in words); if none in an image is, the FEW best are drawn in thin lines.
+    float32 [K] (`rule` says this in words); if none in an image is, the `few` best are drawn in thin lines.
 
     `score` names the kind of score. `curves`, by class, turn scores into precisions, and `measured` names their
     evaluation; both are empty if there is none.
@@ -40,6 +40,7 @@ class Showing:
     rule: str
     curves: Mapping[str, Curve]
     measured: Mapping[str, str]
+    few: int = FEW
 
     def precision(self, detections: Detections) -> NDArray[np.float64]:
         """The precision at each detection's score: float64 [n], NaN if unknown."""
@@ -52,12 +53,23 @@ class Showing:
 
     def choose(self, detections: Detections) -> tuple[NDArray[np.int64], bool]:
         """(the rows to draw, int64 [k], best first; whether they are good enough)."""
+        enough = self.good_enough(detections)
+        if len(enough):
+            return enough, True
+        return best_first(detections.scores, self.precision(detections))[: self.few], False
+
+    def good_enough(self, detections: Detections) -> NDArray[np.int64]:
+        """The rows that score at least their class's cut: int64 [k], best first."""
         order = best_first(detections.scores, self.precision(detections))
-        enough = order[detections.scores[order] >= self.cuts[detections.labels[order]]]
-        return (enough, True) if len(enough) else (order[:FEW], False)
+        return order[detections.scores[order] >= self.cuts[detections.labels[order]]]
 
     def picture(self, image: Pixels, detections: Detections) -> Pixels:
         """The image with its detections and, below it, an explanation of the numbers: uint8 RGB [H, W, 3]."""
+        rows, enough = self.choose(detections)
+        return with_legend(self.drawing(image, detections), self.legend(len(rows), enough))
+
+    def drawing(self, image: Pixels, detections: Detections) -> Pixels:
+        """The image with its detections, of its own size: uint8 RGB [H, W, 3]."""
         rows, enough = self.choose(detections)
         shown, precision = detections.where(rows), self.precision(detections)[rows]
         numbers = [
@@ -65,8 +77,7 @@ class Showing:
             for value, score in zip(precision, shown.scores, strict=True)
         ]
         ranks = np.arange(len(rows), 0, -1, dtype=np.float32)
-        drawn = draw_detections(image, shown.boxes, shown.labels, ranks, self.classes, numbers, thin=not enough)
-        return with_legend(drawn, self.legend(len(rows), enough))
+        return draw_detections(image, shown.boxes, shown.labels, ranks, self.classes, numbers, thin=not enough)
 
     def legend(self, shown: int, enough: bool) -> list[str]:
         """The lines below a picture with `shown` detections."""

@@ -23,9 +23,15 @@ class WrittenObject:
 
 def write_annotation(path: Path, shape: Sequence[int], objects: Iterable[WrittenObject]) -> None:
     """Writes the XML of an image of `shape` (height, width, depth); boxes become one-based inclusive corners."""
+    folder = "shapes"  # so that the bytes do not depend on the folder's name
+    path.write_bytes(annotation_xml(shape, objects, folder, f"{path.stem}.jpg"))
+
+
+def annotation_xml(shape: Sequence[int], objects: Iterable[WrittenObject], folder: str, filename: str) -> bytes:
+    """The XML of the image `filename` in `folder`, of `shape` (height, width, depth), in UTF-8."""
     root = Element("annotation")
-    SubElement(root, "folder").text = "shapes"  # so that the bytes do not depend on the folder's name
-    SubElement(root, "filename").text = f"{path.stem}.jpg"
+    SubElement(root, "folder").text = folder
+    SubElement(root, "filename").text = filename
     size = SubElement(root, "size")
     for name, value in zip(("height", "width", "depth"), shape, strict=True):
         SubElement(size, name).text = str(value)
@@ -33,7 +39,7 @@ def write_annotation(path: Path, shape: Sequence[int], objects: Iterable[Written
     for written in objects:
         add_object(root, written)
     ElementTree.indent(root, "\t")
-    path.write_bytes(ElementTree.tostring(root, encoding="utf-8") + b"\n")
+    return ElementTree.tostring(root, encoding="utf-8") + b"\n"
 
 
 def add_object(root: Element, written: WrittenObject) -> None:

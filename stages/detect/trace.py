@@ -5,18 +5,18 @@ Notation: n proposals, K classes, m candidates, s detections.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.boxes import Boxes
-from stages.detect import Settings
+from stages.detect import BEST, MERGE, Settings
 from stages.detections import Detections
 from stages.detections.candidates import Candidates, Scored, best_candidates, candidates_above, with_best_classes
 from stages.detections.cap import class_thresholds, image_threshold
-from stages.detections.suppression import METHODS, Merged, Outcome
+from stages.detections.suppression import METHODS, Merged, Outcome, Suppression
 
 
 @dataclass(frozen=True)
@@ -125,3 +125,10 @@ def chosen_candidates(scored: Scored, settings: Settings) -> Candidates:
     else:
         candidates = candidates_above(scored, settings.least_score)
     return candidates.where(candidates.scores > -np.inf) if settings.classes_per_scale else candidates
+
+
+def suppression_across_tiles(settings: Settings) -> Suppression:
+    """What becomes of overlapping detections of several tiles of an image: the same as of candidates, except that boxes
+    that are merged keep the best of their scores, which are sums over each tile's own windows already."""
+    merges = settings.suppression == MERGE
+    return METHODS[settings.suppression](replace(settings, merge_scores=BEST) if merges else settings)

@@ -196,7 +196,7 @@ class WholeImageTraining:
         at_least=0,
         at_most=1,
         later=True,
-        source="SSD section 2.2 keeps objects whose centre is left, of which a quarter is seen at least",
+        source="ours; SSD section 2.2 keeps objects whose centre is in the crop, be it in its corner",
     )
     colour_jitter: float = setting(
         0.0,

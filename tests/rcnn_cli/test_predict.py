@@ -5,24 +5,37 @@ The network is random; SVMs tested on the images of their training find some obj
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import json
 import os
+import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from cache import Reader
+from rcnn_cli.looking.image_detector import ImageDetector
+from rcnn_cli.outputs import LIST
+from stages.contract.errors import StageError
+from stages.datasets import open_dataset
 from stages.eval.average_precision import calibrated_precision
 from stages.eval.report import read_curves
+from stages.images.reading import read_image
+from stages.images.videos import frame_count, read_frames
 from tests.built_once import BuiltOnce
 from tests.in_process import caller, rcnn
-from tests.stages.test_videos import write_video
+from tests.stages.test_videos import Camera, write_video
 
 RECIPE = """
 [datasets.train]
@@ -58,6 +71,7 @@ inputs = { detections = "detect-without-bbox" }
 CLASSES = ["arrow", "crescent", "cross", "disc", "heart", "hexagon", "ring", "square", "star", "triangle"]
 
 Call = Callable[..., tuple[Any, str, str]]
+real_capture = cv2.VideoCapture
 
 
 @pytest.fixture(scope="module")
@@ -272,14 +286,272 @@ def test_precision_and_threshold_choose_what_is_drawn(call: Call, made: Path, ph
 
 def test_frames_of_a_video(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
     write_video(photos / "clip.avi", 5)
-    code, printed, _ = call("predict", made / "small.toml", photos / "clip.avi", "--every", 4, "-o", tmp_path / "out")
+    arguments = ("predict", made / "small.toml", photos / "clip.avi", "--every", 4, "--frames", "-o", tmp_path / "out")
+    code, printed, _ = call(*arguments)
     assert code == 0
     assert [line.split(":")[0] for line in printed.splitlines()] == [
         f"{photos}/clip.avi, frame 0",
         f"{photos}/clip.avi, frame 4",
     ]
     assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == ["clip-00000.json", "clip-00004.json"]
-    assert told(tmp_path / "out", "clip-00004")["frame"] == 4
+    assert (told(tmp_path / "out", "clip-00004")["frame"], told(tmp_path / "out", "clip-00004")["time"]) == (4, 0.4)
+
+
+# Videos and cameras
+
+
+def film_of(photos: list[Path], path: Path) -> Path:
+    """A video of five frames in a second, 160 x 120 pixels, of these photos in turn."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (160, 120))
+    if not writer.isOpened():
+        pytest.skip("this build of OpenCV writes no Motion JPEG: videos are not tested")
+    for number in range(5):
+        pixels = read_image(photos[number % len(photos)])
+        writer.write(cv2.resize(np.ascontiguousarray(pixels[:, :, ::-1]), (160, 120)))
+    writer.release()
+    return path
+
+
+def test_a_video_becomes_a_video_and_json_lines(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    film_of(sorted(photos.glob("*.jpg")), photos / "clip.avi")
+    arguments = ("predict", made / "small.toml", photos / "clip.avi", "--every", 2, "-o", tmp_path / "out")
+    for _ in range(2):  # a second time, its own files are replaced
+        code, printed, errors = call(*arguments, "--precision", 0.2)
+        assert code == 0, errors
+    assert re.fullmatch(rf"{photos}/clip.avi: 3 frames: .* -> {tmp_path}/out/clip.mp4, .jsonl\n", printed)
+    assert files_in(tmp_path / "out") == ["clip.jsonl", "clip.mp4"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "clip.jsonl").read_text().splitlines()]
+    assert [(line["frame"], line["time"]) for line in lines] == [(0, 0), (2, 0.4), (4, 0.8)]
+    assert {(line["width"], line["height"], line["path"]) for line in lines} == {(160, 120, f"{photos}/clip.avi")}
+    for line in lines:
+        for one in line["detections"]:
+            least = line["drawn"]["least_score"][one["class"]]
+            assert one["drawn"] == (least is not None and one["score"] >= least)
+    frames = list(read_frames(tmp_path / "out" / "clip.mp4"))
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.4, 0.8], abs=0.01)
+    assert frames[0].pixels.shape == (120, 160, 3)
+    assert call(*arguments, "--seconds", 0.3, "--no-pictures", "--format", "json,csv")[0] == 0
+    assert len((tmp_path / "out" / "clip.jsonl").read_text().splitlines()) == 1
+    assert (tmp_path / "out" / "detections.csv").read_text().startswith("image,path,frame,time,")
+
+
+def files_in(folder: Path) -> list[str]:
+    """The files below a folder, without rcnn's lists of them."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != LIST)
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), StageError("clip.avi: the disk is full"), SystemExit(143)])
+def test_a_video_that_is_not_finished_leaves_nothing(
+    call: Call, made: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    film_of(sorted(photos.glob("*.jpg")), photos / "clip.avi")
+    real = ImageDetector.detect
+
+    def fails(self: ImageDetector, pixels: Any, name: str, path: Path | None = None) -> Any:
+        if name == "clip-00003":
+            raise fault
+        return real(self, pixels, name, path)
+
+    monkeypatch.setattr(ImageDetector, "detect", fails)
+    code, _, _ = call("predict", made / "small.toml", photos / "clip.avi", "--every", 1, "-o", tmp_path / "out")
+    assert code == {KeyboardInterrupt: 130, StageError: 2, SystemExit: 143}[type(fault)]
+    assert files_in(tmp_path / "out") == []
+
+
+def test_a_camera_until_ctrl_c(
+    call: Call, made: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first Ctrl-C ends the recording in good order, after the frame that is being looked at."""
+    camera = Camera(1000)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: camera if source == 0 else real_capture(source))
+    monkeypatch.setattr("stages.images.videos.time.monotonic", lambda: camera.clock)
+    real = ImageDetector.detect
+
+    def interrupted(self: ImageDetector, pixels: Any, name: str, path: Path | None = None) -> Any:
+        if name == "camera:0-00008":
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, pixels, name, path)
+
+    monkeypatch.setattr(ImageDetector, "detect", interrupted)
+    code, printed, errors = call("predict", made / "small.toml", "camera:0", "--every", 4, "-o", tmp_path / "out")
+    assert code == 0, errors
+    assert "camera:0: Ctrl-C ends it" in errors
+    assert re.match(r"camera:0: 3 frames: .*/camera-0-\d{8}-\d{6}.mp4, .jsonl\n", printed)
+    (lines,) = (tmp_path / "out").glob("camera-0-*.jsonl")
+    assert [json.loads(line)["time"] for line in lines.read_text().splitlines()] == [0, 0.4, 0.8]
+    assert frame_count(lines.with_suffix(".mp4")) == 3
+    camera = Camera(1000)
+    timed = ("predict", made / "small.toml", "camera:0", "--every", 4, "--seconds", 0.5, "-o", tmp_path / "timed")
+    assert call(*timed, "--frames", "--format", "csv")[0] == 0
+    assert len(list((tmp_path / "timed").glob("camera-0-*-0000[04].png"))) == 2
+    camera = Camera(0, opens=False)
+    code, _, errors = call("predict", made / "small.toml", "camera:0", "-o", tmp_path / "none")
+    assert (code, "camera:0: cannot be opened" in errors) == (2, True)
+    code, _, errors = call("predict", made / "small.toml", "camera:front")
+    assert (code, "camera:front: name a camera by its number, as in camera:0" in errors) == (2, True)
+
+
+# Other formats
+
+
+def photos_with_detections(call: Call, made: Path, photos: Path, out: Path, *options: object) -> dict[str, list[Any]]:
+    """Predicts on a.jpg, b.jpg and a picture of nothing; the detections that are good enough, by photo."""
+    Image.fromarray(np.full((90, 120, 3), 128, np.uint8)).save(photos / "nothing.png")
+    code, _, errors = call("predict", made / "small.toml", photos, "-o", out, "--precision", 0.2, *options)
+    assert code == 0, errors
+    found = {}
+    for name in ("a", "b", "nothing"):
+        values = told(out, name)
+        found[name] = [
+            one for one in values["detections"] if one["drawn"] and not values["drawn"]["whatever_the_score"]
+        ]
+    assert found["a"] or found["b"]
+    return found
+
+
+def test_other_formats_are_read_back_as_datasets(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    """The detections that are good enough, in every format, read by the project's own readers."""
+    out = tmp_path / "out"
+    found = photos_with_detections(call, made, photos, out, "--format", "coco,voc", "--format", "yolo,csv,json")
+    read: dict[str, Any] = {
+        "coco": open_dataset([f"coco:{out}/coco/annotations.json:{out}/coco/images"], work=tmp_path),
+        "voc": open_dataset([f"voc:{out}/voc:train"], work=tmp_path, options={"classes": CLASSES}),
+        "yolo": open_dataset([f"yolo:{out}/yolo/data.yaml:train"], work=tmp_path),
+    }
+    for kind, dataset in read.items():
+        assert list(dataset.classes) == CLASSES
+        assert dataset.image_ids == (("1", "2", "3") if kind == "coco" else ("a", "b", "nothing"))
+        for name, image_id in zip(found, dataset.image_ids, strict=True):
+            record = dataset.record(image_id)
+            assert [CLASSES[label] for label in record.labels] == [one["class"] for one in found[name]]
+            boxes = np.array([one["box"] for one in found[name]], np.float32).reshape(-1, 4)
+            if kind == "voc":
+                boxes = np.rint(boxes)
+            np.testing.assert_allclose(record.boxes, boxes, atol=0.011)
+            (source,) = photos.glob(f"{name}.*")
+            np.testing.assert_array_equal(dataset.read_image(image_id), read_image(source))
+            assert dataset.image_path(image_id).read_bytes() == source.read_bytes()
+    with (out / "detections.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = [(name, one) for name, those in found.items() for one in those]
+    assert [(Path(row["image"]).stem, row["class"], float(row["score"]), float(row["x2"])) for row in rows] == [
+        (name, one["class"], one["score"], one["box"][2]) for name, one in expected
+    ]
+    precision = [one["precision"] for _, one in expected]
+    assert [float(row["precision"]) for row in rows] == pytest.approx(precision, abs=1e-4)
+    before = content(out)
+    photos_with_detections(call, made, photos, out, "--format", "coco,voc,yolo,csv,json")
+    assert content(out) == before
+    (out / "voc" / "Annotations" / "a.xml").write_text("corrected by hand")
+    code, _, errors = call("predict", made / "small.toml", photos, "-o", out, "--format", "voc")
+    assert (code, "a.xml: already exists and was not written by rcnn, or has changed since" in errors) == (2, True)
+
+
+def test_pycocotools_takes_dataset_and_results(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = photos_with_detections(call, made, photos, out, "--format", "coco,json", "--no-images", "--no-pictures")
+    assert not list(out.glob("*.png"))
+    assert files_in(out / "coco") == ["annotations.json", "results.json"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = COCO(str(out / "coco" / "annotations.json"))
+        results = dataset.loadRes(str(out / "coco" / "results.json"))
+    assert [image["file_name"] for image in dataset.loadImgs(dataset.getImgIds())] == ["a.jpg", "b.jpg", "nothing.png"]
+    for image, name in zip(dataset.getImgIds(), found, strict=True):
+        for tool in (dataset, results):
+            annotations = tool.loadAnns(tool.getAnnIds(imgIds=image))
+            names = [tool.loadCats(one["category_id"])[0]["name"] for one in annotations]
+            assert names == [one["class"] for one in found[name]]
+            assert [one["score"] for one in annotations] == [one["score"] for one in found[name]]
+            corners = [(one["bbox"][0] + one["bbox"][2], one["bbox"][1] + one["bbox"][3]) for one in annotations]
+            np.testing.assert_allclose(
+                np.array(corners).reshape(-1, 2),
+                np.array([one["box"][2:] for one in found[name]]).reshape(-1, 2),
+                atol=0.02,
+            )
+
+
+def test_a_photo_that_lies_on_its_side_is_copied_upright(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(photos / "a.jpg").save(photos / "side.jpg", exif=exif, quality=95)
+    out = tmp_path / "out"
+    arguments = ("predict", made / "small.toml", photos / "side.jpg", "-o", out, "--threshold", -99)
+    assert call(*arguments, "--format", "voc,json")[0] == 0
+    copied = Image.open(out / "voc" / "JPEGImages" / "side.jpg")
+    assert copied.getexif().get(0x0112, 1) == 1
+    assert copied.size == Image.open(photos / "a.jpg").size[::-1]
+    options = {"classes": CLASSES, "exif": "stored"}
+    dataset: Any = open_dataset([f"voc:{out}/voc:train"], work=tmp_path, options=options)
+    boxes = np.array([one["box"] for one in told(out, "side")["detections"]], np.float32)
+    assert np.abs(dataset.record("side").boxes - boxes).max() <= 0.501
+
+
+def test_frames_of_a_video_as_a_dataset(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    film_of(sorted(photos.glob("*.jpg")), photos / "clip.avi")
+    arguments = ("predict", made / "small.toml", photos / "clip.avi", "--every", 2, "-o", tmp_path, "--no-pictures")
+    code, printed, _ = call(*arguments, "--format", "yolo")
+    assert code == 0
+    assert re.search(rf"\d+ detections? in 3 images -> {tmp_path}/yolo/data.yaml\n$", printed)
+    dataset = open_dataset([f"yolo:{tmp_path}/yolo/data.yaml:train"], work=tmp_path / "work")
+    assert dataset.image_ids == ("clip-00000", "clip-00002", "clip-00004")
+    first = next(iter(read_frames(photos / "clip.avi")))
+    assert np.abs(dataset.read_image("clip-00000").astype(int) - first.pixels).mean() < 4
+
+
+def test_an_unknown_format_is_refused(call: Call, made: Path, photos: Path) -> None:
+    code, _, errors = call("predict", made / "small.toml", photos / "a.jpg", "--format", "coco,vocs")
+    assert (code, "--format vocs: is not a known format, did you mean 'voc'?" in errors) == (2, True)
+
+
+# Tiles
+
+
+def test_tiles_as_large_as_the_photo_change_nothing(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    width, height = Image.open(photos / "a.jpg").size
+    arguments = ("predict", made / "small.toml", photos / "a.jpg", "-o")
+    assert call(*arguments, tmp_path / "plain")[0] == 0
+    assert call(*arguments, tmp_path / "tiles", "--tiles", max(width, height))[0] == 0
+    plain, tiles = content(tmp_path / "plain"), content(tmp_path / "tiles")
+    assert plain == tiles
+
+
+def test_a_mosaic_is_found_tile_by_tile(call: Call, made: Path, photos: Path, tmp_path: Path) -> None:
+    """Two photos side by side, in tiles that are the photos: what is found in both is moved to its place."""
+    first, second = (np.asarray(Image.open(photos / f"{name}.jpg")) for name in "ab")
+    side = max(*first.shape, *second.shape)
+    square = [np.pad(one, ((0, side - one.shape[0]), (0, side - one.shape[1]), (0, 0))) for one in (first, second)]
+    Image.fromarray(np.hstack(square)).save(photos / "mosaic.png")
+    for name, pixels in zip("ab", square, strict=True):
+        Image.fromarray(pixels).save(photos / f"{name}.png")
+    arguments = ("predict", made / "small.toml", "-o", tmp_path, "--threshold", -99, "--no-pictures")
+    tiled = ("--tiles", side, "--tile-overlap", 0, "--no-whole-image")
+    assert call(*arguments, photos / "a.png", photos / "b.png")[0] == 0
+    assert call(*arguments, photos / "mosaic.png", *tiled)[0] == 0
+    own = {
+        (
+            one["class"],
+            one["score"],
+            *(round(x + shift * side * (place % 2 == 0)) for place, x in enumerate(one["box"])),
+        )
+        for shift, name in enumerate("ab")
+        for one in told(tmp_path, name)["detections"]
+    }
+    found = {
+        (one["class"], one["score"], *(round(x) for x in one["box"])) for one in told(tmp_path, "mosaic")["detections"]
+    }
+    assert len(found - own) == 0
+    assert len(found) > 0.8 * len(own)  # parts at the inner edge go for whole boxes
+
+
+def test_tiles_that_cannot_be(call: Call, made: Path, photos: Path) -> None:
+    arguments = ("predict", made / "small.toml", photos / "a.jpg")
+    for options, said in (
+        (("--tiles", 64, "--tile-overlap", 64), "--tile-overlap 64: must be less than the side of the tiles"),
+        (("--tile-overlap", 64), "--tile-overlap is for --tiles"),
+        (("--no-whole-image",), "--no-whole-image is for --tiles"),
+    ):
+        code, _, errors = call(*arguments, *options)
+        assert (code, said in errors) == (2, True), errors
 
 
 def test_photos_are_looked_for_before_anything_is_loaded(
