@@ -13,6 +13,7 @@ import click
 from rcnn_cli.commands import (
     choosing,
     data_weights_caches,
+    exporting,
     looking,
     many_machines,
     recipes,
@@ -50,7 +51,18 @@ def cli(verbose: bool) -> None:
     set_up_logging(verbose)
 
 
-for module in (starting, whole_recipes, recipes, stages, looking, choosing, data_weights_caches, many_machines):
+MODULES = (
+    starting,
+    whole_recipes,
+    exporting,
+    recipes,
+    stages,
+    looking,
+    choosing,
+    data_weights_caches,
+    many_machines,
+)
+for module in MODULES:
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -155,7 +155,8 @@ def test_imports_form_no_circle():
 
 
 GROUPS = [
-    "__main__", "main", "commands", "report", "looking", "experiments", "clusters", "ending", "starting", "running",
+    "__main__", "main", "commands", "exporting", "report", "looking", "experiments", "clusters", "ending", "starting",
+    "running",
     "tracking", "recipes", "outputs", "progress", "streams", "sentences",
 ]  # fmt: skip
 """Folders and files of rcnn_cli, from the top to the bottom."""

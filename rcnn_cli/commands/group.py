@@ -14,7 +14,7 @@ SETTING = "setting_"
 def sections() -> dict[str, tuple[str, ...]]:
     """The commands under each heading of `rcnn --help`; any others are listed under OTHERS."""
     return {
-        "Whole recipes": ("init", "run", "status", "plan", "predict", "recipes"),
+        "Whole recipes": ("init", "run", "status", "plan", "predict", "export", "recipes"),
         "Stages, in the order of the pipeline": tuple(catalogue()),
         "Looking at the results": ("report", "figures", "recall", "units", "compare", "explain", "inspect"),
         "Choosing settings": ("ablate", "tune"),

@@ -288,15 +288,23 @@ def compare(
     click.echo(tell(*sides, compare_sides(*sides, resamples), output, as_json_text))
 
 
-@click.command(short_help="Describe a file: a cache, part, recipe, grid, results or image.")
+@click.command(short_help="Describe a file: a cache, part, recipe, grid, exported detector, results or image.")
 @click.argument("file", type=RecipePath())
 def inspect(file: Path) -> None:
-    """Describe FILE: a cache's folder, part, view or manifest; a recipe or a grid; JSON; an image.
+    """Describe FILE: a cache's folder, part, view or manifest; a recipe or grid; an exported detector; JSON; an image.
 
     \b
     Examples: rcnn inspect work/caches/extract/shapes-train.3fa9c1d2be04
               rcnn inspect work/results/shapes/eval/results.json
+              rcnn inspect shapes.safetensors
     """
+    from rcnn_cli.exporting.model_file import is_model_file
+
+    if is_model_file(file):
+        from rcnn_cli.exporting.description import describe_model
+
+        click.echo(describe_model(file))
+        return
     from rcnn_cli.looking.inspection import inspect_file
 
     click.echo(inspect_file(file))

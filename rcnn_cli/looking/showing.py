@@ -122,7 +122,7 @@ def showing_of(
 
     Raises StageError for a precision without an evaluation.
     """
-    kind, evaluation = score_of(node.settings), evaluation_for(graph, node)
+    evaluation = evaluation_for(graph, node)
     if precision is not None and evaluation is None:
         raise StageError(
             f"--precision: no evaluation of {node.name} is complete, so no precision is known; run "
@@ -131,16 +131,34 @@ def showing_of(
     curves, measured = {}, {}
     if evaluation is not None:
         curves = read_curves(Reader(graph.folder(evaluation)))
-        source = str(graph.recipe.datasets[evaluation.dataset]["source"])
-        measured = {"evaluation": evaluation.use.name, "dataset": evaluation.dataset, "source": source}
-    if threshold is None and evaluation is not None:
+        measured = measured_on(graph, evaluation)
+    return shown_by(node.settings, classes, curves, measured, threshold, precision)
+
+
+def measured_on(graph: Graph, evaluation: Node) -> dict[str, str]:
+    """What names an evaluation: its table, its dataset and that dataset's source."""
+    source = str(graph.recipe.datasets[evaluation.dataset]["source"])
+    return {"evaluation": evaluation.use.name, "dataset": evaluation.dataset, "source": source}
+
+
+def shown_by(
+    settings: Any,
+    classes: Sequence[str],
+    curves: Mapping[str, Curve],
+    measured: Mapping[str, str],
+    threshold: float | None = None,
+    precision: float | None = None,
+) -> Showing:
+    """How detections made with the `settings` of detect are shown, as `showing_of` says; `curves` and `measured` are
+    those of an evaluation, empty without one."""
+    kind = score_of(settings)
+    if threshold is None and measured:
         least = PRECISION if precision is None else precision
-        return Showing(
-            tuple(classes), kind.name, score_cuts(curves, classes, least), f"a precision of {least:g}", curves, measured
-        )
-    least = kind.least if threshold is None else threshold
-    cuts = np.full(len(classes), least, np.float32)
-    return Showing(tuple(classes), kind.name, cuts, f"a score of {least:g}", curves, measured)
+        cuts, rule = score_cuts(curves, classes, least), f"a precision of {least:g}"
+    else:
+        least = kind.least if threshold is None else threshold
+        cuts, rule = np.full(len(classes), least, np.float32), f"a score of {least:g}"
+    return Showing(tuple(classes), kind.name, cuts, rule, curves, measured)
 
 
 def evaluation_for(graph: Graph, detector: Node) -> Node | None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,13 @@ from cache.adoption import read_item_keys, write_item_keys
 from cache.files import cannot
 from cache.view import ATTRIBUTES
 from rcnn_cli.recipes.graph import Graph, Node, installed_version
+from rcnn_cli.running.demand import Computed, Demand
 from rcnn_cli.tracking import tracked
 from stages.contract.card import Stage
-from stages.contract.errors import BadSetting, StageError
+from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
-from stages.contract.kinds import DATASETS, KINDS
+from stages.contract.kinds import KINDS
 from stages.contract.settings import all_of
 from stages.plurals import number_of, plural
 
@@ -447,16 +449,29 @@ def check_readable(graph: Graph, node: Node, purpose: str) -> None:
     )
 
 
-Computed = dict[str, Any]
-"""The readers that compute on demand, by the names of their nodes: whatever reads a node is given the same one."""
+def demand_of(
+    graph: Graph, execution: Execution, photos: Photos | None = None, computed: Computed | None = None
+) -> Demand:
+    """The recipe's graph, computed on demand down to what is cached."""
+    held = {} if computed is None else computed
+    return Demand(graph.recipe.path, graph.described, partial(cached_input, graph), execution, photos, held)
+
+
+def cached_input(graph: Graph, node: Node, source: Node) -> Any:
+    """What the stage of `node` is given of the cache of `source`; None where it is not cached, unless its cache happens
+    to be there from another run. Raises IncompleteCache if it is not complete."""
+    if complete(graph, source):
+        return KINDS[source.use.stage.makes].open_cache(Reader(graph.folder(source)))
+    if not graph.is_cached(source):
+        return None
+    raise needed(graph, node, source)
 
 
 def open_inputs(
     graph: Graph, node: Node, execution: Execution, photos: Photos | None = None, computed: Computed | None = None
 ) -> Inputs:
     """What the stage is given. With `photos`, these take the place of the node's split. Raises as `open_input`."""
-    computed = {} if computed is None else computed
-    return Inputs({role: open_input(graph, node, role, execution, photos, computed) for role in node.sources})
+    return demand_of(graph, execution, photos, computed).inputs(node)
 
 
 def open_input(
@@ -467,48 +482,17 @@ def open_input(
     photos: Photos | None = None,
     computed: Computed | None = None,
 ) -> Any:
-    """What the stage is given in one role. Raises IncompleteCache if that is a cache which is not complete.
-
-    What is not cached is computed on demand, unless its cache happens to be there from another run. With `photos` all
-    that follows the split is.
-    """
-    source = node.sources[role]
-    if not isinstance(source, Node):
-        return photos if photos is not None and source.section == DATASETS else graph.described(source)
-    if photos is not None and source.use.stage.follows_split:
-        return on_demand(graph, source, execution, photos, computed)
-    if complete(graph, source):
-        return KINDS[source.use.stage.makes].open_cache(Reader(graph.folder(source)))
-    if not graph.is_cached(source):
-        return on_demand(graph, source, execution, computed=computed)
-    raise needed(graph, node, source)
+    """What the stage is given in one role (see `Demand.input`). Raises IncompleteCache if that is a cache which is not
+    complete."""
+    return demand_of(graph, execution, photos, computed).input(node, role)
 
 
 def on_demand(
     graph: Graph, node: Node, execution: Execution, photos: Photos | None = None, computed: Computed | None = None
 ) -> Any:
-    """What the node makes of its split's images, or of `photos` in their place: an `ItemReader` that computes each
-    image's record when it is read, and what that needs, down to the first input that is cached. A node that several
-    of these read has one reader; `computed` are those that there are already.
-
-    Raises IncompleteCache for an input that is not complete, StageError where the stage, or its method, cannot.
-    """
-    computed = {} if computed is None else computed
-    if node.name in computed:
-        return computed[node.name]
-    compute = node.use.stage.function("on_demand")
-    if compute is None:
-        advice = "set cache = true" if photos is None else "choose a detector that does not need it"
-        raise StageError(
-            f"{graph.recipe.path}: [{node.use.name}] cannot be computed on demand (its stage has no `on_demand`); "
-            f"{advice}"
-        )
-    inputs = open_inputs(graph, node, execution, photos, computed)
-    try:
-        computed[node.name] = compute(node.settings, inputs, execution)
-        return computed[node.name]
-    except BadSetting as error:
-        raise StageError(f"{graph.recipe.path}: [{node.table}] {error}") from None
+    """What the node makes of its split's images, or of `photos` in their place (see `Demand.reader`). Raises
+    IncompleteCache for an input that is not complete, StageError where the stage, or its method, cannot."""
+    return demand_of(graph, execution, photos, computed).reader(node)
 
 
 def needed(graph: Graph, node: Node, source: Node) -> IncompleteCache:

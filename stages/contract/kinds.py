@@ -15,6 +15,7 @@ from stages.contract.errors import StageError
 
 if TYPE_CHECKING:
     from cache import Reader
+    from cache.held import Content
     from stages.networks import NetworkSource
 
 MEASURED = ("evaluation", "class-scores", "accuracy")
@@ -53,6 +54,13 @@ def network_key(network: NetworkSource, wanted: Input) -> str:
     from cache.identity import key_of
 
     return key_of(network.identity())
+
+
+def network_content(network: NetworkSource) -> Content:
+    """A network as the cache of a stage that trained it would hold it."""
+    from stages.networks import weights
+
+    return weights.network_content(network)
 
 
 def image_keys(dataset: Any, wanted: Input) -> dict[str, str]:
@@ -94,6 +102,7 @@ class Kind:
 
     `described_by` names the recipe tables that may describe this kind without a cache. Its key, as an input, is then
     `key(described, input)`, and `image_keys`, if given, returns the keys of its images.
+    `content`, if given, is what a cache of it would hold, to travel in another file; `open_cache` opens that.
     `fits` tells whether what a table describes is of this kind, and `holds` says in words what this kind has.
     """
 
@@ -103,6 +112,7 @@ class Kind:
     described_by: str = ""
     key: Callable[[Any, Input], str] | None = None
     image_keys: Callable[[Any, Input], dict[str, str]] | None = None
+    content: Callable[[Any], Content] | None = None
     fits: Callable[[Any], bool] | None = None
     holds: str = ""
 
@@ -125,7 +135,14 @@ KINDS = {
             fits=has_one_class_per_image,
             holds="one class for each image",
         ),
-        Kind("network", trained_network, on_device=True, described_by=NETWORKS, key=network_key),
+        Kind(
+            "network",
+            trained_network,
+            on_device=True,
+            described_by=NETWORKS,
+            key=network_key,
+            content=network_content,
+        ),
         Kind("proposals"),
         Kind("maps"),
         Kind("features"),

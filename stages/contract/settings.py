@@ -262,6 +262,21 @@ def identity_of(settings: Any) -> dict[str, Any]:
     }
 
 
+def changes_result(settings: Any) -> dict[str, Any]:
+    """All settings that apply and change the result, whether or not they are at their defaults, as JSON values."""
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    return {name: value for name, value in all_of(settings).items() if fields[name].metadata.get("identity", True)}
+
+
+def named_files(settings: Any) -> dict[str, str]:
+    """The settings that name a file whose content changes the result, where they do."""
+    return {
+        field.name: value
+        for field in dataclasses.fields(settings)
+        if field.metadata.get("by_content") and (value := getattr(settings, field.name))
+    }
+
+
 def is_as_before(settings: Any, field: dataclasses.Field[Any]) -> bool:
     """Whether a setting introduced later leaves the result as it was before."""
     if field.metadata.get("only_with") is not None:

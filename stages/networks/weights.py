@@ -25,6 +25,8 @@ from stages.networks.weights_file import read_header, read_record, tensors_diges
 
 if TYPE_CHECKING:
     from cache import Reader
+    from cache.held import Content
+    from stages.networks.source import NetworkSource
 
 State = dict[str, torch.Tensor]
 
@@ -257,3 +259,23 @@ def cached_state(reader: Reader, wanted: Callable[[str], bool] = lambda name: Tr
             f"{reader.folder}: was written by an earlier version (its weights have no names); run its stage again"
         )
     return recorded_state(reader.read(NETWORK, [name for name in columns if wanted(name.removeprefix(COLUMNS))]))
+
+
+def network_content(source: NetworkSource) -> Content:
+    """A network, wherever its weights are from, as the cache of a stage that trained it would hold it: what
+    `NetworkSource.from_reader` and `cached_state` need. Raises as `NetworkSource.module`."""
+    from cache import Schema
+    from cache.held import Content
+
+    state = source.module().state_dict()
+    summary = {
+        "network": source.name,
+        "preprocessing": source.preprocessing.as_json(),
+        "classes": source.classes,
+        **({"class_names": list(source.class_names)} if source.class_names else {}),
+        "heads": source.heads.as_json(),
+        "trunk": source.trunk_identity(),
+        "weights": source.weights_identity(),
+    }
+    columns = {name: values[None] for name, values in weight_record(state).items()}
+    return Content("", {}, summary, Schema(item=NETWORK, per_item=weight_columns(state)), (NETWORK,), columns)

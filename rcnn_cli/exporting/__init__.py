@@ -1,0 +1,1 @@
+"""Trained detectors as single files, and their networks as ONNX."""
