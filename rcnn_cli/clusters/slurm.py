@@ -1,4 +1,4 @@
-"""Calls to Slurm's sbatch, squeue and scancel; nothing that needs an accounting database."""
+"""Calls to Slurm's sbatch, squeue, scancel and sinfo; nothing that needs an accounting database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDED = frozenset(
 NEVER = "DependencyNeverSatisfied"
 PATIENCE_SECONDS = 120
 # Variables that set defaults for these commands and would hide jobs from rcnn or keep it from submitting
-MISLEADING = ("SQUEUE_", "SCANCEL_", "SBATCH_WAIT", "SBATCH_TEST_ONLY")
+MISLEADING = ("SQUEUE_", "SCANCEL_", "SINFO_", "SBATCH_WAIT", "SBATCH_TEST_ONLY")
 PREFIX = re.compile(r"^\w+: (error|fatal): ")
 
 

@@ -8,14 +8,22 @@ from pathlib import Path
 import click
 
 from rcnn_cli.commands.completion import complete_cache, complete_toml
-from rcnn_cli.commands.options import FiniteRange, load_graph, log_to_option, recipe_argument
+from rcnn_cli.commands.options import (
+    FiniteRange,
+    RecipePath,
+    load_graph,
+    log_to_option,
+    recipe_argument,
+    recipe_options,
+)
 from rcnn_cli.sentences import INCOMPLETE
 from stages.contract.errors import StageError
 from stages.plurals import number_of
 
 
 @click.command(short_help="Submit a recipe to Slurm, one job per missing cache.")
-@recipe_argument
+@click.argument("recipe", required=False, type=RecipePath(), shell_complete=complete_toml)
+@recipe_options
 @click.option(
     "--cluster",
     type=click.Path(path_type=Path),
@@ -24,21 +32,37 @@ from stages.plurals import number_of
     shell_complete=complete_toml,
     help="The file with each stage's Slurm resources.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the scripts without submitting them; does not need Slurm.")
+@click.option(
+    "--init",
+    is_flag=True,
+    help="Write a first file of resources, with what sinfo shows of this cluster, for the stages of RECIPE or for all.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the scripts without submitting them, which does not need Slurm; with --init the file.",
+)
 @log_to_option
 def submit(
-    recipe: Path,
+    recipe: Path | None,
     changes: tuple[str, ...],
     work: Path | None,
     cluster: Path,
+    init: bool,
     dry_run: bool,
     log_to: tuple[str, ...],
 ) -> None:
     """Submit RECIPE to Slurm: one job or job array per incomplete cache, each depending on the jobs of its inputs.
 
     \b
-    Example: rcnn submit recipes/shapes.toml --cluster cluster.toml --dry-run
+    Examples: rcnn submit recipes/shapes.toml --init
+              rcnn submit recipes/shapes.toml --cluster cluster.toml --dry-run
     """
+    if init:
+        write_first(recipe, changes, cluster, dry_run)
+        return
+    if recipe is None:
+        raise click.UsageError("Missing argument 'RECIPE'.")
     from rcnn_cli.clusters.cluster_file import load_cluster
     from rcnn_cli.clusters.jobs import Submitter, alone, scripts
     from rcnn_cli.clusters.slurm_scripts import Submission
@@ -58,6 +82,21 @@ def submit(
         f"{number_of(count, 'job')} submitted; `rcnn status {recipe}` shows their state; "
         f"their output is in {submission.logs}/"
     )
+
+
+def write_first(recipe: Path | None, changes: tuple[str, ...], cluster: Path, dry_run: bool) -> None:
+    """Writes a first cluster.toml, or prints it."""
+    from rcnn_cli.clusters.first_file import first_file, write_first_file
+    from rcnn_cli.clusters.partitions import read_partitions
+    from rcnn_cli.recipes.recipe import load_recipe
+
+    loaded = None if recipe is None else load_recipe(recipe, changes)
+    text = first_file(read_partitions(), loaded)
+    if dry_run:
+        click.echo(text, nl=False)
+        return
+    write_first_file(cluster, text)
+    click.echo(f"{cluster} written; edit it, then see what `rcnn submit {recipe or 'RECIPE'} --dry-run` prints")
 
 
 @click.command(short_help="Cancel a recipe's jobs; finished work is kept.")

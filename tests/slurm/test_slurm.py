@@ -399,11 +399,16 @@ def test_an_array_that_was_submitted_by_hand(project):
     assert "propose@train  complete" in alone.status()
 
 
-def test_an_ordinary_user(slurm_of_nobody):
+def test_an_ordinary_user_with_a_first_cluster_file(slurm_of_nobody):
     folder = Path(tempfile.mkdtemp(prefix="rcnn-nobody-"))
     try:
         ordinary = Project(folder, slurm_of_nobody, SHORT, CLUSTER)
         shutil.chown(folder, slurm_of_nobody.user)
+        ordinary.cluster.unlink()
+        ordinary.submit("--init")
+        written = ordinary.cluster.read_text()
+        assert "# main*      none        1      4 " in written
+        assert 'partition = "main"       # the default partition' in written
         assert "2 jobs submitted" in ordinary.submit().stdout
         ordinary.wait("extract")
         assert ordinary.status().count("complete (") == 2
