@@ -1,4 +1,4 @@
-"""A recipe's trained detector, called with one image after another."""
+"""A trained detector, of a recipe or of an exported file, called with one image after another."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rcnn.detections import Detections
 from rcnn.pixels import picture_of
 from rcnn.wording import as_changes, in_python
 from rcnn_cli.commands.options import load_graph, make_options
+from rcnn_cli.exporting.model_file import detector_of_file, is_model_file, read_card
 from rcnn_cli.looking.image_detector import ImageDetector, detector_of_recipe
 from rcnn_cli.recipes.detectors import detector_node
 from stages.contract.errors import StageError
@@ -34,7 +35,7 @@ class Detector:
 
     @property
     def origin(self) -> Mapping[str, str]:
-        """What the detector is from: "recipe", a path, and "detector", the cache that it fills ("detect@test")."""
+        """What the detector is from: "recipe" or "model", a path, and "detector", its cache ("detect@test")."""
         return self.images.origin
 
     @property
@@ -83,7 +84,9 @@ def load(
     """The detector that a recipe trained: its graph, computed on demand for other images.
 
     Args:
-        recipe: the path of a recipe whose caches are complete (`rcnn run` or `run` completes them).
+        recipe: the path of a recipe whose caches are complete (`rcnn run` or `run` completes them), or of a file that
+            `rcnn export` wrote (.safetensors), which needs neither recipe nor caches: `work`, `detector` and `changes`
+            are for recipes alone.
         work: the folder of caches; by default $RCNN_WORK, else `work` in the current folder.
         detector: the detect table to use; by default [detect], else the first in the recipe.
         threshold: draw detections with at least this score.
@@ -93,14 +96,26 @@ def load(
         changes: values of the recipe to override, {"detect.nms_iou": 0.4}, as with `--set` on the command line.
 
     Raises Error: IncompleteCache, which names the command to run, for a detector that is not trained yet; others for a
-    recipe, setting, detector or device that does not exist, and for a precision where nothing was evaluated.
+    recipe, setting, detector or device that does not exist, for a precision where nothing was evaluated, and for a file
+    that is damaged or of another version.
     """
     check_limits(threshold, precision)
     with in_python():
+        if is_model_file(Path(recipe)):
+            check_of_recipes(Path(recipe), work=work, detector=detector, changes=changes)
+            execution = make_options(list(read_card(Path(recipe)).nodes), device=device, jobs=1).execution
+            return Detector(detector_of_file(Path(recipe), execution, threshold, precision))
         graph = load_graph(Path(recipe), as_changes(changes), None if work is None else Path(work))
         node = detector_node(graph, detector)
         execution = make_options(list(node.image_path()), device=device, jobs=1).execution
         return Detector(detector_of_recipe(graph, node, execution, threshold, precision))
+
+
+def check_of_recipes(path: Path, **given: Any) -> None:
+    """Raises StageError where an argument is given that only recipes have a use for."""
+    for name, value in given.items():
+        if value is not None:
+            raise StageError(f"{path}: an exported detector is complete and stays as it is; leave out {name}")
 
 
 def check_limits(threshold: float | None, precision: float | None) -> None:

@@ -179,6 +179,7 @@ def detector_of_file(
     an evaluation.
     """
     from stages.datasets.photos import Photos
+    from stages.detect.trace import suppression_across_tiles
 
     card, photos = read_model(path), Photos()
     tell_versions(card, path)
@@ -191,7 +192,8 @@ def detector_of_file(
         raise damaged(path, f"its parts do not fit each other: {said(error)}") from error
     if classes != card.classes:
         raise damaged(path, "the classes of its card are not those that it detects")
-    return ImageDetector(reader, photos, showing_of_model(models, threshold, precision), origin_of(card, path))
+    showing, origin = showing_of_model(models, threshold, precision), origin_of(card, path)
+    return ImageDetector(reader, photos, showing, origin, suppression_across_tiles(card.detector.settings))
 
 
 def no_cache(node: Node, source: Node) -> Any:
@@ -201,7 +203,7 @@ def no_cache(node: Node, source: Node) -> Any:
 
 def origin_of(card: DetectorCard, path: Path) -> dict[str, str]:
     """What names the detector in results."""
-    return {"model": str(path), "detector": card.detector.use.name}
+    return {"model": str(path), "detector": card.detector.name}
 
 
 def showing_of_model(models: OpenModels, threshold: float | None, precision: float | None) -> Showing:

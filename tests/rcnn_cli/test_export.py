@@ -12,6 +12,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+import rcnn as rcnn_python
 from rcnn_cli.exporting.card import KEY
 from rcnn_cli.exporting.export import without_folders
 from rcnn_cli.exporting.model_file import detector_of_file, read_card
@@ -67,7 +68,17 @@ def test_a_file_detects_bit_for_bit_what_its_recipe_detects(
     for image, pixels in images.items():
         assert_same_detections(own, of_recipe, image, pixels)
     assert list(tmp_path.iterdir()) == [file]
-    assert dict(own.origin) == {"model": str(file), "detector": name}
+    assert dict(own.origin) == {"model": str(file), "detector": f"{name}@test"}
+
+
+def test_rcnn_load_takes_a_file(built: Path, images: dict[str, Pixels]) -> None:
+    detector = rcnn_python.load(built / "detect-joint.safetensors")
+    assert len(detector.classes) == 10
+    pixels = images["part"]
+    own = detector_of_file(built / "detect-joint.safetensors", Execution()).detect(pixels, "part")
+    np.testing.assert_array_equal(detector(pixels, name="part").scores, np.sort(own.scores)[::-1])
+    with pytest.raises(rcnn_python.Error, match="an exported detector is complete and stays as it is; leave out work"):
+        rcnn_python.load(built / "detect.safetensors", work=built / "work")
 
 
 def test_two_files_in_one_process_do_not_take_each_others_networks(built: Path, images: dict[str, Pixels]) -> None:
