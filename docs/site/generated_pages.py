@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+import rcnn
 from rcnn_cli.commands.group import sections
 from rcnn_cli.commands.setting_help import bounds, setting_metavar, setting_values, shown
 from rcnn_cli.main import cli
@@ -52,7 +53,7 @@ def generated_pages() -> dict[str, str]:
         "reference/settings.md": "".join(settings_page()),
         "reference/commands.md": "".join(commands_page()),
         "reference/recipes.md": "".join(recipes_page()),
-        "reference/caches.md": "".join(caches_page()),
+        "reference/python.md": "".join(python_page()),
         "reference/mathematics.md": "".join(mathematics_page()),
     }
 
@@ -148,28 +149,36 @@ def description(text: str) -> str:
     return found[1] if found else ""
 
 
-def caches_page() -> Iterator[str]:
-    """The public names of `cache`."""
-    yield "# Caches from Python\n\nThe files themselves are described in [Caches](../caches.md).\n\n"
-    yield docstrings("cache", ("open", "Reader", "CacheError"), heading_level=2)
+def python_page() -> Iterator[str]:
+    """The public names of `rcnn`, and of `cache` below it."""
+    yield "# Python, name by name\n\n[Python](../python.md) shows how they are used together.\n"
+    for name in sorted(rcnn.__all__, key=lambda name: not name.islower()):  # functions before classes
+        defined = getattr(rcnn, name)
+        heading = {"show_root_heading": "true", "heading": f"rcnn.{name}", "toc_label": f"rcnn.{name}"}
+        yield "\n" + docstrings(f"{defined.__module__}.{defined.__qualname__}", (), heading_level=2, **heading)
+    yield "\n## cache\n\nThe files are described in [Caches](../caches.md).\n\n"
+    yield docstrings("cache", ("open", "Reader"), heading_level=3)
 
 
 def mathematics_page() -> Iterator[str]:
     """The functions from arrays to arrays that the papers' equations and rules have become."""
     yield "# The mathematics\n\n"
-    yield "Functions from arrays to arrays, without files or state; the tests check them on arrays worked out by hand.\n"
+    yield "Functions from arrays to arrays, without files or state; tests check them on arrays worked out by hand.\n"
     for heading, modules in MATHEMATICS.items():
         yield f"\n## {heading}\n"
         for module, members in modules.items():
             yield f"\n### {module}\n\n{docstrings(module, members, heading_level=4)}"
 
 
-def docstrings(module: str, members: Sequence[str], heading_level: int) -> str:
-    """What mkdocstrings makes the docstrings of a module of: of all its public `members`, or of those named."""
-    options = {"heading_level": str(heading_level), "show_root_heading": "false", "show_root_toc_entry": "false"}
+def docstrings(path: str, members: Sequence[str], heading_level: int, **heading: str) -> str:
+    """What mkdocstrings makes a page of: the docstrings of a module or an object, and of its public `members`, all or
+    those named. Without options for its `heading`, it has none."""
+    options = {"heading_level": str(heading_level), **(heading or {"show_root_heading": "false"})}
+    if not heading:
+        options["show_root_toc_entry"] = "false"
     if members:
         options["members"] = f"[{', '.join(members)}]"
-    return f"::: {module}\n    options:\n" + "".join(f"      {name}: {value}\n" for name, value in options.items())
+    return f"::: {path}\n    options:\n" + "".join(f"      {name}: {value}\n" for name, value in options.items())
 
 
 def escaped(text: str) -> str:
