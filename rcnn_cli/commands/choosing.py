@@ -1,4 +1,4 @@
-"""The commands that choose settings: ablate, tune."""
+"""The commands that choose settings: ablate, tune, thresholds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from rcnn_cli.commands.completion import complete_split, complete_table, complete_toml
 from rcnn_cli.commands.options import (
     GRIDS,
+    FiniteRange,
     RecipePath,
     adopt_option,
     dask_options,
@@ -230,4 +231,75 @@ def tune(
         logging.getLogger("rcnn").info("best on '%s': %s; written: %s", split, ", ".join(best.cell.words()), output)
 
 
-COMMANDS = (ablate, tune)
+@click.command(short_help="Choose the lowest score that counts, class by class, on a validation split.")
+@recipe_argument
+@click.option(
+    "--split",
+    metavar="NAME",
+    default="val",
+    show_default=True,
+    shell_complete=complete_split,
+    help="The recipe's dataset on which to choose them.",
+)
+@click.option(
+    "--precision",
+    type=FiniteRange(0, 1),
+    help="Choose the lowest score down to which the class has this precision  [default: that of the best F1]",
+)
+@click.option(
+    "--evaluation",
+    metavar="NAME",
+    shell_complete=complete_table("evaluation"),
+    help="The evaluation whose detector it is about  [default: the main detector's]",
+)
+@output_option("The file to write  [default: results/RECIPE/thresholds-SPLIT.toml in --work]")
+@json_option
+@execution_options
+def thresholds(
+    recipe: Path,
+    changes: tuple[str, ...],
+    work: Path | None,
+    split: str,
+    precision: float | None,
+    evaluation: str | None,
+    output: Path | None,
+    as_json_text: bool,
+    **options: Any,
+) -> None:
+    """Choose, for each class, the score from which its detections count; write them for `rcnn predict --thresholds`.
+
+    The detector of RECIPE is evaluated on the split, if it has not been yet. The threshold of a class is that of its
+    best F1, the harmonic mean of precision and recall, or the lowest with the precision that is asked for.
+
+    \b
+    Examples:
+      rcnn thresholds recipes/shapes.toml --split val -o thresholds.toml
+      rcnn thresholds recipes/shapes.toml --precision 0.9
+    """
+    import json
+
+    from rcnn_cli.experiments.tuning import check_has, on_split, warn_of_choice
+    from rcnn_cli.looking.evaluated import evaluation_node
+    from rcnn_cli.looking.thresholds import choose_thresholds, format_table, output_of, rows_of, thresholds_text
+    from rcnn_cli.running.runner import complete, run_nodes
+
+    graph = load_graph(recipe, changes, work)
+    reported = evaluation_node(graph, evaluation)
+    check_has(graph, split)
+    moved, node = on_split(graph, reported, split)
+    folder, name = output_of(moved, node, output)
+    moved.check([node])
+    missing = [one for one in moved.needed(node) if moved.is_cached(one) and not complete(moved, one)]
+    made = make_options(moved.makers(missing), **options)
+    warn_of_choice(graph, reported, split)
+    if missing:
+        run_nodes(moved, [node], made)
+    chosen, curves = choose_thresholds(moved, node, precision)
+    rows = rows_of(chosen, curves)
+    folder.write(name, thresholds_text(chosen))
+    values = {"rule": chosen.rule, "score": chosen.scored, "detector": chosen.detector, "thresholds": rows}
+    click.echo(json.dumps(values, indent=2, ensure_ascii=False) if as_json_text else format_table(chosen, rows))
+    logging.getLogger("rcnn").info("written: %s", folder.path / name)
+
+
+COMMANDS = (ablate, tune, thresholds)

@@ -17,7 +17,7 @@ def sections() -> dict[str, tuple[str, ...]]:
         "Whole recipes": ("init", "run", "status", "plan", "predict", "export", "recipes"),
         "Stages, in the order of the pipeline": tuple(catalogue()),
         "Looking at the results": ("report", "figures", "recall", "units", "compare", "explain", "inspect"),
-        "Choosing settings": ("ablate", "tune"),
+        "Choosing settings": ("ablate", "tune", "thresholds"),
         "Data, weights and caches": ("data", "duplicates", "weights", "cache"),
         "Many machines": ("submit", "cancel", "wait"),
     }

@@ -207,6 +207,12 @@ def plan(
     "[default: from --precision; without an evaluation 0, or 0.5 for softmax scores]",
 )
 @click.option(
+    "--thresholds",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw detections with at least their class's score in this file of `rcnn thresholds`  [default: --precision]",
+)
+@click.option(
     "--format",
     "formats",
     multiple=True,
@@ -256,6 +262,7 @@ def predict(
     detector: str | None,
     precision: float | None,
     threshold: float | None,
+    thresholds: Path | None,
     formats: tuple[str, ...],
     no_pictures: bool,
     no_images: bool,
@@ -284,18 +291,19 @@ def predict(
         given = "--no-whole-image" if tile_overlap is None else "--tile-overlap"
         raise click.UsageError(f"{given} is for --tiles; leave it out, or add --tiles SIDE")
     candidates = find_photos(photos, every, seconds)
-    from rcnn_cli.looking.prediction import Outputs, Wish, predict_photos, prepare
+    from rcnn_cli.looking.prediction import Outputs, Wish, predict_photos, prepare, wished_detector
     from rcnn_cli.looking.prediction_formats import JSON, format_names
     from rcnn_cli.looking.tiles import tiling_of
     from rcnn_cli.recipes.detectors import detector_node
 
     tiling = None if tiles is None else tiling_of(tiles, tile_overlap, whole=not no_whole_image)
-    wish = Wish(detector, threshold, precision, tiling)
+    wish = Wish(detector, threshold, precision, thresholds)
     outputs = Outputs(format_names(formats or (JSON,)), not no_pictures, not no_images, frames)
     readable, writing = prepare(candidates, output, outputs, options["skip_bad_images"])
     graph = load_graph(recipe, changes, work)
     made = make_options(list(detector_node(graph, detector).image_path()), **options)
-    for line in predict_photos(graph, readable, writing, made.execution, wish):
+    used = wished_detector(graph, made.execution, wish)
+    for line in predict_photos(used, readable, writing, tiling, made.execution.skip_bad_images):
         click.echo(line)
 
 

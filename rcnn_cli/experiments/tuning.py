@@ -8,6 +8,7 @@ import math
 import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +56,63 @@ def check_split(graph: Graph, evaluation: Node, split: str) -> None:
             f"tune --split {split}: [{evaluation.use.name}] evaluates on '{reported}', and settings must not be chosen "
             f"on test images; name a validation split, for example --split val"
         )
+    check_has(graph, split)
+    shared = next(images_shared(graph, evaluation, split), None)
+    if shared:
+        raise StageError(f"{shared}; choose settings on separate images")
+
+
+def check_has(graph: Graph, split: str) -> None:
+    """Raises StageError for a split that the recipe does not have."""
     if split not in graph.recipe.datasets:
         raise StageError(
             f"{graph.recipe.path}: has no dataset '{split}' to choose settings on; add [datasets.{split}], "
             f"or --set datasets.{split}.source=voc:DIR:{split}"
         )
-    own = images_of(graph, split)
-    for other in sorted({TEST, reported, *training_splits(graph, evaluation)} & set(graph.recipe.datasets)):
+
+
+def images_shared(graph: Graph, evaluation: Node, split: str) -> Iterator[str]:
+    """For each other dataset of tests or of the training that has images of `split`: the beginning of a sentence."""
+    own, reported = images_of(graph, split), {TEST, evaluation.dataset}
+    for other in sorted((reported | {*training_splits(graph, evaluation)}) & set(graph.recipe.datasets) - {split}):
         common = own & images_of(graph, other)
         if common:
-            raise StageError(
+            yield (
                 f"{graph.recipe.path}: {len(common)} of the {len(own)} images in '{split}' are also in '{other}', "
-                f"for example {min(common).name}; choose settings on separate images"
+                f"for example {min(common).name}"
             )
+
+
+def warn_of_choice(graph: Graph, evaluation: Node, split: str) -> None:
+    """Warns where something is chosen on images that results are reported on, or that the detector was trained on."""
+    if split in (TEST, evaluation.dataset):
+        log.warning(
+            "chosen on '%s', on which [%s] reports results: what is reported there is then too good; choose on other "
+            "images (--split)", split, evaluation.use.name
+        )  # fmt: skip
+    if split in training_splits(graph, evaluation):
+        log.warning("chosen on '%s', on which the detector was trained: scores are too high there (--split)", split)
+    for shared in images_shared(graph, evaluation, split):
+        log.warning("%s", shared)
+
+
+def on_split(graph: Graph, evaluation: Node, split: str) -> tuple[Graph, Node]:
+    """The recipe with its evaluation on another split, and that evaluation; nothing else is changed."""
+    if evaluation.dataset == split:
+        return graph, evaluation
+    name, recipe = evaluation.use.name, graph.recipe
+    table = merged(recipe.as_json(), tables_on_split(graph, evaluation, split))
+    changed = replace(build_recipe(recipe.path, table), changes=(*recipe.changes, f"{name}.split={split}"))
+    moved = Graph(changed, graph.work, graph.open_datasets)
+    return moved, moved.nodes[name]
+
+
+def tables_on_split(graph: Graph, evaluation: Node, split: str, searched: Collection[str] = ()) -> dict[str, Any]:
+    """Tables that move an evaluation and what it reads to `split`, except for the settings `searched`."""
+    detector = detector_of(evaluation)
+    inputs = {"detections": detector.use.name, **({"images": split} if "images" in evaluation.use.inputs else {})}
+    wiring = {evaluation.use.name: {"split": split, "inputs": inputs}}
+    return merged(as_reported(graph, evaluation, split, searched), wiring)
 
 
 def training_splits(graph: Graph, evaluation: Node) -> Iterator[str]:
@@ -108,12 +153,10 @@ def tuning_grid(
             axes.append([(as_text(value), change_of(use, name, value)) for value in values])
     if not axes:
         raise StageError(f"{graph.recipe.path}: [{detector.use.name}] has none of the settings {', '.join(searched)}")
-    inputs = {"detections": detector.use.name, **({"images": split} if "images" in evaluation.use.inputs else {})}
-    wiring = {evaluation.use.name: {"split": split, "inputs": inputs}}
     cells = [Cell(places, changes, evaluation.use.name) for places, changes in combinations(axes)]
     title = f"Search on the split '{split}'"
     path = graph.recipe.path
-    base = Change(merged(as_reported(graph, evaluation, split, searched), wiring))
+    base = Change(tables_on_split(graph, evaluation, split, searched))
     return Grid(path, title, path, base, tuple(columns), tuple(cells), {METRIC: "map"})
 
 

@@ -17,6 +17,7 @@ from rcnn_cli.looking.image_detector import ImageDetector, detector_of_recipe
 from rcnn_cli.looking.photos import Picture, Source, check_photos, readable
 from rcnn_cli.looking.prediction_formats import FORMATS, JSON, Format, Found, Place, written_line
 from rcnn_cli.looking.showing import Showing
+from rcnn_cli.looking.thresholds import read_thresholds_file, warn_of_another_detector, with_thresholds
 from rcnn_cli.looking.tiles import Tiling, detect_in_tiles
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.progress import progress
@@ -35,17 +36,20 @@ BOXES = "x1, y1, x2, y2 in pixels of the image, zero-based, half-open: width = x
 @dataclass(frozen=True)
 class Wish:
     """Which detections are asked for: the detector's name (None: the main one), the least score or precision that is
-    drawn (None: what `showing_of` says), the tiles of large images. Raises StageError where score and precision are
-    given."""
+    drawn (None: what `showing_of` says) or a file of each class's. Raises StageError where more than one of
+    score, precision and file are given."""
 
     detector: str | None = None
     threshold: float | None = None
     precision: float | None = None
-    tiling: Tiling | None = None
+    thresholds: Path | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and self.precision is not None:
             raise StageError("--threshold and --precision: give only one of them, a score or a share between 0 and 1")
+        if self.thresholds is not None and (self.threshold is not None or self.precision is not None):
+            other = "--precision" if self.threshold is None else "--threshold"
+            raise StageError(f"--thresholds and {other}: give only one of them, a file or a number for all classes")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise StageError(f"--threshold {self.threshold}: must be a finite number")
 
@@ -126,20 +130,31 @@ def prepare(
     return sound, writing
 
 
-def predict_photos(
-    graph: Graph, sources: Sequence[Source], writing: Writing, execution: Execution, wish: Wish
-) -> Iterator[str]:
-    """Writes what is asked for of every photo and video; yields a line for each, and for each other format."""
+def wished_detector(graph: Graph, execution: Execution, wish: Wish) -> ImageDetector:
+    """The detector that is asked for, which draws what is asked for. Raises as `detector_of_recipe`, and StageError for
+    thresholds that are not those of its classes."""
     node = detector_node(graph, wish.detector)
     if wish.detector is None and choice_told(graph, node):
         log.info(choice_told(graph, node))
+    chosen = None if wish.thresholds is None else read_thresholds_file(wish.thresholds)
     detector = detector_of_recipe(graph, node, execution, wish.threshold, wish.precision)
+    if chosen is None or wish.thresholds is None:
+        return detector
+    showing = with_thresholds(detector.showing, chosen, wish.thresholds)
+    warn_of_another_detector(graph, node, chosen, wish.thresholds)
+    return replace(detector, showing=showing)
+
+
+def predict_photos(
+    detector: ImageDetector, sources: Sequence[Source], writing: Writing, tiling: Tiling | None, skip_bad_images: bool
+) -> Iterator[str]:
+    """Writes what is asked for of every photo and video; yields a line for each, and for each other format."""
     writing.formats = writing.made_for(detector.classes)
     for source in sources:
         try:
-            yield from predict_source(source, detector, writing, wish.tiling)
+            yield from predict_source(source, detector, writing, tiling)
         except BadImage as error:
-            if not execution.skip_bad_images:
+            if not skip_bad_images:
                 raise
             log.warning("skipped: %s", error)
     yield from writing.finish()
