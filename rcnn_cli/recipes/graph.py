@@ -137,7 +137,7 @@ class Graph:
     def check_node(self, node: Node) -> None:
         """As `check`, one node alone."""
         if node.use.stage.check is not None:
-            sources = {role: source.settings for role, source in node.sources.items() if isinstance(source, Node)}
+            sources = {role: self.settings_of(source) for role, source in node.sources.items()}
             try:
                 node.use.stage.check(node.settings, self.recipe.network_of(node.use), sources)
             except BadSetting as error:
@@ -148,6 +148,12 @@ class Graph:
             source = node.sources.get(wanted.role)
             if wanted.of_trunk and isinstance(source, Node):
                 self.check_trunk(node, source)
+
+    def settings_of(self, source: Node | Described) -> Any:
+        """What the recipe's table says of something that fills an input."""
+        if isinstance(source, Node):
+            return source.settings
+        return (self.recipe.networks if source.section == NETWORKS else self.recipe.datasets)[source.name]
 
     def check_trunk(self, node: Node, source: Node) -> None:
         """Raises RecipeError if the network that made the `source`, an input of the node, is sure to have another trunk
@@ -190,12 +196,24 @@ class Graph:
                     f"{setting} = '{getattr(settings, setting)}'; remove it, or set {condition_words(wanted.only_if)}"
                 )
             return None
+        if wanted.counterpart is not None and wanted.counterpart[1] not in use.inputs:
+            if named not in (None, NONE):
+                raise RecipeError(
+                    f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{named}' is not read without "
+                    f"inputs.{wanted.counterpart[1]}; name a dataset there, or remove it"
+                )
+            return None
         described = {KINDS[kind].described_by for kind in wanted.kinds}
+        if DATASETS in described and wanted.optional and named in (None, NONE):
+            return None
         if DATASETS in described:
             return Described(DATASETS, self.dataset_name(use, named or split))
         if named == NONE and wanted.optional:
             return None
         name = self.recipe.provider(use, wanted)
+        if wanted.counterpart is not None:
+            split = use.inputs[wanted.counterpart[1]]
+            name = name or self.counterpart(use, wanted.counterpart[0])
         kinds = " or ".join(wanted.kinds)
         if name is None:
             if wanted.optional:
@@ -227,6 +245,11 @@ class Graph:
         if source.stage.follows_split:
             return self.add(source, self.dataset_name(use, at or split), path)
         return self.add(source, source.split or source.stage.split, path)
+
+    def counterpart(self, use: Use, role: str) -> str | None:
+        """The table that fills the input in a role of the use, whatever the split."""
+        name = self.recipe.provider(use, next(one for one in use.stage.inputs if one.role == role))
+        return None if name is None else name.partition("@")[0]
 
     def dataset_name(self, use: Use, split: str | None) -> str:
         """`split`, if it is a dataset of the recipe."""

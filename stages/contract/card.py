@@ -22,7 +22,8 @@ class Input:
     have them. `only_if=(SETTING, VALUE, ...)`: it is read only if that setting has one of these values. `once=True`:
     the stage reads each item once, so that items may be computed on demand (see `Stage`). `of_trunk=True`: what fills
     it is made by a network whose trunk is that of the stage's own. `all_items=True`: each item of the output depends on
-    all items of the input, and not on its own alone (see `Stage.by_item`).
+    all items of the input, and not on its own alone (see `Stage.by_item`). `counterpart=(ROLE, OTHER)`: it is there if
+    the input OTHER is, a dataset; then what fills ROLE fills it, too, by default, on that dataset.
     """
 
     role: str
@@ -36,6 +37,7 @@ class Input:
     once: bool = False
     of_trunk: bool = False
     all_items: bool = False
+    counterpart: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,30 @@ class LogColumns:
     """The columns in the log of a stage that trains a network, besides the step number and the learning rate.
 
     `step` is what a row stands for ("epoch", "iteration"). `losses` are the terms being minimised, the first of them
-    the total; `accuracies` are shares of correct predictions, from 0 to 1.
+    the total; `accuracies` are shares of correct predictions, from 0 to 1. On a validation set, what is `validated` is
+    measured besides these, also shares.
     """
 
     step: str
     losses: tuple[str, ...]
     accuracies: tuple[str, ...]
+    validated: tuple[str, ...] = ()
 
     @property
     def dtypes(self) -> dict[str, str]:
         """The dtype of every column, in the order of the log."""
         measured = dict.fromkeys((*self.losses, *self.accuracies), "float32")
         return {self.step: "int32", "learning_rate": "float32", **measured}
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """What is measured on a validation set besides the losses."""
+        return (*self.accuracies, *self.validated)
+
+    @property
+    def validation_dtypes(self) -> dict[str, str]:
+        """The dtype of every column of the table of validations."""
+        return {self.step: "int32", **dict.fromkeys((*self.losses, *self.shares), "float32")}
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,8 @@ class Stage:
     - `log`: the stage trains a network, and its cache has a log with these columns, which are plotted.
     - `check(settings, network, sources)` raises BadSetting for settings that do not fit what is known before anything
       runs: the network upstream (a PlannedNetwork, or None) and, by role, the settings of the tables that provide the
-      inputs. A stage that makes features has a setting `layers`, a stage trained on them a setting `layer`.
+      inputs (of a dataset, its table). A stage that makes features has a setting `layers`, a stage trained on them a
+      setting `layer`.
     - `plans(settings, network)`: for a stage that makes a network, what a recipe says about that (a PlannedNetwork),
       from what it says about the network the stage reads; None: that it is `PlannedNetwork.fine_tuned`.
     - `example` is a recipe that contains the stage.

@@ -19,6 +19,8 @@ from stages.pictures.plots import new_figure, save, whole_steps
 
 FILE = "training.csv"
 TABLE = "log"
+VALIDATIONS = "validation"
+"""Tables of the cache: a row for each step, and one for each validation."""
 SHOWN_POINTS = 100
 MEANS = 100
 """How many of the last steps a summary averages."""
@@ -27,12 +29,15 @@ Log = Mapping[str, Any]  # columns of equal length, lists or arrays, the step nu
 
 
 class TrainingLog:
-    """The measurements of each step, in order, and its duration in seconds."""
+    """The measurements of each step, in order, and its duration in seconds; those on a validation set, if there is
+    one."""
 
     def __init__(self, columns: LogColumns) -> None:
         self.columns = columns
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []
+        self.validated = False
+        self.validations: list[dict[str, float]] = []
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,11 +51,23 @@ class TrainingLog:
         self.seconds.append(seconds)
         return row
 
+    def add_validation(self, measured: Mapping[str, float]) -> dict[str, float]:
+        """Appends and returns what was measured on the validation set after the last step. Raises KeyError if a column
+        is missing from `measured`."""
+        names = list(self.columns.validation_dtypes)[1:]
+        row = {self.columns.step: len(self), **{name: measured[name] for name in names}}
+        self.validations.append(row)
+        return row
+
     def record(self) -> Record:
-        """The log as the columns of the cache's table TABLE."""
+        """The log as the columns of the cache's table TABLE and, with a validation set, of VALIDATIONS."""
+        tables = {TABLE: (self.columns.dtypes, self.rows)}
+        if self.validated:
+            tables[VALIDATIONS] = (self.columns.validation_dtypes, self.validations)
         return {
-            f"{TABLE}/{name}": np.array([row[name] for row in self.rows], dtype)
-            for name, dtype in self.columns.dtypes.items()
+            f"{table}/{name}": np.array([row[name] for row in rows], dtype)
+            for table, (dtypes, rows) in tables.items()
+            for name, dtype in dtypes.items()
         }
 
     def state(self) -> Record:
@@ -59,30 +76,66 @@ class TrainingLog:
 
     def restore(self, state: Record) -> None:
         """The inverse of `state`. Raises KeyError or ValueError for anything else."""
-        names = list(self.columns.dtypes)
-        values = zip(*(state[f"{TABLE}/{name}"].tolist() for name in names), strict=True)
-        self.rows = [dict(zip(names, row, strict=True)) for row in values]
+        self.rows = rows_of(state, TABLE, self.columns.dtypes)
+        self.validations = rows_of(state, VALIDATIONS, self.columns.validation_dtypes) if self.validated else []
         self.seconds = state["seconds"].tolist()
 
     def after(self, step: int) -> list[dict[str, float]]:
         """The values of the steps after this one, by the names that trackers show ("train/loss", "learning_rate")."""
         measured = (*self.columns.losses, *self.columns.accuracies)
+        validations = {row[self.columns.step]: row for row in self.validations}
         return [
-            {"learning_rate": row["learning_rate"], **{f"train/{name}": row[name] for name in measured}}
-            for row in self.rows[step:]
+            {
+                "learning_rate": row["learning_rate"],
+                **{f"train/{name}": row[name] for name in measured},
+                **self.validation_of(validations.get(number, {}), "validation/"),
+            }
+            for number, row in enumerate(self.rows[step:], step + 1)
         ]
+
+    def validation_of(self, row: Mapping[str, float], prefix: str) -> dict[str, float]:
+        """What was measured in a validation, with a prefix before the names."""
+        return {f"{prefix}{name}": value for name, value in row.items() if name != self.columns.step}
 
     def write(self, folder: Path) -> None:
         """Writes FILE into a cache's folder, atomically. Raises DiskFull or CacheError."""
-        measured = {name: [row[name] for row in self.rows] for name in self.columns.dtypes}
-        write_log(folder, {**measured, "seconds": self.seconds})
+        log: dict[str, list[Any]] = {name: [row[name] for row in self.rows] for name in self.columns.dtypes}
+        if self.validated:
+            log |= on_steps(self.validations, self.columns, len(self))
+        write_log(folder, {**log, "seconds": self.seconds})
 
     def sentence(self, first: int, last: int) -> str:
         """A log line: mean losses and accuracies of the steps from row `first` on, out of `last` steps in all."""
         means = {name: float(np.mean([row[name] for row in self.rows[first:]])) for name in self.columns.dtypes}
-        measures = [f"{name.replace('_', ' ')} {means[name]:.3f}" for name in self.columns.losses]
-        measures += [f"{name.replace('_', ' ')} {100 * means[name]:.1f} %" for name in self.columns.accuracies]
-        return f"{self.columns.step} {len(self)} of {last}: {', '.join(measures)}"
+        measures = measures_in_words(means, self.columns.losses, self.columns.accuracies)
+        return f"{self.columns.step} {len(self)} of {last}: {measures}"
+
+    def validation_sentence(self) -> str:
+        """A log line: the last validation."""
+        row = self.validations[-1]
+        measures = measures_in_words(row, self.columns.losses, self.columns.shares)
+        return f"{self.columns.step} {row[self.columns.step]}, on the validation set: {measures}"
+
+
+def measures_in_words(values: Mapping[str, float], losses: Sequence[str], shares: Sequence[str]) -> str:
+    """Losses, and shares in percent, each after its name."""
+    named = [f"{name.replace('_', ' ')} {values[name]:.3f}" for name in losses]
+    return ", ".join([*named, *(f"{name.replace('_', ' ')} {100 * values[name]:.1f} %" for name in shares)])
+
+
+def rows_of(state: Record, table: str, dtypes: Mapping[str, str]) -> list[dict[str, float]]:
+    """The rows of a table in a record. Raises KeyError or ValueError if columns are missing or of unequal lengths."""
+    values = zip(*(state[f"{table}/{name}"].tolist() for name in dtypes), strict=True)
+    return [dict(zip(dtypes, row, strict=True)) for row in values]
+
+
+def on_steps(validations: Sequence[Mapping[str, float]], columns: LogColumns, steps: int) -> dict[str, list[Any]]:
+    """The validations as columns with an entry for each of that many steps, None where nothing was measured."""
+    by_step = {row[columns.step]: row for row in validations}
+    return {
+        f"validation_{name}": [by_step.get(step, {}).get(name) for step in range(1, steps + 1)]
+        for name in list(columns.validation_dtypes)[1:]
+    }
 
 
 def write_log(folder: Path, log: Log) -> None:
@@ -92,8 +145,10 @@ def write_log(folder: Path, log: Log) -> None:
     write_atomically(folder / FILE, [("\n".join(lines) + "\n").encode()], durable=False)
 
 
-def as_text(value: float | np.generic) -> str:
-    """Integers in full, other numbers to six significant digits."""
+def as_text(value: float | np.generic | None) -> str:
+    """Integers in full, other numbers to six significant digits; nothing for None."""
+    if value is None:
+        return ""
     return str(value) if isinstance(value, int | np.integer) else f"{value:.6g}"
 
 
@@ -102,6 +157,14 @@ def read_log(reader: Reader, item_id: str) -> dict[str, np.ndarray]:
     names = list(reader.schema.tables[TABLE])
     record = reader.read(item_id, [f"{TABLE}/{name}" for name in names])
     return {name: record[f"{TABLE}/{name}"] for name in names}
+
+
+def read_validations(reader: Reader, item_id: str) -> dict[str, np.ndarray]:
+    """The columns of the table VALIDATIONS in the cache of a training stage, [validations] each; none without a
+    validation set."""
+    names = list(reader.schema.tables.get(VALIDATIONS, ()))
+    record = reader.read(item_id, [f"{VALIDATIONS}/{name}" for name in names]) if names else {}
+    return {name: record[f"{VALIDATIONS}/{name}"] for name in names}
 
 
 def last_means(reader: Reader, stage: Stage) -> dict[str, float]:
@@ -135,18 +198,16 @@ def smoothed(log: Log, step: str, names: Sequence[str]) -> Iterator[tuple[np.nda
         yield np.interp(places, np.arange(len(steps)), steps), means
 
 
-def plot_log(log: Log, columns: LogColumns, path: Path) -> None:
-    """Plots losses, accuracies and learning rate to a PNG, one point per step or per short stretch of steps."""
-    panels = {
-        "loss": (columns.losses, 3.0),
-        "accuracy": (columns.accuracies, 3.0),
-        "learning rate": (("learning_rate",), 1.3),
-    }
+def plot_log(log: Log, columns: LogColumns, path: Path, validations: Log | None = None) -> None:
+    """Plots losses, accuracies and learning rate to a PNG, one point per step or per short stretch of steps; of a
+    validation set, a point for each of the `validations`."""
+    shares = columns.shares if validations else columns.accuracies
+    panels = {"loss": (columns.losses, 3.0), "accuracy": (shares, 3.0), "learning rate": (("learning_rate",), 1.3)}
     shown = {label: names for label, (names, _) in panels.items() if names}
     figure = new_figure(7, 6.5)
     axes = figure.subplots(len(shown), 1, sharex=True, height_ratios=[panels[label][1] for label in shown])
     for ax, (label, names) in zip(axes, shown.items(), strict=True):
-        draw_panel(ax, log, columns.step, names)
+        draw_panel(ax, log, columns.step, names, validations or {})
         ax.set_ylabel(label)
         if label == "loss":
             ax.set_ylim(bottom=0)
@@ -161,12 +222,23 @@ def plot_log(log: Log, columns: LogColumns, path: Path) -> None:
     save(figure, path)
 
 
-def draw_panel(ax: Any, log: Log, step: str, names: Sequence[str]) -> None:
-    """Draws one panel: the columns `names` against the column `step`."""
-    for number, (steps, means) in enumerate(smoothed(log, step, names)):
-        marker = "." if len(means) < 20 else ""
-        ax.plot(steps, means, marker=marker, linewidth=1.3, **line_of(number))
-        ax.lines[-1].set_label(names[number].replace("_", " "))
-    if len(names) > 1:
+def draw_panel(ax: Any, log: Log, step: str, names: Sequence[str], validations: Log) -> None:
+    """Draws one panel: the columns `names` of the log, and of the validations, against the column `step`."""
+    for name, number, (steps, values), marker in curves(log, step, names, validations):
+        ax.plot(steps, values, marker=marker, linewidth=1.3, **line_of(number))
+        ax.lines[-1].set_label(name)
+    if len(ax.lines) > 1:
         ax.legend(frameon=False, fontsize=9)
     ax.grid(alpha=0.25)
+
+
+def curves(
+    log: Log, step: str, names: Sequence[str], validations: Log
+) -> Iterator[tuple[str, int, tuple[np.ndarray, np.ndarray], str]]:
+    """What a panel shows: (the curve's name, its number, its steps and values, its marker), first of the log."""
+    logged = [name for name in names if name in log]
+    for number, (name, (steps, means)) in enumerate(zip(logged, smoothed(log, step, logged), strict=True)):
+        yield name.replace("_", " "), number, (steps, means), "." if len(means) < 20 else ""
+    for number, name in enumerate((name for name in names if name in validations), len(logged)):
+        points = np.asarray(validations[step], np.float64), np.asarray(validations[name], np.float64)
+        yield f"{name.replace('_', ' ')}, validation", number, points, "o"

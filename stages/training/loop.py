@@ -12,7 +12,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -23,10 +23,15 @@ from stages.contract.card import LogColumns, Stage
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution, restoring, untracked
 from stages.networks.memory import keep_large_buffers
-from stages.networks.weights import State, weight_columns, weight_record
-from stages.training.log import TABLE, TrainingLog
+from stages.networks.weights import State, recorded_state, weight_columns, weight_record
+from stages.plurals import number_of
+from stages.training.log import TABLE, VALIDATIONS, TrainingLog
 from stages.training.ranks import Ranks
 from stages.training.state import restore_training, seeded, training_state
+from stages.training.validation import Validation, best_row
+
+BEST = "best/"
+"""Before the names of the best weights in a checkpoint."""
 
 Batch = TypeVar("Batch")
 DrawnBatch = TypeVar("DrawnBatch", covariant=True)
@@ -63,6 +68,7 @@ class Trainer(ABC, Generic[Batch]):
         self.ranks = ranks or Ranks()
         self.seed = seed * self.ranks.count + self.ranks.rank
         self.log = TrainingLog(self.card.log)
+        self.best: State | None = None
 
     @abstractmethod
     def update(self, batch: Batch, generator: torch.Generator) -> Mapping[str, float]:
@@ -81,26 +87,38 @@ class Trainer(ABC, Generic[Batch]):
             group["lr"] = rate * group["rate"]
         with seeded(self.seed, step, self.device) as generator:
             measured = self.update(batch, generator)
-        self.check_losses(measured, step)
+        self.check_losses(measured, f"at {self.log.columns.step} {step}")
         return self.log.add(rate, measured, time.monotonic() - started)
 
-    def check_losses(self, measured: Mapping[str, float], step: int) -> None:
+    def keep(self) -> None:
+        """Keeps the weights as the best so far."""
+        self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+
+    def take_best(self) -> None:
+        """Goes back to the best weights, if some were kept."""
+        if self.best is not None:
+            self.module.load_state_dict(self.best)
+
+    def check_losses(self, measured: Mapping[str, float], when: str) -> None:
         """Raises StageError if a loss is NaN or infinite, from which training cannot recover."""
         for name in self.log.columns.losses:
             if not math.isfinite(measured[name]):
                 raise StageError(
-                    f"{self.card.name}: the {name.replace('_', ' ')} became NaN or infinite at {self.log.columns.step} "
-                    f"{step}; training diverged, lower {self.remedy}"
+                    f"{self.card.name}: the {name.replace('_', ' ')} became NaN or infinite {when}; "
+                    f"training diverged, lower {self.remedy}"
                 )
 
     def state(self) -> Record:
-        """Everything the next step depends on, as arrays, and the log so far."""
-        return {**training_state(self.module, self.optimiser), **self.log.state()}
+        """Everything the next step depends on, as arrays, the log so far, and the best weights if they are kept."""
+        best = {f"{BEST}{name}": values for name, values in weight_record(self.best or {}).items()}
+        return {**training_state(self.module, self.optimiser), **self.log.state(), **best}
 
     def restore(self, state: Record) -> None:
         """The inverse of `state`. Raises LookupError, ValueError or RuntimeError if it is from another training."""
         restore_training(self.module, self.optimiser, state)
         self.log.restore(state)
+        best = {name.removeprefix(BEST): values for name, values in state.items() if name.startswith(BEST)}
+        self.best = recorded_state(best) or None
         if len(self.log) > self.steps:
             raise ValueError(f"it has {len(self.log)} {self.log.columns.step}s")
 
@@ -119,14 +137,18 @@ class Sampler(Protocol[DrawnBatch]):
         """What the cache stores about the examples, besides the network and the log."""
 
 
-def network_schema(network: nn.Module, log: LogColumns, examples: Mapping[str, Column] | None = None) -> Schema:
-    """The schema of a training stage's cache: the network's tensors by name, the sampler's `examples`, the log.
+def network_schema(
+    network: nn.Module, log: LogColumns, examples: Mapping[str, Column] | None = None, *, validated: bool = False
+) -> Schema:
+    """The schema of a training stage's cache: the network's tensors by name, the sampler's `examples`, the log, and
+    what was measured on a validation set if it is `validated`.
 
     The network may be on the meta device.
     """
     columns = {**weight_columns(network.state_dict()), **(examples or {})}
-    table = {name: Column(dtype) for name, dtype in log.dtypes.items()}
-    return Schema("network", per_item=columns, tables={TABLE: table})
+    tables = {TABLE: log.dtypes, **({VALIDATIONS: log.validation_dtypes} if validated else {})}
+    typed = {table: {name: Column(dtype) for name, dtype in dtypes.items()} for table, dtypes in tables.items()}
+    return Schema("network", per_item=columns, tables=typed)
 
 
 def train(
@@ -137,19 +159,23 @@ def train(
     ranks: Ranks | None = None,
     *,
     checkpoint_seconds: float = 0.0,
+    validation: Validation[Any] | None = None,
 ) -> None:
     """Trains the network of each part it can claim, and writes the weights, the log and the sampler's record.
 
     An existing checkpoint is restored before the sampler is made; a new one is saved every `checkpoint_seconds`. With
-    several `ranks`, the first one claims and writes.
+    several `ranks`, the first one claims and writes. With a `validation`, the network is measured while it is trained;
+    the weights written are the best if it has a patience.
     """
     ranks = ranks or Ranks()
     keep_large_buffers()
     for part in ranks.claimed(output):
         trainer = make_trainer()
+        trainer.log.validated = validation is not None
         resume(trainer, output.checkpoint(part))
         sampler = make_sampler()
-        run_steps(trainer, sampler, output, part, execution, checkpoint_seconds)
+        run_steps(trainer, sampler, output, part, execution, checkpoint_seconds, validation)
+        trainer.take_best()
         if ranks.leads:
             weights = weight_record(trainer.weights())
             output.write(part, [{**weights, **sampler.record(), **trainer.log.record()}])
@@ -172,24 +198,69 @@ def run_steps(
     part: Part,
     execution: Execution,
     checkpoint_seconds: float,
+    validation: Validation[Any] | None = None,
 ) -> None:
-    """Runs the remaining steps, with a checkpoint and a log line every `checkpoint_seconds`."""
+    """Runs the remaining steps, unless the `validation` ends them, with a checkpoint and a log line every
+    `checkpoint_seconds`."""
     log, steps = trainer.log, trainer.steps
     described, saved_at = len(log), time.monotonic()
     tracking = execution.tracking if trainer.ranks.leads else untracked
     progress = execution.progress(trainer.card.name, steps, f"{log.columns.step}s", len(log))
     with tracking(len(log)) as tracker, progress as bar:
-        for batch in sampler.batches(len(log) + 1, steps):
+        last = len(log) if is_over(trainer, validation) else steps
+        for batch in sampler.batches(len(log) + 1, last):
             trainer.step(batch)
+            validate(trainer, validation)
             if trainer.ranks.leads and time.monotonic() - saved_at >= checkpoint_seconds:
                 output.checkpoint(part).save(trainer.state())
                 describe(trainer, output, described)
                 tracker.track(log.after)
                 described, saved_at = len(log), time.monotonic()
             bar.advance(1, sampler.regions_per_step)
+            if is_over(trainer, validation):
+                break
         tracker.track(log.after)
     if trainer.ranks.leads:
         describe(trainer, output, described)
+        tell_end(trainer, validation)
+
+
+def validate(trainer: Trainer[Batch], validation: Validation[Any] | None) -> None:
+    """Measures the network on the validation set if that is due after this step; keeps the best weights if they are
+    wanted. Raises StageError if a loss is NaN or infinite there."""
+    log = trainer.log
+    if validation is None or not validation.is_due(len(log), trainer.steps):
+        return
+    measured = validation.measure(trainer)
+    trainer.check_losses(measured, f"on the validation set after {log.columns.step} {len(log)}")
+    log.add_validation(measured)
+    if trainer.ranks.leads:
+        logger_of(trainer).info("%s", log.validation_sentence())
+    if validation.patience and validation.is_best(log.validations):
+        trainer.keep()
+
+
+def is_over(trainer: Trainer[Batch], validation: Validation[Any] | None) -> bool:
+    """Whether the validations so far end the training."""
+    return validation is not None and validation.is_over(trainer.log.validations)
+
+
+def tell_end(trainer: Trainer[Batch], validation: Validation[Any] | None) -> None:
+    """Says which weights are kept, and whether the training was stopped."""
+    if validation is None or not validation.patience:
+        return
+    log, step = trainer.log, trainer.log.columns.step
+    best = log.validations[best_row(log.validations, validation.stop_on)]
+    stopped = (
+        f"stopped after {step} {len(log)} of {trainer.steps}, as the {validation.stop_on} on the validation set was no "
+        f"better in {number_of(validation.patience, 'validation')}; "
+        if is_over(trainer, validation)
+        else ""
+    )
+    logger_of(trainer).info(
+        "%sthe network of %s %d is kept, with a %s of %.4g there",
+        stopped, step, best[step], validation.stop_on, best[validation.stop_on],
+    )  # fmt: skip
 
 
 def describe(trainer: Trainer[Batch], output: Writer, first: int) -> None:
