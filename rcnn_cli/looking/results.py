@@ -149,14 +149,15 @@ def show_trainings(graph: Graph, networks: Sequence[Node]) -> None:
 
 def draw_training(graph: Graph, node: Node, columns: LogColumns) -> None:
     """Draws loss, accuracy and learning rate of a network's training, and prints the path."""
-    from stages.training.log import FILE, plot_log, read_log
+    from stages.training.log import FILE, plot_log, read_log, read_validations
 
     reader = Reader(graph.folder(node))
     folder = results_folder(graph) / node.use.name
     if not can_write(folder):
         return
     if not (folder / MADE_FROM).exists() or read_json(folder / MADE_FROM) != reader.key:
-        plot_log(read_log(reader, reader.item_ids[0]), columns, folder / "training.png")
+        item = reader.item_ids[0]
+        plot_log(read_log(reader, item), columns, folder / "training.png", read_validations(reader, item))
         write_json(folder / MADE_FROM, reader.key)
     table = f", {reader.folder / FILE}" if (reader.folder / FILE).exists() else ""
     click.echo(f"Training of {node.use.name}: {folder}/training.png{table}")

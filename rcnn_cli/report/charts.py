@@ -22,7 +22,7 @@ from stages.eval.pictures import draw_steps, why_empty
 from stages.matching.error_types import TYPES
 from stages.pictures.palette import KINDS, SERIES, line_of, series_colour, series_dashes
 from stages.pictures.plots import apart, say, whole_steps
-from stages.training.log import smoothed
+from stages.training.log import curves
 
 INK, MUTED, RULE, GROUND = "#000001", "#000002", "#000003", "#000004"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", GROUND: "--paper"}
@@ -206,12 +206,14 @@ def lines(
     return panel(name, draw)
 
 
-def training(name: str, log: Mapping[str, Any], columns: LogColumns) -> list[tuple[str, str, list[tuple[int, str]]]]:
-    """The panels of a training log as (title, SVG, legend): losses, accuracies, learning rate; what a point means is in
-    `stages.training.log.points_in_words`."""
+def training(
+    name: str, log: Mapping[str, Any], columns: LogColumns, validations: Mapping[str, Any] | None = None
+) -> list[tuple[str, str, list[tuple[int, str]]]]:
+    """The panels of a training log, and of its `validations` if there are any, as (title, SVG, legend): losses,
+    accuracies, learning rate; what a point means is in `stages.training.log.points_in_words`."""
 
     def series(names: Sequence[str]) -> list[tuple[int, Any, Any]]:
-        return [(number, *curve) for number, curve in enumerate(smoothed(log, columns.step, names))]
+        return [(number, *curve) for _, number, curve, _ in curves(log, columns.step, names, validations or {})]
 
     def drawn(
         what: str,
@@ -223,12 +225,13 @@ def training(name: str, log: Mapping[str, Any], columns: LogColumns) -> list[tup
         return lines(f"{name} {what}", series(names), (columns.step, label), (None, limits), logarithmic, whole=True)
 
     def legend(names: Sequence[str]) -> list[tuple[int, str]]:
-        return [(number, column.replace("_", " ")) for number, column in enumerate(names)]
+        return [(number, called) for called, number, _, _ in curves(log, columns.step, names, validations or {})]
 
-    losses, accuracies = columns.losses, columns.accuracies
-    top = 1.05 * max(float(means.max()) for _, _, means in series(losses))
-    panels = [("Loss", drawn("loss", losses, "loss", (0, top)), legend(losses) if len(losses) > 1 else [])]
-    if accuracies:
-        panels.append(("Accuracy", drawn("accuracy", accuracies, "accuracy", (0, 1.02)), legend(accuracies)))
+    losses, shares = columns.losses, columns.shares if validations else columns.accuracies
+    top = 1.05 * max(float(values.max()) for _, _, values in series(losses))
+    of_losses = legend(losses)
+    panels = [("Loss", drawn("loss", losses, "loss", (0, top)), of_losses if len(of_losses) > 1 else [])]
+    if shares:
+        panels.append(("Accuracy", drawn("accuracy", shares, "accuracy", (0, 1.02)), legend(shares)))
     rate = drawn("rate", ["learning_rate"], "learning rate", logarithmic=True)
     return [*panels, ("Learning rate", rate, [])]

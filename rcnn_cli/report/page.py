@@ -339,7 +339,7 @@ def also(measured: Measured, graphs: Sequence[Graph], split: str) -> str:
 
 def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
     """The curves of each trained network, each once."""
-    from stages.training.log import points_in_words, read_log
+    from stages.training.log import points_in_words, read_log, read_validations
 
     networks: dict[str, dict[str, Any]] = {}
     for graph in graphs:
@@ -352,7 +352,8 @@ def training_panels(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
                 networks[reader.key]["recipes"].append(graph.recipe.name)
                 continue
             log_of_training = read_log(reader, reader.item_ids[0])
-            drawn = charts.training(reader.key, log_of_training, columns)
+            validations = read_validations(reader, reader.item_ids[0])
+            drawn = charts.training(reader.key, log_of_training, columns, validations)
             panels = [{"title": title, "note": "", "svg": svg, "legend": legend} for title, svg, legend in drawn]
             points = points_in_words(log_of_training)
             networks[reader.key] = {

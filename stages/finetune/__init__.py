@@ -27,6 +27,15 @@ from stages.training.settings import (
     training_precision_setting,
     warm_up_setting,
 )
+from stages.training.validation_settings import (
+    ITS_PROPOSALS,
+    VALIDATION_SET,
+    check_stopping,
+    check_validated,
+    patience_setting,
+    stop_on_setting,
+    validate_every_setting,
+)
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,9 @@ class Settings:
         at_least=0,
         source="release, train.prototxt: context_pad",
     )
+    validate_every: int = validate_every_setting()
+    patience: int = patience_setting()
+    stop_on: str = stop_on_setting()
     precision: str = training_precision_setting()
     seed: int = setting(0, "Seed for the new layer, the batches and dropout.", at_least=0, source="ours")
     threads: int = threads_setting()
@@ -185,6 +197,7 @@ class Settings:
         check_descent(self.schedule, self.warm_up, self.iterations)
         check_unchanged(self, ("schedule", STEPS), "step")
         check_unchanged(self, ("optimiser", SGD), "momentum")
+        check_stopping(self)
 
     @property
     def positives_of_batch(self) -> int:
@@ -193,8 +206,9 @@ class Settings:
 
 
 def check(settings: Settings, network: PlannedNetwork, sources: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a network without class scores or without the layers to be frozen, and for a padding that
-    leaves no room for the window."""
+    """Raises BadSetting for a network without class scores or without the layers to be frozen, for a padding that
+    leaves no room for the window, and for settings of a validation without a validation set."""
+    check_validated(settings, sources)
     network.card.check_classifier()
     network.card.check_padding(settings.padding)
     if settings.frozen:
@@ -215,6 +229,8 @@ STAGE = Stage(
         Input("images", kinds=("dataset",), crowds=True),
         Input("proposals", kinds=("proposals",), default=("propose",)),
         Input("network", kinds=("network",), default=("pretrain", "network")),
+        VALIDATION_SET,
+        ITS_PROPOSALS,
     ),
     module="stages.finetune.stage",
     split="train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ from stages.boxes import Boxes
 from stages.contract.execution import Execution
 from stages.finetune import Settings
 from stages.finetune.training import Batch
-from stages.finetune.windows import Draw, Windows, draw_batch, moved_windows
+from stages.finetune.windows import Draw, Windows, draw_batch, draw_validation, moved_windows
 from stages.images.batches import read_ahead
 from stages.images.colours import ColourChange, recoloured
 from stages.images.preprocessing import Preprocessing
@@ -80,6 +81,21 @@ class WindowSampler:
             )
             for _, batch in ready:
                 yield batch
+
+    def validation(self) -> Iterator[Batch]:
+        """This rank's share of the windows to validate on, in batches, read ahead. Raises BadImage."""
+        draw = draw_validation(self.windows, self.settings).share(self.ranks.rank, self.ranks.count)
+        with ThreadPoolExecutor(self.execution.jobs) as decoding:
+            ready = read_ahead(
+                lambda own: self.batch(own, decoding),
+                draw.in_batches(self.settings.batch_size),
+                ahead=BATCHES_AHEAD,
+                initializer=torch.set_num_threads,
+                initargs=(self.settings.threads,),
+            )
+            with contextlib.closing(ready) as batches:
+                for _, batch in batches:
+                    yield batch
 
     def batch(self, draw: Draw, decoding: ThreadPoolExecutor) -> Batch:
         """The windows of `draw` as network input; windows of the same image are warped together."""

@@ -32,6 +32,9 @@ from stages.training.log import last_means
 from stages.training.loop import network_schema, train
 from stages.training.ranks import joined
 from stages.training.state import reproducible
+from stages.training.validation import Validation, validation_summary
+from stages.training.validation_images import check_validation_classes
+from stages.training.validation_settings import PROPOSALS, ROLE
 
 log = logging.getLogger("stages.finetune")
 
@@ -42,28 +45,41 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """One column per tensor of the network's state dict, the numbers of windows, and the `log` of iterations."""
+    """One column per tensor of the network's state dict, the numbers of windows, the `log` of iterations and, with a
+    validation set, the `validation`s."""
     network = empty_module(inputs.network("network").base.card, len(inputs.dataset("images").classes) + 1)
-    return network_schema(network, LOG, {"positive_windows": Column("int64"), "background_windows": Column("int64")})
+    columns = {"positive_windows": Column("int64"), "background_windows": Column("int64")}
+    return network_schema(network, LOG, columns, validated=ROLE in inputs)
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """Trains for `settings.iterations`, saving checkpoints, in one or several processes."""
     dataset = inputs.dataset("images")
     source = inputs.network("network").base
-    check(settings, PlannedNetwork(source.card, bool(source.class_names)), {})
+    check(settings, PlannedNetwork(source.card, bool(source.class_names)), inputs.opened)
     check_device(settings, execution.device, "finetune.")
     if settings.batch_size < execution.ranks:
         raise BadSetting(
             f"finetune.batch_size = {settings.batch_size} is smaller than the number of processes, {execution.ranks}; "
             "start fewer with torchrun"
         )
-    memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
 
-    def make_sampler() -> WindowSampler:
-        windows = find_windows(settings, dataset, inputs.reader("proposals"), memory, execution)
+    def sampler_of(dataset: Dataset, proposals: Reader, memory: ImageMemory) -> WindowSampler:
+        windows = find_windows(settings, dataset, proposals, memory, execution)
         label = partial(labels_in_image, settings, dataset)
         return WindowSampler(settings, memory, windows, source, execution, ranks, label)
+
+    def make_sampler() -> WindowSampler:
+        memory = ImageMemory(dataset, settings.image_memory * MEGABYTE)
+        return sampler_of(dataset, inputs.reader("proposals"), memory)
+
+    def validation() -> Validation[FineTuning] | None:
+        if ROLE not in inputs:
+            return None
+        validated = inputs.dataset(ROLE)
+        check_validation_classes("finetune", validated, dataset)
+        windows = sampler_of(validated, inputs.reader(PROPOSALS), ImageMemory(validated, 0))
+        return Validation.of(settings, lambda trainer: trainer.validated(windows.validation()))
 
     with joined("finetune", execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
         train(
@@ -73,11 +89,13 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
             execution,
             ranks,
             checkpoint_seconds=settings.checkpoint_seconds,
+            validation=validation(),
         )
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
-    """What `NetworkSource.from_reader` needs, and the mean loss and accuracies of the last iterations."""
+    """What `NetworkSource.from_reader` needs, the mean loss and accuracies of the last iterations, and the validation
+    of the weights that were kept."""
     dataset = inputs.dataset("images")
     source = inputs.network("network").base
     windows = reader.read(NETWORK, ["positive_windows", "background_windows"])
@@ -89,6 +107,7 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
         "positive_windows": int(windows["positive_windows"]),
         "background_windows": int(windows["background_windows"]),
         **last_means(reader, STAGE),
+        **validation_summary(reader, settings),
     }
 
 

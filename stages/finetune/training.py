@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from stages.finetune import STAGE, Settings
 from stages.finetune.network import freeze_parts, replace_classifier
+from stages.finetune.windows import VALIDATED
 from stages.networks import NetworkSource
 from stages.networks.architectures import classifier_name
 from stages.training.loop import Trainer
@@ -79,25 +80,46 @@ class FineTuning(Trainer[Batch]):
         self.optimiser.zero_grad(set_to_none=True)
         (losses * (self.ranks.count / self.settings.batch_size)).backward()  # gradients are averaged over the ranks
         self.optimiser.step()
-        return self.measured(losses.detach(), scores.detach(), batch.labels)
+        return self.measured(self.counted(losses.detach(), scores.detach(), batch.labels), self.settings.batch_size)
+
+    @torch.no_grad()
+    def validated(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The loss and the accuracies on the windows of a validation set. Dropout is off; nothing of the training
+        changes."""
+        total = torch.zeros(5, dtype=torch.float64, device=self.device)
+        self.module.eval()
+        try:
+            for batch in batches:
+                with self.arithmetic():
+                    scores = self.module(batch.inputs).to(torch.float32)
+                losses = nn.functional.cross_entropy(scores, batch.labels, reduction="sum")
+                total += self.counted(losses, scores, batch.labels)
+        finally:
+            training_mode(self.module)
+        return self.measured(total, VALIDATED)
 
     def scores(self, inputs: torch.Tensor) -> torch.Tensor:
         """Class scores float32 [b, K + 1], computed at `settings.precision`."""
-        kind = torch.device(self.device).type
-        with torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+        with self.arithmetic():
             return self.shared(inputs).to(torch.float32)
 
-    def measured(self, losses: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        """Loss and accuracies of the whole batch, summed over ranks.
+    def arithmetic(self) -> torch.autocast:
+        """The context of the setting `precision`."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
-        From this rank's summed `losses` (a scalar), `scores` [b, K + 1] and `labels` [b]."""
+    def counted(self, losses: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The summed `losses`, a scalar, and how many windows with an object are recognised, how many there are, and
+        the same of the background, from `scores` [b, K + 1] and `labels` [b]: float64 [5]."""
         right, positive = scores.argmax(1) == labels, labels != self.background
         sums = [losses, (right & positive).sum(), positive.sum(), (right & ~positive).sum(), (~positive).sum()]
-        loss, true_positives, positives, true_negatives, negatives = self.ranks.total(
-            torch.stack([value.double() for value in sums])
-        )
+        return torch.stack([value.double() for value in sums])
+
+    def measured(self, counted: torch.Tensor, windows: int) -> dict[str, float]:
+        """Loss and accuracies of that many `windows`, those of all ranks, from what this one has `counted` [5]."""
+        loss, true_positives, positives, true_negatives, negatives = self.ranks.total(counted)
         return {
-            "loss": loss / self.settings.batch_size,
+            "loss": loss / windows,
             "positive_accuracy": true_positives / max(positives, 1),
             "background_accuracy": true_negatives / max(negatives, 1),
         }

@@ -5,8 +5,8 @@ Symbols: n boxes in one image, W windows in all images, K object classes (label 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,9 @@ from stages.boxes import Boxes, clip_boxes, has_area
 from stages.finetune import Settings
 from stages.images.colours import ColourChange, drawn_colours
 from stages.matching.windows import UNUSED
+
+VALIDATED = 2048
+"""Windows that a validation measures."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,14 @@ class Draw:
 
     def share(self, rank: int, ranks: int) -> Draw:
         """This rank's share: every `ranks`-th window, from number `rank` on."""
-        own = slice(rank, None, ranks)
+        return self.where(slice(rank, None, ranks))
+
+    def in_batches(self, size: int) -> Iterator[Draw]:
+        """Batches of `size` windows, in order; the last may be smaller."""
+        return (self.where(slice(first, first + size)) for first in range(0, len(self.windows), size))
+
+    def where(self, own: slice) -> Draw:
+        """Some of the windows."""
         return Draw(
             self.windows[own],
             self.mirrored[own],
@@ -100,6 +110,15 @@ def draw_batch(windows: Windows, settings: Settings, iteration: int) -> Draw:
         moves if settings.window_jitter else None,
         colours or None,
     )
+
+
+def draw_validation(windows: Windows, settings: Settings) -> Draw:
+    """VALIDATED windows, positive and background ones in the shares of a batch, always the same and as they are; those
+    of an image follow each other."""
+    as_they_are = replace(settings, batch_size=VALIDATED, mirror=False, window_jitter=0.0, colour_jitter=0.0)
+    drawn = draw_batch(windows, as_they_are, 0).windows
+    drawn = drawn[np.argsort(windows.images[drawn], kind="stable")]
+    return Draw(drawn, np.zeros(len(drawn), bool))
 
 
 def moved_windows(boxes: Boxes, moves: NDArray[np.float64], width: int, height: int) -> Boxes:

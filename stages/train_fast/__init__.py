@@ -18,6 +18,7 @@ from stages.networks import PlannedNetwork
 from stages.networks.heads import POOLINGS, Heads, RegionHead
 from stages.training.region_settings import RegionTraining
 from stages.training.settings import WholeImageTraining
+from stages.training.validation_settings import ITS_PROPOSALS, MAP, VALIDATION_SET, stop_on_setting
 
 OF_SET, FIXED = "set", "fixed"
 """Where the means and standard deviations come from that normalise the deltas."""
@@ -49,6 +50,8 @@ class Settings(RegionTraining, WholeImageTraining):
         choices=(BOTH, BOXES_ALONE),
         source="Fast R-CNN section 5.1, Table 6",
     )
+
+    stop_on: str = stop_on_setting(MAP)
 
     def __post_init__(self) -> None:
         RegionTraining.__post_init__(self)
@@ -95,6 +98,7 @@ LOG = LogColumns(
     "iteration",
     losses=("loss", "class_loss", "box_loss"),
     accuracies=("foreground_accuracy", "background_accuracy"),
+    validated=(MAP,),
 )
 
 STAGE = Stage(
@@ -108,6 +112,8 @@ STAGE = Stage(
         Input("proposals", kinds=("proposals",), default=("propose",)),
         Input("network", kinds=("network",), default=("pretrain", "network")),
         Input("maps", kinds=("maps",), optional=True, of_trunk=True),
+        VALIDATION_SET,
+        ITS_PROPOSALS,
     ),
     module="stages.train_fast.stage",
     split="train",

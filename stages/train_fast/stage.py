@@ -20,8 +20,9 @@ from stages.train_fast import BOXES_ALONE, FIXED, LOG, STAGE, Settings
 from stages.train_fast.training import RegionHeadTraining
 from stages.training.loop import network_schema
 from stages.training.region_examples import DeltaStatistics, RegionExamples, draw_regions, statistics_of
+from stages.training.validation_settings import PROPOSALS, ROLE
 from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
-from stages.training.whole_images import DrawnImage, Objects, TrainingImage, objects_of
+from stages.training.whole_images import DrawnImage, Find, Objects, TrainingImage, objects_of
 
 
 def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
@@ -30,14 +31,13 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """One column per tensor of the network, the number of objects, the statistics of the deltas [K, 4], and the `log`
-    of iterations."""
+    """One column per tensor of the network, the number of objects, the statistics of the deltas [K, 4], the `log` of
+    iterations and, with a validation set, the `validation`s."""
     classes = len(inputs.dataset("images").classes)
     network = empty_module(trained_card(STAGE, settings, inputs.network("network")), classes + 1)
     statistics = Column("float64", (classes, 4))
-    return network_schema(
-        network, LOG, {"objects": Column("int64"), "delta_means": statistics, "delta_stds": statistics}
-    )
+    columns = {"objects": Column("int64"), "delta_means": statistics, "delta_stds": statistics}
+    return network_schema(network, LOG, columns, validated=ROLE in inputs)
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
@@ -57,10 +57,18 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         images = regions_of(settings, dataset, proposals, execution)
         return statistics_of(images, len(dataset.classes), settings, settings.mirror)
 
-    def find(image: TrainingImage[None], drawn: DrawnImage) -> RegionExamples:
-        boxes = proposals.read(dataset.image_ids[drawn.position], ["boxes"])["boxes"]
-        seen = image.view.regions(boxes, settings.least_visible)
-        return draw_regions(seen, image.objects, statistics(), settings, drawn.random, image.inputs.device)
+    def find_among(proposals: Reader, dataset: Dataset) -> Find[RegionExamples]:
+        def find(image: TrainingImage[None], drawn: DrawnImage) -> RegionExamples:
+            boxes = proposals.read(dataset.image_ids[drawn.position], ["boxes"])["boxes"]
+            seen = image.view.regions(boxes, settings.least_visible)
+            return draw_regions(seen, image.objects, statistics(), settings, drawn.random, image.inputs.device)
+
+        return find
+
+    validated, find_in_validation = inputs.optional_reader(PROPOSALS), None
+    if validated is not None:
+        check_proposals("train-fast", validated, inputs.dataset(ROLE))
+        find_in_validation = find_among(validated, inputs.dataset(ROLE))
 
     train_on_images(
         STAGE.name,
@@ -68,8 +76,9 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
         inputs,
         output,
         execution,
-        lambda ranks: RegionHeadTraining(settings, source, statistics(), execution.device, ranks),
-        find,
+        lambda ranks: RegionHeadTraining(settings, source, statistics(), execution.device, ranks, validated),
+        find_among(proposals, dataset),
+        find_in_validation=find_in_validation,
         regions_per_image=settings.regions_per_image,
         statistics=lambda: {"delta_means": statistics().means, "delta_stds": statistics().stds},
     )
@@ -89,4 +98,4 @@ def regions_of(
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """What `NetworkSource.from_reader` needs, and the mean losses and accuracies of the last iterations."""
     source, names = inputs.network("network"), (*inputs.dataset("images").classes, BACKGROUND)
-    return network_summary(STAGE, trained_card(STAGE, settings, source), source, len(names), names, reader)
+    return network_summary(STAGE, settings, trained_card(STAGE, settings, source), source, len(names), names, reader)

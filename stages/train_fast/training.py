@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import torch
 
+from stages.contract.inputs import ItemReader
+from stages.datasets import Dataset
+from stages.detections import Detections
 from stages.networks import NetworkSource, PlannedNetwork
 from stages.networks.head_layers import PROPOSALS
 from stages.networks.weights import State
@@ -16,7 +19,9 @@ from stages.training.parameters import set_dropout
 from stages.training.ranks import Ranks
 from stages.training.region_examples import DeltaStatistics, RegionExamples, region_losses, region_outputs
 from stages.training.region_layers import BOX_LAYER, folded, new_layers, reset_outputs
+from stages.training.region_validation import mean_average_precision, network_detections
 from stages.training.state import seeded
+from stages.training.validation_settings import MAP
 from stages.training.whole_images import TrainingImage
 
 
@@ -26,10 +31,17 @@ class RegionHeadTraining(DetectorTraining[RegionExamples]):
     card = STAGE
 
     def __init__(
-        self, settings: Settings, source: NetworkSource, statistics: DeltaStatistics, device: str, ranks: Ranks
+        self,
+        settings: Settings,
+        source: NetworkSource,
+        statistics: DeltaStatistics,
+        device: str,
+        ranks: Ranks,
+        validated: ItemReader | None = None,
     ) -> None:
-        """`statistics` are those of the deltas. Raises BadSetting for a head that does not fit the network or layers
-        that cannot be frozen, StageError for weights that cannot be read."""
+        """`statistics` are those of the deltas, `validated` the proposals of a validation set. Raises BadSetting for a
+        head that does not fit the network or layers that cannot be frozen, StageError for weights that cannot be
+        read."""
         card = source.card.with_heads(settings.heads(PlannedNetwork(source.card, False)))
         classes = len(statistics.means) + 1
         deltas_alone = settings.outputs == BOXES_ALONE
@@ -42,6 +54,7 @@ class RegionHeadTraining(DetectorTraining[RegionExamples]):
             fixed = [*card.trunk.parts, *after_trunk(module, card.trunk, BOX_LAYER)]
         set_dropout(module, settings.dropout)
         self.of_regions = settings
+        self.proposals = validated
         self.statistics = statistics
         super().__init__(
             settings,
@@ -63,6 +76,16 @@ class RegionHeadTraining(DetectorTraining[RegionExamples]):
         loss = boxes if self.of_regions.outputs == BOXES_ALONE else classes + boxes
         recognised = hits(scores, examples.labels, len(examples.deltas))
         return loss, {"loss": loss, "class_loss": classes, "box_loss": boxes, **recognised}
+
+    def examine(self, maps: torch.Tensor, image: TrainingImage[RegionExamples], image_id: str) -> Detections:
+        """What the network detects among the image's proposals."""
+        assert self.proposals is not None
+        boxes = self.proposals.read(image_id, ["boxes"])["boxes"]
+        return network_detections(self.network, maps, boxes, image.size, image.scale, self.statistics, self.of_regions)
+
+    def examined(self, found: Mapping[str, Detections], dataset: Dataset) -> dict[str, float]:
+        """The mean average precision."""
+        return {MAP: mean_average_precision(found, dataset)}
 
     def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
         """The losses per image, and the accuracies on foreground and background regions."""

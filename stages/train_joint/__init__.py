@@ -19,6 +19,7 @@ from stages.networks.heads import POOLINGS, Heads, ProposalHead
 from stages.training.anchor_settings import AnchorTraining
 from stages.training.region_settings import RegionTraining
 from stages.training.settings import ON_WHOLE_IMAGES, WholeImageTraining
+from stages.training.validation_settings import MAP, stop_on_setting
 
 APPROXIMATE, WARPED = "approximate", "warped"
 """Whether the losses of regions stop at their boxes, or reach the region proposal network through them."""
@@ -89,6 +90,7 @@ class Settings(AnchorTraining, RegionTraining, WholeImageTraining):
         at_least=0,
         source="py-faster-rcnn, lib/fast_rcnn/config.py: RPN_MIN_SIZE",
     )
+    stop_on: str = stop_on_setting(MAP)
 
     def __post_init__(self) -> None:
         AnchorTraining.__post_init__(self)
@@ -129,6 +131,7 @@ LOG = LogColumns(
     "iteration",
     losses=("loss", "anchor_class_loss", "anchor_box_loss", "class_loss", "box_loss"),
     accuracies=("positive_accuracy", "negative_accuracy", "foreground_accuracy", "background_accuracy"),
+    validated=(MAP,),
 )
 
 STAGE = Stage(

@@ -15,6 +15,7 @@ from stages.networks.weights import NETWORK
 from stages.train_joint import LOG, STAGE, Settings
 from stages.train_joint.training import JointExamples, JointTraining, joint_examples
 from stages.training.loop import network_schema
+from stages.training.validation_settings import ROLE
 from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
 from stages.training.whole_images import DrawnImage, TrainingImage
 
@@ -25,10 +26,11 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """One column per tensor of the network, the number of objects, and the `log` of iterations."""
+    """One column per tensor of the network, the number of objects, the `log` of iterations and, with a
+    validation set, the `validation`s."""
     classes = len(inputs.dataset("images").classes)
     network = empty_module(trained_card(STAGE, settings, inputs.network("network")), classes + 1)
-    return network_schema(network, LOG, {"objects": Column("int64")})
+    return network_schema(network, LOG, {"objects": Column("int64")}, validated=ROLE in inputs)
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
@@ -53,4 +55,4 @@ def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:
     """What `NetworkSource.from_reader` needs, and the mean losses and accuracies of the last iterations."""
     source, names = inputs.network("network"), (*inputs.dataset("images").classes, BACKGROUND)
-    return network_summary(STAGE, trained_card(STAGE, settings, source), source, len(names), names, reader)
+    return network_summary(STAGE, settings, trained_card(STAGE, settings, source), source, len(names), names, reader)

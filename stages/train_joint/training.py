@@ -11,6 +11,8 @@ import torch
 from stages.anchors import anchors_of_map
 from stages.boxes import Boxes
 from stages.contract.errors import StageError
+from stages.datasets import Dataset
+from stages.detections import Detections
 from stages.images.scale import scaled_size
 from stages.networks import NetworkSource, PlannedNetwork
 from stages.networks.head_layers import PROPOSALS, RegionProposalNetwork
@@ -21,6 +23,7 @@ from stages.training.anchor_examples import AnchorExamples, anchor_losses, draw_
 from stages.training.detectors import DetectorTraining, Measured, network_with_heads
 from stages.training.losses import accuracies, hits
 from stages.training.parameters import set_dropout
+from stages.training.proposal_validation import own_proposals
 from stages.training.ranks import Ranks
 from stages.training.region_examples import (
     DeltaStatistics,
@@ -31,7 +34,9 @@ from stages.training.region_examples import (
     region_outputs,
 )
 from stages.training.region_layers import folded, new_layers, reset_outputs
+from stages.training.region_validation import mean_average_precision, network_detections
 from stages.training.state import seeded
+from stages.training.validation_settings import MAP
 from stages.training.whole_images import DrawnImage, TrainingImage
 
 ANCHOR = "anchor_"
@@ -161,6 +166,15 @@ class JointTraining(DetectorTraining[JointExamples]):
         predicted = deltas[torch.from_numpy(chosen).to(deltas.device)]
         moved = moved_anchors(own, predicted, *scaled_size(*image.size, image.scale))
         return boxes.index_copy(0, torch.from_numpy(places).to(deltas.device), moved)
+
+    def examine(self, maps: torch.Tensor, image: TrainingImage[JointExamples], image_id: str) -> Detections:
+        """What the network detects among its own proposals, as many as are made when it is used."""
+        proposals = own_proposals(self.card.name, self.network, maps, image)
+        return network_detections(self.network, maps, proposals, image.size, image.scale, self.statistics, self.joint)
+
+    def examined(self, found: Mapping[str, Detections], dataset: Dataset) -> dict[str, float]:
+        """The mean average precision."""
+        return {MAP: mean_average_precision(found, dataset)}
 
     def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
         """The losses per image, and the accuracies on positive and negative anchors and on foreground and background

@@ -17,6 +17,7 @@ from stages.train_overfeat.examples import WindowExamples, windows_of_image
 from stages.train_overfeat.training import WindowTraining
 from stages.training.log import read_log
 from stages.training.loop import network_schema
+from stages.training.validation_settings import ROLE
 from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
 from stages.training.whole_images import DrawnImage, TrainingImage
 
@@ -29,10 +30,11 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """One column per tensor of the network, the number of objects, and the `log` of iterations."""
+    """One column per tensor of the network, the number of objects, the `log` of iterations and, with a
+    validation set, the `validation`s."""
     classes = len(inputs.dataset("images").classes)
     network = empty_module(trained_card(STAGE, settings, inputs.network("network")), classes + 1)
-    return network_schema(network, LOG, {"objects": Column("int64")})
+    return network_schema(network, LOG, {"objects": Column("int64")}, validated=ROLE in inputs)
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
@@ -64,4 +66,4 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
             "(positive_overlap = %s), lower it, or train at more sides",
             settings.positive_overlap,
         )
-    return network_summary(STAGE, trained_card(STAGE, settings, source), source, len(names), names, reader)
+    return network_summary(STAGE, settings, trained_card(STAGE, settings, source), source, len(names), names, reader)

@@ -16,6 +16,7 @@ from stages.networks import PlannedNetwork
 from stages.networks.heads import Heads, ProposalHead
 from stages.training.anchor_settings import AnchorTraining
 from stages.training.settings import ON_WHOLE_IMAGES, WholeImageTraining
+from stages.training.validation_settings import RECALL, stop_on_setting
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Settings(AnchorTraining, WholeImageTraining):
         later=True,
         source="ours; 1/30 for SqueezeNet's large activations",
     )
+    stop_on: str = stop_on_setting(RECALL)
 
     def __post_init__(self) -> None:
         AnchorTraining.__post_init__(self)
@@ -68,6 +70,7 @@ LOG = LogColumns(
     "iteration",
     losses=("loss", "class_loss", "box_loss"),
     accuracies=("positive_accuracy", "negative_accuracy"),
+    validated=(RECALL,),
 )
 
 STAGE = Stage(

@@ -15,6 +15,7 @@ from stages.train_rpn import LOG, STAGE, Settings
 from stages.train_rpn.training import ProposalTraining
 from stages.training.anchor_examples import AnchorExamples, draw_anchors
 from stages.training.loop import network_schema
+from stages.training.validation_settings import ROLE
 from stages.training.whole_image_stage import network_summary, train_on_images, trained_card
 from stages.training.whole_images import DrawnImage, TrainingImage
 
@@ -25,10 +26,11 @@ def items(settings: Settings, inputs: Inputs) -> Sequence[str]:
 
 
 def schema(settings: Settings, inputs: Inputs) -> Schema:
-    """One column per tensor of the network, the number of objects, and the `log` of iterations."""
+    """One column per tensor of the network, the number of objects, the `log` of iterations and, with a
+    validation set, the `validation`s."""
     source = inputs.network("network")
     network = empty_module(trained_card(STAGE, settings, source), source.classes)
-    return network_schema(network, LOG, {"objects": Column("int64")})
+    return network_schema(network, LOG, {"objects": Column("int64")}, validated=ROLE in inputs)
 
 
 def run(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
@@ -54,4 +56,4 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
     """What `NetworkSource.from_reader` needs, and the mean losses and accuracies of the last iterations."""
     source = inputs.network("network")
     card = trained_card(STAGE, settings, source)
-    return network_summary(STAGE, card, source, source.classes, source.class_names, reader)
+    return network_summary(STAGE, settings, card, source, source.classes, source.class_names, reader)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from stages.datasets import Dataset
 from stages.networks import NetworkSource
 from stages.networks.head_layers import PROPOSALS, RegionProposalNetwork
 from stages.train_rpn import LOG, STAGE, Settings
 from stages.training.anchor_examples import AnchorExamples, anchor_losses
 from stages.training.detectors import DetectorTraining, Measured, after_trunk, network_with_heads
 from stages.training.losses import accuracies, hits
+from stages.training.proposal_validation import own_proposals, recall_of, recalled
 from stages.training.ranks import Ranks
 from stages.training.state import seeded
+from stages.training.validation_settings import RECALL
 from stages.training.whole_images import TrainingImage
 
 
@@ -50,6 +55,14 @@ class ProposalTraining(DetectorTraining[AnchorExamples]):
         classes, boxes = anchor_losses(logits, deltas, examples, self.of_anchors)
         recognised = hits(logits[examples.rows], examples.labels, len(examples.deltas))
         return classes + boxes, {"loss": classes + boxes, "class_loss": classes, "box_loss": boxes, **recognised}
+
+    def examine(self, maps: torch.Tensor, image: TrainingImage[AnchorExamples], image_id: str) -> NDArray[np.bool_]:
+        """Which of the image's objects the network's proposals recall."""
+        return recalled(own_proposals(self.card.name, self.network, maps, image), image.objects)
+
+    def examined(self, found: Mapping[str, NDArray[np.bool_]], dataset: Dataset) -> dict[str, float]:
+        """The recall of the proposals."""
+        return {RECALL: recall_of(found)}
 
     def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
         """The losses per image, and the accuracies on positive and negative anchors."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from stages.datasets import Dataset
 from stages.networks import NetworkCard, NetworkSource
 from stages.networks.architectures import build
 from stages.networks.cards import Trunk, lies_in
@@ -21,6 +22,7 @@ from stages.training.ranks import Ranks
 from stages.training.schedule import schedule_of
 from stages.training.settings import WholeImageTraining
 from stages.training.state import seeded
+from stages.training.validation_images import ValidationImages
 from stages.training.whole_images import TrainingImage
 
 Examples = TypeVar("Examples")
@@ -114,31 +116,67 @@ class DetectorTraining(Trainer[Sequence[TrainingImage[Examples]]]):
     def update(self, batch: Sequence[TrainingImage[Examples]], generator: torch.Generator) -> Mapping[str, float]:
         """One step on this rank's images; returns the losses and accuracies of the whole batch, before the step."""
         self.optimiser.zero_grad(set_to_none=True)
-        sums: dict[str, torch.Tensor] = {}
+        sums: Measured = {}
         for image in batch:
             loss, measured = self.image_loss(image)
             if loss.requires_grad:
                 (loss / len(batch)).backward()
-            for name, value in measured.items():
-                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double().cpu()
+            add_up(sums, measured)
         weights = [weight for group in self.optimiser.param_groups for weight in group["params"]]
         self.ranks.average(weights)
         if self.settings.most_gradient:
             nn.utils.clip_grad_norm_(weights, self.settings.most_gradient)
         self.optimiser.step()
-        totals = self.ranks.total(torch.stack(list(sums.values())))
-        return self.measured(dict(zip(sums, totals, strict=True)), self.settings.images_per_batch)
+        return self.measured(self.totals(sums), self.settings.images_per_batch)
+
+    def totals(self, sums: Measured) -> dict[str, float]:
+        """Sums over all ranks, from those of this one."""
+        return dict(zip(sums, self.ranks.total(torch.stack(list(sums.values()))), strict=True))
+
+    @torch.no_grad()
+    def validated(self, images: ValidationImages[Examples]) -> dict[str, float]:
+        """The losses and accuracies on a validation set, and what `examined` says. Dropout is off; nothing of the
+        training changes."""
+        module, found = self.network.module, {}
+        sums: Measured = {}
+        module.eval()
+        try:
+            with seeded(self.settings.seed, 0, self.device):
+                for image_id, image in images:
+                    with self.arithmetic():
+                        maps = self.map_of(image)
+                        add_up(sums, self.losses(maps, image)[1])
+                        found[image_id] = self.examine(maps, image, image_id)
+        finally:
+            training_mode(module)
+        examined = self.examined(self.ranks.gathered(found), images.dataset)
+        return {**self.measured(self.totals(sums), len(images)), **examined}
+
+    def examine(self, maps: torch.Tensor, image: TrainingImage[Examples], image_id: str) -> Any:
+        """What an image of the validation set contributes to `examined`, given the trunk's map of it."""
+
+    def examined(self, found: Mapping[str, Any], dataset: Dataset) -> dict[str, float]:
+        """What is measured on a validation set besides losses and accuracies, from what `examine` found in each image,
+        by its id."""
+        return {}
 
     def image_loss(self, image: TrainingImage[Examples]) -> tuple[torch.Tensor, Measured]:
         """The loss of one image, a scalar, and what is measured of it."""
+        with self.arithmetic():
+            return self.losses(self.map_of(image), image)
+
+    def arithmetic(self) -> torch.autocast:
+        """The context of the setting `precision`."""
         kind = torch.device(self.device).type
-        with torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-            maps = image.inputs if image.is_map else self.maps(image.inputs)
-            return self.losses(maps, image)
+        return torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+    def map_of(self, image: TrainingImage[Examples]) -> torch.Tensor:
+        """The trunk's map of an image, [1, C, H', W']."""
+        return image.inputs if image.is_map else self.maps(image.inputs)
 
     def maps(self, inputs: torch.Tensor) -> torch.Tensor:
         """The trunk's map [1, C, H', W'] of an image [1, 3, H, W]."""
-        with torch.set_grad_enabled(not self.settings.trunk_is_frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.settings.trunk_is_frozen):
             return self.network.maps(inputs)
 
     @abstractmethod
@@ -148,3 +186,9 @@ class DetectorTraining(Trainer[Sequence[TrainingImage[Examples]]]):
     @abstractmethod
     def measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
         """The losses and accuracies for the log, from what was measured of a batch of `images`, summed over them."""
+
+
+def add_up(sums: Measured, measured: Measured) -> None:
+    """Adds what was measured of an image to the sums, float64 on the CPU."""
+    for name, value in measured.items():
+        sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double().cpu()

@@ -12,6 +12,7 @@ from stages.networks import NetworkCard, PlannedNetwork, PlannedTraining
 from stages.networks.architectures import empty_module
 from stages.training.parameters import freeze
 from stages.training.settings import WholeImageTraining
+from stages.training.validation_settings import check_validated
 from stages.training.whole_images import check_maps_settings
 
 
@@ -19,7 +20,9 @@ def check_training(
     settings: WholeImageTraining, card: NetworkCard, new: Collection[str], sources: Mapping[str, Any]
 ) -> None:
     """Raises BadSetting for layers in `frozen` that the network to be trained, `card`, does not have, or that are `new`
-    in it; and for maps among the `sources`, settings by role, that do not fit."""
+    in it; for maps among the `sources`, settings by role, that do not fit; and for settings of a validation without a
+    validation set."""
+    check_validated(settings, sources)
     check_frozen(settings, card, new)
     if "maps" in sources:
         check_maps_settings(settings, sources["maps"])

@@ -29,6 +29,7 @@ from stages.training.log import TABLE, VALIDATIONS, TrainingLog
 from stages.training.ranks import Ranks
 from stages.training.state import restore_training, seeded, training_state
 from stages.training.validation import Validation, best_row
+from stages.training.validation_settings import LOSS
 
 BEST = "best/"
 """Before the names of the best weights in a checkpoint."""
@@ -257,10 +258,11 @@ def tell_end(trainer: Trainer[Batch], validation: Validation[Any] | None) -> Non
         if is_over(trainer, validation)
         else ""
     )
+    value = best[validation.stop_on]
+    shown = f"{value:.4g}" if validation.stop_on == LOSS else f"{100 * value:.1f} %"
     logger_of(trainer).info(
-        "%sthe network of %s %d is kept, with a %s of %.4g there",
-        stopped, step, best[step], validation.stop_on, best[validation.stop_on],
-    )  # fmt: skip
+        "%sthe network of %s %d is kept: its %s is %s there", stopped, step, best[step], validation.stop_on, shown
+    )
 
 
 def describe(trainer: Trainer[Batch], output: Writer, first: int) -> None:

@@ -6,8 +6,9 @@ Rank 0 claims the work and writes; each rank computes its share of every batch, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,6 +49,16 @@ class Ranks:
 
             dist.all_reduce(values)
         return values.tolist()
+
+    def gathered(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The entries of all ranks."""
+        if self.count == 1:
+            return dict(own)
+        import torch.distributed as dist
+
+        every: list[Any] = [None] * self.count
+        dist.all_gather_object(every, dict(own))
+        return {name: value for one in every for name, value in one.items()}
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
         """Averages the gradients of the trainable `parameters` over the ranks, in place, in one exchange.

@@ -10,6 +10,13 @@ from stages.contract.errors import BadSetting
 from stages.contract.settings import Condition, setting
 from stages.image_sides import check_sides
 from stages.networks import NetworkCard
+from stages.training.validation_settings import (
+    VALIDATION_SET,
+    check_stopping,
+    patience_setting,
+    stop_on_setting,
+    validate_every_setting,
+)
 
 TRUNK, NOTHING = "trunk", "none"
 """Words for the setting `frozen`: all convolutions that heads share, and no layer at all."""
@@ -92,6 +99,7 @@ ON_WHOLE_IMAGES = (
     Input("images", kinds=("dataset",), crowds=True),
     Input("network", kinds=("network",), default=("pretrain", "network")),
     Input("maps", kinds=("maps",), optional=True, of_trunk=True),
+    VALIDATION_SET,
 )
 """The inputs of a stage that trains a detector on whole images alone."""
 
@@ -212,6 +220,9 @@ class WholeImageTraining:
         choices=("train", "ignore"),
         source="py-faster-rcnn, lib/datasets/pascal_voc.py, which leaves them out; Fast R-CNN trains on them",
     )
+    validate_every: int = validate_every_setting()
+    patience: int = patience_setting()
+    stop_on: str = stop_on_setting()
     precision: str = training_precision_setting()
     seed: int = setting(
         0, "Seed for new layers, the order of images and the examples drawn.", at_least=0, source="ours"
@@ -223,6 +234,7 @@ class WholeImageTraining:
     def __post_init__(self) -> None:
         check_sides(self.sides, self.longest)
         check_descent(self.schedule, self.warm_up, self.iterations)
+        check_stopping(self)
         if NOTHING in self.frozen and len(self.frozen) > 1:
             raise BadSetting(f"frozen = {list(self.frozen)} names layers beside 'none'; leave one or the other out")
         if not self.crop_jitter and self.least_visible != LEAST_VISIBLE:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from cache import Reader
+from stages.training.log import read_validations
 from stages.training.validation_settings import LOSS, Validated, interval
 
 Trained = TypeVar("Trained", contravariant=True)
@@ -53,3 +55,15 @@ def best_row(rows: Sequence[Row], measure: str) -> int:
     highest of any other measure; -1 if there are none."""
     sign = 1 if measure == LOSS else -1
     return min(range(len(rows)), key=lambda index: sign * rows[index][measure], default=-1)
+
+
+def validation_summary(reader: Reader, settings: Validated) -> dict[str, Any]:
+    """Of a complete cache: `validation`, what was measured of the weights that it has, and after which iteration they
+    are; with early stopping also `last_iteration`. Nothing without a validation set."""
+    (item,) = reader.item_ids
+    columns = {name: values.tolist() for name, values in read_validations(reader, item).items()}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if not rows:
+        return {}
+    kept = rows[best_row(rows, settings.stop_on) if settings.patience else -1]
+    return {"validation": kept, **({"last_iteration": rows[-1]["iteration"]} if settings.patience else {})}

@@ -13,13 +13,17 @@ from stages.contract.settings import check_device
 from stages.matching.ground_truth import check_exhaustive
 from stages.networks import NetworkCard, NetworkSource, PlannedNetwork
 from stages.networks.weights import NETWORK
+from stages.training.detectors import DetectorTraining
 from stages.training.image_memory import MEGABYTE, ImageMemory
 from stages.training.log import last_means
-from stages.training.loop import Trainer, train
+from stages.training.loop import train
 from stages.training.ranks import Ranks, joined
 from stages.training.settings import WholeImageTraining
 from stages.training.state import reproducible
-from stages.training.whole_images import Examples, Find, TrainingImage, WholeImages, count_objects, maps_of_trunk
+from stages.training.validation import Validation, validation_summary
+from stages.training.validation_images import ValidationImages, check_validation_set
+from stages.training.validation_settings import ROLE
+from stages.training.whole_images import Examples, Find, WholeImages, count_objects, maps_of_trunk
 
 
 def train_on_images(
@@ -28,14 +32,16 @@ def train_on_images(
     inputs: Inputs,
     output: Writer,
     execution: Execution,
-    make_trainer: Callable[[Ranks], Trainer[Sequence[TrainingImage[Examples]]]],
+    make_trainer: Callable[[Ranks], DetectorTraining[Examples]],
     find: Find[Examples],
     *,
+    find_in_validation: Find[Examples] | None = None,
     regions_per_image: int,
     statistics: Callable[[], Record] = dict,
 ) -> None:
     """Trains for `settings.iterations` on images in which `find` draws examples, saving checkpoints, in one or several
-    processes. The cache gets the number of objects and the `statistics` of the training set. Raises BadSetting for a
+    processes. Examples of a validation set are drawn by `find_in_validation`, or by `find` as well. The cache gets the
+    number of objects and the `statistics` of the training set. Raises BadSetting for a
     device or a number of processes that does not fit the settings, and StageError if there are no objects, or if images
     may show some that are not annotated."""
     dataset, source = inputs.dataset("images"), inputs.network("network")
@@ -58,6 +64,13 @@ def train_on_images(
             counts={**count_objects(stage, dataset, settings.difficult, execution), **statistics()},
         )
 
+    def validation() -> Validation[DetectorTraining[Examples]] | None:
+        if ROLE not in inputs:
+            return None
+        check_validation_set(stage, settings, inputs.dataset(ROLE), dataset, execution)
+        images = ValidationImages(settings, inputs.dataset(ROLE), source, find_in_validation or find, execution, ranks)
+        return Validation.of(settings, lambda trainer: trainer.validated(images))
+
     with joined(stage, execution) as ranks, reproducible(settings.threads, settings.precision == "tf32"):
         train(
             lambda: make_trainer(ranks),
@@ -66,6 +79,7 @@ def train_on_images(
             execution,
             ranks,
             checkpoint_seconds=settings.checkpoint_seconds,
+            validation=validation(),
         )
 
 
@@ -76,10 +90,17 @@ def trained_card(stage: Stage, settings: Any, source: NetworkSource) -> NetworkC
 
 
 def network_summary(
-    stage: Stage, card: NetworkCard, source: NetworkSource, classes: int, class_names: Sequence[str], reader: Reader
+    stage: Stage,
+    settings: WholeImageTraining,
+    card: NetworkCard,
+    source: NetworkSource,
+    classes: int,
+    class_names: Sequence[str],
+    reader: Reader,
 ) -> dict[str, Any]:
     """What `NetworkSource.from_reader` needs of a network with `classes` outputs, called `class_names` if they are
-    known; the number of objects, and the mean losses and accuracies of the last iterations."""
+    known; the number of objects, the mean losses and accuracies of the last iterations, and the validation of the
+    weights that were kept."""
     return {
         "network": source.name,
         "preprocessing": source.preprocessing.as_json(),
@@ -88,4 +109,5 @@ def network_summary(
         "objects": int(reader.read(NETWORK, ["objects"])["objects"]),
         "heads": card.heads.as_json(),
         **last_means(reader, stage),
+        **validation_summary(reader, settings),
     }

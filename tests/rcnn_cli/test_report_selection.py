@@ -197,6 +197,11 @@ def test_a_logarithmic_axis_has_plain_words() -> None:
     assert panels[1][2] == [(0, "accuracy")]
     assert ">0.001<" in panels[2][1]
     assert "mathdefault" not in panels[2][1]
+    columns = LogColumns("iteration", losses=("loss",), accuracies=("accuracy",), validated=("mAP",))
+    validations = {"iteration": [20, 40], "loss": [1, 1], "accuracy": [1, 1], "mAP": [0.2, 0.3]}
+    loss, shares, _ = charts.training("A", log, columns, validations)
+    assert loss[2] == [(0, "loss"), (1, "loss, validation")]
+    assert [called for _, called in shares[2]] == ["accuracy", "accuracy, validation", "mAP, validation"]
 
 
 def test_pictures_are_jpegs_that_fit() -> None:

@@ -180,6 +180,7 @@ NOT_IDENTITY = {
     "eval": {"confusion_threshold"},
 }
 AUGMENTATION = {"scale_jitter", "crop_jitter", "least_visible", "colour_jitter"}
+VALIDATION = {"validate_every", "patience", "stop_on"}
 LATER = {
     "classify": {"longer_sides"},
     "pretrain": {
@@ -187,10 +188,10 @@ LATER = {
         *("crop_area", "crop_colour_jitter"),
     },
     "maps": {"mirrored", "border"},
-    "train-rpn": {"cells_scale"} | AUGMENTATION,
-    "train-fast": AUGMENTATION,
-    "train-joint": AUGMENTATION,
-    "train-overfeat": {"context"} | AUGMENTATION,
+    "train-rpn": {"cells_scale"} | AUGMENTATION | VALIDATION,
+    "train-fast": AUGMENTATION | VALIDATION,
+    "train-joint": AUGMENTATION | VALIDATION,
+    "train-overfeat": {"context"} | AUGMENTATION | VALIDATION,
     "extract": {"method", "pooling", "truncated_svd", "fine", "fill", "objects"},
     "propose": {
         "only_exhaustive",
@@ -205,6 +206,7 @@ LATER = {
     "train-bbox": {"difficult", "only_exhaustive"},
     "finetune": {
         *("difficult", "frozen", "optimiser", "schedule", "warm_up", "window_jitter", "colour_jitter"),
+        *VALIDATION,
     },
     "detect": {
         *("score", "cap", "least_score", "all_classes_at_most", "suppression", "regression", "classes"),
