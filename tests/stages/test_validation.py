@@ -151,7 +151,7 @@ def test_it_stops_and_keeps_the_best_weights(tmp_path: Path, caplog: pytest.LogC
 
 @pytest.mark.parametrize("patience", [0, 1, 2, 9])
 def test_killed_after_every_step_it_comes_to_the_same_bits(tmp_path: Path, patience: int) -> None:
-    validation = Validation(measure, every=2, patience=patience, stop_on="mAP")
+    validation: Validation[Fitting] = Validation(measure, every=2, patience=patience, stop_on="mAP")
     whole = trained(tmp_path / "whole", validation)
     steps = len(read_log(whole, "network")["loss"])
     assert steps == {0: 8, 1: 6, 2: 8, 9: 8}[patience]
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_there(tmp_path: Path) -> None:
 
 
 def test_the_table_has_empty_cells_where_nothing_was_measured(tmp_path: Path) -> None:
-    validation = Validation(lambda trainer: measure(trainer, {3: 1, 6: 2, 8: 3}), every=3)
+    validation: Validation[Fitting] = Validation(lambda trainer: measure(trainer, {3: 1, 6: 2, 8: 3}), every=3)
     reader = trained(tmp_path / "cache", validation)
     with (reader.folder / "training.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -181,7 +181,7 @@ def test_the_table_has_empty_cells_where_nothing_was_measured(tmp_path: Path) ->
 @given(st.lists(st.floats(0, 1), max_size=12), st.integers(1, 4))
 def test_it_is_over_at_the_first_validation_that_uses_up_the_patience(values: list[float], patience: int) -> None:
     """Against counting one by one."""
-    validation = Validation(lambda trainer: {}, every=1, patience=patience, stop_on="mAP")
+    validation: Validation[Any] = Validation(lambda trainer: {}, every=1, patience=patience, stop_on="mAP")
     rows = [{"mAP": value} for value in values]
     best, best_at, stale, over = -1.0, -1, 0, False
     for number, value in enumerate(values):
