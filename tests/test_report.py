@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -120,7 +121,7 @@ def test_the_page_is_one_file_that_names_no_other(made: tuple[Path, Path, Path])
     assert not re.search(r"@import|url\((?!#)", text)
     ids = re.findall(r'\sid="([^"]+)"', text)
     assert [name for name, count in Counter(ids).items() if count > 1] == []
-    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert {link[1:].partition("&")[0] for link in links if link.startswith("#")} <= set(ids)
 
 
 def test_the_same_caches_give_the_same_bytes_and_are_not_read_again(made: tuple[Path, Path, Path]) -> None:
@@ -337,9 +338,11 @@ def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: t
         "What was run",
         "Average precision",
         "Precision and recall",
+        "Thresholds and confusion",
         "Errors",
         "Proposals",
         "Training",
+        "Features",
         "Detections",
         "Best and worst images",
     ]
@@ -357,6 +360,7 @@ def test_the_page_opens_from_disk_without_errors_or_network(opened: Any, made: t
     assert "at an IoU of 0.7" in page.locator("#precision").inner_text()
     curves = sum(one["positives"] > 0 for one in summary["classes"].values())
     assert page.locator("#curves svg.plot").count() == 2 * curves
+    assert page.locator("#operating svg.plot").count() == curves + 3 * 2
     assert page.locator("#proposals table").count() == 1
     drawn = page.locator(".tile svg.crop").first.bounding_box()
     assert drawn["width"] > 90
@@ -419,6 +423,129 @@ def test_filters_and_threshold_change_what_is_shown(opened: Any, made: tuple[Pat
     check(1, -1, SCORE, {MISSED})
 
 
+def test_a_link_to_a_classs_mistakes_filters_the_gallery(opened: Any, made: tuple[Path, Path, Path]) -> None:
+    """From the page and as an address that is opened; a second click works, too."""
+    data = listed(made[2])
+    page = opened(reduced_motion="reduce")
+
+    def shown() -> tuple[str, int, list[str]]:
+        kinds = page.locator("input[name=kind]:checked").evaluate_all("all => all.map(one => one.value)")
+        label = page.locator("#class-choice option:checked").inner_text()
+        return label, int(page.locator("#run-choice").input_value()), kinds
+
+    row = page.locator("#operating table").first.locator("tbody tr").nth(2)
+    name = row.locator("th").inner_text()
+    for _ in range(2):
+        row.get_by_role("link", name="mistakes").click()
+        assert shown() == (name, 0, ["1", "2", "3", "4", "5"])
+        names = page.locator(".tile").evaluate_all("all => all.map(one => one.dataset.class)")
+        wanted = [one for one in data["items"] if one[RUN] == 0 and data["classes"][one[CLASS]] == name and one[KIND]]
+        assert set(names) == ({name} if wanted else set())
+        assert len(names) == min(48, len(wanted))
+        assert abs(page.locator("#gallery").bounding_box()["y"]) < 60
+        page.get_by_role("checkbox", name="true").check()
+        page.locator("#class-choice").select_option("-1")
+    address = made[2].as_uri() + f"#gallery&run=1&class={data['classes'][0]}&kind=BG"
+    page.goto("about:blank")
+    page.goto(address)
+    assert shown() == (data["classes"][0], 1, ["4"])
+    page.goto(made[2].as_uri() + "#gallery&run=77&class=nothing&kind=")
+    assert shown() == ("all classes", 1, [])
+
+
+def test_tables_are_sorted_by_a_click_on_a_heading(opened: Any) -> None:
+    """Numbers from the largest, names from the first letter; again: reversed; then as it was. Means stay below."""
+    page = opened()
+    table = page.locator("#precision table").first
+    before = table.locator("tbody").first.locator("th").all_inner_texts()
+    below = table.locator("tbody").nth(1).locator("th").all_inner_texts()
+
+    def column(place: int) -> list[str]:
+        rows = table.locator("tbody").first.locator("tr")
+        return rows.evaluate_all(f"all => all.map(one => one.cells[{place}].firstChild.textContent.trim())")
+
+    heading = table.get_by_role("columnheader", name="class")
+    for wanted, order in (("ascending", sorted(before)), ("descending", sorted(before)[::-1]), (None, before)):
+        heading.get_by_role("button").click()
+        assert heading.get_attribute("aria-sort") == wanted
+        assert column(0) == order
+    objects = table.get_by_role("columnheader", name="objects")
+    objects.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert objects.get_attribute("aria-sort") == "descending"
+    numbers = [float(one) for one in column(1)]
+    assert numbers == sorted(numbers, reverse=True)
+    aps = table.locator("thead th").nth(2)
+    aps.get_by_role("button").click()
+    assert objects.get_attribute("aria-sort") is None
+    values = column(2)
+    known = [float(one) for one in values if one != "-"]
+    assert known == sorted(known, reverse=True)
+    assert values == [*values[: len(known)], *["-"] * (len(values) - len(known))]
+    assert table.locator("tbody").nth(1).locator("th").all_inner_texts() == below
+    assert page.locator("table.matrix button").count() == 0
+
+
+def test_the_matrix_is_that_of_the_table_of_confusions(made: tuple[Path, Path, Path], opened: Any) -> None:
+    rows = list(csv.reader((made[1] / "results/small/eval/confusion.csv").read_text().splitlines()))
+    matrix = opened().locator("table.matrix").first
+    assert matrix.locator("thead th").all_text_contents() == ["true class", "counted", *rows[0][1:-1]]
+    for row, shown in zip(rows[1:], matrix.locator("tbody tr").all(), strict=True):
+        counts = [int(one) for one in row[1:-1]]
+        assert shown.locator("th").inner_text() == row[0]
+        total, *cells = shown.locator("td").all_text_contents()
+        assert int(total) == sum(counts)
+        for count, told in zip(counts, cells, strict=True):
+            share = 100 * count / max(1, sum(counts))
+            assert told == ("" if not count else f"{share:.0f}" if share >= 0.5 else "<1")
+
+
+def test_objects_are_shown_on_the_map_of_features(opened: Any) -> None:
+    """By the pointer, by the arrow keys, and one class alone; each with its picture."""
+    page = opened(viewport={"width": 1280, "height": 900})
+    points = page.evaluate("JSON.parse(document.getElementById('points-data').textContent)[0]")
+    holder, card = page.locator(".map").first, page.locator(".map .card").first
+    assert holder.locator("circle").count() == len(points) > 3
+    assert not card.is_visible()
+    last = holder.locator("circle").nth(len(points) - 1)
+    last.hover()
+    assert card.inner_text() == f"{points[-1][2]}, {points[-1][3]}"
+    assert card.locator("img").get_attribute("src") == points[-1][4]
+    size = card.locator("img").evaluate("one => one.decode().then(() => [one.naturalWidth, one.naturalHeight])")
+    assert max(size) <= 72
+    page.mouse.move(0, 0)
+    assert not card.is_visible()
+    holder.focus()
+    page.keyboard.press("ArrowRight")
+    left = min(points, key=lambda one: one[0])
+    assert card.inner_text() == f"{left[2]}, {left[3]}"
+    page.keyboard.press("ArrowRight")
+    assert card.inner_text() != f"{left[2]}, {left[3]}"
+    page.keyboard.press("Escape")
+    assert not card.is_visible()
+    entry = page.locator(".classes button").first
+    entry.click()
+    assert entry.get_attribute("aria-pressed") == "true"
+    others = sum(one[2] != entry.inner_text().strip() for one in points)
+    assert holder.locator("circle.faint").count() == others
+    entry.click()
+    assert holder.locator("circle.faint").count() == 0
+
+
+def test_next_steps_point_to_where_their_numbers_come_from(opened: Any) -> None:
+    """The largest gain first; each link leads to a figure or a table with that number."""
+    page = opened()
+    steps = page.locator(".steps li")
+    assert steps.count() > 1
+    gains = [float(one.split()[0]) for one in page.locator(".steps li b").all_inner_texts()]
+    assert gains == sorted(gains, reverse=True)
+    assert gains[-1] >= 1
+    for link in page.locator(".steps a").all():
+        target = page.locator(link.get_attribute("href"))
+        assert target.inner_text() == f"{link.inner_text()}."
+    assert page.locator(".steps a").count() == steps.count()
+
+
 def test_more_are_shown_on_request(opened: Any) -> None:
     page = opened()
     page.locator("#more").click()
@@ -431,11 +558,12 @@ def test_the_keyboard_reaches_and_moves_everything(opened: Any) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     seen = []
-    for _ in range(120):
+    for _ in range(400):
         page.keyboard.press("Tab")
         seen.append(page.evaluate("document.activeElement.id || document.activeElement.name || ''"))
         if page.evaluate("document.activeElement.className") == "tile":
             break
+    assert page.evaluate("document.activeElement.className") == "tile"
     assert {"theme", "run-choice", "class-choice", "measure", "threshold", "kind"} <= set(seen)
     page.locator("#threshold").focus()
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")

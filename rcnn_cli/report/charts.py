@@ -18,6 +18,12 @@ import numpy as np
 from rcnn_cli.report.selection import thinned
 from stages.contract.card import LogColumns
 from stages.eval.average_precision import Curve, interpolated_steps
+from stages.eval.calibration import Calibration
+from stages.eval.operating_pictures import (
+    draw_obtained,
+    draw_reliability,
+    draw_thresholds,
+)
 from stages.eval.pictures import draw_steps, why_empty
 from stages.matching.error_types import TYPES
 from stages.pictures.palette import KINDS, SERIES, line_of, series_colour, series_dashes
@@ -27,6 +33,8 @@ from stages.training.log import curves
 INK, MUTED, RULE, GROUND = "#000001", "#000002", "#000003", "#000004"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", GROUND: "--paper"}
 WIDTH, HEIGHT = 3.1, 2.3
+STEPS = 80
+"""Thresholds at which a class's precision, recall and F1 are drawn."""
 LABEL_HEIGHT = 11.0
 """The height of a number in the plot of sensitivities, in points of normalised AP."""
 SETTINGS: dict[Any, Any] = {
@@ -112,6 +120,30 @@ def precision_recall(name: str, curves: Mapping[int, Curve]) -> str:
         ax.set(xlabel="recall, %", ylabel="precision, %")
 
     return panel(f"precision-recall {name}", draw)
+
+
+def thresholds(name: str, curve: Curve) -> str:
+    """One class's precision, recall and F1, in percent, against the threshold; a dot marks the best F1."""
+
+    def draw(ax: Any) -> None:
+        draw_thresholds(ax, curve, STEPS)
+        ax.locator_params(axis="x", nbins=4)
+        reason = why_empty([curve])
+        if reason:
+            say(ax, reason, INK, GROUND)
+        ax.set(xlabel="threshold", ylabel="percent")
+
+    return panel(f"thresholds {name}", draw)
+
+
+def reliability(name: str, calibration: Calibration) -> str:
+    """The reliability diagrams of a run."""
+    return panel(f"reliability {name}", lambda ax: draw_reliability(ax, calibration, MUTED))
+
+
+def obtained(name: str, calibration: Calibration) -> str:
+    """The precision that chosen thresholds obtain on other images, against that asked for."""
+    return panel(f"obtained {name}", lambda ax: draw_obtained(ax, calibration, MUTED))
 
 
 def error_trend(name: str, counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -1,4 +1,4 @@
-// The light/dark button and the gallery. page.html includes this file in the page.
+// The light/dark button, sorting of tables, the maps of features, and the gallery. page.html includes this file in the page.
 "use strict";
 
 (() => {
@@ -27,6 +27,169 @@
   system.addEventListener("change", label);
   button.hidden = false;
   label();
+})();
+
+// A click on a heading sorts by its column: first the other way round for numbers (largest first), then reversed, then
+// as the table was.
+(() => {
+  const empty = new Set(["", "-", "\u2013"]);
+  const ORDERS = { none: "first", first: "second", second: "none" };
+
+  function valueOf(cell) {
+    if (cell.dataset.value) return Number(cell.dataset.value);
+    const main = [...cell.childNodes].filter((node) => node.nodeName !== "SMALL").map((node) => node.textContent).join("");
+    const text = main.trim();
+    const number = Number(text.replace(/,/g, "").replace("\u2212", "-").replace(/\s*%$/, ""));
+    return empty.has(text) ? null : Number.isNaN(number) ? text : number;
+  }
+
+  function compare(a, b) {
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    return String(a).localeCompare(String(b), "en", { numeric: true });
+  }
+
+  function enable(table) {
+    const body = table.tBodies[0];
+    const rows = [...body.rows];
+    const headings = [...table.tHead.rows[0].cells];
+    const state = headings.map(() => "none");
+
+    function sort(column) {
+      state.forEach((_, place) => (state[place] = place === column ? ORDERS[state[place]] : "none"));
+      const values = new Map(rows.map((row) => [row, valueOf(row.cells[column])]));
+      const known = rows.filter((row) => values.get(row) !== null);
+      const unknown = rows.filter((row) => values.get(row) === null);
+      const falling = known.every((row) => typeof values.get(row) === "number") === (state[column] === "first");
+      const sign = falling ? -1 : 1;
+      const sorted = [...known].sort((a, b) => sign * compare(values.get(a), values.get(b)));
+      body.append(...(state[column] === "none" ? rows : [...sorted, ...unknown]));
+      headings.forEach((heading, place) => {
+        if (state[place] === "none") heading.removeAttribute("aria-sort");
+        else heading.setAttribute("aria-sort", falling ? "descending" : "ascending");
+      });
+    }
+
+    headings.forEach((heading, column) => {
+      if (heading.nodeName !== "TH") return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...heading.childNodes);
+      button.addEventListener("click", () => sort(column));
+      heading.append(button);
+    });
+  }
+
+  for (const table of document.querySelectorAll("main table:not(.unsorted)"))
+    if (table.tHead && table.tBodies[0].rows.length > 2) enable(table);
+})();
+
+// Maps of features: the object nearest to the pointer, or that the arrow keys lead to, is shown.
+(() => {
+  const source = document.getElementById("points-data");
+  if (!source) return;
+  const maps = JSON.parse(source.textContent);
+  const [X, Y, CLASS, IMAGE, THUMBNAIL] = [0, 1, 2, 3, 4];
+  const REACH = 30; // units of the drawing
+  const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+  function enable(holder) {
+    const points = maps[Number(holder.dataset.map)];
+    const svg = holder.querySelector("svg");
+    const circles = [...svg.querySelectorAll("circle")];
+    const card = holder.querySelector(".card");
+    const legend = document.querySelector(`.classes[data-map="${holder.dataset.map}"]`);
+    let chosen = -1;
+    let only = null;
+    for (const title of svg.querySelectorAll("title")) title.remove(); // the card says more
+    const visible = (place) => only === null || points[place][CLASS] === only;
+
+    function show(place) {
+      if (chosen >= 0) circles[chosen].classList.remove("chosen");
+      chosen = place;
+      card.hidden = place < 0;
+      if (place < 0) return;
+      const [x, y, name, image, thumbnail] = points[place];
+      circles[place].classList.add("chosen");
+      const picture = document.createElement("img");
+      picture.alt = "";
+      if (thumbnail) picture.src = thumbnail;
+      const words = document.createElement("span");
+      words.textContent = `${name}, ${image}`;
+      card.replaceChildren(...(thumbnail ? [picture] : []), words);
+      const scale = svg.clientWidth / svg.viewBox.baseVal.width;
+      const left = x * scale + 14 + card.offsetWidth > holder.clientWidth ? x * scale - 14 - card.offsetWidth : x * scale + 14;
+      const top = y * scale - card.offsetHeight / 2;
+      card.style.left = `${Math.max(2, Math.min(left, holder.clientWidth - card.offsetWidth - 2))}px`;
+      card.style.top = `${Math.max(2, Math.min(top, holder.clientHeight - card.offsetHeight - 2))}px`;
+    }
+
+    function best(measure) {
+      let [found, least] = [-1, Infinity];
+      points.forEach((_, place) => {
+        const value = visible(place) ? measure(place) : Infinity;
+        if (value < least) [found, least] = [place, value];
+      });
+      return found;
+    }
+
+    function nearest(event) {
+      const box = svg.getBoundingClientRect();
+      const scale = svg.viewBox.baseVal.width / box.width;
+      const [x, y] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+      const reach = Math.max(REACH, 22 * scale);
+      return best((place) => {
+        const distance = Math.hypot(points[place][X] - x, points[place][Y] - y);
+        return distance <= reach ? distance : Infinity;
+      });
+    }
+
+    // The next object in a direction: those off to the side count as twice as far.
+    function next([right, down]) {
+      if (chosen < 0) return best((place) => points[place][X]);
+      const found = best((place) => {
+        const [dx, dy] = [points[place][X] - points[chosen][X], points[place][Y] - points[chosen][Y]];
+        const along = dx * right + dy * down;
+        return place !== chosen && along > 0 ? along + 2 * Math.abs(dx * down) + 2 * Math.abs(dy * right) : Infinity;
+      });
+      return found < 0 ? chosen : found;
+    }
+
+    svg.addEventListener("pointermove", (event) => show(nearest(event)));
+    svg.addEventListener("pointerdown", (event) => show(nearest(event)));
+    svg.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && show(-1));
+    holder.tabIndex = 0;
+    holder.setAttribute("role", "application");
+    holder.setAttribute("aria-label", `${svg.getAttribute("aria-label")}. The arrow keys lead from one to the next.`);
+    svg.setAttribute("aria-hidden", "true");
+    card.setAttribute("role", "status");
+    holder.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") show(-1);
+      if (!WAYS[event.key]) return;
+      event.preventDefault();
+      show(next(WAYS[event.key]));
+    });
+    holder.addEventListener("blur", () => show(-1));
+
+    for (const entry of legend.children) {
+      const name = entry.querySelector(".name").textContent;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.setAttribute("aria-pressed", "false");
+      button.append(...entry.childNodes);
+      button.addEventListener("click", () => {
+        only = only === name ? null : name;
+        for (const each of legend.querySelectorAll("button"))
+          each.setAttribute("aria-pressed", String(only !== null && each === button));
+        circles.forEach((circle, place) => circle.classList.toggle("faint", !visible(place)));
+        show(-1);
+      });
+      entry.append(button);
+    }
+  }
+
+  for (const holder of document.querySelectorAll(".map")) enable(holder);
+  for (const help of document.querySelectorAll(".map-help")) help.hidden = false;
 })();
 
 (() => {
@@ -222,5 +385,25 @@
   slider.addEventListener("input", update);
   at("controls").addEventListener("submit", (event) => event.preventDefault());
   at("controls").hidden = false;
-  setRange();
+
+  // "#gallery&run=0&class=cat&kind=Loc,BG" shows these; what it does not say stays as it is.
+  function follow(focuses) {
+    if (!location.hash.startsWith("#gallery&")) return false;
+    const want = new URLSearchParams(location.hash.slice("#gallery&".length));
+    if (data.runs.some((run) => String(run.number) === want.get("run"))) at("run-choice").value = want.get("run");
+    if (want.has("class")) at("class-choice").value = String(data.classes.indexOf(want.get("class")));
+    const kinds = want.has("kind") ? want.get("kind").split(",") : null;
+    for (const one of document.querySelectorAll("input[name=kind]"))
+      if (kinds) one.checked = kinds.includes(data.kinds[Number(one.value)]);
+    setRange();
+    at("gallery").scrollIntoView();
+    if (focuses) at("run-choice").focus({ preventScroll: true });
+    return true;
+  }
+  window.addEventListener("hashchange", () => follow(true));
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#gallery&"]');
+    if (link && link.hash === location.hash) follow(true); // no change of the address, so no event
+  });
+  if (!follow(false)) setRange();
 })();

@@ -13,14 +13,16 @@ import numpy as np
 from cache import Reader
 from cache.files import read_json, write_json
 from cache.identity import key_of
-from rcnn_cli.looking.evaluated import Evaluated
+from rcnn_cli.looking.evaluated import Evaluated, confusion_of
 from rcnn_cli.looking.recall import DRAWN, Measured, count_words, measure, proposals_of
 from rcnn_cli.looking.results import MADE_FROM, results_folder
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.detectors import evaluations_of
 from rcnn_cli.recipes.graph import Graph, installed_version
-from rcnn_cli.report import charts, provenance, tables
+from rcnn_cli.report import charts, next_steps, provenance, tables
+from rcnn_cli.report.embedding import embeddings, points_data
 from rcnn_cli.report.headline import headline, main_runs
+from rcnn_cli.report.operating import operating_panels
 from rcnn_cli.report.pictures import Album, Picture, labels_of
 from rcnn_cli.report.runs import (
     CLASS_IMAGES,
@@ -137,6 +139,7 @@ def render(
     groups = by_protocol(runs)
     unopened: list[str] = []
     looks: dict[int, Look] = {}
+    evaluations: dict[int, Evaluated] = {}
     diagnoses: dict[int, Diagnosis] = {}
     kinds = max(1, sum(len(run.summary["classes"]) * (len(KINDS) + 1) for run in runs))
     most = max(1, min(MOST_OF_EACH, MOST_ITEMS // kinds))
@@ -148,11 +151,13 @@ def render(
                 unopened.append(f"{run.name}, errors and images: {opened}.")
                 log.warning("not in the report: %s", unopened[-1])
                 continue
+            evaluations[run.number] = opened
             looks[run.number] = look(run, opened, most)
             diagnoses[run.number] = diagnosis_of(run, similar, opened)
     measured = [measured_of(of_data) for of_data in by_data(runs)]
     by_key = {proposals.key: proposals for _, of_data in measured for proposals in of_data}
     mains = main_runs(runs)
+    maps = embeddings(mains)
     context = {
         "title": listed(list(dict.fromkeys(graph.recipe.name for graph in graphs))),
         "version": installed_version("rcnn"),
@@ -177,6 +182,10 @@ def render(
         "palette": Markup(as_css()),
         "precision": [tables.precision_table(group) for group in groups],
         "curves": [curve_panels(group) for group in groups],
+        "operating": operating_panels(runs, mains, evaluations),
+        "embeddings": maps,
+        "points": points_data(maps),
+        "steps": steps_of(mains, runs, evaluations, diagnoses, by_key),
         "errors": error_panels(runs, diagnoses),
         "recall": [
             recall_of(of_data, graphs_of_data, proposals)
@@ -223,14 +232,52 @@ def environment() -> Any:
     loader = FileSystemLoader(Path(__file__).parent)
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     jinja.filters["svg"] = Markup  # for drawings of charts.py, which contain no text from users
+    jinja.filters["with_code"] = with_code
     jinja.globals["own_file"] = lambda name: Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
     return jinja
+
+
+def with_code(text: str) -> Any:
+    """The text, escaped, with what is between `backticks` as code."""
+    from markupsafe import Markup, escape
+
+    parts = str(text).split("`")
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
 
 
 def what_was_made(graphs: Sequence[Graph]) -> dict[str, Any]:
     """The caches, the machines, and the time taken."""
     caches = provenance.caches_of(graphs)
     return {"caches": caches, "machines": provenance.machines_of(caches), "span": provenance.span_of(caches)}
+
+
+def steps_of(
+    mains: Sequence[Run],
+    runs: Sequence[Run],
+    evaluations: Mapping[int, Evaluated],
+    diagnoses: Mapping[int, Diagnosis],
+    measured: Mapping[str, Measured],
+) -> dict[int, list[next_steps.Step]]:
+    """What to do next about the detector of each main run, by the run's number."""
+    steps = {}
+    for run in mains:
+        opened = evaluations.get(run.number)
+        missed = None
+        if opened is not None and (plain := ~opened.objects.difficult).any():
+            missed = float((opened.found_by[plain] < 0).mean())
+        known = next_steps.Known(
+            run,
+            diagnoses[run.number][0] if run.number in diagnoses else None,
+            next_steps.covered_share(run, measured),
+            missed,
+            confusion_of(opened) if opened is not None else None,
+            next_steps.training_objects(run),
+            next_steps.training_map_of(run, runs),
+        )
+        steps[run.number] = next_steps.next_steps(known)
+    return steps
 
 
 # Plots

@@ -48,12 +48,19 @@ class Reliability:
         """
         return self.error_from(0.0)
 
+    def from_probability(self, least: float) -> NDArray[np.bool_]:
+        """Which bins begin at the probability `least` or above: bool [B]."""
+        return np.linspace(0, 1, len(self.detections) + 1)[:-1] >= least - 1e-9
+
+    def count_from(self, least: float) -> int:
+        """The number of detections in the bins from probability `least` up."""
+        return int(self.detections[self.from_probability(least)].sum())
+
     def error_from(self, least: float) -> float:
-        """The same of the bins from probability `least` up: most detections are unlikely, and easily told to be."""
-        chosen = np.linspace(0, 1, len(self.detections) + 1)[:-1] >= least - 1e-9
-        detections, gaps = self.detections[chosen], np.abs(self.precision - self.probability)[chosen]
-        total = int(detections.sum())
-        return float(np.nansum(detections * gaps) / total) if total else float("nan")
+        """The error of the bins from probability `least` up: most detections are improbable, and easily known to be."""
+        chosen, total = self.from_probability(least), self.count_from(least)
+        gaps = np.abs(self.precision - self.probability)[chosen]
+        return float(np.nansum(self.detections[chosen] * gaps) / total) if total else float("nan")
 
     def interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The 95 % interval of each bin's precision, float64 [B] each, nan without detections: Wilson's score interval

@@ -44,9 +44,9 @@ def sampled_points(curve: Curve, steps: int = STEPS) -> tuple[NDArray[np.float64
     return thresholds, np.stack([points.precision[places], points.recall[places], points.f1[places]])
 
 
-def draw_thresholds(ax: Any, curve: Curve) -> None:
+def draw_thresholds(ax: Any, curve: Curve, steps: int = STEPS) -> None:
     """Draws a class's precision, recall and F1, in percent, against the threshold; a dot marks the best F1."""
-    thresholds, values = sampled_points(curve)
+    thresholds, values = sampled_points(curve, steps)
     for number, line in enumerate(values):
         ax.plot(thresholds, 100 * line, linewidth=1.3, **line_of(number))
     best = best_f1(curve)
