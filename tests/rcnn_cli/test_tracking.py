@@ -154,13 +154,15 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @needs("tensorboard")
 def test_a_training_is_logged_as_in_its_cache(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE)
-    rcnn("train-rpn", tmp_path / "r.toml", "--log-to", "tensorboard", work=tmp_path / "work")
+    validated = ("--set", "train-rpn.inputs.validation=train", "--validate-every", 2)
+    rcnn("train-rpn", tmp_path / "r.toml", *validated, "--log-to", "tensorboard", work=tmp_path / "work")
     (cache,) = (tmp_path / "work/caches/train-rpn").iterdir()
     assert (tmp_path / "work/logs/tensorboard/train-rpn" / cache.name).is_dir()
     events, log = events_of(tmp_path / "work/logs", "train-rpn"), read_log(Reader(cache), "network")
     for tag, column in (("train/loss", "loss"), ("train/positive_accuracy", "positive_accuracy")):
         assert [scalar.value for scalar in events.Scalars(tag)] == log[column].tolist()
     assert len(events.Scalars("learning_rate")) == 3
+    assert [scalar.step for scalar in events.Scalars("validation/recall")] == [2, 3]
 
 
 def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
