@@ -196,7 +196,7 @@ class Graph:
                     f"{setting} = '{getattr(settings, setting)}'; remove it, or set {condition_words(wanted.only_if)}"
                 )
             return None
-        if wanted.counterpart is not None and wanted.counterpart[1] not in use.inputs:
+        if wanted.counterpart is not None and use.inputs.get(wanted.counterpart[1]) in (None, NONE):
             if named not in (None, NONE):
                 raise RecipeError(
                     f"{self.recipe.path}: [{use.name}] inputs.{wanted.role} = '{named}' is not read without "

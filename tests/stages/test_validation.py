@@ -328,6 +328,9 @@ def test_without_a_validation_set_its_settings_are_refused(tmp_path: Path) -> No
     assert "inputs.validation_proposals = 'propose' is not read without inputs.validation" in refused(
         "--set", "train-fast.inputs.validation_proposals=propose"
     )
+    assert "patience = 3 needs a validation set" in refused(
+        *("--set", "train-fast.patience=3", "--set", "train-fast.inputs.validation=none")
+    )
     assert "works on the dataset 'vel', which the recipe does not have, did you mean 'val'?" in refused(
         "--set", "train-rpn.inputs.validation=vel"
     )
