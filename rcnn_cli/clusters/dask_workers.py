@@ -25,11 +25,12 @@ from typing import Any
 
 from cache import Writer
 from rcnn_cli.clusters import dask_supervision as supervision
+from rcnn_cli.progress import progress
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import duration
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
-from stages.plurals import plural
+from stages.plurals import number_of, plural
 
 log = logging.getLogger("rcnn")
 
@@ -98,9 +99,10 @@ class Workers:
         engaged = set(self.workers())
         shards = min(len(missing), len(engaged))
         tasks = [self.submit({**job, "shard": f"{index}/{shards}"}) for index in range(1, shards + 1)]
-        unit = plural(writer.schema.item, 2)
+        parts, helpers = number_of(len(missing), "part"), number_of(len(engaged), "worker")
+        log.info("%s: on Dask (%s): %s for %s", node.name, self.address, parts, helpers)
         try:
-            with self.execution.progress(node.name, sum(missing.values()), unit) as bar:
+            with progress(node.name, sum(missing.values()), plural(writer.schema.item, 2)) as bar:
                 looked = time.monotonic()
                 while tasks := [task for task in tasks if not self.is_done(task)]:
                     time.sleep(POLL_SECONDS)
@@ -110,6 +112,7 @@ class Workers:
                     for name in missing.keys() & set(os.listdir(writer.folder)):
                         bar.advance(missing.pop(name))
                     connected = self.workers(tasks)
+                    bar.done_by(f"Dask, {min(len(tasks), len(connected))} of {len(connected)} workers at work")
                     joined = set(connected) - engaged
                     engaged |= joined
                     # A worker that replaces a lost one gets its task from Dask.

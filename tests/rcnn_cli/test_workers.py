@@ -437,6 +437,7 @@ def test_local_workers(clusters, plain, tmp_path):
     done = pipeline.rcnn("propose", recipe, *PROPOSE, "--dask", "local/2", work=tmp_path / "work")
     assert contents(tmp_path / "work") == plain
     assert done.stderr.splitlines()[-1].startswith("propose@train: done (24 items")
+    assert re.search(r"^propose@train: on Dask \(local/2\): \d+ parts for [12] workers?$", done.stderr, re.MULTILINE)
     assert "done" not in pipeline.rcnn("propose", recipe, "--dask", "local", work=tmp_path / "work").stderr
 
 
