@@ -20,7 +20,7 @@ from stages.detections import DetectionSet, read_detections
 from stages.diagnose import Settings as DiagnoseSettings
 from stages.eval.average_precision import Curve, calibrated_precision
 from stages.eval.calibration import Calibration, half_of_images, measure_calibration
-from stages.eval.confusion import Confusion, measure_confusion
+from stages.eval.confusion import MOST_CLASSES, Confusion, measure_confusion
 from stages.eval.report import read_curves
 from stages.matching.error_types import (
     BACKGROUND,
@@ -175,8 +175,11 @@ def similar_sets(graph: Graph) -> Any:
     return error_settings(graph).similar
 
 
-def confusion_of(evaluated: Evaluated) -> Confusion:
-    """The confusion matrix at each class's best F1, or at the evaluation's `confusion_threshold`."""
+def confusion_of(evaluated: Evaluated) -> Confusion | None:
+    """The confusion matrix at each class's best F1, or at the evaluation's `confusion_threshold`; None for more than
+    MOST_CLASSES classes."""
+    if len(evaluated.dataset.classes) > MOST_CLASSES:
+        return None
     return measure_confusion(
         evaluated.detections,
         evaluated.precision,

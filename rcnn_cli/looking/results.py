@@ -131,12 +131,17 @@ def write_operating_points(evaluated: Evaluated, folder: Path) -> None:
     from stages.tables import csv_text
 
     confusion, calibration = confusion_of(evaluated), calibration_of(evaluated)
-    tables = {"thresholds": threshold_rows(evaluated.curves), "confusion": confusion.rows(),
-              "calibration": calibration.rows()}  # fmt: skip
+    tables = {"thresholds": threshold_rows(evaluated.curves), "calibration": calibration.rows()}
+    if confusion is None:
+        log.warning(
+            "%s/confusion.csv is not written: %s classes are too many for a matrix", folder, len(evaluated.curves)
+        )
+    else:
+        tables["confusion"] = confusion.rows()
+        plot_confusion(confusion, folder / "confusion.png")
     for name, rows in tables.items():
         (folder / f"{name}.csv").write_text(csv_text(rows), encoding="utf-8")
     plot_thresholds(evaluated.curves, score_of(evaluated.detector.settings).name, folder / "thresholds.png")
-    plot_confusion(confusion, folder / "confusion.png")
     plot_calibration(calibration, folder / "calibration.png")
 
 

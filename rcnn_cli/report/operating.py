@@ -85,8 +85,10 @@ def best_in_words(curve: Curve) -> str:
     return f"best F1 {100 * best[1]:.0f} % at {best[0]:.2f}" if best else "no true positive"
 
 
-def confusion_table(confusion: Confusion, run: Run) -> dict[str, Any]:
+def confusion_table(confusion: Confusion | None, run: Run) -> dict[str, Any]:
     """The confusion matrix with each row in percent, if it is not too large, and the pairs confused most."""
+    if confusion is None:
+        return {"columns": [], "rows": [], "pairs": [], "fixed": None, "undetected": []}
     shares, sums = confusion.shares, confusion.counts.sum(axis=1)
     rows = []
     if len(confusion.classes) <= MOST_CONFUSED:

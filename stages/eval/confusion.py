@@ -24,6 +24,8 @@ from stages.eval.operating_points import best_f1
 from stages.matching.detections import match_any_class
 from stages.matching.objects import Objects
 
+MOST_CLASSES = 2000
+"""The most classes for which there is a matrix: that of 10,000 would take 800 MB, and nobody would read it."""
 BACKGROUND, MISSED = "background", "missed"
 """The names of the last row and the last column."""
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import IncompleteCache, Reader
-from rcnn_cli.looking.evaluated import NAMES, evaluation_node, open_evaluation
+from rcnn_cli.looking.evaluated import NAMES, calibration_of, confusion_of, evaluation_node, open_evaluation
 from stages.contract.errors import StageError
 from stages.detections import Detections, detections_from_arrays, detections_of
 from stages.eval.average_precision import precision_recall_curve
@@ -54,6 +54,37 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_detections(graph, KNOWN, ROWS)
     run_tables(graph, "eval", "diagnose")
     return folder
+
+
+def test_the_confusion_matrix_by_hand(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best F1 of cat is at 0.9, of dog at 0.5, of car at 0.4, so that the car on the first cat counts: the cat,
+    whose class is more precise, comes first. The detector does not know owls."""
+    evaluated = open_evaluation(graph_of(scene, RECIPE + ALIKE))
+    confusion = confusion_of(evaluated)
+    assert confusion is not None
+    assert confusion.classes == ("car", "cat", "dog", "owl")
+    np.testing.assert_allclose(confusion.thresholds, [0.4, 0.9, 0.5, np.inf])
+    assert confusion.counts.tolist() == [
+        [1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 1],
+        [1, 0, 0, 0, 0],
+    ]
+    lower = (RECIPE + ALIKE).replace("[eval]\n", "[eval]\nconfusion_threshold = -1\n", 1)
+    every = confusion_of(open_evaluation(graph_of(scene, lower, "lower")))
+    assert every is not None
+    assert every.counts[-1].tolist() == [1, 4, 0, 0, 0]  # without the two cats on the difficult one
+    assert every.counts[:-1].tolist() == confusion.counts[:-1].tolist()
+    monkeypatch.setattr("rcnn_cli.looking.evaluated.MOST_CLASSES", 3)
+    assert confusion_of(evaluated) is None
+
+
+def test_what_counts_for_the_calibration(scene: Path) -> None:
+    """Eight of the eleven detections are true or false, three of them true."""
+    calibration = calibration_of(open_evaluation(graph_of(scene, RECIPE + ALIKE)))
+    assert calibration.raw is None  # margins of SVMs
+    assert calibration.fitted.detections.sum() + calibration.unfitted == 8
 
 
 def names(verdicts: Any) -> list[str]:
