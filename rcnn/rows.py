@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     import numpy as np
     from pandas import DataFrame
 
+    from stages.images.reading import Pixels
+
 NAMED_BY = {"label": "classes", "type": "types"}
 """The lists, among a cache's names, that these columns index."""
 
 
+IMAGE = "image"
+"""What an item of most caches is."""
 LISTED = 8
 """How many columns are named in a line of text."""
 
@@ -71,8 +75,17 @@ class Rows(Mapping[str, Row]):
     the end of a `with` block, closes the open file; reading opens it again.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, images: Callable[[str], Pixels] | None = None) -> None:
         self.reader = reader
+        self.images = images
+
+    @staticmethod
+    def of(graph: Graph, node: Node) -> Rows:
+        """Those of a recipe's cache, which is complete, with the images of its dataset."""
+        reader = Reader(graph.folder(node))
+        if reader.schema.item != IMAGE:
+            return Rows(reader)
+        return Rows(reader, lambda image_id: graph.dataset(node.dataset).read_image(image_id))
 
     def __enter__(self) -> Rows:
         return self
@@ -154,6 +167,21 @@ class Rows(Mapping[str, Row]):
         if self.reader.schema.prefix_of(column) is None:
             values = [value[None] for value in values]
         return np.concatenate([self.columns[column].zeros(0), *values])
+
+    def image(self, image_id: str) -> Pixels:
+        """The pixels of an image of the cache, uint8 [H, W, 3] RGB, as its dataset reads it.
+
+        Raises Error for an image that the cache does not have, for a cache of classes or of a network, and for a cache
+        that was opened by its folder: only a recipe says where the images are.
+        """
+        if self.item != IMAGE:
+            raise StageError(f"{self.folder}: has a row for each {self.item}, and no images")
+        if self.images is None:
+            raise StageError(
+                f"{self.folder}: does not say where its images are; open it by its recipe, as in "
+                "rcnn.open(recipe, 'detect', split='test')"
+            )
+        return self.images(self[image_id].id)
 
     def to_pandas(
         self, columns: Sequence[str] | None = None, *, table: str | None = None, ids: Sequence[str] | None = None
@@ -286,7 +314,7 @@ def open_rows(
         graph = load_graph(path, as_changes(changes), None if work is None else Path(work))
         node = only_node(graph, table, split)
         check_readable(graph, node, "to read its rows")
-        return Rows(Reader(graph.folder(node)))
+        return Rows.of(graph, node)
 
 
 def only_node(graph: Graph, table: str, split: str | None) -> Node:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache import Reader
 from rcnn.rows import Rows
 from rcnn.wording import as_changes, in_python
 from rcnn_cli.commands.options import load_graph, make_options
@@ -50,4 +49,4 @@ def run(
         options = make_options(graph.makers(missing), device=device, jobs=jobs, skip_bad_images=skip_bad_images)
         warn_of_shared_images(graph, nodes)
         run_nodes(graph, nodes, options)
-        return {node.name: Rows(Reader(graph.folder(node))) for node in nodes}
+        return {node.name: Rows.of(graph, node) for node in nodes}

@@ -40,6 +40,7 @@ ARGUMENTS = {
     "Detections.picture": ("self",),
     "Detections.plot": ("self", "ax"),
     "Rows.array": ("self", "column", "ids"),
+    "Rows.image": ("self", "image_id"),
     "Rows.to_pandas": ("self", "columns", "*table", "*ids"),
     "Rows.close": ("self",),
 }
@@ -83,7 +84,7 @@ def test_arguments(name: str) -> None:
     found = tuple(f"{'*' if one.kind is one.KEYWORD_ONLY else ''}{one.name}" for one in kinds)
     assert found == ARGUMENTS[name]
     required = [one.name for one in kinds if one.default is one.empty]
-    assert required == [one for one in ("self", "recipe", "cache", "image", "column") if one in required]
+    assert required == [one for one in ("self", "recipe", "cache", "image", "column", "image_id") if one in required]
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

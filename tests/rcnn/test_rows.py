@@ -173,6 +173,19 @@ def test_a_cache_that_was_moved_knows_no_folders_of_inputs(small: Path, tmp_path
     assert sources["svm"].name == "train-svm"
 
 
+def test_images_of_a_recipe(small: Path) -> None:
+    rows = opened(small, "detect@test")
+    image = rows.image(rows.ids[3])
+    assert image.dtype == np.uint8
+    assert [image.shape[1], image.shape[0]] == rows[rows.ids[3]]["image_size"].tolist()
+    with pytest.raises(rcnn.Error, match="has no image 'test_99'"):
+        rows.image("test_99")
+    with pytest.raises(rcnn.Error, match="has a row for each class, and no images"):
+        opened(small, "eval").image("disc")
+    with pytest.raises(rcnn.Error, match=r"does not say where its images are; open it by its recipe"):
+        rcnn.open(rows.folder).image(rows.ids[3])
+
+
 def test_by_folder_or_by_a_file_in_it(small: Path) -> None:
     folder = opened(small, "detect@test").folder
     for place in (folder, str(folder), folder / "data.h5", folder / "manifest.json"):
