@@ -111,7 +111,7 @@ neither positives nor negatives; a crowd (COCO's `iscrowd`) is never an example,
 negative; in evaluation, neither counts as missed or as found."""
 
 
-@pytest.mark.parametrize("name", ["recipes", "tutorial", "finetune"])
+@pytest.mark.parametrize("name", ["recipes", "tutorial-in-depth", "finetune"])
 def test_what_is_trained_on_is_said_in_the_same_words(name: str) -> None:
     page = (PROJECT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     assert " ".join(TRAINED_ON.split()) in " ".join(page.split())

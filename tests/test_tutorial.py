@@ -1,6 +1,6 @@
-"""docs/tutorial.md, run as a reader runs it: its files are written, its commands run in an empty folder, in order, and
-what it prints of their output is compared with what they print here, numbers aside; on fewer and smaller images, and
-without worker processes, which would each import the libraries for every stage."""
+"""docs/tutorial.md and docs/tutorial-in-depth.md, run as a reader runs them: their files are written, their commands
+run in an empty folder, in order, and what they print of the output is compared with what is printed here, numbers
+aside; on fewer and smaller images, and without worker processes, which would each import the libraries anew."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,18 @@ import pytest
 from rcnn_cli.recipes.recipe import load_recipe
 from tests.pipeline import PROJECT
 
-TUTORIAL = PROJECT / "docs" / "tutorial.md"
+SHORT, TUTORIAL = PROJECT / "docs" / "tutorial.md", PROJECT / "docs" / "tutorial-in-depth.md"
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SMALLER = {
     "--set train=40 --set val=16 --set test=24": "--set train=12 --set val=6 --set test=10",
     "per_class = 200": "per_class = 12",
     "max_boxes = 300": "max_boxes = 60",
     "# boxes that may hold something, by selective search\n": "\nresize_width = 160\n",
+}
+SHORTER = {
+    "--set train=60": "--set train=9",
+    "rcnn init photos": "rcnn init photos --minutes 0.1",
+    "arrow         16       19\n": "arrow          1        1\n...\n",
 }
 STATUS = re.compile(r"# exit status (\d+)")
 
@@ -84,17 +89,18 @@ def on_one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def test_the_tutorial_runs_as_printed(tmp_path: Path) -> None:
-    folder, programs = tmp_path / "reader", tmp_path / "bin"
+def follow(page: Path, smaller: Mapping[str, str], place: Path) -> Path:
+    """Does what a page says, made `smaller`, in a new folder of `place`, which is returned."""
+    folder, programs = place / "reader", place / "bin"
     folder.mkdir()
     programs.mkdir()
     for name, arguments in (("rcnn", "-m rcnn_cli "), ("python", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments}"$@"\n')
         (programs / name).chmod(0o755)
-    printed, text = "", TUTORIAL.read_text(encoding="utf-8")
-    for as_printed, smaller in SMALLER.items():
+    printed, text = "", page.read_text(encoding="utf-8")
+    for as_printed, in_its_place in smaller.items():
         assert as_printed in text
-        text = text.replace(as_printed, smaller)
+        text = text.replace(as_printed, in_its_place)
     for language, name, content in blocks(text):
         if name:
             (folder / name).write_text(content)
@@ -102,7 +108,18 @@ def test_the_tutorial_runs_as_printed(tmp_path: Path) -> None:
             printed = "".join(run(line, folder) for line in commands(content))
         elif language == "text":
             assert missing(content, printed) == [], printed
+    return folder
+
+
+def test_the_tutorial_in_depth_runs_as_printed(tmp_path: Path) -> None:
+    folder = follow(TUTORIAL, SMALLER, tmp_path)
     assert (folder / "work" / "results" / "my" / "eval" / "results.json").exists()
+
+
+def test_five_commands_lead_to_a_report(tmp_path: Path) -> None:
+    folder = follow(SHORT, SHORTER, tmp_path)
+    assert (folder / "report" / "index.html").exists()
+    assert {path.suffix for path in (folder / "out").iterdir()} >= {".json", ".png"}
 
 
 def test_tables_for_other_networks_are_recipes_too(tmp_path: Path) -> None:

@@ -36,11 +36,9 @@ SYSTEMS = ("rcnn", "fast", "faster", "overfeat")
 )
 @click.option(
     "--fractions",
-    default="0.6,0.2,0.2",
-    show_default=True,
     metavar="TRAIN,VAL,TEST",
     help="The shares of the images for training, for choosing settings and for measuring, where the folder does not "
-    "divide them itself; VAL may be 0.",
+    "divide them itself; VAL may be 0  [default: 0.6,0.2,0.2]",
 )
 @click.option(
     "--seed",
@@ -77,7 +75,7 @@ def init(
     system: str,
     classes: str | None,
     unannotated: str,
-    fractions: str,
+    fractions: str | None,
     seed: int,
     minutes: float,
     output: Path,
@@ -99,7 +97,8 @@ def init(
     from rcnn_cli.starting.start import Wish, start
 
     names = None if classes is None else tuple(name.strip() for name in classes.split(","))
-    wish = Wish(system, names, parsed(fractions), seed, minutes, unannotated == "background")
+    shares = None if fractions is None else parsed(fractions)
+    wish = Wish(system, names, shares, seed, minutes, unannotated == "background")
 
     def options_for(nodes: Any) -> Any:
         return make_options(nodes, device, jobs)

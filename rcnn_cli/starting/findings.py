@@ -92,7 +92,8 @@ def class_notes(counts: Mapping[str, ClassCount]) -> list[str]:
     if none:
         notes.append(f"no objects of {some_of(none)}: nothing will be learnt of {'it' if len(none) == 1 else 'them'}")
     if few:
-        notes.append(f"few objects of {some_of(few)}: hardly enough to learn from, and too few to measure")
+        advice = "--classes names those to keep"
+        notes.append(f"few objects of {some_of(few)}: hardly enough to learn from, too few to measure; {advice}")
     return notes
 
 

@@ -25,18 +25,21 @@ from stages.file_names import file_name
 from stages.images.reading import SUFFIXES
 from stages.plurals import number_of
 
+FRACTIONS = (0.6, 0.2, 0.2)
+
 Say = Callable[[str], None]
 OptionsFor = Callable[[Sequence[Node]], Options]
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asks for: the system, the classes (None: all), the shares of train, val and test, the seed of the
-    division, minutes that a run may take, and whether images without an annotation file have no objects."""
+    """What the user asks for: the system, the classes (None: all), the shares of train, val and test (None: the usual
+    ones), the seed of the division, minutes that a run may take, and whether images without an annotation file have no
+    objects."""
 
     system: str
     classes: tuple[str, ...] | None
-    fractions: tuple[float, float, float]
+    fractions: tuple[float, float, float] | None
     seed: int
     minutes: float
     background: bool
@@ -61,6 +64,7 @@ def start(folder: Path, output: Path, work: Path, wish: Wish, options_for: Optio
     parts = divided_parts(layout, sets, wish, say)
     written = layout.written(parts, place)
     folder_of_recipe.check(written.files)
+    say_replaced(output, name, written.files, say)
     for file, text in written.files.items():
         folder_of_recipe.write(file, text)
     fit = Fit(output / name, search.folder, written, len(parts[TRAIN].image_ids), wish)
@@ -70,6 +74,24 @@ def start(folder: Path, output: Path, work: Path, wish: Wish, options_for: Optio
     path = shlex.quote(str(output / name))
     say(f"A run will take about {duration(seconds)} on this machine. Next:\n  rcnn run {path}")
     return True
+
+
+def say_replaced(output: Path, name: str, files: Mapping[str, str], say: Say) -> None:
+    """Says which other recipes are about lists that will change."""
+    changed = [file for file, text in files.items() if text_of(output / file) not in ("", text)]
+    recipes = [path for path in sorted(output.glob("*.toml")) if path.name != name] if changed else []
+    users = [path.name for path in recipes if any(file in text_of(path) for file in files)]
+    if users:
+        say(
+            f"Note: {', '.join(changed)} {'changes' if len(changed) == 1 else 'change'}, and with it what "
+            f"{' and '.join(users)} {'is' if len(users) == 1 else 'are'} about; to keep both, choose another folder "
+            "with -o"
+        )
+
+
+def text_of(path: Path) -> str:
+    """The text of a file; "" if there is none."""
+    return path.read_text("utf-8", "replace") if path.is_file() else ""
 
 
 def say_found(search: Search, layout: Layout, say: Say) -> None:
@@ -111,8 +133,10 @@ def divided_parts(layout: Layout, sets: Mapping[str, Checked], wish: Wish, say: 
     if layout.divided:
         parts, notes = as_divided(sets)
         how = "Divided as in the folder"
+        if wish.fractions is not None:
+            notes.append("--fractions is for a folder that does not divide its images, so it changes nothing here")
     else:
-        parts, notes = divide(sets[WHOLE], wish.fractions, wish.seed)
+        parts, notes = divide(sets[WHOLE], wish.fractions or FRACTIONS, wish.seed)
         how = f"Divided at random (seed {wish.seed}), each class as evenly as possible"
     for note in notes:
         say(f"Note: {note}")
@@ -172,4 +196,5 @@ def without_annotations(folder: Path) -> str:
 A detector is learnt from boxes that people draw, so there is no recipe to write yet.
 - Draw boxes with any annotation program, export them as YOLO, COCO or Pascal VOC into this folder, and run
   `rcnn init {quoted}` again. 20 objects of each class are a beginning.
-- If you have a trained recipe that knows the classes: `rcnn predict RECIPE.toml {quoted} -o boxes` detects them."""
+- If you have a trained recipe for these classes, it draws first boxes, to be corrected in such a program:
+  `rcnn predict RECIPE.toml {quoted} --format voc -o boxes`"""

@@ -272,7 +272,7 @@ SYSTEMS: Mapping[str, System] = {
 
 PURPOSES = {
     "train": "what is trained on",
-    "val": "what settings are chosen on; only `rcnn tune` reads it",
+    "val": "what settings and thresholds are chosen on, by `rcnn tune` and `rcnn thresholds`",
     "test": "what is measured on",
 }
 

@@ -21,9 +21,10 @@ from stages.input_files import read_whole
 
 
 def voc(search: Search) -> Layout | None:
-    """JPEGImages and Annotations, with or without lists, in the folder or up to two levels below."""
+    """JPEGImages and Annotations, with or without lists, or images and annotations, in the folder or up to two levels
+    below."""
     places = [search.folder, *sorted(search.folder.glob("*/")), *sorted(search.folder.glob("*/*/"))]
-    homes = [place for place in places if (place / "JPEGImages").is_dir()]
+    homes = [place for place in places if Folders.of(place).images != place]
     if len(homes) > 1:
         names = some_of([home.relative_to(search.folder).as_posix() for home in homes])
         raise StageError(f"{search.folder}: has several folders in VOC's layout, {names}; name one of them")
@@ -40,7 +41,8 @@ def voc(search: Search) -> Layout | None:
         return VocLayout("VOC's layout, with lists", homes[0], opened, lists=True)
     ids = sorted({*images.ids(), *annotations.ids()})
     whole = {WHOLE: xml_set(search, folders, ids, "all")}
-    return VocLayout("VOC's layout, without lists of train and test", homes[0], whole, lists=False)
+    words = f"VOC's XML in {folders.annotations.relative_to(homes[0]).as_posix()}/, without lists of train and test"
+    return VocLayout(words, homes[0], whole, lists=False)
 
 
 def lists_of(home: Path, images: Listing) -> dict[str, tuple[str, ...]]:

@@ -44,6 +44,8 @@ def read_yaml_or_note(search: Search, path: Path) -> YoloFile | None:
             file = read_yaml(path, moved=True)
             search.notes.append(f"{error}; what it names is looked for beside it")
             return file
+        if re.search(r"^\s*names\s*:", path.read_text("utf-8", "replace"), re.MULTILINE):
+            search.notes.append(f"{error}; it is not used")
     return None
 
 

@@ -31,9 +31,13 @@ class Layout:
 
     @staticmethod
     def of(home: Path) -> Layout:
-        """The devkit's layout, JPEGImages and Annotations; the XML files may also be next to the images."""
+        """The devkit's layout, JPEGImages and Annotations; the XML files may also be next to the images, or in
+        annotations/ or annotations/xmls/ beside images/."""
         images, annotations = home / "JPEGImages", home / "Annotations"
         if not images.is_dir():
+            separate = [place for place in (home / "annotations" / "xmls", home / "annotations") if has_xml(place)]
+            if separate and (home / "images").is_dir():
+                return Layout(home, home / "images", separate[0])
             return Layout(home, home, home)
         beside = not annotations.is_dir() and has_xml(images)
         return Layout(home, images, images if beside else annotations)

@@ -56,6 +56,13 @@ def voc_with_lists(folder: Path) -> None:
         (place / f"{split}.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
 
 
+def xml_separate(folder: Path) -> None:
+    """images and annotations/xmls, as in the Oxford-IIIT pets."""
+    for number, image_id in enumerate(IDS):
+        draw(folder / "images" / f"{image_id}.png", number)
+        write_xml(folder / "annotations" / "xmls" / f"{image_id}.xml", image_id)
+
+
 def xml_beside(folder: Path) -> None:
     """XML files beside the images, in two folders that are not named after splits."""
     for number, image_id in enumerate(IDS):
@@ -126,6 +133,7 @@ def images_alone(folder: Path) -> None:
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     one.__name__: one
     for one in (
-        voc, voc_with_lists, xml_beside, xml_in_splits, yolo, yolo_beside, yolo_yaml, yolo_foreign_yaml, coco,
+        voc, voc_with_lists, xml_separate, xml_beside, xml_in_splits, yolo, yolo_beside, yolo_yaml,
+        yolo_foreign_yaml, coco,
     )
 }  # fmt: skip

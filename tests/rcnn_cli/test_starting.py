@@ -84,12 +84,36 @@ def test_a_division_of_the_folder_stays(rcnn: Rcnn, layout: str) -> None:
     assert code == 0
     assert "Divided as in the folder: " in said
     found = datasets("photos-rcnn.toml")
+    assert "--fractions" not in said
     if layout == "yolo_yaml":
         assert "there is no test set, so results will be measured on val" in said
         assert {name: len(dataset) for name, dataset in found.items()} == {"train": 8, "test": 4}
         assert sorted(Path().glob("photos*.txt")) == []
     else:
         assert {name: len(dataset) for name, dataset in found.items()} == {"train": 6, "val": 3, "test": 3}
+
+
+def test_a_list_that_other_recipes_name_is_not_changed_in_silence(rcnn: Rcnn) -> None:
+    make(yolo)
+    rcnn("init", "photos")
+    code, said, _ = rcnn("init", "photos", "--system", "fast")
+    assert code == 0
+    assert "change" not in said
+    _, said, _ = rcnn("init", "photos", "--system", "fast", "--seed", "7")
+    assert (
+        "Note: photos-train.txt, photos-val.txt, photos-test.txt change, and with it what photos-rcnn.toml is about"
+        in said
+    )
+
+
+def test_a_data_yaml_with_a_fault_is_named(rcnn: Rcnn) -> None:
+    folder = make(yolo)
+    (folder / "data.yaml").write_text("nc: 3\nnames: [cat, dog]\n")
+    (folder / "other.yaml").write_text("[1, 2]\n")
+    _, said, _ = rcnn("init", "photos")
+    assert "Note: photos/data.yaml: nc = 3, but there are 2 names; correct one of them; it is not used" in said
+    assert "other.yaml" not in said
+    assert "classes from classes.txt" in said
 
 
 def test_the_division_is_even_and_the_seed_decides(rcnn: Rcnn) -> None:
@@ -116,6 +140,11 @@ def test_copies_stay_together(rcnn: Rcnn) -> None:
     assert "Note: 6 images are copies or near-duplicates of others and stay together: 00 = 20, 01 = 21, 02 = 22" in said
     split_of = {one: name for name, dataset in datasets("photos-rcnn.toml").items() for one in dataset.image_ids}
     assert all(split_of[one] == split_of[other] for one, other in (("00", "20"), ("01", "21"), ("02", "22")))
+
+
+def test_shares_that_are_not_used_are_named(rcnn: Rcnn) -> None:
+    _, said, _ = rcnn("init", make(LAYOUTS["voc_with_lists"]), "--fractions", "0.5,0,0.5")
+    assert "--fractions is for a folder that does not divide its images" in said
 
 
 def test_copies_between_the_folders_own_sets_are_named(rcnn: Rcnn) -> None:
