@@ -19,14 +19,17 @@ from cache.files import TEMPORARY, cannot
 from stages.contract.errors import StageError
 
 LIST = ".rcnn-files"
+COPIES = ".rcnn-copies"
+"""The list of a folder of copied images: these are not drawings, and a command may be given them again."""
 
 
 class OutputFolder:
     """A folder for a command's output. With `given` (named by the user, not part of the work folder), only files in its
-    list are replaced. The command's `inputs` never are."""
+    list, `listed_in`, are replaced. The command's `inputs` never are."""
 
-    def __init__(self, path: Path, *, given: bool = True, inputs: Iterable[Path] = ()) -> None:
+    def __init__(self, path: Path, *, given: bool = True, inputs: Iterable[Path] = (), listed_in: str = LIST) -> None:
         self.path = path
+        self.list = path / listed_in
         self.given = given
         self.inputs = {file_id for source in inputs if (file_id := file_id_of(source)) is not None}
         self.digests: dict[str, set[str]] = {}
@@ -74,7 +77,7 @@ class OutputFolder:
 
         The list only grows, and a folder may have 100,000 files: lines already read are not read again.
         """
-        with contextlib.suppress(FileNotFoundError), (self.path / LIST).open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), self.list.open("rb") as file:
             file.seek(self.read_up_to)
             for line in file:
                 digest, _, name = line.decode("utf-8", "replace").rstrip("\n").partition("  ")
@@ -101,7 +104,7 @@ class OutputFolder:
             yield temporary
             digest = digest_of(temporary)
             if digest not in self.listed().get(name, ()):
-                with (self.path / LIST).open(
+                with self.list.open(
                     "a", encoding="utf-8"
                 ) as file:  # before the rename: if killed in between, the file still counts as ours
                     file.write(f"{digest}  {name}\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from rcnn_cli.looking.film import Film
 from rcnn_cli.looking.image_detector import ImageDetector, detector_of_recipe
 from rcnn_cli.looking.photos import Picture, Source, check_photos, readable
 from rcnn_cli.looking.prediction_formats import FORMATS, JSON, Format, Found, Place, written_line
-from rcnn_cli.looking.showing import Showing
+from rcnn_cli.looking.showing import Showing, counts_line
 from rcnn_cli.looking.thresholds import read_thresholds_file, warn_of_another_detector, with_thresholds
 from rcnn_cli.looking.tiles import Tiling, detect_in_tiles
 from rcnn_cli.outputs import OutputFolder
@@ -150,6 +149,8 @@ def predict_photos(
 ) -> Iterator[str]:
     """Writes what is asked for of every photo and video; yields a line for each, and for each other format."""
     writing.formats = writing.made_for(detector.classes)
+    if tiling is not None:
+        detector = replace(detector, showing=replace(detector.showing, side=tiling.side))
     for source in sources:
         try:
             yield from predict_source(source, detector, writing, tiling)
@@ -233,7 +234,7 @@ def write_film(
     """
     showing = replace(detector.showing, few=0)
     files = writing.outputs.files(source.name, film=True)
-    frames, classes = 0, Counter[str]()
+    frames, classes = 0, list[str]()
     if not source.count:
         log.info("%s: Ctrl-C ends it", readable(source.path))
     with ExitStack() as opened:
@@ -245,15 +246,13 @@ def write_film(
             values = values_of(source, picture, detections, showing, detector.origin)
             film.add(picture, showing.drawing(picture.pixels, detections) if "mp4" in paths else None, values)
             writing.add(found)
-            classes.update(showing.classes[label] for label in found.detections.labels)
+            classes.extend(showing.classes[label] for label in found.detections.labels)
             frames += 1
             bar.advance(1)
         if not frames:
             raise BadImage(source.path, "ended before its first frame")
         film.finish()
-    named = (
-        ", ".join(f"{name} {count:,}" for name, count in classes.most_common()) or f"none has {showing.rule} or more"
-    )
+    named = counts_line(classes) or f"none has {showing.rule} or more"
     return f"{readable(source.path)}: {number_of(frames, 'frame')}: {named}{arrow(writing.folder, files)}"
 
 

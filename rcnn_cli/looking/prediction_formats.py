@@ -14,16 +14,16 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rcnn_cli.looking.photos import Picture, Source, readable
-from rcnn_cli.outputs import OutputFolder
+from rcnn_cli.outputs import COPIES, OutputFolder
 from stages.contract.errors import StageError
 from stages.contract.settings import nearest
 from stages.datasets.prelabels import coco_annotations, coco_categories, coco_results, voc_objects, yolo_labels
 from stages.datasets.voc_writer import annotation_xml
 from stages.detections import Detections, shortest
 from stages.images.reading import SUFFIXES, read_header
+from stages.pictures.drawing import save_image
 from stages.plurals import number_of
 from stages.tables import csv_text
 
@@ -69,6 +69,11 @@ class Place:
         """A folder below it."""
         return OutputFolder(self.path.joinpath(*parts), inputs=self.inputs)
 
+    def images(self, *parts: str) -> Images:
+        """The images in a folder below it."""
+        folder = OutputFolder(self.path.joinpath(*parts), inputs=self.inputs, listed_in=COPIES)
+        return Images(folder, self.copies)
+
 
 class Format(Protocol):
     """Files of one format, in the making."""
@@ -103,7 +108,7 @@ class Images:
             content = None if found.source.is_video else upright_content(found.source.path)
             with self.folder.file(name) as path:
                 if content is None:
-                    Image.fromarray(found.picture.pixels).save(path, quality=QUALITY)
+                    save_image(found.picture.pixels, path, quality=QUALITY)
                 else:
                     path.write_bytes(content)
         return name
@@ -129,7 +134,7 @@ class Coco:
     FILES = ("annotations.json", "results.json")
 
     def __init__(self, place: Place, classes: Sequence[str]) -> None:
-        self.folder, self.images = place.folder("coco"), Images(place.folder("coco", "images"), place.copies)
+        self.folder, self.images = place.folder("coco"), place.images("coco", "images")
         self.classes = classes
         self.listed: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
@@ -164,7 +169,7 @@ class Voc:
 
     def __init__(self, place: Place, classes: Sequence[str]) -> None:
         self.annotations, self.sets = place.folder("voc", "Annotations"), place.folder("voc", "ImageSets", "Main")
-        self.images = Images(place.folder("voc", "JPEGImages"), place.copies)
+        self.images = place.images("voc", "JPEGImages")
         self.classes = classes
         self.listed: list[str] = []
 
@@ -193,7 +198,7 @@ class Yolo:
 
     def __init__(self, place: Place, classes: Sequence[str]) -> None:
         self.folder, self.labels = place.folder("yolo"), place.folder("yolo", "labels", SPLIT)
-        self.images = Images(place.folder("yolo", "images", SPLIT), place.copies)
+        self.images = place.images("yolo", "images", SPLIT)
         self.classes = classes
 
     def check(self, sources: Sequence[Source]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,14 @@ from stages.pictures.drawing import draw_detections, with_legend
 FEW = 3
 """How many detections are shown if none is good enough."""
 
+MANY = 12
+"""From more detections than these, a line says how many there are of each class."""
+
+
+def counts_line(classes: Iterable[str]) -> str:
+    """How many there are of each class, most first: "star 12, cross 3"."""
+    return ", ".join(f"{name} {count:,}" for name, count in Counter(classes).most_common())
+
 
 @dataclass(frozen=True)
 class Showing:
@@ -31,7 +40,7 @@ class Showing:
     float32 [K] (`rule` says this in words); if none in an image is, the `few` best are drawn in thin lines.
 
     `score` names the kind of score. `curves`, by class, turn scores into precisions, and `measured` names their
-    evaluation; both are empty if there is none.
+    evaluation; both are empty if there is none. Larger images are drawn on as if they had this `side`.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +50,7 @@ class Showing:
     curves: Mapping[str, Curve]
     measured: Mapping[str, str]
     few: int = FEW
+    side: int | None = None
 
     def precision(self, detections: Detections) -> NDArray[np.float64]:
         """The precision at each detection's score: float64 [n], NaN if unknown."""
@@ -77,7 +87,8 @@ class Showing:
             for value, score in zip(precision, shown.scores, strict=True)
         ]
         ranks = np.arange(len(rows), 0, -1, dtype=np.float32)
-        return draw_detections(image, shown.boxes, shown.labels, ranks, self.classes, numbers, thin=not enough)
+        thin, side = not enough, self.side
+        return draw_detections(image, shown.boxes, shown.labels, ranks, self.classes, numbers, thin, side)
 
     def legend(self, shown: int, enough: bool) -> list[str]:
         """The lines below a picture with `shown` detections."""
@@ -91,9 +102,11 @@ class Showing:
         return [f"Numbers: {scores}. {rule}"]
 
     def drawn_line(self, detections: Detections) -> str:
-        """The classes of the detections that are drawn, on one line: "cross, star"."""
+        """The classes of the detections that are drawn, on one line: "cross, star"; of more than MANY how many there
+        are of each class, "star 12, cross 3"."""
         rows, enough = self.choose(detections)
-        names = ", ".join(self.classes[detections.labels[row]] for row in rows)
+        classes = [self.classes[label] for label in detections.labels[rows]]
+        names = ", ".join(classes) if len(rows) <= MANY else counts_line(classes)
         if enough:
             return names
         return f"none has {self.rule} or more; the best: {names}" if names else "nothing detected"

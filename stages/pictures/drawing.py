@@ -5,10 +5,12 @@ Text is set in DejaVu Sans, which comes with Matplotlib, so no system font is ne
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,18 +34,21 @@ def draw_detections(
     classes: Sequence[str],
     numbers: Sequence[Sequence[str]] | None = None,
     thin: bool = False,
+    side: int | None = None,
 ) -> NDArray[np.uint8]:
     """A copy of `image` uint8 [H, W, 3] RGB with `boxes` [n, 4] and labels such as "dog 0.93", the best score on top.
 
     `labels` int [n] index `classes`; `scores` [n]. Labels stay inside the image, next to their box if there is room. A
     label that would hide much of a higher-scoring one, or does not fit even in the smallest type, is left out; the box
     keeps its class's colour. `numbers` [n] are alternatives to show after the class in place of the score, of which the
-    first that fits is used. `thin` lines and grey labels mark boxes that are shown although they do not count.
+    first that fits is used. `thin` lines and grey labels mark boxes that are shown although they do not count. Lines
+    and type are of a size for images of this `side`, for the objects of an image are small that is looked at in tiles.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     order = np.argsort(scores, kind="stable")
-    stroke = 1 if thin else max(2, round(min(canvas.size) / 160))
+    across = min(canvas.size) if side is None else min(*canvas.size, side)
+    stroke, points = 1 if thin else max(2, round(across / 160)), largest_points((across, across))
     for row in order:
         draw_box(pen, boxes[row], class_colours(len(classes))[labels[row]], stroke, canvas.size)
     taken: list[Rectangle] = []
@@ -51,8 +56,8 @@ def draw_detections(
         colour = GREY if thin else class_colours(len(classes))[labels[row]]
         shown = numbers[row] if numbers else [f"{scores[row]:.2f}"]
         texts = [f"{classes[labels[row]]} {number}" for number in shown]
-        for text in [text for text in texts[:-1] if needs_no_smaller_font(text, canvas.size)] + texts[-1:]:
-            place = draw_label(pen, text, boxes[row], colour, canvas.size, taken)
+        for text in [text for text in texts[:-1] if needs_no_smaller_font(text, canvas.size, points)] + texts[-1:]:
+            place = draw_label(pen, text, boxes[row], colour, canvas.size, taken, points)
             if place:
                 taken += place
                 break
@@ -100,9 +105,11 @@ def draw_label(
     colour: Colour,
     size: tuple[int, int],
     taken: Sequence[Rectangle],
+    points: int | None = None,
 ) -> list[Rectangle]:
-    """Writes `text` on a background of `colour` near `box` [4]; returns the rectangle used, or [] if none is free."""
-    font = fitting_font(text, size)
+    """Writes `text` on a background of `colour` near `box` [4], in type of at most `points`; returns the rectangle
+    used, or [] if none is free."""
+    font = fitting_font(text, size, points)
     if font is None:
         return []
     place = label_place(pixel_corners(box, size), label_size(text, font), size, taken)
@@ -114,9 +121,10 @@ def draw_label(
     return [place]
 
 
-def fitting_font(text: str, size: tuple[int, int]) -> ImageFont.FreeTypeFont | None:
-    """The largest font in which the label `text` fits an image of `size`; None if none does."""
-    points = largest_points(size)
+def fitting_font(text: str, size: tuple[int, int], points: int | None = None) -> ImageFont.FreeTypeFont | None:
+    """The largest font, of at most `points` (by default the regular ones), in which the label `text` fits an image of
+    `size`; None if none does."""
+    points = largest_points(size) if points is None else points
     while points >= SMALLEST_FONT:
         width, height = label_size(text, font_of(points))
         if width <= size[0] and height <= size[1]:
@@ -130,9 +138,9 @@ def largest_points(size: tuple[int, int]) -> int:
     return int(np.clip(min(size) / 28, 11, 40))
 
 
-def needs_no_smaller_font(text: str, size: tuple[int, int]) -> bool:
-    """Whether a label fits an image of `size` in the regular type size."""
-    return label_size(text, font_of(largest_points(size)))[0] <= size[0]
+def needs_no_smaller_font(text: str, size: tuple[int, int], points: int) -> bool:
+    """Whether a label fits an image of `size` in type of `points`."""
+    return label_size(text, font_of(points))[0] <= size[0]
 
 
 @lru_cache(maxsize=64)
@@ -348,7 +356,11 @@ def wrapped(text: str, points: int, width: int) -> list[str]:
     return lines
 
 
-def save_image(image: NDArray[np.uint8], path: Path) -> None:
-    """Writes an image uint8 [H, W, 3] RGB, in the format given by the file extension (PNG, JPEG)."""
+def save_image(image: NDArray[np.uint8], path: Path, **options: Any) -> None:
+    """Writes an image uint8 [H, W, 3] RGB, in the format given by the file extension (PNG, JPEG), with Pillow's
+    `options` of that format. Raises OSError, also where the disk is full in the middle of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
+    Image.init()
+    content = io.BytesIO()  # to a file, Pillow takes a write that ends short for a whole one
+    Image.fromarray(image).save(content, Image.EXTENSION[path.suffix.lower()], **options)
+    path.write_bytes(content.getvalue())

@@ -26,7 +26,7 @@ from pycocotools.coco import COCO
 
 from cache import Reader
 from rcnn_cli.looking.image_detector import ImageDetector
-from rcnn_cli.outputs import LIST
+from rcnn_cli.outputs import COPIES, LIST
 from stages.contract.errors import StageError
 from stages.datasets import open_dataset
 from stages.detections import shortest
@@ -393,7 +393,11 @@ def test_a_video_becomes_a_video_and_json_lines(call: Call, made: Path, photos: 
 
 def files_in(folder: Path) -> list[str]:
     """The files below a folder, without rcnn's lists of them."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != LIST)
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (LIST, COPIES)
+    )
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), StageError("clip.avi: the disk is full"), SystemExit(143)])
@@ -497,6 +501,9 @@ def test_other_formats_are_read_back_as_datasets(call: Call, made: Path, photos:
     before = content(out)
     photos_with_detections(call, made, photos, out, "--format", "coco,voc,yolo,csv,json")
     assert content(out) == before
+    again = call("predict", made / "small.toml", out / "yolo" / "images" / "train", "-o", tmp_path / "again")
+    assert again[0] == 0  # copies are photos, as opposed to what predict draws
+    assert content(tmp_path / "again").keys() >= {"a.json", "b.json", "nothing.json"}
     (out / "voc" / "Annotations" / "a.xml").write_text("corrected by hand")
     code, _, errors = call("predict", made / "small.toml", photos, "-o", out, "--format", "voc")
     assert (code, "a.xml: already exists and was not written by rcnn, or has changed since" in errors) == (2, True)
@@ -654,8 +661,9 @@ def test_a_name_that_is_no_text(call: Call, made: Path, photos: Path, tmp_path: 
         shutil.copy(photos / "a.jpg", odd)
     except OSError:
         pytest.skip("this disk has only names in UTF-8")
-    for command in ("predict", "explain"):
-        code, printed, errors = call(command, made / "small.toml", odd, "-o", tmp_path / command)
+    formats = ("--format", "json,coco,voc,yolo,csv")
+    for command, options in (("predict", formats), ("explain", ())):
+        code, printed, errors = call(command, made / "small.toml", odd, "-o", tmp_path / command, *options)
         assert code == 0, errors
         assert "caf\ufffd.jpg" in printed
         (path,) = (tmp_path / command).glob("*.json")

@@ -21,6 +21,7 @@ from rcnn_cli.looking.thresholds import (
     with_thresholds,
 )
 from stages.contract.errors import StageError
+from stages.detections import Detections
 from stages.eval.average_precision import Curve, precision_recall
 
 INF = float("inf")
@@ -122,6 +123,14 @@ def test_what_is_no_file_of_thresholds(tmp_path: Path, text: str, said: str) -> 
         read_thresholds_file(path)
     with pytest.raises(StageError, match=r"cannot be read"):
         read_thresholds_file(tmp_path)
+
+
+def test_many_detections_are_counted_in_a_line() -> None:
+    showing = Showing(("dog", "cat"), "SVM margin", np.zeros(2, np.float32), "a score of 0", {}, {})
+    labels = np.array([1] * 9 + [0] * 4, np.int32)
+    found = Detections(np.zeros((13, 4), np.float32), np.ones(13, np.float32), labels)
+    assert showing.drawn_line(found) == "cat 9, dog 4"
+    assert showing.drawn_line(found.where(np.arange(8, 11))) == "cat, dog, dog"
 
 
 def test_thresholds_are_those_of_the_detector_s_classes(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from stages.pictures.drawing import (
     GREY,
@@ -20,6 +23,7 @@ from stages.pictures.drawing import (
     pixel_corners,
     readable_on,
     rgb_to_lab,
+    save_image,
     shared_area,
     shortened,
     with_legend,
@@ -201,3 +205,31 @@ def test_a_legend_stands_below_the_image_and_leaves_it_as_it_is(width: int, heig
         font_of(13).getlength(line) <= LEGEND_WIDTH or " " not in line for line in wrapped(text, 13, LEGEND_WIDTH)
     )
     assert " ".join(wrapped(text, 13, LEGEND_WIDTH)).split() == text.split()
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow, writing to a file by itself, leaves half of a picture and says nothing."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).integers(0, 256, (99, 99, 3)).astype(np.uint8)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            save_image(noise, tmp_path / "x.jpg", quality=95)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    save_image(noise, tmp_path / "x.jpg", quality=95)
+    assert Image.open(tmp_path / "x.jpg").size == (99, 99)
+
+
+def test_an_image_of_tiles_is_drawn_on_as_a_tile() -> None:
+    """The line around a box is two pixels wide, not 6, and its label has a smaller type."""
+    image = np.full((960, 1200, 3), 128, np.uint8)
+    box, label = np.array([[400, 400, 600, 600]], np.float32), np.array([0])
+    drawn = [draw_detections(image, box, label, np.ones(1), CLASSES, side=side) for side in (None, 2000, 300)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    colour = np.array(class_colours(2)[0])
+    widths = [int((one[500, 300:500] == colour).all(axis=1).sum()) for one in drawn]
+    assert widths == [6, 6, 2]
+    changed = [(one[:400] != image[:400]).any(axis=2).sum() for one in drawn]
+    assert changed[2] < changed[0] / 4
