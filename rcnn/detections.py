@@ -17,6 +17,7 @@ from stages import detections as stages_detections
 from stages.boxes import Boxes
 from stages.contract.errors import StageError
 from stages.contract.settings import nearest
+from stages.datasets.prelabels import coco_categories, coco_results
 from stages.detections import best_first, shortest
 from stages.images.reading import Pixels
 
@@ -174,22 +175,14 @@ class Detections:
 
         Raises Error for a class without an id.
         """
-        ids = category_ids or {name: number for number, name in enumerate(self.classes, 1)}
+        ids = category_ids or {category["name"]: category["id"] for category in coco_categories(self.classes)}
         missing = next((name for name in self.names if name not in ids), None)
         if missing is not None:
             raise StageError(f"category_ids: has no id of the class '{missing}'; give one for every class")
         if image_id is None:
             image_id = int(self.name) if self.name.isascii() and self.name.isdigit() else self.name
-        return [
-            {
-                "image_id": image_id,
-                "category_id": ids[one.name],
-                "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
-                "score": one.score,
-            }
-            for one in self
-            for x1, y1, x2, y2 in (one.box,)
-        ]
+        results = coco_results(self.found, image_id)
+        return [{**result, "category_id": ids[name]} for result, name in zip(results, self.names, strict=True)]
 
     def picture(self) -> Pixels:
         """The image with the detections that are `drawn`, and a line below it that explains the numbers, as `rcnn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,8 @@ from rcnn.pixels import picture_of
 from rcnn.wording import as_changes, in_python
 from rcnn_cli.commands.options import load_graph, make_options
 from rcnn_cli.exporting.model_file import detector_of_file, is_model_file, read_card
-from rcnn_cli.looking.image_detector import ImageDetector, detector_of_recipe
+from rcnn_cli.looking.image_detector import ImageDetector
+from rcnn_cli.looking.prediction import Wish, wished_detector
 from rcnn_cli.recipes.detectors import detector_node
 from stages.contract.errors import StageError
 
@@ -78,6 +78,7 @@ def load(
     detector: str | None = None,
     threshold: float | None = None,
     precision: float | None = None,
+    thresholds: str | os.PathLike[str] | None = None,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> Detector:
@@ -85,13 +86,14 @@ def load(
 
     Args:
         recipe: the path of a recipe whose caches are complete (`rcnn run` or `run` completes them), or of a file that
-            `rcnn export` wrote (.safetensors), which needs neither recipe nor caches: `work`, `detector` and `changes`
-            are for recipes alone.
+            `rcnn export` wrote (.safetensors), which needs neither recipe nor caches: `work`, `detector`,
+            `thresholds` and `changes` are for recipes alone.
         work: the folder of caches; by default $RCNN_WORK, else `work` in the current folder.
         detector: the detect table to use; by default [detect], else the first in the recipe.
         threshold: draw detections with at least this score.
         precision: draw detections that score at least as much as where the evaluation has this precision, from 0 to 1;
             by default 0.5, or, without an evaluation, a score of 0 for SVM margins and 0.5 for probabilities.
+        thresholds: a file of `rcnn thresholds`: draw detections with at least their class's score in it.
         device: where networks run: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
         changes: values of the recipe to override, {"detect.nms_iou": 0.4}, as with `--set` on the command line.
 
@@ -99,16 +101,17 @@ def load(
     recipe, setting, detector or device that does not exist, for a precision where nothing was evaluated, and for a file
     that is damaged or of another version.
     """
-    check_limits(threshold, precision)
     with in_python():
+        wish = Wish(detector, threshold, precision, None if thresholds is None else Path(thresholds))
+        check_precision(precision)
         if is_model_file(Path(recipe)):
-            check_of_recipes(Path(recipe), work=work, detector=detector, changes=changes)
+            check_of_recipes(Path(recipe), work=work, detector=detector, thresholds=thresholds, changes=changes)
             execution = make_options(list(read_card(Path(recipe)).nodes), device=device, jobs=1).execution
             return Detector(detector_of_file(Path(recipe), execution, threshold, precision))
         graph = load_graph(Path(recipe), as_changes(changes), None if work is None else Path(work))
         node = detector_node(graph, detector)
         execution = make_options(list(node.image_path()), device=device, jobs=1).execution
-        return Detector(detector_of_recipe(graph, node, execution, threshold, precision))
+        return Detector(wished_detector(graph, execution, wish))
 
 
 def check_of_recipes(path: Path, **given: Any) -> None:
@@ -118,11 +121,7 @@ def check_of_recipes(path: Path, **given: Any) -> None:
             raise StageError(f"{path}: an exported detector is complete and stays as it is; leave out {name}")
 
 
-def check_limits(threshold: float | None, precision: float | None) -> None:
-    """Raises StageError where both are given, or one that is no such number."""
-    if threshold is not None and precision is not None:
-        raise StageError("threshold and precision: give only one of them, a score or a share between 0 and 1")
-    if threshold is not None and not math.isfinite(threshold):
-        raise StageError(f"threshold = {threshold}: must be a finite number")
+def check_precision(precision: float | None) -> None:
+    """Raises StageError for one that is no share."""
     if precision is not None and not 0 <= precision <= 1:
         raise StageError(f"precision = {precision}: must be a share between 0 and 1")

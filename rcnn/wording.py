@@ -12,7 +12,7 @@ from stages.contract.errors import StageError
 
 ARGUMENTS = {
     "set": "changes",
-    **{name: name for name in ("detector", "device", "jobs", "precision", "split", "threshold", "work")},
+    **{name: name for name in ("detector", "device", "jobs", "precision", "split", "threshold", "thresholds", "work")},
 }
 """Options, and the arguments that stand for them."""
 OPTION = re.compile(rf"--({'|'.join(ARGUMENTS)})(?![\w-])")

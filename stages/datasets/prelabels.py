@@ -51,7 +51,7 @@ def coco_categories(classes: Sequence[str]) -> list[dict[str, Any]]:
     return [{"id": label, "name": name} for label, name in enumerate(classes, 1)]
 
 
-def coco_results(detections: Detections, image: int) -> list[dict[str, Any]]:
+def coco_results(detections: Detections, image: int | str) -> list[dict[str, Any]]:
     """COCO's results of the image with this id: category, `bbox` (x, y, width, height) with two decimals, score."""
     return [
         {

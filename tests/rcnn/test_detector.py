@@ -99,6 +99,17 @@ def test_thresholds_and_precisions(small: Path, photo: Path) -> None:
     assert strict.rule == "a precision of 1"
 
 
+def test_a_file_of_thresholds(detector: Detector, small: Path, photo: Path, tmp_path: Path) -> None:
+    best = detector(photo)[0]
+    scores = {name: best.score if name == best.name else 1000.0 for name in detector.classes}
+    file = tmp_path / "thresholds.toml"
+    file.write_text("[thresholds]\n" + "".join(f"{name} = {score!r}\n" for name, score in scores.items()))
+    found = rcnn.load(small / "small.toml", work=small / "work", thresholds=file)(photo)
+    of_class = [one for one in found if one.name == best.name]
+    assert [one for one in found if one.drawn] == [one for one in of_class if one.score >= best.score]
+    assert best.score in [one.score for one in of_class]
+
+
 def test_changes_and_another_table(small: Path, photo: Path) -> None:
     recipe, work = small / "small.toml", small / "work"
     changed = rcnn.load(recipe, work=work, changes={"detect.nms_iou": 0.9, "detect.bbox_regression": False})
@@ -111,7 +122,12 @@ def refusals() -> dict[str, tuple[dict[str, Any], str]]:
         "no recipe": ({"recipe": "nowhere.toml"}, r"nowhere\.toml: no such recipe"),
         "no detector": ({"detector": "detekt"}, r"has no detector 'detekt', did you mean 'detect'"),
         "both": ({"threshold": 0.5, "precision": 0.5}, "^threshold and precision: give only one of them"),
-        "no number": ({"threshold": float("nan")}, "^threshold = nan: must be a finite number"),
+        "no number": ({"threshold": float("nan")}, "^threshold nan: must be a finite number"),
+        "a file and a number": ({"threshold": 0.5, "thresholds": "t.toml"}, "^thresholds and threshold: give only one"),
+        "no thresholds": (
+            {"thresholds": "nowhere.toml"},
+            r"nowhere\.toml: no such file; write it with `rcnn thresholds`",
+        ),
         "no share": ({"precision": 1.5}, r"^precision = 1\.5: must be a share between 0 and 1"),
         "no device": ({"device": "gpu"}, "^device gpu: is unknown; use auto, cpu, cuda or cuda:N"),
         "no table": ({"changes": {"detekt.nms_iou": 0.4}}, r"^changes detekt\.nms_iou=0\.4: the recipe has no table"),

@@ -31,7 +31,7 @@ NAMES = [
     "run",
 ]
 ARGUMENTS = {
-    "load": ("recipe", "*work", "*detector", "*threshold", "*precision", "*device", "*changes"),
+    "load": ("recipe", "*work", "*detector", "*threshold", "*precision", "*thresholds", "*device", "*changes"),
     "open": ("cache", "table", "*split", "*work", "*changes"),
     "run": ("recipe", "*work", "*changes", "*device", "*jobs", "*skip_bad_images"),
     "Detector.__call__": ("self", "image", "*name"),
