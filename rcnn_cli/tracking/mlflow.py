@@ -23,6 +23,8 @@ log = logging.getLogger("rcnn")
 SERVER = "MLFLOW_TRACKING_URI"
 FILES_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"
 """Without it, MLflow 3 refuses to write files; a database would not bear several machines on a shared disk."""
+NO_TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
+"""Otherwise MLflow reports to its authors how it is used."""
 TAG = "rcnn.cache"
 METRICS_AT_ONCE = 1000
 PARAMETERS_AT_ONCE = 100
@@ -38,6 +40,7 @@ def opened(run: Run, done: int) -> Iterator[MlflowRun]:
     A training that is resumed goes on with its run; one that starts from the beginning gets a new one, unless nothing
     was logged in the last. Raises StageError if MLflow cannot be reached.
     """
+    os.environ.setdefault(NO_TELEMETRY, "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

@@ -16,6 +16,8 @@ from stages.contract.errors import StageError
 from stages.contract.execution import StepsAfter
 
 MODE, PROJECT = "WANDB_MODE", "WANDB_PROJECT"
+REPORTS = "WANDB_ERROR_REPORTING"
+"""Unless this is false, W&B sends its errors to its authors."""
 STATES = "rcnn"
 """The folder beside the runs that has, for each training, its run's id and the last step logged."""
 
@@ -24,6 +26,7 @@ STATES = "rcnn"
 def opened(run: Run, done: int) -> Iterator[WandbRun]:
     """The run of a training, with the stage as its job type. A training that is resumed goes on with its run, in a
     further folder that `wandb sync` appends; one that starts from the beginning gets a new one. Raises StageError."""
+    os.environ.setdefault(REPORTS, "false")
     import wandb
 
     run.logs.mkdir(parents=True, exist_ok=True)

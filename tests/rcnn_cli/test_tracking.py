@@ -7,7 +7,6 @@ import json
 import re
 import struct
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,12 @@ def test_tensorboard(tmp_path: Path) -> None:
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
     interrupted_and_resumed("mlflow", tmp_path)
     from mlflow import MlflowClient
+    from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
+
+    assert MLFLOW_DISABLE_TELEMETRY.get()
 
     client = MlflowClient(tracking_uri=(tmp_path / "mlflow").as_uri())
     experiment = client.get_experiment_by_name("train-toy")
@@ -123,27 +126,42 @@ def test_a_server_of_mlflow_that_is_not_there(tmp_path: Path, monkeypatch: pytes
         track("mlflow", tmp_path, 0, 1)
 
 
-def history_of(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows in the file of an offline run: W&B's messages, in LevelDB's log format after 7 bytes of its own. These
-    are small enough for one block, so that each is whole."""
+def records_of(folder: Path) -> list[Any]:
+    """W&B's messages in the file of an offline run, in LevelDB's log format after 7 bytes of its own. These are small
+    enough for one block, so that each is whole."""
     messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
     (path,) = folder.glob("*.wandb")
-    content, place = path.read_bytes(), 7
+    content, place, records = path.read_bytes(), 7, []
     assert len(content) < 32768
     while place < len(content):
         _, length, kind = struct.unpack_from("<IHB", content, place)
         assert kind == 1, "a whole record"
-        record = messages.Record.FromString(content[place + 7 : place + 7 + length])
+        records.append(messages.Record.FromString(content[place + 7 : place + 7 + length]))
         place += 7 + length
-        if record.WhichOneof("record_type") == "history":
-            yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+    return records
+
+
+def history_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows of an offline run, once its end has been written, which W&B's own process does a little later."""
+    end = time.monotonic() + 20
+    while "exit" not in [record.WhichOneof("record_type") for record in records_of(folder)]:
+        assert time.monotonic() < end, "W&B has not written the end of the run"
+        time.sleep(0.05)
+    return [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in records_of(folder)
+        if record.WhichOneof("record_type") == "history"
+    ]
 
 
 @needs("wandb")
 def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR"):
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "WANDB_ERROR_REPORTING"):
         monkeypatch.delenv(name, raising=False)
     interrupted_and_resumed("wandb", tmp_path)
+    from wandb.env import error_reporting_enabled
+
+    assert not error_reporting_enabled()
     folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1, "one run, whose id the folders end in"
     rows = [row for folder in folders for row in history_of(folder)]

@@ -313,6 +313,21 @@ def test_joint_training_detects_among_its_own_proposals(tmp_path: Path) -> None:
     assert summary["last_iteration"] <= 2
 
 
+def test_a_detector_that_is_validated_gets_the_same_bits(tmp_path: Path) -> None:
+    """With dropout, and random regions among its own proposals."""
+    watched = run(tmp_path, "train-joint", "--validate-every", 1)
+    rcnn("train-joint", tmp_path / "r.toml", work=tmp_path / "plain")
+    with (
+        h5py.File(watched / "data.h5") as one,
+        h5py.File(cache_of(tmp_path / "plain", "train-joint") / "data.h5") as two,
+    ):
+        assert "validation" not in two
+        for group in ("weights", "log"):
+            assert {name: one[group][name][:].tobytes() for name in one[group]} == {
+                name: two[group][name][:].tobytes() for name in two[group]
+            }
+
+
 def test_without_a_validation_set_its_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE)
 
