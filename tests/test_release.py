@@ -90,3 +90,21 @@ def test_nothing_is_published() -> None:
     for path in WORKFLOWS:
         words = path.read_text(encoding="utf-8").lower()
         assert not re.search(r"twine|pypi-publish|secrets\.|id-token", words), path
+
+
+def test_the_page_on_installation_lists_every_extra() -> None:
+    page = (PROJECT / "docs" / "installation.md").read_text(encoding="utf-8")
+    table = page.split("## Extras")[1].split("\n## ")[0]
+    listed = [
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
+    ]
+    assert sorted(listed) == sorted(CONFIG["options.extras_require"])
+
+
+def test_the_container_copies_only_what_is_there_and_installs_extras_that_exist() -> None:
+    text = (PROJECT / "Containerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    copied = [line.split()[1] for line in text.splitlines() if line.startswith("COPY ") and "--from" not in line]
+    assert copied == [".", "constraints.txt"]
+    assert all((PROJECT / name).exists() for name in copied)
+    (extras,) = re.findall(r"\.whl\)\[([\w,]+)\]", text)
+    assert set(extras.split(",")) <= set(CONFIG["options.extras_require"])
