@@ -242,12 +242,16 @@ def log_to_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_graph(recipe: Path, changes: Sequence[str], work: Path | None) -> Any:
-    """The graph of a recipe with `changes` (--set) applied. Raises StageError."""
+    """The graph of a recipe, a file or the name of one that comes with rcnn, with `changes` (--set) applied.
+
+    Raises StageError.
+    """
     from rcnn_cli.recipes.graph import Graph
+    from rcnn_cli.recipes.packaged import find_recipe
     from rcnn_cli.recipes.recipe import load_recipe
     from rcnn_cli.running.runner import work_folder
 
-    return Graph(load_recipe(recipe, changes), work_folder(work))
+    return Graph(load_recipe(find_recipe(recipe), changes), work_folder(work))
 
 
 def load_graphs(path: Path, work: Path) -> list[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rcnn_cli.commands.options import load_graph
 from rcnn_cli.experiments.grid import load_grid
 from rcnn_cli.recipes.copying import copy_recipe
 from rcnn_cli.recipes.packaged import find_recipe, packaged, packaged_folder, place_of_derived
@@ -80,6 +81,10 @@ def test_a_command_takes_a_name_outside_a_checkout(empty: Path, call: Call) -> N
     code, printed, said = call("inspect", "shapes")
     assert (code, '"name": "shapes"' in printed) == (0, True)
     assert f"taking the recipe that comes with rcnn, {SHAPES}" in said
+
+
+def test_python_takes_a_name_too(empty: Path) -> None:
+    assert load_graph(Path("shapes"), (), empty / "work").recipe.path == SHAPES
 
 
 def test_what_is_made_from_a_packaged_recipe_goes_into_the_current_folder(empty: Path) -> None:
