@@ -52,10 +52,10 @@ class TrainingLog:
         return row
 
     def add_validation(self, measured: Mapping[str, float]) -> dict[str, float]:
-        """Appends and returns what was measured on the validation set after the last step. Raises KeyError if a column
-        is missing from `measured`."""
+        """Appends and returns what was measured on the validation set after the last step, in float32, as a checkpoint
+        keeps it: what follows from it must not differ after a kill. Raises KeyError if a column is missing."""
         names = list(self.columns.validation_dtypes)[1:]
-        row = {self.columns.step: len(self), **{name: measured[name] for name in names}}
+        row = {self.columns.step: len(self), **{name: float(np.float32(measured[name])) for name in names}}
         self.validations.append(row)
         return row
 

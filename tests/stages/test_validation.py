@@ -161,6 +161,18 @@ def test_killed_after_every_step_it_comes_to_the_same_bits(tmp_path: Path, patie
     assert bytes_of(trained(tmp_path / "killed", validation)) == bytes_of(whole)
 
 
+def test_nearly_equal_losses_are_the_same_after_a_kill(tmp_path: Path) -> None:
+    """In float32 no loss is better than the first, and the training ends after step 6."""
+    losses = {step: 0.5 - step * 1e-12 for step in LOSSES}
+    validation: Validation[Fitting] = Validation(lambda trainer: measure(trainer, losses), every=2, patience=2)
+    whole = trained(tmp_path / "whole", validation)
+    assert len(read_log(whole, "network")["loss"]) == 6
+    for _ in range(6):
+        with pytest.raises(Killed):
+            trained(tmp_path / "killed", validation, Execution(progress=killed_after_a_step))
+    assert bytes_of(trained(tmp_path / "killed", validation)) == bytes_of(whole)
+
+
 def test_a_loss_that_is_not_finite_there(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="train-toy: the loss became NaN or infinite on the validation set after it"):
         trained(tmp_path / "cache", Validation(lambda trainer: measure(trainer, {2: math.nan}), every=2))
