@@ -45,8 +45,8 @@ EPILOG = """Examples:
 def cli(verbose: bool) -> None:
     """R-CNN as a pipeline of cached stages: every stage reads and writes HDF5 and resumes on its own.
 
-    A recipe, a TOML file, names the data, the network and the stages to run, with their settings. recipes/shapes.toml
-    is the demo.
+    A recipe, a TOML file, names the data, the network and the stages to run, with their settings. `rcnn recipes` lists
+    those that come with rcnn, which are also found by name: shapes is the demo.
     """
     set_up_logging(verbose)
 
