@@ -108,7 +108,7 @@ def memory_of(partition: Partition, cpus: int) -> int:
     """GiB that go with `cpus` cores on the node with the least memory for each core; 0 if Slurm does not know it."""
     if any(nodes.memory < SMALLEST for nodes in partition.nodes):
         return 0
-    return min(nodes.memory * cpus // max(1, nodes.cpus) for nodes in partition.nodes) // 1024
+    return max(1, min(nodes.memory * cpus // max(1, nodes.cpus) for nodes in partition.nodes) // 1024)
 
 
 def minutes_of(partition: Partition) -> int:
