@@ -228,7 +228,7 @@ def command(folder: Path) -> Path:
          ["@train"]),
         ("./rcnn run recipes/two.toml --set eval.coco = tr", "./rcnn run recipes/two.toml --set eval.coco=tr", "tr",
          ["true"]),
-        ("./rcnn run recipes/two.toml --set = eval.co", "./rcnn run recipes/two.toml --set=eval.co", "eval.co",
+        ("./rcnn run recipes/two.toml --set = eval.coc", "./rcnn run recipes/two.toml --set=eval.coc", "eval.coc",
          ["compopt -o nospace", "eval.coco="]),
         ("./rcnn run recipes/broken.toml --only x", "./rcnn run recipes/broken.toml --only x", "x", [""]),
     ],
