@@ -143,7 +143,7 @@ def reliability(name: str, calibration: Calibration) -> str:
 
 def obtained(name: str, calibration: Calibration) -> str:
     """The precision that chosen thresholds obtain on other images, against that asked for."""
-    return panel(f"obtained {name}", lambda ax: draw_obtained(ax, calibration, MUTED))
+    return panel(f"obtained {name}", lambda ax: draw_obtained(ax, calibration, MUTED, GROUND))
 
 
 def error_trend(name: str, counts: Mapping[str, Mapping[str, int]]) -> str:

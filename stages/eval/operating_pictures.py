@@ -156,13 +156,15 @@ def draw_reliability(ax: Any, calibration: Calibration, diagonal: str = MUTED) -
     ax.set(xlabel="probability, %", ylabel="precision, %")
 
 
-def draw_obtained(ax: Any, calibration: Calibration, diagonal: str = MUTED) -> None:
+def draw_obtained(ax: Any, calibration: Calibration, diagonal: str = MUTED, ground: str = "white") -> None:
     """Draws the precision that thresholds obtain on images not used to choose them, against that asked for; on the
     `diagonal` both are equal."""
     asked = [100 * one.asked for one in calibration.obtained]
     precision = [100 * one.precision for one in calibration.obtained]
     ax.plot([0, 100], [0, 100], color=diagonal, linewidth=0.8, linestyle=":")
     ax.plot(asked, precision, marker=".", linewidth=1.3, **line_of(FITTED_SERIES))
+    if np.isnan(precision).all():
+        say(ax, "no threshold reaches\nthese precisions", diagonal, ground)
     ax.set(xlim=(45, 95), ylim=(0, 102), xticks=asked, yticks=(0, 25, 50, 75, 100))
     ax.set(xlabel="precision asked for, %", ylabel="precision obtained, %")
 

@@ -100,4 +100,5 @@ def test_calibration_can_be_read(probabilities: bool, tmp_path: Path, drawn: lis
     none = np.zeros(0, bool)
     nothing = measure_calibration(np.zeros(0), none, np.zeros(0, int), none, 0, probabilities)
     plot_calibration(nothing, tmp_path / "calibration.png")
+    assert "no threshold reaches\nthese precisions" in [text for text, _ in texts_of(drawn[1])]
     assert any(text.startswith("cross-fitted: D-ECE - %") for text, _ in texts_of(drawn[1]))
