@@ -73,6 +73,8 @@ def proposals(name: str, objects: int) -> Measured:
 TWENTY = {name: curve(number % 3, 40 * number) for number, name in enumerate(CLASSES)}
 SIX = dict(list(TWENTY.items())[:6])
 COLUMNS = LogColumns("epoch", losses=("loss",), accuracies=("accuracy",))
+VALIDATED = LogColumns("epoch", losses=("loss",), accuracies=("accuracy",), validated=("mAP",))
+VALIDATIONS = {"epoch": [2, 4], "loss": [0.4, 0.3], "accuracy": [0.5, 0.6], "mAP": [0.01, 0.02]}
 LOG: dict[str, list[float]] = {
     "epoch": [1, 2, 3],
     "loss": [0.0, 0.0, 0.0],
@@ -96,6 +98,7 @@ PLOTS: dict[str, Callable[[Path], object]] = {
     "recall": lambda path: plot_recall([proposals("x" * 200, 30), proposals("windows", 30)], path),
     "recall of nothing": lambda path: plot_recall([proposals("windows", 0)], path),
     "training": lambda path: plot_log(LOG, COLUMNS, path),
+    "training with a validation set": lambda path: plot_log(LOG, VALIDATED, path, VALIDATIONS),
     "training of one epoch": lambda path: plot_log({name: column[:1] for name, column in LOG.items()}, COLUMNS, path),
     "report: curve": lambda _: charts.precision_recall("x", {0: curve(1, 50), 1: curve(0, 9)}),
     "report: errors": lambda _: charts.error_trend("x", diagnosis(SHORT, 0.01)["trends"]["all classes"]),

@@ -204,7 +204,7 @@ def plot_log(log: Log, columns: LogColumns, path: Path, validations: Log | None 
     shares = columns.shares if validations else columns.accuracies
     panels = {"loss": (columns.losses, 3.0), "accuracy": (shares, 3.0), "learning rate": (("learning_rate",), 1.3)}
     shown = {label: names for label, (names, _) in panels.items() if names}
-    figure = new_figure(7, 6.5)
+    figure = new_figure(9 if validations else 7, 6.5)
     axes = figure.subplots(len(shown), 1, sharex=True, height_ratios=[panels[label][1] for label in shown])
     for ax, (label, names) in zip(axes, shown.items(), strict=True):
         draw_panel(ax, log, columns.step, names, validations or {})
@@ -228,7 +228,8 @@ def draw_panel(ax: Any, log: Log, step: str, names: Sequence[str], validations: 
         ax.plot(steps, values, marker=marker, linewidth=1.3, **line_of(number))
         ax.lines[-1].set_label(name)
     if len(ax.lines) > 1:
-        ax.legend(frameon=False, fontsize=9)
+        beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if validations else {}
+        ax.legend(frameon=False, fontsize=9, **beside)
     ax.grid(alpha=0.25)
 
 
@@ -241,4 +242,4 @@ def curves(
         yield name.replace("_", " "), number, (steps, means), "." if len(means) < 20 else ""
     for number, name in enumerate((name for name in names if name in validations), len(logged)):
         points = np.asarray(validations[step], np.float64), np.asarray(validations[name], np.float64)
-        yield f"{name.replace('_', ' ')}, validation", number, points, "o"
+        yield f"{name.replace('_', ' ')}, validation", number, points, "."
