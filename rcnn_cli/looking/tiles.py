@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from rcnn_cli.looking.image_detector import ImageDetector
 from stages.contract.errors import StageError
 from stages.detections import Detections
@@ -56,5 +58,8 @@ def detect_in_tiles(
         )
     if tiling.whole:
         tiles.append((0, 0, width, height))
-    found = [(tile, detector.detect(pixels[tile[1] : tile[3], tile[0] : tile[2]], name, path)) for tile in tiles]
+    found = []
+    for tile in tiles:
+        x1, y1, x2, y2 = tile
+        found.append((tile, detector.detect(np.ascontiguousarray(pixels[y1:y2, x1:x2]), name, path)))
     return merge_tiles(found, width, height, detector.suppression, detector.showing.cuts)
