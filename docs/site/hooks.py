@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 from docs.site.generated_pages import generated_pages
@@ -17,6 +19,8 @@ FROM_TOP = {"CONTRIBUTING.md": "reference/contributing.md", "CHANGELOG.md": "ref
 ON_SITE = {"README.md": "index.md", **FROM_TOP}
 """Where links to files of the top folder lead."""
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
+CODE = re.compile(r"(<pre.*?</pre>|<code.*?</code>)", re.DOTALL)
+FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n<>]+)\$")
 FENCE = re.compile(r"^```(\w+) title=(\S+).*$", re.MULTILINE)
 
 
@@ -45,3 +49,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return posixpath.relpath(ON_SITE[name], folder or ".") if name in ON_SITE else match[1]
 
     return LINK.sub(on_site, markdown)
+
+
+def on_page_content(content: str, page: Any, **_: Any) -> str:
+    """Draws the formulas of notebooks, $...$ and $$...$$ outside code, as MathML, which browsers need no script for."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return content
+    return "".join(part if part.startswith(("<pre", "<code")) else with_formulas(part) for part in CODE.split(content))
+
+
+def with_formulas(content: str) -> str:
+    """HTML without code, its LaTeX as MathML."""
+    return FORMULA.sub(
+        lambda match: convert(html.unescape(match[1] or match[2]), display="block" if match[1] else "inline"), content
+    )
