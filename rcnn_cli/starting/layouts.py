@@ -39,12 +39,14 @@ class Place:
     stem: str
 
     def reference(self, path: Path) -> str:
-        """The path as a recipe in that folder names it, by the way from there. Raises StageError if it cannot be in a
-        source."""
-        relative = Path(os.path.relpath(path.resolve(), self.folder.resolve())).as_posix()
-        if odd := next((letter for letter in ":$" if letter in relative), None):
+        """The path as a recipe in that folder names it: by the way from there, unless it is absolute. Raises StageError
+        if it cannot be in a source."""
+        named = path.as_posix() if path.is_absolute() else path_from(self.folder, path)
+        if odd := next((letter for letter in ":$" if letter in named), None):
             raise StageError(f"{path}: has '{odd}' in its name, which a recipe cannot express; rename it")
-        return RECIPE_FOLDER if relative == "." else f"{RECIPE_FOLDER}/{relative}"
+        if path.is_absolute():
+            return named
+        return RECIPE_FOLDER if named == "." else f"{RECIPE_FOLDER}/{named}"
 
     def list_name(self, split: str) -> str:
         """The name of a list of images."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.files import cannot
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import LONGEST, build_recipe
@@ -20,6 +21,7 @@ from rcnn_cli.starting.search import TEST, TRAIN, VAL, Search
 from rcnn_cli.starting.sizing import fitted, largest, tried
 from rcnn_cli.starting.systems import SYSTEMS, Sizes, backbone, recipe_text
 from rcnn_cli.starting.trial import ITERATIONS, trial
+from stages.contract.errors import StageError
 from stages.datasets.listing import Listing
 from stages.file_names import file_name
 from stages.images.reading import SUFFIXES
@@ -65,6 +67,7 @@ def start(folder: Path, output: Path, work: Path, wish: Wish, options_for: Optio
     written = layout.written(parts, place)
     folder_of_recipe.check(written.files)
     say_replaced(output, name, written.files, say)
+    made(output)
     for file, text in written.files.items():
         folder_of_recipe.write(file, text)
     fit = Fit(output / name, search.folder, written, len(parts[TRAIN].image_ids), wish)
@@ -74,6 +77,14 @@ def start(folder: Path, output: Path, work: Path, wish: Wish, options_for: Optio
     path = shlex.quote(str(output / name))
     say(f"A run will take about {duration(seconds)} on this machine. Next:\n  rcnn run {path}")
     return True
+
+
+def made(folder: Path) -> None:
+    """Makes the folder, by way of which the recipe names others. Raises StageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageError(f"-o {folder}: " + cannot("be created as a folder", error, "choose another place")) from error
 
 
 def say_replaced(output: Path, name: str, files: Mapping[str, str], say: Say) -> None:

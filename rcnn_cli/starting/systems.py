@@ -124,7 +124,8 @@ def fast_tables(network: Backbone, sizes: Sizes) -> str:
 max_boxes = {sizes.boxes}
 
 {training_maps(network, [sizes.side], sizes.longest)}
-# The region head: two new fully connected layers, class scores and box deltas.
+# The region head: two new fully connected layers, class scores and box deltas. To watch its mAP on other images while
+# it learns, and to stop it in time, add validation = "val" to its inputs (docs/logs.md).
 [train-fast]
 inputs = {{ maps = "maps-train" }}
 {schedule(network, sizes, [sizes.side], sizes.longest)}{region_head(network)}
@@ -137,7 +138,8 @@ def faster_tables(network: Backbone, sizes: Sizes) -> str:
     scales = [*network.scales]
     return f"""\
 {training_maps(network, [sizes.side], sizes.longest)}
-# A region proposal network and a region head, trained at once.
+# A region proposal network and a region head, trained at once. To watch its mAP on other images while it learns, and
+# to stop it in time, add validation = "val" to its inputs (docs/logs.md).
 [train-joint]
 inputs = {{ maps = "maps-train" }}
 {schedule(network, sizes, [sizes.side], sizes.longest)}scales = {scales}
@@ -191,7 +193,8 @@ def training_maps(network: Backbone, sides: list[int], longest: int, border: int
     """The maps of the training images, kept."""
     source = "pretrain" if network is DRAWN else "network"
     return f"""\
-# The trunk's maps of the training images, mirrored too, are computed once and kept.
+# The trunk's maps of the training images, mirrored too, are computed once and kept. Augmentation needs images in their
+# place: without this table, and `maps` below, the trunk runs in each iteration (docs/training.md); a GPU has the time.
 [maps-train]
 stage = "maps"
 {whole_images(sides, longest, border)}mirrored = true

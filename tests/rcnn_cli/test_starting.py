@@ -78,6 +78,17 @@ def test_each_layout_becomes_a_recipe_with_the_same_objects(rcnn: Rcnn, layout: 
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("layout", ["voc_with_lists", "coco", "yolo_yaml"])
+def test_a_new_folder_for_the_recipe_and_a_path_from_the_root(rcnn: Rcnn, layout: str, tmp_path: Path) -> None:
+    make(LAYOUTS[layout])
+    for number, folder in enumerate(("photos", tmp_path / "photos")):
+        place = Path(f"some/new{number}")
+        code, _, error = rcnn("init", folder, "-o", place)
+        assert code == 0, error
+        assert (f"{tmp_path}" in (place / "photos-rcnn.toml").read_text()) == bool(number)
+        assert sum(map(len, datasets(f"{place}/photos-rcnn.toml").values())) == len(IDS)
+
+
 @pytest.mark.parametrize("layout", ["voc_with_lists", "xml_in_splits", "yolo_yaml"])
 def test_a_division_of_the_folder_stays(rcnn: Rcnn, layout: str) -> None:
     code, said, _ = rcnn("init", make(LAYOUTS[layout]))
