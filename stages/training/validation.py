@@ -1,4 +1,4 @@
-"""Validation while training, and early stopping (Prechelt, Early Stopping - But When?, 1998).
+"""Validation while training, and early stopping (Goodfellow, Bengio and Courville, Deep Learning, algorithm 7.1).
 
 A validation changes nothing of the training: weights, random numbers and the batches that follow are those of a
 training that is not validated. When to stop, and which weights are the best, follows from the log alone, so that a

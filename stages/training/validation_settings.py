@@ -53,7 +53,7 @@ def patience_setting() -> Any:
         "best weights are kept. 0: it never stops, and the last are kept.",
         at_least=0,
         later=True,
-        source="ours; Prechelt 1998, Early Stopping - But When?, criterion UP",
+        source="ours; Goodfellow et al., Deep Learning, algorithm 7.1",
     )
 
 
