@@ -40,6 +40,8 @@ MATHEMATICS: dict[str, dict[str, tuple[str, ...]]] = {
     "Evaluation": {
         "stages.eval.average_precision": (),
         "stages.eval.operating_points": (),
+        "stages.eval.confusion": (),
+        "stages.eval.calibration": (),
         "stages.diagnose.false_positives": (),
     },
 }
