@@ -18,7 +18,7 @@ SYSTEMS = ("rcnn", "fast", "faster", "overfeat")
 @click.option(
     "--system",
     type=click.Choice(SYSTEMS),
-    default="rcnn",
+    default="fast",
     show_default=True,
     help="R-CNN, Fast R-CNN, Faster R-CNN (trained jointly) or OverFeat.",
 )

@@ -68,8 +68,8 @@ def test_each_layout_becomes_a_recipe_with_the_same_objects(rcnn: Rcnn, layout: 
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     code, said, _ = rcnn("init", folder)
     assert code == 0, said
-    assert "Next:\n  rcnn run photos-rcnn.toml" in said
-    found = datasets("photos-rcnn.toml")
+    assert "Next:\n  rcnn run photos-fast.toml" in said
+    found = datasets("photos-fast.toml")
     ids = [Path(image_id).name for dataset in found.values() for image_id in boxes(dataset)]
     assert sorted(ids) == list(IDS)
     names = {"cat": "class-0", "dog": "class-1"} if layout == "yolo_beside" else {"cat": "cat", "dog": "dog"}
@@ -85,8 +85,8 @@ def test_a_new_folder_for_the_recipe_and_a_path_from_the_root(rcnn: Rcnn, layout
         place = Path(f"some/new{number}")
         code, _, error = rcnn("init", folder, "-o", place)
         assert code == 0, error
-        assert (f"{tmp_path}" in (place / "photos-rcnn.toml").read_text()) == bool(number)
-        assert sum(map(len, datasets(f"{place}/photos-rcnn.toml").values())) == len(IDS)
+        assert (f"{tmp_path}" in (place / "photos-fast.toml").read_text()) == bool(number)
+        assert sum(map(len, datasets(f"{place}/photos-fast.toml").values())) == len(IDS)
 
 
 @pytest.mark.parametrize("layout", ["voc_with_lists", "xml_in_splits", "yolo_yaml"])
@@ -94,7 +94,7 @@ def test_a_division_of_the_folder_stays(rcnn: Rcnn, layout: str) -> None:
     code, said, _ = rcnn("init", make(LAYOUTS[layout]))
     assert code == 0
     assert "Divided as in the folder: " in said
-    found = datasets("photos-rcnn.toml")
+    found = datasets("photos-fast.toml")
     assert "--fractions" not in said
     if layout == "yolo_yaml":
         assert "there is no test set, so results will be measured on val" in said
@@ -107,12 +107,12 @@ def test_a_division_of_the_folder_stays(rcnn: Rcnn, layout: str) -> None:
 def test_a_list_that_other_recipes_name_is_not_changed_in_silence(rcnn: Rcnn) -> None:
     make(yolo)
     rcnn("init", "photos")
-    code, said, _ = rcnn("init", "photos", "--system", "fast")
+    code, said, _ = rcnn("init", "photos", "--system", "rcnn")
     assert code == 0
     assert "change" not in said
-    _, said, _ = rcnn("init", "photos", "--system", "fast", "--seed", "7")
+    _, said, _ = rcnn("init", "photos", "--system", "rcnn", "--seed", "7")
     assert (
-        "Note: photos-train.txt, photos-val.txt, photos-test.txt change, and with it what photos-rcnn.toml is about"
+        "Note: photos-train.txt, photos-val.txt, photos-test.txt change, and with it what photos-fast.toml is about"
         in said
     )
 
@@ -130,13 +130,13 @@ def test_a_data_yaml_with_a_fault_is_named(rcnn: Rcnn) -> None:
 def test_the_division_is_even_and_the_seed_decides(rcnn: Rcnn) -> None:
     make(yolo)
     rcnn("init", "photos")
-    first = {name: boxes(dataset) for name, dataset in datasets("photos-rcnn.toml").items()}
+    first = {name: boxes(dataset) for name, dataset in datasets("photos-fast.toml").items()}
     assert {name: len(one) for name, one in first.items()} == {"train": 8, "val": 2, "test": 2}
     assert Counter(name for name, _ in first["train"].values()) == {"cat": 4, "dog": 4}
     rcnn("init", "photos")
-    assert {name: boxes(dataset) for name, dataset in datasets("photos-rcnn.toml").items()} == first
+    assert {name: boxes(dataset) for name, dataset in datasets("photos-fast.toml").items()} == first
     rcnn("init", "photos", "--seed", "1", "--fractions", "0.5,0,0.5")
-    second = datasets("photos-rcnn.toml")
+    second = datasets("photos-fast.toml")
     assert {name: len(dataset) for name, dataset in second.items()} == {"train": 6, "test": 6}
 
 
@@ -149,7 +149,7 @@ def test_copies_stay_together(rcnn: Rcnn) -> None:
     code, said, _ = rcnn("init", folder)
     assert code == 0
     assert "Note: 6 images are copies or near-duplicates of others and stay together: 00 = 20, 01 = 21, 02 = 22" in said
-    split_of = {one: name for name, dataset in datasets("photos-rcnn.toml").items() for one in dataset.image_ids}
+    split_of = {one: name for name, dataset in datasets("photos-fast.toml").items() for one in dataset.image_ids}
     assert all(split_of[one] == split_of[other] for one, other in (("00", "20"), ("01", "21"), ("02", "22")))
 
 
@@ -181,16 +181,16 @@ def test_what_is_wrong_is_said_and_left_out(rcnn: Rcnn) -> None:
     assert "1 image left out, as they have no annotation file: 30.png" in said
     assert "'Cat' (1 object) may be 'cat' (5) misspelt" in said
     assert "few objects of Cat 1, cat 5, dog 5" in said
-    assert sum(map(len, datasets("photos-rcnn.toml").values())) == 10
+    assert sum(map(len, datasets("photos-fast.toml").values())) == 10
     code, said, _ = rcnn("init", folder, "--unannotated", "background")
-    assert sum(map(len, datasets("photos-rcnn.toml").values())) == 11
+    assert sum(map(len, datasets("photos-fast.toml").values())) == 11
 
 
 def test_chosen_classes(rcnn: Rcnn) -> None:
     make(voc)
     code, said, _ = rcnn("init", "photos", "--classes", "dog")
     assert code == 0
-    assert {dataset.classes for dataset in datasets("photos-rcnn.toml").values()} == {("dog",)}
+    assert {dataset.classes for dataset in datasets("photos-fast.toml").values()} == {("dog",)}
     assert "6 objects are of classes that are not listed, left out: cat 6" in said
     code, _, error = rcnn("init", "photos", "--classes", "dgo")
     assert (code, error) == (2, "rcnn: --classes: photos has no object of class 'dgo', did you mean 'dog'?\n")
@@ -201,7 +201,7 @@ def test_classes_name_the_numbers_of_labels(rcnn: Rcnn) -> None:
     _, said, _ = rcnn("init", "photos")
     assert "no file names the classes, so they are called class-0, class-1" in said
     rcnn("init", "photos", "--classes", "tabby,hound")
-    assert datasets("photos-rcnn.toml")["train"].classes == ("tabby", "hound")
+    assert datasets("photos-fast.toml")["train"].classes == ("tabby", "hound")
     code, _, error = rcnn("init", "photos", "--classes", "tabby")
     assert code == 2
     assert "names 1 class, but the labels have the numbers 0 to 1" in error
@@ -219,16 +219,16 @@ def test_images_alone_get_advice_and_no_recipe(rcnn: Rcnn) -> None:
 def test_an_edited_recipe_stays(rcnn: Rcnn) -> None:
     make(yolo)
     rcnn("init", "photos")
-    recipe = Path("photos-rcnn.toml")
+    recipe = Path("photos-fast.toml")
     recipe.write_text(recipe.read_text().replace("[diagnose]", "# not this\n"))
     edited = recipe.read_text()
     code, _, error = rcnn("init", "photos")
     assert code == 2
-    assert "photos-rcnn.toml: already exists and was not written by rcnn, or has changed since" in error
+    assert "photos-fast.toml: already exists and was not written by rcnn, or has changed since" in error
     assert recipe.read_text() == edited
     code, _, _ = rcnn("init", "photos", "-o", "elsewhere")
     assert code == 0
-    assert len(datasets("elsewhere/photos-rcnn.toml")["train"]) == 8
+    assert len(datasets("elsewhere/photos-fast.toml")["train"]) == 8
 
 
 def test_an_archive_with_a_folder_at_its_top(rcnn: Rcnn) -> None:
@@ -237,7 +237,7 @@ def test_an_archive_with_a_folder_at_its_top(rcnn: Rcnn) -> None:
     code, said, _ = rcnn("init", "unpacked")
     assert code == 0
     assert said.startswith("unpacked/birds: YOLO labels, classes from classes.txt; 12 images, 2 classes")
-    assert Path("birds-rcnn.toml").exists()
+    assert Path("birds-fast.toml").exists()
 
 
 @pytest.mark.parametrize(
