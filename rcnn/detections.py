@@ -41,7 +41,7 @@ class Detection:
         precision: the share of true detections among those of the class that score at least as much, on the images that
             the detector was evaluated on; nan without an evaluation.
         box: (x1, y1, x2, y2) in pixels of the image, zero-based, half-open: width = x2 - x1.
-        drawn: whether a picture shows it.
+        good_enough: whether it scores as much as the detector was told to ask for.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Detection:
     score: float
     precision: float
     box: tuple[float, float, float, float]
-    drawn: bool
+    good_enough: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,8 @@ class Detections:
         scores: float32 [n].
         labels: int32 [n], indices of `classes`.
         precision: float64 [n], the precision of each detection's class at its score, as evaluated; nan if unknown.
-        drawn: bool [n], whether a picture shows a detection.
+        drawn: bool [n], whether a picture shows a detection: those that are `good_enough`; where none is, the three
+            best, in thin lines.
         classes: the names of all the detector's classes.
         image: the pixels, uint8 [H, W, 3] RGB, upright.
         name: what the image is called: its file's stem, unless it was given a name.
@@ -99,6 +100,11 @@ class Detections:
         """(width, height) of the image in pixels."""
         height, width = self.image.shape[:2]
         return width, height
+
+    @property
+    def good_enough(self) -> NDArray[np.bool_]:
+        """Which score at least as much as the detector was told to ask for (`Detector.rule`): bool [n]."""
+        return np.asarray(self.scores >= self.showing.cuts[self.labels])
 
     @property
     def names(self) -> list[str]:
@@ -145,19 +151,19 @@ class Detections:
             score=shortest(self.scores[row]),
             precision=float(self.precision[row]),
             box=(x1, y1, x2, y2),
-            drawn=bool(self.drawn[row]),
+            good_enough=bool(self.good_enough[row]),
         )
 
     def to_pandas(self) -> DataFrame:
         """A table with a row for each detection: `image` (its name), `class`, `label`, `score`, `precision` (NaN if
-        unknown), `x1`, `y1`, `x2`, `y2` in pixels, `drawn`.
+        unknown), `x1`, `y1`, `x2`, `y2` in pixels, `good_enough`.
 
         Raises Error where pandas is not installed.
         """
         corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
         numbers = {"label": self.labels, "score": self.scores, "precision": self.precision}
         named = {"image": [self.name] * len(self), "class": self.names}
-        table: DataFrame = pandas().DataFrame({**named, **numbers, **corners, "drawn": self.drawn})
+        table: DataFrame = pandas().DataFrame({**named, **numbers, **corners, "good_enough": self.good_enough})
         return table
 
     def to_coco(
@@ -219,5 +225,5 @@ class Detections:
         width, height = self.size
         first = ", ".join(f"{one.name} {one.score:.2f}" for one in self[:LISTED])
         more = ", ..." if len(self) > LISTED else ""
-        found = f"{len(self)} ({int(self.drawn.sum())} drawn): {first}{more}" if len(self) else "none"
+        found = f"{len(self)} ({int(self.good_enough.sum())} good enough): {first}{more}" if len(self) else "none"
         return f"<Detections in {self.name}, {width} x {height}: {found}>"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcnn.detections import Detections
+from rcnn.graphs import graph_of
 from rcnn.pixels import picture_of
-from rcnn.wording import as_changes, in_python
-from rcnn_cli.commands.options import load_graph, make_options
+from rcnn.wording import in_python
+from rcnn_cli.commands.options import make_options
 from rcnn_cli.exporting.model_file import detector_of_file, is_model_file, read_card
 from rcnn_cli.looking.image_detector import ImageDetector
 from rcnn_cli.looking.prediction import Wish, wished_detector
@@ -85,9 +86,9 @@ def load(
     """The detector that a recipe trained: its graph, computed on demand for other images.
 
     Args:
-        recipe: the path of a recipe whose caches are complete (`rcnn run` or `run` completes them), or of a file that
-            `rcnn export` wrote (.safetensors), which needs neither recipe nor caches: `work`, `detector`,
-            `thresholds` and `changes` are for recipes alone.
+        recipe: a recipe whose caches are complete (`rcnn run` or `run` completes them): its path, or the name of one
+            that comes with rcnn. Or a file that `rcnn export` wrote (.safetensors), which needs neither recipe nor
+            caches: `work`, `detector`, `thresholds` and `changes` are for recipes alone.
         work: the folder of caches; by default $RCNN_WORK, else `work` in the current folder.
         detector: the detect table to use; by default [detect], else the first in the recipe.
         threshold: draw detections with at least this score.
@@ -108,7 +109,7 @@ def load(
             check_of_recipes(Path(recipe), work=work, detector=detector, thresholds=thresholds, changes=changes)
             execution = make_options(list(read_card(Path(recipe)).nodes), device=device, jobs=1).execution
             return Detector(detector_of_file(Path(recipe), execution, threshold, precision))
-        graph = load_graph(Path(recipe), as_changes(changes), None if work is None else Path(work))
+        graph = graph_of(recipe, work, changes)
         node = detector_node(graph, detector)
         execution = make_options(list(node.image_path()), device=device, jobs=1).execution
         return Detector(wished_detector(graph, execution, wish))

@@ -36,6 +36,10 @@ def picture_of(image: Any, name: str | None = None) -> Picture:
         path = Path(image)
         if ADDRESS.match(os.fspath(image)):
             raise BadImage(image, "is a URL, and rcnn downloads no images", "download it and give the file's path")
+        if not path.exists():
+            raise BadImage(image, "does not exist", "check the path")
+        if path.is_dir():
+            raise BadImage(image, "is a folder, not an image", "give the files in it one at a time")
         return Picture(read_image(path), name or path.stem, path)
     if isinstance(image, Image.Image):
         return pillow_picture(image, name)

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache import CacheError, Column, Reader
+from cache import CacheError, CacheState, Column, IncompleteCache, Reader
 from cache import open as open_cache
 from rcnn.frames import fits, pandas, table_columns
+from rcnn.graphs import graph_of
 from rcnn.provenance import Provenance, provenance_of
-from rcnn.wording import as_changes, in_python
-from rcnn_cli.commands.options import load_graph
+from rcnn.wording import in_python
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.running.runner import check_readable
 from stages.contract.errors import StageError
@@ -153,7 +153,7 @@ class Rows(Mapping[str, Row]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def array(self, column: str, ids: Sequence[str] | None = None) -> np.ndarray:
+    def array(self, column: str, ids: Sequence[str] | str | None = None) -> np.ndarray:
         """All values of a column, [rows, ...], those of all items (or of `ids`, in this order) one after another.
 
         Of a column with one row per item, [items, ...]. It is in memory as a whole: fc7 of 2,000 proposals in each of
@@ -162,7 +162,7 @@ class Rows(Mapping[str, Row]):
         import numpy as np
 
         check_column(self.reader, column)
-        chosen = self.ids if ids is None else ids
+        chosen = self.ids if ids is None else as_list(ids)
         values = [self[item_id][column] for item_id in chosen]
         if self.reader.schema.prefix_of(column) is None:
             values = [value[None] for value in values]
@@ -184,7 +184,11 @@ class Rows(Mapping[str, Row]):
         return self.images(self[image_id].id)
 
     def to_pandas(
-        self, columns: Sequence[str] | None = None, *, table: str | None = None, ids: Sequence[str] | None = None
+        self,
+        columns: Sequence[str] | str | None = None,
+        *,
+        table: str | None = None,
+        ids: Sequence[str] | str | None = None,
     ) -> DataFrame:
         """A table of columns whose rows are one number or a vector of at most 8.
 
@@ -204,8 +208,8 @@ class Rows(Mapping[str, Row]):
         """
         frames = pandas()
         prefix = self.prefix_of_table(table)
-        chosen = self.chosen_columns(columns, prefix)
-        own = self.ids if ids is None else tuple(ids)
+        chosen = self.chosen_columns(None if columns is None else as_list(columns), prefix)
+        own = self.ids if ids is None else as_list(ids)
         named = {column: self.names[names] for column, names in NAMED_BY.items() if names in self.names}
         values: dict[str, Any] = {}
         for full in chosen:
@@ -265,6 +269,11 @@ class Rows(Mapping[str, Row]):
         return f"<Rows of {made.stage}{table} {made.key}: {len(self):,} × {self.item}; {listed(tuple(self.columns))}>"
 
 
+def as_list(names: Sequence[str] | str) -> Sequence[str]:
+    """Several names, or a single one, as a list."""
+    return [names] if isinstance(names, str) else list(names)
+
+
 def listed(columns: Sequence[str]) -> str:
     """The columns of a cache on a line: the first of many."""
     more = len(columns) - LISTED
@@ -292,7 +301,7 @@ def open_rows(
         rcnn.open("recipes/shapes.toml", "detect", split="test")
 
     Args:
-        cache: the folder of a cache, or a recipe.
+        cache: the folder of a cache; or a recipe, by its path or, if it comes with rcnn, by its name.
         table: with a recipe, the table whose cache to open, or the cache's name as in `rcnn status` ("detect@test").
         split: with a recipe, the dataset, if the table is used on several.
         work: with a recipe, the folder of caches; by default $RCNN_WORK, else `work` in the current folder.
@@ -309,9 +318,13 @@ def open_rows(
             )
         if split is not None or work is not None or changes is not None:
             raise StageError(f"{path}: is a cache's folder; split, work and changes are for a recipe and its table")
+        if CacheState(path.parent if path.is_file() else path).plan is None:
+            raise IncompleteCache(
+                f"{cache}: is not a cache; `rcnn cache ls` lists all, rcnn.open(recipe, table) opens one"
+            )
         return Rows(open_cache(path))
     with in_python():
-        graph = load_graph(path, as_changes(changes), None if work is None else Path(work))
+        graph = graph_of(path, work, changes)
         node = only_node(graph, table, split)
         check_readable(graph, node, "to read its rows")
         return Rows.of(graph, node)

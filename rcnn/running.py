@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from rcnn.graphs import graph_of
 from rcnn.rows import Rows
-from rcnn.wording import as_changes, in_python
-from rcnn_cli.commands.options import load_graph, make_options
+from rcnn.wording import in_python
+from rcnn_cli.commands.options import make_options
 from rcnn_cli.running.runner import complete, run_nodes
 from rcnn_cli.running.splits import warn_of_shared_images
 
@@ -29,7 +29,7 @@ def run(
     logger "rcnn": `logging.basicConfig(level="INFO")` shows them.
 
     Args:
-        recipe: the path of a recipe.
+        recipe: the path of a recipe, or the name of one that comes with rcnn.
         work: the folder of caches; by default $RCNN_WORK, else `work` in the current folder.
         changes: values of the recipe to override, {"train-svm.C": 0.01}, as with `--set` on the command line.
         device: where networks run: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
@@ -41,7 +41,7 @@ def run(
     Raises Error for a recipe, setting, dataset or device that cannot be used, and for a full or damaged disk.
     """
     with in_python():
-        graph = load_graph(Path(recipe), as_changes(changes), None if work is None else Path(work))
+        graph = graph_of(recipe, work, changes)
         graph.check()
         graph.open_own_data()
         nodes = graph.caches()

@@ -37,7 +37,7 @@ def test_best_first_with_what_is_drawn() -> None:
     detections = made()
     assert detections.scores.tolist() == [0.75, 0.25, -1.0]
     assert detections.names == ["dog", "cat", "cat"]
-    assert detections.drawn.tolist() == [True, False, False]
+    assert detections.drawn.tolist() == detections.good_enough.tolist() == [True, False, False]
     np.testing.assert_array_equal(detections.boxes, BOXES[[2, 0, 1]])
     assert detections.size == (32, 24)
     assert np.isnan(detections.precision).all()
@@ -65,6 +65,7 @@ def test_some_of_them() -> None:
     assert detections[detections.scores > 0].names == ["dog", "cat"]
     assert detections[1:].names == detections[[1, 2]].names == ["cat", "cat"]
     assert len(detections[[]]) == 0
+    assert cats.good_enough.tolist() == [False, False]
     assert cats.drawn.tolist() == [True, True]  # none is good enough: the best are drawn in thin lines
     with pytest.raises(StageError, match="'cta': is not a class of this detector, did you mean 'cat'"):
         detections["cta"]
@@ -80,12 +81,12 @@ def test_none() -> None:
 
 
 def test_a_line_of_text() -> None:
-    assert repr(made()) == "<Detections in photo, 32 x 24: 3 (1 drawn): dog 0.75, cat 0.25, cat -1.00>"
+    assert repr(made()) == "<Detections in photo, 32 x 24: 3 (1 good enough): dog 0.75, cat 0.25, cat -1.00>"
 
 
 def test_a_table() -> None:
     table = made().to_pandas()
-    assert list(table) == ["image", "class", "label", "score", "precision", "x1", "y1", "x2", "y2", "drawn"]
+    assert list(table) == ["image", "class", "label", "score", "precision", "x1", "y1", "x2", "y2", "good_enough"]
     assert table["class"].tolist() == ["dog", "cat", "cat"]
     assert table[["x1", "y1", "x2", "y2"]].to_numpy(np.float32).tolist() == BOXES[[2, 0, 1]].tolist()
     assert table.image.unique().tolist() == ["photo"]

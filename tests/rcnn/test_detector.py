@@ -106,7 +106,7 @@ def test_a_file_of_thresholds(detector: Detector, small: Path, photo: Path, tmp_
     file.write_text("[thresholds]\n" + "".join(f"{name} = {score!r}\n" for name, score in scores.items()))
     found = rcnn.load(small / "small.toml", work=small / "work", thresholds=file)(photo)
     of_class = [one for one in found if one.name == best.name]
-    assert [one for one in found if one.drawn] == [one for one in of_class if one.score >= best.score]
+    assert [one for one in found if one.good_enough] == [one for one in of_class if one.score >= best.score]
     assert best.score in [one.score for one in of_class]
 
 

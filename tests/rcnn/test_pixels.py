@@ -82,8 +82,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "nothing": (None, "is of type NoneType"),
     "bytes": (b"\x89PNG", "is of type bytes"),
     "an address": ("https://example.org/a.jpg", "is a URL, and rcnn downloads no images"),
-    "no file": ("nowhere/a.jpg", r"nowhere/a\.jpg: does not exist"),
-    "a folder": (".", "is a folder, not an image"),
+    "no file": ("nowhere/a.jpg", r"nowhere/a\.jpg: does not exist; check the path"),
+    "a folder": (".", "is a folder, not an image; give the files in it one at a time"),
     "an image without pixels": (Image.new("RGB", (0, 3)), r"has no pixels \(0 x 3\)"),
 }
 

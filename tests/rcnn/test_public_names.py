@@ -47,11 +47,11 @@ ARGUMENTS = {
 """Those that are given by name alone have a star."""
 PROPERTIES = {
     "Detector": ("classes", "origin", "rule", "score"),
-    "Detections": ("names", "size"),
+    "Detections": ("good_enough", "names", "size"),
     "Rows": ("columns", "folder", "ids", "item", "names", "provenance", "settings", "summary"),
 }
 FIELDS = {
-    "Detection": ("name", "label", "score", "precision", "box", "drawn"),
+    "Detection": ("name", "label", "score", "precision", "box", "good_enough"),
     "Detections": ("boxes", "scores", "labels", "precision", "drawn", "classes", "image", "name", "path", "showing"),
     "Provenance": (
         "stage", "table", "split", "key", "inputs", "libraries", "versions", "recipe", "command", "started", "finished",

@@ -71,6 +71,8 @@ def test_some_items_in_the_order_asked_for(small: Path) -> None:
         rows.array("score", two), np.concatenate([rows[two[0]]["score"], rows[two[1]]["score"]])
     )
     assert rows.array("score", []).shape == (0,)
+    np.testing.assert_array_equal(rows.array("score", two[0]), rows[two[0]]["score"])
+    assert rows.to_pandas("score", ids=two[0])["score"].tolist() == rows[two[0]]["score"].tolist()
     table = rows.to_pandas(ids=two)
     assert list(dict.fromkeys(table.index.get_level_values("image"))) == [one for one in two if len(rows[one]["score"])]
     np.testing.assert_array_equal(table.score, rows.array("score", two))
@@ -196,7 +198,7 @@ def bad_calls(small: Path) -> dict[str, tuple[tuple[Any, ...], dict[str, Any], s
     """What cannot be opened, and what is said."""
     recipe, work = small / "small.toml", {"work": small / "work"}
     return {
-        "no folder": (("nowhere",), {}, "nowhere: is not a finished cache"),
+        "no folder": (("nowhere",), {}, "nowhere: is not a cache; `rcnn cache ls` lists all"),
         "a recipe alone": ((recipe,), {}, r"is a recipe; name the table whose cache to open, as in rcnn\.open"),
         "a folder with a split": (
             (small,),

@@ -37,3 +37,10 @@ def test_what_cannot_run_is_a_sentence(tmp_path: Path) -> None:
     )
     with pytest.raises(rcnn.Error, match=r"^device tpu: is unknown; use auto, cpu, cuda or cuda:N$"):
         rcnn.run(tmp_path / "s.toml", work=tmp_path / "work", device="tpu")
+
+
+def test_recipes_go_by_name(tmp_path: Path) -> None:
+    with pytest.raises(rcnn.Error, match=r"recipes/shapes\.toml: has no detector 'none'"):
+        rcnn.load("shapes", work=tmp_path, detector="none")
+    with pytest.raises(rcnn.Error, match=r"recipes/shapes\.toml: has no table \[none\]"):
+        rcnn.open("shapes", "none", work=tmp_path)
