@@ -19,6 +19,7 @@ from stages.contract.execution import Execution
 from stages.contract.settings import identity_of
 from stages.datasets import open_dataset
 from stages.images.colours import CONTRAST, HUE, RANGES, SSD_STRENGTH, ColourChange, drawn_colours, recoloured
+from stages.images.preprocessing import PREPROCESSINGS
 from stages.maps import Settings as MapsSettings
 from stages.networks import NetworkSource
 from stages.networks.source import NetworkSettings
@@ -146,6 +147,14 @@ def test_colours_by_hand() -> None:
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
     assert recoloured(red, ColourChange(((HUE, 1 / 3),))).flatten().tolist() == [0, 255, 0]
     assert recoloured(red, ColourChange(())).tolist() == red.tolist()
+
+
+@pytest.mark.parametrize("name", PREPROCESSINGS)
+def test_what_a_network_takes_is_turned_back_into_colours(name: str) -> None:
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8))
+    preprocessing = PREPROCESSINGS[name]
+    colours = preprocessing.colours(preprocessing.apply(pixels))
+    torch.testing.assert_close(colours, pixels.float() / 255, atol=1e-5, rtol=0)
 
 
 @given(seeds, st.floats(0, 1))
