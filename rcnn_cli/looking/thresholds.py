@@ -35,6 +35,8 @@ from stages.tables import aligned, percent
 log = logging.getLogger("rcnn")
 
 KEY_DIGITS = 12
+FEW = 10
+"""Of so few objects, one more or less that is found moves recall by a tenth or more."""
 HEAD = (
     "Thresholds chosen by `rcnn thresholds`: `rcnn predict --thresholds FILE` draws and writes detections from these\n"
     "scores on. Change them as you like; inf leaves a class out."
@@ -138,7 +140,8 @@ def finite(score: np.float32) -> float | None:
 
 
 def format_table(chosen: Thresholds, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as text, precision, recall and F1 in percent; a line below names classes of which nothing counts."""
+    """The rows as text, precision, recall and F1 in percent; lines below name the classes with fewer than FEW objects
+    and those of which nothing counts."""
     head = ("class", "objects", "score", "precision", "recall", "F1")
     cells = [
         (
@@ -150,6 +153,9 @@ def format_table(chosen: Thresholds, rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     lines = [f"{chosen.detector}, {chosen.scored}: {chosen.rule}", "", *aligned([head, *cells], rules_before=[1])]
+    few = [f"{row['class']} {row['objects']}" for row in rows if row["score"] is not None and row["objects"] < FEW]
+    if few:
+        lines.append(f"few objects to choose by, so that other images may need other thresholds: {listed(few)}")
     never = [row["class"] for row in rows if row["score"] is None]
     if never:
         lines.append(f"none of their detections count, whatever the score: {listed(never)}")
