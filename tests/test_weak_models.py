@@ -15,8 +15,8 @@ from rcnn_cli.looking.recall import plot as plot_recall
 from rcnn_cli.report import charts
 from stages.contract.card import LogColumns
 from stages.diagnose.pictures import plot_characteristics, plot_sensitivity, plot_trends
-from stages.eval.average_precision import Curve
 from stages.eval.pictures import plot_box_plots, plot_precision_recall, why_empty
+from stages.matching.average_precision import Curve
 from stages.matching.proposals import Coverage
 from stages.training.log import plot_log
 from tests.plotted import clashes, drawn, texts_of

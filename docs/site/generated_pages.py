@@ -38,7 +38,7 @@ MATHEMATICS: dict[str, dict[str, tuple[str, ...]]] = {
     "Faster R-CNN": {"stages.anchors": (), "stages.matching.anchors": ("anchor_labels", "anchor_deltas")},
     "OverFeat": {"stages.detections.merging": ("normalised_match", "merge_boxes")},
     "Evaluation": {
-        "stages.eval.average_precision": (),
+        "stages.matching.average_precision": (),
         "stages.eval.operating_points": (),
         "stages.eval.confusion": (),
         "stages.eval.calibration": (),

@@ -18,10 +18,10 @@ from stages.contract.errors import StageError
 from stages.detect import score_of
 from stages.detections import DetectionSet, read_detections
 from stages.diagnose import Settings as DiagnoseSettings
-from stages.eval.average_precision import Curve, calibrated_precision
 from stages.eval.calibration import Calibration, half_of_images, measure_calibration
 from stages.eval.confusion import MOST_CLASSES, Confusion, measure_confusion
 from stages.eval.report import read_curves
+from stages.matching.average_precision import Curve, calibrated_precision
 from stages.matching.error_types import (
     BACKGROUND,
     DIFFICULT,

@@ -30,10 +30,10 @@ from stages.detect import score_of
 from stages.detect.trace import Trace
 from stages.detections import DetectionSet, best_first, detections_from_arrays, read_thresholds
 from stages.eval import Settings as EvalSettings
-from stages.eval.average_precision import Curve
 from stages.eval.report import read_curves, score_cuts
 from stages.images.reading import Pixels, read_image
 from stages.masks import COLUMNS, Mask, read_mask
+from stages.matching.average_precision import Curve
 from stages.matching.ground_truth import listed
 from stages.matching.judgement import Judged, judge
 from stages.matching.objects import Objects, counted_objects, read_objects

@@ -17,9 +17,9 @@ from rcnn_cli.running.runner import complete
 from stages.contract.errors import StageError
 from stages.detect import score_of
 from stages.detections import Detections, best_first, detections_as_json, shortest
-from stages.eval.average_precision import Curve, calibrated_precision
 from stages.eval.report import PRECISION, read_curves, score_cuts
 from stages.images.reading import Pixels
+from stages.matching.average_precision import Curve, calibrated_precision
 from stages.pictures.drawing import draw_detections, with_legend
 
 FEW = 3

@@ -26,9 +26,9 @@ from stages.contract.errors import StageError
 from stages.contract.settings import identity_of, nearest
 from stages.detect import score_of
 from stages.detections import shortest
-from stages.eval.average_precision import Curve, lowest_score_at
 from stages.eval.operating_points import best_f1, operating_points, points_at
 from stages.eval.report import read_curves
+from stages.matching.average_precision import Curve, lowest_score_at
 from stages.matching.ground_truth import listed
 from stages.tables import aligned, percent
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from rcnn_cli.report.selection import thinned
 from stages.contract.card import LogColumns
-from stages.eval.average_precision import Curve, interpolated_steps
 from stages.eval.calibration import Calibration
 from stages.eval.operating_pictures import (
     draw_obtained,
@@ -25,6 +24,7 @@ from stages.eval.operating_pictures import (
     draw_thresholds,
 )
 from stages.eval.pictures import draw_steps, why_empty
+from stages.matching.average_precision import Curve, interpolated_steps
 from stages.matching.error_types import TYPES
 from stages.pictures.palette import KINDS, SERIES, line_of, series_colour, series_dashes
 from stages.pictures.plots import apart, say, whole_steps

@@ -12,11 +12,11 @@ from rcnn_cli.report import charts
 from rcnn_cli.report.runs import MOST_CLASSES, Run
 from rcnn_cli.report.tables import MOST_ROWS
 from stages.detect import score_of
-from stages.eval.average_precision import Curve
 from stages.eval.calibration import FITTED, LIKELY, RAW, Calibration, known
 from stages.eval.confusion import BACKGROUND, MISSED, Confusion
 from stages.eval.operating_pictures import FITTED_SERIES, RAW_SERIES
 from stages.eval.operating_points import best_f1, operating_points, points_at
+from stages.matching.average_precision import Curve
 from stages.tables import percent
 
 MOST_CONFUSED = 100

@@ -48,9 +48,9 @@ from rcnn_cli.report.segmentations import Accuracy, accuracies, sections
 from rcnn_cli.report.selection import crop_window, in_turn
 from rcnn_cli.running.runner import complete, listed, manifest_of
 from stages.contract.errors import StageError
-from stages.eval.average_precision import Curve
 from stages.eval.pictures import evenly
 from stages.eval.report import MEASURES, PRECISION
+from stages.matching.average_precision import Curve
 from stages.matching.proposals import recall_at
 from stages.pictures.palette import as_css
 from stages.plurals import number_of

@@ -19,9 +19,9 @@ from rcnn_cli.running.runner import complete, manifest_of, work_folder
 from stages.detections import detections_of
 from stages.diagnose import Settings
 from stages.diagnose.stage import diagnosis, normal_count, summary_of
-from stages.eval.average_precision import Curve
 from stages.eval.pictures import evenly, rows_to_show
 from stages.eval.report import PRECISION, read_curves, score_cuts
+from stages.matching.average_precision import Curve
 from stages.matching.error_types import BACKGROUND, FOUND, LOCALISATION, OTHER, SIMILAR, similar_labels
 
 KINDS = {"true": FOUND, "Loc": LOCALISATION, "Sim": SIMILAR, "Oth": OTHER, "BG": BACKGROUND}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.detections import ClassDetections
-from stages.eval.average_precision import RECALL_LEVELS
+from stages.matching.average_precision import RECALL_LEVELS
 from stages.matching.detections import DevkitMatches
 from stages.matching.objects import ClassObjects
 

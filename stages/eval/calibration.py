@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.eval.average_precision import Curve, lowest_score_at, precision_recall
+from stages.matching.average_precision import Curve, lowest_score_at, precision_recall
 
 BINS = 10
 """Bins of equal width from 0 to 1, as in Guo et al., On calibration of modern neural networks (ICML 2017), figure 1."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from cache import Column, Schema
 from cache.held import Content
-from stages.eval.average_precision import Curve, interpolated
 from stages.eval.operating_points import best_f1, operating_points
+from stages.matching.average_precision import Curve, interpolated
 
 STEPS = 1000
 """A long curve is condensed to so many levels of precision."""

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.detections import ClassDetections, DetectionSet
-from stages.eval.average_precision import Curve
 from stages.eval.operating_points import best_f1
+from stages.matching.average_precision import Curve
 from stages.matching.detections import match_any_class
 from stages.matching.objects import Objects
 

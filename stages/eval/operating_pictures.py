@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.eval.average_precision import Curve
 from stages.eval.calibration import LIKELY, RAW, Calibration, Reliability, known
 from stages.eval.confusion import BACKGROUND, MISSED, Confusion
 from stages.eval.operating_points import best_f1, operating_points, points_at
+from stages.matching.average_precision import Curve
 from stages.pictures.palette import MUTED, line_of, series_colour
 from stages.pictures.plots import cut, new_figure, plain, save, say
 from stages.tables import percent

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.eval.average_precision import Curve
+from stages.matching.average_precision import Curve
 
 
 @dataclass(frozen=True)

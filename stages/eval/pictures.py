@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.detections import Detections, DetectionSet, best_first
-from stages.eval.average_precision import Curve, interpolated_steps
 from stages.images.reading import Pixels
+from stages.matching.average_precision import Curve, interpolated_steps
 from stages.pictures.drawing import class_colours, contact_sheet, font_of, shortened
 from stages.pictures.marks import Mark, draw_marks
 from stages.pictures.palette import GREY, MUTED, TRUTH, Colour, line_of, series_colour

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from cache import Reader
 from stages.boxes import Boxes
 from stages.detections import DetectionSet
-from stages.eval.average_precision import Curve, lowest_score_at
 from stages.eval.localisation import GUESSES
 from stages.file_names import file_names
+from stages.matching.average_precision import Curve, lowest_score_at
 from stages.matching.ground_truth import listed
 from stages.resampling import percentile_interval, resampled_mean
 from stages.tables import aligned, csv_text, percent

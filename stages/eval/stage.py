@@ -15,11 +15,11 @@ from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.detections import NO_DETECTIONS, ClassDetections, detections_of, read_detections
 from stages.eval import Settings
-from stages.eval.average_precision import Curve, precision_recall_curve
 from stages.eval.bootstrap import resampled_average_precision
 from stages.eval.coco import MEASURES, class_measures
 from stages.eval.localisation import Cases, best_guesses, judge_cases
 from stages.eval.report import RESAMPLED, read_resampled_maps
+from stages.matching.average_precision import Curve, precision_recall_curve
 from stages.matching.detections import match_devkit
 from stages.matching.ground_truth import (
     check_classes,

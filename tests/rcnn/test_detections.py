@@ -14,7 +14,7 @@ from rcnn.detections import Detection, Detections
 from rcnn_cli.looking.showing import Showing
 from stages import detections as arrays
 from stages.contract.errors import StageError
-from stages.eval.average_precision import Curve
+from stages.matching.average_precision import Curve
 
 CLASSES = ("cat", "dog")
 BOXES = np.array([[1, 2, 11, 22], [0, 0, 5, 5], [3, 4, 30.126, 18]], np.float32)

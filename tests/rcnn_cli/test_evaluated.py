@@ -14,7 +14,7 @@ from cache import IncompleteCache, Reader
 from rcnn_cli.looking.evaluated import NAMES, calibration_of, confusion_of, evaluation_node, open_evaluation
 from stages.contract.errors import StageError
 from stages.detections import Detections, detections_from_arrays, detections_of
-from stages.eval.average_precision import precision_recall_curve
+from stages.matching.average_precision import precision_recall_curve
 from stages.matching.judgement import judge
 from stages.matching.objects import ClassObjects, Objects
 from tests.rcnn_cli.evaluations import RECIPE, graph_of, run_tables, write_detections, write_scene

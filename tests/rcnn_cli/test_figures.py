@@ -22,8 +22,8 @@ from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from stages.boxes import iou_matrix
 from stages.contract.errors import StageError
-from stages.eval.average_precision import calibrated_precision
 from stages.extract.units import TopRegions, strongest_regions
+from stages.matching.average_precision import calibrated_precision
 from stages.matching.objects import read_objects
 from stages.pictures.palette import PROPOSAL, SCORES, TRUTH, rgb
 from tests.built_once import BuiltOnce

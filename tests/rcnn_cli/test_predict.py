@@ -30,11 +30,11 @@ from rcnn_cli.outputs import COPIES, LIST
 from stages.contract.errors import StageError
 from stages.datasets import open_dataset
 from stages.detections import shortest
-from stages.eval.average_precision import calibrated_precision
 from stages.eval.operating_points import best_f1
 from stages.eval.report import read_curves
 from stages.images.reading import read_image
 from stages.images.videos import frame_count, read_frames
+from stages.matching.average_precision import calibrated_precision
 from tests.built_once import BuiltOnce
 from tests.in_process import caller, rcnn
 from tests.stages.test_videos import Camera, write_video

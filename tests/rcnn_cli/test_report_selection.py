@@ -33,9 +33,9 @@ from rcnn_cli.report.selection import (
 )
 from rcnn_cli.report.tables import row
 from stages.contract.card import LogColumns
-from stages.eval.average_precision import Curve
 from stages.eval.pictures import plot_precision_recall
 from stages.images.reading import read_image
+from stages.matching.average_precision import Curve
 from stages.pictures.palette import SERIES
 from tests.plotted import drawn
 

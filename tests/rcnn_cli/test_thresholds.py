@@ -22,7 +22,7 @@ from rcnn_cli.looking.thresholds import (
 )
 from stages.contract.errors import StageError
 from stages.detections import Detections
-from stages.eval.average_precision import Curve, precision_recall
+from stages.matching.average_precision import Curve, precision_recall
 
 INF = float("inf")
 

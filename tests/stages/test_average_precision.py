@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.detections import ClassDetections
-from stages.eval.average_precision import (
+from stages.matching.average_precision import (
     RECALL_LEVELS,
     Curve,
     average_precision_11_point,

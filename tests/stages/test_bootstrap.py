@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from stages.detections import ClassDetections
 from stages.eval import bootstrap
-from stages.eval.average_precision import precision_recall_curve
 from stages.eval.bootstrap import resampled_average_precision
+from stages.matching.average_precision import precision_recall_curve
 from stages.matching.detections import match_devkit
 from stages.matching.objects import ClassObjects
 from stages.resampling import image_weights, percentile_interval, resampled_mean

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.eval.average_precision import Curve, calibrated_precision, lowest_score_at, precision_recall
 from stages.eval.condensed import STEPS, condensed
 from stages.eval.operating_points import best_f1
+from stages.matching.average_precision import Curve, calibrated_precision, lowest_score_at, precision_recall
 
 
 def curve_of(correct, scores, positives):

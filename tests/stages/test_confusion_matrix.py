@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from stages.boxes import iou_matrix
 from stages.detections import ClassDetections, Detections, detections_from_arrays
-from stages.eval.average_precision import Curve, precision_recall
 from stages.eval.confusion import Confusion, comparable_ranks, confusion_matrix, confusion_thresholds, measure_confusion
+from stages.matching.average_precision import Curve, precision_recall
 from stages.matching.detections import match_any_class
 from stages.matching.objects import Objects
 

@@ -36,7 +36,7 @@ from stages.diagnose.characteristics import (
 from stages.diagnose.false_positives import average_precision, effects, precision_at_objects, top_false_positives, trend
 from stages.diagnose.pictures import draw_diagnosis
 from stages.diagnose.report import format_tables, write_diagnosis
-from stages.eval.average_precision import precision_recall_curve
+from stages.matching.average_precision import precision_recall_curve
 from stages.matching.detections import by_rank, match_hoiem
 from stages.matching.error_types import (
     BACKGROUND,

@@ -24,9 +24,9 @@ from stages.detect import Settings as DetectSettings
 from stages.detect.stage import schema as detections_schema
 from stages.detections import Detections, detections_from_arrays
 from stages.eval import Settings, stage
-from stages.eval.average_precision import Curve
 from stages.eval.pictures import evenly, plot_precision_recall
 from stages.eval.report import format_table, read_curves, score_cuts, write_devkit_files, write_results
+from stages.matching.average_precision import Curve
 from stages.matching.objects import ClassObjects
 from tests.stages.given_datasets import GivenDataset
 

@@ -15,9 +15,9 @@ from stages.detect import Settings as DetectSettings
 from stages.detect.scoring import Head
 from stages.detect.trace import detect_image
 from stages.detections.candidates import BLOCK_CLASSES, best_rows
-from stages.eval.average_precision import Curve
 from stages.eval.pictures import most_objects
 from stages.features.linear_models import NEVER_DETECTED, LinearSvms
+from stages.matching.average_precision import Curve
 from stages.matching.ground_truth import listed
 from stages.train_svm import STAGE, Settings
 from stages.train_svm import stage as train_svm

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.eval.average_precision import Curve, precision_recall
 from stages.eval.calibration import RAW, measure_calibration
 from stages.eval.confusion import Confusion
 from stages.eval.operating_pictures import plot_calibration, plot_confusion, plot_thresholds, sampled_points
+from stages.matching.average_precision import Curve, precision_recall
 from tests.plotted import clashes, drawn, texts_of
 
 __all__ = ["drawn"]

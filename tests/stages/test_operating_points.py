@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score as f1_of_sklearn
 from sklearn.metrics import precision_recall_curve as curve_of_sklearn
 
-from stages.eval.average_precision import Curve, lowest_score_at, precision_recall
 from stages.eval.operating_points import best_f1, operating_points, points_at, rising, threshold_rows
+from stages.matching.average_precision import Curve, lowest_score_at, precision_recall
 
 
 def curve_of(ranked: Sequence[tuple[float, bool]], missed: int = 0) -> Curve:
