@@ -20,10 +20,14 @@ from cache.identity import Identity, canonical_json
 from cache.parts import OpenPart, offsets_of
 from cache.plan import Plan
 from cache.reader import Reader
-from cache.schema import Schema
+from cache.schema import Column, Schema
 
 Columns = Mapping[str, np.ndarray]
 OFFSETS = "offsets"
+TYPES = frozenset(
+    ["bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+)
+"""The types of columns."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ class Content:
         if not isinstance(value["stage"], str) or not isinstance(value["settings"], dict):
             raise TypeError("its stage or its settings are not what a manifest has")
         schema = Schema.from_json(value["schema"])
-        if not all(column.shape == tuple(map(int, column.shape)) for column in schema.columns().values()):
-            raise ValueError("its columns have no shape")
+        if not isinstance(schema.item, str) or not all(map(is_column, schema.columns().values())):
+            raise ValueError("its columns have no known type and shape")
         return Content(value["stage"], value["settings"], value["summary"], schema, item_ids, {})
 
     def with_columns(self, columns: Columns) -> Content:
@@ -94,6 +98,12 @@ class Content:
             digest.update(canonical_json([name, values.dtype.str, list(values.shape)]).encode())
             digest.update(values.reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
+
+
+def is_column(column: Column) -> bool:
+    """Whether a column read from JSON has one of TYPES and a shape."""
+    sizes = all(isinstance(side, int) and not isinstance(side, bool) and side >= 0 for side in column.shape)
+    return column.dtype in TYPES and sizes
 
 
 def checked_offsets(content: Content, columns: Columns, prefix: str) -> np.ndarray:

@@ -12,7 +12,8 @@ from rcnn.graphs import graph_of
 from rcnn.pixels import picture_of
 from rcnn.wording import in_python
 from rcnn_cli.commands.options import make_options
-from rcnn_cli.exporting.model_file import detector_of_file, is_model_file, read_card
+from rcnn_cli.exporting.model_file import is_model_file, read_card
+from rcnn_cli.exporting.prediction import check_of_recipes, wished_model
 from rcnn_cli.looking.image_detector import ImageDetector
 from rcnn_cli.looking.prediction import Wish, wished_detector
 from rcnn_cli.recipes.detectors import detector_node
@@ -88,7 +89,7 @@ def load(
     Args:
         recipe: a recipe whose caches are complete (`rcnn run` or `run` completes them): its path, or the name of one
             that comes with rcnn. Or a file that `rcnn export` wrote (.safetensors), which needs neither recipe nor
-            caches: `work`, `detector`, `thresholds` and `changes` are for recipes alone.
+            caches: `work`, `detector` and `changes` are for recipes alone.
         work: the folder of caches; by default $RCNN_WORK, else `work` in the current folder.
         detector: the detect table to use; by default [detect], else the first in the recipe.
         threshold: draw detections with at least this score.
@@ -106,20 +107,13 @@ def load(
         wish = Wish(detector, threshold, precision, None if thresholds is None else Path(thresholds))
         check_precision(precision)
         if is_model_file(Path(recipe)):
-            check_of_recipes(Path(recipe), work=work, detector=detector, thresholds=thresholds, changes=changes)
+            check_of_recipes(Path(recipe), work=work, detector=detector, changes=changes)
             execution = make_options(list(read_card(Path(recipe)).nodes), device=device, jobs=1).execution
-            return Detector(detector_of_file(Path(recipe), execution, threshold, precision))
+            return Detector(wished_model(Path(recipe), execution, wish))
         graph = graph_of(recipe, work, changes)
         node = detector_node(graph, detector)
         execution = make_options(list(node.image_path()), device=device, jobs=1).execution
         return Detector(wished_detector(graph, execution, wish))
-
-
-def check_of_recipes(path: Path, **given: Any) -> None:
-    """Raises StageError where an argument is given that only recipes have a use for."""
-    for name, value in given.items():
-        if value is not None:
-            raise StageError(f"{path}: an exported detector is complete and stays as it is; leave out {name}")
 
 
 def check_precision(precision: float | None) -> None:

@@ -277,10 +277,12 @@ def predict(
     """Detect objects in PHOTOS with RECIPE's trained detector; writes a PNG with boxes and a JSON file for each.
 
     PHOTOS are images, videos, folders of them, quoted patterns such as 'photos/**/*.jpg', or cameras (camera:0). Of a
-    video, a video with boxes (MP4) and a file of JSON Lines are written.
+    video, a video with boxes (MP4) and a file of JSON Lines are written. In place of RECIPE, a file that `rcnn export`
+    wrote is complete in itself.
 
     \b
     Examples: rcnn predict recipes/shapes.toml photo.jpg -o out/
+              rcnn predict shapes.safetensors photo.jpg
               rcnn predict recipes/shapes.toml photos/ clip.mp4 --every 10
               rcnn predict recipes/shapes.toml photos/ --format voc --no-pictures
               rcnn predict recipes/shapes.toml aerial.tif --tiles 800 --tile-overlap 150
@@ -291,6 +293,7 @@ def predict(
         given = "--no-whole-image" if tile_overlap is None else "--tile-overlap"
         raise click.UsageError(f"{given} is for --tiles; leave it out, or add --tiles SIDE")
     candidates = find_photos(photos, every, seconds)
+    from rcnn_cli.exporting.model_file import is_model_file, read_card
     from rcnn_cli.looking.prediction import Outputs, Wish, predict_photos, prepare, wished_detector
     from rcnn_cli.looking.prediction_formats import JSON, format_names
     from rcnn_cli.looking.tiles import tiling_of
@@ -300,9 +303,16 @@ def predict(
     wish = Wish(detector, threshold, precision, thresholds)
     outputs = Outputs(format_names(formats or (JSON,)), not no_pictures, not no_images, frames)
     readable, writing = prepare(candidates, output, outputs, options["skip_bad_images"])
-    graph = load_graph(recipe, changes, work)
-    made = make_options(list(detector_node(graph, detector).image_path()), **options)
-    used = wished_detector(graph, made.execution, wish)
+    if is_model_file(recipe):
+        from rcnn_cli.exporting.prediction import check_of_recipes, wished_model
+
+        check_of_recipes(recipe, **{"--set": changes, "--work": work, "--detector": detector})
+        made = make_options(read_card(recipe).nodes, **options)
+        used = wished_model(recipe, made.execution, wish)
+    else:
+        graph = load_graph(recipe, changes, work)
+        made = make_options(list(detector_node(graph, detector).image_path()), **options)
+        used = wished_detector(graph, made.execution, wish)
     for line in predict_photos(used, readable, writing, tiling, made.execution.skip_bad_images):
         click.echo(line)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cache import Reader
 from cache.held import Content, HeldReader
 from rcnn_cli.exporting.card import HELD, PHOTOS, DetectorCard, Held
-from rcnn_cli.exporting.model_file import SUFFIX, is_exported, write_model
+from rcnn_cli.exporting.model_file import SUFFIX, is_exported
 from rcnn_cli.looking.showing import evaluation_for, measured_on
-from rcnn_cli.outputs import check_output_file
+from rcnn_cli.looking.thresholds import models_key
+from rcnn_cli.outputs import OutputFolder, check_output_file
 from rcnn_cli.recipes.graph import Described, Graph, Node, installed_version, kind_of
 from rcnn_cli.recipes.recipe import sources_of
 from rcnn_cli.running.runner import VERSIONS, complete, needed, size
@@ -23,6 +26,7 @@ from stages.contract.inputs import Inputs
 from stages.contract.kinds import DATASETS, KINDS
 from stages.contract.settings import named_files
 from stages.detect import score_of
+from stages.images.reading import Pixels
 from stages.plurals import number_of
 from stages.tables import percent
 
@@ -36,12 +40,23 @@ def check_output(output: Path, graph: Graph) -> None:
     check_output_file("-o", output, [graph.recipe.path], is_exported)
 
 
-def export_detector(graph: Graph, node: Node, output: Path, note: str = "") -> DetectorCard:
-    """Writes the detector that the node of a recipe trained into the file `output`; returns its card. Raises as
-    `card_of_recipe`."""
-    card = card_of_recipe(graph, node, note)
-    write_model(output, card)
-    return card
+def export_networks(graph: Graph, node: Node, card: DetectorCard, folder: Path) -> Iterator[str]:
+    """Writes the networks of a detector as ONNX files into `folder`, tried on two images of its dataset; yields a line
+    for each. Raises as `write_onnx`, and StageError where a package is missing."""
+    from rcnn_cli.exporting.onnx_files import check_installed, write_onnx
+
+    check_installed()
+    yield from write_onnx(card, graph.recipe.path, images_to_try(graph, node), OutputFolder(folder))
+
+
+def images_to_try(graph: Graph, node: Node) -> dict[str, Pixels]:
+    """An image of the detector's dataset and a part of another, upright if the first is wide, wide if it is upright."""
+    dataset = graph.dataset(node.dataset)
+    first, last = (dataset.read_image(dataset.image_ids[place]) for place in (0, -1))
+    height, width = last.shape[:2]
+    wide = first.shape[1] > first.shape[0]
+    part = last[:, : 3 * height // 4] if wide else last[: 3 * width // 4]
+    return {"whole": first, "part": np.ascontiguousarray(part)}
 
 
 def exported_line(card: DetectorCard, output: Path) -> str:
@@ -173,6 +188,7 @@ def about(
     training = [name for other in graph.needed(node) if other.name not in on_path for name in other.reads_datasets()]
     return {
         "recipe": {"name": recipe.name, "description": recipe.description, "detector": node.use.name},
+        "key": models_key(graph, node),
         "trained_on": {name: data_of(graph, name) for name in dict.fromkeys(training)},
         "figures": figures_of(graph, evaluation),
         "networks": {name: network_words(one) for name, one in held.items() if KINDS[one.kind].on_device},

@@ -16,7 +16,13 @@ from rcnn_cli.looking.image_detector import ImageDetector, detector_of_recipe
 from rcnn_cli.looking.photos import Picture, Source, check_photos, readable
 from rcnn_cli.looking.prediction_formats import FORMATS, JSON, Format, Found, Place, written_line
 from rcnn_cli.looking.showing import Showing, counts_line
-from rcnn_cli.looking.thresholds import read_thresholds_file, warn_of_another_detector, with_thresholds
+from rcnn_cli.looking.thresholds import (
+    Thresholds,
+    models_key,
+    read_thresholds_file,
+    warn_of_another_detector,
+    with_thresholds,
+)
 from rcnn_cli.looking.tiles import Tiling, detect_in_tiles
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.progress import progress
@@ -135,12 +141,24 @@ def wished_detector(graph: Graph, execution: Execution, wish: Wish) -> ImageDete
     node = detector_node(graph, wish.detector)
     if wish.detector is None and choice_told(graph, node):
         log.info(choice_told(graph, node))
-    chosen = None if wish.thresholds is None else read_thresholds_file(wish.thresholds)
+    chosen = chosen_thresholds(wish)
     detector = detector_of_recipe(graph, node, execution, wish.threshold, wish.precision)
-    if chosen is None or wish.thresholds is None:
+    if chosen is None:
         return detector
+    return with_chosen(detector, wish, chosen, models_key(graph, node))
+
+
+def chosen_thresholds(wish: Wish) -> Thresholds | None:
+    """The thresholds in the file that is asked for, if one is."""
+    return None if wish.thresholds is None else read_thresholds_file(wish.thresholds)
+
+
+def with_chosen(detector: ImageDetector, wish: Wish, chosen: Thresholds, key: str) -> ImageDetector:
+    """The detector, whose `models_key` is `key`, with the thresholds that were chosen. Raises StageError for those of
+    other classes."""
+    assert wish.thresholds is not None
     showing = with_thresholds(detector.showing, chosen, wish.thresholds)
-    warn_of_another_detector(graph, node, chosen, wish.thresholds)
+    warn_of_another_detector(key, chosen, wish.thresholds)
     return replace(detector, showing=showing)
 
 

@@ -238,9 +238,10 @@ def with_thresholds(showing: Showing, chosen: Thresholds, path: Path) -> Showing
     return replace(showing, cuts=cuts, rule=rule)
 
 
-def warn_of_another_detector(graph: Graph, detector: Node, chosen: Thresholds, path: Path) -> None:
-    """Warns if thresholds were chosen for another detector, or for this one before it was trained again."""
-    if chosen.key and chosen.key != models_key(graph, detector):
+def warn_of_another_detector(key: str, chosen: Thresholds, path: Path) -> None:
+    """Warns if thresholds were chosen for another detector than that with this `models_key`, or for this one before it
+    was trained again."""
+    if chosen.key and chosen.key != key:
         log.warning(
             "%s: was chosen for [%s] of %s as it was then; this detector has other settings or training, so choose "
             "again with `rcnn thresholds`", path, chosen.detector, chosen.recipe

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from stages.extract.features import (
     stored_dtype,
     truncated_layers,
 )
+from stages.extract.parts import network_part
 from stages.images.batches import images_ahead, read_ahead
 from stages.images.reading import Pixels
 from stages.images.warp import MaskOf
@@ -42,6 +43,7 @@ from stages.networks.dense_reading import map_windows
 from stages.networks.feature_maps import FeatureMaps, border_of, check_maps, read_maps
 from stages.networks.memory import keep_large_buffers
 from stages.networks.network import Network
+from stages.networks.parts import NetworkPart
 from stages.networks.precision import arithmetic, load_first
 from stages.networks.truncated_svd import TruncatedLayers
 
@@ -111,6 +113,14 @@ def try_precisions(settings: Settings, inputs: Inputs, execution: Execution) -> 
             log.info("Measuring the network's time in each precision, on one core.")
             return precision.try_precisions(images.read_image(image_id), boxes, inputs.network("network"), settings)
     return None
+
+
+def network_parts(settings: Settings, inputs: Inputs, image_id: str) -> list[NetworkPart]:
+    """The layers of regions, windows or crops, with those of this image."""
+    task = Extraction.of(replace(settings, precision="float32"), inputs, Execution().in_worker)
+    regions = RegionReader(task, pin=False).read(image_id)
+    border = 0 if task.maps is None else border_of(task.maps)
+    return [network_part(regions.cut_from, regions.boxes, task.network(), settings, border)]
 
 
 def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from stages.contract.recent_records import RecentRecords
 from stages.contract.settings import check_device
 from stages.datasets import Dataset
 from stages.images.batches import fill_items, images_ahead
+from stages.images.scale import image_scale, scaled_image
 from stages.maps import Settings
 from stages.networks import NetworkSource
-from stages.networks.feature_maps import ComputedMaps, FeatureMaps, compute_maps, maps_schema
+from stages.networks.feature_maps import ComputedMaps, FeatureMaps, compute_maps, maps_schema, network_input
 from stages.networks.memory import keep_large_buffers
+from stages.networks.parts import Maps, NetworkPart, about_network
 from stages.networks.precision import arithmetic, load_first, loaded, not_finite
 
 
@@ -72,6 +74,28 @@ def summarise(settings: Settings, inputs: Inputs, reader: Reader) -> dict[str, A
         **({"border": settings.border} if settings.border else {}),
         "cells_per_image": round(float(lengths.mean()), 1) if len(lengths) else 0.0,
     }
+
+
+def network_parts(settings: Settings, inputs: Inputs, image_id: str) -> list[NetworkPart]:
+    """The trunk, with this image at the first scale."""
+    network = inputs.network("network").load()
+    pixels, trunk = inputs.dataset("images").read_image(image_id), network.card.trunk
+    height, width = pixels.shape[:2]
+    scaled = scaled_image(pixels, image_scale(width, height, settings.sides[0], settings.longest))
+    about = {
+        **about_network(network),
+        "image": "an image whose shorter side was scaled to one of sides, the longer to longest at most",
+        "sides": list(settings.sides),
+        "longest": settings.longest,
+        "margin": f"{trunk.margin[0] + settings.border} pixels of 0 (the mean colour) before the first row and column, "
+        f"{trunk.margin[1] + settings.border} after the last",
+        "maps": f"{trunk.layer}: {trunk.channels} channels, a cell every {trunk.stride} pixels, the first centred on "
+        f"pixel {trunk.first_centre - settings.border:g} of the scaled image",
+    }
+    image = network_input(scaled, network, settings.border).contiguous()
+    return [
+        NetworkPart("maps", Maps(network), {"image": image}, ("maps",), {"image": {2: "height", 3: "width"}}, about)
+    ]
 
 
 class MapsOnDemand(ComputedMaps):

@@ -80,17 +80,22 @@ def pooled_regions(
 ) -> Iterator[torch.Tensor]:
     """The M regions pooled to `size` x `size` cells from float32 maps [C, H, W], in batches of at most `batch_size` of
     one map: float32 [m, C, size, size], on the maps' device."""
-    from torchvision.ops import roi_align, roi_pool
-
     for level, cells in enumerate(maps):
         rows = np.flatnonzero(regions.levels == level)
         for first in range(0, len(rows), batch_size):
             corners = torch.from_numpy(regions.corners[rows[first : first + batch_size]].astype(np.float32))
-            boxes = [corners.to(cells.device)]
-            if pooling == "max":
-                yield roi_pool(cells[None], boxes, size)
-            elif pooling == "align":
-                yield roi_align(cells[None], boxes, size, sampling_ratio=SAMPLES, aligned=True)
-            else:  # the values of `roi_warp`, without its gradients
-                samples = roi_align(cells[None], boxes, SAMPLES * size, sampling_ratio=1, aligned=True)
-                yield torch.nn.functional.max_pool2d(samples, SAMPLES)
+            yield pool_regions(cells[None], corners.to(cells.device), size, pooling)
+
+
+def pool_regions(maps: torch.Tensor, corners: torch.Tensor, size: int, pooling: str) -> torch.Tensor:
+    """The regions with these `corners`, float32 [m, 4] as in `MapRegions`, of one map [1, C, H, W], pooled to `size` x
+    `size` cells: float32 [m, C, size, size]."""
+    from torchvision.ops import roi_align, roi_pool
+
+    boxes = torch.cat([torch.zeros_like(corners[:, :1]), corners], dim=1)
+    if pooling == "max":
+        return roi_pool(maps, boxes, size)
+    if pooling == "align":
+        return roi_align(maps, boxes, size, sampling_ratio=SAMPLES, aligned=True)
+    samples = roi_align(maps, boxes, SAMPLES * size, sampling_ratio=1, aligned=True)
+    return torch.nn.functional.max_pool2d(samples, SAMPLES)  # the values of `roi_warp`, without its gradients

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache import Record, Schema
-from stages.anchors import anchors_of_map
+from stages.anchors import anchors_of_map, cell_anchors
 from stages.boxes import Boxes, clip_boxes
 from stages.contract.errors import StageError
 from stages.contract.execution import Execution
@@ -17,6 +17,7 @@ from stages.images.scale import scaled_size
 from stages.networks import NetworkSource
 from stages.networks.feature_maps import FeatureMaps, check_maps, planes_of, read_maps
 from stages.networks.network import Network
+from stages.networks.parts import Anchors, NetworkPart, about_network
 from stages.networks.precision import arithmetic, load_first, loaded
 from stages.propose import Settings
 from stages.propose.anchor_trace import AnchorTrace
@@ -37,6 +38,26 @@ def of_maps(settings: Settings, inputs: Inputs, execution: Execution, schema: Sc
     if not execution.device.startswith("cuda"):
         load_first(source, PRECISION, execution)
     return NetworkProposals(settings, source, maps, execution, schema)
+
+
+def network_parts(settings: Settings, inputs: Inputs, image_id: str) -> list[NetworkPart]:
+    """The region proposal network, with the map of this image."""
+    network = inputs.network("rpn").load()
+    maps, _ = read_maps(inputs.item_reader("maps"), image_id)
+    head, trunk = network.card.check_proposals(), network.card.trunk
+    about = {
+        **about_network(network),
+        "maps": "the map of the part maps",
+        "anchors": "n = H x W x A boxes in pixels of the scaled image, row by row, the A of a cell together: those of "
+        "the first cell, moved by the stride from cell to cell",
+        "anchors_of_first_cell": cell_anchors(trunk.stride, head.scales, head.ratios).tolist(),
+        "stride": trunk.stride,
+        "objectness": "float32 [n]: the probability of an object",
+        "deltas": "float32 [n, 4]: of the centre in units of the anchor's sides, and logarithms of the sides' ratios",
+    }
+    cells = {"maps": planes_of(maps.maps[0], "cpu")[None].contiguous()}
+    free = {"maps": {2: "rows", 3: "columns"}}
+    return [NetworkPart("rpn", Anchors(network), cells, ("objectness", "deltas"), free, about)]
 
 
 class NetworkProposals(OnDemand):

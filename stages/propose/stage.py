@@ -143,6 +143,12 @@ def on_demand(settings: Settings, inputs: Inputs, execution: Execution) -> OnDem
     return ProposalsOnDemand(settings, inputs.dataset("images"), execution.skip_bad_images)
 
 
+def network_parts(settings: Settings, inputs: Inputs, image_id: str) -> list[Any]:
+    """The region proposal network, with the map of this image; nothing for a method without a network."""
+    method = METHODS[settings.method]
+    return method.load().network_parts(settings, inputs, image_id) if method.reads_maps else []
+
+
 def fill_from_maps(settings: Settings, inputs: Inputs, output: Writer, execution: Execution) -> None:
     """`run` for a method that reads the maps of a network: parts in processes of their own on the CPU."""
     computed = on_demand(settings, inputs, execution)

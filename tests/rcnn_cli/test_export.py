@@ -185,3 +185,56 @@ def test_what_cannot_be_exported_is_a_sentence(built: Path, tmp_path: Path) -> N
     assert "[propose] reads the file" in said
     assert "which does not go into an export" in said
     assert not output.exists()
+
+
+# Predicting with the file alone
+
+
+@pytest.mark.parametrize("name", ["detect", "detect-dense"])
+def test_predict_with_a_file_in_an_empty_folder(
+    name: str, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = shutil.copy(min((built / "work/datasets").rglob("JPEGImages/*.jpg")), tmp_path / "photo.jpg")
+    shutil.copy(built / f"{name}.safetensors", tmp_path / "m.safetensors")
+    chosen = ("--detector", name)
+    rcnn("predict", built / "systems.toml", photo, *chosen, "-o", tmp_path / "of-recipe", work=built / "work")
+    monkeypatch.chdir(tmp_path)
+    said = rcnn("predict", "m.safetensors", "photo.jpg", "-o", "out", work=tmp_path / "nothing").stdout
+    assert "-> out/photo.png, .json" in said
+    assert not (tmp_path / "nothing").exists()
+    assert (tmp_path / "out/photo.png").read_bytes() == (tmp_path / "of-recipe/photo.png").read_bytes()
+    told, of_recipe = (json.loads((tmp_path / one / "photo.json").read_text()) for one in ("out", "of-recipe"))
+    assert (told.pop("model"), told.pop("detector")) == ("m.safetensors", f"{name}@test")
+    del of_recipe["recipe"], of_recipe["detector"], of_recipe["path"], told["path"]
+    assert told == of_recipe
+
+
+def test_predict_with_a_file_takes_tiles_and_thresholds(built: Path, tmp_path: Path) -> None:
+    photo = min((built / "work/datasets").rglob("JPEGImages/*.jpg"))
+    recipe, file = built / "systems.toml", built / "detect.safetensors"
+    work = tmp_path / "work"
+    shutil.copytree(built / "work", work)
+    thresholds = tmp_path / "thresholds.toml"
+    rcnn("thresholds", recipe, "--split", "test", "-o", thresholds, work=work)
+    for options in (("--thresholds", thresholds), ("--tiles", 100)):
+        for one, name in ((recipe, "recipe"), (file, "file")):
+            done = rcnn("predict", one, photo, *options, "-o", tmp_path / name, work=work)
+            assert "was chosen for" not in done.stderr
+        png = f"{photo.stem}.png"
+        assert (tmp_path / "file" / png).read_bytes() == (tmp_path / "recipe" / png).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--set", "detect.nms_iou=0.4"), "stays as it is; leave out --set"),
+        (("--detector", "detect"), "stays as it is; leave out --detector"),
+        (("--work", "x"), "stays as it is; leave out --work"),
+    ],
+)
+def test_options_that_are_for_recipes(options: tuple[str, ...], said: str, built: Path, tmp_path: Path) -> None:
+    photo = min((built / "work/datasets").rglob("JPEGImages/*.jpg"))
+    file = built / "detect.safetensors"
+    done = rcnn("predict", file, photo, *options, "-o", tmp_path / "o", work=tmp_path, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
