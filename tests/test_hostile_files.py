@@ -8,15 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from rcnn_cli.clusters.cluster_file import load_cluster
 from rcnn_cli.experiments.grid import load_grid
+from rcnn_cli.exporting.model_file import detector_of_file, read_card
 from rcnn_cli.looking.inspection import inspect_file
 from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.running.weights import import_file, show_file
 from stages.contract.errors import StageError
+from stages.contract.execution import Execution
 from stages.datasets import open_detection
 from stages.images.reading import read_image
 from stages.input_files import read_whole
@@ -103,6 +107,8 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "JSON to inspect": ("a.json", inspect_file),
     "image to inspect": ("a.png", inspect_file),
     "HDF5 to inspect": ("a.h5", inspect_file),
+    "exported detector": ("m.safetensors", lambda path: detector_of_file(path, Execution())),
+    "card of an exported detector": ("m.safetensors", read_card),
 }
 
 
@@ -139,3 +145,23 @@ def test_entities_that_grow_without_end_are_refused(tmp_path: Path) -> None:
     (home / "Annotations/a.xml").write_text(f"{head}<annotation><object><name>&e8;</name></object></annotation>")
     with pytest.raises(StageError, match=r"a\.xml: is not a complete XML file"), in_finite_time():
         open_detection(f"voc:{home}:train", work=tmp_path / "work").record("a")
+
+
+def test_safetensors_of_others_are_no_detectors(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    one = {"a": np.zeros(3, np.float32)}
+    for content, said in (
+        (b"", "is not a .safetensors file"),
+        (b"{" * 100, "is not a .safetensors file"),
+        (save(one, {"format": "pt"}), "is a .safetensors file of another program"),
+        (
+            save(one, {**foreign, "rcnn": "{}"}),
+            "holds the weights of a network, not a detector",
+        ),
+        (save(one, {"rcnn.detector": "[]"}), "is damaged"),
+        (save(one)[:-4], "bytes long"),
+    ):
+        path.write_bytes(content)
+        for read in (read_card, lambda path: detector_of_file(path, Execution())):
+            with pytest.raises(StageError, match=said):
+                read(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from stages.networks.parts import NetworkPart, Regions
 from tests import exported
 from tests.built_once import BuiltOnce
 from tests.in_process import rcnn
+from tests.pipeline import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,24 @@ def test_the_parts_chained_are_the_detectors_features(written: tuple[Path, str],
     regions = ours["regions"].inputs["regions"].numpy()
     for one, other in zip(run("regions", maps=maps, regions=regions), outputs_of(ours["regions"]), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_the_snippets_of_the_docs_run(
+    written: tuple[Path, str], built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (PROJECT / "docs/export.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    shutil.copy(built / "detect-joint.safetensors", tmp_path / "detector.safetensors")
+    shutil.copytree(written[0], tmp_path / "onnx")
+    shutil.copy(min((built / "work/datasets").rglob("JPEGImages/*.jpg")), tmp_path / "photo.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for block in blocks:
+            exec(compile(block, "docs/export.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "'order': 'rgb'" in printed
+    assert "likeliest anchor: [" in printed
 
 
 @pytest.mark.parametrize(("name", "part"), [("detect", "crops"), ("detect-dense", "windows")])
