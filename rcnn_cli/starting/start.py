@@ -22,6 +22,7 @@ from rcnn_cli.starting.sizing import fitted, largest, tried
 from rcnn_cli.starting.systems import SYSTEMS, Sizes, backbone, recipe_text
 from rcnn_cli.starting.trial import ITERATIONS, trial
 from stages.contract.errors import StageError
+from stages.datasets import BadDataset
 from stages.datasets.listing import Listing
 from stages.file_names import file_name
 from stages.images.reading import SUFFIXES
@@ -52,7 +53,7 @@ def start(folder: Path, output: Path, work: Path, wish: Wish, options_for: Optio
     if the images have no annotations, so that there is nothing to write. `options_for` gives the options to run nodes
     with. Raises StageError and BadImage."""
     search = Search(folder, work, wish.classes)
-    layout = find_layout(search)
+    layout = found_layout(search, say)
     if layout is None:
         say(without_annotations(search.folder))
         return False
@@ -77,6 +78,21 @@ def start(folder: Path, output: Path, work: Path, wish: Wish, options_for: Optio
     path = shlex.quote(str(output / name))
     say(f"A run will take about {duration(seconds)} on this machine. Next:\n  rcnn run {path}")
     return True
+
+
+def found_layout(search: Search, say: Say) -> Layout | None:
+    """As `find_layout`; says all faults of a file that has several."""
+    try:
+        return find_layout(search)
+    except BadDataset as error:
+        if error.faults is None or len(error.faults) == 1:
+            raise
+        for fault in error.faults.sentences():
+            say(fault)
+        raise StageError(
+            f"{error.faults.path}: has {number_of(len(error.faults), 'problem')}, above; correct them, then run this "
+            "again"
+        ) from None
 
 
 def made(folder: Path) -> None:

@@ -127,6 +127,16 @@ def test_a_data_yaml_with_a_fault_is_named(rcnn: Rcnn) -> None:
     assert "classes from classes.txt" in said
 
 
+def test_every_fault_of_a_file_is_said(rcnn: Rcnn) -> None:
+    folder = make(LAYOUTS["coco"])
+    path = folder / "annotations.json"
+    path.write_text(path.read_text().replace('"category_id": 2', '"category_id": 5'))
+    code, said, error = rcnn("init", folder)
+    assert code == 2
+    assert said.count("refers to category 5, which the file does not list") == 6
+    assert "annotations.json: has 6 problems, above; correct them, then run this again" in error
+
+
 def test_the_division_is_even_and_the_seed_decides(rcnn: Rcnn) -> None:
     make(yolo)
     rcnn("init", "photos")
