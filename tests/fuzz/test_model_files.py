@@ -72,7 +72,7 @@ def forged(card: Any, tensors: dict[str, np.ndarray]) -> bytes:
     return save(tensors, {KEY: mended(card, tensors)})
 
 
-@fuzz(60)
+@fuzz(40)
 @given(st.data(), st.sampled_from(exported.SYSTEMS))
 def test_forged_cards(place: Path, data: st.DataObject, system: str) -> None:
     card, tensors = parts_of(FILES[system], place)
@@ -87,7 +87,7 @@ def test_forged_cards(place: Path, data: st.DataObject, system: str) -> None:
     used(written(place / "m.safetensors", forged(whole, tensors)))
 
 
-@fuzz(40)
+@fuzz(20)
 @given(st.data(), st.sampled_from(exported.SYSTEMS))
 def test_spoilt_cards(place: Path, data: st.DataObject, system: str) -> None:
     card, tensors = parts_of(FILES[system], place)
@@ -106,7 +106,7 @@ ODD_ARRAYS = [
 ]
 
 
-@fuzz(60)
+@fuzz(30)
 @given(st.data(), st.sampled_from(exported.SYSTEMS), st.booleans())
 def test_forged_tensors(place: Path, data: st.DataObject, system: str, described: bool) -> None:
     card, tensors = parts_of(FILES[system], place)
