@@ -19,6 +19,7 @@ from rcnn_cli.outputs import check_output_file
 from rcnn_cli.recipes.detectors import detector_of
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import RECIPE_FOLDER, build_recipe, sources_of, toml_text, with_recipe_folder
+from rcnn_cli.running.splits import training_splits
 from stages.contract.errors import StageError
 from stages.contract.settings import all_of, build_settings
 
@@ -113,13 +114,6 @@ def tables_on_split(graph: Graph, evaluation: Node, split: str, searched: Collec
     inputs = {"detections": detector.use.name, **({"images": split} if "images" in evaluation.use.inputs else {})}
     wiring = {evaluation.use.name: {"split": split, "inputs": inputs}}
     return merged(as_reported(graph, evaluation, split, searched), wiring)
-
-
-def training_splits(graph: Graph, evaluation: Node) -> Iterator[str]:
-    """The splits on which the evaluated detector was trained."""
-    for node in graph.needed(evaluation)[:-1]:
-        if "dataset" in node.use.stage.kinds and not node.use.stage.follows_split:
-            yield node.dataset
 
 
 def images_of(graph: Graph, split: str) -> set[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rcnn_cli.outputs import OutputFolder, check_output_file
 from rcnn_cli.recipes.graph import Described, Graph, Node, installed_version, kind_of
 from rcnn_cli.recipes.recipe import sources_of
 from rcnn_cli.running.runner import VERSIONS, complete, needed, size
+from rcnn_cli.running.splits import trainings_of
 from stages.contract.card import Input
 from stages.contract.errors import StageError
 from stages.contract.inputs import Inputs
@@ -30,7 +31,8 @@ from stages.images.reading import Pixels
 from stages.plurals import number_of
 from stages.tables import percent
 
-FOLDERS = re.compile(r"[~$/][^:]*/(?=[^:/])")
+FOLDERS = re.compile(r"(?<![^:])[^:]*/(?=[^:/])")
+"""The folders at the beginning of each part of a source."""
 
 
 def check_output(output: Path, graph: Graph) -> None:
@@ -97,7 +99,7 @@ def card_of_recipe(graph: Graph, node: Node, note: str = "") -> DetectorCard:
         evaluation.name if evaluation is not None else "",
         measured_words(graph, evaluation),
         {other.name: made_with(other) for other in path},
-        about(graph, node, path, held, evaluation, note),
+        about(graph, node, held, evaluation, note),
     )
 
 
@@ -179,13 +181,10 @@ def made_with(node: Node) -> dict[str, Any]:
     return stage.load().identity(node.settings, Inputs(), None) if stage.reads_files else {}
 
 
-def about(
-    graph: Graph, node: Node, path: Sequence[Node], held: Mapping[str, Held], evaluation: Node | None, note: str
-) -> dict[str, Any]:
+def about(graph: Graph, node: Node, held: Mapping[str, Held], evaluation: Node | None, note: str) -> dict[str, Any]:
     """What the card says to people: where the detector is from, and how good it was found to be."""
     recipe = graph.recipe
-    on_path = {other.name for other in path}
-    training = [name for other in graph.needed(node) if other.name not in on_path for name in other.reads_datasets()]
+    training = [other.dataset for other in trainings_of(graph, node)]
     return {
         "recipe": {"name": recipe.name, "description": recipe.description, "detector": node.use.name},
         "key": models_key(graph, node),

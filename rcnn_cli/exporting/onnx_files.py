@@ -32,7 +32,6 @@ CARD = "card.json"
 LARGEST_DIFFERENCE = 1e-4
 """Of an output, relative to its largest value, or to 1 if that is smaller."""
 OPSET = 18
-OPERATOR_MISSING = "needs an operator that this version of torch.onnx lacks"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from rcnn_cli.looking.recall import Measured, scored_by
 from rcnn_cli.recipes.graph import Node
 from rcnn_cli.report.runs import Run
 from rcnn_cli.report.tables import gains
-from rcnn_cli.running.splits import pairs_of_datasets
-from stages.datasets import ClassificationDataset
+from rcnn_cli.running.splits import training_splits
 from stages.diagnose.report import GAINS
 from stages.eval.confusion import Confusion
 from stages.eval.report import MEASURES
@@ -232,16 +231,15 @@ def covered_share(run: Run, measured: Mapping[str, Measured]) -> float | None:
     return float(recall_at(proposals.coverage.overlaps[:, -1], np.array([run.summary["iou"]]))[0])
 
 
-def training_splits(run: Run) -> list[str]:
-    """The recipe's datasets of objects upstream of an evaluation, without that which it is on."""
-    names = [trained for trained, _ in pairs_of_datasets(run.graph, [run.node])]
-    return [name for name in names if not isinstance(run.graph.dataset(name), ClassificationDataset)]
+def other_training_splits(run: Run) -> list[str]:
+    """The datasets that the run's detector was trained on, without that which it is evaluated on."""
+    return [name for name in training_splits(run.graph, run.node) if name != run.node.dataset]
 
 
 def training_objects(run: Run) -> dict[str, int] | None:
     """Objects of each class in the run's training set, without difficult ones: the largest number of several sets; None
     without a training set."""
-    splits = training_splits(run)
+    splits = other_training_splits(run)
     if not splits:
         return None
     most: dict[str, int] = {}
@@ -259,7 +257,7 @@ def training_objects(run: Run) -> dict[str, int] | None:
 
 def training_map_of(run: Run, runs: Sequence[Run]) -> float | None:
     """The mAP of the same detector on images that it was trained on, if one of `runs` is that; else None."""
-    splits = training_splits(run)
+    splits = other_training_splits(run)
     for other in runs:
         same = other.graph is run.graph and other.detector.use is run.detector.use
         if same and other.node.dataset in splits and other.summary["metric"] == run.summary["metric"]:

@@ -1,4 +1,4 @@
-"""Checks whether a recipe is evaluated on images that it is trained on."""
+"""Which images a recipe is trained on, and whether it is evaluated on them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,42 @@ log = logging.getLogger("rcnn")
 
 def warn_of_shared_images(graph: Graph, nodes: Iterable[Node]) -> None:
     """Warns, once per pair of datasets, if an evaluation among `nodes` uses images that another dataset upstream also
-    contains: image files with the same content, whatever their ids.
+    contains: image files with the same content, whatever their ids. And if a training is validated on the dataset that
+    is evaluated.
 
     The datasets' checksums are needed for the caches' keys anyway; no image is decoded. Raises BadImage.
     """
-    for trained, evaluated in pairs_of_datasets(graph, nodes):
+    evaluations = [node for node in nodes if node.use.stage.makes in MEASURED]
+    for trained, evaluated in pairs_of_datasets(graph, evaluations):
         log_shared_images(graph, trained, evaluated)
+    for training, evaluated in validated_on_evaluated(graph, evaluations):
+        log.warning(
+            "%s: [%s] is validated on [datasets.%s], on which results are measured; if that decides when it stops, "
+            "they are too good: validate on other images", graph.recipe.path, training, evaluated,
+        )  # fmt: skip
+
+
+def training_splits(graph: Graph, node: Node) -> list[str]:
+    """The datasets of objects that the stages upstream of a node learn from, each once. One on which a training is only
+    validated is none of them."""
+    trainings = [one for one in trainings_of(graph, node) if "dataset" in one.use.stage.kinds]
+    return list(dict.fromkeys(one.dataset for one in trainings))
+
+
+def trainings_of(graph: Graph, node: Node) -> list[Node]:
+    """The nodes upstream of this one that learn from a dataset."""
+    return [one for one in graph.needed(node) if one.name != node.name and not one.use.stage.follows_split]
+
+
+def validated_on_evaluated(graph: Graph, evaluations: Iterable[Node]) -> list[tuple[str, str]]:
+    """(the table of a training, the dataset of an evaluation of it on which it is validated, too), each pair once."""
+    pairs = {
+        (training.use.name, evaluation.dataset): None
+        for evaluation in evaluations
+        for training in trainings_of(graph, evaluation)
+        if evaluation.dataset in {*training.reads_datasets()} - {training.dataset}
+    }
+    return list(pairs)
 
 
 def pairs_of_datasets(graph: Graph, nodes: Iterable[Node]) -> list[tuple[str, str]]:

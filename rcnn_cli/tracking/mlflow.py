@@ -131,8 +131,7 @@ def experiment_of(client: MlflowClient, name: str) -> str:
 
 def last_step(client: MlflowClient, run: Recorded) -> int:
     """The last step logged in a run. Raises MlflowException."""
-    name = next(iter(run.data.metrics), None)
-    steps = [] if name is None else client.get_metric_history(run.info.run_id, "learning_rate")
+    steps = client.get_metric_history(run.info.run_id, "learning_rate") if run.data.metrics else []
     return max((metric.step for metric in steps), default=0)
 
 

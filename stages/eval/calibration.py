@@ -217,9 +217,9 @@ def obtained_precisions(
 
 def half_curve(scores: NDArray[np.floating], correct: NDArray[np.bool_]) -> Curve:
     """The precision-recall curve of one class's detections, in which only the precision matters."""
-    order = np.argsort(-scores, kind="stable")
-    recall, precision = precision_recall(correct[order], max(1, int(correct.sum())))
-    return Curve(scores[order].astype(np.float32), recall, precision, max(1, int(correct.sum())), len(scores))
+    order, positives = np.argsort(-scores, kind="stable"), max(1, int(correct.sum()))
+    recall, precision = precision_recall(correct[order], positives)
+    return Curve(scores[order].astype(np.float32), recall, precision, positives, len(scores))
 
 
 def known(value: float) -> float | None:

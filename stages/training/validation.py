@@ -24,7 +24,7 @@ class Validation(Generic[Trained]):
     """How a training is validated: what `measure` finds every `every` steps, and after the last.
 
     With a `patience`, the training ends after that many validations without a better value of `stop_on`, and its result
-    are the weights with the best.
+    is the weights with the best.
     """
 
     measure: Callable[[Trained], Row]

@@ -145,6 +145,8 @@ def test_the_card_says_where_it_is_from_and_nothing_of_this_machine(built: Path,
         ("voc:$RCNN_VOC/VOC2012:val", "voc:VOC2012:val"),
         ("voc:$RCNN_VOC:val", "voc:$RCNN_VOC:val"),
         ("coco:~/a/instances.json:~/b/images", "coco:instances.json:images"),
+        ("voc:data/me/VOC2007:trainval", "voc:VOC2007:trainval"),
+        ("voc:{recipe}/../photos/:{recipe}/photos-train.txt", "voc:photos/:photos-train.txt"),
         ("shapes:train", "shapes:train"),
     ],
 )

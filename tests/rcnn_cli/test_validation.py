@@ -7,6 +7,7 @@ import pytest
 
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import RecipeError, build_recipe
+from rcnn_cli.running.splits import training_splits, warn_of_shared_images
 from stages.datasets.shapes import ShapesSettings, draw_shapes
 from stages.networks import NETWORKS
 from tests.in_process import caller
@@ -263,3 +264,21 @@ def test_images_that_are_trained_and_tested_on_are_named(call, shared, tmp_path,
     assert "is used for evaluation" not in call(*command, recipe)[2]
     quick = ("--method", "sliding-window", "--jobs", 1)
     assert "is used for evaluation" not in call("propose", recipe, "--split", "train", *quick)[2]
+
+
+def test_a_training_that_is_validated_on_the_evaluated_images_is_named(tmp_path, caplog):
+    """A validation set is not one that is trained on."""
+    text = FINETUNED.format(network="shapenet", extract="")
+    text += 'inputs = {{ validation = "{split}" }}\n[datasets.val]\nsource = "shapes:val"\nimages = 4\n'
+
+    def graph_with(split):
+        return Graph(build_recipe(tmp_path / "r.toml", tables(text.format(split=split))), tmp_path / "work")
+
+    graph = graph_with("test")
+    warn_of_shared_images(graph, graph.caches())
+    assert "[finetune] is validated on [datasets.test], on which results are measured" in caplog.text
+    caplog.clear()
+    graph = graph_with("val")
+    warn_of_shared_images(graph, graph.caches())
+    assert "is validated on" not in caplog.text
+    assert training_splits(graph, graph.nodes["eval"]) == ["train"]
