@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheError
 from cache.files import SEAL, cannot, seal_of, write_atomically
+from cache.identity import canonical_json
 from rcnn_cli.exporting.card import KEY, MALFORMED, DetectorCard, Held, card_of_json, card_text, damaged, said, stage_of
 from rcnn_cli.looking.image_detector import ImageDetector
 from rcnn_cli.looking.showing import Showing, shown_by
@@ -92,6 +93,7 @@ def sealed_card(path: Path, raw: bytes | None = None) -> dict[str, Any]:
     try:
         value = json.loads(metadata[KEY])
         sealed = value.pop(SEAL) == seal_of(value)
+        canonical_json(value)  # refuses numbers that are not finite
     except MALFORMED as error:
         raise damaged(path, f"its card cannot be read: {said(error)}") from error
     if not sealed:

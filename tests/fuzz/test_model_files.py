@@ -17,6 +17,7 @@ from cache.files import SEAL, seal_of
 from rcnn_cli.exporting.card import KEY, Held
 from rcnn_cli.exporting.description import describe_model
 from rcnn_cli.exporting.model_file import detector_of_file
+from stages.contract.errors import StageError
 from stages.contract.execution import Execution
 from tests import exported
 from tests.built_once import BuiltOnce
@@ -120,6 +121,15 @@ def test_forged_tensors(place: Path, data: st.DataObject, system: str, described
             if described:
                 columns[own] = [str(tensors[name].dtype), list(tensors[name].shape[1:])]
     used(written(place / "m.safetensors", forged(card, tensors)))
+
+
+def test_numbers_that_are_not_finite_are_refused(place: Path) -> None:
+    card, tensors = parts_of(FILES["detect"], place)
+    for number in (float("inf"), float("nan")):
+        card["held"]["train-svm"]["summary"]["more"] = number
+        path = written(place / "m.safetensors", forged(card, tensors))
+        with pytest.raises(StageError, match="its card cannot be read"):
+            detector_of_file(path, Execution())
 
 
 def test_the_forger_is_believed_where_nothing_is_changed(place: Path) -> None:
