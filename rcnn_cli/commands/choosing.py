@@ -128,12 +128,7 @@ def draw_recall(plan: Any, name: str) -> list[Path]:
     return [path]
 
 
-@click.command(short_help="Choose settings on a validation split and write a new recipe.")
-@recipe_argument
-@execution_options
-@dask_options
-@adopt_option
-@click.option(
+split_option = click.option(
     "--split",
     metavar="NAME",
     default="val",
@@ -141,6 +136,15 @@ def draw_recall(plan: Any, name: str) -> list[Path]:
     shell_complete=complete_split,
     help="The recipe's dataset on which to choose them.",
 )
+"""--split, of what is chosen."""
+
+
+@click.command(short_help="Choose settings on a validation split and write a new recipe.")
+@recipe_argument
+@execution_options
+@dask_options
+@adopt_option
+@split_option
 @click.option(
     "--evaluation",
     metavar="NAME",
@@ -233,14 +237,7 @@ def tune(
 
 @click.command(short_help="Choose the lowest score that counts, class by class, on a validation split.")
 @recipe_argument
-@click.option(
-    "--split",
-    metavar="NAME",
-    default="val",
-    show_default=True,
-    shell_complete=complete_split,
-    help="The recipe's dataset on which to choose them.",
-)
+@split_option
 @click.option(
     "--precision",
     type=FiniteRange(0, 1),

@@ -17,6 +17,7 @@ from rcnn_cli.recipes.graph import Node
 from rcnn_cli.report.runs import Run
 from rcnn_cli.report.tables import gains
 from rcnn_cli.running.splits import training_splits
+from stages.detect import RIDGE
 from stages.diagnose.report import GAINS
 from stages.eval.confusion import Confusion
 from stages.eval.report import MEASURES
@@ -217,7 +218,7 @@ def boxes_of(run: Run) -> str:
 def has_regression(detector: Node) -> bool:
     """Whether the detector refines its boxes."""
     settings = detector.settings
-    return bool(settings.bbox_regression) and (settings.regression != "ridge" or "regressor" in detector.sources)
+    return bool(settings.bbox_regression) and (settings.regression != RIDGE or "regressor" in detector.sources)
 
 
 def covered_share(run: Run, measured: Mapping[str, Measured]) -> float | None:
