@@ -56,5 +56,5 @@ def toml_value(name: str, value: Any) -> str:
         return tomlkit.item(value).as_string()
     except (TOMLKitError, ValueError, TypeError):
         raise StageError(
-            f"changes: '{name}' is of type {type(value).__name__}; give text, a number, a truth value, or a list"
+            f"changes: '{name}' is of type {type(value).__name__}; give text, a number, true or false, or a list"
         ) from None

@@ -42,10 +42,13 @@ def export(
     """
     from rcnn_cli.exporting.export import card_of_recipe, check_output, export_networks, exported_line
     from rcnn_cli.exporting.model_file import write_model
+    from rcnn_cli.exporting.onnx_files import check_installed
     from rcnn_cli.recipes.detectors import choice_told, detector_node
 
     if output is None and onnx_folder is None:
         raise click.UsageError("say what to write: -o NAME.safetensors, --onnx FOLDER, or both")
+    if onnx_folder is not None:
+        check_installed()
     graph = load_graph(recipe, changes, work)
     if output is not None:
         check_output(output, graph)

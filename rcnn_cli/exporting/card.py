@@ -21,6 +21,7 @@ from stages.contract.catalogue import catalogue
 from stages.contract.errors import StageError
 from stages.contract.kinds import DATASETS, KINDS
 from stages.contract.settings import build_settings, changes_result, holds, named_files
+from stages.detections.json_values import BOXES
 
 FORMAT = 1
 KEY = "rcnn.detector"
@@ -29,7 +30,6 @@ PHOTOS = "photos"
 """What fills the inputs of a dataset: the images that are to be looked at."""
 HELD = "held"
 """The section of what the file holds, in place of a recipe's tables."""
-BOXES = "x1, y1, x2, y2 in pixels of the image, zero-based, half-open: width = x2 - x1"
 
 MALFORMED = (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a card that is not one raises."""

@@ -44,10 +44,9 @@ def check_output(output: Path, graph: Graph) -> None:
 
 def export_networks(graph: Graph, node: Node, card: DetectorCard, folder: Path) -> Iterator[str]:
     """Writes the networks of a detector as ONNX files into `folder`, tried on two images of its dataset; yields a line
-    for each. Raises as `write_onnx`, and StageError where a package is missing."""
-    from rcnn_cli.exporting.onnx_files import check_installed, write_onnx
+    for each. Raises as `write_onnx`."""
+    from rcnn_cli.exporting.onnx_files import write_onnx
 
-    check_installed()
     yield from write_onnx(card, graph.recipe.path, images_to_try(graph, node), OutputFolder(folder))
 
 

@@ -107,25 +107,25 @@ def write_onnx(card: DetectorCard, place: Path, images: Mapping[str, Pixels], fo
     if not parts:
         raise StageError(f"{place}: [{card.detector.use.name}] runs no network that could be exported as ONNX")
     folder.check([*(f"{name}.onnx" for name in parts), CARD])
-    told: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     for name, examples in parts.items():
         with folder.file(f"{name}.onnx") as file:
             export_part(examples[0], file)
             check = checked(file, examples)
             refuse_difference(name, check)
-        told[name] = {**told_inputs(examples[0]), **examples[0].about, "checked": check.as_json()}
+        described[name] = {**described_inputs(examples[0]), **examples[0].about, "checked": check.as_json()}
         yield (
             f"Exported: {folder.path / name}.onnx, {size((folder.path / f'{name}.onnx').stat().st_size)}: onnxruntime "
             f"differs from ours by {max(check.differences.values()):.1e} at most, in values up to "
             f"{max(check.magnitudes.values()):.3g}"
         )
     about = {name: value for name, value in card.about.items() if name != "how_to_use"}
-    about |= {"what": "the networks of a detector of rcnn", "classes": list(card.classes), "parts": told}
+    about |= {"what": "the networks of a detector of rcnn", "classes": list(card.classes), "parts": described}
     folder.write(CARD, json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     yield f"Exported: {folder.path / CARD}: how their inputs are made"
 
 
-def told_inputs(part: NetworkPart) -> dict[str, Any]:
+def described_inputs(part: NetworkPart) -> dict[str, Any]:
     """The inputs' shapes, with a name for each dimension that is free, and the outputs."""
     shapes = {
         name: [part.free.get(name, {}).get(axis, length) for axis, length in enumerate(tensor.shape)]

@@ -31,11 +31,10 @@ from rcnn_cli.recipes.graph import Graph
 from stages.contract.errors import BadImage, StageError
 from stages.contract.execution import Execution
 from stages.detections import Detections
+from stages.detections.json_values import BOXES
 from stages.plurals import number_of
 
 log = logging.getLogger("rcnn")
-
-BOXES = "x1, y1, x2, y2 in pixels of the image, zero-based, half-open: width = x2 - x1"
 
 
 @dataclass(frozen=True)

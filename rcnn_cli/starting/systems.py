@@ -276,7 +276,7 @@ SYSTEMS: Mapping[str, System] = {
 PURPOSES = {
     "train": "what is trained on",
     "val": "what settings and thresholds are chosen on, by `rcnn tune` and `rcnn thresholds`",
-    "test": "what is measured on",
+    "test": "the images to measure on",
 }
 
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from stages.detections.order import best_first
 from stages.detections.sets import Detections
 
+BOXES = "x1, y1, x2, y2 in pixels of the image, zero-based, half-open: width = x2 - x1"
+"""What files say of the boxes in them."""
+
 
 def shortest(score: np.float32) -> float:
     """The shortest decimal that rounds to this float32 score, so that comparisons with it give the same result."""

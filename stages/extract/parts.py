@@ -49,7 +49,7 @@ def crops_part(pixels: torch.Tensor, boxes: Boxes, network: Network, settings: S
         "crops": f"float32 [N, 3, {size}, {size}]: regions of the image, cut out as R-CNN does, preprocessed",
         "mode": settings.mode,
         "padding": settings.padding,
-        **outputs_told(network, settings),
+        **described_outputs(network, settings),
     }
     given = {"crops": crops.contiguous()}
     return NetworkPart("crops", Crops(network, settings.layers), given, settings.layers, {"crops": {0: "n"}}, about)
@@ -73,7 +73,7 @@ def regions_part(maps: FeatureMaps, boxes: Boxes, network: Network, settings: Se
         "stride": card.trunk.stride,
         "first_centre": card.trunk.first_centre,
         "pooling": f"{settings.pooling}, to {card.head.side} x {card.head.side} cells",
-        **outputs_told(network, settings),
+        **described_outputs(network, settings),
     }
     given = {
         "maps": planes_of(maps.maps[0], "cpu")[None].contiguous(),
@@ -99,7 +99,7 @@ def windows_part(maps: FeatureMaps, network: Network, settings: Settings, border
         f"cell: {windows.pixels} pixels of the scaled image, the first begins at {first:g}. Layers that pad their "
         "input see zeros there, where rcnn, which reads the whole map at once, sees the window's neighbours",
         "stride": windows.stride,
-        **outputs_told(network, settings),
+        **described_outputs(network, settings),
     }
     given = {"windows": cut[:: max(1, len(cut) // FEW)].contiguous()}
     return NetworkPart(
@@ -107,6 +107,6 @@ def windows_part(maps: FeatureMaps, network: Network, settings: Settings, border
     )
 
 
-def outputs_told(network: Network, settings: Settings) -> dict[str, Any]:
+def described_outputs(network: Network, settings: Settings) -> dict[str, Any]:
     """The shape of each layer."""
     return {name: f"float32 [N, {network.layers[name]}]" for name in settings.layers}

@@ -16,7 +16,6 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = "brightness", "contrast", "saturation", 
 RANGES = {BRIGHTNESS: 0.25, CONTRAST: 1.0, SATURATION: 1.0, HUE: 0.1}
 """How far each may be changed at strength 1. SSD's ranges are those of strength 0.5: 1 ± 0.125, 1 ± 0.5, 1 ± 0.5, and
 ± 0.05 turns of the hue."""
-SSD_STRENGTH = 0.5
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from stages.contract.errors import BadSetting
 from stages.contract.execution import Execution
 from stages.contract.settings import identity_of
 from stages.datasets import open_dataset
-from stages.images.colours import CONTRAST, HUE, RANGES, SSD_STRENGTH, ColourChange, drawn_colours, recoloured
+from stages.images.colours import CONTRAST, HUE, RANGES, ColourChange, drawn_colours, recoloured
 from stages.images.preprocessing import PREPROCESSINGS
 from stages.maps import Settings as MapsSettings
 from stages.networks import NetworkSource
@@ -32,6 +32,8 @@ from stages.training.ranks import Ranks
 from stages.training.whole_images import Objects, WholeImages, augmented, check_maps_settings, drawn_images
 from tests.stages.annotated_objects import objects
 
+SSD_STRENGTH = 0.5
+"""The colour_jitter at which the ranges are those of torchvision's RandomPhotometricDistort."""
 JITTERS: dict[str, Any] = {"scale_jitter": 0.3, "crop_jitter": 0.6, "colour_jitter": 0.5}
 SMALL: dict[str, Any] = {
     **{"iterations": 4, "images_per_batch": 2, "sides": (64,), "longest": 120, "scales": (2.0, 4.0), "hidden": 8},
