@@ -94,4 +94,6 @@ def advice_on(image: NDArray[Any]) -> str:
         return ""
     if image.dtype.kind == "f":
         return "turn values from 0 to 1 into bytes with (255 * image).round().astype(np.uint8)"
-    return "give values from 0 to 255, as image.astype(np.uint8) makes them"
+    if image.dtype.itemsize == 2:
+        return "scale values from 0 to 65535 with (image // 257).astype(np.uint8), if they reach that far"
+    return "scale the values to 0 ... 255, then make bytes of them with image.astype(np.uint8)"

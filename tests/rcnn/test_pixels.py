@@ -69,7 +69,8 @@ BAD: dict[str, tuple[Any, str]] = {
         r"the image: is an array float32 \[4, 6, 3\], not uint8 \[H, W, 3\] in RGB; turn values from 0 to 1 into bytes "
         r"with \(255 \* image\).round\(\).astype\(np.uint8\)",
     ),
-    "larger integers": (RED.astype(np.int64), r"int64 \[4, 6, 3\].*give values from 0 to 255"),
+    "larger integers": (RED.astype(np.int64), r"int64 \[4, 6, 3\].*scale the values to 0 \.\.\. 255"),
+    "sixteen bits": (RED.astype(np.uint16), r"uint16 \[4, 6, 3\].*\(image // 257\)"),
     "grey": (RED[..., 0], r"uint8 \[4, 6\].*np.stack\(\[image\] \* 3, axis=-1\)"),
     "with alpha": (np.dstack([RED, RED[..., :1]]), r"uint8 \[4, 6, 4\].*image\[..., :3\]"),
     "channels first": (np.moveaxis(RED, -1, 0), r"uint8 \[3, 4, 6\].*np.moveaxis\(image, 0, -1\)"),
