@@ -86,7 +86,9 @@ def read_partitions() -> list[Partition]:
 
     Raises ClusterError if sinfo is missing, fails or prints something else, or if there is no such partition.
     """
-    partitions = parse_partitions(call(SINFO, otherwise="run this on a login node of the cluster, and check with `scontrol ping`"))
+    partitions = parse_partitions(
+        call(SINFO, otherwise="run this on a login node of the cluster, and check with `scontrol ping`")
+    )
     if not partitions:
         raise ClusterError("sinfo: shows no partition with a node that takes jobs; see what `sinfo` prints")
     return partitions

@@ -219,7 +219,10 @@ def test_the_command_writes_a_file_once(call: Call, monkeypatch: pytest.MonkeyPa
     ("program", "said"),
     [
         (None, "sinfo: not found; run this on a machine with Slurm's commands in PATH"),
-        ("import sys\nsys.exit('sinfo: error: no controller')", "sinfo: failed (no controller); run this on a login node"),
+        (
+            "import sys\nsys.exit('sinfo: error: no controller')",
+            "sinfo: failed (no controller); run this on a login node",
+        ),
         ("print('cpu*|up|1:00:00|3|8|16000|down*|(null)|')", "sinfo: shows no partition with a node that takes jobs"),
         ("", "sinfo: shows no partition with a node that takes jobs"),
     ],
