@@ -16,9 +16,10 @@ from cache import Reader, Record
 from rcnn_cli.looking.explanation import choose, explain_image, split_of
 from rcnn_cli.looking.explanation_lines import tell_lines
 from rcnn_cli.main import main
-from rcnn_cli.recipes.graph import Graph
+from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import load_recipe
-from rcnn_cli.running.runner import on_demand, open_inputs
+from rcnn_cli.running.demand import Demand
+from rcnn_cli.running.runner import on_demand
 from stages.contract.execution import Execution
 from stages.contract.inputs import Inputs
 from stages.datasets import Photos
@@ -275,12 +276,14 @@ def test_unknown_images_are_one_sentence(finished: tuple[Path, Path], call: Any)
 def test_an_image_that_was_skipped_is_one_sentence(
     finished: tuple[Path, Path], call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def skipping(*arguments: Any) -> Inputs:
-        opened = open_inputs(*arguments)
+    opened_inputs = Demand.inputs
+
+    def skipping(demand: Demand, node: Node) -> Inputs:
+        opened = opened_inputs(demand, node)
         opened.reader("features").manifest["skipped"] = {"test_00001": "is empty (0 bytes)"}
         return opened
 
-    monkeypatch.setattr("rcnn_cli.running.runner.open_inputs", skipping)
+    monkeypatch.setattr(Demand, "inputs", skipping)
     code, _, errors = call("explain", finished[0], "test_00001")
     assert code == 2
     assert (
