@@ -13,6 +13,12 @@ from rcnn_cli.commands.options import OutputPath, load_graph, output_option, rec
 @recipe_argument
 @output_option("The file to write, NAME.safetensors  [default: none, with --onnx]")
 @table_option("--detector", "detections", "The detect table to use  [default: detect, else the recipe's first]")
+@click.option(
+    "--thresholds",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file of `rcnn thresholds`: the scores from which `rcnn predict` draws detections  [default: none]",
+)
 @click.option("--note", default="", metavar="TEXT", help="A note for the card, such as a licence  [default: none]")
 @click.option(
     "--onnx",
@@ -27,6 +33,7 @@ def export(
     work: Path | None,
     output: Path | None,
     detector: str | None,
+    thresholds: Path | None,
     note: str,
     onnx_folder: Path | None,
 ) -> None:
@@ -38,6 +45,7 @@ def export(
     \b
     Examples: rcnn export recipes/shapes.toml -o shapes.safetensors
               rcnn export recipes/shapes.toml --detector detect-without-bbox -o plain.safetensors --note "CC BY 4.0"
+              rcnn export recipes/shapes.toml --thresholds thresholds.toml -o shapes.safetensors
               rcnn export recipes/shapes-faster.toml --onnx onnx/
     """
     from rcnn_cli.exporting.export import card_of_recipe, check_output, export_networks, exported_line
@@ -55,7 +63,7 @@ def export(
     node = detector_node(graph, detector)
     if detector is None and choice_told(graph, node):
         click.echo(choice_told(graph, node), err=True)
-    card = card_of_recipe(graph, node, note)
+    card = card_of_recipe(graph, node, note, thresholds)
     if output is not None:
         write_model(output, card)
         click.echo(exported_line(card, output))

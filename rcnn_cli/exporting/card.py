@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cache.files import SEAL
 from cache.held import Content
+from rcnn_cli.looking.thresholds import Thresholds, finite
 from rcnn_cli.recipes.graph import Described, Node
 from rcnn_cli.recipes.recipe import Use
 from stages.contract.card import Input, Stage
@@ -30,6 +33,10 @@ PHOTOS = "photos"
 """What fills the inputs of a dataset: the images that are to be looked at."""
 HELD = "held"
 """The section of what the file holds, in place of a recipe's tables."""
+KNOWN = frozenset(
+    ["format", "what", "classes", "score", "boxes", "evaluation", "measured", "thresholds", "nodes", "held"]
+)
+"""The entries of a card that are not only for people."""
 
 MALFORMED = (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a card that is not one raises."""
@@ -63,8 +70,8 @@ class DetectorCard:
     """An exported detector: `nodes` are those that an image passes through, inputs first, the detector last; `held`
     the models that they read, by name.
 
-    `measured` names its evaluation, which is `held` under the name in `evaluation`; both empty without one. `about` is
-    for people: recipe, data, versions, a note.
+    `measured` names its evaluation, which is `held` under the name in `evaluation`; both empty without one.
+    `thresholds`, if given, say which detections are drawn. `about` is for people: recipe, data, versions, a note.
     """
 
     nodes: tuple[Node, ...]
@@ -74,6 +81,7 @@ class DetectorCard:
     evaluation: str = ""
     measured: Mapping[str, str] = field(default_factory=dict)
     made_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    thresholds: Thresholds | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -92,6 +100,7 @@ class DetectorCard:
             "boxes": BOXES,
             "evaluation": self.evaluation,
             "measured": dict(self.measured),
+            "thresholds": thresholds_as_json(self.thresholds),
             "nodes": [{**node_as_json(node), "made_with": dict(self.made_with[node.name])} for node in self.nodes],
             "held": {name: held.as_json() for name, held in self.held.items()},
         }
@@ -112,6 +121,31 @@ def node_as_json(node: Node) -> dict[str, Any]:
     }
 
 
+def thresholds_as_json(chosen: Thresholds | None) -> dict[str, Any] | None:
+    """Thresholds as the card has them: their rule and each class's lowest score, None where nothing counts."""
+    if chosen is None:
+        return None
+    return {"rule": chosen.rule, "scores": dict(zip(chosen.classes, map(finite, chosen.scores), strict=True))}
+
+
+def thresholds_of_json(value: Any, classes: tuple[str, ...]) -> Thresholds | None:
+    """The inverse of `thresholds_as_json`, in the order of `classes`. Raises one of MALFORMED."""
+    if value is None:
+        return None
+    rule, scores = value["rule"], value["scores"]
+    if not isinstance(rule, str) or not rule.isprintable() or set(scores) != set(classes):
+        raise ValueError("its thresholds are not those of its classes")
+    if not all(score is None or is_float32(score) for score in scores.values()):
+        raise ValueError("a threshold is not a number")
+    numbers = [np.inf if scores[name] is None else scores[name] for name in classes]
+    return Thresholds(classes, np.array(numbers, np.float32), rule, scored="", recipe="", detector="", key="")
+
+
+def is_float32(value: Any) -> bool:
+    """Whether a value of JSON is a number in the range of float32."""
+    return type(value) in (int, float) and abs(value) <= float(np.finfo(np.float32).max)
+
+
 def card_of_json(value: Any, path: Path) -> DetectorCard:
     """The card in the file `path`. Raises StageError in a sentence for any other value."""
     if not isinstance(value, dict) or not isinstance(value.get("format"), int):
@@ -130,10 +164,12 @@ def card_of_json(value: Any, path: Path) -> DetectorCard:
         if evaluation and held[evaluation].kind != "evaluation":
             raise ValueError(f"'{evaluation}' is not an evaluation")
         measured = {str(name): str(words) for name, words in value["measured"].items()} if evaluation else {}
+        chosen = thresholds_of_json(value.get("thresholds"), classes)
         made_with = {node.name: dict(entry["made_with"]) for node, entry in zip(nodes, value["nodes"], strict=True)}
-        known = {"format", "what", "classes", "score", "boxes", "evaluation", "measured", "nodes", "held"}
-        about = {name: words for name, words in value.items() if name not in known}
-        return DetectorCard(nodes, held, classes, str(value["score"]), str(evaluation), measured, made_with, about)
+        about = {name: words for name, words in value.items() if name not in KNOWN}
+        return DetectorCard(
+            nodes, held, classes, str(value["score"]), str(evaluation), measured, made_with, chosen, about
+        )
     except MALFORMED as error:
         raise damaged(path, f"its card is not valid: {said(error)}") from error
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rcnn_cli.exporting.card import BOXES, DetectorCard, Held, node_as_json
+from rcnn_cli.exporting.card import BOXES, DetectorCard, Held, node_as_json, thresholds_as_json
 from rcnn_cli.exporting.model_file import read_model
 from rcnn_cli.looking.inspection import shortened
 from rcnn_cli.recipes.graph import Node
@@ -28,7 +29,7 @@ def describe_model(path: Path) -> str:
             *map(node_line, card.nodes),
             "held",
             *(held_line(name, held) for name, held in card.held.items()),
-            f"rcnn predict {path} photo.jpg",
+            f"rcnn predict {shlex.quote(str(path))} photo.jpg",
         ]
     )
 
@@ -38,8 +39,18 @@ def about_lines(card: DetectorCard) -> list[str]:
     return [
         f"classes: {one_line(list(card.classes))}",
         f"scores: {one_line(card.score)}; boxes: {BOXES}",
+        *thresholds_lines(card),
         *(f"{name.replace('_', ' ')}: {one_line(value)}" for name, value in card.about.items() if value),
     ]
+
+
+def thresholds_lines(card: DetectorCard) -> list[str]:
+    """The scores from which detections are drawn, if the file holds any."""
+    told = thresholds_as_json(card.thresholds)
+    if told is None:
+        return []
+    scores = {name: "none" if score is None else score for name, score in told["scores"].items()}
+    return [f"thresholds ({one_line(told['rule'])}): {one_line(scores)}"]
 
 
 def node_line(node: Node) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,14 @@ from cache import Reader
 from cache.held import Content, HeldReader
 from rcnn_cli.exporting.card import HELD, PHOTOS, DetectorCard, Held
 from rcnn_cli.exporting.model_file import SUFFIX, is_exported
-from rcnn_cli.looking.showing import evaluation_for, measured_on
-from rcnn_cli.looking.thresholds import models_key
+from rcnn_cli.looking.showing import Showing, evaluation_for, measured_on
+from rcnn_cli.looking.thresholds import (
+    Thresholds,
+    models_key,
+    read_thresholds_file,
+    warn_of_another_detector,
+    with_thresholds,
+)
 from rcnn_cli.outputs import OutputFolder, check_output_file
 from rcnn_cli.recipes.graph import Described, Graph, Node, installed_version, kind_of
 from rcnn_cli.recipes.recipe import sources_of
@@ -26,7 +34,6 @@ from stages.contract.errors import StageError
 from stages.contract.inputs import Inputs
 from stages.contract.kinds import DATASETS, KINDS
 from stages.contract.settings import named_files
-from stages.detect import score_of
 from stages.images.reading import Pixels
 from stages.plurals import number_of
 from stages.tables import percent
@@ -66,19 +73,22 @@ def exported_line(card: DetectorCard, output: Path) -> str:
     measured = f", mAP {percent(figures['map'])} % on {figures['dataset']}" if figures else ""
     return (
         f"Exported: {output}, {size(output.stat().st_size)}: {number_of(len(card.classes), 'class')}{measured} "
-        f"(`rcnn predict {output} photo.jpg`)"
+        f"(`rcnn predict {shlex.quote(str(output))} photo.jpg`)"
     )
 
 
-def card_of_recipe(graph: Graph, node: Node, note: str = "") -> DetectorCard:
-    """The detector that the node of a recipe trained, with all that it needs.
+def card_of_recipe(graph: Graph, node: Node, note: str = "", thresholds: Path | None = None) -> DetectorCard:
+    """The detector that the node of a recipe trained, with all that it needs, and the `thresholds` in a file.
 
-    Raises IncompleteCache where it is not trained, StageError where it cannot detect in other images.
+    Raises IncompleteCache where it is not trained, StageError where it cannot detect in other images, and for
+    thresholds that are not of its classes and its kind of score.
     """
     names = {other.name for other in node.image_path()}
     path = [other for other in graph.nodes.values() if other.name in names]
     for other in path:
         check_exportable(graph, other)
+    showing = showing_of_recipe(graph, node)
+    chosen = None if thresholds is None else thresholds_in(thresholds, showing, models_key(graph, node))
     held: dict[str, Held] = {}
     nodes: dict[str, Node] = {}
     for other in path:
@@ -93,11 +103,12 @@ def card_of_recipe(graph: Graph, node: Node, note: str = "") -> DetectorCard:
     return DetectorCard(
         tuple(nodes.values()),
         held,
-        classes_of(graph, node),
-        score_of(node.settings).name,
+        showing.classes,
+        showing.score,
         evaluation.name if evaluation is not None else "",
         measured_words(graph, evaluation),
         {other.name: made_with(other) for other in path},
+        chosen,
         about(graph, node, held, evaluation, note),
     )
 
@@ -159,12 +170,26 @@ def held_evaluation(graph: Graph, evaluation: Node) -> Held:
     return Held(evaluation.use.stage.makes, condensed_content(read_curves(reader), reader.manifest), reader.key)
 
 
-def classes_of(graph: Graph, node: Node) -> tuple[str, ...]:
-    """The names of the classes that the detector detects."""
+def showing_of_recipe(graph: Graph, node: Node) -> Showing:
+    """How the detector's detections are shown unless something else is asked for."""
     from rcnn_cli.looking.image_detector import detector_of_recipe
     from stages.contract.execution import Execution
 
-    return detector_of_recipe(graph, node, Execution()).classes
+    return detector_of_recipe(graph, node, Execution()).showing
+
+
+def thresholds_in(path: Path, showing: Showing, key: str) -> Thresholds:
+    """The thresholds in a file of `rcnn thresholds`; warns if they were chosen for a detector with another `key` than
+    this. Raises StageError as `with_thresholds`, and for what a card cannot hold."""
+    chosen = read_thresholds_file(path)
+    cuts = with_thresholds(showing, chosen, path).cuts
+    for name, score in zip(showing.classes, cuts, strict=True):
+        if np.isneginf(score):
+            raise StageError(f"{path}: the threshold of '{name}' is {score}; write a number, or inf to leave it out")
+    if not chosen.rule.isprintable():
+        raise StageError(f"{path}: rule = {chosen.rule!r} has characters that are not printed; leave them out")
+    warn_of_another_detector(key, chosen, path)
+    return replace(chosen, classes=showing.classes, scores=cuts, rule=chosen.rule or path.name)
 
 
 def measured_words(graph: Graph, evaluation: Node | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ from cache.identity import canonical_json
 from rcnn_cli.exporting.card import KEY, MALFORMED, DetectorCard, Held, card_of_json, card_text, damaged, said, stage_of
 from rcnn_cli.looking.image_detector import ImageDetector
 from rcnn_cli.looking.showing import Showing, shown_by
+from rcnn_cli.looking.thresholds import with_thresholds
 from rcnn_cli.recipes.graph import Described, Node
 from rcnn_cli.running.demand import Demand
 from stages.contract.errors import StageError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rcnn")
 
 SUFFIX = ".safetensors"
+ADVICE = "name a file that `rcnn export` wrote"
 
 
 def is_model_file(path: Path) -> bool:
@@ -79,7 +81,8 @@ def read_card(path: Path) -> DetectorCard:
 
 def sealed_card(path: Path, raw: bytes | None = None) -> dict[str, Any]:
     """The card's JSON in a file (or in its bytes), as it was written. Raises StageError for any other file."""
-    header = read_header(path, raw)
+    check_exists(path)
+    header = read_header(path, raw, ADVICE, "export or fetch it again")
     if header is None:
         raise StageError(f"{path}: is not a .safetensors file; name one that `rcnn export` wrote")
     metadata = header.get("__metadata__", {})
@@ -101,12 +104,23 @@ def sealed_card(path: Path, raw: bytes | None = None) -> dict[str, Any]:
     return dict(value)
 
 
+def check_exists(path: Path) -> None:
+    """Raises StageError where no such file exists."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise StageError(f"{path}: no such file; {ADVICE}") from None
+    except (OSError, ValueError):
+        return  # whoever reads it says what is wrong
+
+
 def read_model(path: Path) -> DetectorCard:
     """The detector in a file, each tensor checked against the card. Raises StageError."""
+    check_exists(path)
     try:
         raw = read_whole(path)
     except OSError as error:
-        raise StageError(f"{path}: " + cannot("be read", error, "name a file that `rcnn export` wrote")) from error
+        raise StageError(f"{path}: " + cannot("be read", error, ADVICE)) from error
     card = card_of_json(sealed_card(path, raw), path)
     tensors = tensors_in(raw, path)
     held = {name: with_tensors(name, one, tensors, path) for name, one in card.held.items()}
@@ -175,7 +189,7 @@ def detector_of_file(
     path: Path, execution: Execution, threshold: float | None = None, precision: float | None = None
 ) -> ImageDetector:
     """The detector in a file that `rcnn export` wrote: the graph of its card, computed on demand; `threshold` and
-    `precision` as in `showing_of`. Nothing but this file is read.
+    `precision` as in `showing_of`, in place of the thresholds that it may hold. Nothing but this file is read.
 
     Raises StageError for a file that is damaged, of another version or of another program, and for a precision without
     an evaluation.
@@ -209,8 +223,8 @@ def origin_of(card: DetectorCard, path: Path) -> dict[str, str]:
 
 
 def showing_of_model(models: OpenModels, threshold: float | None, precision: float | None) -> Showing:
-    """How the detections are shown, by the evaluation that the file holds. Raises StageError for a precision without
-    one."""
+    """How the detections are shown: unless a threshold or a precision is asked for, by the thresholds that the file
+    holds, else by its evaluation. Raises StageError for a precision without one."""
     from stages.eval.report import read_curves
 
     card = models.card
@@ -219,7 +233,10 @@ def showing_of_model(models: OpenModels, threshold: float | None, precision: flo
             f"--precision: {models.path} was exported without an evaluation, so no precision is known; pass --threshold"
         )
     curves = read_curves(models.reader(card.evaluation)) if card.evaluation else {}
-    return shown_by(card.detector.settings, card.classes, curves, card.measured, threshold, precision)
+    showing = shown_by(card.detector.settings, card.classes, curves, card.measured, threshold, precision)
+    if card.thresholds is None or threshold is not None or precision is not None:
+        return showing
+    return with_thresholds(showing, card.thresholds, models.path)
 
 
 def tell_versions(card: DetectorCard, path: Path) -> None:

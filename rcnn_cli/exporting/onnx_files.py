@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rcnn_cli.exporting.card import DetectorCard
+from rcnn_cli.exporting.card import DetectorCard, thresholds_as_json
 from rcnn_cli.exporting.model_file import OpenModels, no_cache
 from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.running.demand import Demand
@@ -120,7 +120,8 @@ def write_onnx(card: DetectorCard, place: Path, images: Mapping[str, Pixels], fo
             f"{max(check.magnitudes.values()):.3g}"
         )
     about = {name: value for name, value in card.about.items() if name != "how_to_use"}
-    about |= {"what": "the networks of a detector of rcnn", "classes": list(card.classes), "parts": described}
+    about |= {"what": "the networks of a detector of rcnn", "classes": list(card.classes)}
+    about |= {"thresholds": thresholds_as_json(card.thresholds), "parts": described}
     folder.write(CARD, json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     yield f"Exported: {folder.path / CARD}: how their inputs are made"
 

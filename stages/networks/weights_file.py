@@ -84,22 +84,28 @@ class WeightsRecord:
         )
 
 
-def read_header(path: Path, content: bytes | None = None) -> dict[str, Any] | None:
+def read_header(
+    path: Path,
+    content: bytes | None = None,
+    advice: str = "check network.weights",
+    again: str = "import or fetch the file again",
+) -> dict[str, Any] | None:
     """The header of a safetensors file, or None for another kind of file. Raises StageError if it is incomplete.
 
-    `content` is the file's bytes, if they have already been read.
+    `content` is the file's bytes, if they have already been read; `advice` says what to do where it cannot be read,
+    `again` where it is incomplete.
     """
     try:
         if content is None:
             check_is_file(path)
         with path.open("rb") if content is None else io.BytesIO(content) as file:
-            return header_in(file, path)
+            return header_in(file, path, again)
     except OSError as error:
-        raise StageError(f"{path}: " + cannot("be read", error, "check network.weights")) from error
+        raise StageError(f"{path}: " + cannot("be read", error, advice)) from error
 
 
-def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:
-    """`read_header` for an open file; `path` is for messages."""
+def header_in(file: IO[bytes], path: Path, again: str) -> dict[str, Any] | None:
+    """`read_header` for an open file; `path` and `again` are for messages."""
     size = file.seek(0, 2)
     file.seek(0)
     length = int.from_bytes(file.read(LENGTH), "little")
@@ -112,9 +118,9 @@ def header_in(file: IO[bytes], path: Path) -> dict[str, Any] | None:
         tensors = [entry for name, entry in header.items() if name != "__metadata__"]
         end = max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise StageError(f"{path}: its header is damaged; import or fetch the file again") from error
+        raise StageError(f"{path}: its header is damaged; {again}") from error
     if size != LENGTH + length + end:
-        raise StageError(f"{path}: is {size} bytes long, not {LENGTH + length + end}; import or fetch the file again")
+        raise StageError(f"{path}: is {size} bytes long, not {LENGTH + length + end}; {again}")
     return header
 
 

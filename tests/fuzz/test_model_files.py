@@ -132,6 +132,45 @@ def test_numbers_that_are_not_finite_are_refused(place: Path) -> None:
             detector_of_file(path, Execution())
 
 
+SOUND = {"rule": "best F1 on val", "scores": {}}
+NO_THRESHOLDS: list[Any] = [
+    True,
+    [],
+    {},
+    "best",
+    {**SOUND, "scores": [1.0]},
+    {**SOUND, "rule": "\x1b[2J"},
+    {**SOUND, "rule": ["best"]},
+    {**SOUND, "more": {"nobody": 1.0}},
+    *({**SOUND, "one": one} for one in (True, "1", [], 1e39, -1e39, 10**400)),
+]
+"""Of thresholds that are none; `one` is that of the first class, `more` are those of no class."""
+
+
+@pytest.mark.parametrize("value", NO_THRESHOLDS)
+def test_thresholds_that_are_none_are_refused(value: Any, place: Path) -> None:
+    card, tensors = parts_of(FILES["detect"], place)
+    first, *others = card["classes"]
+    if isinstance(value, dict) and value.get("scores") == {}:
+        scores = {first: value.get("one", 1.0), **dict.fromkeys(others, 1), **value.get("more", {})}
+        value = {"rule": value["rule"], "scores": scores}
+    path = written(place / "m.safetensors", forged({**card, "thresholds": value}, tensors))
+    with pytest.raises(StageError, match="its card is not valid"):
+        detector_of_file(path, Execution())
+
+
+def test_thresholds_of_integers_and_none_are_believed(place: Path) -> None:
+    card, tensors = parts_of(FILES["detect"], place)
+    first, *others = card["classes"]
+    value = {**SOUND, "scores": {**dict.fromkeys(reversed(others), 1), first: None}}
+    path = written(place / "m.safetensors", forged({**card, "thresholds": value}, tensors))
+    cuts = detector_of_file(path, Execution()).showing.cuts
+    np.testing.assert_array_equal(cuts, np.array([np.inf, *[1] * len(others)], np.float32))
+    assert f"thresholds (best F1 on val): {first} none" in describe_model(path)
+    del card["thresholds"]  # as a card from before there were any
+    assert detector_of_file(written(path, forged(card, tensors)), Execution()).showing.rule == "a precision of 0.5"
+
+
 def test_the_forger_is_believed_where_nothing_is_changed(place: Path) -> None:
     card, tensors = parts_of(FILES["detect"], place)
     path = written(place / "m.safetensors", forged(card, tensors))

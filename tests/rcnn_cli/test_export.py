@@ -211,6 +211,59 @@ def test_predict_with_a_file_in_an_empty_folder(
     assert told == of_recipe
 
 
+def test_a_file_with_thresholds_draws_by_them(built: Path, tmp_path: Path) -> None:
+    chosen, file = tmp_path / "thresholds.toml", tmp_path / "m ü.safetensors"
+    classes = read_card(built / "detect.safetensors").classes
+    scores = {name: (0.1 * label if label else float("inf")) for label, name in reversed(list(enumerate(classes)))}
+    lines = "".join(f"{name} = {score}\n" for name, score in scores.items())
+    chosen.write_text(f'rule = "by hand"\nscored = "SVM margin"\n[thresholds]\n{lines}')
+    done = rcnn("export", built / "systems.toml", "--thresholds", chosen, "-o", file, work=built / "work")
+    assert f"`rcnn predict '{file}' photo.jpg`" in done.stdout
+    showing = detector_of_file(file, Execution()).showing
+    np.testing.assert_array_equal(showing.cuts, np.array([scores[name] for name in classes], np.float32))
+    assert showing.rule == rcnn_python.load(file).rule == "the threshold of its class (by hand)"
+    assert rcnn_python.load(file, threshold=0.3).rule == "a score of 0.3"
+    assert rcnn_python.load(file, precision=0.3).rule == "a precision of 0.3"
+    chosen.write_text(chosen.read_text().replace("by hand", "by another hand"))
+    for one in (file, built / "detect.safetensors"):
+        assert rcnn_python.load(one, thresholds=chosen).rule == "the threshold of its class (by another hand)"
+    shown = rcnn("inspect", file, work=built / "work").stdout
+    assert f"thresholds (by hand): {classes[0]} none, {classes[1]} 0.1, {classes[2]} 0.2" in shown
+    assert shown.endswith(f"rcnn predict '{file}' photo.jpg\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("arrow = 1", "arow = 1"), "'arow' is not a class of this detector, did you mean 'arrow'?"),
+        (("arrow = 1\n", ""), "has no threshold for arrow"),
+        (("arrow = 1", "arrow = -inf"), "the threshold of 'arrow' is -inf; write a number"),
+        (("SVM margin", "softmax probability"), "has thresholds of a softmax probability"),
+        (("by hand", "\\u001b[2J"), "has characters that are not printed"),
+    ],
+)
+def test_thresholds_that_no_card_can_hold(change: tuple[str, str], said: str, built: Path, tmp_path: Path) -> None:
+    classes = read_card(built / "detect.safetensors").classes
+    lines = "".join(f"{name} = 1\n" for name in classes)
+    chosen, output = tmp_path / "thresholds.toml", tmp_path / "m.safetensors"
+    text = f'rule = "by hand"\nscored = "SVM margin"\n[thresholds]\n{lines}'
+    chosen.write_text(text.replace(*change))
+    assert said in refused(built, built / "systems.toml", "--thresholds", chosen, "-o", output)
+    assert not output.exists()
+
+
+def test_a_file_that_is_absent_or_cut_short(built: Path, tmp_path: Path) -> None:
+    absent, short = tmp_path / "absent.safetensors", tmp_path / "short.safetensors"
+    short.write_bytes((built / "detect.safetensors").read_bytes()[:-10])
+    for read in (read_card, rcnn_python.load, lambda path: detector_of_file(path, Execution())):
+        with pytest.raises(
+            StageError, match=r"absent\.safetensors: no such file; name a file that `rcnn export` wrote"
+        ):
+            read(absent)
+        with pytest.raises(StageError, match=r"short\.safetensors: is .* bytes long, not .*; export or fetch it again"):
+            read(short)
+
+
 def test_predict_with_a_file_takes_tiles_and_thresholds(built: Path, tmp_path: Path) -> None:
     photo = min((built / "work/datasets").rglob("JPEGImages/*.jpg"))
     recipe, file = built / "systems.toml", built / "detect.safetensors"
@@ -218,12 +271,24 @@ def test_predict_with_a_file_takes_tiles_and_thresholds(built: Path, tmp_path: P
     shutil.copytree(built / "work", work)
     thresholds = tmp_path / "thresholds.toml"
     rcnn("thresholds", recipe, "--split", "test", "-o", thresholds, work=work)
-    for options in (("--thresholds", thresholds), ("--tiles", 100)):
+    png = f"{photo.stem}.png"
+    for options in (("--tiles", 100), ("--thresholds", thresholds)):
         for one, name in ((recipe, "recipe"), (file, "file")):
             done = rcnn("predict", one, photo, *options, "-o", tmp_path / name, work=work)
             assert "was chosen for" not in done.stderr
-        png = f"{photo.stem}.png"
         assert (tmp_path / "file" / png).read_bytes() == (tmp_path / "recipe" / png).read_bytes()
+    own = tmp_path / "own.safetensors"
+    done = rcnn("export", recipe, "--thresholds", thresholds, "-o", own, work=work)
+    assert "was chosen for" not in done.stderr
+    rcnn("predict", own, photo, "-o", tmp_path / "own", work=work)
+    assert (tmp_path / "own" / png).read_bytes() == (tmp_path / "recipe" / png).read_bytes()
+    other = rcnn(
+        "export", recipe, "--detector", "detect-softmax", "--thresholds", thresholds, "-o", own, work=work, check=False
+    )
+    assert "has thresholds of a SVM margin" in other.stderr
+    thresholds.write_text(thresholds.read_text().replace('key = "', 'key = "0'))
+    done = rcnn("export", recipe, "--thresholds", thresholds, "-o", own, work=work)
+    assert "was chosen for [detect]" in done.stderr
 
 
 @pytest.mark.parametrize(
