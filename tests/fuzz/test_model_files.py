@@ -133,6 +133,7 @@ def test_numbers_that_are_not_finite_are_refused(place: Path) -> None:
 
 
 SOUND = {"rule": "best F1 on val", "scores": {}}
+NO_NUMBERS: list[Any] = [True, "1", [], 1e39, -1e39, 10**400]
 NO_THRESHOLDS: list[Any] = [
     True,
     [],
@@ -142,7 +143,7 @@ NO_THRESHOLDS: list[Any] = [
     {**SOUND, "rule": "\x1b[2J"},
     {**SOUND, "rule": ["best"]},
     {**SOUND, "more": {"nobody": 1.0}},
-    *({**SOUND, "one": one} for one in (True, "1", [], 1e39, -1e39, 10**400)),
+    *({**SOUND, "one": one} for one in NO_NUMBERS),
 ]
 """Of thresholds that are none; `one` is that of the first class, `more` are those of no class."""
 
