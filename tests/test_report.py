@@ -505,9 +505,11 @@ def test_objects_are_shown_on_the_map_of_features(opened: Any) -> None:
     page = opened(viewport={"width": 1280, "height": 900})
     points = page.evaluate("JSON.parse(document.getElementById('points-data').textContent)[0]")
     holder, card = page.locator(".map").first, page.locator(".map .card").first
-    assert holder.locator("circle").count() == len(points) > 3
+    assert holder.locator(".mark").count() == len(points) > 3
+    shapes = page.locator(".classes").first.locator(".mark path").evaluate_all("all => all.map(one => one.outerHTML)")
+    assert len(set(re.findall(r' d="[^"]+"', "".join(shapes)))) == min(12, len(shapes))
     assert not card.is_visible()
-    last = holder.locator("circle").nth(len(points) - 1)
+    last = holder.locator(".mark").nth(len(points) - 1)
     last.hover()
     assert card.inner_text() == f"{points[-1][2]}, {points[-1][3]}"
     assert card.locator("img").get_attribute("src") == points[-1][4]
@@ -527,9 +529,9 @@ def test_objects_are_shown_on_the_map_of_features(opened: Any) -> None:
     entry.click()
     assert entry.get_attribute("aria-pressed") == "true"
     others = sum(one[2] != entry.inner_text().strip() for one in points)
-    assert holder.locator("circle.faint").count() == others
+    assert holder.locator(".mark.faint").count() == others
     entry.click()
-    assert holder.locator("circle.faint").count() == 0
+    assert holder.locator(".mark.faint").count() == 0
 
 
 def test_next_steps_point_to_where_their_numbers_come_from(opened: Any) -> None:
@@ -537,13 +539,15 @@ def test_next_steps_point_to_where_their_numbers_come_from(opened: Any) -> None:
     page = opened()
     steps = page.locator(".steps li")
     assert steps.count() > 1
+    caption = page.locator("#summary .note", has_text="Evenly spaced images of the test set")
+    assert caption.first.bounding_box()["y"] < page.locator(".steps").first.bounding_box()["y"]
     gains = [float(one.split()[0]) for one in page.locator(".steps li b").all_inner_texts()]
     assert gains == sorted(gains, reverse=True)
     assert gains[-1] >= 1
     for link in page.locator(".steps a").all():
         target = page.locator(link.get_attribute("href"))
         assert target.inner_text() == f"{link.inner_text()}."
-    assert page.locator(".steps a").count() == steps.count()
+    assert all(one.locator("a").count() for one in steps.all())
 
 
 def test_more_are_shown_on_request(opened: Any) -> None:

@@ -153,7 +153,7 @@ def format_table(chosen: Thresholds, rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     lines = [f"{chosen.detector}, {chosen.scored}: {chosen.rule}", "", *aligned([head, *cells], rules_before=[1])]
-    few = [f"{row['class']} {row['objects']}" for row in rows if row["score"] is not None and row["objects"] < FEW]
+    few = [f"{row['class']} ({row['objects']})" for row in rows if row["score"] is not None and row["objects"] < FEW]
     if few:
         lines.append(f"few objects to choose by, so that other images may need other thresholds: {listed(few)}")
     never = [row["class"] for row in rows if row["score"] is None]

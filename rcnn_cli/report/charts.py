@@ -173,7 +173,13 @@ def remedies(name: str, gains: Mapping[str, float]) -> str:
         places = np.arange(len(values))[::-1]
         ax.barh(places, values, color=colours, height=0.62)
         for place, value in zip(places, values, strict=True):
-            ax.annotate(f"{value:+.1f}", (max(value, 0), place), (4, 0), textcoords="offset points", va="center")
+            ax.annotate(
+                f"{value:+.1f}".replace("-", "\N{MINUS SIGN}"),
+                (max(value, 0), place),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+            )
         ax.set_yticks(places, list(gains))
         ax.set(xlim=(min(0, *values) * 1.15, max(1, *values) * 1.22), xlabel="gain in AP, points")
         ax.tick_params(axis="y", length=0)

@@ -29,6 +29,21 @@ FEWEST_OBJECTS = 60
 SEED = 0
 THUMBNAIL = 72
 CONTEXT = 0.15
+MARKS = (
+    "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1-5 0Z",
+    "M-4.5-4.5H4.5V4.5H-4.5Z",
+    "M0-6L5.8 4.4H-5.8Z",
+    "M0-6.6L5 0L0 6.6L-5 0Z",
+    "M-2-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
+    "M0 6L5.8-4.4H-5.8Z",
+    "M-5.7-2.9L-2.9-5.7L0-2.8L2.9-5.7L5.7-2.9L2.8 0L5.7 2.9L2.9 5.7L0 2.8L-2.9 5.7L-5.7 2.9L-2.8 0Z",
+    "M-6.5-2.8H6.5V2.8H-6.5Z",
+    "M-2.8-6.5H2.8V6.5H-2.8Z",
+    "M-6 0L4.4-5.8V5.8Z",
+    "M0-6.5L1.5-2L6.2-2L2.4 0.8L3.8 5.3L0 2.5L-3.8 5.3L-2.4 0.8L-6.2-2L-1.5-2Z",
+    "M6 0L-4.4-5.8V5.8Z",
+)
+"""The shapes of the points, as SVG paths: a class is not told by its colour alone. Repeated after the last."""
 WIDTH, HEIGHT, MARGIN = 640.0, 440.0, 14.0
 """The drawing's size, in its own units, and the margin in which no point lies."""
 
@@ -79,6 +94,7 @@ def embedding(run: Run, node: Node, layer: str, most: int) -> dict[str, Any] | N
         for number, (place, (x, y)) in enumerate(zip(places, on_paper(coordinates), strict=True))
     ]
     shown = sorted({place.label for place in places})
+    marks = {label: MARKS[number % len(MARKS)] for number, label in enumerate(shown)}
     return {
         "run": run,
         "layer": layer,
@@ -86,7 +102,10 @@ def embedding(run: Run, node: Node, layer: str, most: int) -> dict[str, Any] | N
         "objects": len(every),
         "variance": [percent(float(share)) for share in variance],
         "points": points,
-        "classes": [{"label": label, "name": dataset.classes[label], "colour": colours[label]} for label in shown],
+        "classes": [
+            {"name": dataset.classes[label], "colour": colours[label], "mark": marks[label]} for label in shown
+        ],
+        "marks": marks,
         "colours": {label: colours[label] for label in shown},
         "names": {label: dataset.classes[label] for label in shown},
         "size": (WIDTH, HEIGHT),

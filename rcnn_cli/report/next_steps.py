@@ -42,12 +42,12 @@ REMEDIES, RECALL, CONFUSION, OBJECTS, RUNS = "remedies", "recall", "confusion", 
 @dataclass(frozen=True)
 class Step:
     """`number` and `unit` are its gain in words ("+6.8", "recall"); `text` says what is and what helps;
-    `place` is where the number comes from, one of the places above."""
+    `places` are where its numbers come from, the gain's first: some of the places above."""
 
     gain: float
     unit: str
     text: str
-    place: str
+    places: tuple[str, ...]
 
     @property
     def number(self) -> str:
@@ -86,7 +86,7 @@ def proposals_limit(known: Known) -> Iterable[Step]:
         "recall",
         f"The {what} limit recall to {100 * known.covered:.1f} % at an IoU of {known.run.summary['iou']:g}. "
         + ("Try more of them, or another method (`[propose]`)." if what == "proposals" else "Try more scales."),
-        RECALL,
+        (RECALL,),
     )
 
 
@@ -95,15 +95,17 @@ def lost_after_proposals(known: Known) -> Iterable[Step]:
     moved away."""
     if known.covered is None or known.missed is None:
         return
-    lost = known.missed - (1 - known.covered)
+    covered, found = as_printed(known.covered), as_printed(1 - known.missed)
+    lost = as_printed(covered - found)
     if lost >= LEAST_LOST:
         yield Step(
             lost,
             "recall",
-            f"{100 * lost:.1f} % of the objects are covered by the {boxes_of(known.run)} and yet not found at any "
-            "score. Look at what suppression and the caps remove (`detect.nms_iou`, `detect.max_per_image`): "
+            f"The {boxes_of(known.run)} cover {100 * covered:.1f} % of the objects, but the detections find only "
+            f"{100 * found:.1f} %, whatever their score: {100 * lost:.1f} % are lost in between. "
+            "Look at what suppression and the caps remove (`detect.nms_iou`, `detect.max_per_image`): "
             "`rcnn explain` tells it image by image.",
-            RECALL,
+            (RECALL,),
         )
 
 
@@ -117,24 +119,28 @@ def localisation_costs(known: Known) -> Iterable[Step]:
             if regressed
             else "The boxes are not refined: add box regression (`[train-bbox]`, or `detect.regression = 'network'`)."
         )
-        yield Step(gain, "AP", f"Poor localisation and duplicates cost {100 * gain:.1f} points. {advice}", REMEDIES)
+        yield Step(gain, "AP", f"Poor localisation and duplicates cost {100 * gain:.1f} points. {advice}", (REMEDIES,))
 
 
 def confusion_costs(known: Known) -> Iterable[Step]:
     """Detections on objects of other classes, similar or not."""
-    gain = max(0.0, gain_of(known, "no Sim")) + max(0.0, gain_of(known, "no Oth"))
+    gains_by_type = {kind: as_printed(gain_of(known, f"no {kind}")) for kind in ("Sim", "Oth")}
+    costly = {kind: gain for kind, gain in gains_by_type.items() if gain > 0}
+    gain = as_printed(sum(costly.values()))
     if gain < LEAST_GAIN:
         return
     pairs = known.confusion.frequent(1) if known.confusion else []
     most = "".join(
         f" Most often, {true} is taken for {other}: {count} of {of} objects." for true, other, count, of in pairs
     )
+    parts = " and ".join(f"{kind} {100 * part:+.1f}" for kind, part in costly.items())
+    together = f"{parts} together" if len(costly) > 1 else parts
     yield Step(
         gain,
         "AP",
-        f"Confusion of classes costs {100 * gain:.1f} points.{most} More examples of the two, or fine-tuning, help to "
-        "tell them apart.",
-        CONFUSION if pairs else REMEDIES,
+        f"Confusion of classes costs {100 * gain:.1f} points ({together}).{most} More examples of the two, "
+        "or fine-tuning, help to tell them apart.",
+        (REMEDIES, CONFUSION) if pairs else (REMEDIES,),
     )
 
 
@@ -147,7 +153,7 @@ def background_costs(known: Known) -> Iterable[Step]:
             "AP",
             f"False positives on the background cost {100 * gain:.1f} points. More training images give more hard "
             "negatives.",
-            REMEDIES,
+            (REMEDIES,),
         )
 
 
@@ -173,7 +179,7 @@ def rare_classes(known: Known) -> Iterable[Step]:
         gain,
         "AP",
         f"{'; '.join(named)}{more}. The other classes have a mean AP of {100 * np.mean(others):.1f} %: annotate more.",
-        OBJECTS,
+        (OBJECTS,),
     )
 
 
@@ -187,7 +193,7 @@ def overfitting(known: Known) -> Iterable[Step]:
         "AP",
         f"On the training images mAP is {100 * known.training_map:.1f} %, here {100 * here:.1f} %: the detector has "
         "learnt them by heart. More images or augmentation help, a larger network does not.",
-        RUNS,
+        (RUNS,),
     )
 
 
@@ -207,6 +213,11 @@ def gain_of(known: Known, heading: str) -> float:
     if known.diagnosis is None or known.diagnosis["ap"] is None or heading not in GAINS:
         return 0.0
     return gains(known.diagnosis).get(heading, 0.0)
+
+
+def as_printed(share: float) -> float:
+    """A share to a tenth of a percent, so that sums and differences agree with the numbers that the page shows."""
+    return round(100 * share, 1) / 100
 
 
 def boxes_of(run: Run) -> str:
@@ -238,22 +249,23 @@ def other_training_splits(run: Run) -> list[str]:
 
 
 def training_objects(run: Run) -> dict[str, int] | None:
-    """Objects of each class in the run's training set, without difficult ones: the largest number of several sets; None
-    without a training set."""
-    splits = other_training_splits(run)
-    if not splits:
+    """Objects of each class in the set from which the run's detector learnt its classes, without difficult ones; of a
+    set with several sources, in all of them. None where that set has no boxes, or is the one that is evaluated."""
+    classifier = classifier_of(run.detector)
+    if classifier is None or "dataset" not in classifier.use.stage.kinds or classifier.dataset == run.node.dataset:
         return None
-    most: dict[str, int] = {}
-    for split in splits:
-        dataset = run.graph.dataset(split)
-        labels = np.concatenate(
-            [np.zeros(0, np.int64)]
-            + [record.labels[~record.difficult] for record in map(dataset.record, dataset.image_ids)]
-        )
-        counts = np.bincount(labels, minlength=len(dataset.classes))
-        for name, count in zip(dataset.classes, counts.tolist(), strict=True):
-            most[name] = max(most.get(name, 0), count)
-    return most
+    dataset = run.graph.dataset(classifier.dataset)
+    labels = [record.labels[~record.difficult] for record in map(dataset.record, dataset.image_ids)]
+    counts = np.bincount(np.concatenate([np.zeros(0, np.int64), *labels]), minlength=len(dataset.classes))
+    return dict(zip(dataset.classes, counts.tolist(), strict=True))
+
+
+def classifier_of(detector: Node) -> Node | None:
+    """The training that a detector's classes come from: its SVMs', else that of the network whose probabilities it
+    scores; None for a network that the recipe does not train."""
+    features = detector.made_from("features")
+    scorer = detector.sources.get("svm") or (features and features.sources.get("network"))
+    return scorer if isinstance(scorer, Node) else None
 
 
 def training_map_of(run: Run, runs: Sequence[Run]) -> float | None:

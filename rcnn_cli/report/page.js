@@ -96,7 +96,7 @@
   function enable(holder) {
     const points = maps[Number(holder.dataset.map)];
     const svg = holder.querySelector("svg");
-    const circles = [...svg.querySelectorAll("circle")];
+    const marks = [...svg.querySelectorAll(".mark")];
     const card = holder.querySelector(".card");
     const legend = document.querySelector(`.classes[data-map="${holder.dataset.map}"]`);
     let chosen = -1;
@@ -105,12 +105,12 @@
     const visible = (place) => only === null || points[place][CLASS] === only;
 
     function show(place) {
-      if (chosen >= 0) circles[chosen].classList.remove("chosen");
+      if (chosen >= 0) marks[chosen].classList.remove("chosen");
       chosen = place;
       card.hidden = place < 0;
       if (place < 0) return;
       const [x, y, name, image, thumbnail] = points[place];
-      circles[place].classList.add("chosen");
+      marks[place].classList.add("chosen");
       const picture = document.createElement("img");
       picture.alt = "";
       if (thumbnail) picture.src = thumbnail;
@@ -181,7 +181,7 @@
         only = only === name ? null : name;
         for (const each of legend.querySelectorAll("button"))
           each.setAttribute("aria-pressed", String(only !== null && each === button));
-        circles.forEach((circle, place) => circle.classList.toggle("faint", !visible(place)));
+        marks.forEach((circle, place) => circle.classList.toggle("faint", !visible(place)));
         show(-1);
       });
       entry.append(button);

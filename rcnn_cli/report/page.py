@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -233,8 +234,14 @@ def environment() -> Any:
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     jinja.filters["svg"] = Markup  # for drawings of charts.py, which contain no text from users
     jinja.filters["with_code"] = with_code
+    jinja.filters["minus"] = with_minus
     jinja.globals["own_file"] = lambda name: Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
     return jinja
+
+
+def with_minus(text: object) -> str:
+    """A number or words with true minus signs: the hyphens before numbers that stand by themselves."""
+    return re.sub(r"(?<![^\s\[(])-(?=\d)", "\N{MINUS SIGN}", str(text))
 
 
 def with_code(text: str) -> Any:

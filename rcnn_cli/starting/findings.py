@@ -88,7 +88,7 @@ def class_notes(counts: Mapping[str, ClassCount]) -> list[str]:
         for rare, common in likely_misspelt(objects)
     ]
     none = [name for name, count in objects.items() if not count]
-    few = [f"{name} {count}" for name, count in objects.items() if 0 < count < FEW]
+    few = [f"{name} ({count})" for name, count in objects.items() if 0 < count < FEW]
     if none:
         notes.append(f"no objects of {some_of(none)}: nothing will be learnt of {'it' if len(none) == 1 else 'them'}")
     if few:

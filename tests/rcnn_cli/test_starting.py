@@ -190,7 +190,7 @@ def test_what_is_wrong_is_said_and_left_out(rcnn: Rcnn) -> None:
     assert "2 images left out for the problems above: 00.png, 01.png" in said
     assert "1 image left out, as they have no annotation file: 30.png" in said
     assert "'Cat' (1 object) may be 'cat' (5) misspelt" in said
-    assert "few objects of Cat 1, cat 5, dog 5" in said
+    assert "few objects of Cat (1), cat (5), dog (5)" in said
     assert sum(map(len, datasets("photos-fast.toml").values())) == 10
     code, said, _ = rcnn("init", folder, "--unannotated", "background")
     assert sum(map(len, datasets("photos-fast.toml").values())) == 11

@@ -83,7 +83,8 @@ def test_the_table_says_what_they_achieve() -> None:
     assert rows[5] == {"class": "yak", "objects": 0, "score": None, "precision": None, "recall": None, "f1": None}
     table = format_table(chosen_for(), rows)
     assert re.search(r"^cat +4 +6.000 +75.0 +75.0 +75.0$", table, re.MULTILINE)
-    assert "\nfew objects to choose by, so that other images may need other thresholds: cat 4, dog 2, elk 2\n" in table
+    few = "few objects to choose by, so that other images may need other thresholds: cat (4), dog (2), elk (2)"
+    assert f"\n{few}\n" in table
     assert table.endswith("none of their detections count, whatever the score: owl, fox, yak")
 
 
