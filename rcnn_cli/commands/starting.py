@@ -56,6 +56,11 @@ SYSTEMS = ("rcnn", "fast", "faster", "overfeat")
     metavar="N",
     help="About how long a run may take on this machine: what sizes and iterations are chosen for.",
 )
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Measure again and replace a recipe that rcnn init wrote, and its lists; one that was edited stays.",
+)
 @output_option("The folder for the recipe and its lists.", default=Path(), show_default="the current one")
 @click.option(
     "--work",
@@ -78,6 +83,7 @@ def init(
     fractions: str | None,
     seed: int,
     minutes: float,
+    force: bool,
     output: Path,
     work: Path | None,
     jobs: int | None,
@@ -87,7 +93,7 @@ def init(
     does not itself, and write a recipe that runs. FOLDER is not changed. Exit status 1 if it has no annotations.
 
     Read are YOLO labels (with a data.yaml or without), COCO's format, and Pascal VOC's XML, in VOC's layout or beside
-    the images. Copies and near-duplicates stay together in the division.
+    the images. Copies and near-duplicates stay together in the division. A recipe that is there already stays.
 
     \b
     Examples: rcnn init photos/
@@ -98,7 +104,7 @@ def init(
 
     names = None if classes is None else tuple(name.strip() for name in classes.split(","))
     shares = None if fractions is None else parsed(fractions)
-    wish = Wish(system, names, shares, seed, minutes, unannotated == "background")
+    wish = Wish(system, names, shares, seed, minutes, unannotated == "background", force)
 
     def options_for(nodes: Any) -> Any:
         return make_options(nodes, device, jobs)

@@ -30,6 +30,7 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 PATTERN = re.compile(r"[*?\[]")
 FEWER = 0.95
 CAMERA = "camera"
+RECIPE = ".toml"
 
 
 class Picture(NamedTuple):
@@ -178,6 +179,8 @@ def files_of(text: str) -> list[Path]:
     path = Path(text)
     if os.path.isdir(path):
         return files_in(path)
+    if path.suffix.lower() == RECIPE:
+        raise StageError(f"{text}: is a recipe, not a photo; rcnn predict takes one recipe, the first, and then photos")
     if os.path.exists(path):
         return [path]
     if ADDRESS.match(text):

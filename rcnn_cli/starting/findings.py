@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rcnn_cli.progress import progress
+from rcnn_cli.progress import Bar, Lines, progress
 from rcnn_cli.starting.layouts import Layout
 from stages.datasets import Dataset
 from stages.datasets.check import CheckReport, ClassCount, check_dataset
@@ -47,12 +48,17 @@ def check_sets(layout: Layout, *, background: bool) -> dict[str, Checked]:
     return {name: check_set(layout, dataset, background) for name, dataset in layout.sets.items()}
 
 
+def reading(label: str, total: int, unit: str) -> AbstractContextManager[Bar | Lines]:
+    """The progress of a check, called what it does first of all."""
+    return progress("reading images and annotations", total, unit)
+
+
 def check_set(layout: Layout, dataset: Dataset, background: bool) -> Checked:
     """One set of `check_sets`."""
     ids = dataset.image_ids
     strict = layout.annotation_files() and not background
     left_out = {one for one in ids if not dataset.annotation_path(one).exists()} if strict else set[str]()
-    report = check_dataset(dataset.subset([place for place, one in enumerate(ids) if one not in left_out]), progress)
+    report = check_dataset(dataset.subset([place for place, one in enumerate(ids) if one not in left_out]), reading)
     faulty = set(report.faulty)
     usable = tuple(one for one in ids if one not in faulty and one not in left_out)
     return Checked(dataset, report, usable, *(tuple(one for one in ids if one in lost) for lost in (faulty, left_out)))

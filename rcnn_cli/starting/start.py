@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from rcnn_cli.outputs import OutputFolder
 from rcnn_cli.recipes.graph import Graph, Node
 from rcnn_cli.recipes.recipe import LONGEST, build_recipe
 from rcnn_cli.running.runner import Options, duration
+from rcnn_cli.starting.differences import different_tables, list_change
 from rcnn_cli.starting.division import as_divided, divide
 from rcnn_cli.starting.findings import Checked, check_sets, class_lines, class_notes, counts_of, names_of
 from rcnn_cli.starting.folder import find_layout
@@ -37,8 +39,8 @@ OptionsFor = Callable[[Sequence[Node]], Options]
 @dataclass(frozen=True)
 class Wish:
     """What the user asks for: the system, the classes (None: all), the shares of train, val and test (None: the usual
-    ones), the seed of the division, minutes that a run may take, and whether images without an annotation file have no
-    objects."""
+    ones), the seed of the division, minutes that a run may take, whether images without an annotation file have no
+    objects, and whether a recipe that is there already is to be measured and written anew (`force`)."""
 
     system: str
     classes: tuple[str, ...] | None
@@ -46,6 +48,7 @@ class Wish:
     seed: int
     minutes: float
     background: bool
+    force: bool = False
 
 
 def start(folder: Path, output: Path, work: Path, wish: Wish, options_for: OptionsFor, say: Say) -> bool:
@@ -67,11 +70,16 @@ def start(folder: Path, output: Path, work: Path, wish: Wish, options_for: Optio
     parts = divided_parts(layout, sets, wish, say)
     written = layout.written(parts, place)
     folder_of_recipe.check(written.files)
+    fit = Fit(output / name, search.folder, written, len(parts[TRAIN].image_ids), wish)
+    if fit.path.exists() and not wish.force:
+        check_the_same(fit)
+        write_lists(folder_of_recipe, written.files)
+        say(f"{fit.path}: exists already, written by rcnn init; --force measures again and chooses sizes anew. Next:")
+        say(f"  rcnn run {shlex.quote(str(fit.path))}")
+        return True
     say_replaced(output, name, written.files, say)
     made(output)
-    for file, text in written.files.items():
-        folder_of_recipe.write(file, text)
-    fit = Fit(output / name, search.folder, written, len(parts[TRAIN].image_ids), wish)
+    write_lists(folder_of_recipe, written.files)
     text, seconds = fit.recipe(work, options_for, say)
     folder_of_recipe.write(name, text)
     say(f"Written: {', '.join(str(output / file) for file in (name, *written.files))}")
@@ -114,6 +122,13 @@ def say_replaced(output: Path, name: str, files: Mapping[str, str], say: Say) ->
             f"{' and '.join(users)} {'is' if len(users) == 1 else 'are'} about; to keep both, choose another folder "
             "with -o"
         )
+
+
+def write_lists(folder: OutputFolder, files: Mapping[str, str]) -> None:
+    """Writes the lists that are not there or differ. Raises StageError."""
+    for file, text in files.items():
+        if text_of(folder.path / file) != text:
+            folder.write(file, text)
 
 
 def text_of(path: Path) -> str:
@@ -188,6 +203,19 @@ class Fit:
         description = f"{system.title} on {self.folder.resolve().name}"
         return recipe_text(head, description, self.written.tables, system, backbone(), sizes)
 
+    def differences(self) -> list[str]:
+        """What differs, but for the sizes, between the recipe and lists that are there and those that would be written,
+        in words."""
+        wanted = self.text(largest(SYSTEMS[self.wish.system], backbone(), self.training_images))
+        text, folder = text_of(self.path), self.path.parent
+        tables = different_tables(tomllib.loads(text), tomllib.loads(wanted))
+        lists = {file: (text_of(folder / file), now) for file, now in self.written.files.items()}
+        files = [list_change(file, before, now) for file, (before, now) in lists.items() if before not in ("", now)]
+        minutes = MINUTES.search(text)
+        if minutes and minutes[1] != f"{self.wish.minutes:g}":
+            files.append(f"--minutes {self.wish.minutes:g} (it was {minutes[1]})")
+        return [*tables, *files]
+
     def recipe(self, work: Path, options_for: OptionsFor, say: Say) -> tuple[str, float]:
         """The text of the recipe, its sizes fitted by a trial, and the seconds that it will take. Raises as a run."""
         system, network = SYSTEMS[self.wish.system], backbone()
@@ -209,7 +237,19 @@ class Fit:
 
 HEAD = """\
 {title} on the images in {folder}, written by `rcnn init`; yours to edit, it is not overwritten then.
-Sizes were chosen by a trial for about {minutes} min: {took} on {machine}."""
+Sizes were chosen for about {minutes} min by timing this machine as it was then: {took} on {machine}.
+A busy machine gets smaller ones: `rcnn init` with --force on a quiet one, or with more --minutes, chooses anew."""
+MINUTES = re.compile("^# Sizes were chosen for about (.+?) min ", re.MULTILINE)
+
+
+def check_the_same(fit: Fit) -> None:
+    """Raises StageError if the recipe that is there is not, but for its sizes, the one that would be written."""
+    if found := fit.differences():
+        raise StageError(
+            f"{fit.path}: was written by rcnn init, which would now write another: {', '.join(found)}; add --force to "
+            "replace it, or choose another folder with -o to keep both"
+        )
+
 
 WORDS = {TRAIN: "for training", VAL: "for choosing settings", TEST: "for measuring"}
 

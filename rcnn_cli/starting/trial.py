@@ -6,6 +6,7 @@ is to be chosen.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from rcnn_cli.recipes.recipe import Recipe
 from rcnn_cli.running.planning import SampleGraph, Stopwatch, quiet, seconds_per_item, spread
 from rcnn_cli.running.runner import Options, run_node
 from stages.datasets import Dataset
+
+log = logging.getLogger("rcnn")
 
 SAMPLE = 4
 ITERATIONS = 6
@@ -48,17 +51,23 @@ class TrialGraph(SampleGraph):
 
 
 def trial(recipe: Recipe, work: Path, options: Options, makes: str = "detections") -> dict[str, Cost]:
-    """The costs of the caches up to those that are detections, by name. Raises what running the recipe raises.
+    """The costs of the caches up to those that are detections, by name; says which is measured. Raises what running the
+    recipe raises.
 
     Trainings by iterations are to have ITERATIONS of them in the `recipe`, and cost what each costs.
     """
     graph = Graph(recipe, work)
     graph.check()
     graph.open_own_data()
-    with tempfile.TemporaryDirectory(prefix="rcnn-init-") as folder, quiet():
+    with tempfile.TemporaryDirectory(prefix="rcnn-init-") as folder:
         small = TrialGraph(graph, Path(folder), SAMPLE)
-        wanted = {node.name for last in small.making(makes) for node in small.needed(last)}
-        return {node.name: measured(small, node, options) for node in small.caches() if node.name in wanted}
+        names = {node.name for last in small.making(makes) for node in small.needed(last)}
+        costs: dict[str, Cost] = {}
+        for node in (node for node in small.caches() if node.name in names):
+            log.info("%s: measuring on a sample (%d of %d)", node.name, len(costs) + 1, len(names))
+            with quiet():
+                costs[node.name] = measured(small, node, options)
+        return costs
 
 
 def measured(small: SampleGraph, node: Node, options: Options) -> Cost:

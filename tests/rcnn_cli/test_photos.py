@@ -58,6 +58,7 @@ def test_what_rcnn_drew_is_not_taken_for_a_photo(folder: Path, caplog: pytest.Lo
         ("https://example.org/b.jpg", "is a URL, and rcnn does not download photos"),
         ("*.webp", r"\*.webp: matches no image or video"),
         ("none", "none: contains no images or videos .* write 'none/\\*\\*/\\*.jpg'"),
+        ("other.toml", "other.toml: is a recipe, not a photo; rcnn predict takes one recipe"),
         ("x" * 300 + ".jpg", "no such file"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from rcnn_cli.commands.starting import SYSTEMS as NAMED
 from rcnn_cli.recipes.graph import Graph
 from rcnn_cli.recipes.recipe import load_recipe
 from rcnn_cli.starting import start
+from rcnn_cli.starting.differences import different_tables, list_change
 from rcnn_cli.starting.findings import likely_misspelt
 from rcnn_cli.starting.sizing import fitted, largest
 from rcnn_cli.starting.systems import DRAWN, IMAGENET, SYSTEMS, Backbone, Sizes, recipe_text
@@ -110,7 +112,7 @@ def test_a_list_that_other_recipes_name_is_not_changed_in_silence(rcnn: Rcnn) ->
     code, said, _ = rcnn("init", "photos", "--system", "rcnn")
     assert code == 0
     assert "change" not in said
-    _, said, _ = rcnn("init", "photos", "--system", "rcnn", "--seed", "7")
+    _, said, _ = rcnn("init", "photos", "--system", "rcnn", "--seed", "7", "--force")
     assert (
         "Note: photos-train.txt, photos-val.txt, photos-test.txt change, and with it what photos-fast.toml is about"
         in said
@@ -145,7 +147,7 @@ def test_the_division_is_even_and_the_seed_decides(rcnn: Rcnn) -> None:
     assert Counter(name for name, _ in first["train"].values()) == {"cat": 4, "dog": 4}
     rcnn("init", "photos")
     assert {name: boxes(dataset) for name, dataset in datasets("photos-fast.toml").items()} == first
-    rcnn("init", "photos", "--seed", "1", "--fractions", "0.5,0,0.5")
+    rcnn("init", "photos", "--seed", "1", "--fractions", "0.5,0,0.5", "--force")
     second = datasets("photos-fast.toml")
     assert {name: len(dataset) for name, dataset in second.items()} == {"train": 6, "test": 6}
 
@@ -192,7 +194,7 @@ def test_what_is_wrong_is_said_and_left_out(rcnn: Rcnn) -> None:
     assert "'Cat' (1 object) may be 'cat' (5) misspelt" in said
     assert "few objects of Cat (1), cat (5), dog (5)" in said
     assert sum(map(len, datasets("photos-fast.toml").values())) == 10
-    code, said, _ = rcnn("init", folder, "--unannotated", "background")
+    code, said, _ = rcnn("init", folder, "--unannotated", "background", "--force")
     assert sum(map(len, datasets("photos-fast.toml").values())) == 11
 
 
@@ -210,7 +212,7 @@ def test_classes_name_the_numbers_of_labels(rcnn: Rcnn) -> None:
     make(yolo_beside)
     _, said, _ = rcnn("init", "photos")
     assert "no file names the classes, so they are called class-0, class-1" in said
-    rcnn("init", "photos", "--classes", "tabby,hound")
+    rcnn("init", "photos", "--classes", "tabby,hound", "--force")
     assert datasets("photos-fast.toml")["train"].classes == ("tabby", "hound")
     code, _, error = rcnn("init", "photos", "--classes", "tabby")
     assert code == 2
@@ -239,6 +241,57 @@ def test_an_edited_recipe_stays(rcnn: Rcnn) -> None:
     code, _, _ = rcnn("init", "photos", "-o", "elsewhere")
     assert code == 0
     assert len(datasets("elsewhere/photos-fast.toml")["train"]) == 8
+
+
+def test_a_recipe_that_is_there_is_not_measured_again(rcnn: Rcnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(yolo)
+    rcnn("init", "photos")
+    recipe, lists = Path("photos-fast.toml"), Path("photos-test.txt")
+    before = recipe.read_text(), lists.read_text()
+    slow = {"train-fast": Cost(0, 1000, 6, trains=True)}
+    monkeypatch.setattr(start, "trial", lambda *_: slow)
+    lists.unlink()
+    code, said, error = rcnn("init", "photos")
+    assert code == 0, error
+    assert "photos-fast.toml: exists already, written by rcnn init; --force measures again" in said
+    assert said.endswith("Next:\n  rcnn run photos-fast.toml\n")
+    assert (recipe.read_text(), lists.read_text()) == before
+    code, _, _ = rcnn("init", "photos", "--force")
+    assert code == 0
+    assert recipe.read_text() != before[0]
+    assert rcnn("init", "photos")[0] == 0  # its sizes are others, which is no difference
+
+
+def unlisted(folder: Path) -> None:
+    """Two images less."""
+    for image_id in IDS[:2]:
+        (folder / "images" / f"{image_id}.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "said"),
+    [
+        (lambda _: None, ("--classes", "dog"), "[datasets.train], [datasets.val], [datasets.test]"),
+        (lambda _: None, ("--minutes", "60"), "another: --minutes 60 (it was 10); add"),
+        (lambda folder: (folder / "classes.txt").write_text("kitten\ndog\n"), (), "another: photos.yaml; add"),
+        (unlisted, (), "fewer)"),
+    ],
+)
+def test_what_differs_from_the_recipe_that_is_there_is_said(
+    rcnn: Rcnn, change: Callable[[Path], object], arguments: tuple[str, ...], said: str
+) -> None:
+    folder = make(yolo)
+    rcnn("init", "photos")
+    before = {path: path.read_text() for path in Path().glob("photos*.*")}
+    change(folder)
+    code, _, error = rcnn("init", "photos", *arguments)
+    assert code == 2
+    assert "photos-fast.toml: was written by rcnn init, which would now write another: " in error
+    assert said in error
+    assert "add --force to replace it, or choose another folder with -o to keep both" in error
+    assert {path: path.read_text() for path in Path().glob("photos*.*")} == before
+    code, _, error = rcnn("init", "photos", *arguments, "--force")
+    assert code == 0, error
 
 
 def test_an_archive_with_a_folder_at_its_top(rcnn: Rcnn) -> None:
@@ -287,6 +340,23 @@ def test_every_recipe_fits_its_network(tmp_path: Path, system: str, network: Bac
         assert graph.recipe.description == 'A "name"'
         graph.check()
         assert [node.use.stage.name for node in graph.making("detections")] == ["detect"]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_sizes_are_no_difference(system: str) -> None:
+    tables = {"train": {"source": "shapes:train"}}
+
+    def recipe(network: Backbone, sizes: Sizes) -> dict[str, Any]:
+        return tomllib.loads(recipe_text("", "", tables, SYSTEMS[system], network, sizes))
+
+    small = recipe(IMAGENET, Sizes(240, 100, 100))
+    assert different_tables(small, recipe(IMAGENET, Sizes(400, 4000, 2000))) == []
+    assert {"[network]", "[pretrain]"} <= {*different_tables(small, recipe(DRAWN, Sizes(240, 100, 100)))}
+
+
+def test_list_changes() -> None:
+    assert list_change("a-train.txt", "1\n2\n", "2\n3\n4\n") == "a-train.txt (2 images more, 1 fewer)"
+    assert list_change("a.yaml", "1\n", "2\n") == "a.yaml"
 
 
 def test_misspelt_names() -> None:
