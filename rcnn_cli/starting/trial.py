@@ -62,9 +62,10 @@ def trial(recipe: Recipe, work: Path, options: Options, makes: str = "detections
     with tempfile.TemporaryDirectory(prefix="rcnn-init-") as folder:
         small = TrialGraph(graph, Path(folder), SAMPLE)
         names = {node.name for last in small.making(makes) for node in small.needed(last)}
+        nodes = [node for node in small.caches() if node.name in names]
         costs: dict[str, Cost] = {}
-        for node in (node for node in small.caches() if node.name in names):
-            log.info("%s: measuring on a sample (%d of %d)", node.name, len(costs) + 1, len(names))
+        for node in nodes:
+            log.info("%s: measuring on a sample (%d of %d)", node.name, len(costs) + 1, len(nodes))
             with quiet():
                 costs[node.name] = measured(small, node, options)
         return costs
