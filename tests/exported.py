@@ -5,22 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.in_process import rcnn
+from tests.pipeline import FOUR_IMAGES
 
-RECIPE = """
-[datasets.train]
-source = "shapes:train"
-images = 4
-[datasets.test]
-source = "shapes:train"
-images = 4
-[network]
-name = "shapenet"
-weights = "random"
-[propose]
-max_boxes = 40
-resize_width = 160
-seed = 4
-
+RECIPE = (
+    FOUR_IMAGES
+    + """
 # R-CNN: SVMs and ridge regression, and the fine-tuned network's own softmax
 [extract]
 layers = ["pool4"]
@@ -127,6 +116,7 @@ regression = "network"
 suppression = "merge"
 inputs = { features = "extract-dense" }
 """
+)
 SYSTEMS = ("detect", "detect-softmax", "detect-fast", "detect-joint", "detect-dense")
 
 

@@ -50,6 +50,23 @@ layer = "pool4"
 """
 SMALLER = SMALL.replace("resize_width = 240", "resize_width = 170\nseed = 4")
 """The same in less time; 60 boxes per image all the same, which with this seed find a few objects."""
+FOUR_IMAGES = """
+[datasets.train]
+source = "shapes:train"
+images = 4
+[datasets.test]
+source = "shapes:train"
+images = 4
+[network]
+name = "shapenet"
+weights = "random"
+[propose]
+max_boxes = 40
+resize_width = 160
+seed = 4
+"""
+"""The beginning of recipes on four images: what is proposed, and a network with random weights."""
+
 STAGES = ("pretrain", "propose", "extract", "train-svm", "train-bbox", "detect", "eval")
 
 

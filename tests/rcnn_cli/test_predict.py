@@ -37,23 +37,12 @@ from stages.images.videos import frame_count, read_frames
 from stages.matching.average_precision import calibrated_precision
 from tests.built_once import BuiltOnce
 from tests.in_process import caller, rcnn
+from tests.pipeline import FOUR_IMAGES
 from tests.stages.test_videos import Camera, write_video
 
-RECIPE = """
-[datasets.train]
-source = "shapes:train"
-images = 4
-[datasets.test]
-source = "shapes:train"
-images = 4
-[network]
-name = "shapenet"
-weights = "random"
-[propose]
-max_boxes = 40
-resize_width = 160
-seed = 4
-[extract]
+RECIPE = (
+    FOUR_IMAGES
+    + """[extract]
 layers = ["pool4"]
 padding = 4
 [train-svm]
@@ -70,6 +59,7 @@ inputs = { detections = "detect-without-bbox" }
 [eval]
 [diagnose]
 """
+)
 CLASSES = ["arrow", "crescent", "cross", "disc", "heart", "hexagon", "ring", "square", "star", "triangle"]
 
 Call = Callable[..., tuple[Any, str, str]]
